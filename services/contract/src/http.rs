@@ -1,0 +1,127 @@
+//! Bodies of the HTTP API, as documented in `/openapi.json`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::EventKind;
+
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The user's list was in Redis.
+    Cache,
+    /// Computed from the user's behaviour log in MySQL.
+    Store,
+    /// Popular items: the user is unknown, or has no behaviour to rank from.
+    Popular,
+    /// An expired list, because the store could not answer.
+    Stale,
+}
+
+impl Source {
+    pub const ALL: [Source; 4] = [Self::Cache, Self::Store, Self::Popular, Self::Stale];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Store => "store",
+            Self::Popular => "popular",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ScoredItem {
+    pub item_id: String,
+    /// Higher is better; comparable within one answer only.
+    pub score: f32,
+}
+
+/// `source` and `model_version` come first on the wire.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Recommendations {
+    pub source: Source,
+    pub model_version: u64,
+    pub user_id: String,
+    pub items: Vec<ScoredItem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ItemList {
+    pub model_version: u64,
+    pub items: Vec<ScoredItem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// 1..=64 bytes.
+    pub user_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UserCreated {
+    pub user_id: String,
+    /// False: the user existed already (status 200 instead of 201).
+    pub created: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewEvent {
+    pub user_id: String,
+    pub item_id: String,
+    pub event: EventKind,
+    /// Unix time in seconds, fractions allowed; default: now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<f64>,
+    /// > 0; default: by kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f32>,
+}
+
+/// One event or up to 1000 of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum NewEvents {
+    One(NewEvent),
+    Many(Vec<NewEvent>),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventsAccepted {
+    pub accepted: usize,
+}
+
+/// RFC 9457 problem details, `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// `/problems/<name>`; see `problem`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    pub detail: String,
+    /// The parameter or field at fault, where one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+/// `type` of each problem the API answers with. The load test counts errors by them.
+pub mod problem {
+    pub const INVALID_REQUEST: &str = "/problems/invalid-request";
+    pub const NOT_FOUND: &str = "/problems/not-found";
+    pub const METHOD_NOT_ALLOWED: &str = "/problems/method-not-allowed";
+    pub const TOO_LARGE: &str = "/problems/too-large";
+    /// No connection to the store came free in time: the pool is exhausted.
+    pub const STORE_CHECKOUT_TIMEOUT: &str = "/problems/store-checkout-timeout";
+    /// The line in front of the store's connections is full.
+    pub const STORE_OVERLOADED: &str = "/problems/store-overloaded";
+    /// The store refused, broke or failed the query.
+    pub const STORE_UNAVAILABLE: &str = "/problems/store-unavailable";
+    pub const CACHE_UNAVAILABLE: &str = "/problems/cache-unavailable";
+    pub const DEADLINE_EXCEEDED: &str = "/problems/deadline-exceeded";
+    pub const INTERNAL: &str = "/problems/internal";
+}

@@ -1,0 +1,51 @@
+//! Which of the 16 logical shards (later: Kafka partitions) a user belongs to.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+pub const SHARDS: u8 = 16;
+
+/// 0..16. Only `shard_of` and `all` make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(u8);
+
+impl ShardId {
+    pub fn all() -> impl Iterator<Item = ShardId> {
+        (0..SHARDS).map(ShardId)
+    }
+
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// Name of the schema that holds this shard.
+    pub fn schema(self) -> String {
+        format!("shard_{:02}", self.0)
+    }
+}
+
+/// `xxh3_64(id bytes, seed 0) % 16`. Changing it moves every user: the golden vectors below must never change.
+pub fn shard_of(user_id: &str) -> ShardId {
+    ShardId((xxh3_64(user_id.as_bytes()) % u64::from(SHARDS)) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_vectors() {
+        let got: Vec<_> =
+            ["1", "42", "196", "u-000001", "käse 🧀"].iter().map(|id| shard_of(id).index()).collect();
+        assert_eq!(got, GOLDEN);
+    }
+    const GOLDEN: [usize; 5] = [8, 1, 4, 8, 6];
+
+    #[test]
+    fn shards_are_even() {
+        let mut count = [0_u32; 16];
+        for n in 0..160_000 {
+            count[shard_of(&format!("u{n}")).index()] += 1;
+        }
+        assert!(count.iter().all(|&c| (9_500..10_500).contains(&c)), "{count:?}");
+    }
+}
