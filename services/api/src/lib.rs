@@ -1,1 +1,132 @@
+//! The recommendation API: one replica.
 
+mod body;
+pub mod config;
+mod error;
+mod events;
+mod items;
+mod metrics;
+mod model_view;
+mod query;
+mod recommend;
+mod router;
+mod users;
+mod warmup;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use prometheus::Registry;
+use redis::aio::ConnectionManager;
+use runtime::{Admin, Readiness, lifecycle};
+use stores::{Store, StoreMetrics};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use crate::config::{ApiConfig, Profile};
+use crate::{
+    error::ApiError,
+    metrics::Metrics,
+    model_view::ModelView,
+    recommend::{cache::Cache, guard::Guard},
+};
+
+/// Everything a request needs; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct AppState(Arc<Shared>);
+
+pub(crate) struct Shared {
+    config: ApiConfig,
+    model: ModelView,
+    /// `None`: switched off, every id may exist.
+    guard: Option<Guard>,
+    cache: Cache,
+    redis: ConnectionManager,
+    store: Store,
+    metrics: Metrics,
+}
+
+impl std::ops::Deref for AppState {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl AppState {
+    /// 504 when this takes longer than a request may.
+    async fn with_deadline<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+        let deadline_ms = self.config.http.deadline_ms;
+        tokio::time::timeout(Duration::from_millis(deadline_ms), work)
+            .await
+            .unwrap_or(Err(ApiError::Deadline(deadline_ms)))
+    }
+}
+
+/// Runs a replica until `shutdown`: bind → admin port → model, guard, warm-up → ready → serve → drain.
+///
+/// # Errors
+/// A port is taken, the store cannot be read at start, or a server failed.
+pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let http = TcpListener::bind(config.http.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
+    let admin = TcpListener::bind(config.http.admin)
+        .await
+        .with_context(|| format!("cannot listen on {} (http.admin)", config.http.admin))?;
+    let (registry, readiness) = (Registry::new(), Readiness::starting("connecting"));
+    let drain = Duration::from_millis(config.http.drain_ms);
+    let mut servers = JoinSet::new();
+    let admin_router = Admin { readiness: readiness.clone(), registry: registry.clone() }.router();
+    // The admin port outlives the traffic: whoever drains a replica wants to watch it.
+    let admin_stop = CancellationToken::new();
+    servers.spawn(lifecycle::serve(admin, admin_router, admin_stop.clone(), Duration::from_millis(200)));
+
+    let tasks = TaskTracker::new();
+    let app = tokio::select! {
+        app = start(config, &registry, &readiness, tasks.clone()) => app?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    readiness.ready();
+    tracing::info!(profile = ?app.config.profile, listen = %app.config.http.listen, "ready");
+    let served = lifecycle::serve(http, router::router(app), shutdown, drain).await;
+    readiness.step("stopping");
+    tasks.close();
+    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+        tracing::warn!("cache fills were still under way at the end of the drain");
+    }
+    admin_stop.cancel();
+    while let Some(server) = servers.join_next().await {
+        server??;
+    }
+    served
+}
+
+async fn start(
+    config: ApiConfig,
+    registry: &Registry,
+    readiness: &Readiness,
+    tasks: TaskTracker,
+) -> anyhow::Result<AppState> {
+    let metrics = Metrics::new(registry, &router::ROUTES)?;
+    let store = Store::new(config.store.clone(), &StoreMetrics::new(registry)?)?;
+    let mut redis = config.redis.open().context("redis.url is not valid")?;
+
+    readiness.step("loading the model");
+    let model = ModelView::load(&store).await?;
+    readiness.step("opening connections to the store");
+    store.open(config.store.pool_size).await.context("cannot connect to the store")?;
+    let guard = if config.guards.bloom {
+        readiness.step("building the bloom filter");
+        let guard = Guard::build(&store, &mut redis, config.guards.bloom_fpr, &metrics.guard).await;
+        Some(guard.context("cannot read the users from the store")?)
+    } else {
+        None
+    };
+    let cache = Cache::new(redis.clone(), config.cache.clone(), metrics.cache.clone(), tasks);
+    let app = AppState(Arc::new(Shared { config, model, guard, cache, redis, store, metrics }));
+    if app.config.guards.warmup {
+        warmup::run(&app, readiness).await;
+    }
+    Ok(app)
+}

@@ -34,8 +34,7 @@ mod tests {
 
     #[test]
     fn golden_vectors() {
-        let got: Vec<_> =
-            ["1", "42", "196", "u-000001", "käse 🧀"].iter().map(|id| shard_of(id).index()).collect();
+        let got: Vec<_> = ["1", "42", "196", "u-000001", "käse 🧀"].iter().map(|id| shard_of(id).index()).collect();
         assert_eq!(got, GOLDEN);
     }
     const GOLDEN: [usize; 5] = [8, 1, 4, 8, 6];

@@ -1,1 +1,20 @@
+//! MySQL (16 logical shards over 1..=16 instances, and the catalogue) and Redis, as the services use them.
 
+mod bulk;
+mod catalogue;
+pub mod config;
+mod gate;
+mod metrics;
+mod migrate;
+mod mysql;
+mod pool;
+pub mod redis;
+
+pub use bulk::{Imported, Row as ImportRow};
+pub use catalogue::StoredModel;
+pub use config::{Instance, StoreConfig};
+pub use gate::{Gate, GateError, Order, Permit};
+pub use metrics::StoreMetrics;
+pub use migrate::migrate;
+pub use mysql::{LoggedEvent, Store};
+pub use pool::StoreError;

@@ -1,1 +1,22 @@
-fn main() {}
+//! The one binary: commands for people, and `serve ROLE` for the processes that they start.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Lists of 1 kB are allocated and freed by the thousand; see ARCHITECTURE.md, "Allocator".
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli.command.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What one replica is told at its start.
+
+use std::{net::SocketAddr, str::FromStr};
+
+use runtime::config::Validate;
+use serde::{Deserialize, Serialize};
+use stores::{StoreConfig, redis::RedisConfig};
+
+/// A named set of guards; each guard can still be switched by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Passive cache only: lists are cached after they were asked for.
+    Baseline,
+    /// All guards.
+    Protected,
+}
+
+impl FromStr for Profile {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "baseline" => Ok(Self::Baseline),
+            "protected" => Ok(Self::Protected),
+            other => Err(format!("'{other}' is no profile: baseline or protected")),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiConfig {
+    pub profile: Profile,
+    pub http: HttpConfig,
+    pub guards: GuardsConfig,
+    pub cache: CacheConfig,
+    pub redis: RedisConfig,
+    pub store: StoreConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    pub listen: SocketAddr,
+    /// `/healthz`, `/readyz`, `/metrics`.
+    pub admin: SocketAddr,
+    /// Threads of the async runtime.
+    pub worker_threads: usize,
+    /// A request that took this long is answered 504.
+    pub deadline_ms: u64,
+    /// Longest body of a POST.
+    pub max_body_bytes: usize,
+    /// How long requests in flight may take after SIGTERM.
+    pub drain_ms: u64,
+}
+
+/// One switch a guard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardsConfig {
+    /// Unknown users are recognised by a bloom filter and never cost a store query.
+    pub bloom: bool,
+    /// The most active users' lists are in Redis before the replica is ready.
+    pub warmup: bool,
+    /// False-positive rate of the bloom filter at the number of users it is built with.
+    pub bloom_fpr: f64,
+    /// How many users are warmed up, over all shards.
+    pub warmup_users: u32,
+    /// The replica gets ready without the rest after this long.
+    pub warmup_deadline_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheConfig {
+    /// How long a list counts as fresh; each list's time is varied by ±10 %, so that they do not expire together.
+    pub fresh_ms: u64,
+    /// How much longer it is kept for the case that the store fails.
+    pub stale_ms: u64,
+    /// Items of a cached list; whoever asks for more causes a longer list to be computed and cached.
+    pub items: usize,
+    /// Fills on their way to Redis at the same time; further ones are dropped and counted.
+    pub max_fills: usize,
+}
+
+impl ApiConfig {
+    pub fn new(profile: Profile, store: StoreConfig, redis_url: &str) -> Self {
+        let guarded = profile == Profile::Protected;
+        Self {
+            profile,
+            http: HttpConfig {
+                listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+                admin: SocketAddr::from(([127, 0, 0, 1], 9080)),
+                worker_threads: 2,
+                deadline_ms: 5_000,
+                max_body_bytes: 1 << 20,
+                drain_ms: 5_000,
+            },
+            guards: GuardsConfig {
+                bloom: guarded,
+                warmup: guarded,
+                bloom_fpr: 0.001,
+                warmup_users: 1_000_000,
+                warmup_deadline_ms: 300_000,
+            },
+            cache: CacheConfig { fresh_ms: 3_600_000, stale_ms: 3_600_000, items: 20, max_fills: 256 },
+            redis: RedisConfig { url: redis_url.to_owned(), response_timeout_ms: 500, connect_timeout_ms: 500 },
+            store,
+        }
+    }
+}
+
+impl Validate for ApiConfig {
+    fn validate(&self, problems: &mut Vec<String>) {
+        let ranges = [
+            ("http.worker_threads", self.http.worker_threads as u64, 1..=256),
+            ("http.deadline_ms", self.http.deadline_ms, 1..=600_000),
+            ("http.max_body_bytes", self.http.max_body_bytes as u64, 1..=1 << 30),
+            ("http.drain_ms", self.http.drain_ms, 0..=600_000),
+            ("guards.warmup_deadline_ms", self.guards.warmup_deadline_ms, 1..=86_400_000),
+            ("cache.fresh_ms", self.cache.fresh_ms, 1..=31_536_000_000),
+            ("cache.stale_ms", self.cache.stale_ms, 0..=31_536_000_000),
+            ("cache.items", self.cache.items as u64, 1..=crate::recommend::MAX_LIMIT as u64),
+            ("cache.max_fills", self.cache.max_fills as u64, 1..=100_000),
+        ];
+        for (key, value, range) in ranges {
+            if !range.contains(&value) {
+                problems.push(format!("{key}: {value} is not in {}..={}", range.start(), range.end()));
+            }
+        }
+        if !(self.guards.bloom_fpr >= 1e-6 && self.guards.bloom_fpr <= 0.5) {
+            problems.push(format!("guards.bloom_fpr: {} is not in 0.000001..=0.5", self.guards.bloom_fpr));
+        }
+        if self.http.listen == self.http.admin && self.http.listen.port() != 0 {
+            problems.push(format!("http.admin: {} is also http.listen", self.http.admin));
+        }
+        self.redis.validate(problems);
+        self.store.validate(problems);
+    }
+}

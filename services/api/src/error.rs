@@ -1,0 +1,131 @@
+//! Every way a request can fail, and the RFC 9457 problem document that says so.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use contract::http::{Problem, problem};
+use stores::StoreError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("{field}: {detail}")]
+    Invalid { field: String, detail: String },
+    #[error("{0}")]
+    NotFound(String),
+    #[error("the method is not allowed here")]
+    MethodNotAllowed,
+    #[error("{0}")]
+    TooLarge(String),
+    #[error("the request took longer than {0} ms")]
+    Deadline(u64),
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    #[error("redis failed")]
+    Cache(#[source] redis::RedisError),
+    #[error("internal error")]
+    Internal,
+}
+
+impl ApiError {
+    pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), detail: detail.into() }
+    }
+
+    /// Type, title, status, what the client may know, seconds after which a retry makes sense.
+    fn describe(&self) -> (&'static str, &'static str, StatusCode, String, Option<u32>) {
+        match self {
+            Self::Invalid { field, detail } => (
+                problem::INVALID_REQUEST,
+                "Invalid request",
+                StatusCode::BAD_REQUEST,
+                format!("{field} {detail}"),
+                None,
+            ),
+            Self::NotFound(what) => (problem::NOT_FOUND, "Not found", StatusCode::NOT_FOUND, what.clone(), None),
+            Self::MethodNotAllowed => (
+                problem::METHOD_NOT_ALLOWED,
+                "Method not allowed",
+                StatusCode::METHOD_NOT_ALLOWED,
+                "see /openapi.json for the methods of this path".into(),
+                None,
+            ),
+            Self::TooLarge(what) => {
+                (problem::TOO_LARGE, "Too large", StatusCode::PAYLOAD_TOO_LARGE, what.clone(), None)
+            }
+            Self::Deadline(ms) => (
+                problem::DEADLINE_EXCEEDED,
+                "Deadline exceeded",
+                StatusCode::GATEWAY_TIMEOUT,
+                format!("no answer within {ms} ms"),
+                None,
+            ),
+            Self::Store(StoreError::CheckoutTimeout(waited)) => (
+                problem::STORE_CHECKOUT_TIMEOUT,
+                "No store connection came free",
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("waited {} ms for a connection to the store", waited.as_millis()),
+                Some(1),
+            ),
+            Self::Store(StoreError::LineFull(_)) => (
+                problem::STORE_OVERLOADED,
+                "Too many requests wait for the store",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the line in front of the store is full".into(),
+                Some(1),
+            ),
+            Self::Store(StoreError::Unavailable(_)) => (
+                problem::STORE_UNAVAILABLE,
+                "Store unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store did not answer".into(),
+                Some(2),
+            ),
+            Self::Cache(_) => (
+                problem::CACHE_UNAVAILABLE,
+                "Cache unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the change could not be announced to the other replicas".into(),
+                Some(1),
+            ),
+            Self::Internal => (
+                problem::INTERNAL,
+                "Internal error",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the request failed for a reason that was logged".into(),
+                None,
+            ),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (kind, title, status, detail, retry_after_s) = self.describe();
+        // What overload does in thousands is counted, not logged; what points at a defect or an outage is logged here, once.
+        match &self {
+            Self::Store(error @ StoreError::Unavailable(_)) => {
+                tracing::warn!(problem = kind, error = error as &dyn std::error::Error, "request failed");
+            }
+            Self::Cache(error) => {
+                tracing::warn!(problem = kind, error = error as &dyn std::error::Error, "request failed");
+            }
+            Self::Internal => tracing::error!(problem = kind, "request failed"),
+            _ => {}
+        }
+        let field = match self {
+            Self::Invalid { field, .. } => Some(field),
+            _ => None,
+        };
+        let body = Problem { kind: kind.into(), title: title.into(), status: status.as_u16(), detail, field };
+        // A struct of strings and numbers always serialises.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}

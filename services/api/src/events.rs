@@ -1,0 +1,90 @@
+//! `POST /events`: what users did, appended to their behaviour log.
+
+use axum::{Json, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
+use contract::{
+    Event, UserId,
+    http::{EventsAccepted, NewEvent},
+};
+
+use crate::{
+    AppState, body,
+    error::ApiError,
+    recommend::{guard, unix_ms},
+};
+
+pub const MAX_EVENTS: usize = 1000;
+
+/// Takes one event or an array of up to 1000. All are checked before any is written; an event that is sent twice counts
+/// once, so a batch that failed can be sent again whole. Users that do not exist are created.
+#[utoipa::path(
+    post, path = "/events", tag = "events",
+    request_body = contract::http::NewEvents,
+    responses(
+        (status = 202, body = EventsAccepted),
+        (status = 400, body = contract::http::Problem, description = "`field` names the event and its field, e.g. events[3].item_id"),
+        (status = 413, body = contract::http::Problem, description = "More than 1000 events, or the body is too long"),
+        (status = 503, body = contract::http::Problem, description = "Perhaps not all written: send them again"),
+    ),
+)]
+pub async fn create(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<(StatusCode, Json<EventsAccepted>), ApiError> {
+    let many = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
+    let new: Vec<NewEvent> = if many { body::json(&headers, &bytes)? } else { vec![body::json(&headers, &bytes)?] };
+    if new.is_empty() {
+        return Err(ApiError::invalid("events", "must not be empty"));
+    }
+    if new.len() > MAX_EVENTS {
+        return Err(ApiError::TooLarge(format!("{} events in one request, the limit is {MAX_EVENTS}", new.len())));
+    }
+    let now_ms = unix_ms() as i64;
+    let events = new
+        .iter()
+        .enumerate()
+        .map(|(n, event)| {
+            check(event, now_ms).map_err(|(field, detail)| {
+                let field = if many { format!("events[{n}].{field}") } else { field.to_owned() };
+                ApiError::invalid(field, detail)
+            })
+        })
+        .collect::<Result<Vec<Event>, ApiError>>()?;
+    app.with_deadline(write(&app, &events, now_ms)).await?;
+    app.metrics.events.inc_by(events.len() as u64);
+    Ok((StatusCode::ACCEPTED, Json(EventsAccepted { accepted: events.len() })))
+}
+
+async fn write(app: &AppState, events: &[Event], now_ms: i64) -> Result<(), ApiError> {
+    let mut users: Vec<&UserId> = events.iter().map(|event| &event.user_id).collect();
+    users.sort_unstable();
+    users.dedup();
+    let redis = &mut app.redis.clone();
+    // As in `users`: before and after.
+    guard::announce(&users, redis).await.map_err(ApiError::Cache)?;
+    app.store.append(events, now_ms).await?;
+    guard::announce(&users, redis).await.map_err(ApiError::Cache)?;
+    app.cache.forget(&users).await.map_err(ApiError::Cache)
+}
+
+/// 1970-01-01 to 2100-01-01: a value in milliseconds lies far outside.
+const SECONDS: std::ops::RangeInclusive<f64> = 0.0..=4_102_444_800.0;
+
+fn check(event: &NewEvent, now_ms: i64) -> Result<Event, (&'static str, String)> {
+    let at_ms = match event.timestamp {
+        None => now_ms,
+        Some(seconds) if SECONDS.contains(&seconds) => (seconds * 1000.0).round() as i64,
+        Some(_) => return Err(("timestamp", "must be unix time in seconds".into())),
+    };
+    let weight = event.weight.unwrap_or(event.event.default_weight());
+    if !(weight.is_finite() && weight > 0.0) {
+        return Err(("weight", "must be a number above 0".into()));
+    }
+    Ok(Event {
+        user_id: event.user_id.parse().map_err(|e: contract::IdError| ("user_id", e.to_string()))?,
+        item_id: event.item_id.parse().map_err(|e: contract::IdError| ("item_id", e.to_string()))?,
+        kind: event.event,
+        at_ms,
+        weight,
+    })
+}

@@ -1,0 +1,50 @@
+//! `GET /items/{id}/neighbours` and `GET /popular`: what the model says without a user.
+
+use axum::{
+    Json,
+    extract::{Path, RawQuery, State},
+};
+use contract::{ItemId, http::ItemList};
+
+use crate::{AppState, error::ApiError, query};
+
+/// Items most often liked together with this one.
+#[utoipa::path(
+    get, path = "/items/{id}/neighbours", tag = "items",
+    params(
+        ("id" = String, Path, description = "Item id", example = "i00042"),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Items wanted, default 20"),
+    ),
+    responses(
+        (status = 200, body = ItemList),
+        (status = 400, body = contract::http::Problem),
+        (status = 404, body = contract::http::Problem, description = "The model does not know this item"),
+    ),
+)]
+pub async fn neighbours(
+    State(app): State<AppState>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ItemList>, ApiError> {
+    let limit = query::parse(query.as_deref().unwrap_or_default(), &["limit"])?.limit()?;
+    let id: ItemId = id.parse().map_err(|error: contract::IdError| ApiError::invalid("id", error.to_string()))?;
+    let index = app
+        .model
+        .neighbours
+        .index_of(id.as_str())
+        .ok_or_else(|| ApiError::NotFound("the model does not know this item".into()))?;
+    let items = app.model.scored(app.model.neighbours.neighbours(index), limit);
+    Ok(Json(ItemList { model_version: app.model.version, items }))
+}
+
+/// What most users like now; unknown and cold users are answered with it.
+#[utoipa::path(
+    get, path = "/popular", tag = "items",
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Items wanted, default 20")),
+    responses((status = 200, body = ItemList), (status = 400, body = contract::http::Problem)),
+)]
+pub async fn popular(State(app): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<ItemList>, ApiError> {
+    let limit = query::parse(query.as_deref().unwrap_or_default(), &["limit"])?.limit()?;
+    let items = app.model.scored(app.model.neighbours.popular(), limit);
+    Ok(Json(ItemList { model_version: app.model.version, items }))
+}

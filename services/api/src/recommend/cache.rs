@@ -1,0 +1,129 @@
+//! Step 2 and 5: the user's list in Redis, key `rec_<id>`.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use contract::{UserId, keys};
+use redis::aio::ConnectionManager;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::list::RankedList;
+use crate::{config::CacheConfig, metrics::CacheMetrics};
+
+#[derive(Clone)]
+pub struct Cache {
+    redis: ConnectionManager,
+    config: CacheConfig,
+    metrics: CacheMetrics,
+    fills: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// What Redis has for a user.
+pub enum Lookup {
+    Fresh(RankedList),
+    /// Expired: good enough only if the store fails.
+    Stale(RankedList),
+    Nothing,
+}
+
+impl Cache {
+    pub fn new(redis: ConnectionManager, config: CacheConfig, metrics: CacheMetrics, tasks: TaskTracker) -> Self {
+        let fills = Arc::new(Semaphore::new(config.max_fills));
+        Self { redis, config, metrics, fills, tasks }
+    }
+
+    /// A Redis that fails or does not answer in time counts as an empty one, and is counted.
+    pub async fn get(&self, user_id: &UserId, limit: usize, now_ms: u64) -> Lookup {
+        let answer = redis::cmd("GET")
+            .arg(keys::recommendations(user_id.as_str()))
+            .query_async::<Option<Bytes>>(&mut self.redis.clone())
+            .await;
+        let list = match answer {
+            Ok(bytes) => bytes.and_then(RankedList::decode).filter(|list| list.answers(limit)),
+            Err(error) => {
+                tracing::debug!(%error, "cache read failed");
+                self.metrics.error.inc();
+                return Lookup::Nothing;
+            }
+        };
+        match list {
+            Some(list) if now_ms < list.fresh_until_ms() => {
+                self.metrics.hit.inc();
+                Lookup::Fresh(list)
+            }
+            Some(list) => {
+                self.metrics.expired.inc();
+                Lookup::Stale(list)
+            }
+            None => {
+                self.metrics.miss.inc();
+                Lookup::Nothing
+            }
+        }
+    }
+
+    /// When a list computed now stops being fresh: `fresh_ms` ± 10 %.
+    pub fn fresh_until(&self, now_ms: u64) -> u64 {
+        let varied = self.config.fresh_ms as f64 * rand::random_range(0.9..1.1);
+        now_ms + varied as u64
+    }
+
+    /// Writes the list in the background: the answer does not wait for it.
+    pub fn fill(&self, user_id: UserId, list: RankedList, now_ms: u64) {
+        let Ok(permit) = Arc::clone(&self.fills).try_acquire_owned() else {
+            self.metrics.fill_dropped.inc();
+            return;
+        };
+        let (mut redis, metrics) = (self.redis.clone(), self.metrics.clone());
+        let command = self.set_command(&user_id, &list, now_ms);
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            match command.query_async::<()>(&mut redis).await {
+                Ok(()) => metrics.fill_ok.inc(),
+                Err(error) => {
+                    tracing::debug!(%error, "cache fill failed");
+                    metrics.fill_failed.inc();
+                }
+            }
+        });
+    }
+
+    /// Writes many lists in one round trip; for warm-up.
+    ///
+    /// # Errors
+    /// Redis failed.
+    pub async fn fill_many(&self, lists: &[(UserId, RankedList)], now_ms: u64) -> redis::RedisResult<()> {
+        let mut pipe = redis::pipe();
+        for (user_id, list) in lists {
+            pipe.add_command(self.set_command(user_id, list, now_ms)).ignore();
+        }
+        pipe.query_async::<()>(&mut self.redis.clone()).await?;
+        self.metrics.fill_ok.inc_by(lists.len() as u64);
+        Ok(())
+    }
+
+    /// Forgets these users' lists: what they did has changed.
+    ///
+    /// # Errors
+    /// Redis failed.
+    pub async fn forget(&self, user_ids: &[&UserId]) -> redis::RedisResult<()> {
+        let mut command = redis::cmd("DEL");
+        for user_id in user_ids {
+            command.arg(keys::recommendations(user_id.as_str()));
+        }
+        command.query_async(&mut self.redis.clone()).await
+    }
+
+    fn set_command(&self, user_id: &UserId, list: &RankedList, now_ms: u64) -> redis::Cmd {
+        let keep = Duration::from_millis(list.fresh_until_ms().saturating_sub(now_ms) + self.config.stale_ms);
+        let mut command = redis::cmd("SET");
+        command
+            .arg(keys::recommendations(user_id.as_str()))
+            .arg(list.bytes().as_ref())
+            .arg("PX")
+            .arg(keep.as_millis().max(1) as u64);
+        command
+    }
+}

@@ -1,0 +1,162 @@
+//! A ranked list in the form in which it lies in Redis and goes out: a cache hit copies bytes, it serialises nothing.
+//!
+//! Layout, little endian: format (1 byte) · flags (1) · items (2) · model version (8) · fresh until, unix ms (8) ·
+//! end offset of each item's JSON (4 each) · the items as JSON objects, joined by commas.
+
+use bytes::Bytes;
+use contract::ItemId;
+
+const FORMAT: u8 = 1;
+const COMPLETE: u8 = 1;
+const HEAD: usize = 20;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RankedList(Bytes);
+
+impl RankedList {
+    /// `complete`: there are no further items, however many are asked for. At most 65,535 items are taken.
+    pub fn encode<'a>(
+        items: impl ExactSizeIterator<Item = (&'a ItemId, f32)>,
+        complete: bool,
+        model_version: u64,
+        fresh_until_ms: u64,
+    ) -> Self {
+        let count = u16::try_from(items.len()).unwrap_or(u16::MAX);
+        let items_at = HEAD + 4 * usize::from(count);
+        let mut bytes = Vec::with_capacity(items_at + 40 * usize::from(count));
+        bytes.extend([FORMAT, if complete { COMPLETE } else { 0 }]);
+        bytes.extend(count.to_le_bytes());
+        bytes.extend(model_version.to_le_bytes());
+        bytes.extend(fresh_until_ms.to_le_bytes());
+        bytes.resize(items_at, 0);
+        for (n, (item, score)) in items.take(usize::from(count)).enumerate() {
+            if n > 0 {
+                bytes.push(b',');
+            }
+            bytes.extend(b"{\"item_id\":");
+            push_json_string(&mut bytes, item.as_str());
+            bytes.extend(b",\"score\":");
+            // Four significant digits tell neighbours apart and keep a list below a kilobyte.
+            let score = if score.is_finite() { score } else { 0.0 };
+            bytes.extend(trimmed(&format!("{score:.5}")).as_bytes());
+            bytes.push(b'}');
+            let end = (bytes.len() - items_at) as u32;
+            bytes[HEAD + 4 * n..HEAD + 4 * n + 4].copy_from_slice(&end.to_le_bytes());
+        }
+        Self(bytes.into())
+    }
+
+    /// `None` if these bytes are no list: another version's format, or damage. It then counts as a miss.
+    pub fn decode(bytes: Bytes) -> Option<Self> {
+        let list = Self(bytes);
+        let head = list.0.get(..HEAD)?;
+        let items_at = HEAD + 4 * list.len();
+        if head[0] != FORMAT || list.0.len() < items_at {
+            return None;
+        }
+        let text = list.0.len() - items_at;
+        let ends: Vec<usize> = (1..=list.len()).map(|n| list.end(n)).collect();
+        let sound = ends.is_sorted() && ends.last().copied().unwrap_or(0) == text;
+        sound.then_some(list)
+    }
+
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    pub fn len(&self) -> usize {
+        usize::from(u16::from_le_bytes([self.0[2], self.0[3]]))
+    }
+
+    /// Whether it holds all that a request for `limit` items would get.
+    pub fn answers(&self, limit: usize) -> bool {
+        self.len() >= limit || self.0[1] & COMPLETE != 0
+    }
+
+    pub fn model_version(&self) -> u64 {
+        u64::from_le_bytes(std::array::from_fn(|i| self.0[4 + i]))
+    }
+
+    pub fn fresh_until_ms(&self) -> u64 {
+        u64::from_le_bytes(std::array::from_fn(|i| self.0[12 + i]))
+    }
+
+    /// The first `limit` items as the inside of a JSON array.
+    pub fn items_json(&self, limit: usize) -> &[u8] {
+        let items_at = HEAD + 4 * self.len();
+        &self.0[items_at..items_at + self.end(limit.min(self.len()))]
+    }
+
+    fn end(&self, n: usize) -> usize {
+        if n == 0 {
+            return 0;
+        }
+        let at = HEAD + 4 * (n - 1);
+        u32::from_le_bytes(std::array::from_fn(|i| self.0[at + i])) as usize
+    }
+}
+
+/// `0.52000` → `0.52`.
+fn trimmed(number: &str) -> &str {
+    number.trim_end_matches('0').trim_end_matches('.')
+}
+
+pub fn push_json_string(out: &mut Vec<u8>, text: &str) {
+    let plain = text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\');
+    if plain {
+        out.push(b'"');
+        out.extend(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // Writing a string to a vector cannot fail.
+        drop(serde_json::to_writer(out, text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contract::http::ScoredItem;
+
+    fn list(n: usize) -> RankedList {
+        let ids: Vec<ItemId> = (0..n).map(|i| ItemId::new(&format!("i\"{i}\\ü")).unwrap()).collect();
+        let scored: Vec<_> = ids.iter().enumerate().map(|(i, id)| (id, 1.0 / (i as f32 + 1.0))).collect();
+        RankedList::encode(scored.into_iter(), false, 7, 99)
+    }
+
+    #[test]
+    fn any_prefix_is_json() {
+        let list = list(30);
+        for limit in [0, 1, 2, 29, 30, 31, 100] {
+            let text = [b"[", list.items_json(limit), b"]"].concat();
+            let items: Vec<ScoredItem> = serde_json::from_slice(&text).unwrap();
+            assert_eq!(items.len(), limit.min(30));
+            if let Some(first) = items.first() {
+                assert_eq!((first.item_id.as_str(), first.score), ("i\"0\\ü", 1.0));
+            }
+        }
+    }
+
+    #[test]
+    fn survives_the_round_trip_and_nothing_else_does() {
+        let list = list(30);
+        let back = RankedList::decode(list.bytes().clone()).unwrap();
+        assert_eq!((back.len(), back.model_version(), back.fresh_until_ms()), (30, 7, 99));
+        assert!(back.answers(30) && !back.answers(31));
+        for cut in 0..list.bytes().len() {
+            assert_eq!(RankedList::decode(list.bytes().slice(..cut)), None, "cut at {cut}");
+        }
+        let mut wrong = list.bytes().to_vec();
+        wrong[HEAD + 1] = 0xff;
+        assert_eq!(RankedList::decode(wrong.into()), None);
+        assert_eq!(RankedList::decode(Bytes::from_static(b"{\"items\":[]}............................")), None);
+    }
+
+    #[test]
+    fn an_empty_list_is_a_list() {
+        let empty = RankedList::encode(std::iter::empty(), true, 1, 0);
+        let back = RankedList::decode(empty.bytes().clone()).unwrap();
+        assert!(back.answers(100));
+        assert_eq!(back.items_json(100), b"");
+    }
+}

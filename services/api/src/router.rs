@@ -1,0 +1,71 @@
+//! All routes on one screen, all layers on another.
+
+use std::time::Instant;
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::{AppState, error::ApiError, events, items, recommend, users};
+
+/// As they stand in the label `http_route`.
+pub const ROUTES: [&str; 6] =
+    ["/recommendations", "/items/{id}/neighbours", "/popular", "/users", "/events", "/openapi.json"];
+
+pub fn router(app: AppState) -> Router {
+    let routes = Router::new()
+        .route("/recommendations", get(recommend::get))
+        .route("/items/{id}/neighbours", get(items::neighbours))
+        .route("/popular", get(items::popular))
+        .route("/users", post(users::create))
+        .route("/events", post(events::create))
+        .route("/openapi.json", get(async || Json(ApiDoc::openapi())))
+        .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json")))
+        .fallback(async || ApiError::NotFound("there is nothing here; see /openapi.json".into()))
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed);
+    layered(routes, app)
+}
+
+/// Outermost last.
+fn layered(routes: Router<AppState>, app: AppState) -> Router {
+    routes
+        .layer(DefaultBodyLimit::max(app.config.http.max_body_bytes))
+        .layer(CatchPanicLayer::custom(|_panic: Box<dyn std::any::Any + Send>| ApiError::Internal.into_response()))
+        .layer(middleware::from_fn_with_state(app.clone(), measured))
+        .with_state(app)
+}
+
+/// Counts and times every answer, and gives those that axum itself refused (a body that is too long) the shape of ours.
+async fn measured(State(app): State<AppState>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE && !is_problem(&response) {
+        let limit = app.config.http.max_body_bytes;
+        response = ApiError::TooLarge(format!("the body is longer than {limit} bytes")).into_response();
+    }
+    let route = path.as_ref().map(MatchedPath::as_str);
+    app.metrics.http.observe(route, response.status().as_u16(), started.elapsed());
+    response
+}
+
+fn is_problem(response: &Response) -> bool {
+    response.headers().get("content-type").is_some_and(|value| value == "application/problem+json")
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Recommendations",
+        description = "Items for users. Every error is an RFC 9457 problem document whose `type` names its cause.",
+    ),
+    paths(recommend::get, items::neighbours, items::popular, users::create, events::create)
+)]
+struct ApiDoc;

@@ -1,0 +1,53 @@
+//! `POST /users`.
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use contract::{
+    UserId,
+    http::{NewUser, UserCreated},
+};
+
+use crate::{
+    AppState, body,
+    error::ApiError,
+    recommend::{guard, unix_ms},
+};
+
+/// Creates a user. Asked again it changes nothing and answers 200.
+#[utoipa::path(
+    post, path = "/users", tag = "users",
+    request_body = NewUser,
+    responses(
+        (status = 201, body = UserCreated),
+        (status = 200, body = UserCreated, description = "The user existed already"),
+        (status = 400, body = contract::http::Problem),
+        (status = 413, body = contract::http::Problem),
+        (status = 503, body = contract::http::Problem, description = "Not created for certain: send it again"),
+    ),
+)]
+pub async fn create(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<(StatusCode, Json<UserCreated>), ApiError> {
+    let new: NewUser = body::json(&headers, &bytes)?;
+    let user_id: UserId =
+        new.user_id.parse().map_err(|error: contract::IdError| ApiError::invalid("user_id", error.to_string()))?;
+    let created = app.with_deadline(register(&app, &user_id)).await?;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(UserCreated { user_id: user_id.as_str().to_owned(), created })))
+}
+
+/// Announced before the insert, so that a crash in between leaves no user whom the guards call unknown, and after it, in
+/// case Redis lost the first announcement to a restart while a filter was being built.
+async fn register(app: &AppState, user_id: &UserId) -> Result<bool, ApiError> {
+    let redis = &mut app.redis.clone();
+    guard::announce(&[user_id], redis).await.map_err(ApiError::Cache)?;
+    let created = app.store.create_user(user_id, unix_ms() as i64).await?;
+    guard::announce(&[user_id], redis).await.map_err(ApiError::Cache)?;
+    Ok(created)
+}

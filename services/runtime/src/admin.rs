@@ -1,0 +1,80 @@
+//! The admin port: `/healthz` (the process lives), `/readyz` (it may get traffic), `/metrics` (Prometheus text).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Serialize;
+
+/// What a process still waits for before it takes traffic. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<Mutex<Phase>>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+enum Phase {
+    Starting { step: String },
+    Ready,
+}
+
+impl Readiness {
+    pub fn starting(step: &str) -> Self {
+        Self(Arc::new(Mutex::new(Phase::Starting { step: step.to_owned() })))
+    }
+
+    /// Names the step that is under way, for whoever reads `/readyz`.
+    pub fn step(&self, step: impl Into<String>) {
+        *self.lock() = Phase::Starting { step: step.into() };
+    }
+
+    pub fn ready(&self) {
+        *self.lock() = Phase::Ready;
+    }
+
+    pub fn is_ready(&self) -> bool {
+        *self.lock() == Phase::Ready
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Phase> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub readiness: Readiness,
+    pub registry: Registry,
+}
+
+impl Admin {
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(async || "ok\n"))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(self)
+    }
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let phase = admin.readiness.lock().clone();
+    let status = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(phase)).into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let mut text = Vec::with_capacity(16 * 1024);
+    match TextEncoder::new().encode(&admin.registry.gather(), &mut text) {
+        Ok(()) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot encode the metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

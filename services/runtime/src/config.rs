@@ -1,0 +1,127 @@
+//! Typed configuration: defaults ← TOML file ← environment ← `--set key=value`, parsed once, unknown keys refused.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A configuration that can tell what is wrong with it: every bad value, not just the first.
+pub trait Validate {
+    /// Pushes one line for each bad value: `section.key: what it must be`.
+    fn validate(&self, problems: &mut Vec<String>);
+}
+
+/// `TESTBED_STORE__POOL_SIZE=50` sets `store.pool_size`.
+pub const ENV_PREFIX: &str = "TESTBED_";
+
+/// # Errors
+/// Unreadable file, unknown key, wrong type, or values that `validate` refuses (all of them in one message).
+pub fn load<T>(defaults: T, file: Option<&Path>, sets: &[String]) -> anyhow::Result<T>
+where
+    T: Serialize + DeserializeOwned + Validate,
+{
+    let mut figment = Figment::from(Serialized::defaults(defaults));
+    if let Some(file) = file {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        figment = figment.merge(Toml::string(&text));
+    }
+    figment = figment.merge(Env::prefixed(ENV_PREFIX).filter(|key| key.as_str().contains("__")).split("__"));
+    for set in sets {
+        figment = figment.merge(Toml::string(&set_to_toml(set)?));
+    }
+    let config: T = figment.extract().map_err(|errors| {
+        let lines: Vec<String> = errors.into_iter().map(|e| format!("  {e}")).collect();
+        anyhow::anyhow!("the configuration is not valid:\n{}", lines.join("\n"))
+    })?;
+    let mut problems = Vec::new();
+    config.validate(&mut problems);
+    if !problems.is_empty() {
+        bail!("the configuration is not valid:\n  {}", problems.join("\n  "));
+    }
+    Ok(config)
+}
+
+/// `guards.bloom=off` → `guards.bloom = false`. `on`/`off` are switches; what is no TOML value is taken as a string.
+fn set_to_toml(set: &str) -> anyhow::Result<String> {
+    let Some((key, value)) = set.split_once('=') else {
+        bail!("'{set}' is not of the form key=value, e.g. guards.bloom=off");
+    };
+    let (key, value) = (key.trim(), value.trim());
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if key.is_empty() || !key.chars().all(plain) {
+        bail!("'{key}' is not a configuration key, e.g. guards.bloom");
+    }
+    let value = match value {
+        "on" => "true".to_owned(),
+        "off" => "false".to_owned(),
+        other if toml_value(other) => other.to_owned(),
+        other => format!("{other:?}"),
+    };
+    Ok(format!("{key} = {value}"))
+}
+
+fn toml_value(text: &str) -> bool {
+    Toml::from_str::<std::collections::BTreeMap<String, serde::de::IgnoredAny>>(&format!("v = {text}")).is_ok()
+        && !text.contains('\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        name: String,
+        guards: Guards,
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Guards {
+        bloom: bool,
+        fpr: f64,
+    }
+    impl Validate for Config {
+        fn validate(&self, problems: &mut Vec<String>) {
+            if self.name.is_empty() {
+                problems.push("name: must not be empty".into());
+            }
+            if !(self.guards.fpr > 0.0 && self.guards.fpr < 1.0) {
+                problems.push(format!("guards.fpr: must lie between 0 and 1, is {}", self.guards.fpr));
+            }
+        }
+    }
+    fn defaults() -> Config {
+        Config { name: "a".into(), guards: Guards { bloom: true, fpr: 0.001 } }
+    }
+    fn sets(list: &[&str]) -> anyhow::Result<Config> {
+        load(defaults(), None, &list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, "name = \"file\"\n[guards]\nfpr = 0.5\n").unwrap();
+        let config = load(defaults(), Some(&file), &["guards.bloom=off".into(), "name=set".into()]).unwrap();
+        assert!(!config.guards.bloom);
+        assert_eq!((config.name.as_str(), config.guards.fpr), ("set", 0.5));
+    }
+
+    #[test]
+    fn errors_name_the_key_and_come_together() {
+        let error = sets(&["guards.fpr=2", "name=\"\""]).unwrap_err().to_string();
+        assert!(error.contains("name:") && error.contains("guards.fpr:"), "{error}");
+        let error = sets(&["guards.blom=on"]).unwrap_err().to_string();
+        assert!(error.contains("blom"), "{error}");
+        let error = sets(&["guards.bloom=maybe"]).unwrap_err().to_string();
+        assert!(error.contains("guards.bloom") || error.contains("bloom"), "{error}");
+        assert!(sets(&["guards.bloom"]).unwrap_err().to_string().contains("key=value"));
+        assert!(sets(&["a b=1"]).unwrap_err().to_string().contains("not a configuration key"));
+    }
+}

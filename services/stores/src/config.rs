@@ -1,0 +1,132 @@
+//! Where the shards live and how their connections are shared.
+
+use contract::SHARDS;
+use serde::{Deserialize, Serialize};
+
+pub use crate::gate::Order;
+
+/// One MySQL server and the logical shards on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// `host:port`.
+    pub address: String,
+    /// 0..16; over all instances each shard exactly once.
+    pub shards: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    pub instances: Vec<Instance>,
+    /// `host:port` of the server with the catalogue schema.
+    pub catalogue: String,
+    pub user: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub password: String,
+    /// Connections this process may hold to one instance.
+    pub pool_size: u32,
+    /// Who of the waiting gets the next free connection.
+    pub order: Order,
+    /// Length of the line in front of one instance's connections.
+    pub max_waiting: usize,
+    /// How long a request waits for a connection.
+    pub checkout_timeout_ms: u64,
+    /// How long one attempt to connect may take.
+    pub connect_timeout_ms: u64,
+}
+
+impl StoreConfig {
+    /// 16 shards dealt in turn to these servers; the first one has the catalogue.
+    ///
+    /// # Panics
+    /// Never: an empty list gives a configuration that `validate` refuses.
+    pub fn spread_over(addresses: &[String]) -> Self {
+        let n = addresses.len().max(1);
+        let shards_of = |i: usize| (0..SHARDS).filter(|s| usize::from(*s) % n == i).collect();
+        Self {
+            instances: addresses
+                .iter()
+                .enumerate()
+                .map(|(i, address)| Instance { address: address.clone(), shards: shards_of(i) })
+                .collect(),
+            catalogue: addresses.first().cloned().unwrap_or_default(),
+            user: "root".into(),
+            password: String::new(),
+            pool_size: 100,
+            order: Order::Newest,
+            max_waiting: 1000,
+            checkout_timeout_ms: 2900,
+            connect_timeout_ms: 3000,
+        }
+    }
+
+    pub fn validate(&self, problems: &mut Vec<String>) {
+        let mut owners = [0_u32; SHARDS as usize];
+        for (i, instance) in self.instances.iter().enumerate() {
+            if split_address(&instance.address).is_none() {
+                problems.push(format!("store.instances[{i}].address: '{}' is not host:port", instance.address));
+            }
+            for &shard in &instance.shards {
+                match owners.get_mut(usize::from(shard)) {
+                    Some(count) => *count += 1,
+                    None => problems.push(format!("store.instances[{i}].shards: {shard} is not below {SHARDS}")),
+                }
+            }
+        }
+        for (shard, count) in owners.iter().enumerate().filter(|(_, count)| **count != 1) {
+            problems.push(format!("store.instances: shard {shard} is on {count} instances, it must be on one"));
+        }
+        if split_address(&self.catalogue).is_none() {
+            problems.push(format!("store.catalogue: '{}' is not host:port", self.catalogue));
+        }
+        for (key, value, range) in [
+            ("pool_size", u64::from(self.pool_size), 1..=10_000),
+            ("max_waiting", self.max_waiting as u64, 0..=1_000_000),
+            ("checkout_timeout_ms", self.checkout_timeout_ms, 1..=600_000),
+            ("connect_timeout_ms", self.connect_timeout_ms, 1..=600_000),
+        ] {
+            if !range.contains(&value) {
+                problems.push(format!("store.{key}: {value} is not in {}..={}", range.start(), range.end()));
+            }
+        }
+    }
+}
+
+pub(crate) fn split_address(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host, port.parse().ok().filter(|_| !host.is_empty())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(n: usize) -> Vec<String> {
+        (0..n).map(|i| format!("127.0.0.1:{}", 20_000 + i)).collect()
+    }
+
+    #[test]
+    fn every_count_of_instances_from_1_to_16_is_valid() {
+        for n in 1..=16 {
+            let mut problems = Vec::new();
+            StoreConfig::spread_over(&addresses(n)).validate(&mut problems);
+            assert!(problems.is_empty(), "{n}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_named() {
+        let mut config = StoreConfig::spread_over(&addresses(2));
+        config.instances[0].shards.push(1);
+        config.instances[0].shards.push(16);
+        config.instances[1].address = "nowhere".into();
+        config.pool_size = 0;
+        let mut problems = Vec::new();
+        config.validate(&mut problems);
+        let all = problems.join("\n");
+        for expected in ["shard 1 is on 2", "16 is not below", "'nowhere' is not host:port", "store.pool_size"] {
+            assert!(all.contains(expected), "{expected} missing in {all}");
+        }
+    }
+}

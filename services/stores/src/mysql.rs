@@ -1,0 +1,306 @@
+//! The 16 shards: users and their behaviour log.
+
+use std::sync::Arc;
+
+use contract::{Event, EventKind, ItemId, SHARDS, ShardId, UserId, shard_of};
+use futures::TryStreamExt;
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, mysql::MySqlRow};
+
+use crate::{
+    config::StoreConfig,
+    metrics::StoreMetrics,
+    pool::{Pool, StoreError},
+};
+
+/// What a user did, newest first where a list of them is returned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoggedEvent {
+    pub item_id: ItemId,
+    pub kind: EventKind,
+    pub at_ms: i64,
+    pub weight: f32,
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: StoreConfig,
+    pools: Vec<Pool>,
+    pub(crate) catalogue: Pool,
+    /// Which pool has this shard.
+    instance_of: [usize; SHARDS as usize],
+    sql: Vec<ShardSql>,
+}
+
+/// SQL of one shard, schema-qualified: connections are shared by all shards of an instance.
+#[derive(Debug)]
+struct ShardSql {
+    history: Arc<str>,
+    users: Arc<str>,
+    active: Arc<str>,
+}
+
+/// The newest events that an answer is ranked from; older ones no longer tell what a user wants.
+pub(crate) const HISTORY_LIMIT: u32 = 100;
+
+impl Store {
+    /// Opens no connection yet.
+    ///
+    /// # Errors
+    /// The configuration is not valid.
+    pub fn new(config: StoreConfig, metrics: &StoreMetrics) -> Result<Self, StoreError> {
+        let mut problems = Vec::new();
+        config.validate(&mut problems);
+        let pool = |address: &str| Pool::new(&config, address, metrics.clone());
+        let pools: Option<Vec<Pool>> = config.instances.iter().map(|i| pool(&i.address)).collect();
+        let (Some(pools), Some(catalogue), true) = (pools, pool(&config.catalogue), problems.is_empty()) else {
+            return Err(StoreError::Unavailable(sqlx::Error::Configuration(problems.join("; ").into())));
+        };
+        let mut instance_of = [0; SHARDS as usize];
+        for (i, instance) in config.instances.iter().enumerate() {
+            for &shard in &instance.shards {
+                instance_of[usize::from(shard)] = i;
+            }
+        }
+        let sql = ShardId::all().map(ShardSql::new).collect();
+        Ok(Self(Arc::new(Inner { config, pools, catalogue, instance_of, sql })))
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    pub(crate) fn pool(&self, shard: ShardId) -> &Pool {
+        &self.0.pools[self.0.instance_of[shard.index()]]
+    }
+
+    /// Opens this many connections to each instance.
+    ///
+    /// # Errors
+    /// A server does not answer.
+    pub async fn open(&self, connections: u32) -> Result<(), StoreError> {
+        let count = connections.min(self.0.config.pool_size);
+        futures::future::try_join_all(self.0.pools.iter().map(|pool| pool.fill(count))).await.map(drop)
+    }
+
+    /// The user's newest events, at most 100; empty for an unknown user. One MySQL command on a warm connection.
+    ///
+    /// Dropping the future while it waits for a connection leaves the line; once the query is sent it runs to its end,
+    /// so that a client that hangs up costs no connection.
+    ///
+    /// # Errors
+    /// `CheckoutTimeout`, `LineFull`, `Unavailable`.
+    pub async fn history(&self, user_id: &UserId) -> Result<Vec<LoggedEvent>, StoreError> {
+        let shard = shard_of(user_id.as_str());
+        let mut lease = self.pool(shard).checkout().await?;
+        let (sql, user_id) = (Arc::clone(&self.0.sql[shard.index()].history), user_id.clone());
+        let query = async move {
+            loop {
+                let result = sqlx::query(AssertSqlSafe(Arc::clone(&sql)))
+                    .bind(user_id.as_str().as_bytes())
+                    .bind(HISTORY_LIMIT)
+                    .try_map(|row: MySqlRow| logged_event(&row, 0))
+                    .fetch_all(lease.connection().await?)
+                    .await;
+                if let Some(events) = lease.read(result)? {
+                    return Ok(events);
+                }
+            }
+        };
+        tokio::spawn(query).await.map_err(|_| StoreError::Unavailable(sqlx::Error::WorkerCrashed))?
+    }
+
+    /// Histories of many users of one shard, as `history` gives them; users without events are left out.
+    ///
+    /// # Errors
+    /// As `history`.
+    pub async fn histories(
+        &self,
+        shard: ShardId,
+        user_ids: &[UserId],
+    ) -> Result<Vec<(UserId, Vec<LoggedEvent>)>, StoreError> {
+        let marks = vec!["?"; user_ids.len()].join(",");
+        let sql: Arc<str> = format!(
+            "SELECT user_id, item_id, kind, at_ms, weight FROM {}.behaviour WHERE user_id IN ({marks}) ORDER BY user_id, at_ms DESC",
+            shard.schema()
+        )
+        .into();
+        let mut lease = self.pool(shard).checkout().await?;
+        let rows = loop {
+            let query = sqlx::query(AssertSqlSafe(Arc::clone(&sql)));
+            let result = user_ids
+                .iter()
+                .fold(query, |query, id| query.bind(id.as_str().as_bytes()))
+                // Its text changes with the number of users: only full batches are worth a place in the statement cache.
+                .persistent(user_ids.len().is_multiple_of(100))
+                .try_map(|row: MySqlRow| Ok((id_at::<UserId>(&row, 0)?, logged_event(&row, 1)?)))
+                .fetch_all(lease.connection().await?)
+                .await;
+            if let Some(rows) = lease.read(result)? {
+                break rows;
+            }
+        };
+        let mut histories: Vec<(UserId, Vec<LoggedEvent>)> = Vec::new();
+        for (user_id, event) in rows {
+            match histories.last_mut() {
+                Some((last, events)) if *last == user_id => {
+                    if events.len() < HISTORY_LIMIT as usize {
+                        events.push(event);
+                    }
+                }
+                _ => histories.push((user_id, vec![event])),
+            }
+        }
+        Ok(histories)
+    }
+
+    /// Calls `each` with every user of the shard, in no particular order; starts over after a broken connection, so
+    /// `each` may see a user twice.
+    ///
+    /// # Errors
+    /// As `history`.
+    pub async fn each_user(&self, shard: ShardId, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
+        let mut lease = self.pool(shard).checkout().await?;
+        loop {
+            let result = each_user(lease.connection().await?, &self.0.sql[shard.index()].users, &mut each).await;
+            if lease.read(result)?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The users of the shard with the most events, most active first.
+    ///
+    /// # Errors
+    /// As `history`.
+    pub async fn most_active(&self, shard: ShardId, limit: u32) -> Result<Vec<UserId>, StoreError> {
+        let mut lease = self.pool(shard).checkout().await?;
+        loop {
+            let result = sqlx::query(AssertSqlSafe(Arc::clone(&self.0.sql[shard.index()].active)))
+                .bind(limit)
+                .try_map(|row: MySqlRow| id_at(&row, 0))
+                .fetch_all(lease.connection().await?)
+                .await;
+            if let Some(users) = lease.read(result)? {
+                return Ok(users);
+            }
+        }
+    }
+
+    /// Creates the user unless it exists. True: it is new.
+    ///
+    /// # Errors
+    /// As `history`; the user may have been created nonetheless, and creating it again is harmless.
+    pub async fn create_user(&self, user_id: &UserId, now_ms: i64) -> Result<bool, StoreError> {
+        let shard = shard_of(user_id.as_str());
+        let sql = format!("INSERT IGNORE INTO {}.users (user_id, created_at_ms) VALUES (?, ?)", shard.schema());
+        let mut lease = self.pool(shard).checkout().await?;
+        let insert = sqlx::query(AssertSqlSafe(sql)).bind(user_id.as_str().as_bytes()).bind(now_ms);
+        let result = insert.execute(lease.connection().await?).await;
+        Ok(lease.write(result)?.rows_affected() == 1)
+    }
+
+    /// Appends to the log and creates the users it does not know; one transaction per shard, in shard order. An event that
+    /// the log holds already changes nothing, so a batch that failed half-way can be sent again whole.
+    ///
+    /// # Errors
+    /// As `history`; earlier shards of the batch are written.
+    pub async fn append(&self, events: &[Event], now_ms: i64) -> Result<(), StoreError> {
+        for shard in ShardId::all() {
+            let mut of_shard: Vec<&Event> = events.iter().filter(|e| shard_of(e.user_id.as_str()) == shard).collect();
+            if of_shard.is_empty() {
+                continue;
+            }
+            // One order for all writers: two batches with the same users cannot wait for each other in a circle.
+            of_shard.sort_by(|a, b| a.user_id.cmp(&b.user_id));
+            let mut lease = self.pool(shard).checkout().await?;
+            let result = append_to_shard(lease.connection().await?, shard, &of_shard, now_ms).await;
+            lease.write(result)?;
+        }
+        Ok(())
+    }
+}
+
+async fn append_to_shard(
+    connection: &mut MySqlConnection,
+    shard: ShardId,
+    events: &[&Event],
+    now_ms: i64,
+) -> Result<(), sqlx::Error> {
+    let schema = shard.schema();
+    let mut transaction = connection.begin().await?;
+    for of_user in events.chunk_by(|a, b| a.user_id == b.user_id) {
+        let user_id = of_user[0].user_id.as_str().as_bytes();
+        let marks = vec!["(?,?,?,?,?)"; of_user.len()].join(",");
+        let sql =
+            format!("INSERT IGNORE INTO {schema}.behaviour (user_id, at_ms, item_id, kind, weight) VALUES {marks}");
+        let mut insert = sqlx::query(AssertSqlSafe(sql)).persistent(of_user.len() == 1);
+        for event in of_user {
+            insert = insert
+                .bind(user_id)
+                .bind(event.at_ms)
+                .bind(event.item_id.as_str().as_bytes())
+                .bind(event.kind.code())
+                .bind(event.weight);
+        }
+        let added = insert.execute(&mut *transaction).await?.rows_affected();
+        let sql = format!(
+            "INSERT INTO {schema}.users (user_id, created_at_ms, events) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE events = events + VALUES(events)"
+        );
+        sqlx::query(AssertSqlSafe(sql)).bind(user_id).bind(now_ms).bind(added).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await
+}
+
+async fn each_user(
+    connection: &mut MySqlConnection,
+    sql: &Arc<str>,
+    each: &mut impl FnMut(&[u8]),
+) -> Result<(), sqlx::Error> {
+    let mut rows = sqlx::query(AssertSqlSafe(Arc::clone(sql))).fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        each(row.try_get_unchecked(0)?);
+    }
+    Ok(())
+}
+
+impl ShardSql {
+    fn new(shard: ShardId) -> Self {
+        let schema = shard.schema();
+        Self {
+            history: format!(
+                "SELECT item_id, kind, at_ms, weight FROM {schema}.behaviour WHERE user_id = ? ORDER BY at_ms DESC LIMIT ?"
+            )
+            .into(),
+            users: format!("SELECT user_id FROM {schema}.users").into(),
+            active: format!("SELECT user_id FROM {schema}.users ORDER BY events DESC LIMIT ?").into(),
+        }
+    }
+}
+
+/// Columns from `first`: item_id, kind, at_ms, weight.
+fn logged_event(row: &MySqlRow, first: usize) -> Result<LoggedEvent, sqlx::Error> {
+    let code: u8 = row.try_get_unchecked(first + 1)?;
+    Ok(LoggedEvent {
+        item_id: id_at(row, first)?,
+        kind: EventKind::from_code(code).ok_or_else(|| decode(format!("unknown event kind {code}")))?,
+        at_ms: row.try_get_unchecked(first + 2)?,
+        weight: row.try_get_unchecked(first + 3)?,
+    })
+}
+
+pub(crate) fn id_at<T: std::str::FromStr<Err = contract::IdError>>(
+    row: &MySqlRow,
+    column: usize,
+) -> Result<T, sqlx::Error> {
+    let bytes: &[u8] = row.try_get_unchecked(column)?;
+    let text = std::str::from_utf8(bytes).map_err(|error| decode(error.to_string()))?;
+    text.parse().map_err(|error: contract::IdError| decode(error.to_string()))
+}
+
+fn decode(reason: String) -> sqlx::Error {
+    sqlx::Error::Decode(reason.into())
+}

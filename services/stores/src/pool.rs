@@ -1,0 +1,226 @@
+//! The connections of this process to one MySQL server.
+//!
+//! A permit of the gate carries its connection, so a checkout is one lock and a query is one command. sqlx's `Pool` is
+//! not used: it pings every connection when it comes back (a second command for each query) and has no newest-first.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{
+    ConnectOptions, MySqlConnection,
+    mysql::{MySqlConnectOptions, MySqlSslMode},
+};
+use tokio::time::Instant;
+
+use crate::{
+    config::{StoreConfig, split_address},
+    gate::{Gate, GateError, Permit},
+    metrics::StoreMetrics,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The pool is exhausted: what the article calls "database connection pool exhausted".
+    #[error("no connection to the store came free within {0:?}")]
+    CheckoutTimeout(Duration),
+    #[error("{0} requests wait for the store already")]
+    LineFull(usize),
+    /// Connecting failed, or the query did, also on the repeat where one is allowed.
+    #[error("the store is not available")]
+    Unavailable(#[source] sqlx::Error),
+}
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    options: MySqlConnectOptions,
+    gate: Arc<Gate<Slot>>,
+    checkout_timeout: Duration,
+    connect_timeout: Duration,
+    metrics: StoreMetrics,
+}
+
+/// A place for one connection; empty until it is needed and after it broke.
+type Slot = Option<MySqlConnection>;
+
+impl Pool {
+    pub(crate) fn new(config: &StoreConfig, address: &str, metrics: StoreMetrics) -> Option<Self> {
+        let slots = (0..config.pool_size).map(|_| None).collect();
+        Some(Self {
+            options: connect_options(config, address)?,
+            gate: Gate::new(slots, config.order, config.max_waiting),
+            checkout_timeout: Duration::from_millis(config.checkout_timeout_ms),
+            connect_timeout: Duration::from_millis(config.connect_timeout_ms),
+            metrics,
+        })
+    }
+
+    /// Waits for a connection. Cancelling it leaves the line and touches no connection.
+    pub(crate) async fn checkout(&self) -> Result<Lease, StoreError> {
+        let started = Instant::now();
+        let pending = Held::up(&self.metrics.pending);
+        let permit = self.gate.acquire(self.checkout_timeout).await.map_err(|error| match error {
+            GateError::Timeout(waited) => {
+                self.metrics.checkout_timeouts.inc();
+                StoreError::CheckoutTimeout(waited)
+            }
+            GateError::LineFull(waiting) => {
+                self.metrics.line_full.inc();
+                StoreError::LineFull(waiting)
+            }
+        })?;
+        drop(pending);
+        self.metrics.wait_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(Lease {
+            permit,
+            busy: None,
+            repeated: false,
+            options: self.options.clone(),
+            connect_timeout: self.connect_timeout,
+            _used: Held::up(&self.metrics.used),
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    /// Opens `count` connections ahead of the first requests.
+    pub(crate) async fn fill(&self, count: u32) -> Result<(), StoreError> {
+        let mut leases = Vec::new();
+        for _ in 0..count {
+            leases.push(self.checkout().await?);
+        }
+        let opened = leases
+            .into_iter()
+            .map(|mut lease| async move { lease.connect().await.map(|connection| *lease.permit = Some(connection)) });
+        futures::future::try_join_all(opened).await.map(drop).map_err(|error| self.unavailable(error))
+    }
+
+    fn unavailable(&self, error: sqlx::Error) -> StoreError {
+        self.metrics.unavailable.inc();
+        StoreError::Unavailable(error)
+    }
+}
+
+/// The right to use one connection. Outlives the pool's borrow, so that a query can go on in a task of its own.
+///
+/// ```text
+/// loop {
+///     let result = query.fetch_all(lease.connection().await?).await;
+///     if let Some(rows) = lease.read(result)? { return Ok(rows) }   // None: once more, on a fresh connection
+/// }
+/// ```
+#[derive(Debug)]
+pub(crate) struct Lease {
+    permit: Permit<Slot>,
+    /// Between `connection` and `read` or `write`. Whoever is cancelled in between leaves it here, and it is closed by being dropped:
+    /// nobody knows how much of an answer is still on its way.
+    busy: Option<Busy>,
+    repeated: bool,
+    options: MySqlConnectOptions,
+    connect_timeout: Duration,
+    metrics: StoreMetrics,
+    _used: Held,
+}
+
+#[derive(Debug)]
+struct Busy {
+    connection: MySqlConnection,
+    /// It was opened for an earlier query and may have been closed by the server since: nothing tests it beforehand, as
+    /// that would cost a command per query.
+    was_idle: bool,
+    since: Instant,
+}
+
+impl Lease {
+    /// The connection, opened now if the slot is empty. To be followed by `read` or `write` with the query's result.
+    pub(crate) async fn connection(&mut self) -> Result<&mut MySqlConnection, StoreError> {
+        let (connection, was_idle) = match self.permit.take() {
+            Some(connection) => (connection, true),
+            None => (self.connect().await.map_err(|error| self.failed(error))?, false),
+        };
+        self.metrics.queries.inc();
+        Ok(&mut self.busy.insert(Busy { connection, was_idle, since: Instant::now() }).connection)
+    }
+
+    /// The result of an idempotent read. `None`: its idle connection proved broken; run it again, on a fresh one. That
+    /// is said once at most.
+    pub(crate) fn read<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<Option<T>, StoreError> {
+        let was_idle = self.give_back(&result);
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if was_idle && !self.repeated && is_broken(&error) => {
+                tracing::debug!(%error, "connection broken, reading again on a fresh one");
+                self.metrics.retries.inc();
+                self.repeated = true;
+                Ok(None)
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// The result of something that must not be repeated blindly.
+    pub(crate) fn write<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        self.give_back(&result);
+        result.map_err(|error| self.failed(error))
+    }
+
+    /// The connection returns to its slot unless the result leaves its state in doubt.
+    fn give_back<T>(&mut self, result: &Result<T, sqlx::Error>) -> bool {
+        let Some(busy) = self.busy.take() else { return false };
+        self.metrics.query_seconds.observe(busy.since.elapsed().as_secs_f64());
+        if !result.as_ref().is_err_and(is_broken) {
+            *self.permit = Some(busy.connection);
+        }
+        busy.was_idle
+    }
+
+    async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
+        self.metrics.connects.inc();
+        tokio::time::timeout(self.connect_timeout, self.options.connect())
+            .await
+            .unwrap_or_else(|_elapsed| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+    }
+
+    fn failed(&self, error: sqlx::Error) -> StoreError {
+        self.metrics.unavailable.inc();
+        StoreError::Unavailable(error)
+    }
+}
+
+/// The connection can't be used any more, or nobody knows.
+fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        // A statement that the server refused leaves the connection intact, unless it was refused because the session ends:
+        // 1053 shutdown, 1152/1184 aborted, 1927 killed, 4031 idle too long.
+        sqlx::Error::Database(db) => db
+            .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+            .is_some_and(|db| matches!(db.number(), 1053 | 1152 | 1184 | 1927 | 4031)),
+        sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => false,
+        _ => true,
+    }
+}
+
+pub(crate) fn connect_options(config: &StoreConfig, address: &str) -> Option<MySqlConnectOptions> {
+    let (host, port) = split_address(address)?;
+    let options = MySqlConnectOptions::new()
+        .host(host)
+        .port(port)
+        .username(&config.user)
+        // Loopback or a private network; faultproxy could not follow an encrypted stream.
+        .ssl_mode(MySqlSslMode::Disabled)
+        .statement_cache_capacity(128)
+        .disable_statement_logging();
+    Some(if config.password.is_empty() { options } else { options.password(&config.password) })
+}
+
+/// A gauge that is one higher for as long as this lives.
+#[derive(Debug)]
+struct Held(prometheus::IntGauge);
+impl Held {
+    fn up(gauge: &prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,145 @@
+use std::time::Duration;
+
+use contract::UserId;
+use futures::FutureExt;
+use launcher::{Signal, mariadb};
+use stores::{Order, StoreError};
+
+use crate::Servers;
+
+fn user(n: usize) -> UserId {
+    UserId::new(&format!("u{n}")).unwrap()
+}
+
+/// After the first use of a connection, a read is one command: counted by the server itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warm_read_is_one_command() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    servers.config.pool_size = 1;
+    let store = servers.store();
+    // One prepared statement for each shard.
+    for n in 0..200 {
+        store.history(&user(n)).await.unwrap();
+    }
+    let work = async {
+        for n in 0..200 {
+            store.history(&user(n)).await.unwrap();
+        }
+    };
+    assert_eq!(servers.commands(work).await, 200);
+    assert_eq!(servers.count("store_connects_total"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exhausted_pool_and_a_dead_server_are_told_apart() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    servers.config.pool_size = 1;
+    servers.config.checkout_timeout_ms = 100;
+    let store = servers.store();
+    store.history(&user(1)).await.unwrap();
+    servers.lock_tables().await;
+    let held = tokio::spawn({
+        let store = store.clone();
+        async move { store.history(&user(2)).await }
+    });
+    wait_until(|| servers.gauge("db_client_connection_used") == 1.0).await;
+    let error = store.history(&user(3)).await.unwrap_err();
+    assert!(matches!(error, StoreError::CheckoutTimeout(waited) if waited == Duration::from_millis(100)), "{error:?}");
+    servers.unlock_tables().await;
+    held.await.unwrap().unwrap();
+
+    servers.stack.kill(servers.servers[0].child, Signal::SIGKILL).unwrap();
+    servers.stack.stop_child(servers.servers[0].child).await.unwrap();
+    let error = store.history(&user(4)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+}
+
+/// Idle connections do not survive a restart of the server; the next read notices, connects anew and is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_survive_a_restart_of_the_server() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    let store = servers.store();
+    store.open(4).await.unwrap();
+    store.create_user(&user(1), 0).await.unwrap();
+    let old = servers.servers[0].clone();
+    servers.stack.kill(old.child, Signal::SIGKILL).unwrap();
+    servers.stack.stop_child(old.child).await.unwrap();
+    let options = mariadb::Options { port: Some(old.port), ..mariadb::Options::default() };
+    mariadb::start(&mut servers.stack, "mysql-00", &options).await.unwrap();
+    for n in 0..20 {
+        store.history(&user(n)).await.unwrap();
+    }
+    assert!(servers.count("store_retries_total") >= 1);
+}
+
+/// Waiters that give up, again and again, cause no connection to be opened or closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_waiters_cost_no_connection() {
+    for order in [Order::Newest, Order::Oldest] {
+        let Some(mut servers) = Servers::start(1).await else { return };
+        servers.config.pool_size = 2;
+        servers.config.order = order;
+        let store = servers.store();
+        store.open(2).await.unwrap();
+        servers.lock_tables().await;
+        let held: Vec<_> = (0..2)
+            .map(|n| {
+                tokio::spawn({
+                    let store = store.clone();
+                    async move { store.history(&user(n)).await }
+                })
+            })
+            .collect();
+        wait_until(|| servers.gauge("db_client_connection_used") == 2.0).await;
+        for _ in 0..5 {
+            let waiters: Vec<_> = (0..300)
+                .map(|n| {
+                    tokio::spawn({
+                        let store = store.clone();
+                        async move { store.history(&user(n)).await }
+                    })
+                })
+                .collect();
+            wait_until(|| servers.gauge("db_client_connection_pending_requests") == 300.0).await;
+            for waiter in &waiters {
+                waiter.abort();
+            }
+            wait_until(|| servers.gauge("db_client_connection_pending_requests") == 0.0).await;
+        }
+        servers.unlock_tables().await;
+        for query in held {
+            query.await.unwrap().unwrap();
+        }
+        store.history(&user(5)).await.unwrap();
+        assert_eq!(servers.count("store_connects_total"), 2, "{order:?}");
+    }
+}
+
+/// A caller that hangs up while its query runs gets the connection back to the pool, not closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_hangs_up_costs_no_connection() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    servers.config.pool_size = 1;
+    let store = servers.store();
+    store.open(1).await.unwrap();
+    servers.lock_tables().await;
+    let query = tokio::spawn({
+        let store = store.clone();
+        async move { store.history(&user(1)).await }
+    });
+    wait_until(|| servers.gauge("db_client_connection_used") == 1.0).await;
+    query.abort();
+    assert!(query.await.unwrap_err().is_cancelled());
+    assert!(store.history(&user(2)).now_or_never().is_none(), "the connection is still busy");
+    servers.unlock_tables().await;
+    store.history(&user(2)).await.unwrap();
+    assert_eq!(servers.count("store_connects_total"), 1);
+}
+
+async fn wait_until(condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "the condition did not come true within 20 s");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

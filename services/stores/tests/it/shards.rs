@@ -1,0 +1,133 @@
+use std::collections::{BTreeMap, HashSet};
+
+use contract::{Event, EventKind, ItemId, ShardId, UserId, shard_of};
+use stores::ImportRow;
+
+use crate::Servers;
+
+fn event(user: &str, item: &str, at_ms: i64) -> Event {
+    Event { user_id: user.parse().unwrap(), item_id: item.parse().unwrap(), kind: EventKind::View, at_ms, weight: 1.5 }
+}
+
+async fn works_on(instances: usize) {
+    let Some(servers) = Servers::start(instances).await else { return };
+    let store = servers.store();
+    let users: Vec<UserId> = (0..200).map(|n| UserId::new(&format!("user {n} ")).unwrap()).collect();
+    let mut log: Vec<Event> = users
+        .iter()
+        .enumerate()
+        .flat_map(|(n, user)| (0..n % 5).map(move |k| event(user.as_str(), &format!("i{k}"), k as i64)))
+        .collect();
+    store.append(&log, 7).await.unwrap();
+    // What was sent twice counts once.
+    store.append(&log, 8).await.unwrap();
+    assert!(store.create_user(&users[0], 9).await.unwrap());
+    assert!(!store.create_user(&users[1], 9).await.unwrap());
+
+    for (n, user) in users.iter().enumerate() {
+        let history = store.history(user).await.unwrap();
+        let times: Vec<i64> = history.iter().map(|event| event.at_ms).collect();
+        assert_eq!(times, (0..n as i64 % 5).rev().collect::<Vec<_>>(), "newest first, {user}");
+        assert!(history.iter().all(|e| e.kind == EventKind::View && e.weight == 1.5));
+    }
+    assert_eq!(store.history(&"nobody".parse().unwrap()).await.unwrap(), []);
+    // Ids are bytes: no trailing space is lost, no case folded.
+    assert_eq!(store.history(&"user 4".parse().unwrap()).await.unwrap(), []);
+    assert_eq!(store.history(&"USER 4 ".parse().unwrap()).await.unwrap(), []);
+
+    let mut seen = HashSet::new();
+    for shard in ShardId::all() {
+        store.each_user(shard, |id| assert!(seen.insert(id.to_vec()))).await.unwrap();
+        let active = store.most_active(shard, 3).await.unwrap();
+        assert!(active.len() <= 3 && active.iter().all(|user| shard_of(user.as_str()) == shard));
+        let histories = store.histories(shard, &active).await.unwrap();
+        for (user, history) in histories {
+            assert_eq!(history, store.history(&user).await.unwrap());
+        }
+    }
+    // Users without any event were not created by `append`; the first one was created by itself.
+    assert_eq!(seen.len(), users.iter().enumerate().filter(|(n, _)| n % 5 > 0).count() + 1);
+
+    log.sort_by(|a, b| (&a.user_id, a.at_ms).cmp(&(&b.user_id, b.at_ms)));
+    let mut read: BTreeMap<(UserId, i64), ItemId> = BTreeMap::new();
+    for shard in ShardId::all() {
+        store
+            .each_event(shard, |user, item, _, at_ms, _| assert!(read.insert((user, at_ms), item).is_none()))
+            .await
+            .unwrap();
+    }
+    let written = log.into_iter().map(|event| ((event.user_id, event.at_ms), event.item_id));
+    assert_eq!(read, written.collect());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixteen_shards_on_one_server() {
+    works_on(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixteen_shards_on_sixteen_servers() {
+    works_on(16).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn import_is_repeatable() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let store = servers.store();
+    let users: Vec<UserId> = (0..500).map(|n| UserId::new(&format!("u'{n}\\")).unwrap()).collect();
+    let item: ItemId = "it\"em;--".parse().unwrap();
+    let rows: Vec<ImportRow<'_>> = users
+        .iter()
+        .flat_map(|user_id| {
+            let item_id = &item;
+            (0..10).map(move |at_ms| ImportRow { user_id, item_id, kind: EventKind::Rating, at_ms, weight: 4.5 })
+        })
+        .collect();
+    let first = store.import(rows.clone(), |_| ()).await.unwrap();
+    assert_eq!((first.added, first.present), (5000, 0));
+    let second = store.import(rows, |_| ()).await.unwrap();
+    assert_eq!((second.added, second.present), (0, 5000));
+    let history = store.history(&users[7]).await.unwrap();
+    assert_eq!(history.len(), 10);
+    assert!(history.iter().all(|event| event.item_id == item && event.weight == 4.5));
+    let active = store.most_active(shard_of(users[7].as_str()), 1000).await.unwrap();
+    assert!(active.contains(&users[7]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn models_are_versioned_and_loaded_whole() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let store = servers.store();
+    assert_eq!(store.latest_model().await.unwrap(), None);
+    let rows: Vec<(ItemId, Vec<u8>)> =
+        (0..1200_u32).map(|n| (ItemId::new(&format!("i{n:04}")).unwrap(), n.to_le_bytes().repeat(50))).collect();
+    let mut versions = Vec::new();
+    for n in 0..4_u8 {
+        versions.push(store.save_model(&[n], &rows, 0).await.unwrap());
+    }
+    assert!(versions.is_sorted_by(|a, b| a < b));
+    let newest = store.latest_model().await.unwrap().unwrap();
+    assert_eq!((newest.version, newest.header), (versions[3], vec![3]));
+    let mut read = newest.rows;
+    read.sort();
+    assert_eq!(read, rows);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrations_run_concurrently_and_again() {
+    let Some(servers) = Servers::start(2).await else { return };
+    let all = futures::future::join_all((0..8).map(|_| stores::migrate(&servers.config))).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    let store = servers.store();
+    store.create_user(&"u".parse().unwrap(), 0).await.unwrap();
+    stores::migrate(&servers.config).await.unwrap();
+    assert!(!store.create_user(&"u".parse().unwrap(), 0).await.unwrap(), "a repeat keeps the data");
+}
+
+/// Several migrators on empty servers: the first one's schemas must not be in the others' way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_migrations_may_race() {
+    let Some(servers) = Servers::start_bare(1).await else { return };
+    let all = futures::future::join_all((0..6).map(|_| stores::migrate(&servers.config))).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+}

@@ -1,0 +1,375 @@
+//! What can be said on the command line. Help texts carry examples; what a command does is in `commands/`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use api::Profile;
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "testbed",
+    version,
+    about = "A recommendation service to measure, break and cure: baseline and protected side by side",
+    after_help = "Examples:
+  ./testbed evaluate                    the article's load table, measured here (about 15 minutes)
+  ./testbed evaluate --quick            the same in under 4 minutes, tolerances not judged
+  ./testbed up && ./testbed load smoke  the stack to try by hand; ./testbed down ends it
+  ./testbed test                        every test, with the real servers it needs (answered by the script `testbed`)",
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    Evaluate(Box<EvaluateArgs>),
+    Up(UpArgs),
+    Down(DownArgs),
+    Status(StatusArgs),
+    Doctor(DoctorArgs),
+    #[command(subcommand)]
+    Data(DataCommand),
+    Load(LoadArgs),
+    #[command(subcommand)]
+    Fault(FaultCommand),
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    Report(ReportArgs),
+    #[command(subcommand)]
+    Serve(ServeCommand),
+}
+
+/// Run a scenario on the real stack and report it beside the article and the model
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ./testbed evaluate                                   scenario article: 15 s warm-up + 60 s per step, both profiles
+  ./testbed evaluate --quick --out /tmp/quick          short steps, judged by nobody
+  ./testbed evaluate --law none                        the store's real speed instead of the modelled one
+  ./testbed evaluate --data ratings.inter              your behaviour data (RecBole .inter or CSV)
+  ./testbed evaluate --set guards.bloom=off            one setting of the replicas changed, in both profiles
+  ./testbed evaluate --ablation                        protected, and protected with one guard off at a time
+  ./testbed evaluate --repeat 3                        three rounds; the report gives median and spread")]
+pub struct EvaluateArgs {
+    /// A built-in scenario (article, penetration, zipf, smoke) or a TOML file
+    #[arg(long, default_value = "article", value_name = "NAME|FILE")]
+    pub scenario: String,
+    /// Behaviour data to import; without it, synthetic users are generated
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Synthetic users to generate [default: 200000, or 60000 with --quick]
+    #[arg(long, conflicts_with = "data", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub users: Option<u32>,
+    /// Short steps (3 s + 10 s); the tolerances are not judged
+    #[arg(long)]
+    pub quick: bool,
+    /// "none": no modelled response time, the store as fast as it is
+    #[arg(long, value_name = "none|modelled")]
+    pub law: Option<LawChoice>,
+    /// Change a setting of the replicas, e.g. guards.bloom=off (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Only these profiles (repeatable) [default: the scenario's]
+    #[arg(long = "profile", value_name = "PROFILE")]
+    pub profiles: Vec<Profile>,
+    /// protected, then protected with each guard switched off in turn
+    #[arg(long, conflicts_with = "profiles")]
+    pub ablation: bool,
+    /// Rounds; profiles take turns within each
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repeat: u32,
+    /// MySQL servers to spread the 16 shards over
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub instances: u16,
+    /// Where the report goes [default: reports/<time>-<scenario>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print report.json instead of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LawChoice {
+    None,
+    Modelled,
+}
+
+/// Start the stack and leave it running
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ./testbed up                              protected, synthetic users, the scenario article's law
+  ./testbed up --profile baseline --law none
+  ./testbed up --data ratings.inter --set cache.items=50
+  curl \"$(./testbed status --json | jq -r .gateway)/recommendations?user_id=u000042\"")]
+pub struct UpArgs {
+    #[arg(long, default_value = "protected", value_name = "baseline|protected")]
+    pub profile: Profile,
+    /// Whose law, pools and number of replicas to use
+    #[arg(long, default_value = "article", value_name = "NAME|FILE")]
+    pub scenario: String,
+    /// Behaviour data to import; without it, synthetic users are generated
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Synthetic users to generate
+    #[arg(long, default_value_t = 20_000, conflicts_with = "data", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub users: u32,
+    /// "none": no modelled response time, the store as fast as it is
+    #[arg(long, value_name = "none|modelled")]
+    pub law: Option<LawChoice>,
+    /// Change a setting of the replicas (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// MySQL servers to spread the 16 shards over
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub instances: u16,
+    /// Port of the gateway [default: a free one]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+}
+
+/// Stop what `up` started, and whatever a killed run left behind
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ./testbed down          the stack of `up`, and orphans of runs that were killed
+  ./testbed down --all    runs that are still under way, too")]
+pub struct DownArgs {
+    /// Also end evaluations and other stacks whose owner is alive
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Show what runs
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ./testbed status
+  ./testbed status --json | jq .gateway")]
+pub struct StatusArgs {
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Check that this machine can run the testbed
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ./testbed doctor
+  ./testbed doctor --json")]
+pub struct DoctorArgs {
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Import, generate and judge behaviour data
+#[derive(Subcommand)]
+#[command(after_help = "Examples:
+  ./testbed data generate --users 1000 --out users.csv
+  ./testbed data quality users.csv
+  ./testbed data import users.csv")]
+pub enum DataCommand {
+    /// Load a file into the running stack (`up`) and rebuild the model from all its data
+    #[command(after_help = "Formats: RecBole atomic files (user_id:token item_id:token rating:float timestamp:float, tabs)
+and CSV with the header user_id,item_id,event,timestamp[,weight] (events view, cart, purchase, rating).
+
+Examples:
+  ./testbed data import ratings.inter
+  ./testbed data import --strict events.csv")]
+    Import {
+        file: PathBuf,
+        /// Write nothing if any row is bad
+        #[arg(long)]
+        strict: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write seeded synthetic behaviour as CSV
+    #[command(after_help = "Examples:
+  ./testbed data generate --users 1000 > users.csv
+  ./testbed data generate --users 200000 --seed 7 --out users.csv")]
+    Generate {
+        #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        users: u32,
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(2..=10_000_000))]
+        items: u32,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Where to write; standard output without it
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Rank held-out behaviour: NDCG@10, hit rate@10 and recall@10 beside popularity
+    #[command(after_help = "Examples:
+  ./testbed data quality ratings.inter
+  ./testbed data quality --json events.csv | jq .ndcg_ratio")]
+    Quality {
+        file: PathBuf,
+        #[arg(long)]
+        strict: bool,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Run the steps of a scenario against the running stack (`up`)
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ./testbed load smoke
+  ./testbed load article --step 3000
+  ./testbed load zipf --out /tmp/zipf")]
+pub struct LoadArgs {
+    /// A built-in scenario (article, penetration, zipf, smoke) or a TOML file
+    #[arg(value_name = "NAME|FILE")]
+    pub scenario: String,
+    /// Only this step, by its number of users
+    #[arg(long, value_name = "USERS")]
+    pub step: Option<u32>,
+    /// Write the report here
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Break the store of the running stack, through its faultproxy
+#[derive(Subcommand)]
+#[command(after_help = "Examples:
+  ./testbed fault law --base-ms 74 --slope-ms 0.2 --spread 0.3
+  ./testbed fault law none
+  ./testbed fault add stall --for 5s
+  ./testbed fault add latency --ms 100 --for 30s
+  ./testbed fault clear")]
+pub enum FaultCommand {
+    /// Show the law and the faults in force
+    Show {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set the store's response-time law: base + slope × commands in flight
+    #[command(after_help = "Examples:
+  ./testbed fault law none
+  ./testbed fault law --base-ms 74 --slope-ms 0.2 --spread 0.3")]
+    Law {
+        /// "none" takes the law away
+        #[arg(value_parser = ["none"], conflicts_with_all = ["base_ms", "slope_ms", "spread"], required_unless_present = "base_ms")]
+        none: Option<String>,
+        #[arg(long)]
+        base_ms: Option<f64>,
+        #[arg(long, default_value_t = 0.0)]
+        slope_ms: f64,
+        /// Sigma of the log-normal spread
+        #[arg(long, default_value_t = 0.0)]
+        spread: f64,
+    },
+    /// Add a fault: latency, stall, reset, refuse
+    Add {
+        #[arg(value_parser = ["latency", "stall", "reset", "refuse"])]
+        kind: String,
+        /// Added latency (latency only)
+        #[arg(long, required_if_eq("kind", "latency"))]
+        ms: Option<f64>,
+        /// It lifts itself after this long, e.g. 5s; without it, it stays until `fault clear`
+        #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+        for_s: Option<f64>,
+    },
+    /// Lift all faults (the law stays)
+    Clear,
+}
+
+/// Comparisons, both sides in one run
+#[derive(Subcommand)]
+#[command(after_help = "Examples:
+  ./testbed bench faultproxy --json")]
+pub enum BenchCommand {
+    /// Commands per second through faultproxy with law none, beside a direct connection
+    Faultproxy {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Print a report again, or render its pages anew
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ./testbed report                       the newest one
+  ./testbed report reports/2026-01-31T12-00-00-article --render")]
+pub struct ReportArgs {
+    /// A directory with report.json [default: the newest below reports/]
+    pub dir: Option<PathBuf>,
+    /// Write report.md and report.html again from report.json
+    #[arg(long)]
+    pub render: bool,
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Be one of the processes of the stack
+#[derive(Subcommand)]
+#[command(after_help = "Examples:
+  ./testbed serve api --profile protected --set redis.url=redis://127.0.0.1:6379
+  ./testbed serve faultproxy --config faultproxy.toml")]
+pub enum ServeCommand {
+    /// A replica of the recommendation API
+    Api {
+        /// Which guards are on by default
+        #[arg(long, default_value = "protected", value_name = "baseline|protected")]
+        profile: Profile,
+        /// TOML file; TESTBED_SECTION__KEY and --set override it
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+    },
+    /// The proxy in front of the store that makes it slow or broken
+    Faultproxy {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// One step of load; told and asked by its parent
+    #[command(hide = true)]
+    Loadgen { plan: PathBuf },
+    /// Owner of the stack that `up` starts
+    #[command(hide = true)]
+    Supervisor { spec: PathBuf },
+}
+
+/// `5`, `5s`, `500ms`, `2m`.
+fn seconds(text: &str) -> Result<f64, String> {
+    let (number, factor) = match text {
+        t if t.ends_with("ms") => (&t[..t.len() - 2], 0.001),
+        t if t.ends_with('s') => (&t[..t.len() - 1], 1.0),
+        t if t.ends_with('m') => (&t[..t.len() - 1], 60.0),
+        t => (t, 1.0),
+    };
+    let seconds = number.parse::<f64>().map_err(|_| format!("'{text}' is no time, e.g. 5s or 500ms"))? * factor;
+    if seconds.is_finite() && seconds > 0.0 && seconds <= 86_400.0 {
+        Ok(seconds)
+    } else {
+        Err("must be above 0 and at most a day".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_has_examples() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            let help = sub.clone().render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{} has no examples", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(seconds("5s"), Ok(5.0));
+        assert_eq!(seconds("500ms"), Ok(0.5));
+        assert_eq!(seconds("2m"), Ok(120.0));
+        assert!(seconds("soon").is_err() && seconds("0").is_err() && seconds("NaN").is_err());
+    }
+}
