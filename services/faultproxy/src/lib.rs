@@ -1,1 +1,189 @@
+//! A proxy in front of the store's MySQL instances that makes them as slow, or as broken, as an experiment asks for.
+//!
+//! Path of a command: `listener` accepts → `connection` reads it, counts it in, holds it back (`law`, `fault`), forwards
+//! it, follows the response (`response`) to its end, counts it out. One count of commands in flight for all listeners.
+//! The server's greeting is the only thing rewritten (`handshake`); everything else passes byte for byte.
 
+mod admin;
+pub mod bench;
+mod buffer;
+pub mod client;
+pub mod command;
+mod connection;
+pub mod fault;
+mod handshake;
+pub mod law;
+mod listener;
+mod metrics;
+pub mod packet;
+pub mod response;
+mod timer;
+
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use crate::{
+    admin::{ListenerState, State},
+    client::{Client, ClientError},
+    fault::{ActiveFault, Fault, FaultKind, FaultSpec},
+    law::Law,
+};
+use crate::{fault::Control, listener::Listener, metrics::Metrics};
+
+pub const DEFAULT_MAX_CONNECTIONS: usize = 4096;
+/// Time commands in flight have to finish at shutdown.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+const ADMIN_DEADLINE: Duration = Duration::from_secs(1);
+
+/// One MySQL instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    pub listen: SocketAddr,
+    /// The real server.
+    pub upstream: SocketAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub listeners: Vec<Route>,
+    pub admin: SocketAddr,
+    /// In force at start; default none.
+    #[serde(default)]
+    pub law: Law,
+    /// Of all listeners together, 1..=65536; further clients get MySQL's "Too many connections".
+    #[serde(default = "default_max_connections")]
+    pub max_connections: usize,
+}
+
+fn default_max_connections() -> usize {
+    DEFAULT_MAX_CONNECTIONS
+}
+
+impl Config {
+    fn validate(&self) -> anyhow::Result<()> {
+        ensure!(!self.listeners.is_empty(), "listeners: must not be empty");
+        let max = self.max_connections;
+        ensure!((1..=65_536).contains(&max), "max_connections: is {max}, must lie within 1 and 65536");
+        let mut seen = HashSet::from([self.admin]);
+        for Route { listen, upstream } in &self.listeners {
+            ensure!(listen.port() == 0 || seen.insert(*listen), "listeners: {listen} is used twice");
+            ensure!(listen != upstream, "listeners: {listen} is its own upstream");
+        }
+        Ok(())
+    }
+}
+
+/// Binds, then serves until `shutdown`; connections with a command in flight then have 5 s.
+///
+/// # Errors
+/// Invalid configuration, or an address that cannot be bound.
+pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    Proxy::bind(config).await?.serve(shutdown).await
+}
+
+/// A proxy whose sockets are bound: clients may connect, and are served once `serve` runs.
+#[derive(Debug)]
+pub struct Proxy {
+    routes: Vec<(TcpListener, Route)>,
+    admin: (TcpListener, SocketAddr),
+    law: Law,
+    max_connections: usize,
+}
+
+impl Proxy {
+    /// # Errors
+    /// Invalid configuration, or an address that cannot be bound.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        config.validate().context("configuration of faultproxy")?;
+        let bind = async |address: SocketAddr| -> anyhow::Result<(TcpListener, SocketAddr)> {
+            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+            let bound = listener.local_addr().context("no local address")?;
+            Ok((listener, bound))
+        };
+        let admin = bind(config.admin).await?;
+        let mut routes = Vec::with_capacity(config.listeners.len());
+        for Route { listen, upstream } in config.listeners {
+            let (listener, listen) = bind(listen).await?;
+            routes.push((listener, Route { listen, upstream }));
+        }
+        Ok(Self { routes, admin, law: config.law, max_connections: config.max_connections })
+    }
+
+    /// Bound addresses, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.routes.iter().map(|(_, route)| route.listen).collect()
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.1
+    }
+
+    /// `http://…` of the admin API, for `Client::new`.
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.admin.1)
+    }
+
+    /// Serves until `shutdown`, then drains.
+    ///
+    /// # Errors
+    /// The admin API failed.
+    pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let addresses = self.addresses();
+        let metrics = Arc::new(Metrics::new(&addresses).context("metrics")?);
+        let control = Arc::new(Control::new(self.law));
+        let connections = TaskTracker::new();
+        let room = Arc::new(Semaphore::new(self.max_connections));
+        let background = TaskTracker::new();
+        let routes: Vec<Route> = self.routes.iter().map(|(_, route)| *route).collect();
+        for (index, (socket, route)) in self.routes.into_iter().enumerate() {
+            tracing::info!(listen = %route.listen, upstream = %route.upstream, "proxying");
+            let listener = Listener {
+                index,
+                route,
+                control: Arc::clone(&control),
+                metrics: Arc::clone(&metrics),
+                room: Arc::clone(&room),
+                connections: connections.clone(),
+            };
+            background.spawn(shutdown.clone().run_until_cancelled_owned(listener.accept(socket)));
+        }
+        let expiry = Arc::clone(&control);
+        background.spawn(shutdown.clone().run_until_cancelled_owned(async move { expiry.expire().await }));
+
+        let state = admin::AdminState { routes: routes.into(), control: Arc::clone(&control), metrics };
+        let admin_shutdown = shutdown.clone();
+        // A failure of the admin API is one of the process: nobody could lift a fault any more.
+        let mut admin = std::pin::pin!(
+            axum::serve(self.admin.0, admin::router(state))
+                .with_graceful_shutdown(async move { admin_shutdown.cancelled().await })
+                .into_future()
+        );
+        let early = tokio::select! {
+            result = &mut admin => Some(result),
+            () = shutdown.cancelled() => None,
+        };
+        shutdown.cancel();
+
+        control.drain();
+        connections.close();
+        background.close();
+        background.wait().await;
+        if timeout(DRAIN_DEADLINE, connections.wait()).await.is_err() {
+            tracing::warn!(connections = connections.len(), "still busy at the drain deadline, closed");
+            control.abort();
+            connections.wait().await;
+        }
+        let admin = match early {
+            Some(result) => Ok(result),
+            None => timeout(ADMIN_DEADLINE, admin).await,
+        };
+        // A client that keeps its request open past the deadline is no failure.
+        admin.unwrap_or(Ok(())).context("admin API of faultproxy")
+    }
+}

@@ -1,0 +1,102 @@
+//! What an answer says: where a good one came from, and the class of any other. Pure.
+
+use contract::http::{Source, problem};
+use serde::Deserialize;
+
+/// Classes of errors. Those of problem documents are the last part of their `type`: `store-checkout-timeout`, …
+pub mod class {
+    /// No complete answer within the timeout.
+    pub const CLIENT_TIMEOUT: &str = "client_timeout";
+    /// No connection could be opened.
+    pub const CONNECT: &str = "connect";
+    /// The connection broke before the answer was complete.
+    pub const CONNECTION_RESET: &str = "connection_reset";
+    /// 2xx, but the body does not name its source.
+    pub const BAD_BODY: &str = "bad_body";
+    /// With the status after it; no problem document of ours.
+    pub const BAD_STATUS: &str = "bad_status_";
+}
+
+/// As many bytes of a body are looked at: a problem document fits, and so does the head of a good answer.
+pub(crate) const HEAD_BYTES: usize = 2048;
+
+/// Problem types that become a class. Only these: the number of classes stays bounded whatever answers.
+const PROBLEMS: [&str; 10] = [
+    problem::INVALID_REQUEST,
+    problem::NOT_FOUND,
+    problem::METHOD_NOT_ALLOWED,
+    problem::TOO_LARGE,
+    problem::STORE_CHECKOUT_TIMEOUT,
+    problem::STORE_OVERLOADED,
+    problem::STORE_UNAVAILABLE,
+    problem::CACHE_UNAVAILABLE,
+    problem::DEADLINE_EXCEEDED,
+    problem::INTERNAL,
+];
+
+/// From the first bytes of a good answer; `source` is the first field on the wire, so no JSON is parsed.
+pub(crate) fn source_of(head: &[u8]) -> Option<Source> {
+    let rest = head.strip_prefix(b"{\"source\":\"")?;
+    Source::ALL.into_iter().find(|source| {
+        rest.strip_prefix(source.as_str().as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"'))
+    })
+}
+
+/// The class of an answer other than 2xx.
+pub(crate) fn class_of(status: u16, body: &[u8]) -> std::borrow::Cow<'static, str> {
+    #[derive(Deserialize)]
+    struct Head<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: std::borrow::Cow<'a, str>,
+    }
+    let kind = serde_json::from_slice::<Head<'_>>(body).ok().map(|head| head.kind);
+    let known = kind.and_then(|kind| PROBLEMS.into_iter().find(|known| *known == kind));
+    match known {
+        Some(known) => known.rsplit('/').next().unwrap_or(known).into(),
+        None => format!("{}{status}", class::BAD_STATUS).into(),
+    }
+}
+
+/// The class of a request that got no complete answer.
+pub(crate) fn class_of_failure(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        class::CLIENT_TIMEOUT
+    } else if error.is_connect() {
+        class::CONNECT
+    } else {
+        class::CONNECTION_RESET
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_names_the_source() {
+        for source in Source::ALL {
+            let body = contract::http::Recommendations {
+                source,
+                model_version: 1,
+                user_id: "u".into(),
+                items: Vec::new(),
+            };
+            // The real serialisation: it must keep `source` first.
+            assert_eq!(source_of(&serde_json::to_vec(&body).unwrap()), Some(source));
+        }
+        for bad in ["", "{", "{\"source\":\"", "{\"source\":\"cached\"", "{\"source\":\"cache", "<html>"] {
+            assert_eq!(source_of(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn problems_are_told_by_their_type() {
+        let problem = |kind: &str| format!("{{\"title\":\"t\",\"type\":\"{kind}\",\"status\":503,\"detail\":\"d\"}}");
+        let class = |body: &str| class_of(503, body.as_bytes()).into_owned();
+        assert_eq!(class(&problem(problem::STORE_CHECKOUT_TIMEOUT)), "store-checkout-timeout");
+        assert_eq!(class(&problem(problem::DEADLINE_EXCEEDED)), "deadline-exceeded");
+        assert_eq!(class(&problem("/problems/of-somebody-else")), "bad_status_503");
+        assert_eq!(class("<html>502 Bad Gateway</html>"), "bad_status_503");
+        assert_eq!(class(""), "bad_status_503");
+    }
+}

@@ -1,0 +1,302 @@
+//! A queueing model of a step: what the law, the store's connections and the users' patience come to together. Pure and seeded.
+//!
+//! Users send once per interval, one request at a time; replicas take turns; each has a pool of connections and a line in front
+//! of it. A query takes `base + slope × queries in flight in the whole store`, times a log-normal factor of mean 1. A waiter gives
+//! up after the checkout timeout, a user after the request timeout (the query then still runs to its end).
+//!
+//! Like the load generator, and unlike `article_model.py`, users keep to their schedule: the next request is sent at the first
+//! planned instant at or after the answer. A user of the Python model sends as soon as the answer is there once it is late; with
+//! the article's parameters the rates differ by less than 1 %.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use rand_distr::{Distribution, LogNormal};
+
+use crate::{
+    report::ModelFigures,
+    scenario::{Law, Order, Scenario},
+    schedule,
+};
+
+/// Time of a request that does not need the store.
+const HIT_MS: f64 = 3.0;
+
+/// What a step of `users` users comes to when `store_share` (0..=1) of the requests need the store; `None` without a law.
+///
+/// The same arguments give the same figures.
+pub fn step(scenario: &Scenario, users: u32, store_share: f64, seed: u64) -> Option<ModelFigures> {
+    let Law::Modelled { base_ms, slope_ms, spread } = scenario.law else { return None };
+    let factor = LogNormal::new(-spread * spread / 2.0, spread).ok()?;
+    let store = Store {
+        base_us: base_ms * 1000.0,
+        slope_us: slope_ms * 1000.0,
+        factor,
+        in_flight: 0,
+        pool_size: scenario.store.pool_size as usize,
+        max_waiting: scenario.store.max_waiting as usize,
+        order: scenario.store.order,
+        replicas: vec![Replica::default(); scenario.replicas as usize],
+    };
+    let from_us = u64::from(scenario.warm_up_s) * 1_000_000;
+    let mut simulation = Simulation {
+        interval_us: scenario.interval_ms * 1000,
+        timeout_us: scenario.timeout_ms * 1000,
+        checkout_timeout_us: scenario.store.checkout_timeout_ms * 1000,
+        store_share,
+        window_us: from_us..from_us + u64::from(scenario.measure_s) * 1_000_000,
+        store,
+        waiting: vec![None; users as usize],
+        events: BinaryHeap::with_capacity(3 * users as usize),
+        turn: 0,
+        random: SmallRng::seed_from_u64(seed),
+        tally: Tally::default(),
+    };
+    simulation.run();
+    Some(simulation.tally.figures(f64::from(scenario.measure_s)))
+}
+
+/// Ordered by time, then by kind and user: equal times have one order, so that runs repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A query ends: its connection comes free.
+    Free { replica: usize },
+    /// The waiter of that request gives up, unless it was served meanwhile.
+    GiveUp { user: usize, sent_us: u64 },
+    Send { user: usize },
+}
+
+/// Users are known by number; a user has at most one request, so its instant identifies it.
+#[derive(Debug, Clone, Default)]
+struct Replica {
+    busy: usize,
+    /// In order of arrival; those who gave up stay until they are met.
+    line: VecDeque<(usize, u64)>,
+    /// Of those in line, the ones who still wait.
+    waiting: usize,
+}
+
+struct Store {
+    base_us: f64,
+    slope_us: f64,
+    factor: LogNormal<f64>,
+    in_flight: u32,
+    pool_size: usize,
+    max_waiting: usize,
+    order: Order,
+    replicas: Vec<Replica>,
+}
+
+struct Simulation {
+    interval_us: u64,
+    timeout_us: u64,
+    checkout_timeout_us: u64,
+    store_share: f64,
+    window_us: std::ops::Range<u64>,
+    store: Store,
+    /// Per user: when the request that waits for a connection was sent, and its replica.
+    waiting: Vec<Option<(u64, usize)>>,
+    events: BinaryHeap<Reverse<(u64, Event)>>,
+    turn: usize,
+    random: SmallRng,
+    tally: Tally,
+}
+
+#[derive(Default)]
+struct Tally {
+    answered: u64,
+    failed: u64,
+    latency_us: u64,
+}
+
+impl Simulation {
+    fn run(&mut self) {
+        for user in 0..self.waiting.len() {
+            let phase = self.random.random_range(0..self.interval_us);
+            self.at(phase, Event::Send { user });
+        }
+        while let Some(Reverse((now, event))) = self.events.pop() {
+            if now >= self.window_us.end {
+                break;
+            }
+            match event {
+                Event::Send { user } => self.send(now, user),
+                Event::GiveUp { user, sent_us } => self.give_up(now, user, sent_us),
+                Event::Free { replica } => self.free(now, replica),
+            }
+        }
+    }
+
+    fn at(&mut self, time_us: u64, event: Event) {
+        self.events.push(Reverse((time_us, event)));
+    }
+
+    fn send(&mut self, now: u64, user: usize) {
+        self.turn += 1;
+        let replica = self.turn % self.store.replicas.len();
+        if self.random.random::<f64>() >= self.store_share {
+            self.answer(now, now + (HIT_MS * 1000.0) as u64, user, false);
+        } else if self.store.replicas[replica].busy < self.store.pool_size {
+            self.query(now, replica, user, now);
+        } else if self.store.replicas[replica].waiting >= self.store.max_waiting {
+            self.answer(now, now + (HIT_MS * 1000.0) as u64, user, true);
+        } else {
+            self.store.replicas[replica].line.push_back((user, now));
+            self.store.replicas[replica].waiting += 1;
+            self.waiting[user] = Some((now, replica));
+            self.at(now + self.checkout_timeout_us, Event::GiveUp { user, sent_us: now });
+        }
+    }
+
+    fn query(&mut self, now: u64, replica: usize, user: usize, sent_us: u64) {
+        let store = &mut self.store;
+        store.replicas[replica].busy += 1;
+        store.in_flight += 1;
+        let mean_us = store.base_us + store.slope_us * f64::from(store.in_flight);
+        let end_us = now + (mean_us * store.factor.sample(&mut self.random)) as u64;
+        self.at(end_us, Event::Free { replica });
+        let patience_us = sent_us + self.timeout_us;
+        self.answer(sent_us, end_us.min(patience_us), user, end_us > patience_us);
+    }
+
+    fn give_up(&mut self, now: u64, user: usize, sent_us: u64) {
+        if let Some((waiting_since, replica)) = self.waiting[user]
+            && waiting_since == sent_us
+        {
+            self.waiting[user] = None;
+            self.store.replicas[replica].waiting -= 1;
+            self.answer(sent_us, now.min(sent_us + self.timeout_us), user, true);
+        }
+    }
+
+    fn free(&mut self, now: u64, replica: usize) {
+        self.store.replicas[replica].busy -= 1;
+        self.store.in_flight -= 1;
+        loop {
+            let line = &mut self.store.replicas[replica].line;
+            let next = match self.store.order {
+                Order::Newest => line.pop_back(),
+                Order::Oldest => line.pop_front(),
+            };
+            let Some((user, sent_us)) = next else { break };
+            if self.waiting[user] == Some((sent_us, replica)) {
+                self.waiting[user] = None;
+                self.store.replicas[replica].waiting -= 1;
+                self.query(now, replica, user, sent_us);
+                break;
+            }
+        }
+    }
+
+    /// An answer whose time is known already: it counts when it comes, and the user's next request follows from it.
+    fn answer(&mut self, sent_us: u64, answered_us: u64, user: usize, failed: bool) {
+        if self.window_us.contains(&answered_us) {
+            self.tally.answered += 1;
+            self.tally.failed += u64::from(failed);
+            self.tally.latency_us += answered_us - sent_us;
+        }
+        let (next_us, _) = schedule::next_planned(sent_us, answered_us, self.interval_us);
+        self.at(next_us, Event::Send { user });
+    }
+}
+
+impl Tally {
+    fn figures(&self, seconds: f64) -> ModelFigures {
+        let answered = self.answered.max(1) as f64;
+        ModelFigures {
+            mean_ms: self.latency_us as f64 / 1000.0 / answered,
+            error_pct: 100.0 * self.failed as f64 / answered,
+            answered_per_s: self.answered as f64 / seconds,
+            good_per_s: (self.answered - self.failed) as f64 / seconds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The Python model's conditions: 15 s discarded of 60, users who never give up on a query, waiters after 3 s.
+    fn python() -> Scenario {
+        let mut scenario = Scenario::load("article").unwrap();
+        scenario.measure_s = 45;
+        scenario.timeout_ms = 60_000;
+        scenario.store.checkout_timeout_ms = 3000;
+        scenario
+    }
+
+    fn near(name: &str, measured: f64, expected: f64, tolerance: f64) {
+        assert!((measured - expected).abs() <= tolerance, "{name}: {measured}, not {expected} ± {tolerance}");
+    }
+
+    #[test]
+    fn agrees_with_the_python_model() {
+        // From `article_model.py`: users, mean ms, error %, answered and good per second.
+        let rows = [
+            (1000, 93.0, 0.0, 1000.0, 1000.0),
+            (4000, 397.0, 5.42, 3614.0, 3418.0),
+            (5000, 624.0, 13.74, 3958.0, 3415.0),
+        ];
+        for (users, mean_ms, error_pct, answered, good) in rows {
+            let ours = step(&python(), users, 1.0, 1).unwrap();
+            near("mean", ours.mean_ms, mean_ms, 0.04 * mean_ms);
+            near("error", ours.error_pct, error_pct, 0.6);
+            near("answered", ours.answered_per_s, answered, 0.015 * answered);
+            near("good", ours.good_per_s, good, 0.015 * good);
+        }
+    }
+
+    #[test]
+    fn with_few_store_requests_the_offer_is_answered() {
+        let ours = step(&python(), 5000, 0.1, 1).unwrap();
+        near("mean", ours.mean_ms, 0.9 * 3.0 + 0.1 * 84.0, 2.0);
+        near("error", ours.error_pct, 0.0, 0.0);
+        near("answered", ours.answered_per_s, 5000.0, 10.0);
+    }
+
+    #[test]
+    fn the_same_arguments_give_the_same_figures() {
+        let scenario = python();
+        assert_eq!(step(&scenario, 4000, 1.0, 7), step(&scenario, 4000, 1.0, 7));
+        assert_ne!(step(&scenario, 4000, 1.0, 7), step(&scenario, 4000, 1.0, 8));
+    }
+
+    #[test]
+    fn served_oldest_first_an_overload_makes_everyone_wait() {
+        let mut scenario = python();
+        let newest = step(&scenario, 5000, 1.0, 1).unwrap();
+        scenario.store.order = Order::Oldest;
+        let oldest = step(&scenario, 5000, 1.0, 1).unwrap();
+        assert!(oldest.mean_ms > newest.mean_ms, "{} <= {}", oldest.mean_ms, newest.mean_ms);
+    }
+
+    #[test]
+    fn a_full_line_turns_the_rest_away_at_once() {
+        let mut scenario = python();
+        scenario.store.max_waiting = 0;
+        let ours = step(&scenario, 5000, 1.0, 1).unwrap();
+        near("offer", ours.answered_per_s, 5000.0, 50.0);
+        assert!(ours.error_pct > 20.0, "{}", ours.error_pct);
+        assert!(ours.mean_ms < 240.0, "{}", ours.mean_ms);
+    }
+
+    #[test]
+    fn a_user_gives_up_before_the_query_does() {
+        let mut scenario = python();
+        scenario.law = Law::Modelled { base_ms: 500.0, slope_ms: 0.0, spread: 0.0 };
+        scenario.timeout_ms = 200;
+        let ours = step(&scenario, 10, 1.0, 1).unwrap();
+        near("error", ours.error_pct, 100.0, 0.0);
+        near("mean", ours.mean_ms, 200.0, 0.0);
+    }
+
+    #[test]
+    fn without_a_law_there_is_no_model() {
+        let mut scenario = python();
+        scenario.law = Law::None;
+        assert_eq!(step(&scenario, 1000, 1.0, 1), None);
+    }
+}

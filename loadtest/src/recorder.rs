@@ -1,0 +1,226 @@
+//! Counts and histograms of a step. Pure: it is told every time. Each shard is written by a part of the users; they are merged
+//! when the step is over.
+
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
+
+use anyhow::Result;
+use contract::http::Source;
+use hdrhistogram::Histogram;
+
+use crate::{
+    plan::{Latency, Progress, SendLag, StepOutcome, StepPlan, curve, hdr_log, millis},
+    report::{Second, Sources},
+};
+
+const SECOND_US: u64 = 1_000_000;
+const MAX_US: u64 = 60_000_000;
+
+pub(crate) struct Recorder {
+    /// µs since the common start.
+    window: Range<u64>,
+    sent: u64,
+    skipped: u64,
+    good: u64,
+    errors: BTreeMap<Cow<'static, str>, u64>,
+    all_us: Histogram<u64>,
+    good_us: Histogram<u64>,
+    lag_us: Histogram<u64>,
+    known: Sources,
+    unknown: Sources,
+    known_answered: u64,
+    /// Since the common start, the warm-up included.
+    seconds: Vec<Bucket>,
+}
+
+/// What happened in one second.
+struct Bucket {
+    sent: u64,
+    good: u64,
+    errors: u64,
+    /// Two digits: it is for one percentile, and there is one per second and shard.
+    latency_us: Histogram<u32>,
+}
+
+/// A request that came to an end.
+pub(crate) struct Ended {
+    /// µs since the common start.
+    pub(crate) planned_us: u64,
+    pub(crate) ended_us: u64,
+    pub(crate) known: bool,
+    /// Where a good answer came from, or the class of the error.
+    pub(crate) result: Result<Source, Cow<'static, str>>,
+}
+
+impl Recorder {
+    pub(crate) fn new(plan: &StepPlan) -> Result<Self> {
+        let start = plan.warm_up_ms * 1000;
+        let window = start..start + plan.measure_ms * 1000;
+        let bucket =
+            || Ok(Bucket { sent: 0, good: 0, errors: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? });
+        Ok(Self {
+            sent: 0,
+            skipped: 0,
+            good: 0,
+            errors: BTreeMap::new(),
+            all_us: Histogram::new_with_bounds(1, MAX_US, 3)?,
+            good_us: Histogram::new_with_bounds(1, MAX_US, 3)?,
+            lag_us: Histogram::new_with_bounds(1, MAX_US, 3)?,
+            known: Sources::default(),
+            unknown: Sources::default(),
+            known_answered: 0,
+            // Allocated now, so that no second is slower to record than another.
+            seconds: (0..window.end.div_ceil(SECOND_US)).map(|_| bucket()).collect::<Result<_>>()?,
+            window,
+        })
+    }
+
+    pub(crate) fn sent(&mut self, planned_us: u64, sent_us: u64) {
+        if let Some(second) = self.seconds.get_mut((sent_us / SECOND_US) as usize) {
+            second.sent += 1;
+        }
+        if self.window.contains(&sent_us) {
+            self.sent += 1;
+            self.lag_us.saturating_record(sent_us.saturating_sub(planned_us));
+        }
+    }
+
+    pub(crate) fn skipped(&mut self, instants_us: impl Iterator<Item = u64>) {
+        self.skipped += instants_us.filter(|instant| self.window.contains(instant)).count() as u64;
+    }
+
+    pub(crate) fn ended(&mut self, ended: Ended) {
+        let latency_us = ended.ended_us.saturating_sub(ended.planned_us).clamp(1, MAX_US);
+        if let Some(second) = self.seconds.get_mut((ended.ended_us / SECOND_US) as usize) {
+            second.latency_us.saturating_record(latency_us);
+            *(if ended.result.is_ok() { &mut second.good } else { &mut second.errors }) += 1;
+        }
+        if !self.window.contains(&ended.ended_us) {
+            return;
+        }
+        self.all_us.saturating_record(latency_us);
+        self.known_answered += u64::from(ended.known);
+        match ended.result {
+            Ok(source) => {
+                self.good += 1;
+                self.good_us.saturating_record(latency_us);
+                let sources = if ended.known { &mut self.known } else { &mut self.unknown };
+                *(match source {
+                    Source::Cache => &mut sources.cache,
+                    Source::Store => &mut sources.store,
+                    Source::Popular => &mut sources.popular,
+                    Source::Stale => &mut sources.stale,
+                }) += 1;
+            }
+            Err(class) => *self.errors.entry(class).or_default() += 1,
+        }
+    }
+
+    pub(crate) fn merge(mut self, other: &Self) -> Result<Self> {
+        self.sent += other.sent;
+        self.skipped += other.skipped;
+        self.good += other.good;
+        for (class, count) in &other.errors {
+            *self.errors.entry(class.clone()).or_default() += count;
+        }
+        self.all_us.add(&other.all_us)?;
+        self.good_us.add(&other.good_us)?;
+        self.lag_us.add(&other.lag_us)?;
+        self.known = sum(&self.known, &other.known);
+        self.unknown = sum(&self.unknown, &other.unknown);
+        self.known_answered += other.known_answered;
+        for (mine, theirs) in self.seconds.iter_mut().zip(&other.seconds) {
+            mine.add(theirs)?;
+        }
+        Ok(self)
+    }
+
+    /// `wall_start` is the Unix time of the common start.
+    pub(crate) fn outcome(
+        self,
+        plan: &StepPlan,
+        wall_start: std::time::Duration,
+        repeated_ids: u64,
+    ) -> Result<StepOutcome> {
+        let micros = std::time::Duration::from_micros;
+        let started = wall_start + micros(self.window.start);
+        let length = micros(self.window.end - self.window.start);
+        let measured_s = length.as_secs_f64();
+        let answered = self.all_us.len();
+        let personal = self.known.cache + self.known.store + self.known.stale;
+        let pct = |part: u64, whole: u64| (whole > 0).then(|| 100.0 * part as f64 / whole as f64);
+        let first = (self.window.start / SECOND_US) as usize;
+        let series = self.seconds[first..].iter().enumerate().map(|(second, bucket)| bucket.second(second as u32));
+        let lag = |quantile| millis(self.lag_us.value_at_quantile(quantile));
+        Ok(StepOutcome {
+            name: plan.name.clone(),
+            users: plan.users,
+            started_ms: started.as_millis() as u64,
+            ended_ms: (started + length).as_millis() as u64,
+            measured_s,
+            offered_per_s: plan.offered_per_s(),
+            sent: self.sent,
+            answered,
+            good: self.good,
+            skipped: self.skipped,
+            error_pct: pct(answered - self.good, answered).unwrap_or_default(),
+            sent_per_s: self.sent as f64 / measured_s,
+            answered_per_s: answered as f64 / measured_s,
+            good_per_s: self.good as f64 / measured_s,
+            latency: Latency::of(&self.all_us),
+            good_latency: Latency::of(&self.good_us),
+            send_lag: SendLag { p50_ms: lag(0.5), p99_ms: lag(0.99), max_ms: millis(self.lag_us.max()) },
+            known_personal_pct: pct(personal, self.known_answered),
+            known_answered: self.known_answered,
+            repeated_ids,
+            series: series.collect(),
+            latency_curve: curve(&self.all_us),
+            hdr_log: hdr_log(&plan.name, started, length, &[("all", &self.all_us), ("good", &self.good_us)])?,
+            errors: self.errors.into_iter().map(|(class, count)| (class.into_owned(), count)).collect(),
+            known_sources: self.known,
+            unknown_sources: self.unknown,
+        })
+    }
+}
+
+/// One second over all shards.
+pub(crate) fn progress<'a>(
+    plan: &StepPlan,
+    second: u32,
+    shards: impl Iterator<Item = impl std::ops::Deref<Target = Recorder> + 'a>,
+) -> Result<Progress> {
+    let mut total = Bucket { sent: 0, good: 0, errors: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? };
+    for shard in shards {
+        if let Some(bucket) = shard.seconds.get(second as usize) {
+            total.add(bucket)?;
+        }
+    }
+    let figures = total.second(second);
+    Ok(Progress {
+        phase: if u64::from(second) * 1000 < plan.warm_up_ms { crate::plan::Phase::WarmUp } else { crate::plan::Phase::Measure },
+        elapsed_s: second + 1,
+        total_s: (plan.warm_up_ms + plan.measure_ms).div_ceil(1000) as u32,
+        sent: figures.sent,
+        good: figures.good,
+        errors: figures.errors,
+        p99_ms: figures.p99_ms,
+    })
+}
+
+impl Bucket {
+    fn add(&mut self, other: &Self) -> Result<()> {
+        self.sent += other.sent;
+        self.good += other.good;
+        self.errors += other.errors;
+        self.latency_us.add(&other.latency_us)?;
+        Ok(())
+    }
+
+    fn second(&self, second: u32) -> Second {
+        let p99_ms = (!self.latency_us.is_empty()).then(|| millis(self.latency_us.value_at_quantile(0.99)));
+        Second { second, sent: self.sent, good: self.good, errors: self.errors, p99_ms }
+    }
+}
+
+fn sum(a: &Sources, b: &Sources) -> Sources {
+    Sources { cache: a.cache + b.cache, store: a.store + b.store, popular: a.popular + b.popular, stale: a.stale + b.stale }
+}

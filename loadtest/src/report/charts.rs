@@ -1,0 +1,417 @@
+//! Which charts a report gets. Each is a `<figure>` with its legend.
+
+use std::collections::BTreeMap;
+
+use super::analysis::{over_repeats, typical};
+use super::numbers::{count, ms, pct, per_request, plain};
+use super::schema::{Report, Step};
+use super::svg::{Axis, Bar, Caption, Line, Point, Slice, areas, bars, escape, lines, marker};
+
+/// Colours of the page's palette for profiles, and for processes.
+const PROFILE_COLOURS: usize = 6;
+const PROCESS_COLOURS: usize = 8;
+
+/// A key of a legend: class, marker, words.
+struct Key {
+    class: String,
+    swatch: Swatch,
+    label: String,
+}
+
+enum Swatch {
+    Line(usize),
+    Rule,
+    Area,
+    Hatch,
+    Box,
+}
+
+fn figure(title: &str, lead: &str, svg: &str, keys: &[Key]) -> String {
+    let keys: String = keys
+        .iter()
+        .map(|k| {
+            let drawn = match k.swatch {
+                Swatch::Line(shape) => {
+                    format!("<polyline class=\"line\" points=\"1,7 27,7\"/>{}", marker(shape, 14.0, 7.0))
+                }
+                Swatch::Rule => "<line class=\"rule\" x1=\"1\" x2=\"27\" y1=\"7\" y2=\"7\"/>".into(),
+                Swatch::Area => "<rect class=\"area-good\" x=\"4\" y=\"1\" width=\"20\" height=\"12\"/>".into(),
+                Swatch::Hatch => "<rect class=\"hatch-key\" x=\"4\" y=\"1\" width=\"20\" height=\"12\"/>".into(),
+                Swatch::Box => "<rect class=\"part\" x=\"1\" y=\"1\" width=\"12\" height=\"12\"/>".into(),
+            };
+            let wide = if matches!(k.swatch, Swatch::Box) { 14 } else { 28 };
+            format!(
+                "<li><svg class=\"key {}\" viewBox=\"0 0 {wide} 14\" aria-hidden=\"true\">{drawn}</svg>{}</li>",
+                escape(&k.class),
+                escape(&k.label)
+            )
+        })
+        .collect();
+    format!(
+        "<figure><figcaption><strong>{}</strong><span>{}</span></figcaption><ul class=\"legend\">{keys}</ul>{svg}</figure>\n",
+        escape(title),
+        escape(lead)
+    )
+}
+
+fn profile_class(index: usize) -> String {
+    format!("s{}", index % PROFILE_COLOURS)
+}
+
+/// A line over the steps: what it is called, how it looks, its figure of a step.
+struct Series<'a> {
+    label: String,
+    class: String,
+    shape: usize,
+    value: Box<dyn Fn(u32) -> Option<f64> + 'a>,
+}
+
+type Figure = fn(&Step) -> Option<f64>;
+
+/// Article and model as far as they state the figure, then each profile.
+fn series<'a>(report: &'a Report, article: Figure, model: Figure, measured: Figure) -> Vec<Series<'a>> {
+    let mut all: Vec<Series<'a>> = Vec::new();
+    for (label, class, shape, figure) in [("article", "q0", 0, article), ("model", "q1", 1, model)] {
+        // The first profile that is quoted: the article's single figure for another one would be a lone dot.
+        let quoted =
+            report.profiles.iter().find(|p| report.steps.iter().any(|s| s.profile == **p && figure(s).is_some()));
+        if let Some(profile) = quoted {
+            all.push(Series {
+                label: label.into(),
+                class: class.into(),
+                shape,
+                value: Box::new(move |users| report.runs(profile, users).find_map(figure)),
+            });
+        }
+    }
+    for (i, profile) in report.profiles.iter().enumerate() {
+        all.push(Series {
+            label: profile.clone(),
+            class: profile_class(i),
+            shape: i,
+            value: Box::new(move |users| over_repeats(report, profile, users, measured).map(|s| s.median)),
+        });
+    }
+    all
+}
+
+/// A figure over the offered rate.
+struct OverRate<'a> {
+    id: &'a str,
+    title: &'a str,
+    lead: &'a str,
+    y_label: &'a str,
+    unit: &'a str,
+    show: fn(f64) -> String,
+    /// With the line on which all that is offered would be.
+    ideal: bool,
+}
+
+fn over_rate(report: &Report, chart: &OverRate, series: Vec<Series>) -> String {
+    let offered = |users: u32| f64::from(users) * 1000.0 / report.scenario.interval_ms.max(1) as f64;
+    let users = report.user_steps();
+    let rates: Vec<f64> = users.iter().map(|&u| offered(u)).collect();
+    let mut drawn = Vec::new();
+    let mut keys = Vec::new();
+    let mut told = Vec::new();
+    let mut top = if chart.ideal { rates.iter().copied().fold(0.0, f64::max) } else { 0.0 };
+    for s in series {
+        let points: Vec<Point> = users
+            .iter()
+            .filter_map(|&u| Some((offered(u), (s.value)(u)?)))
+            .map(|(x, y)| {
+                let hint = format!("{}: {}{} at {} requests/s offered", s.label, (chart.show)(y), chart.unit, count(x));
+                Point { x, y, hint }
+            })
+            .collect();
+        top = points.iter().map(|p| p.y).fold(top, f64::max);
+        if let Some(last) = points.last() {
+            told.push(last.hint.clone());
+        }
+        keys.push(Key { class: s.class.clone(), swatch: Swatch::Line(s.shape), label: s.label });
+        drawn.push(Line { class: s.class, shape: Some(s.shape), points });
+    }
+    let rule = match (chart.ideal, rates.first(), rates.last()) {
+        (true, Some(low), Some(high)) => Some([(*low, *low), (*high, *high)]),
+        _ => None,
+    };
+    if rule.is_some() {
+        keys.push(Key { class: String::new(), swatch: Swatch::Rule, label: "all that is offered".into() });
+    }
+    let caption =
+        Caption { id: chart.id, title: chart.title, description: &format!("Line chart. {}.", told.join("; ")) };
+    let x = Axis::at_values("requests/s offered", &rates, |v| format!("{v:.0}"));
+    let y = Axis::from_zero(chart.y_label, top, |v| if v < 1000.0 { plain(v) } else { count(v) });
+    figure(chart.title, chart.lead, &lines(&caption, &x, &y, rule, &drawn), &keys)
+}
+
+/// Mean latency, errors, good answers and what causes them over the offered rate.
+pub(super) fn load(report: &Report) -> String {
+    let latency = OverRate {
+        id: "latency",
+        title: "Mean latency",
+        lead: "How long an answer takes, failed ones included. Lower is better.",
+        y_label: "mean latency, ms",
+        unit: " ms",
+        show: ms,
+        ideal: false,
+    };
+    let errors = OverRate {
+        id: "errors",
+        title: "Errors",
+        lead: "Requests that failed, of those answered. Lower is better.",
+        y_label: "errors, %",
+        unit: " %",
+        show: pct,
+        ideal: false,
+    };
+    let good = OverRate {
+        id: "good",
+        title: "Good answers",
+        lead: "Requests answered with recommendations. On the thin line all that is offered succeeds.",
+        y_label: "good answers per second",
+        unit: "/s",
+        show: count,
+        ideal: true,
+    };
+    let queries = OverRate {
+        id: "queries",
+        title: "Store queries per request",
+        lead: "What the store is asked: the cause of the rest. Lower is better.",
+        y_label: "store queries per request",
+        unit: "",
+        show: per_request,
+        ideal: false,
+    };
+    let mut out = over_rate(
+        report,
+        &latency,
+        series(report, |s| s.article.as_ref()?.mean_ms, |s| Some(s.model.as_ref()?.mean_ms), |s| Some(s.mean_ms)),
+    );
+    out.push_str(&over_rate(
+        report,
+        &errors,
+        series(
+            report,
+            |s| Some(s.article.as_ref()?.error_pct),
+            |s| Some(s.model.as_ref()?.error_pct),
+            |s| Some(s.error_pct),
+        ),
+    ));
+    out.push_str(&over_rate(
+        report,
+        &good,
+        series(report, |_| None, |s| Some(s.model.as_ref()?.good_per_s), |s| Some(s.good_per_s)),
+    ));
+    out.push_str(&over_rate(
+        report,
+        &queries,
+        series(report, |_| None, |_| None, |s| Some(s.store_queries_per_request)),
+    ));
+    out
+}
+
+/// Latency by percentile, each profile's highest step.
+pub(super) fn percentiles(report: &Report) -> String {
+    let Some(&users) = report.user_steps().last() else { return String::new() };
+    let mut drawn = Vec::new();
+    let mut keys = Vec::new();
+    let mut told = Vec::new();
+    // Equal room for each nine: 90, 99, 99.9, …
+    let nines = |percentile: f64| -(1.0 - percentile / 100.0).max(1e-5).log10();
+    for (i, profile) in report.profiles.iter().enumerate() {
+        let Some(step) = typical(report, profile, users).filter(|s| !s.latency_curve.is_empty()) else { continue };
+        let points = step
+            .latency_curve
+            .iter()
+            .map(|&(p, v)| Point {
+                x: nines(p),
+                y: v.max(1e-3),
+                hint: format!("{profile}: {} % within {} ms", plain(p), ms(v)),
+            })
+            .collect();
+        told.push(format!(
+            "{profile}: p50 {} ms, p99 {} ms, longest {} ms",
+            ms(step.p50_ms),
+            ms(step.p99_ms),
+            ms(step.max_ms)
+        ));
+        keys.push(Key { class: profile_class(i), swatch: Swatch::Line(i), label: profile.clone() });
+        drawn.push(Line { class: profile_class(i), shape: Some(i), points });
+    }
+    if drawn.is_empty() {
+        return String::new();
+    }
+    let deepest = drawn.iter().flat_map(|l| &l.points).map(|p| p.x).fold(2.0, f64::max);
+    let named =
+        [(0.0, "0"), (50.0, "50"), (90.0, "90"), (99.0, "99"), (99.9, "99.9"), (99.99, "99.99"), (99.999, "99.999")];
+    let mut ticks: Vec<(f64, String)> = named
+        .iter()
+        .map(|(p, text)| (nines(*p), (*text).to_string()))
+        .filter(|(at, _)| *at <= deepest + 1e-9)
+        .collect();
+    if ticks.last().is_some_and(|t| t.0 < deepest - 1e-9) {
+        // The axis has to reach the last point; a tick without words does.
+        ticks.push((deepest, String::new()));
+    }
+    let y = Axis::decades("latency, ms (log scale)", drawn.iter().flat_map(|l| &l.points).map(|p| p.y));
+    let x = Axis::ticks("percent of requests that took no longer", ticks);
+    let title = format!("Latency by percentile at {} requests/s", offered_text(report, users));
+    let caption =
+        Caption { id: "percentiles", title: &title, description: &format!("Line chart. {}.", told.join("; ")) };
+    // Markers at every point of a dense curve would be a smear.
+    thin_markers(&mut drawn);
+    figure(
+        &title,
+        "The further right, the rarer and slower the request.",
+        &lines(&caption, &x, &y, None, &drawn),
+        &keys,
+    )
+}
+
+/// Splits each dense line into the bare line and a few marked points of it.
+fn thin_markers(drawn: &mut Vec<Line>) {
+    const MARKED: usize = 12;
+    for line in std::mem::take(drawn) {
+        let stride = line.points.len().div_ceil(MARKED).max(1);
+        let bare = line.points.iter().map(|p| Point { x: p.x, y: p.y, hint: String::new() }).collect();
+        let class = line.class.clone();
+        let marks =
+            line.points.into_iter().enumerate().filter(|(i, _)| i % stride == stride / 2).map(|(_, p)| p).collect();
+        drawn.push(Line { class: class.clone(), shape: None, points: bare });
+        drawn.push(Line { class: format!("{class} marks"), shape: line.shape, points: marks });
+    }
+}
+
+fn offered_text(report: &Report, users: u32) -> String {
+    count(report.steps.iter().find(|s| s.users == users).map_or(f64::NAN, |s| s.offered_per_s))
+}
+
+/// The highest steps second by second: the two highest with up to two profiles, else the highest.
+pub(super) fn timelines(report: &Report) -> String {
+    let mut users = report.user_steps();
+    users.drain(..users.len().saturating_sub(if report.profiles.len() <= 2 { 2 } else { 1 }));
+    let mut out = String::new();
+    for users in users {
+        // One height for all panels of a step, so that they compare.
+        let steps: Vec<&Step> =
+            report.profiles.iter().filter_map(|p| typical(report, p, users)).filter(|s| !s.series.is_empty()).collect();
+        let top = steps.iter().flat_map(|s| s.series.iter().map(|x| (x.good + x.errors) as f64)).fold(0.0, f64::max);
+        for (i, step) in steps.iter().enumerate() {
+            out.push_str(&timeline(step, top.max(step.offered_per_s), &format!("time-{users}-{i}")));
+        }
+    }
+    out
+}
+
+fn timeline(step: &Step, top: f64, id: &str) -> String {
+    let slices: Vec<Slice> = step
+        .series
+        .iter()
+        .map(|s| Slice {
+            x: f64::from(s.second),
+            lower: s.good as f64,
+            upper: s.errors as f64,
+            hint: format!(
+                "second {}: {} good, {} errors, p99 {} ms",
+                s.second,
+                count(s.good as f64),
+                count(s.errors as f64),
+                ms(s.p99_ms.unwrap_or(f64::NAN))
+            ),
+        })
+        .collect();
+    let title = format!("{} at {} requests/s, second by second", step.profile, count(step.offered_per_s));
+    let (good, errors): (u64, u64) = step.series.iter().fold((0, 0), |(g, e), s| (g + s.good, e + s.errors));
+    let described = format!(
+        "Area chart over {} seconds: {} good answers and {} errors in all.",
+        step.series.len(),
+        count(good as f64),
+        count(errors as f64)
+    );
+    let last = step.series.last().map_or(1.0, |s| f64::from(s.second)).max(1.0);
+    let stride =
+        [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0, 600.0].into_iter().find(|s| last / s <= 6.5).unwrap_or(3600.0);
+    let mut ticks: Vec<(f64, String)> =
+        (0..=(last / stride) as u32).map(|i| f64::from(i) * stride).map(|v| (v, count(v))).collect();
+    if ticks.last().is_some_and(|t| t.0 < last) {
+        ticks.push((last, String::new()));
+    }
+    let caption = Caption { id, title: &title, description: &described };
+    let drawn = areas(
+        &caption,
+        &Axis::ticks("second of the step", ticks),
+        &Axis::from_zero("requests per second", top, count),
+        step.offered_per_s,
+        &slices,
+    );
+    let key = |swatch, label: &str| Key { class: String::new(), swatch, label: label.into() };
+    let keys = [key(Swatch::Area, "good"), key(Swatch::Hatch, "errors"), key(Swatch::Rule, "offered")];
+    figure(&title, "", &drawn, &keys)
+}
+
+/// Cores used by kind of process: every step with up to two profiles, else the highest two.
+pub(super) fn cpu(report: &Report) -> String {
+    let mut users = report.user_steps();
+    if report.profiles.len() > 2 {
+        users.drain(..users.len().saturating_sub(2));
+    }
+    let shown: Vec<(&Step, bool)> = report
+        .profiles
+        .iter()
+        .flat_map(|p| users.iter().filter_map(move |&u| typical(report, p, u)).enumerate().map(|(i, s)| (s, i == 0)))
+        .filter(|(s, _)| !s.cpu.is_empty())
+        .collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let mut totals: BTreeMap<&str, f64> = BTreeMap::new();
+    for (name, value) in shown.iter().flat_map(|(s, _)| &s.cpu) {
+        *totals.entry(name).or_default() += value;
+    }
+    let mut names: Vec<&str> = totals.keys().copied().collect();
+    names.sort_by(|a, b| totals[b].total_cmp(&totals[a]));
+    // The smallest share the last colour.
+    let crowded = names.len() > PROCESS_COLOURS;
+    let own = if crowded { PROCESS_COLOURS - 1 } else { names.len() };
+    let rest = names.split_off(own);
+    let rows: Vec<Bar> = shown
+        .iter()
+        .map(|(step, first)| {
+            let mut parts: Vec<(String, f64, String)> = names
+                .iter()
+                .enumerate()
+                .map(|(i, name)| {
+                    let value = step.cpu.get(*name).copied().unwrap_or(0.0);
+                    (format!("p{i}"), value, format!("{name}: {value:.2} cores"))
+                })
+                .collect();
+            if crowded {
+                let value: f64 = rest.iter().filter_map(|name| step.cpu.get(*name)).sum();
+                parts.push((format!("p{own}"), value, format!("others: {value:.2} cores")));
+            }
+            Bar { label: format!("{} {:.0}", step.profile, step.offered_per_s), parts, first_of_group: *first }
+        })
+        .collect();
+    let mut keys: Vec<Key> = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| Key { class: format!("p{i}"), swatch: Swatch::Box, label: (*name).to_string() })
+        .collect();
+    if crowded {
+        keys.push(Key { class: format!("p{own}"), swatch: Swatch::Box, label: "others".into() });
+    }
+    let described: Vec<String> =
+        rows.iter().map(|b| format!("{}: {:.2} cores", b.label, b.parts.iter().map(|p| p.1).sum::<f64>())).collect();
+    let cores = f64::from(report.machine.cores);
+    let caption = Caption {
+        id: "cpu",
+        title: "CPU by process",
+        description: &format!("Stacked bars. {}.", described.join("; ")),
+    };
+    let lead = format!(
+        "Cores used in each step, of {} (thin line); everything runs on this one machine.",
+        report.machine.cores
+    );
+    figure("CPU by process", &lead, &bars(&caption, "cores used", cores, &rows), &keys)
+}

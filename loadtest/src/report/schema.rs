@@ -1,0 +1,289 @@
+//! The shape of `report.json`. Documented for its readers in `loadtest/REPORT.md`; change both together.
+//!
+//! Times are milliseconds, rates are per second, `_pct` is 0..=100, `_ratio` and `_share` are 0..=1. Every number is finite.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// Raised when a reader of the previous version would misread the file; new optional fields do not raise it.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One evaluation: the conditions it ran under, every step of every profile and repeat, and what follows from them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub schema_version: u32,
+    /// When the evaluation began, RFC 3339.
+    pub created: String,
+    pub scenario: ScenarioInfo,
+    pub law: Law,
+    pub machine: Machine,
+    /// What ran, by name: `redis`, `store` ("MariaDB 10.11.19"), `nginx`, `rustc`, `testbed`.
+    pub versions: BTreeMap<String, String>,
+    pub revision: Revision,
+    pub data: DataInfo,
+    /// Version of the item-neighbour model the answers were ranked with.
+    pub model_version: u64,
+    /// A shortened run: shown, but no tolerance is judged.
+    pub quick: bool,
+    /// In the order they are shown: `baseline`, `protected`, `protected -bloom`, …
+    pub profiles: Vec<String>,
+    /// How often each step of each profile was run.
+    pub repeats: u32,
+    pub steps: Vec<Step>,
+    /// One per profile, in the order of `profiles`. Filled by [`Report::conclude`].
+    #[serde(default)]
+    pub knees: Vec<Knee>,
+    /// Filled by [`Report::conclude`].
+    #[serde(default)]
+    pub verdicts: Vec<Verdict>,
+    /// What a reader must know to read the figures rightly. [`Report::conclude`] adds its own.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+}
+
+/// The load as it was ordered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScenarioInfo {
+    pub name: String,
+    pub description: String,
+    /// Users of each step; with one request per user and interval, `users × 1000 / interval_ms` is offered per second.
+    pub steps: Vec<u32>,
+    /// Discarded at the start of each step.
+    pub warm_up_s: f64,
+    pub measure_s: f64,
+    /// Time between two planned requests of one user.
+    pub interval_ms: u64,
+    /// A request unanswered after this long is an error.
+    pub timeout_ms: u64,
+    /// One per step: share of requests with an id that no user has, 0..=1.
+    pub unknown_share: Vec<f64>,
+    /// How the ids of known users are picked: `once` (none repeated within a step), or in other words, e.g. `zipf 1.1`.
+    pub known: String,
+}
+
+/// What the store's answers cost on top of the real server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Law {
+    /// `base_ms + slope_ms × commands in flight`, times a log-normal factor.
+    Modelled {
+        /// In force: `base_ms_scenario − overhead_ms`.
+        base_ms: f64,
+        /// What the scenario asks for.
+        base_ms_scenario: f64,
+        /// Measured time of the real stack, which the base is lowered by.
+        overhead_ms: f64,
+        /// Added per command in flight in the whole store.
+        slope_ms: f64,
+        /// Sigma of the log-normal factor; its mean is 1.
+        spread: f64,
+    },
+    /// The store's real speed.
+    None,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    pub cpu: String,
+    pub cores: u32,
+    /// GiB.
+    pub memory_gb: f64,
+    pub kernel: String,
+    pub os: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Commit hash; empty when the source is no git clone.
+    pub git: String,
+    /// Files differ from that commit.
+    pub dirty: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataSource {
+    /// Seeded synthetic behaviour.
+    Generator,
+    /// Somebody's real behaviour.
+    File,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataInfo {
+    pub source: DataSource,
+    /// File name, or the generator's seed in words.
+    pub name: String,
+    pub users: u64,
+    pub items: u64,
+    pub events: u64,
+    /// Rows of the file that could not be read and were left out.
+    pub bad_rows: u64,
+}
+
+/// One profile under one load, measured once.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub profile: String,
+    pub users: u32,
+    /// 1..=`Report::repeats`.
+    pub repeat: u32,
+    /// False: the machine or the load generator was the limit, so the figures say nothing about the service.
+    pub valid: bool,
+    /// Why not; empty when valid.
+    #[serde(default)]
+    pub invalid_reasons: Vec<String>,
+
+    /// The plan: users / interval.
+    pub offered_per_s: f64,
+    pub sent_per_s: f64,
+    /// Requests that came to an end, good or not (a client timeout is an end).
+    pub answered_per_s: f64,
+    /// Status 2xx with a body that could be read.
+    pub good_per_s: f64,
+    /// Planned seconds that passed while a user still waited; count over the step.
+    pub skipped: u64,
+
+    /// From the planned instant to the end of the request, over every answered one; 0 if there was none.
+    pub mean_ms: f64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p99_ms: f64,
+    pub p999_ms: f64,
+    pub max_ms: f64,
+
+    /// Errors of those answered.
+    pub error_pct: f64,
+    /// Count over the step by class: the last part of the problem's `type`, or `client-timeout`, `connection`, ….
+    pub errors: BTreeMap<String, u64>,
+    /// Errors that were checkouts of a store connection timing out; count over the step.
+    pub store_timeouts: u64,
+    /// Of those answered, as the replicas counted.
+    pub store_queries_per_request: f64,
+    /// Share of requests that needed the store, 0..=1.
+    pub store_share: f64,
+    /// Redis hits of Redis lookups, 0..=1; null when nothing was looked up.
+    pub hit_ratio: Option<f64>,
+    /// Requests the bloom filter answered "no such user"; count over the step.
+    pub bloom_rejections: u64,
+    pub bloom_rejections_per_request: f64,
+    /// Requests of known users that were answered with their own list (cache or store); null when none was sent.
+    pub known_personal_pct: Option<f64>,
+    /// Good answers by where they came from; count over the step.
+    pub sources: Sources,
+    /// Ids asked for more than once within the step.
+    pub repeated_ids: u64,
+
+    /// From planned to sent: how late the load generator itself was.
+    pub send_lag_p50_ms: f64,
+    pub send_lag_p99_ms: f64,
+    /// nginx: `$request_time − $upstream_response_time`; null when not measured.
+    pub gateway_mean_ms: Option<f64>,
+    /// Time the real store server took per command, without the law; null when not measured.
+    pub store_upstream_mean_ms: Option<f64>,
+    /// Of all cores of the machine.
+    pub cpu_total_pct: f64,
+    /// Cores used, by kind of process (replicas summed).
+    pub cpu: BTreeMap<String, f64>,
+    /// Resident memory in MiB at the step's end, by kind of process.
+    pub rss_mb: BTreeMap<String, f64>,
+
+    /// What the article states for this step and profile, where it does.
+    pub article: Option<ArticleFigures>,
+    /// What the queueing model computes for it, where it applies.
+    pub model: Option<ModelFigures>,
+
+    /// One per measured second.
+    pub series: Vec<Second>,
+    /// `[percentile 0..=100, ms]`, ascending.
+    pub latency_curve: Vec<(f64, f64)>,
+    /// HDR histogram log (µs), relative to the report.
+    pub hdr_log: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    pub cache: u64,
+    pub store: u64,
+    pub popular: u64,
+    pub stale: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArticleFigures {
+    /// Null where the article states none.
+    pub mean_ms: Option<f64>,
+    pub error_pct: f64,
+    /// The article does not say whether failed requests count.
+    pub qps: f64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelFigures {
+    pub mean_ms: f64,
+    pub error_pct: f64,
+    pub answered_per_s: f64,
+    pub good_per_s: f64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Second {
+    /// Since the measured part began, from 0.
+    pub second: u32,
+    pub sent: u64,
+    pub good: u64,
+    pub errors: u64,
+    /// Of the requests that ended in this second; null when none did.
+    pub p99_ms: Option<f64>,
+}
+
+/// How far one profile goes. A step is held when it is valid, has few errors and answers nearly all that is offered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Knee {
+    pub profile: String,
+    /// Users of the highest step that is held, as are all below it; null when the lowest is not.
+    pub held_users: Option<u32>,
+    /// Offered at that step.
+    pub held_per_s: Option<f64>,
+    /// Users of the first step that is not held; null when all are.
+    pub broke_at_users: Option<u32>,
+    /// In words; empty when all steps are held.
+    pub why: String,
+    /// Most good answers per second of any valid step; null when there is no valid one.
+    pub peak_good_per_s: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub name: String,
+    /// The tolerance, in words with units.
+    pub expected: String,
+    /// The figure that decides: the worst of the steps.
+    pub measured: String,
+    /// Null: not judged; the note says why.
+    pub passed: Option<bool>,
+    /// Each step's figure, and what kept a step from being judged.
+    pub note: String,
+}
+
+impl Report {
+    /// # Errors
+    /// The file cannot be read, is no report, or is of a newer schema than this program knows.
+    pub fn load(path: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema_version: u32,
+        }
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let head: Head = serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))?;
+        ensure!(
+            head.schema_version == SCHEMA_VERSION,
+            "{} has schema version {}, this program reads {SCHEMA_VERSION}",
+            path.display(),
+            head.schema_version
+        );
+        serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))
+    }
+}

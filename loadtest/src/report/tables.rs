@@ -1,0 +1,394 @@
+//! The figures as blocks of rows and columns, the same for terminal, Markdown and HTML: one block per figure, a column per step, a row
+//! per source (article, model, each profile), so that what is compared stands in one column.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::analysis::{HELD_MAX_ERROR_PCT, HELD_MIN_ANSWERED_PCT, Standing, over_repeats, standing};
+use super::numbers::{NO_FIGURE, count, ms, pct, per_request};
+use super::schema::{ArticleFigures, ModelFigures, Report, Step};
+use super::words;
+
+/// One figure.
+pub(super) struct Block {
+    pub(super) title: &'static str,
+    /// What it means, in a sentence.
+    pub(super) meaning: &'static str,
+    pub(super) rows: Vec<Row>,
+    /// Part of the article's table, or of the few that explain it; the rest is detail.
+    pub(super) rank: Rank,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rank {
+    Main,
+    Why,
+    Detail,
+}
+
+pub(super) struct Row {
+    pub(super) label: String,
+    /// Measured here; otherwise quoted or computed.
+    pub(super) measured: bool,
+    /// One per column.
+    pub(super) cells: Vec<Cell>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Cell {
+    pub(super) text: String,
+    /// "93…99" with several repeats that differ.
+    pub(super) range: Option<String>,
+    pub(super) mark: Mark,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Plain,
+    /// Past the limit for a step that is held.
+    Bad,
+    /// The step is invalid.
+    Invalid,
+}
+
+impl Mark {
+    /// Readable without colour; one column wide.
+    pub(super) fn sign(self) -> &'static str {
+        match self {
+            Self::Plain => " ",
+            Self::Bad => "✗",
+            Self::Invalid => "!",
+        }
+    }
+}
+
+/// What the signs mean.
+pub(super) fn legend(report: &Report) -> String {
+    let mut text = format!(
+        "✗ step not held: more than {HELD_MAX_ERROR_PCT} % errors, or less than {HELD_MIN_ANSWERED_PCT} % of the offer answered"
+    );
+    if report.steps.iter().any(|s| !s.valid) {
+        text.push_str(" · ! step invalid: machine or load generator at its limit");
+    }
+    text
+}
+
+/// Heads of the columns: requests per second offered.
+pub(super) fn columns(report: &Report) -> Vec<String> {
+    report.user_steps().iter().map(|&users| format!("{:.0}", offered(report, users))).collect()
+}
+
+fn offered(report: &Report, users: u32) -> f64 {
+    report.steps.iter().find(|s| s.users == users).map_or(f64::from(users), |s| s.offered_per_s)
+}
+
+type Figure = fn(&Step) -> Option<f64>;
+type FromArticle = fn(&ArticleFigures) -> Option<f64>;
+type FromModel = fn(&ModelFigures) -> Option<f64>;
+
+struct Spec {
+    title: &'static str,
+    meaning: &'static str,
+    rank: Rank,
+    show: fn(f64) -> String,
+    figure: Figure,
+    article: FromArticle,
+    model: FromModel,
+    /// `(value, offered)`: past the limit for a step that is held.
+    bad: fn(f64, f64) -> bool,
+}
+
+const PLAIN: Spec = Spec {
+    title: "",
+    meaning: "",
+    rank: Rank::Detail,
+    show: count,
+    figure: |_| None,
+    article: |_| None,
+    model: |_| None,
+    bad: |_, _| false,
+};
+
+const SPECS: &[Spec] = &[
+    Spec {
+        title: "Mean latency, ms",
+        meaning: "From the instant a request was planned to its end, over all that were answered, failed ones included.",
+        rank: Rank::Main,
+        show: ms,
+        figure: |s| Some(s.mean_ms),
+        article: |a| a.mean_ms,
+        model: |m| Some(m.mean_ms),
+        ..PLAIN
+    },
+    Spec {
+        title: "Errors, %",
+        meaning: "Share of the answered requests that failed: an error status, no answer within the timeout, a broken connection.",
+        rank: Rank::Main,
+        show: pct,
+        figure: |s| Some(s.error_pct),
+        article: |a| Some(a.error_pct),
+        model: |m| Some(m.error_pct),
+        bad: |value, _| value > HELD_MAX_ERROR_PCT,
+    },
+    Spec {
+        title: "Answered/s",
+        meaning: "Requests per second that came to an end, good or not. The article calls it QPS. A user who still waits sends nothing, so it \
+                  stays below the offer when answers are slow.",
+        rank: Rank::Main,
+        figure: |s| Some(s.answered_per_s),
+        article: |a| Some(a.qps),
+        model: |m| Some(m.answered_per_s),
+        bad: |value, offered| value < offered * HELD_MIN_ANSWERED_PCT / 100.0,
+        ..PLAIN
+    },
+    Spec {
+        title: "Good answers/s",
+        meaning: "Requests per second answered with a list of recommendations.",
+        rank: Rank::Main,
+        figure: |s| Some(s.good_per_s),
+        model: |m| Some(m.good_per_s),
+        ..PLAIN
+    },
+    Spec {
+        title: "Latency p50, ms",
+        meaning: "Half of the requests took no longer.",
+        rank: Rank::Why,
+        show: ms,
+        figure: |s| Some(s.p50_ms),
+        ..PLAIN
+    },
+    Spec {
+        title: "Latency p99, ms",
+        meaning: "99 % of the requests took no longer.",
+        rank: Rank::Why,
+        show: ms,
+        figure: |s| Some(s.p99_ms),
+        ..PLAIN
+    },
+    Spec {
+        title: "Store queries/req",
+        meaning: "Commands sent to MySQL per answered request: what the guards are there to lower.",
+        rank: Rank::Why,
+        show: per_request,
+        figure: |s| Some(s.store_queries_per_request),
+        ..PLAIN
+    },
+    Spec {
+        title: "Cache hits, %",
+        meaning: "Of the look-ups in Redis, those that found a list.",
+        rank: Rank::Why,
+        show: pct,
+        figure: |s| s.hit_ratio.map(|h| 100.0 * h),
+        ..PLAIN
+    },
+    Spec {
+        title: "Checkout timeouts",
+        meaning: "Requests that failed because no connection to the store came free in time; number in the step.",
+        rank: Rank::Why,
+        figure: |s| Some(s.store_timeouts as f64),
+        ..PLAIN
+    },
+    Spec {
+        title: "Bloom rejected, %",
+        meaning: "Share of the requests that the bloom filter answered (\"no such user\") without cache or store.",
+        rank: Rank::Why,
+        show: pct,
+        figure: |s| Some(100.0 * s.bloom_rejections_per_request),
+        ..PLAIN
+    },
+    Spec {
+        title: "Latency p90, ms",
+        meaning: "90 % of the requests took no longer.",
+        show: ms,
+        figure: |s| Some(s.p90_ms),
+        ..PLAIN
+    },
+    Spec {
+        title: "Latency p99.9, ms",
+        meaning: "99.9 % of the requests took no longer.",
+        show: ms,
+        figure: |s| Some(s.p999_ms),
+        ..PLAIN
+    },
+    Spec {
+        title: "Longest request, ms",
+        meaning: "The slowest of all.",
+        show: ms,
+        figure: |s| Some(s.max_ms),
+        ..PLAIN
+    },
+    Spec {
+        title: "Known users answered personally, %",
+        meaning: "Requests of known users that got their own list (from cache or store), not the popular items or an error.",
+        show: pct,
+        figure: |s| s.known_personal_pct,
+        ..PLAIN
+    },
+    Spec {
+        title: "Requests that need the store, %",
+        meaning: "Share of the requests that neither filter nor cache could answer.",
+        show: pct,
+        figure: |s| Some(100.0 * s.store_share),
+        ..PLAIN
+    },
+    Spec {
+        title: "Skipped requests",
+        meaning: "Planned seconds that passed while a user still waited for the answer before; number in the step.",
+        figure: |s| Some(s.skipped as f64),
+        ..PLAIN
+    },
+    Spec {
+        title: "Send lag p99, ms",
+        meaning: "How late the load generator itself sent; above 10 ms the step is invalid.",
+        show: ms,
+        figure: |s| Some(s.send_lag_p99_ms),
+        ..PLAIN
+    },
+    Spec {
+        title: "Gateway, ms",
+        meaning: "Mean time nginx adds to a request.",
+        show: ms,
+        figure: |s| s.gateway_mean_ms,
+        ..PLAIN
+    },
+    Spec {
+        title: "Real store time, ms",
+        meaning: "Mean time the store's server took per command, without the modelled delay.",
+        show: ms,
+        figure: |s| s.store_upstream_mean_ms,
+        ..PLAIN
+    },
+    Spec {
+        title: "CPU, % of the machine",
+        meaning: "Of all cores, the load generator included; above 90 % the step is invalid.",
+        show: pct,
+        figure: |s| Some(s.cpu_total_pct),
+        ..PLAIN
+    },
+];
+
+/// Every block that has a figure.
+pub(super) fn blocks(report: &Report) -> Vec<Block> {
+    let users = report.user_steps();
+    let mut blocks: Vec<Block> = SPECS.iter().map(|spec| block(report, &users, spec)).collect();
+    blocks.retain(|b| b.rank != Rank::Detail || b.rows.iter().any(|r| r.cells.iter().any(|c| c.text != NO_FIGURE)));
+    blocks
+}
+
+fn block(report: &Report, users: &[u32], spec: &Spec) -> Block {
+    let mut rows = Vec::new();
+    for (i, profile) in report.profiles.iter().enumerate() {
+        let label = |name: &str| if i == 0 { name.to_string() } else { format!("{name}/{profile}") };
+        type Quoted<'a> = (&'static str, Box<dyn Fn(&Step) -> Option<f64> + 'a>);
+        let quoted: [Quoted<'_>; 2] = [
+            ("article", Box::new(|s: &Step| s.article.as_ref().and_then(spec.article))),
+            ("model", Box::new(|s: &Step| s.model.as_ref().and_then(spec.model))),
+        ];
+        for (name, figure) in quoted {
+            let cells: Vec<Cell> = users
+                .iter()
+                .map(|&u| {
+                    let value = report.runs(profile, u).find_map(&figure);
+                    quoted_cell(value, offered(report, u), spec)
+                })
+                .collect();
+            if cells.iter().any(|c| c.text != NO_FIGURE) {
+                rows.push(Row { label: label(name), measured: false, cells });
+            }
+        }
+        let cells = users.iter().map(|&u| measured_cell(report, profile, u, spec)).collect();
+        rows.push(Row { label: profile.clone(), measured: true, cells });
+    }
+    Block { title: spec.title, meaning: spec.meaning, rows, rank: spec.rank }
+}
+
+fn quoted_cell(value: Option<f64>, offered: f64, spec: &Spec) -> Cell {
+    let mark = if value.is_some_and(|v| (spec.bad)(v, offered)) { Mark::Bad } else { Mark::Plain };
+    Cell { text: value.map_or_else(|| NO_FIGURE.into(), spec.show), range: None, mark }
+}
+
+fn measured_cell(report: &Report, profile: &str, users: u32, spec: &Spec) -> Cell {
+    let Some(spread) = over_repeats(report, profile, users, spec.figure) else {
+        return Cell { text: NO_FIGURE.into(), range: None, mark: Mark::Plain };
+    };
+    let (low, high) = ((spec.show)(spread.min), (spec.show)(spread.max));
+    let mark = match standing(report, profile, users) {
+        Standing::Invalid => Mark::Invalid,
+        _ if (spec.bad)(spread.median, offered(report, users)) => Mark::Bad,
+        _ => Mark::Plain,
+    };
+    Cell { text: (spec.show)(spread.median), range: (low != high).then(|| format!("{low}…{high}")), mark }
+}
+
+/// A plain table: heads, then rows whose first cell names them.
+pub(super) struct Grid {
+    pub(super) title: &'static str,
+    pub(super) meaning: &'static str,
+    pub(super) head: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
+}
+
+/// What differs from report to report in its columns: errors by class, sources of answers, CPU and memory by process.
+pub(super) fn grids(report: &Report) -> Vec<Grid> {
+    let sources = |s: &Step| -> BTreeMap<String, f64> {
+        let n = &s.sources;
+        [("cache", n.cache), ("store", n.store), ("popular", n.popular), ("stale", n.stale)]
+            .map(|(name, n)| (name.to_string(), n as f64))
+            .into()
+    };
+    let grids = [
+        grid(report, "Errors by class", "Number in the step.", count, |s| {
+            s.errors.iter().map(|(class, n)| (class.clone(), *n as f64)).collect()
+        }),
+        grid(
+            report,
+            "Answers by source",
+            "Good answers in the step: from the cache, ranked from the store, popular items for unknown or cold users, expired lists.",
+            count,
+            sources,
+        ),
+        grid(report, "CPU by process, cores", "Cores used on average; replicas summed.", per_request, |s| {
+            s.cpu.clone()
+        }),
+        grid(report, "Memory by process, MiB", "Resident at the end of the step; replicas summed.", count, |s| {
+            s.rss_mb.clone()
+        }),
+    ];
+    grids.into_iter().filter(|g| g.head.len() > 1).collect()
+}
+
+fn grid(
+    report: &Report,
+    title: &'static str,
+    meaning: &'static str,
+    show: fn(f64) -> String,
+    figures: impl Fn(&Step) -> BTreeMap<String, f64>,
+) -> Grid {
+    let names: BTreeSet<String> = report.steps.iter().flat_map(|s| figures(s).into_keys()).collect();
+    let mut rows = Vec::new();
+    for profile in &report.profiles {
+        for users in report.user_steps().into_iter().filter(|&u| report.runs(profile, u).next().is_some()) {
+            let mut row = vec![format!("{profile} {:.0}", offered(report, users))];
+            // A class that did not occur is zero, not unknown.
+            row.extend(names.iter().map(|name| {
+                let value = |s: &Step| Some(figures(s).get(name).copied().unwrap_or(0.0));
+                over_repeats(report, profile, users, value).map_or_else(|| NO_FIGURE.into(), |v| show(v.median))
+            }));
+            rows.push(row);
+        }
+    }
+    Grid { title, meaning, head: std::iter::once("step".to_string()).chain(names).collect(), rows }
+}
+
+/// The conditions of the run, in words.
+pub(super) fn conditions(report: &Report) -> Vec<(String, String)> {
+    let mut all = vec![
+        ("Scenario".into(), format!("{}: {}", report.scenario.name, report.scenario.description)),
+        ("Law of the store's delay".into(), words::law(&report.law)),
+        ("Machine".into(), words::machine(report)),
+        ("Data".into(), words::data(report)),
+        ("Source code".into(), words::revision(report)),
+        ("Begun".into(), report.created.clone()),
+    ];
+    all.extend(report.versions.iter().map(|(name, version)| (format!("Version: {name}"), version.clone())));
+    all
+}

@@ -1,0 +1,164 @@
+//! The page: whole, self-contained, accessible in its structure, and safe against what is in the names.
+
+use super::*;
+
+/// Open tags in order; fails on what is not closed, closed twice or nested wrongly.
+fn check_nesting(page: &str) -> usize {
+    const VOID: [&str; 3] = ["meta", "wbr", "!doctype"];
+    let mut open: Vec<String> = Vec::new();
+    let mut tags = 0;
+    let mut rest = page;
+    while let Some((text, after)) = rest.split_once('<') {
+        assert!(open.last().is_some_and(|t| t == "style") || !text.contains('>'), "stray >: {text}");
+        let (tag, after) = after.split_once('>').expect("every tag ends");
+        rest = after;
+        tags += 1;
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop().as_deref(), Some(name), "closing {name}; open: {open:?}");
+            continue;
+        }
+        assert_eq!(tag.matches('"').count() % 2, 0, "quotes of <{tag}>");
+        let name = tag.split([' ', '/', '\n']).next().unwrap_or_default();
+        if !tag.ends_with('/') && !VOID.contains(&name) {
+            open.push(name.to_string());
+        }
+        if name == "style" {
+            rest = &rest[rest.find("</style>").expect("the style ends")..];
+        }
+    }
+    assert!(open.is_empty(), "left open: {open:?}");
+    tags
+}
+
+fn pages() -> Vec<(Report, String)> {
+    let mut invalid = sample::report();
+    invalid.steps.iter_mut().for_each(|s| s.valid = false);
+    let mut bare = sample::report();
+    for s in &mut bare.steps {
+        *s = Step { profile: s.profile.clone(), users: s.users, repeat: 1, ..Step::default() };
+    }
+    let mut one = sample::report();
+    one.steps.retain(|s| s.users == 1000);
+    let mut empty = sample::report();
+    empty.steps.clear();
+    let mut broken = sample::report();
+    for s in &mut broken.steps {
+        (s.mean_ms, s.good_per_s, s.p99_ms) = (f64::NAN, f64::INFINITY, -1.0);
+        s.latency_curve = vec![(0.0, 0.0), (100.0, f64::NAN)];
+    }
+    let all = [sample::report(), sample::ablation(), sample::repeated(), invalid, bare, one, empty, broken];
+    all.map(|mut report| {
+        report.conclude(Some(&Tolerances::default()));
+        let page = html::render(&report);
+        (report, page)
+    })
+    .into()
+}
+
+#[test]
+fn pages_are_whole_and_hold_no_broken_numbers() {
+    for (_, page) in pages() {
+        assert!(check_nesting(&page) > 100);
+        for word in ["NaN", ">inf", "\"inf", "-inf", "null"] {
+            assert!(!page.contains(word), "{word}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_loaded_from_elsewhere_and_no_script_runs() {
+    for (_, page) in pages() {
+        for word in ["http:", "https:", "src=", "@import", "url(//", "<script", "<link", "<iframe", "javascript:"] {
+            assert!(!page.contains(word), "{word}");
+        }
+        assert!(page.split("url(").skip(1).all(|u| u.starts_with('#')));
+        assert!(page.split("href=\"").skip(1).all(|u| u.starts_with('#')));
+    }
+}
+
+#[test]
+fn every_step_law_and_verdict_is_there() {
+    for (report, page) in pages() {
+        for users in report.user_steps() {
+            let offered = report.steps.iter().find(|s| s.users == users).expect("a step").offered_per_s;
+            assert!(page.contains(&format!("<th scope=\"col\">{offered:.0}</th>")), "{users}");
+        }
+        for profile in &report.profiles {
+            assert!(page.contains(&format!("<th scope=\"row\">{profile}</th>")), "{profile}");
+        }
+        for v in &report.verdicts {
+            assert!(page.contains(&v.name) && page.contains(&v.expected.replace('\'', "&#39;")), "{v:?}");
+        }
+        assert!(page.contains("modelled: 74 ms + 0.2 ms × commands in flight"));
+        assert!(page.contains("SAMPLE"));
+        for (name, version) in &report.versions {
+            assert!(page.contains(name) && page.contains(version), "{name}");
+        }
+    }
+    let (_, page) = &pages()[0];
+    for id in ["latency", "errors", "good", "percentiles", "time-4000-0", "time-5000-1", "cpu"] {
+        assert!(page.contains(&format!("aria-labelledby=\"{id}-t {id}-d\"")), "{id}");
+    }
+}
+
+#[test]
+fn drawings_are_described_and_ids_are_unique() {
+    for (_, page) in pages() {
+        let drawings = page.matches("<svg ").count();
+        let described = page.matches("role=\"img\" aria-labelledby").count();
+        assert_eq!(drawings, described + page.matches("aria-hidden=\"true\"").count());
+        let mut ids: Vec<&str> = page.split(" id=\"").skip(1).filter_map(|s| s.split('"').next()).collect();
+        let all = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), all);
+        for reference in page.split("aria-labelledby=\"").skip(1).filter_map(|s| s.split('"').next()) {
+            assert!(reference.split(' ').all(|id| ids.contains(&id)), "{reference}");
+        }
+    }
+}
+
+#[test]
+fn names_cannot_break_out() {
+    let evil = "<script>alert('x')</script>\"&";
+    let mut report = sample::report();
+    report.scenario.name = evil.into();
+    report.scenario.description = evil.into();
+    report.scenario.known = evil.into();
+    report.created = evil.into();
+    report.machine.cpu = evil.into();
+    report.revision.git = evil.into();
+    report.data.name = evil.into();
+    report.versions.insert(evil.into(), evil.into());
+    report.remarks.push(evil.into());
+    report.profiles = vec![evil.into(), "protected".into()];
+    for s in &mut report.steps {
+        if s.profile == "baseline" {
+            s.profile = evil.into();
+        }
+        s.errors.insert(evil.into(), 3);
+        s.cpu.insert(evil.into(), 0.1);
+        s.rss_mb.insert(evil.into(), 1.0);
+        s.hdr_log = Some(evil.into());
+        (s.valid, s.invalid_reasons) = (false, vec![evil.into()]);
+    }
+    report.conclude(Some(&Tolerances { baseline: evil.into(), ..Tolerances::default() }));
+    let page = html::render(&report);
+    check_nesting(&page);
+    assert!(!page.contains("<script") && !page.contains("alert('x')"));
+    assert!(page.matches("&lt;script&gt;").count() > 20);
+    assert!(!markdown::render(&report).contains("<script"));
+}
+
+#[test]
+fn each_chart_point_lies_inside_its_drawing() {
+    for (_, page) in pages() {
+        for points in page.split("points=\"").skip(1).filter_map(|s| s.split('"').next()) {
+            for pair in points.split(' ').filter(|p| !p.is_empty()) {
+                let (x, y) = pair.split_once(',').expect("x,y");
+                let (x, y): (f64, f64) = (x.parse().expect("a number"), y.parse().expect("a number"));
+                assert!((-5.0..=485.0).contains(&x) && (-5.0..=300.0).contains(&y), "{pair}");
+            }
+        }
+    }
+}

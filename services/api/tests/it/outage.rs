@@ -1,0 +1,136 @@
+use std::time::Duration;
+
+use api::Profile;
+use contract::http::{Source, problem as kinds};
+use launcher::{Signal, mariadb, redis};
+use reqwest::StatusCode;
+
+use crate::{Fixture, Replica, problem, wait_until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_gone_cached_users_are_answered_and_others_told_when_to_come_back() {
+    let Some(mut fixture) = Fixture::start().await else { return };
+    let replica = fixture.replica(Profile::Baseline).await;
+    let user = fixture.user(1).to_owned();
+    wait_until("cached", async || replica.recommend(&user, 5).await.source == Source::Cache).await;
+    fixture.stack.kill(fixture.mysql.child, Signal::SIGKILL).unwrap();
+    fixture.stack.stop_child(fixture.mysql.child).await.unwrap();
+
+    assert_eq!(replica.recommend(&user, 5).await.source, Source::Cache);
+    let answer = replica.get(&format!("/recommendations?user_id={}", fixture.user(2))).await;
+    assert!(answer.headers().contains_key("retry-after"));
+    let (status, problem) = problem(answer).await;
+    assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::STORE_UNAVAILABLE));
+    let text = serde_json::to_string(&problem).unwrap().to_lowercase();
+    assert!(!text.contains("refused") && !text.contains("127.0.0.1"), "no internals: {text}");
+
+    let options = mariadb::Options { port: Some(fixture.mysql.port), ..mariadb::Options::default() };
+    mariadb::start(&mut fixture.stack, "mysql", &options).await.unwrap();
+    assert_eq!(replica.recommend(fixture.user(2), 5).await.source, Source::Store);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_list_is_better_than_none() {
+    let Some(mut fixture) = Fixture::start().await else { return };
+    let mut config = fixture.config(Profile::Baseline);
+    config.cache.fresh_ms = 1;
+    let replica = Replica::start(config).await;
+    let first = replica.recommend(fixture.user(1), 5).await;
+    wait_until("filled", async || replica.metric("cache_fills_total{result=\"ok\"}").await >= 1.0).await;
+    // Expired at once: the store is asked as long as it answers.
+    assert_eq!(replica.recommend(fixture.user(1), 5).await.source, Source::Store);
+    fixture.stack.kill(fixture.mysql.child, Signal::SIGKILL).unwrap();
+    fixture.stack.stop_child(fixture.mysql.child).await.unwrap();
+    let stale = replica.recommend(fixture.user(1), 5).await;
+    assert_eq!((stale.source, stale.items), (Source::Stale, first.items));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_gone_the_store_answers_and_nobody_becomes_unknown() {
+    let Some(mut fixture) = Fixture::start().await else { return };
+    let replica = fixture.replica(Profile::Protected).await;
+    fixture.stack.kill(fixture.redis.child, Signal::SIGKILL).unwrap();
+    fixture.stack.stop_child(fixture.redis.child).await.unwrap();
+    assert_eq!(replica.recommend(fixture.user(1), 5).await.source, Source::Store);
+    assert_eq!(replica.recommend("unknown", 5).await.source, Source::Popular);
+    assert!(replica.metric("guard_checks_total{result=\"unsure\"}").await >= 1.0);
+    // A sign-up that cannot be announced does not happen.
+    let (status, problem) = problem(replica.post("/users", r#"{"user_id":"late"}"#).await).await;
+    assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::CACHE_UNAVAILABLE));
+
+    let options = redis::Options { port: Some(fixture.redis.port), ..redis::Options::default() };
+    redis::start(&mut fixture.stack, &options).await.unwrap();
+    wait_until("the cache is used again", async || replica.recommend(fixture.user(1), 5).await.source == Source::Cache)
+        .await;
+}
+
+/// The pool's two connections are held by a locked table: further misses wait for theirs, and are told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exhausted_pool_has_a_problem_type_of_its_own() {
+    use sqlx::{ConnectOptions, Connection, Executor};
+
+    let Some(fixture) = Fixture::start().await else { return };
+    let mut config = fixture.config(Profile::Baseline);
+    config.store.pool_size = 2;
+    config.store.checkout_timeout_ms = 300;
+    config.http.deadline_ms = 20_000;
+    let replica = Replica::start(config).await;
+    let options = sqlx::mysql::MySqlConnectOptions::new().host("127.0.0.1").port(fixture.mysql.port).username("root");
+    let mut locker = options.connect().await.unwrap();
+    let tables: Vec<String> = contract::ShardId::all().map(|s| format!("{}.behaviour WRITE", s.schema())).collect();
+    locker.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("LOCK TABLES {}", tables.join(","))))).await.unwrap();
+    let held: Vec<_> = (0..2)
+        .map(|n| tokio::spawn(replica.http.get(format!("{}/recommendations?user_id=h{n}", replica.base)).send()))
+        .collect();
+    wait_until("both connections are in use", async || replica.metric("db_client_connection_used").await == 2.0).await;
+    let answer = replica.get("/recommendations?user_id=waits").await;
+    assert_eq!(answer.headers()["retry-after"], "1");
+    let (status, problem) = problem(answer).await;
+    assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::STORE_CHECKOUT_TIMEOUT));
+    assert_eq!(replica.metric("store_errors_total{reason=\"checkout_timeout\"}").await, 1.0);
+    locker.close().await.unwrap();
+    for answer in held {
+        assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_takes_too_long_is_504() {
+    use sqlx::{ConnectOptions, Executor};
+
+    let Some(fixture) = Fixture::start().await else { return };
+    let mut config = fixture.config(Profile::Baseline);
+    config.http.deadline_ms = 200;
+    let replica = Replica::start(config).await;
+    let options = sqlx::mysql::MySqlConnectOptions::new().host("127.0.0.1").port(fixture.mysql.port).username("root");
+    let mut locker = options.connect().await.unwrap();
+    let tables: Vec<String> = contract::ShardId::all().map(|s| format!("{}.behaviour WRITE", s.schema())).collect();
+    locker.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("LOCK TABLES {}", tables.join(","))))).await.unwrap();
+    let (status, problem) = problem(replica.get("/recommendations?user_id=slow").await).await;
+    assert_eq!((status, problem.kind.as_str()), (StatusCode::GATEWAY_TIMEOUT, kinds::DEADLINE_EXCEEDED));
+}
+
+/// A request in flight when the replica is told to stop is still answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_drains() {
+    let Some(fixture) = Fixture::start().await else { return };
+    let replica = fixture.replica(Profile::Baseline).await;
+    let client = replica.http.clone();
+    let urls: Vec<String> =
+        (0..50).map(|n| format!("{}/recommendations?user_id={}", replica.base, fixture.user(n))).collect();
+    let requests: Vec<_> = urls.into_iter().map(|url| tokio::spawn(client.get(url).send())).collect();
+    wait_until("requests arrive", async || replica.metric("store_queries_total").await >= 5.0).await;
+    tokio::time::timeout(Duration::from_secs(20), replica.stop()).await.unwrap();
+    let mut answered = 0;
+    for request in requests {
+        match request.await.unwrap() {
+            Ok(answer) => {
+                assert_eq!(answer.status(), StatusCode::OK);
+                answered += 1;
+            }
+            // Not yet accepted when the listener closed.
+            Err(error) => assert!(error.is_connect() || error.is_request(), "{error:?}"),
+        }
+    }
+    assert!(answered >= 1);
+}

@@ -1,0 +1,200 @@
+//! The admin API.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, State as Extract, rejection::BytesRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post, put},
+};
+use contract::http::{Problem, problem};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    Route,
+    fault::{ActiveFault, Control, FaultForm, FaultKind, FaultSpec, InvalidFault},
+    law::{InvalidLaw, Law, LawForm},
+    metrics::Metrics,
+};
+
+const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// Answer of `GET /state`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub law: Law,
+    pub faults: Vec<ActiveFault>,
+    /// Commands in flight in the whole store.
+    pub in_flight: u64,
+    /// Client connections open.
+    pub connections: u64,
+    pub commands_total: u64,
+    pub malformed_total: u64,
+    pub listeners: Vec<ListenerState>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListenerState {
+    pub listen: SocketAddr,
+    pub upstream: SocketAddr,
+    pub connections: u64,
+    pub commands_total: u64,
+    pub malformed_total: u64,
+}
+
+#[derive(Clone)]
+pub(crate) struct AdminState {
+    pub(crate) routes: Arc<[Route]>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+pub(crate) fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/state", get(show))
+        .route("/law", put(set_law))
+        .route("/faults", post(add_fault).delete(clear))
+        .route("/faults/{kind}", delete(lift))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, problem::NOT_FOUND, "no such route", None))
+        .method_not_allowed_fallback(async || {
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            Refusal::new(status, problem::METHOD_NOT_ALLOWED, "the route does not take this method", None)
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(state)
+}
+
+async fn show(Extract(state): Extract<AdminState>) -> Json<State> {
+    Json(state.show())
+}
+
+/// 200 with the law now in force.
+async fn set_law(
+    Extract(state): Extract<AdminState>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Law>, Refusal> {
+    let law = Law::try_from(parse::<LawForm>(body)?)?;
+    state.control.set_law(law);
+    tracing::info!(%law, "law set");
+    Ok(Json(law))
+}
+
+/// 201 with the fault as understood.
+async fn add_fault(
+    Extract(state): Extract<AdminState>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<FaultSpec>), Refusal> {
+    let spec = FaultSpec::try_from(parse::<FaultForm>(body)?)?;
+    state.control.add(spec);
+    tracing::info!(fault = ?spec.fault, for_ms = spec.for_ms, "fault added");
+    Ok((StatusCode::CREATED, Json(spec)))
+}
+
+/// 204, whether there were any or not.
+async fn clear(Extract(state): Extract<AdminState>) -> StatusCode {
+    state.control.lift(None);
+    tracing::info!("all faults lifted");
+    StatusCode::NO_CONTENT
+}
+
+/// 204, whether it was in force or not; 404 if there is no such kind.
+async fn lift(Extract(state): Extract<AdminState>, Path(kind): Path<String>) -> Result<StatusCode, Refusal> {
+    let Some(kind) = FaultKind::ALL.into_iter().find(|each| each.as_str() == kind) else {
+        let detail = "a fault is one of latency, stall, reset, refuse";
+        return Err(Refusal::new(StatusCode::NOT_FOUND, problem::NOT_FOUND, detail, None));
+    };
+    state.control.lift(Some(kind));
+    tracing::info!(fault = kind.as_str(), "fault lifted");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn metrics(Extract(state): Extract<AdminState>) -> Result<Response, Refusal> {
+    match state.metrics.text() {
+        Ok(text) => Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()),
+        Err(error) => {
+            tracing::error!(%error, "cannot write metrics");
+            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, problem::INTERNAL, "cannot write metrics", None))
+        }
+    }
+}
+
+impl AdminState {
+    fn show(&self) -> State {
+        let listeners: Vec<_> = std::iter::zip(&*self.routes, &self.metrics.listeners)
+            .map(|(route, counts)| ListenerState {
+                listen: route.listen,
+                upstream: route.upstream,
+                connections: u64::try_from(counts.connections.get()).unwrap_or(0),
+                commands_total: counts.commands.get(),
+                malformed_total: counts.malformed_total(),
+            })
+            .collect();
+        State {
+            law: self.control.law(),
+            faults: self.control.active(),
+            in_flight: self.metrics.in_flight.load(Ordering::Relaxed),
+            connections: listeners.iter().map(|each| each.connections).sum(),
+            commands_total: listeners.iter().map(|each| each.commands_total).sum(),
+            malformed_total: listeners.iter().map(|each| each.malformed_total).sum(),
+            listeners,
+        }
+    }
+}
+
+/// An RFC 9457 answer.
+#[derive(Debug)]
+struct Refusal(StatusCode, Problem);
+
+impl Refusal {
+    fn new(status: StatusCode, kind: &str, detail: &str, field: Option<&str>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error").to_owned();
+        let field = field.map(str::to_owned);
+        Self(
+            status,
+            Problem { kind: kind.to_owned(), title, status: status.as_u16(), detail: detail.to_owned(), field },
+        )
+    }
+
+    fn invalid(field: &str, reason: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &format!("{field}: {reason}"), Some(field))
+    }
+}
+
+impl From<InvalidLaw> for Refusal {
+    fn from(invalid: InvalidLaw) -> Self {
+        Self::invalid(invalid.field, &invalid.reason)
+    }
+}
+
+impl From<InvalidFault> for Refusal {
+    fn from(invalid: InvalidFault) -> Self {
+        Self::invalid(invalid.field, &invalid.reason)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, [(header::CONTENT_TYPE, "application/problem+json")], Json(self.1)).into_response()
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Refusal> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let detail = format!("the body is longer than {MAX_BODY_BYTES} bytes");
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, problem::TOO_LARGE, &detail, None)
+        }
+        status => Refusal::new(status, problem::INVALID_REQUEST, "the body could not be read", None),
+    })?;
+    serde_json::from_slice(&body).map_err(|error| {
+        Refusal::new(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &format!("body: {error}"), None)
+    })
+}

@@ -1,0 +1,444 @@
+//! One client connection: authentication phase (`auth`), then commands one after the other.
+
+mod auth;
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::AsyncWriteExt,
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    sync::watch,
+    time::timeout,
+};
+
+use crate::{
+    buffer::Buffer,
+    command::{Answer, Commands, Step},
+    fault::Conditions,
+    metrics::{ListenerMetrics, Metrics},
+    packet::{Event, Framer, Malformed},
+    response::Response,
+    timer::Timer,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// MySQL's own limit is 10 s.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A server closes at once when told to quit.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("closed")]
+    Closed,
+    #[error("drained")]
+    Drained,
+    #[error("reset")]
+    Reset,
+    #[error("aborted")]
+    Aborted,
+    #[error("{1} sent a malformed packet")]
+    Malformed(#[source] Malformed, Side),
+    #[error("store unreachable")]
+    Unreachable(#[source] io::Error),
+    #[error("store lost with a command in flight")]
+    Lost(#[source] io::Error),
+    #[error("authentication phase took too long")]
+    HandshakeTimeout,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        })
+    }
+}
+
+fn client(malformed: Malformed) -> End {
+    End::Malformed(malformed, Side::Client)
+}
+
+fn server(malformed: Malformed) -> End {
+    End::Malformed(malformed, Side::Server)
+}
+
+/// An accepted connection and where it belongs.
+pub(crate) struct Accepted {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) upstream: SocketAddr,
+    /// Index of the listener in `Metrics::listeners`.
+    pub(crate) listener: usize,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) conditions: watch::Receiver<Conditions>,
+    /// `Conditions::resets` when it was accepted.
+    pub(crate) resets: u64,
+}
+
+/// Serves the connection to its end; logs and counts what was wrong with it.
+pub(crate) async fn serve(accepted: Accepted) {
+    let Accepted { mut stream, peer, upstream, listener, metrics, conditions, resets } = accepted;
+    let counts = &metrics.listeners[listener];
+    let mut stopped = conditions.clone();
+    let end = {
+        // Heard wherever the session waits.
+        let stop = async {
+            match stopped.wait_for(|now| now.abort || now.resets != resets).await {
+                Ok(now) if !now.abort => End::Reset,
+                _ => End::Aborted,
+            }
+        };
+        tokio::select! {
+            biased;
+            end = session(&mut stream, upstream, &metrics, counts, conditions) => end,
+            end = stop => end,
+        }
+    };
+    match &end {
+        End::Closed | End::Drained | End::Aborted => tracing::debug!(%peer, reason = %end, "connection ended"),
+        End::Reset => {
+            tracing::debug!(%peer, "connection reset by fault");
+            reset(&stream);
+        }
+        End::Malformed(reason, side) => {
+            tracing::warn!(%peer, %upstream, %side, %reason, "malformed packet, connection closed");
+            counts.malformed(*reason);
+        }
+        End::Unreachable(error) => {
+            tracing::warn!(%peer, %upstream, %error, "store unreachable, connection closed");
+            counts.unreachable.inc();
+        }
+        End::Lost(error) => {
+            tracing::warn!(%peer, %upstream, %error, "store lost with a command in flight, connection closed");
+            counts.lost.inc();
+        }
+        End::HandshakeTimeout => tracing::warn!(%peer, %upstream, "authentication took too long, connection closed"),
+    }
+    // Dropping the sockets closes them.
+}
+
+/// Makes the socket send RST when it is dropped.
+pub(crate) fn reset(stream: &TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::warn!(%error, "cannot reset the connection, it is closed");
+    }
+}
+
+async fn session(
+    stream: &mut TcpStream,
+    upstream: SocketAddr,
+    metrics: &Metrics,
+    counts: &ListenerMetrics,
+    conditions: watch::Receiver<Conditions>,
+) -> End {
+    unstalled(&conditions).await;
+    let mut store = match timeout(CONNECT_TIMEOUT, TcpStream::connect(upstream)).await {
+        Ok(Ok(store)) => store,
+        Ok(Err(error)) => return End::Unreachable(error),
+        Err(_) => return End::Unreachable(io::ErrorKind::TimedOut.into()),
+    };
+    // Without it Nagle's algorithm and delayed acknowledgements may add 40 ms.
+    if let Err(error) = stream.set_nodelay(true).and(store.set_nodelay(true)) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let (from_client, to_client) = stream.split();
+    let (from_server, to_server) = store.split();
+    let mut session = Session {
+        from_client,
+        to_client,
+        from_server,
+        to_server,
+        client: Buffer::new(),
+        server: Buffer::new(),
+        commands: Commands::default(),
+        notice: Framer::new(1),
+        deprecate_eof: false,
+        timer: Timer::default(),
+        conditions,
+        metrics,
+        counts,
+    };
+    match timeout(HANDSHAKE_TIMEOUT, session.authenticate()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(end)) => return end,
+        Err(_) => return End::HandshakeTimeout,
+    }
+    match session.serve_commands().await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    }
+}
+
+/// Returns at once unless the store is stalled.
+async fn unstalled(conditions: &watch::Receiver<Conditions>) {
+    if conditions.borrow().stall {
+        // The sender outlives every connection: an error means the end, which the caller's `select` hears as well.
+        conditions.clone().wait_for(|now| !now.stall).await.ok();
+    }
+}
+
+/// A command in flight in the whole store, until dropped.
+struct Ticket<'a>(&'a Metrics);
+
+impl<'a> Ticket<'a> {
+    /// With the number in flight, this one included.
+    fn take(metrics: &'a Metrics) -> (Self, u64) {
+        let others = metrics.in_flight.fetch_add(1, Ordering::Relaxed);
+        (Self(metrics), others + 1)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Session<'a> {
+    from_client: ReadHalf<'a>,
+    to_client: WriteHalf<'a>,
+    from_server: ReadHalf<'a>,
+    to_server: WriteHalf<'a>,
+    client: Buffer,
+    server: Buffer,
+    commands: Commands,
+    /// Reads what the server says unasked, which may be an ERR before it closes (timeout, shutdown).
+    notice: Framer,
+    deprecate_eof: bool,
+    timer: Timer,
+    conditions: watch::Receiver<Conditions>,
+    metrics: &'a Metrics,
+    counts: &'a ListenerMetrics,
+}
+
+enum Never {}
+
+impl Session<'_> {
+    async fn serve_commands(&mut self) -> Result<Never, End> {
+        let mut draining = self.conditions.clone();
+        let drain = async move {
+            draining.wait_for(|now| now.draining).await.ok();
+        };
+        let mut drain = std::pin::pin!(drain);
+        loop {
+            let answer = self.next_command(drain.as_mut()).await?;
+            if answer == Answer::Close {
+                return Err(self.quit().await);
+            }
+            let arrival = Instant::now();
+            self.counts.commands.inc();
+            let (ticket, in_flight) = Ticket::take(self.metrics);
+            self.hold_back(arrival, in_flight).await;
+            self.exchange(answer).await?;
+            drop(ticket);
+        }
+    }
+
+    /// Waits for a command; bytes of commands without a response go to the server meanwhile.
+    async fn next_command(&mut self, mut drain: Pin<&mut impl Future<Output = ()>>) -> Result<Answer, End> {
+        loop {
+            if let Some(answer) = self.scan_for_command().map_err(client)? {
+                return Ok(answer);
+            }
+            self.send_scanned().await.map_err(|_| End::Closed)?;
+            tokio::select! {
+                biased;
+                read = self.client.fill(&mut self.from_client) => match read {
+                    Ok(0) if self.commands.inside() => return Err(client(Malformed::Truncated)),
+                    Ok(0) | Err(_) => return Err(End::Closed),
+                    Ok(_) => {}
+                },
+                read = self.server.fill(&mut self.from_server) => match read {
+                    Ok(0) | Err(_) => return Err(End::Closed),
+                    Ok(_) => self.relay_notice().await?,
+                },
+                () = &mut drain => return Err(End::Drained),
+            }
+        }
+    }
+
+    /// Looks at bytes of the client's up to the code of the next command that has a response.
+    fn scan_for_command(&mut self) -> Result<Option<Answer>, Malformed> {
+        loop {
+            let mut rest = self.client.unscanned();
+            let step = self.commands.next(&mut rest)?;
+            let left = rest.len();
+            self.client.scanned_but(left);
+            match step {
+                // A header in the making stays here: the command may have to wait.
+                Step::More if self.commands.in_header() => return Ok(None),
+                Step::More => {
+                    self.client.release();
+                    return Ok(None);
+                }
+                Step::Arrived(Answer::Nothing) => {}
+                Step::Arrived(answer) => return Ok(Some(answer)),
+                Step::Ended => {
+                    self.client.release();
+                    self.commands.end_of_command();
+                }
+            }
+        }
+    }
+
+    /// Law, latency and stall.
+    async fn hold_back(&mut self, arrival: Instant, in_flight: u64) {
+        let (delay, stall) = {
+            let now = self.conditions.borrow();
+            (now.delay(in_flight, &mut rand::rng()), now.stall)
+        };
+        if delay == Duration::ZERO && !stall {
+            self.metrics.added_delay.observe(0.0);
+            return;
+        }
+        self.timer.sleep_until(arrival + delay).await;
+        unstalled(&self.conditions).await;
+        self.metrics.added_delay.observe(arrival.elapsed().as_secs_f64());
+    }
+
+    /// Relays one command and its response.
+    async fn exchange(&mut self, answer: Answer) -> Result<(), End> {
+        let mut response = Response::new(answer, 0, self.deprecate_eof);
+        let mut sending = true;
+        let mut replies = Framer::new(0);
+        let mut sent_at = None;
+        loop {
+            if sending && self.scan_command().map_err(client)? {
+                sending = false;
+                let first_seq = self.commands.end_of_command();
+                if !response.begun() {
+                    response = Response::new(answer, first_seq, self.deprecate_eof);
+                }
+            }
+            self.send_scanned().await.map_err(End::Lost)?;
+            let sent_at = *sent_at.get_or_insert_with(Instant::now);
+            // The client is left alone while it only waits: like a real store, the proxy learns that it is gone when it
+            // answers, and the abandoned command stays in flight until then.
+            tokio::select! {
+                biased;
+                read = self.server.fill(&mut self.from_server) => {
+                    match read {
+                        Ok(0) if response.inside() => return Err(server(Malformed::Truncated)),
+                        Ok(0) => return Err(End::Lost(io::ErrorKind::UnexpectedEof.into())),
+                        Ok(_) => {}
+                        Err(error) => return Err(End::Lost(error)),
+                    }
+                    let fed = response.feed(self.server.unscanned()).map_err(server)?;
+                    if fed.done {
+                        self.metrics.upstream.observe(sent_at.elapsed().as_secs_f64());
+                    }
+                    self.relay_to_client(fed.taken).await?;
+                    if fed.done {
+                        if !self.server.is_empty() {
+                            self.relay_notice().await?;
+                        }
+                        // The server gave up on a command that is still being sent; what it expects next nobody knows.
+                        return if sending { Err(End::Closed) } else { Ok(()) };
+                    }
+                }
+                read = self.client.fill(&mut self.from_client),
+                    if self.client.has_room() && (sending || answer == Answer::Authentication) => {
+                    match read {
+                        Ok(0) if sending || replies.inside() => return Err(client(Malformed::Truncated)),
+                        Ok(0) | Err(_) => return Err(End::Closed),
+                        Ok(_) if sending => {}
+                        Ok(_) => scan_replies(&mut self.client, &mut replies, &mut response).map_err(client)?,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at more of the command under way; true: all of it is there.
+    fn scan_command(&mut self) -> Result<bool, Malformed> {
+        let mut rest = self.client.unscanned();
+        let step = self.commands.next(&mut rest)?;
+        let left = rest.len();
+        self.client.scanned_but(left);
+        self.client.release();
+        Ok(step == Step::Ended)
+    }
+
+    async fn send_scanned(&mut self) -> io::Result<()> {
+        let pending = self.client.pending().len();
+        if pending > 0 {
+            self.to_server.write_all(self.client.pending()).await?;
+            self.client.sent(pending);
+        }
+        Ok(())
+    }
+
+    /// Sends `bytes` that were fed to whoever had to look at them.
+    async fn relay_to_client(&mut self, bytes: usize) -> Result<(), End> {
+        unstalled(&self.conditions).await;
+        let left = self.server.unscanned().len() - bytes;
+        self.server.scanned_but(left);
+        self.server.release();
+        self.to_client.write_all(self.server.pending()).await.map_err(|_| End::Closed)?;
+        self.server.sent(bytes);
+        Ok(())
+    }
+
+    async fn relay_notice(&mut self) -> Result<(), End> {
+        let mut rest = self.server.unscanned();
+        let bytes = rest.len();
+        while let Some(event) = self.notice.next(&mut rest) {
+            if event == Event::Start && self.notice.packet().prefix != [0xff] {
+                return Err(server(Malformed::Unsolicited));
+            }
+        }
+        self.relay_to_client(bytes).await
+    }
+
+    async fn quit(&mut self) -> End {
+        let farewell = async {
+            while !self.scan_command().map_err(client)? {
+                self.send_scanned().await.map_err(|_| End::Closed)?;
+                if !matches!(self.client.fill(&mut self.from_client).await, Ok(1..)) {
+                    return Err(client(Malformed::Truncated));
+                }
+            }
+            self.send_scanned().await.map_err(|_| End::Closed)?;
+            while let Ok(1..) = self.server.fill(&mut self.from_server).await {
+                let bytes = self.server.unscanned().len();
+                self.relay_to_client(bytes).await?;
+            }
+            Ok::<_, End>(())
+        };
+        match timeout(QUIT_TIMEOUT, farewell).await {
+            Ok(Err(end)) => end,
+            _ => End::Closed,
+        }
+    }
+}
+
+/// Packets of the client's within COM_CHANGE_USER.
+fn scan_replies(buffer: &mut Buffer, replies: &mut Framer, response: &mut Response) -> Result<(), Malformed> {
+    let mut rest = buffer.unscanned();
+    while let Some(event) = replies.next(&mut rest) {
+        if event == Event::Start {
+            response.client_packet(replies.packet().seq)?;
+        }
+    }
+    buffer.scanned_but(0);
+    buffer.release();
+    Ok(())
+}

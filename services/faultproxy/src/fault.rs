@@ -1,0 +1,378 @@
+//! Faults beside the law, switchable at run time, at most one of each kind. `Faults` is pure; `Control` publishes what is
+//! in force to every connection and listener.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::law::Law;
+
+const MAX_LATENCY_MS: f64 = 60_000.0;
+const MAX_FOR_MS: u64 = 86_400_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FaultKind {
+    Latency,
+    Stall,
+    Reset,
+    Refuse,
+}
+
+impl FaultKind {
+    pub const ALL: [Self; 4] = [Self::Latency, Self::Stall, Self::Reset, Self::Refuse];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Stall => "stall",
+            Self::Reset => "reset",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    /// Every command takes longer by `ms` ± `jitter_ms` (uniform), on top of the law.
+    Latency { ms: f64, jitter_ms: f64 },
+    /// Connections are accepted and commands read, but no byte reaches a client until it is lifted.
+    Stall,
+    /// Every existing connection is closed with RST, once. With `for_ms`: for that long also each new one, once accepted.
+    Reset,
+    /// The listening sockets are closed (ECONNREFUSED); existing connections go on.
+    Refuse,
+}
+
+impl Fault {
+    pub fn kind(&self) -> FaultKind {
+        match self {
+            Self::Latency { .. } => FaultKind::Latency,
+            Self::Stall => FaultKind::Stall,
+            Self::Reset => FaultKind::Reset,
+            Self::Refuse => FaultKind::Refuse,
+        }
+    }
+}
+
+/// JSON: `{"kind":"latency","ms":20,"jitter_ms":5,"for_ms":10000}`; `jitter_ms` and `for_ms` may be left out, `ms` and
+/// `jitter_ms` belong to latency only.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "FaultForm", into = "FaultForm")]
+pub struct FaultSpec {
+    pub fault: Fault,
+    /// Lifts itself after that; `None`: stays until lifted (a reset then leaves nothing to lift).
+    pub for_ms: Option<u64>,
+}
+
+impl From<Fault> for FaultSpec {
+    fn from(fault: Fault) -> Self {
+        Self { fault, for_ms: None }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct InvalidFault {
+    pub field: &'static str,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FaultForm {
+    kind: FaultKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ms: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jitter_ms: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    for_ms: Option<u64>,
+}
+
+impl TryFrom<FaultForm> for FaultSpec {
+    type Error = InvalidFault;
+    fn try_from(form: FaultForm) -> Result<Self, InvalidFault> {
+        let invalid = |field, reason: String| Err(InvalidFault { field, reason });
+        if let Some(for_ms) = form.for_ms.filter(|for_ms| !(1..=MAX_FOR_MS).contains(for_ms)) {
+            return invalid("for_ms", format!("is {for_ms}, must lie within 1 and {MAX_FOR_MS}"));
+        }
+        let fault = match form.kind {
+            FaultKind::Latency => {
+                let Some(ms) = form.ms else { return invalid("ms", "missing".into()) };
+                let jitter_ms = form.jitter_ms.unwrap_or(0.0);
+                if !(0.0..=MAX_LATENCY_MS).contains(&ms) {
+                    return invalid("ms", format!("is {ms}, must lie within 0 and {MAX_LATENCY_MS}"));
+                }
+                if !(0.0..=ms).contains(&jitter_ms) {
+                    return invalid("jitter_ms", format!("is {jitter_ms}, must lie within 0 and ms ({ms})"));
+                }
+                Fault::Latency { ms, jitter_ms }
+            }
+            _ if form.ms.is_some() => return invalid("ms", "belongs to latency only".into()),
+            _ if form.jitter_ms.is_some() => return invalid("jitter_ms", "belongs to latency only".into()),
+            FaultKind::Stall => Fault::Stall,
+            FaultKind::Reset => Fault::Reset,
+            FaultKind::Refuse => Fault::Refuse,
+        };
+        Ok(Self { fault, for_ms: form.for_ms })
+    }
+}
+
+impl From<FaultSpec> for FaultForm {
+    fn from(FaultSpec { fault, for_ms }: FaultSpec) -> Self {
+        let (ms, jitter_ms) = match fault {
+            Fault::Latency { ms, jitter_ms } => (Some(ms), Some(jitter_ms)),
+            _ => (None, None),
+        };
+        Self { kind: fault.kind(), ms, jitter_ms, for_ms }
+    }
+}
+
+/// A fault in force.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ActiveFault {
+    #[serde(flatten)]
+    pub spec: FaultSpec,
+    /// `None`: until lifted.
+    pub remaining_ms: Option<u64>,
+}
+
+/// What is in force for connections and listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Conditions {
+    pub(crate) law: Law,
+    /// (ms, jitter_ms)
+    latency: Option<(f64, f64)>,
+    pub(crate) stall: bool,
+    pub(crate) refuse: bool,
+    pub(crate) reset_new: bool,
+    /// Grows with every reset: connections older than that are closed.
+    pub(crate) resets: u64,
+    /// Connections without a command in flight end.
+    pub(crate) draining: bool,
+    /// Connections end, whatever they do.
+    pub(crate) abort: bool,
+}
+
+impl Conditions {
+    /// Time a command is held back, law and latency together.
+    pub(crate) fn delay(&self, in_flight: u64, rng: &mut impl Rng) -> Duration {
+        let latency = self.latency.map_or(Duration::ZERO, |(ms, jitter_ms)| {
+            let ms = ms + jitter_ms * rng.random_range(-1.0..=1.0);
+            Duration::from_secs_f64(ms.max(0.0) / 1000.0)
+        });
+        self.law.delay(in_flight, rng) + latency
+    }
+}
+
+#[derive(Debug, Default)]
+struct Faults(Vec<(FaultSpec, Option<Instant>)>);
+
+impl Faults {
+    fn add(&mut self, spec: FaultSpec, now: Instant) {
+        self.lift(spec.fault.kind());
+        if spec.fault.kind() == FaultKind::Reset && spec.for_ms.is_none() {
+            return;
+        }
+        self.0.push((spec, spec.for_ms.map(|ms| now + Duration::from_millis(ms))));
+    }
+
+    fn lift(&mut self, kind: FaultKind) {
+        self.0.retain(|(spec, _)| spec.fault.kind() != kind);
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.0.retain(|(_, until)| until.is_none_or(|until| until > now));
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
+        self.0.iter().filter_map(|(_, until)| *until).min()
+    }
+
+    fn active(&self, now: Instant) -> Vec<ActiveFault> {
+        let remaining = |until: Instant| until.saturating_duration_since(now).as_millis() as u64;
+        self.0.iter().map(|&(spec, until)| ActiveFault { spec, remaining_ms: until.map(remaining) }).collect()
+    }
+
+    fn apply(&self, conditions: &mut Conditions) {
+        let has = |kind| self.0.iter().any(|(spec, _)| spec.fault.kind() == kind);
+        conditions.latency = self.0.iter().find_map(|(spec, _)| match spec.fault {
+            Fault::Latency { ms, jitter_ms } => Some((ms, jitter_ms)),
+            _ => None,
+        });
+        conditions.stall = has(FaultKind::Stall);
+        conditions.refuse = has(FaultKind::Refuse);
+        conditions.reset_new = has(FaultKind::Reset);
+    }
+}
+
+/// Law and faults, changed by the admin API, heard by everyone.
+#[derive(Debug)]
+pub(crate) struct Control {
+    faults: Mutex<Faults>,
+    conditions: watch::Sender<Conditions>,
+}
+
+impl Control {
+    pub(crate) fn new(law: Law) -> Self {
+        let conditions = Conditions { law, ..Conditions::default() };
+        Self { faults: Mutex::default(), conditions: watch::Sender::new(conditions) }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Conditions> {
+        self.conditions.subscribe()
+    }
+
+    pub(crate) fn law(&self) -> Law {
+        self.conditions.borrow().law
+    }
+
+    pub(crate) fn set_law(&self, law: Law) {
+        self.conditions.send_modify(|conditions| conditions.law = law);
+    }
+
+    pub(crate) fn active(&self) -> Vec<ActiveFault> {
+        self.lock().active(Instant::now())
+    }
+
+    pub(crate) fn add(&self, spec: FaultSpec) {
+        let reset = u64::from(spec.fault.kind() == FaultKind::Reset);
+        self.change(|faults| faults.add(spec, Instant::now()), reset);
+    }
+
+    /// `None`: all of them.
+    pub(crate) fn lift(&self, kind: Option<FaultKind>) {
+        let kinds = FaultKind::ALL.into_iter().filter(|&each| kind.is_none_or(|kind| kind == each));
+        self.change(|faults| kinds.for_each(|kind| faults.lift(kind)), 0);
+    }
+
+    pub(crate) fn drain(&self) {
+        self.conditions.send_modify(|conditions| conditions.draining = true);
+    }
+
+    pub(crate) fn abort(&self) {
+        self.conditions.send_modify(|conditions| conditions.abort = true);
+    }
+
+    /// Lifts faults whose time is over, for ever.
+    pub(crate) async fn expire(&self) {
+        let mut changes = self.subscribe();
+        loop {
+            let next = self.lock().next_expiry();
+            let expiry = async {
+                match next {
+                    Some(next) => tokio::time::sleep_until(next.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = expiry => self.change(|faults| faults.expire(Instant::now()), 0),
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Faults), resets: u64) {
+        let mut faults = self.lock();
+        change(&mut faults);
+        self.conditions.send_modify(|conditions| {
+            faults.apply(conditions);
+            conditions.resets += resets;
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Faults> {
+        // Every change is a single step: what another thread left is whole.
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::SmallRng};
+
+    use super::*;
+
+    #[test]
+    fn json_forms() {
+        for (text, fault, for_ms) in [
+            (r#"{"kind":"stall"}"#, Fault::Stall, None),
+            (r#"{"kind":"refuse","for_ms":5}"#, Fault::Refuse, Some(5)),
+            (
+                r#"{"kind":"latency","ms":3,"jitter_ms":1,"for_ms":7}"#,
+                Fault::Latency { ms: 3.0, jitter_ms: 1.0 },
+                Some(7),
+            ),
+        ] {
+            let spec: FaultSpec = serde_json::from_str(text).unwrap();
+            assert_eq!(spec, FaultSpec { fault, for_ms });
+            let active = ActiveFault { spec, remaining_ms: for_ms };
+            let back: ActiveFault = serde_json::from_str(&serde_json::to_string(&spec).unwrap())
+                .map(|spec| ActiveFault { spec, remaining_ms: for_ms })
+                .unwrap();
+            assert_eq!(back, active);
+        }
+        for (text, expected) in [
+            (r#"{"kind":"latency"}"#, "ms: missing"),
+            (r#"{"kind":"latency","ms":-1}"#, "ms: is -1"),
+            (r#"{"kind":"latency","ms":1,"jitter_ms":2}"#, "jitter_ms: is 2"),
+            (r#"{"kind":"stall","ms":1}"#, "ms: belongs to latency"),
+            (r#"{"kind":"stall","for_ms":0}"#, "for_ms: is 0"),
+            (r#"{"kind":"stall","seconds":1}"#, "unknown field `seconds`"),
+            (r#"{"kind":"flood"}"#, "unknown variant `flood`"),
+        ] {
+            let error = serde_json::from_str::<FaultSpec>(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_of_a_kind_until_its_time_is_over() {
+        let start = Instant::now();
+        let mut faults = Faults::default();
+        faults.add(FaultSpec { fault: Fault::Stall, for_ms: Some(100) }, start);
+        faults.add(Fault::Latency { ms: 5.0, jitter_ms: 0.0 }.into(), start);
+        faults.add(Fault::Latency { ms: 9.0, jitter_ms: 0.0 }.into(), start);
+        faults.add(Fault::Reset.into(), start);
+        assert_eq!(faults.active(start).len(), 2);
+        assert_eq!(faults.next_expiry(), Some(start + Duration::from_millis(100)));
+        faults.expire(start + Duration::from_millis(99));
+        let mut conditions = Conditions::default();
+        faults.apply(&mut conditions);
+        assert_eq!((conditions.latency, conditions.stall, conditions.reset_new), (Some((9.0, 0.0)), true, false));
+        faults.expire(start + Duration::from_millis(100));
+        faults.apply(&mut conditions);
+        assert_eq!((conditions.latency, conditions.stall), (Some((9.0, 0.0)), false));
+    }
+
+    #[test]
+    fn latency_comes_on_top_of_the_law_and_jitters_around_its_mean() {
+        let law = Law::Linear { base_ms: 10.0, slope_ms: 1.0, spread: 0.0 };
+        let conditions = Conditions { law, latency: Some((20.0, 5.0)), ..Conditions::default() };
+        let mut rng = SmallRng::seed_from_u64(3);
+        let ms: Vec<f64> = (0..20_000).map(|_| conditions.delay(5, &mut rng).as_secs_f64() * 1000.0).collect();
+        assert!(ms.iter().all(|ms| (30.0..=40.0).contains(ms)));
+        let mean = ms.iter().sum::<f64>() / ms.len() as f64;
+        assert!((mean - 35.0).abs() < 0.1, "{mean}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn control_lifts_by_itself_and_counts_resets() {
+        let control = Control::new(Law::None);
+        let mut seen = control.subscribe();
+        control.add(FaultSpec { fault: Fault::Reset, for_ms: Some(1) });
+        assert!(seen.borrow_and_update().reset_new && seen.borrow().resets == 1);
+        // The faults' clock is the real one, so an expiry may need a second look.
+        tokio::select! {
+            () = control.expire() => unreachable!("runs for ever"),
+            lifted = seen.wait_for(|conditions| !conditions.reset_new) => assert_eq!(lifted.unwrap().resets, 1),
+        }
+        assert!(control.active().is_empty());
+    }
+}

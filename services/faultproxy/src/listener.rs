@@ -1,0 +1,128 @@
+//! Accepts the connections of one MySQL instance.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus::IntGauge;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::sleep,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    Route,
+    connection::{self, Accepted},
+    fault::Control,
+    metrics::Metrics,
+};
+
+/// Pause after an accept or bind that failed (out of descriptors, port taken meanwhile).
+const RETRY: Duration = Duration::from_millis(100);
+/// ERR 1040 in the place of a greeting, as a server says it (no SQL state: capabilities are not known yet).
+const TOO_MANY_CONNECTIONS: &[u8] = b"\x17\0\0\0\xff\x10\x04Too many connections";
+
+pub(crate) struct Listener {
+    pub(crate) index: usize,
+    pub(crate) route: Route,
+    pub(crate) control: Arc<Control>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) connections: TaskTracker,
+}
+
+impl Listener {
+    /// Accepts for ever; cancelled from outside.
+    pub(crate) async fn accept(self, mut socket: TcpListener) {
+        let mut conditions = self.control.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                refused = conditions.wait_for(|now| now.refuse) => {
+                    // The control outlives its listeners.
+                    drop(refused);
+                    None
+                }
+                accepted = socket.accept() => Some(accepted),
+            };
+            match accepted {
+                Some(Ok((stream, peer))) => self.admit(stream, peer),
+                Some(Err(error)) => {
+                    tracing::warn!(listen = %self.route.listen, %error, "cannot accept");
+                    sleep(RETRY).await;
+                }
+                None => {
+                    // Only a closed socket refuses; what waits in its line gets RST.
+                    drop(socket);
+                    conditions.wait_for(|now| !now.refuse).await.ok();
+                    socket = self.bind_again().await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: std::net::SocketAddr) {
+        let conditions = self.control.subscribe();
+        let (resets, reset_new) = {
+            let now = conditions.borrow();
+            (now.resets, now.reset_new)
+        };
+        if reset_new {
+            connection::reset(&stream);
+            return;
+        }
+        let counts = &self.metrics.listeners[self.index];
+        let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+            counts.rejected.inc();
+            tracing::warn!(%peer, listen = %self.route.listen, "too many connections");
+            // The send buffer of a new connection is empty; if it fails the client sees it closed all the same.
+            stream.try_write(TOO_MANY_CONNECTIONS).ok();
+            return;
+        };
+        let open = Open::new(counts.connections.clone());
+        let accepted = Accepted {
+            stream,
+            peer,
+            upstream: self.route.upstream,
+            listener: self.index,
+            metrics: Arc::clone(&self.metrics),
+            conditions,
+            resets,
+        };
+        self.connections.spawn(async move {
+            connection::serve(accepted).await;
+            drop((open, permit));
+        });
+    }
+
+    async fn bind_again(&self) -> TcpListener {
+        let mut told = false;
+        loop {
+            match TcpListener::bind(self.route.listen).await {
+                Ok(socket) => return socket,
+                Err(error) if !told => {
+                    tracing::error!(listen = %self.route.listen, %error, "cannot listen again, trying on");
+                    told = true;
+                }
+                Err(_) => {}
+            }
+            sleep(RETRY).await;
+        }
+    }
+}
+
+/// Counts an open connection until dropped.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

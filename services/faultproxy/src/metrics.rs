@@ -1,0 +1,112 @@
+//! Metrics of the proxy; handles are resolved once per listener.
+
+use std::{net::SocketAddr, sync::atomic::AtomicU64};
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::packet::Malformed;
+
+/// Seconds. Laws and latencies of tests (ms) up to a stall (minutes).
+const DELAY_BUCKETS: &[f64] = &[
+    0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0,
+    10.0, 30.0, 60.0,
+];
+/// Seconds. A ping on loopback takes about 50 µs.
+const UPSTREAM_BUCKETS: &[f64] =
+    &[0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    /// Commands in flight in the whole store; the law's variable, so it is no prometheus gauge (whose `inc` tells nothing).
+    pub(crate) in_flight: AtomicU64,
+    in_flight_gauge: IntGauge,
+    pub(crate) added_delay: Histogram,
+    pub(crate) upstream: Histogram,
+    pub(crate) listeners: Vec<ListenerMetrics>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ListenerMetrics {
+    pub(crate) commands: IntCounter,
+    pub(crate) connections: IntGauge,
+    /// Turned away at `max_connections`.
+    pub(crate) rejected: IntCounter,
+    pub(crate) unreachable: IntCounter,
+    pub(crate) lost: IntCounter,
+    /// In the order of `Malformed::ALL`.
+    malformed: Vec<IntCounter>,
+}
+
+impl Metrics {
+    pub(crate) fn new(listeners: &[SocketAddr]) -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("faultproxy".into()), None)?;
+        let commands = IntCounterVec::new(Opts::new("commands_total", "Commands with a response"), &["listener"])?;
+        let connections = IntGaugeVec::new(Opts::new("connections", "Client connections open"), &["listener"])?;
+        let rejected = Opts::new("connections_rejected_total", "Connections turned away at max_connections");
+        let rejected = IntCounterVec::new(rejected, &["listener"])?;
+        let upstream_failures =
+            Opts::new("upstream_failures_total", "Real store unreachable at connect, or lost with a command in flight");
+        let upstream_failures = IntCounterVec::new(upstream_failures, &["listener", "kind"])?;
+        let malformed = Opts::new("malformed_total", "Connections closed because of what was sent on them");
+        let malformed = IntCounterVec::new(malformed, &["listener", "reason"])?;
+        let in_flight_gauge = IntGauge::new("commands_in_flight", "Commands in flight in the whole store")?;
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[])
+        };
+        let added_delay =
+            histogram("added_delay_seconds", "Time a command was held back by law and faults", DELAY_BUCKETS)?;
+        let upstream =
+            histogram("upstream_seconds", "The real store's response time, until the last byte", UPSTREAM_BUCKETS)?;
+        registry.register(Box::new(commands.clone()))?;
+        registry.register(Box::new(connections.clone()))?;
+        registry.register(Box::new(rejected.clone()))?;
+        registry.register(Box::new(upstream_failures.clone()))?;
+        registry.register(Box::new(malformed.clone()))?;
+        registry.register(Box::new(in_flight_gauge.clone()))?;
+        registry.register(Box::new(added_delay.clone()))?;
+        registry.register(Box::new(upstream.clone()))?;
+        let listeners = listeners.iter().map(|listen| {
+            let listen = listen.to_string();
+            ListenerMetrics {
+                commands: commands.with_label_values(&[&listen]),
+                connections: connections.with_label_values(&[&listen]),
+                rejected: rejected.with_label_values(&[&listen]),
+                unreachable: upstream_failures.with_label_values(&[listen.as_str(), "unreachable"]),
+                lost: upstream_failures.with_label_values(&[listen.as_str(), "lost"]),
+                malformed: Malformed::ALL
+                    .map(|reason| malformed.with_label_values(&[listen.as_str(), reason.label()]))
+                    .into(),
+            }
+        });
+        Ok(Self {
+            in_flight: AtomicU64::new(0),
+            in_flight_gauge,
+            added_delay: added_delay.with_label_values::<&str>(&[]),
+            upstream: upstream.with_label_values::<&str>(&[]),
+            listeners: listeners.collect(),
+            registry,
+        })
+    }
+
+    pub(crate) fn text(&self) -> prometheus::Result<String> {
+        let in_flight = self.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+        self.in_flight_gauge.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl ListenerMetrics {
+    pub(crate) fn malformed(&self, reason: Malformed) {
+        if let Some(at) = Malformed::ALL.iter().position(|&each| each == reason) {
+            self.malformed[at].inc();
+        }
+    }
+
+    pub(crate) fn malformed_total(&self) -> u64 {
+        self.malformed.iter().map(IntCounter::get).sum()
+    }
+}

@@ -1,0 +1,246 @@
+//! Where a response ends. Pure; follows the text and binary protocol of MySQL 8 and MariaDB 10.11 as documented, with
+//! the capabilities of `handshake`.
+//!
+//! States: Status, Text → done. Fields → … → done. Head → done | Head | Definitions → DefinitionsEnd → Rows → done |
+//! Head. StatementHead → Definitions → … → done. Authentication → Authentication | done. ERR ends each of them.
+
+use crate::{
+    command::Answer,
+    packet::{Event, Framer, MAX_PAYLOAD, Malformed, PREFIX, Packet, lenenc},
+};
+
+const SERVER_MORE_RESULTS_EXISTS: u16 = 0x0008;
+const SERVER_STATUS_CURSOR_EXISTS: u16 = 0x0040;
+/// A table has at most 4096 columns; more in a result set make no sense.
+const MAX_COLUMNS: u64 = 0xffff;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Status,
+    Text,
+    Fields,
+    Head,
+    Definitions {
+        left: u16,
+        then: Then,
+    },
+    /// The EOF after definitions that clients without DEPRECATE_EOF get.
+    DefinitionsEnd {
+        then: Then,
+    },
+    /// `results`: a status may announce another result set.
+    Rows {
+        results: bool,
+    },
+    StatementHead,
+    Authentication,
+}
+
+/// What follows definitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Rows,
+    StatementColumns(u16),
+    Nothing,
+}
+
+/// What became of a piece of the server's byte stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fed {
+    /// Bytes that belong to the response; fewer than given only if it is done.
+    pub taken: usize,
+    pub done: bool,
+}
+
+/// Follows one response.
+#[derive(Debug, Clone)]
+pub struct Response {
+    framer: Framer,
+    at: At,
+    next_seq: u8,
+    deprecate_eof: bool,
+    begun: bool,
+    /// The packet under way continues the one before.
+    continued: bool,
+    /// The packet under way is the last one.
+    last: bool,
+}
+
+impl Response {
+    /// `first_seq`: sequence id of the first packet; `deprecate_eof`: both sides have CLIENT_DEPRECATE_EOF.
+    /// `Answer::Nothing` and `Answer::Close` have no response: do not ask.
+    pub fn new(answer: Answer, first_seq: u8, deprecate_eof: bool) -> Self {
+        let at = match answer {
+            Answer::Nothing | Answer::Close | Answer::Status => At::Status,
+            Answer::Text => At::Text,
+            Answer::Fields => At::Fields,
+            Answer::Results => At::Head,
+            Answer::Statement => At::StatementHead,
+            Answer::Rows => At::Rows { results: false },
+            Answer::Authentication => At::Authentication,
+        };
+        let framer = Framer::new(PREFIX as u8);
+        Self { framer, at, next_seq: first_seq, deprecate_eof, begun: false, continued: false, last: false }
+    }
+
+    /// Follows `bytes`, any piece of the stream.
+    ///
+    /// # Errors
+    /// `Sequence`, `Empty`, `Response` or `LocalInfile`; the tracker is of no use afterwards.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Fed, Malformed> {
+        self.begun |= !bytes.is_empty();
+        let mut rest = bytes;
+        while let Some(event) = self.framer.next(&mut rest) {
+            match event {
+                Event::Start => self.start()?,
+                Event::End => {
+                    self.continued = self.framer.packet().len == MAX_PAYLOAD;
+                    if self.last && !self.continued {
+                        return Ok(Fed { taken: bytes.len() - rest.len(), done: true });
+                    }
+                }
+            }
+        }
+        Ok(Fed { taken: bytes.len(), done: false })
+    }
+
+    /// Some of it was fed.
+    pub fn begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Inside a packet: an end of the stream here truncates it.
+    pub fn inside(&self) -> bool {
+        self.framer.inside() || self.continued
+    }
+
+    /// The exchange waits for a packet of the client's (COM_CHANGE_USER): takes note of it.
+    ///
+    /// # Errors
+    /// `Sequence`: not the next id.
+    pub fn client_packet(&mut self, seq: u8) -> Result<(), Malformed> {
+        if seq != self.next_seq {
+            return Err(Malformed::Sequence);
+        }
+        self.next_seq = seq.wrapping_add(1);
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<(), Malformed> {
+        let packet = self.framer.packet();
+        if !self.continued && packet.prefix.first() == Some(&0xff) {
+            if packet.len < 3 {
+                return Err(Malformed::Response);
+            }
+            // Any sequence id: a server that gave up on an oversized command has lost count.
+            self.last = true;
+            return Ok(());
+        }
+        if packet.seq != self.next_seq {
+            return Err(Malformed::Sequence);
+        }
+        self.next_seq = packet.seq.wrapping_add(1);
+        if self.continued {
+            return Ok(());
+        }
+        match self.at.after(packet, self.deprecate_eof)? {
+            Some(at) => self.at = at,
+            None => self.last = true,
+        }
+        Ok(())
+    }
+}
+
+impl At {
+    /// State after a packet that is not ERR; `None`: the response ends with it.
+    fn after(self, packet: Packet<'_>, deprecate_eof: bool) -> Result<Option<Self>, Malformed> {
+        let &first = packet.prefix.first().ok_or(Malformed::Empty)?;
+        let end = || end_status(packet, deprecate_eof);
+        match self {
+            Self::Status if first == 0 => ok_status(packet.prefix).map(|_| None),
+            Self::Status => end()?.ok_or(Malformed::Response).map(|_| None),
+            Self::Text => Ok(None),
+            Self::Fields => Ok(if end()?.is_some() { None } else { Some(self) }),
+            Self::Head => Self::after_head(packet, first, deprecate_eof),
+            Self::Definitions { .. } if end()?.is_some() => Err(Malformed::Response),
+            Self::Definitions { left: 1, then } if deprecate_eof => Ok(then.state()),
+            Self::Definitions { left: 1, then } => Ok(Some(Self::DefinitionsEnd { then })),
+            Self::Definitions { left, then } => Ok(Some(Self::Definitions { left: left - 1, then })),
+            Self::DefinitionsEnd { then } => {
+                let status = end()?.ok_or(Malformed::Response)?;
+                // The rows stay on the server until they are fetched.
+                let cursor = then == Then::Rows && status & SERVER_STATUS_CURSOR_EXISTS != 0;
+                Ok(if cursor { None } else { then.state() })
+            }
+            Self::Rows { results } => match end()? {
+                None => Ok(Some(self)),
+                Some(status) if results && status & SERVER_MORE_RESULTS_EXISTS != 0 => Ok(Some(Self::Head)),
+                Some(_) => Ok(None),
+            },
+            Self::StatementHead => {
+                let head = packet.prefix.get(..12).filter(|head| head[0] == 0).ok_or(Malformed::Response)?;
+                let columns = u16::from_le_bytes([head[5], head[6]]);
+                let parameters = u16::from_le_bytes([head[7], head[8]]);
+                Ok(match parameters {
+                    0 => Then::StatementColumns(columns).state(),
+                    left => Some(Self::Definitions { left, then: Then::StatementColumns(columns) }),
+                })
+            }
+            Self::Authentication => Ok(if first == 0 { None } else { Some(self) }),
+        }
+    }
+
+    fn after_head(packet: Packet<'_>, first: u8, deprecate_eof: bool) -> Result<Option<Self>, Malformed> {
+        let status = match first {
+            0 => ok_status(packet.prefix)?,
+            0xfb => return Err(Malformed::LocalInfile),
+            0xfe => end_status(packet, deprecate_eof)?.ok_or(Malformed::Response)?,
+            _ => {
+                let (columns, bytes) = lenenc(packet.prefix).ok_or(Malformed::Response)?;
+                if bytes != packet.len as usize || columns > MAX_COLUMNS {
+                    return Err(Malformed::Response);
+                }
+                return Ok(Some(Self::Definitions { left: columns as u16, then: Then::Rows }));
+            }
+        };
+        Ok((status & SERVER_MORE_RESULTS_EXISTS != 0).then_some(Self::Head))
+    }
+}
+
+impl Then {
+    fn state(self) -> Option<At> {
+        match self {
+            Self::Rows => Some(At::Rows { results: true }),
+            Self::StatementColumns(0) | Self::Nothing => None,
+            Self::StatementColumns(left) => Some(At::Definitions { left, then: Self::Nothing }),
+        }
+    }
+}
+
+/// Status flags of an OK packet, whichever its header.
+fn ok_status(prefix: &[u8]) -> Result<u16, Malformed> {
+    let flags = || {
+        let (_, affected) = lenenc(prefix.get(1..)?)?;
+        let (_, last_id) = lenenc(prefix.get(1 + affected..)?)?;
+        let at = 1 + affected + last_id;
+        Some(u16::from_le_bytes([*prefix.get(at)?, *prefix.get(at + 1)?]))
+    };
+    flags().ok_or(Malformed::Response)
+}
+
+/// Status flags of the packet that ends rows or definitions, `None` if this is not such a packet.
+fn end_status(packet: Packet<'_>, deprecate_eof: bool) -> Result<Option<u16>, Malformed> {
+    // A row beginning with 0xfe holds a value of 16 MB or more: its packet is full (classic: not shorter than 9).
+    let limit = if deprecate_eof { MAX_PAYLOAD } else { 9 };
+    if packet.prefix.first() != Some(&0xfe) || packet.len >= limit {
+        return Ok(None);
+    }
+    match *packet.prefix {
+        [_, _, _, low, high] => Ok(Some(u16::from_le_bytes([low, high]))),
+        _ if deprecate_eof => ok_status(packet.prefix).map(Some),
+        _ => Err(Malformed::Response),
+    }
+}
+
+#[cfg(test)]
+mod tests;

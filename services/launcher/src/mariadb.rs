@@ -1,0 +1,289 @@
+//! MariaDB, or MySQL where that is installed.
+//!
+//! Preparing a data directory takes seconds, copying a prepared one a fraction: a template is kept in
+//! `home()/templates`, one per server version.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::Instant};
+
+use crate::{ChildId, Signal, Spec, Stack, create_dir_all, free_port, programs, stack::flag};
+
+pub const PROGRAMS: &[&str] = &["mariadbd", "mysqld"];
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// One initialisation takes 1 to 8 s on an idle machine; whoever waits for another's lock waits for that one.
+const INITIALISE_DEADLINE: Duration = Duration::from_secs(60);
+const LOCK_DEADLINE: Duration = Duration::from_secs(90);
+/// Part of the template's name: raise it when the flags of the initialisation change.
+const TEMPLATE_EDITION: u32 = 1;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub max_connections: u32,
+    pub buffer_pool_mb: u32,
+    /// None: a free one. A restart on the same data names the old one.
+    pub port: Option<u16>,
+}
+
+impl Default for Options {
+    /// Enough for a test.
+    fn default() -> Self {
+        Self { max_connections: 200, buffer_pool_mb: 16, port: None }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct MySql {
+    pub child: ChildId,
+    pub pid: u32,
+    /// On 127.0.0.1; user root, no password.
+    pub port: u16,
+    /// Its path may be too long (107 bytes) for a client.
+    pub socket: PathBuf,
+    /// E.g. `MariaDB 10.11.19`.
+    pub version: String,
+}
+
+/// Which of the two is installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub program: PathBuf,
+    pub flavour: Flavour,
+    /// E.g. `10.11.19`.
+    pub version: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    MariaDb,
+    MySql,
+}
+
+/// Starts a server called `name`, and waits until it greets. Nothing it stores survives a crash of the machine: it
+/// writes to disk but never waits for it. Data the child of this name left in the stack is used again.
+///
+/// # Errors
+/// It is not installed, its data directory cannot be prepared, it ends, or does not greet within 30 s.
+pub async fn start(stack: &mut Stack, name: &str, options: &Options) -> anyhow::Result<MySql> {
+    let server = Server::find()?;
+    let port = options.port.map_or_else(free_port, Ok)?;
+    let dir = stack.child_dir(name)?;
+    let data = dir.join("data");
+    if !data.exists() {
+        let template = template(stack, name, &server).await?;
+        let target = data.clone();
+        tokio::task::spawn_blocking(move || copy_dir(&template, &target)).await.context("copying was cut short")??;
+    }
+    let spec = Spec::new(name, &server.program)
+        .args(server.start_args(&data, port, options))
+        // Scratch data: nobody needs the seconds a shutdown takes.
+        .stop_signal(Signal::SIGKILL);
+    let child = stack.spawn(spec)?;
+    stack.wait_ready(child, READY_DEADLINE, || greets(port)).await?;
+    let pid = stack.pid(child).unwrap_or_default();
+    Ok(MySql { child, pid, port, socket: data.join(SOCKET), version: server.to_string() })
+}
+
+/// Relative to the data directory, in which the server works: an absolute path may exceed a socket's 107 bytes.
+const SOCKET: &str = "s.sock";
+
+/// The first packet of a connection: length (3), number (1), then protocol version 10, or 255 for an error.
+async fn greets(port: u16) -> bool {
+    let mut head = [0; 5];
+    match TcpStream::connect(("127.0.0.1", port)).await {
+        Ok(mut stream) => stream.read_exact(&mut head).await.is_ok() && head[4] == 10,
+        Err(_) => false,
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let flavour = match self.flavour {
+            Flavour::MariaDb => "MariaDB",
+            Flavour::MySql => "MySQL",
+        };
+        write!(f, "{flavour} {}", self.version)
+    }
+}
+
+impl Server {
+    /// # Errors
+    /// Neither is installed, or it does not tell its version.
+    pub fn find() -> anyhow::Result<Self> {
+        let program = programs::require(PROGRAMS, "mariadb-server")?;
+        let text = programs::version_text(&program, "--version")?;
+        let (flavour, version) =
+            parse_version(&text).with_context(|| format!("{} tells no version: {text:?}", program.display()))?;
+        Ok(Self { program, flavour, version })
+    }
+
+    fn start_args(&self, data: &Path, port: u16, options: &Options) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["--no-defaults".into()];
+        args.extend(as_root());
+        args.extend([
+            flag("--datadir", data),
+            flag("--socket", SOCKET),
+            flag("--pid-file", data.join("p.pid")),
+            flag("--port", port.to_string()),
+            flag("--bind-address", "127.0.0.1"),
+            flag("--innodb-buffer-pool-size", format!("{}M", options.buffer_pool_mb)),
+            flag("--innodb-flush-log-at-trx-commit", "0"),
+            flag("--performance-schema", "OFF"),
+            flag("--character-set-server", "utf8mb4"),
+            flag("--max-connections", options.max_connections.to_string()),
+            // Per server, over all connections; the default of 16,382 is too few for eight replicas.
+            flag("--max-prepared-stmt-count", "200000"),
+            // Replicas open their pools all at once.
+            flag("--back-log", "1024"),
+            // Connections broken on purpose must not get the proxy's address blocked.
+            flag("--max-connect-errors", "4294967295"),
+        ]);
+        match self.flavour {
+            Flavour::MariaDb => args.extend([
+                "--skip-name-resolve".into(),
+                flag("--innodb-flush-method", "nosync"),
+                // Grows with the pool, so that loading data does not wait for checkpoints.
+                flag("--innodb-log-file-size", format!("{}M", (options.buffer_pool_mb / 4).clamp(5, 256))),
+            ]),
+            // Names stay resolved (loopback needs no DNS): the only account is root@localhost.
+            Flavour::MySql => {
+                args.extend([flag("--secure-file-priv", "NULL"), flag("--mysqlx", "OFF"), "--skip-log-bin".into()]);
+            }
+        }
+        args
+    }
+
+    fn initialise_spec(&self, name: String, data: &Path) -> anyhow::Result<Spec> {
+        let mut args: Vec<OsString> = vec!["--no-defaults".into()];
+        args.extend(as_root());
+        args.push(flag("--datadir", data));
+        Ok(match self.flavour {
+            Flavour::MariaDb => {
+                let install = programs::require(&["mariadb-install-db", "mysql_install_db"], "mariadb-server")?;
+                Spec::new(name, install).args(args).args([
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                    // Else it looks this machine's name up.
+                    "--skip-name-resolve",
+                    "--innodb-log-file-size=5M",
+                    "--innodb-buffer-pool-size=16M",
+                    "--innodb-flush-log-at-trx-commit=0",
+                    "--innodb-flush-method=nosync",
+                ])
+            }
+            Flavour::MySql => Spec::new(name, &self.program).args(args).args(["--initialize-insecure"]),
+        })
+    }
+}
+
+/// The servers refuse to run as root unless told to.
+fn as_root() -> Option<OsString> {
+    nix::unistd::geteuid().is_root().then(|| "--user=root".into())
+}
+
+/// A prepared data directory of this version; made if there is none. One process at a time makes it.
+async fn template(stack: &mut Stack, name: &str, server: &Server) -> anyhow::Result<PathBuf> {
+    let templates = crate::home().join("templates");
+    create_dir_all(&templates)?;
+    let key = format!("{server} edition {TEMPLATE_EDITION}").to_ascii_lowercase().replace(' ', "-");
+    let template = templates.join(&key);
+    if template.exists() {
+        return Ok(template);
+    }
+    let _lock = lock(&templates.join(format!("{key}.lock"))).await?;
+    if template.exists() {
+        return Ok(template);
+    }
+    // Made inside the stack, and seen by others only once complete.
+    let child = format!("{name}-initialise");
+    let data = stack.child_dir(&child)?.join("data");
+    stack.run(server.initialise_spec(child, &data)?, INITIALISE_DEADLINE).await?;
+    // A server's identity, which a copy must not share.
+    let _ = fs::remove_file(data.join("auto.cnf"));
+    fs::rename(&data, &template).with_context(|| format!("cannot move the template to {}", template.display()))?;
+    Ok(template)
+}
+
+/// Waits for the lock without occupying a thread; it falls with the file.
+async fn lock(path: &Path) -> anyhow::Result<fs::File> {
+    let file = fs::File::options().write(true).create(true).truncate(false).open(path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    let end = Instant::now() + LOCK_DEADLINE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < end => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+}
+
+/// Plain files and directories only; `to` appears once complete, so that a copy cut short is not taken for data.
+fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let draft = to.with_extension("draft");
+    copy_tree(from, &draft).with_context(|| format!("cannot copy {} to {}", from.display(), draft.display()))?;
+    fs::rename(&draft, to).with_context(|| format!("cannot move {} to {}", draft.display(), to.display()))
+}
+
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_tree(&source, &target)?;
+        } else if kind.is_file() {
+            fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// `mariadbd  Ver 10.11.19-MariaDB-0+deb12u1 for …` or `mysqld  Ver 8.0.31 for …`
+fn parse_version(text: &str) -> anyhow::Result<(Flavour, String)> {
+    let Some(word) = text.split_ascii_whitespace().skip_while(|word| *word != "Ver").nth(1) else {
+        bail!("no \"Ver\" in it")
+    };
+    let flavour = if text.contains("MariaDB") { Flavour::MariaDb } else { Flavour::MySql };
+    let number: String = word.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+    Ok((flavour, number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_both() {
+        let maria = "mariadbd  Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)";
+        assert_eq!(parse_version(maria).unwrap(), (Flavour::MariaDb, "10.11.19".into()));
+        let mysql = "/usr/sbin/mysqld  Ver 8.0.31 for Linux on x86_64 (MySQL Community Server - GPL)";
+        assert_eq!(parse_version(mysql).unwrap(), (Flavour::MySql, "8.0.31".into()));
+        assert!(parse_version("something else").is_err());
+    }
+
+    #[test]
+    fn the_flavours_need_different_flags() {
+        let args = |flavour| {
+            let server = Server { program: "/x".into(), flavour, version: "1".into() };
+            let args = server.start_args(Path::new("/d"), 20_001, &Options::default());
+            args.into_iter().map(|arg| arg.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let (maria, mysql) = (args(Flavour::MariaDb), args(Flavour::MySql));
+        assert_eq!((&maria[0], &mysql[0]), (&"--no-defaults".to_owned(), &"--no-defaults".to_owned()));
+        assert!(maria.contains(&"--skip-name-resolve".into()) && !mysql.contains(&"--skip-name-resolve".into()));
+        assert!(
+            mysql.contains(&"--secure-file-priv=NULL".into()) && !maria.contains(&"--secure-file-priv=NULL".into())
+        );
+        assert!(maria.contains(&"--port=20001".into()) && mysql.contains(&"--bind-address=127.0.0.1".into()));
+    }
+}

@@ -1,0 +1,113 @@
+//! nginx, as the gateway in front of the api replicas.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use tokio::net::TcpStream;
+
+use crate::{ChildId, Signal, Spec, Stack, create_dir_all, programs};
+
+pub const PROGRAMS: &[&str] = &["nginx"];
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+const TEMPLATE: &str = include_str!("../../../deploy/nginx/recommendation.conf.template");
+/// Files a worker needs besides connections: log, listeners, channels, temporary files.
+const SPARE_FILES: u64 = 512;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub listen_port: u16,
+    /// Ports on 127.0.0.1; one at least.
+    pub upstreams: Vec<u16>,
+    pub worker_processes: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Nginx {
+    pub child: ChildId,
+    /// Of the master; CPU time is its workers': see `cpu::process_tree_seconds`.
+    pub pid: u32,
+    pub port: u16,
+    /// `http://127.0.0.1:PORT`
+    pub url: String,
+    /// A line per request: `$msec $status $request_time $upstream_response_time`, up to a second late.
+    pub access_log: PathBuf,
+    /// E.g. `nginx 1.22.1`.
+    pub version: String,
+}
+
+/// Starts nginx with `deploy/nginx/recommendation.conf.template`, and waits until it accepts connections; the upstreams
+/// need not run yet.
+///
+/// # Errors
+/// It is not installed, refuses its configuration, ends, or does not listen within 30 s.
+pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Nginx> {
+    const NAME: &str = "nginx";
+    ensure!(!options.upstreams.is_empty(), "nginx needs an upstream");
+    let program = programs::require(PROGRAMS, "nginx")?;
+    let version = parse_version(&programs::version_text(&program, "-v")?);
+    let dir = stack.child_dir(NAME)?;
+    create_dir_all(&dir.join("temp"))?;
+    let open_files = crate::raise_nofile_limit()?.min(65_536);
+    let servers: Vec<String> =
+        options.upstreams.iter().map(|port| format!("server 127.0.0.1:{port} max_fails=0;")).collect();
+    // Without it a master that is root gives its workers to nobody, who cannot write to the scratch directory.
+    let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
+    let text = |path: PathBuf| path.into_os_string().into_string().ok().context("the path of the state is not UTF-8");
+    let scratch = text(dir.clone())?;
+    let config = fill(&[
+        ("USER_DIRECTIVE", user),
+        ("WORKER_PROCESSES", &options.worker_processes.to_string()),
+        ("OPEN_FILES", &open_files.to_string()),
+        ("WORKER_CONNECTIONS", &open_files.saturating_sub(SPARE_FILES).max(256).to_string()),
+        ("LISTEN", &format!("127.0.0.1:{}", options.listen_port)),
+        ("UPSTREAM_SERVERS", &servers.join("\n        ")),
+        ("SCRATCH", &scratch),
+    ])?;
+    let config_path = dir.join("nginx.conf");
+    std::fs::write(&config_path, config).with_context(|| format!("cannot write {}", config_path.display()))?;
+    let spec = Spec::new(NAME, program)
+        .args(["-p", &scratch, "-e", "stderr", "-c", &text(config_path)?])
+        // A killed master would leave its workers behind.
+        .death_signal(Signal::SIGTERM);
+    let child = stack.spawn(spec)?;
+    let port = options.listen_port;
+    stack
+        .wait_ready(child, READY_DEADLINE, || async move { TcpStream::connect(("127.0.0.1", port)).await.is_ok() })
+        .await?;
+    let pid = stack.pid(child).unwrap_or_default();
+    let access_log = dir.join("access.log");
+    Ok(Nginx { child, pid, port, url: format!("http://127.0.0.1:{port}"), access_log, version })
+}
+
+/// Replaces `${NAME}`; nginx's own variables have no braces.
+fn fill(values: &[(&str, &str)]) -> anyhow::Result<String> {
+    let config =
+        values.iter().fold(TEMPLATE.to_owned(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
+    if let Some(at) = config.find("${") {
+        let name: String = config[at..].chars().take(40).take_while(|c| *c != '\n').collect();
+        anyhow::bail!("nginx template: nothing to fill in for {name}");
+    }
+    Ok(config)
+}
+
+/// `nginx version: nginx/1.22.1`
+fn parse_version(text: &str) -> String {
+    let number = text.split_ascii_whitespace().find_map(|word| word.strip_prefix("nginx/"));
+    format!("nginx {}", number.unwrap_or("of unknown version"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placeholder_without_value_is_named() {
+        let error = fill(&[("SCRATCH", "/x")]).unwrap_err().to_string();
+        assert!(error.contains("nothing to fill in for ${"), "{error}");
+    }
+
+    #[test]
+    fn version_line() {
+        assert_eq!(parse_version("nginx version: nginx/1.22.1\n"), "nginx 1.22.1");
+    }
+}

@@ -1,0 +1,170 @@
+//! Finds the processes and directories of stacks from outside: what `status` shows and `down` ends.
+//!
+//! A process belongs to a stack by its environment (`TESTBED_STACK`), or, for a server that writes its title over its
+//! environment, by its working directory. Others are not judged by that: a shell may have been led there.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    Signal,
+    process::{Process, Stat, all_pids, wait_blocking},
+    stack::{Description, STACK_VARIABLE, remove_dir},
+};
+
+const TERM_DEADLINE: Duration = Duration::from_secs(5);
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
+/// What an owner gets to stop its stack in order: more than the 15 s it gives its children.
+const OWNER_DEADLINE: Duration = Duration::from_secs(20);
+/// A directory without `stack.json` may be one that is just being made.
+const YOUNG: Duration = Duration::from_secs(60);
+/// Processes fork while they are being ended; each round finds fewer.
+const REAP_ROUNDS: usize = 5;
+
+const WRITE_OVER_ENVIRONMENT: [&str; 2] = ["nginx", "redis-server"];
+
+/// A live process of a stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub process: Process,
+    /// The kernel's short name of the program, e.g. `redis-server`.
+    pub command: String,
+}
+
+/// A stack on this machine: a directory, processes, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub dir: PathBuf,
+    /// None: `stack.json` is missing or damaged.
+    pub description: Option<Description>,
+    pub owner_alive: bool,
+    pub processes: Vec<Member>,
+}
+
+impl Found {
+    /// Nobody alive holds it: its processes and its directory are leftovers.
+    pub fn is_orphaned(&self) -> bool {
+        !self.owner_alive
+    }
+
+    /// The name the stack was created with; without a description, its directory's.
+    pub fn name(&self) -> &str {
+        let from_dir = || self.dir.file_name().and_then(OsStr::to_str).unwrap_or("?");
+        self.description.as_ref().map_or_else(from_dir, |description| &description.name)
+    }
+}
+
+/// All stacks below `home()`, living and orphaned, in the order of their directories' names.
+///
+/// # Errors
+/// The directory of stacks cannot be read.
+pub fn find() -> anyhow::Result<Vec<Found>> {
+    let stacks = crate::stacks_dir()?;
+    let mut members = members(&stacks);
+    for entry in fs::read_dir(&stacks).with_context(|| format!("cannot read {}", stacks.display()))?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            members.entry(entry.path()).or_default();
+        }
+    }
+    let found = members.into_iter().map(|(dir, processes)| {
+        let description = Description::read(&dir).ok();
+        let owner_alive = description.as_ref().is_some_and(|description| description.owner.is_alive());
+        Found { dir, description, owner_alive, processes }
+    });
+    Ok(found
+        .filter(|found| found.description.is_some() || !found.processes.is_empty() || !is_young(&found.dir))
+        .collect())
+}
+
+/// Asks a live owner to stop its stack (SIGTERM, 20 s), then ends what is left. Returns the number of processes ended
+/// by force.
+///
+/// # Errors
+/// As `reap`.
+pub fn stop(found: &Found) -> anyhow::Result<usize> {
+    if let Some(Description { owner, .. }) = found.description
+        && owner.signal(Signal::SIGTERM)
+        && !owner.wait_gone(OWNER_DEADLINE)
+    {
+        tracing::warn!(pid = owner.pid, "the owner of the stack does not end, its processes are ended without it");
+    }
+    reap(found)
+}
+
+/// Ends the processes of the stack (SIGTERM, 5 s, SIGKILL) and removes its directory; the owner is left alone. A pid that
+/// was given to another process meanwhile is not touched. Returns the number of processes ended.
+///
+/// # Errors
+/// A process does not end or keeps forking, or the directory cannot be removed.
+pub fn reap(found: &Found) -> anyhow::Result<usize> {
+    let stacks = crate::stacks_dir()?;
+    let mut ended = 0;
+    for _ in 0..REAP_ROUNDS {
+        let left = members(&stacks).remove(&found.dir).unwrap_or_default();
+        if left.is_empty() {
+            if found.dir.exists() {
+                remove_dir(&found.dir)?;
+            }
+            return Ok(ended);
+        }
+        ended += left.len();
+        end_all(&left)?;
+    }
+    bail!("processes of {} keep coming back", found.dir.display())
+}
+
+fn end_all(members: &[Member]) -> anyhow::Result<()> {
+    for (signal, deadline) in [(Signal::SIGTERM, TERM_DEADLINE), (Signal::SIGKILL, KILL_DEADLINE)] {
+        for member in members {
+            member.process.signal(signal);
+        }
+        if wait_blocking(deadline, || !members.iter().any(|member| member.process.is_alive())) {
+            return Ok(());
+        }
+    }
+    let left: Vec<String> = members
+        .iter()
+        .filter(|member| member.process.is_alive())
+        .map(|member| format!("{} ({})", member.command, member.process.pid))
+        .collect();
+    bail!("these processes do not end: {}", left.join(", "))
+}
+
+/// Live processes by the directory of their stack; this process is not among them.
+fn members(stacks: &Path) -> BTreeMap<PathBuf, Vec<Member>> {
+    let mut members: BTreeMap<PathBuf, Vec<Member>> = BTreeMap::new();
+    for pid in all_pids().into_iter().filter(|pid| *pid != std::process::id()) {
+        let Some(stat) = Stat::read(pid).filter(Stat::is_alive) else { continue };
+        if let Some(dir) = stack_of(pid, &stat.command, stacks) {
+            let process = Process { pid, start_ticks: stat.start_ticks };
+            members.entry(dir).or_default().push(Member { process, command: stat.command });
+        }
+    }
+    members
+}
+
+/// None for processes of other users too, whose environment cannot be read.
+fn stack_of(pid: u32, command: &str, stacks: &Path) -> Option<PathBuf> {
+    let path = if WRITE_OVER_ENVIRONMENT.contains(&command) {
+        fs::read_link(format!("/proc/{pid}/cwd")).ok()?
+    } else {
+        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let prefix = [STACK_VARIABLE.as_bytes(), b"="].concat();
+        let value = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(&prefix[..]))?;
+        PathBuf::from(OsStr::from_bytes(value))
+    };
+    Some(stacks.join(path.strip_prefix(stacks).ok()?.components().next()?))
+}
+
+fn is_young(dir: &Path) -> bool {
+    let age = dir.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
+    age.is_none_or(|age| age < YOUNG)
+}

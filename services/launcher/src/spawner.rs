@@ -1,0 +1,59 @@
+//! Starts processes that die with this one.
+
+use std::{
+    io,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command},
+    sync::{LazyLock, mpsc},
+    thread,
+};
+
+use nix::{
+    errno::Errno,
+    sys::{prctl::set_pdeathsig, signal::Signal},
+    unistd::{getpid, getppid},
+};
+
+type Job = (Command, mpsc::SyncSender<io::Result<Child>>);
+
+/// The kernel sends the death signal when the *thread* ends that forked. So all children are forked by one thread that
+/// ends with the process only, and it does not matter which thread calls: a test's, or one of tokio's blocking pool that
+/// is given up after ten idle seconds.
+static SPAWNER: LazyLock<io::Result<mpsc::Sender<Job>>> = LazyLock::new(|| {
+    let (jobs, inbox) = mpsc::channel::<Job>();
+    let run = move || {
+        for (mut command, reply) in inbox {
+            // An asker that is gone leaves no process behind: nobody would own it.
+            if let Err(mpsc::SendError(Ok(mut child))) = reply.send(command.spawn()) {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    };
+    thread::Builder::new().name("launcher".into()).spawn(run)?;
+    Ok(jobs)
+});
+
+/// Starts the command in a process group of its own, so that the terminal's Ctrl-C reaches only this process, which then
+/// stops its children in order. If this process ends, the kernel sends the child `death_signal`.
+pub(crate) fn spawn(mut command: Command, death_signal: Signal) -> io::Result<Child> {
+    let parent = getpid();
+    command.process_group(0);
+    let prepare = move || {
+        set_pdeathsig(death_signal)?;
+        // The parent may have died before the call above: then no signal comes.
+        if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
+    };
+    #[expect(
+        unsafe_code,
+        reason = "the two system calls and the error are safe between fork and exec: no allocation, no lock"
+    )]
+    // SAFETY: as above.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+    let (reply, answer) = mpsc::sync_channel(1);
+    let jobs = SPAWNER.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+    jobs.send((command, reply)).map_err(|_| io::Error::other("the launcher's thread has ended"))?;
+    answer.recv().map_err(|_| io::Error::other("the launcher's thread has ended"))?
+}

@@ -1,0 +1,494 @@
+//! A set of child processes with one scratch directory.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+    process::{Child as OsChild, Command, Stdio},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, kill, killpg},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{
+    create_dir_all, logs,
+    process::{Process, Stat, nix_pid, wait_blocking},
+    spawner,
+};
+
+/// Environment variable of every child: the stack's directory. By it orphans are found.
+pub(crate) const STACK_VARIABLE: &str = "TESTBED_STACK";
+const DESCRIPTION_FILE: &str = "stack.json";
+
+/// What a child gets to end after its stop signal.
+const CHILD_STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// What all children of a stack get together; those left then are killed at once.
+const STACK_STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// SIGKILL needs no consent, only time: a process may be inside a disk operation.
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(10);
+
+/// How to start a child.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Names the log and the scratch directory; a restarted child keeps both.
+    pub name: String,
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+    /// Added to this process's own environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Asks the child to end in order. Default: SIGTERM.
+    pub stop_signal: Signal,
+    /// Sent by the kernel when this process dies. Default: SIGKILL; a process with children of its own needs a signal
+    /// it can pass on.
+    pub death_signal: Signal,
+}
+
+impl Spec {
+    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            stop_signal: Signal::SIGTERM,
+            death_signal: Signal::SIGKILL,
+        }
+    }
+
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn stop_signal(mut self, signal: Signal) -> Self {
+        self.stop_signal = signal;
+        self
+    }
+
+    #[must_use]
+    pub fn death_signal(mut self, signal: Signal) -> Self {
+        self.death_signal = signal;
+        self
+    }
+}
+
+/// A child of one stack; an id from another stack means nothing or the wrong child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChildId(usize);
+
+/// `stack.json`: what other processes may know of a stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    pub name: String,
+    /// The process that holds the stack.
+    pub owner: Process,
+    /// Unix time in milliseconds.
+    pub created_ms: u64,
+    /// Named addresses, as the owner set them.
+    pub endpoints: BTreeMap<String, String>,
+    /// Children not yet stopped, in the order they were started.
+    pub children: Vec<DescribedChild>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribedChild {
+    pub name: String,
+    #[serde(flatten)]
+    pub process: Process,
+}
+
+impl Description {
+    /// # Errors
+    /// The directory holds no readable `stack.json`.
+    pub fn read(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join(DESCRIPTION_FILE);
+        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", path.display()))
+    }
+
+    /// Replaces the file at once: a reader sees the old or the new.
+    fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        let (path, draft) = (dir.join(DESCRIPTION_FILE), dir.join(".stack.json"));
+        let text = serde_json::to_vec_pretty(self).context("cannot describe the stack")?;
+        fs::write(&draft, text)
+            .and_then(|()| fs::rename(&draft, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+struct Child {
+    spec_name: String,
+    stop_signal: Signal,
+    process: OsChild,
+    identity: Process,
+    /// Somebody here sent it a signal that ends: its death is no failure.
+    may_end: bool,
+}
+
+/// Children, ended with it. See the crate's documentation for the guarantee.
+pub struct Stack {
+    dir: PathBuf,
+    description: Description,
+    /// By `ChildId`; none once stopped.
+    children: Vec<Option<Child>>,
+    keep_scratch: bool,
+}
+
+impl Stack {
+    /// An empty stack on a new scratch directory, `home()/stacks/<name>-<random>`. Also raises this process's limit of
+    /// open files, which its children inherit.
+    ///
+    /// # Errors
+    /// The name is no file name, or the directory cannot be made.
+    pub fn create(name: &str) -> anyhow::Result<Self> {
+        check_name(name)?;
+        crate::raise_nofile_limit()?;
+        let stacks = crate::stacks_dir()?;
+        let created_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+        let description = Description {
+            name: name.to_owned(),
+            owner: Process::current(),
+            created_ms: u64::try_from(created_ms).unwrap_or(u64::MAX),
+            endpoints: BTreeMap::new(),
+            children: Vec::new(),
+        };
+        let dir = stacks.join(format!("{name}-{:08x}", crate::random()));
+        // Not create_dir_all: a directory that exists belongs to somebody else.
+        fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let stack = Self { dir, description, children: Vec::new(), keep_scratch: false };
+        create_dir_all(&stack.dir.join("logs"))?;
+        stack.description.write(&stack.dir)?;
+        Ok(stack)
+    }
+
+    /// The scratch directory: `stack.json`, `logs/`, and one directory per child.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The child's own directory, in which it runs; made if missing.
+    ///
+    /// # Errors
+    /// The name is no file name, or the directory cannot be made.
+    pub fn child_dir(&self, name: &str) -> anyhow::Result<PathBuf> {
+        check_name(name)?;
+        ensure!(name != "logs", "a child cannot be called logs");
+        let dir = self.dir.join(name);
+        create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    pub fn log_path(&self, name: &str) -> PathBuf {
+        self.dir.join("logs").join(format!("{name}.log"))
+    }
+
+    /// Leaves the scratch directory behind when the stack ends; `orphans::reap` removes it.
+    pub fn keep_scratch(&mut self) {
+        self.keep_scratch = true;
+    }
+
+    /// Notes an address in `stack.json`, for other processes to find.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_endpoint(&mut self, name: &str, address: &str) -> anyhow::Result<()> {
+        self.description.endpoints.insert(name.to_owned(), address.to_owned());
+        self.description.write(&self.dir)
+    }
+
+    /// Starts a child in its own scratch directory and process group, output appended to `logs/<name>.log`, no input.
+    /// Blocks for the milliseconds a process takes to start.
+    ///
+    /// # Errors
+    /// The program cannot be started; a child of this name runs already.
+    pub fn spawn(&mut self, spec: Spec) -> anyhow::Result<ChildId> {
+        let taken = self.children.iter().flatten().any(|child| child.spec_name == spec.name);
+        ensure!(!taken, "the stack has a child called {} already", spec.name);
+        let dir = self.child_dir(&spec.name)?;
+        let log_path = self.log_path(&spec.name);
+        let log = fs::File::options().append(true).create(true).open(&log_path);
+        let log = log.with_context(|| format!("cannot open {}", log_path.display()))?;
+        let mut command = Command::new(&spec.program);
+        command
+            .args(&spec.args)
+            .envs(spec.env)
+            .env(STACK_VARIABLE, &self.dir)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("cannot share the log")?)
+            .stderr(log);
+        let process = spawner::spawn(command, spec.death_signal)
+            .with_context(|| format!("cannot start {} ({})", spec.name, spec.program.display()))?;
+        let pid = process.id();
+        // Not yet reaped, so /proc still knows it, even if it has ended already.
+        let start_ticks = Stat::read(pid).map_or(0, |stat| stat.start_ticks);
+        let identity = Process { pid, start_ticks };
+        self.description.children.push(DescribedChild { name: spec.name.clone(), process: identity });
+        let child = Child { spec_name: spec.name, stop_signal: spec.stop_signal, process, identity, may_end: false };
+        // Owned by the stack before anything else can fail.
+        self.children.push(Some(child));
+        self.description.write(&self.dir)?;
+        Ok(ChildId(self.children.len() - 1))
+    }
+
+    /// The child's pid while it runs.
+    pub fn pid(&self, id: ChildId) -> Option<u32> {
+        self.child(id).filter(|child| child.exit().is_none()).map(|child| child.identity.pid)
+    }
+
+    /// Name and pid of every running child, in the order they were started.
+    pub fn running(&self) -> Vec<(&str, u32)> {
+        let alive = self.children.iter().flatten().filter(|child| child.exit().is_none());
+        alive.map(|child| (child.spec_name.as_str(), child.identity.pid)).collect()
+    }
+
+    /// # Errors
+    /// A child ended that nobody here stopped or killed: its name, how it ended, and the last lines of its log.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.children.iter().flatten().filter(|child| !child.may_end).try_for_each(|child| self.check_child(child))
+    }
+
+    fn check_child(&self, child: &Child) -> anyhow::Result<()> {
+        let Some(exit) = child.exit() else { return Ok(()) };
+        let name = &child.spec_name;
+        bail!("{name} ended by itself, {exit}; its log's end:\n{}", logs::tail(&self.log_path(name)))
+    }
+
+    /// Asks `ready` every 10 ms, each time for a second at most, until it says true. Takes the stack shared, so that
+    /// several children can be waited for at once.
+    ///
+    /// # Errors
+    /// The child ended, or was not ready by the deadline: with the last lines of its log.
+    pub async fn wait_ready<F>(
+        &self,
+        id: ChildId,
+        deadline: Duration,
+        mut ready: impl FnMut() -> F,
+    ) -> anyhow::Result<()>
+    where
+        F: Future<Output = bool>,
+    {
+        let child = self.child(id).ok_or_else(|| anyhow!("the child was stopped"))?;
+        let end = Instant::now() + deadline;
+        loop {
+            self.check_child(child)?;
+            if tokio::time::timeout(Duration::from_secs(1), ready()).await == Ok(true) {
+                // A stranger may have answered in the place of a child that found its port taken.
+                return self.check_child(child);
+            }
+            if Instant::now() >= end {
+                let (name, log) = (&child.spec_name, self.log_path(&child.spec_name));
+                bail!("{name} was not ready after {deadline:?}; its log's end:\n{}", logs::tail(&log));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Runs a child that ends by itself, such as one that prepares a directory.
+    ///
+    /// # Errors
+    /// It cannot be started, fails, or is not done by the deadline (then it is killed).
+    pub async fn run(&mut self, spec: Spec, deadline: Duration) -> anyhow::Result<()> {
+        let (id, end) = (self.spawn(spec)?, Instant::now() + deadline);
+        let exit = loop {
+            let exit = self.child(id).and_then(Child::exit);
+            if exit.is_some() || Instant::now() >= end {
+                break exit;
+            }
+            sleep(POLL).await;
+        };
+        let Some(child) = self.take(id) else { bail!("the child was stopped") };
+        let name = child.spec_name.clone();
+        end_now(child)?;
+        match exit {
+            Some(Exit::Code(0)) => Ok(()),
+            Some(exit) => bail!("{name} failed, {exit}; its log's end:\n{}", logs::tail(&self.log_path(&name))),
+            None => bail!("{name} took more than {deadline:?}; its log's end:\n{}", logs::tail(&self.log_path(&name))),
+        }
+    }
+
+    /// Sends a signal to the child alone, not to its children: a fault on purpose. A death by SIGKILL, SIGTERM, SIGINT
+    /// or SIGQUIT sent here does not fail `check`.
+    ///
+    /// # Errors
+    /// The child was stopped or has ended.
+    pub fn kill(&mut self, id: ChildId, signal: Signal) -> anyhow::Result<()> {
+        let child = self.children.get_mut(id.0).and_then(Option::as_mut).context("the child was stopped")?;
+        ensure!(child.exit().is_none(), "{} has ended already", child.spec_name);
+        if matches!(signal, Signal::SIGKILL | Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) {
+            child.may_end = true;
+        }
+        kill(nix_pid(child.identity.pid), signal)
+            .with_context(|| format!("cannot send {signal} to {}", child.spec_name))
+    }
+
+    /// Stops one child: its stop signal, 5 s, SIGKILL to its whole process group, reaped. Nothing to do if it was
+    /// stopped before. Its name can be used again.
+    ///
+    /// # Errors
+    /// It could not be ended even so.
+    pub async fn stop_child(&mut self, id: ChildId) -> anyhow::Result<()> {
+        self.stop_child_until(id, Instant::now() + CHILD_STOP_DEADLINE).await
+    }
+
+    async fn stop_child_until(&mut self, id: ChildId, end: Instant) -> anyhow::Result<()> {
+        let Some(child) = self.child(id) else { return Ok(()) };
+        let (name, pid) = (child.spec_name.clone(), child.identity.pid);
+        if child.exit().is_none() {
+            // Fails only if it ended meanwhile, which the next question shows.
+            let _ = kill(nix_pid(pid), child.stop_signal);
+            while self.child(id).is_some_and(|child| child.exit().is_none()) {
+                if Instant::now() >= end {
+                    tracing::warn!(child = name, "did not stop in time, killed");
+                    break;
+                }
+                sleep_until((Instant::now() + POLL).min(end)).await;
+            }
+        }
+        let Some(child) = self.take(id) else { return Ok(()) };
+        end_now(child)?;
+        self.description.write(&self.dir)
+    }
+
+    /// Stops all children, the last started first, within 15 s, then removes the scratch directory. Children that do
+    /// not stop in their 5 s are killed.
+    ///
+    /// # Errors
+    /// A child could not be ended, or the directory not be removed; all others are ended nevertheless.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let end = Instant::now() + STACK_STOP_DEADLINE;
+        let mut result = Ok(());
+        for index in (0..self.children.len()).rev() {
+            let child_end = end.min(Instant::now() + CHILD_STOP_DEADLINE);
+            result = result.and(self.stop_child_until(ChildId(index), child_end).await);
+        }
+        result.and(self.remove_scratch())
+    }
+
+    fn child(&self, id: ChildId) -> Option<&Child> {
+        self.children.get(id.0)?.as_ref()
+    }
+
+    fn take(&mut self, id: ChildId) -> Option<Child> {
+        let child = self.children.get_mut(id.0)?.take()?;
+        self.description.children.retain(|described| described.process != child.identity);
+        Some(child)
+    }
+
+    fn remove_scratch(&self) -> anyhow::Result<()> {
+        if self.keep_scratch { Ok(()) } else { remove_dir(&self.dir) }
+    }
+}
+
+impl Drop for Stack {
+    /// Kills and reaps what is left, in 5 s per child at most and milliseconds as a rule.
+    fn drop(&mut self) {
+        let left: Vec<Child> = self.children.drain(..).rev().flatten().collect();
+        for child in &left {
+            child.kill_group();
+        }
+        for child in left {
+            if let Err(error) = end_now(child) {
+                tracing::error!(error = format!("{error:#}"), "a child outlives its stack");
+            }
+        }
+        if self.dir.exists()
+            && let Err(error) = self.remove_scratch()
+        {
+            tracing::warn!(error = format!("{error:#}"), "scratch directory left behind");
+        }
+    }
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Code(i32),
+    Signal(Signal),
+    Unknown,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "by {signal}"),
+            Self::Unknown => f.write_str("nobody knows how"),
+        }
+    }
+}
+
+impl Child {
+    /// None while it runs. Asks without reaping: an unreaped child's pid and process group stay its own, so that they
+    /// can be signalled without hitting a stranger.
+    fn exit(&self) -> Option<Exit> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        match waitid(Id::Pid(nix_pid(self.identity.pid)), flags) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => None,
+            Ok(WaitStatus::Exited(_, code)) => Some(Exit::Code(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Some(Exit::Signal(signal)),
+            Ok(_) | Err(_) => Some(Exit::Unknown),
+        }
+    }
+
+    /// The child and what it forked. Fails only if nothing of it is left.
+    fn kill_group(&self) {
+        let _ = killpg(nix_pid(self.identity.pid), Signal::SIGKILL);
+    }
+}
+
+/// Kills the child's group, including what a child that has ended itself left in it, and reaps the child.
+fn end_now(mut child: Child) -> anyhow::Result<()> {
+    child.kill_group();
+    let mut reaped = false;
+    wait_blocking(KILL_DEADLINE, || {
+        reaped = !matches!(child.process.try_wait(), Ok(None));
+        reaped
+    });
+    ensure!(reaped, "{} (pid {}) does not end", child.spec_name, child.identity.pid);
+    Ok(())
+}
+
+/// Removes a directory in which a dying process may still be writing.
+pub(crate) fn remove_dir(dir: &Path) -> anyhow::Result<()> {
+    let mut last = Ok(());
+    wait_blocking(Duration::from_secs(2), || {
+        last = fs::remove_dir_all(dir);
+        last.is_ok() || !dir.exists()
+    });
+    if dir.exists() { last.with_context(|| format!("cannot remove {}", dir.display())) } else { Ok(()) }
+}
+
+fn check_name(name: &str) -> anyhow::Result<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    ensure!((1..=64).contains(&name.len()), "the name {name:?} is not 1 to 64 bytes long");
+    ensure!(name.chars().all(good), "the name {name:?} holds more than letters, digits, - and _");
+    Ok(())
+}
+
+/// `--name=value`, where the value need not be UTF-8.
+pub(crate) fn flag(name: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut flag = OsString::from(name);
+    flag.push("=");
+    flag.push(value);
+    flag
+}

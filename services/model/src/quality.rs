@@ -1,0 +1,183 @@
+//! Offline quality: can the model guess what a user turned to next?
+//!
+//! On ml-100k the defaults reach NDCG@10 0.116 ± 0.008 and HR@10 0.218, popularity 0.045 ± 0.005 and 0.086. For
+//! comparison, <https://faisalse.github.io/IntentAwareRS> (table IDSNR, one item held out of each of the 943 users, all
+//! items ranked; it does not say whether by time) has HR@10 0.087 for popularity, 0.141 for a tuned cosine ItemKNN and
+//! 0.185 for EASE. The lead over ItemKNN comes from the order of the history, which those ignore.
+
+use std::{num::NonZero, time::Instant};
+
+use serde::Serialize;
+
+use crate::{
+    dataset::Dataset,
+    neighbours::{BadParam, NeighbourModel, Params, Scored, popularity},
+    rank::{HistoryItem, Scratch},
+};
+
+/// Length of the lists that are judged.
+pub const K: usize = 10;
+
+const PROTOCOL: &str = "Leave-last-out by time. Of every user with at least 2 distinct items, the item of the last \
+    interaction (by time; among equal times the last in the file) is held out, together with the user's earlier \
+    interactions with it. The model and both popularity rankings are built from everything else. All items are ranked \
+    except those the user still has (no sampled candidates), and the first 10 are judged: HR@10 is the share of users \
+    whose held-out item is among them, NDCG@10 the mean of 1/log2(1 + rank), 0 where it isn't. With one held-out item \
+    recall@10 equals HR@10. Every interaction counts as positive, low ratings too. Other users' interactions after the \
+    held-out one stay in the training data, as is usual for this protocol, so the figures compare rankings and do not \
+    predict online success. 'popularity' counts interactions; 'recent_popularity' is the list served to cold users, \
+    whose interactions lose half their weight per half-life. The model's defaults were chosen on ml-100k by predicting \
+    the last item but one, with the last removed.";
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QualityReport {
+    pub protocol: &'static str,
+    pub k: usize,
+    pub users: usize,
+    /// Those with at least 2 distinct items.
+    pub users_evaluated: usize,
+    pub items: usize,
+    pub events: usize,
+    pub model: Metrics,
+    pub popularity: Metrics,
+    pub recent_popularity: Metrics,
+    /// Model over popularity; none where popularity never hits.
+    pub ndcg_ratio: Option<f64>,
+    pub hit_rate_ratio: Option<f64>,
+    pub params: Params,
+    pub build_s: f64,
+    /// Model and popularity rankings of all users.
+    pub rank_s: f64,
+}
+
+/// Means over the users evaluated, each 0..=1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Metrics {
+    pub ndcg: f64,
+    /// Standard deviation over users / √users.
+    pub ndcg_standard_error: f64,
+    pub hit_rate: f64,
+    /// Equal to `hit_rate`: one item is held out per user.
+    pub recall: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QualityError {
+    #[error("no user has two distinct items, so nothing can be held out")]
+    NobodyToEvaluate,
+    #[error(transparent)]
+    Params(#[from] BadParam),
+}
+
+/// Builds a model without the last item of each user and asks it for that item; `QualityReport::protocol` has the details.
+///
+/// # Errors
+/// No user to evaluate, or a parameter out of range.
+pub fn leave_last_out(data: &Dataset, params: &Params) -> Result<QualityReport, QualityError> {
+    let (train, held_out) = hold_out(data);
+    if held_out.is_empty() {
+        return Err(QualityError::NobodyToEvaluate);
+    }
+    let started = Instant::now();
+    let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    let model = NeighbourModel::build(&train, params, threads)?;
+    let build_s = started.elapsed().as_secs_f64();
+
+    let started = Instant::now();
+    let popular = popularity(&train, None);
+    let recent = popularity(&train, Some(params.popular_half_life_days));
+    let timelines = train.timelines();
+    let (mut of_model, mut of_popular, mut of_recent) = (Tally::default(), Tally::default(), Tally::default());
+    let mut scratch = Scratch::default();
+    let mut history: Vec<HistoryItem> = Vec::new();
+    let mut seen = vec![false; train.items.len()];
+    for &(user, item) in &held_out {
+        history.clear();
+        for &at in timelines.of(user).iter().rev() {
+            let e = &train.events[at];
+            history.push(HistoryItem { item: e.item, weight: e.weight });
+            seen[e.item as usize] = true;
+        }
+        of_model.add(model.rank(&history, K, &mut scratch).iter().position(|&(found, _)| found == item));
+        of_popular.add(place_among_unseen(&popular, &seen, item));
+        of_recent.add(place_among_unseen(&recent, &seen, item));
+        for visit in &history {
+            seen[visit.item as usize] = false;
+        }
+    }
+    let rank_s = started.elapsed().as_secs_f64();
+
+    let (model, popularity, recent_popularity) = (of_model.metrics(), of_popular.metrics(), of_recent.metrics());
+    let ratio = |of: f64, over: f64| (over > 0.0).then(|| of / over);
+    Ok(QualityReport {
+        protocol: PROTOCOL,
+        k: K,
+        users: data.users.len(),
+        users_evaluated: held_out.len(),
+        items: data.items.len(),
+        events: data.events.len(),
+        model,
+        popularity,
+        recent_popularity,
+        ndcg_ratio: ratio(model.ndcg, popularity.ndcg),
+        hit_rate_ratio: ratio(model.hit_rate, popularity.hit_rate),
+        params: *params,
+        build_s,
+        rank_s,
+    })
+}
+
+/// The training data, and (user, item) held out of it.
+fn hold_out(data: &Dataset) -> (Dataset, Vec<(u32, u32)>) {
+    let timelines = data.timelines();
+    let mut item_of: Vec<Option<u32>> = vec![None; data.users.len()];
+    let mut held_out = Vec::new();
+    for user in (0..).take(data.users.len()) {
+        let line = timelines.of(user);
+        let Some(&last) = line.last() else { continue };
+        let item = data.events[last].item;
+        if line.iter().any(|&at| data.events[at].item != item) {
+            item_of[user as usize] = Some(item);
+            held_out.push((user, item));
+        }
+    }
+    let train = data.events.iter().filter(|e| item_of[e.user as usize] != Some(e.item)).copied().collect();
+    (Dataset { users: data.users.clone(), items: data.items.clone(), events: train }, held_out)
+}
+
+fn place_among_unseen(ranking: &[Scored], seen: &[bool], item: u32) -> Option<usize> {
+    let unseen = ranking.iter().map(|&(found, _)| found).filter(|&found| !seen[found as usize]);
+    unseen.take(K).position(|found| found == item)
+}
+
+#[derive(Default)]
+struct Tally {
+    users: f64,
+    hits: f64,
+    gain: f64,
+    gain_squared: f64,
+}
+
+impl Tally {
+    /// `place` counts from 0; `None`: not in the list.
+    fn add(&mut self, place: Option<usize>) {
+        self.users += 1.0;
+        if let Some(place) = place {
+            let gain = 1.0 / (place as f64 + 2.0).log2();
+            self.hits += 1.0;
+            self.gain += gain;
+            self.gain_squared += gain * gain;
+        }
+    }
+
+    fn metrics(&self) -> Metrics {
+        let ndcg = self.gain / self.users;
+        let variance = (self.gain_squared / self.users - ndcg * ndcg).max(0.0);
+        let hit_rate = self.hits / self.users;
+        Metrics { ndcg, ndcg_standard_error: (variance / self.users).sqrt(), hit_rate, recall: hit_rate }
+    }
+}
+
+#[cfg(test)]
+#[path = "quality_tests.rs"]
+mod tests;

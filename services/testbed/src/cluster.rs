@@ -1,0 +1,237 @@
+//! The stack as child processes: redis, MySQL servers, faultproxy, api replicas, nginx.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use api::{ApiConfig, Profile};
+use faultproxy::Law;
+use launcher::{ChildId, Spec, Stack, free_port, mariadb, nginx, redis};
+use loadtest::scenario::{self, Scenario};
+use stores::{Order, StoreConfig};
+
+/// What a cluster is made of, whatever the profile of its replicas.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Name of the stack: `evaluate`, `up`.
+    pub name: String,
+    pub instances: u16,
+    pub replicas: u32,
+    pub law: Law,
+    pub store: scenario::Store,
+    /// Settings for every replica, `key=value`.
+    pub sets: Vec<String>,
+    /// The gateway's; a free one without it.
+    pub port: Option<u16>,
+}
+
+pub struct Cluster {
+    pub stack: Stack,
+    pub redis: redis::Redis,
+    pub servers: Vec<mariadb::MySql>,
+    pub proxy: Proxy,
+    pub nginx: nginx::Nginx,
+    pub replicas: Vec<Replica>,
+    plan: Plan,
+    ports: Vec<(u16, u16)>,
+    http: reqwest::Client,
+}
+
+pub struct Proxy {
+    pub child: ChildId,
+    pub admin: String,
+    pub client: faultproxy::Client,
+    addresses: Vec<String>,
+}
+
+pub struct Replica {
+    pub child: ChildId,
+    pub admin: String,
+}
+
+/// Replicas may have to warm up a million users.
+const READY_DEADLINE: Duration = Duration::from_secs(600);
+
+impl Plan {
+    pub fn new(name: &str, scenario: &Scenario) -> Self {
+        Self {
+            name: name.to_owned(),
+            instances: 1,
+            replicas: scenario.replicas,
+            law: law(scenario.law),
+            store: scenario.store,
+            sets: Vec::new(),
+            port: None,
+        }
+    }
+}
+
+pub fn law(law: scenario::Law) -> Law {
+    match law {
+        scenario::Law::Modelled { base_ms, slope_ms, spread } => Law::Linear { base_ms, slope_ms, spread },
+        scenario::Law::None => Law::None,
+    }
+}
+
+impl Cluster {
+    /// Starts everything but the replicas, which need data first, and nginx's upstreams are not there yet.
+    pub async fn start(plan: Plan) -> anyhow::Result<Self> {
+        let mut stack = Stack::create(&plan.name)?;
+        let redis = redis::start(&mut stack, &redis::Options::default()).await?;
+        let per_server = plan.replicas * (plan.store.pool_size + 2) + 200;
+        let options = mariadb::Options { max_connections: per_server, buffer_pool_mb: 256 / u32::from(plan.instances) + 64, port: None };
+        let mut servers = Vec::new();
+        for n in 0..plan.instances {
+            servers.push(mariadb::start(&mut stack, &format!("mysql-{n:02}"), &options).await?);
+        }
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+        let proxy = start_proxy(&mut stack, &servers, plan.law, &http).await?;
+        let ports = (0..plan.replicas).map(|_| Ok((free_port()?, free_port()?))).collect::<anyhow::Result<Vec<_>>>()?;
+        let nginx = nginx::start(
+            &mut stack,
+            &nginx::Options {
+                listen_port: plan.port.map_or_else(free_port, Ok)?,
+                upstreams: ports.iter().map(|(http, _)| *http).collect(),
+                worker_processes: 2,
+            },
+        )
+        .await?;
+        stack.set_endpoint("gateway", &nginx.url)?;
+        stack.set_endpoint("redis", &redis.url)?;
+        stack.set_endpoint("faultproxy", &proxy.admin)?;
+        for (n, server) in servers.iter().enumerate() {
+            stack.set_endpoint(&format!("mysql-{n:02}"), &format!("127.0.0.1:{}", server.port))?;
+        }
+        Ok(Self { stack, redis, servers, proxy, nginx, replicas: Vec::new(), plan, ports, http })
+    }
+
+    /// The store without faultproxy in front of it: for migration and import, which are no part of any measurement.
+    pub fn direct_store(&self) -> StoreConfig {
+        direct_store(self.servers.iter().map(|server| server.port))
+    }
+
+    /// Starts all replicas with this profile and waits until each is ready; returns how long that took.
+    pub async fn start_replicas(&mut self, profile: Profile, sets: &[String]) -> anyhow::Result<Duration> {
+        ensure!(self.replicas.is_empty(), "the replicas run already");
+        let started = Instant::now();
+        for n in 0..self.ports.len() {
+            let replica = self.spawn_replica(n, profile, sets)?;
+            self.replicas.push(replica);
+        }
+        let ready = self.replicas.iter().map(|replica| {
+            let url = format!("{}/readyz", replica.admin);
+            let http = &self.http;
+            self.stack.wait_ready(replica.child, READY_DEADLINE, move || {
+                let get = http.get(&url).send();
+                async { get.await.is_ok_and(|answer| answer.status().is_success()) }
+            })
+        });
+        futures::future::try_join_all(ready).await?;
+        for (n, replica) in self.replicas.iter().enumerate() {
+            self.stack.set_endpoint(&format!("api-{n}-admin"), &replica.admin)?;
+        }
+        Ok(started.elapsed())
+    }
+
+    fn spawn_replica(&mut self, n: usize, profile: Profile, sets: &[String]) -> anyhow::Result<Replica> {
+        let (http, admin) = self.ports[n];
+        let store = &self.plan.store;
+        let mut config = ApiConfig::new(profile, StoreConfig::spread_over(&self.proxy.addresses), &self.redis.url);
+        config.http.listen = SocketAddr::from(([127, 0, 0, 1], http));
+        config.http.admin = SocketAddr::from(([127, 0, 0, 1], admin));
+        // All replicas share this machine: more threads would only take turns.
+        config.http.worker_threads = 1;
+        config.store.pool_size = store.pool_size;
+        config.store.max_waiting = store.max_waiting as usize;
+        config.store.checkout_timeout_ms = store.checkout_timeout_ms;
+        config.store.order = match store.order {
+            scenario::Order::Newest => Order::Newest,
+            scenario::Order::Oldest => Order::Oldest,
+        };
+        let name = format!("api-{n}");
+        let file = self.stack.child_dir(&name)?.join("config.toml");
+        std::fs::write(&file, toml::to_string(&config)?).with_context(|| format!("cannot write {}", file.display()))?;
+        let all_sets = self.plan.sets.iter().chain(sets);
+        let spec = Spec::new(name, own_program()?)
+            .args(["serve", "api", "--config"])
+            .args([file])
+            .args(all_sets.flat_map(|set| ["--set".to_owned(), set.clone()]));
+        let child = self.stack.spawn(spec)?;
+        Ok(Replica { child, admin: format!("http://{}", config.http.admin) })
+    }
+
+    pub async fn stop_replicas(&mut self) -> anyhow::Result<()> {
+        for replica in self.replicas.drain(..) {
+            self.stack.stop_child(replica.child).await?;
+        }
+        Ok(())
+    }
+
+    /// Empties Redis.
+    pub async fn flush_cache(&self) -> anyhow::Result<()> {
+        let mut redis = stores::redis::RedisConfig {
+            url: self.redis.url.clone(),
+            response_timeout_ms: 10_000,
+            connect_timeout_ms: 2_000,
+        }
+        .open()?;
+        ::redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await.context("cannot empty redis")
+    }
+
+    /// Prometheus text of the replicas and of faultproxy.
+    pub async fn scrape(&self) -> anyhow::Result<(Vec<String>, String)> {
+        let text = async |admin: &str| -> anyhow::Result<String> {
+            let url = format!("{admin}/metrics");
+            let answer = self.http.get(&url).send().await.with_context(|| format!("cannot scrape {url}"))?;
+            Ok(answer.error_for_status()?.text().await?)
+        };
+        let replicas = futures::future::try_join_all(self.replicas.iter().map(|replica| text(&replica.admin))).await?;
+        Ok((replicas, text(&self.proxy.admin).await?))
+    }
+}
+
+/// A store on these ports of this machine, for tools: few connections, patient.
+pub fn direct_store(ports: impl Iterator<Item = u16>) -> StoreConfig {
+    let addresses: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+    let mut config = StoreConfig::spread_over(&addresses);
+    config.pool_size = 8;
+    config.checkout_timeout_ms = 600_000;
+    config
+}
+
+/// This very program: the roles are its subcommands.
+pub fn own_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program's own file")
+}
+
+async fn start_proxy(
+    stack: &mut Stack,
+    servers: &[mariadb::MySql],
+    law: Law,
+    http: &reqwest::Client,
+) -> anyhow::Result<Proxy> {
+    let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let mut listeners = Vec::new();
+    for server in servers {
+        listeners.push(faultproxy::Listener { listen: loopback(free_port()?), upstream: loopback(server.port) });
+    }
+    let addresses = listeners.iter().map(|listener| listener.listen.to_string()).collect();
+    let admin = loopback(free_port()?);
+    let config = faultproxy::Config { listeners, admin, law, ..faultproxy::Config::default() };
+    let file = stack.child_dir("faultproxy")?.join("config.toml");
+    std::fs::write(&file, toml::to_string(&config)?).with_context(|| format!("cannot write {}", file.display()))?;
+    let spec = Spec::new("faultproxy", own_program()?).args(["serve", "faultproxy", "--config"]).args([file]);
+    let child = stack.spawn(spec)?;
+    let admin = format!("http://{admin}");
+    let health = format!("{admin}/healthz");
+    stack
+        .wait_ready(child, Duration::from_secs(30), || {
+            let get = http.get(&health).send();
+            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
+        })
+        .await?;
+    Ok(Proxy { child, client: faultproxy::Client::new(&admin)?, admin, addresses })
+}

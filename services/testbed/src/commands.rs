@@ -1,0 +1,62 @@
+//! What each command does.
+
+mod bench;
+mod data;
+mod doctor;
+mod down;
+mod evaluate;
+mod fault;
+mod load;
+mod report;
+mod serve;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+use crate::cli::Command;
+
+impl Command {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Evaluate(args) => interruptible(evaluate::run(*args)),
+            Self::Up(args) => interruptible(up::run(args)),
+            Self::Down(args) => down::run(&args),
+            Self::Status(args) => status::run(&args),
+            Self::Doctor(args) => doctor::run(&args),
+            Self::Data(command) => data::run(command),
+            Self::Load(args) => interruptible(load::run(args)),
+            Self::Fault(command) => interruptible(fault::run(command)),
+            Self::Bench(command) => interruptible(bench::run(command)),
+            Self::Report(args) => report::run(&args),
+            Self::Serve(command) => serve::run(command),
+        }
+    }
+}
+
+/// Exit code of a command that was interrupted, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// Runs until done, Ctrl-C or SIGTERM. When interrupted the work is dropped, and with it every child it has started.
+fn interruptible(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let stop = runtime::lifecycle::shutdown_on_signal()?;
+        tokio::select! {
+            result = work => result,
+            () = stop.cancelled() => {
+                eprintln!("\ninterrupted: stopping what was started");
+                Ok(ExitCode::from(INTERRUPTED))
+            }
+        }
+    })
+}
+
+/// The stack that `up` started, as its `stack.json` tells.
+pub fn running_stack() -> anyhow::Result<launcher::Description> {
+    let found = launcher::orphans::find()?;
+    let up = found.into_iter().find(|found| found.name() == up::STACK && found.owner_alive);
+    up.and_then(|found| found.description)
+        .filter(|description| description.endpoints.contains_key(up::READY))
+        .ok_or_else(|| anyhow::anyhow!("no stack is up: start one with ./testbed up"))
+}

@@ -1,0 +1,90 @@
+//! `testbed data import|generate|quality`.
+
+use std::{fs::File, io::Write, process::ExitCode};
+
+use anyhow::Context;
+use model::{BadRows, Params};
+use prometheus::Registry;
+use serde_json::json;
+use stores::{Store, StoreMetrics};
+
+use crate::{cli::DataCommand, cluster, data, progress};
+
+pub fn run(command: DataCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        DataCommand::Import { file, strict, json } => super::interruptible(import(file, strict, json)),
+        DataCommand::Generate { users, items, seed, out } => {
+            let dataset = model::generate(&data::generator(users, Some(items), seed))?;
+            let out: Box<dyn Write> = match &out {
+                Some(path) => Box::new(File::create(path).with_context(|| format!("cannot write {}", path.display()))?),
+                None => Box::new(std::io::stdout().lock()),
+            };
+            match model::write_csv(&dataset, std::io::BufWriter::new(out)) {
+                // `data generate | head` is no error.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                written => written.context("cannot write the events"),
+            }?;
+            Ok(ExitCode::SUCCESS)
+        }
+        DataCommand::Quality { file, strict, json } => quality(&file, strict, json),
+    }
+}
+
+fn bad_rows(strict: bool) -> BadRows {
+    if strict { BadRows::Refuse } else { BadRows::Skip }
+}
+
+async fn import(file: std::path::PathBuf, strict: bool, json: bool) -> anyhow::Result<ExitCode> {
+    // Before a look at the stack: a file that is no good is told at once.
+    let (dataset, parsed) = data::read(&file, bad_rows(strict))?;
+    let stack = super::running_stack()?;
+    let ports = stack.endpoints.iter().filter(|(name, _)| name.starts_with("mysql-"));
+    let ports = ports.filter_map(|(_, address)| address.rsplit_once(':')?.1.parse().ok());
+    let store = Store::new(cluster::direct_store(ports), &StoreMetrics::new(&Registry::new())?)?;
+    let bar = progress::bar(dataset.events.len() as u64, "importing");
+    let imported = data::import(&store, &dataset, |rows| bar.set_position(rows as u64)).await?;
+    bar.set_message("building the model");
+    let version = data::build_model(&store).await?;
+    bar.finish_and_clear();
+    if json {
+        let users = dataset.users.len();
+        let report = json!({ "parsed": parsed, "users": users, "added": imported.added, "present": imported.present, "model_version": version });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{}: {} events of {} users and {} items", file.display(), dataset.events.len(), dataset.users.len(), dataset.items.len());
+        println!("{parsed}");
+        println!("{} events added, {} were there already; model {version} built from all of them", imported.added, imported.present);
+        println!("the replicas load it when they start: ./testbed down && ./testbed up --data {}", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn quality(file: &std::path::Path, strict: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let (dataset, parsed) = data::read(file, bad_rows(strict))?;
+    if parsed.bad_rows > 0 {
+        eprintln!("{parsed}");
+    }
+    let report = model::leave_last_out(&dataset, &Params::default())?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{}: {} events, {} users ({} evaluated), {} items\n", file.display(), report.events, report.users, report.users_evaluated, report.items);
+    println!("{:<22}{:>9} {:>10} {:>10} {:>10}", "all items ranked", "NDCG@10", "± (1 s.e.)", "hit@10", "recall@10");
+    let rows = [
+        ("item-item (this model)", report.model),
+        ("popularity", report.popularity),
+        ("recent popularity", report.recent_popularity),
+    ];
+    for (name, metrics) in rows {
+        println!(
+            "{name:<22}{:>9.4} {:>10.4} {:>10.4} {:>10.4}",
+            metrics.ndcg, metrics.ndcg_standard_error, metrics.hit_rate, metrics.recall
+        );
+    }
+    if let Some(ratio) = report.ndcg_ratio {
+        println!("\nNDCG@10 is {ratio:.2} × that of popularity; built in {:.1} s, ranked in {:.1} s", report.build_s, report.rank_s);
+    }
+    println!("\nProtocol: {}", report.protocol);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,71 @@
+//! `testbed doctor`.
+
+use std::process::ExitCode;
+
+use launcher::{mariadb, nginx, redis};
+use serde::Serialize;
+
+use crate::{cli::DoctorArgs, machine};
+
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    found: String,
+    ok: bool,
+    /// What to do if it is not ok.
+    advice: String,
+}
+
+pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let checks = checks()?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&checks)?);
+    } else {
+        for check in &checks {
+            println!("{} {:<14} {}", if check.ok { "ok  " } else { "FAIL" }, check.name, check.found);
+            if !check.ok {
+                println!("     {}", check.advice);
+            }
+        }
+    }
+    let all = checks.iter().all(|check| check.ok);
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn checks() -> anyhow::Result<Vec<Check>> {
+    let program = |name, names: &[&str], package: &str| {
+        let found = launcher::find_program(names);
+        Check {
+            name,
+            ok: found.is_some(),
+            found: found.map_or_else(|| "not installed".into(), |path| path.display().to_string()),
+            advice: format!("./testbed installs it with apt; elsewhere install {package}"),
+        }
+    };
+    let machine = machine::read();
+    let files = launcher::raise_nofile_limit()?;
+    Ok(vec![
+        program("redis-server", redis::PROGRAMS, "redis"),
+        program("mysql server", mariadb::PROGRAMS, "mariadb-server or mysql-server"),
+        program("nginx", nginx::PROGRAMS, "nginx"),
+        Check {
+            name: "open files",
+            found: format!("{files}"),
+            // 5000 users on both sides of nginx, in one worker, and the log.
+            ok: files >= 12_000,
+            advice: "5000 users need 12,000 in nginx: raise the hard limit (ulimit -Hn, limits.conf), or use fewer users".into(),
+        },
+        Check {
+            name: "cores",
+            found: machine.cores.to_string(),
+            ok: machine.cores >= 2,
+            advice: "load generator and service share the machine: with one core the upper steps will be marked invalid".into(),
+        },
+        Check {
+            name: "memory",
+            found: format!("{:.1} GB", machine.memory_gb),
+            ok: machine.memory_gb >= 3.5,
+            advice: "the scenario article takes about 2 GB".into(),
+        },
+    ])
+}

@@ -1,0 +1,35 @@
+//! `testbed down`.
+
+use std::process::ExitCode;
+
+use super::up;
+use crate::cli::DownArgs;
+
+pub fn run(args: &DownArgs) -> anyhow::Result<ExitCode> {
+    let mut nothing = true;
+    let mut failed = false;
+    for found in launcher::orphans::find()? {
+        let ours = found.is_orphaned() || found.name() == up::STACK || args.all;
+        let name = found.name().to_owned();
+        if !ours {
+            let owner = found.description.as_ref().map_or(0, |description| description.owner.pid);
+            println!("{name}: under way (pid {owner}), left alone; --all ends it, too");
+            nothing = false;
+            continue;
+        }
+        nothing = false;
+        let what = if found.is_orphaned() { "orphans of a run that was killed" } else { "stopped" };
+        let processes = found.processes.len();
+        match launcher::orphans::stop(&found) {
+            Ok(_) => println!("{name}: {what}, {processes} processes ended"),
+            Err(error) => {
+                failed = true;
+                eprintln!("{name}: {error:#}");
+            }
+        }
+    }
+    if nothing {
+        println!("nothing is running");
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

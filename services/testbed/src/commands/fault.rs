@@ -1,0 +1,42 @@
+//! `testbed fault`: talks to the faultproxy of the running stack.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use faultproxy::{Client, Fault, Law};
+
+use crate::cli::FaultCommand;
+
+pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
+    let stack = super::running_stack()?;
+    let address = stack.endpoints.get("faultproxy").context("the running stack has no faultproxy")?;
+    let client = Client::new(address)?;
+    match command {
+        FaultCommand::Show { json } => {
+            let state = client.state().await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&state)?);
+                return Ok(ExitCode::SUCCESS);
+            }
+            println!("law: {}\ncommands in flight: {}", state.law, state.in_flight);
+            for fault in &state.faults {
+                println!("fault: {fault}");
+            }
+        }
+        FaultCommand::Law { none: _, base_ms, slope_ms, spread } => {
+            let law = base_ms.map_or(Law::None, |base_ms| Law::Linear { base_ms, slope_ms, spread });
+            client.set_law(law).await?;
+            println!("law: {law}");
+        }
+        FaultCommand::Add { kind, ms, for_s } => {
+            let fault = Fault::parse(&kind, ms)?;
+            client.add_fault(fault, for_s.map(std::time::Duration::from_secs_f64)).await?;
+            println!("{kind} is in force{}", for_s.map_or_else(|| ": ./testbed fault clear lifts it".into(), |s| format!(" for {s} s")));
+        }
+        FaultCommand::Clear => {
+            client.clear_faults().await?;
+            println!("no faults; the law stays");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

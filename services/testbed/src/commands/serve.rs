@@ -1,0 +1,45 @@
+//! `testbed serve ROLE`: this process is one part of the stack.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Context;
+use api::{ApiConfig, Profile};
+use stores::StoreConfig;
+
+use crate::cli::ServeCommand;
+
+pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ServeCommand::Api { profile, config, sets } => api(profile, config.as_deref(), &sets)?,
+        ServeCommand::Faultproxy { config } => faultproxy(&config)?,
+        ServeCommand::Loadgen { plan } => return Ok(loadtest::child::main(&plan)),
+        ServeCommand::Supervisor { spec } => super::up::supervise(&spec)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn api(profile: Profile, file: Option<&Path>, sets: &[String]) -> anyhow::Result<()> {
+    let store = StoreConfig::spread_over(&["127.0.0.1:3306".to_owned()]);
+    let defaults = ApiConfig::new(profile, store, "redis://127.0.0.1:6379");
+    let config = runtime::config::load(defaults, file, sets)?;
+    runtime::logs::init();
+    on_threads(config.http.worker_threads, async {
+        let stop = runtime::lifecycle::shutdown_on_signal()?;
+        api::serve(config, stop).await
+    })
+}
+
+fn faultproxy(file: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let config = toml::from_str(&text).with_context(|| format!("{} is not valid", file.display()))?;
+    runtime::logs::init();
+    on_threads(1, async {
+        let stop = runtime::lifecycle::shutdown_on_signal()?;
+        faultproxy::serve(config, stop).await
+    })
+}
+
+fn on_threads(threads: usize, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    launcher::raise_nofile_limit()?;
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(work)
+}

@@ -1,0 +1,94 @@
+//! Behaviour data on its way into the store: read or generated, imported, and the model built from it.
+
+use std::{fs::File, num::NonZero, path::Path, time::SystemTime};
+
+use anyhow::{Context, bail};
+use contract::ShardId;
+use model::{BadRows, Dataset, DatasetBuilder, GenerateParams, NeighbourModel, Params, ParseReport};
+use stores::{ImportRow, Imported, Store};
+
+/// Where a data set comes from.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Source {
+    File(std::path::PathBuf),
+    /// This many synthetic users.
+    Generator(u32),
+}
+
+pub struct Loaded {
+    pub dataset: Dataset,
+    pub name: String,
+    pub bad_rows: u64,
+}
+
+impl Source {
+    /// Reads or generates all of it. Bad rows are left out and told on stderr.
+    pub fn load(&self) -> anyhow::Result<Loaded> {
+        match self {
+            Self::File(path) => {
+                let (dataset, report) = read(path, BadRows::Skip)?;
+                if report.bad_rows > 0 {
+                    eprintln!("{}: {report}", path.display());
+                }
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                Ok(Loaded { dataset, name, bad_rows: report.bad_rows })
+            }
+            Self::Generator(users) => {
+                let params = generator(*users, None, 1);
+                let dataset = model::generate(&params)?;
+                Ok(Loaded { dataset, name: format!("synthetic, seed {}", params.seed), bad_rows: 0 })
+            }
+        }
+    }
+}
+
+/// The generator's parameters; its clusters shrink with the catalogue.
+pub fn generator(users: u32, items: Option<u32>, seed: u64) -> GenerateParams {
+    let defaults = GenerateParams::default();
+    let items = items.unwrap_or(defaults.items);
+    GenerateParams { users, items, seed, clusters: defaults.clusters.min(items), ..defaults }
+}
+
+pub fn read(path: &Path, bad_rows: BadRows) -> anyhow::Result<(Dataset, ParseReport)> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    model::parse(file, bad_rows).with_context(|| format!("cannot import {}", path.display()))
+}
+
+/// Writes the events and their users into the shards. `progress` gets rows sent so far.
+pub async fn import(store: &Store, dataset: &Dataset, progress: impl Fn(usize)) -> anyhow::Result<Imported> {
+    let rows = dataset.events.iter().map(|event| ImportRow {
+        user_id: &dataset.users[event.user as usize],
+        item_id: &dataset.items[event.item as usize],
+        kind: event.kind,
+        at_ms: event.at_ms,
+        weight: event.weight,
+    });
+    store.import(rows.collect(), progress).await.context("cannot write the events to the store")
+}
+
+/// Builds the model from all that the shards hold, so that it is the same whether the data came in one import or in
+/// many, and stores it; returns its version.
+pub async fn build_model(store: &Store) -> anyhow::Result<u64> {
+    let mut all = DatasetBuilder::default();
+    for shard in ShardId::all() {
+        let mut refused = None;
+        store
+            .each_event(shard, |user, item, kind, at_ms, weight| {
+                if let Err(error) = all.push(user.as_str(), item.as_str(), kind, at_ms, weight) {
+                    refused = Some(error);
+                }
+            })
+            .await
+            .context("cannot read the events back")?;
+        if let Some(error) = refused {
+            bail!("shard {} holds an event that cannot be used: {error}", shard.index());
+        }
+    }
+    let (dataset, _) = all.finish();
+    let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    let model = NeighbourModel::build(&dataset, &Params::default(), threads)?;
+    let (header, rows) = model.to_rows();
+    let rows: Vec<_> = rows.collect();
+    let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_millis() as i64);
+    store.save_model(&header, &rows, now_ms).await.context("cannot store the model")
+}

@@ -1,0 +1,47 @@
+//! What the figures were measured on, and with what.
+
+use std::{collections::BTreeMap, fs, process::Command};
+
+use loadtest::report::{Machine, Revision};
+
+pub fn read() -> Machine {
+    let field = |file: &str, key: &str| -> Option<String> {
+        let text = fs::read_to_string(file).ok()?;
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        Some(line.split_once([':', '='])?.1.trim().trim_matches('"').to_owned())
+    };
+    let kilobytes = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    Machine {
+        cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
+        cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        memory_gb: kilobytes.map_or(0.0, |kb| (kb / 1024.0 / 102.4).round() / 10.0),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".into(), |text| text.trim().to_owned()),
+        os: field("/etc/os-release", "PRETTY_NAME").unwrap_or_else(|| "unknown".into()),
+    }
+}
+
+/// The source that is being measured; empty outside a git clone.
+pub fn revision() -> Revision {
+    let git = |args: &[&str]| {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let output = Command::new("git").args(["-C", dir]).args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
+    Revision { git: git(&["rev-parse", "HEAD"]).unwrap_or_default(), dirty }
+}
+
+pub fn versions(cluster: &crate::cluster::Cluster) -> BTreeMap<String, String> {
+    let store = cluster.servers.first().map_or("none", |server| &server.version);
+    [
+        ("redis", cluster.redis.version.as_str()),
+        ("store", store),
+        ("nginx", &cluster.nginx.version),
+        ("testbed", env!("CARGO_PKG_VERSION")),
+        ("rustc", env!("TESTBED_RUSTC")),
+        ("build", if cfg!(debug_assertions) { "debug" } else { "release" }),
+    ]
+    .into_iter()
+    .map(|(name, version)| (name.to_owned(), version.to_owned()))
+    .collect()
+}

@@ -1,0 +1,45 @@
+//! Counters of the replicas and of faultproxy, read from their Prometheus text, before and after.
+
+/// One reading of all processes of a kind, summed over them.
+#[derive(Debug, Clone, Default)]
+pub struct Reading(Vec<(String, f64)>);
+
+impl Reading {
+    pub fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let lines = texts.into_iter().flat_map(str::lines).filter(|line| !line.starts_with('#'));
+        Self(lines.filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        }).collect())
+    }
+
+    /// Sum of the series of this name that carry all of these labels, e.g. `("cache_requests_total", &["result=\"hit\""])`.
+    pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        let matching = |series: &str| {
+            let (of, rest) = series.split_once('{').unwrap_or((series, ""));
+            of == name && labels.iter().all(|label| rest.contains(label))
+        };
+        self.0.iter().filter(|(series, _)| matching(series)).map(|(_, value)| value).sum()
+    }
+
+    /// How much it grew since `earlier`.
+    pub fn since(&self, earlier: &Self, name: &str, labels: &[&str]) -> f64 {
+        self.sum(name, labels) - earlier.sum(name, labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_over_processes_and_labels() {
+        let a = "# HELP x\nx_total{result=\"hit\",k=\"1\"} 3\nx_total{result=\"miss\"} 4\nx_total_other 9\n";
+        let b = "x_total{result=\"hit\"} 5\ny 1.5e3\n";
+        let reading = Reading::of([a, b]);
+        assert_eq!(reading.sum("x_total", &["result=\"hit\""]), 8.0);
+        assert_eq!(reading.sum("x_total", &[]), 12.0);
+        assert_eq!(reading.sum("y", &[]), 1500.0);
+        assert_eq!(reading.since(&Reading::of([a]), "x_total", &[]), 5.0);
+    }
+}
