@@ -37,9 +37,9 @@ const PROBLEMS: [&str; 10] = [
 /// From the first bytes of a good answer; `source` is the first field on the wire, so no JSON is parsed.
 pub(crate) fn source_of(head: &[u8]) -> Option<Source> {
     let rest = head.strip_prefix(b"{\"source\":\"")?;
-    Source::ALL.into_iter().find(|source| {
-        rest.strip_prefix(source.as_str().as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"'))
-    })
+    Source::ALL
+        .into_iter()
+        .find(|source| rest.strip_prefix(source.as_str().as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"')))
 }
 
 /// The class of an answer other than 2xx.
@@ -75,12 +75,8 @@ mod tests {
     #[test]
     fn the_head_names_the_source() {
         for source in Source::ALL {
-            let body = contract::http::Recommendations {
-                source,
-                model_version: 1,
-                user_id: "u".into(),
-                items: Vec::new(),
-            };
+            let body =
+                contract::http::Recommendations { source, model_version: 1, user_id: "u".into(), items: Vec::new() };
             // The real serialisation: it must keep `source` first.
             assert_eq!(source_of(&serde_json::to_vec(&body).unwrap()), Some(source));
         }

@@ -63,10 +63,17 @@ pub fn step(scenario: &Scenario, users: u32, store_share: f64, seed: u64) -> Opt
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// A query ends: its connection comes free.
-    Free { replica: usize },
+    Free {
+        replica: usize,
+    },
     /// The waiter of that request gives up, unless it was served meanwhile.
-    GiveUp { user: usize, sent_us: u64 },
-    Send { user: usize },
+    GiveUp {
+        user: usize,
+        sent_us: u64,
+    },
+    Send {
+        user: usize,
+    },
 }
 
 /// Users are known by number; a user has at most one request, so its instant identifies it.

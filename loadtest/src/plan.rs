@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::{
     Histogram,
     serialization::{
-        Serializer, V2Serializer,
+        V2Serializer,
         interval_log::{IntervalLogWriterBuilder, Tag},
     },
 };
@@ -226,7 +226,7 @@ pub(crate) fn hdr_log(
     histograms: &[(&str, &Histogram<u64>)],
 ) -> Result<String> {
     let mut text = Vec::new();
-    let mut serializer: V2Serializer = Serializer::new();
+    let mut serializer = V2Serializer::new();
     let mut builder = IntervalLogWriterBuilder::new();
     builder
         .add_comment(&format!("step {name}: latency in microseconds from the planned instant"))

@@ -196,7 +196,11 @@ pub(crate) fn progress<'a>(
     }
     let figures = total.second(second);
     Ok(Progress {
-        phase: if u64::from(second) * 1000 < plan.warm_up_ms { crate::plan::Phase::WarmUp } else { crate::plan::Phase::Measure },
+        phase: if u64::from(second) * 1000 < plan.warm_up_ms {
+            crate::plan::Phase::WarmUp
+        } else {
+            crate::plan::Phase::Measure
+        },
         elapsed_s: second + 1,
         total_s: (plan.warm_up_ms + plan.measure_ms).div_ceil(1000) as u32,
         sent: figures.sent,
@@ -222,5 +226,10 @@ impl Bucket {
 }
 
 fn sum(a: &Sources, b: &Sources) -> Sources {
-    Sources { cache: a.cache + b.cache, store: a.store + b.store, popular: a.popular + b.popular, stale: a.stale + b.stale }
+    Sources {
+        cache: a.cache + b.cache,
+        store: a.store + b.store,
+        popular: a.popular + b.popular,
+        stale: a.stale + b.stale,
+    }
 }

@@ -272,9 +272,8 @@ fn read_mix(table: Table<'_>, steps: usize) -> (Vec<f64>, Known) {
         Zipf,
     }
     let shares = if table.is_list("unknown_share") {
-        let shares = table.required("unknown_share", |t, key| {
-            t.list(key, 1..=MAX_STEPS, |value| number(value, &(0.0..=1.0)))
-        });
+        let shares =
+            table.required("unknown_share", |t, key| t.list(key, 1..=MAX_STEPS, |value| number(value, &(0.0..=1.0))));
         if shares.len() != steps {
             table.fault("unknown_share", "must be one number, or a list of one per step");
         }

@@ -65,11 +65,7 @@ impl<'t> Table<'t> {
     }
 
     /// Reports an absent required key. The returned default is never seen by a caller: the document has an error.
-    pub(super) fn required<T: Default>(
-        &self,
-        key: &'static str,
-        read: impl Fn(&Self, &'static str) -> Option<T>,
-    ) -> T {
+    pub(super) fn required<T: Default>(&self, key: &'static str, read: impl Fn(&Self, &'static str) -> Option<T>) -> T {
         if !self.has(key) {
             self.fault(key, "is missing");
             return T::default();

@@ -40,7 +40,8 @@ fn built_in_scenarios_are_what_their_names_say() {
 fn a_file_is_read_and_a_missing_one_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
-    std::fs::write(&path, GOOD.replace("steps = [1000,", "steps = [10,").replace("users = 1000", "users = 10")).unwrap();
+    std::fs::write(&path, GOOD.replace("steps = [1000,", "steps = [10,").replace("users = 1000", "users = 10"))
+        .unwrap();
     assert_eq!(Scenario::load(path.to_str().unwrap()).unwrap().steps[0], 10);
     let error = Scenario::load("nowhere.toml").unwrap_err().to_string();
     assert!(error.contains("nowhere.toml is neither a scenario (article, penetration, zipf, smoke)"), "{error}");
@@ -123,8 +124,7 @@ fn faults_belong_to_a_step_and_end_within_it() {
     assert_eq!((second[1].step, second[1].kind), (Some(1), FaultKind::Latency { ms: 50 }));
     assert_eq!(scenario.faults_of(0).len(), 1);
 
-    let found =
-        errors(&[("[law]", "[[faults]]\nstep = 6\nat_s = 58\nfor_s = 5\nkind = \"reset\"\nms = 1\n\n[law]")]);
+    let found = errors(&[("[law]", "[[faults]]\nstep = 6\nat_s = 58\nfor_s = 5\nkind = \"reset\"\nms = 1\n\n[law]")]);
     assert_eq!(found.len(), 3, "{found:?}");
 }
 

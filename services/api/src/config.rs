@@ -16,6 +16,20 @@ pub enum Profile {
     Protected,
 }
 
+impl Profile {
+    /// Switches of `protected`, as in `guards.<name>=off`.
+    pub const GUARDS: [&str; 2] = ["bloom", "warmup"];
+}
+
+impl std::fmt::Display for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Baseline => "baseline",
+            Self::Protected => "protected",
+        })
+    }
+}
+
 impl FromStr for Profile {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {

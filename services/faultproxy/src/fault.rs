@@ -362,13 +362,12 @@ mod tests {
         assert!((mean - 35.0).abs() < 0.1, "{mean}");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn control_lifts_by_itself_and_counts_resets() {
         let control = Control::new(Law::None);
         let mut seen = control.subscribe();
         control.add(FaultSpec { fault: Fault::Reset, for_ms: Some(1) });
         assert!(seen.borrow_and_update().reset_new && seen.borrow().resets == 1);
-        // The faults' clock is the real one, so an expiry may need a second look.
         tokio::select! {
             () = control.expire() => unreachable!("runs for ever"),
             lifted = seen.wait_for(|conditions| !conditions.reset_new) => assert_eq!(lifted.unwrap().resets, 1),

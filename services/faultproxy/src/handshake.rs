@@ -82,12 +82,12 @@ pub(crate) mod tests {
 
     #[test]
     fn greeting_loses_only_the_hidden_bits() {
-        let mut payload = greeting(0xffff_ffff & !CLIENT_MYSQL, 0x1f);
+        let mut payload = greeting(!CLIENT_MYSQL, 0x1f);
         let expected = greeting(!HIDDEN & !CLIENT_MYSQL, 0);
         assert_eq!(rewrite_greeting(&mut payload), Ok(!HIDDEN & !CLIENT_MYSQL));
         assert_eq!(payload, expected);
         // MySQL's reserved bytes are not capabilities.
-        let mut payload = greeting(0xffff_ffff, 0x1f);
+        let mut payload = greeting(u32::MAX, 0x1f);
         rewrite_greeting(&mut payload).unwrap();
         assert_eq!(payload, greeting(!HIDDEN, 0x1f));
     }

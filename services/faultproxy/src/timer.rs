@@ -52,6 +52,10 @@ impl Timer {
     }
 }
 
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for types that may close the descriptor early; `Fd` owns its own"
+)]
 fn create() -> std::io::Result<AsyncFd<Fd>> {
     let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
     let fd = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;

@@ -38,7 +38,8 @@ impl RedisConfig {
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(Duration::from_millis(self.response_timeout_ms)))
             .set_connection_timeout(Some(Duration::from_millis(self.connect_timeout_ms)))
-            .set_max_delay(Duration::from_millis(500))
+            // One attempt: requests wait for the reconnect, and the next request makes the next attempt.
+            .set_number_of_retries(0)
             // The default of 50 lets a burst of requests wait for the channel before it waits for Redis.
             .set_pipeline_buffer_size(1024);
         Client::open(self.url.as_str())?.get_connection_manager_lazy(config)

@@ -1,6 +1,6 @@
 //! What can be said on the command line. Help texts carry examples; what a command does is in `commands/`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, time::Duration};
 
 use api::Profile;
 use clap::{Args, Parser, Subcommand};
@@ -169,12 +169,14 @@ pub struct DoctorArgs {
   ./testbed data import users.csv")]
 pub enum DataCommand {
     /// Load a file into the running stack (`up`) and rebuild the model from all its data
-    #[command(after_help = "Formats: RecBole atomic files (user_id:token item_id:token rating:float timestamp:float, tabs)
+    #[command(
+        after_help = "Formats: RecBole atomic files (user_id:token item_id:token rating:float timestamp:float, tabs)
 and CSV with the header user_id,item_id,event,timestamp[,weight] (events view, cart, purchase, rating).
 
 Examples:
   ./testbed data import ratings.inter
-  ./testbed data import --strict events.csv")]
+  ./testbed data import --strict events.csv"
+    )]
     Import {
         file: PathBuf,
         /// Write nothing if any row is bad
@@ -269,8 +271,8 @@ pub enum FaultCommand {
         #[arg(long, required_if_eq("kind", "latency"))]
         ms: Option<f64>,
         /// It lifts itself after this long, e.g. 5s; without it, it stays until `fault clear`
-        #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
-        for_s: Option<f64>,
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        lasting: Option<Duration>,
     },
     /// Lift all faults (the law stays)
     Clear,
@@ -333,20 +335,11 @@ pub enum ServeCommand {
     Supervisor { spec: PathBuf },
 }
 
-/// `5`, `5s`, `500ms`, `2m`.
-fn seconds(text: &str) -> Result<f64, String> {
-    let (number, factor) = match text {
-        t if t.ends_with("ms") => (&t[..t.len() - 2], 0.001),
-        t if t.ends_with('s') => (&t[..t.len() - 1], 1.0),
-        t if t.ends_with('m') => (&t[..t.len() - 1], 60.0),
-        t => (t, 1.0),
-    };
-    let seconds = number.parse::<f64>().map_err(|_| format!("'{text}' is no time, e.g. 5s or 500ms"))? * factor;
-    if seconds.is_finite() && seconds > 0.0 && seconds <= 86_400.0 {
-        Ok(seconds)
-    } else {
-        Err("must be above 0 and at most a day".into())
-    }
+/// `5s`, `500ms`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|_| format!("'{text}' is no time, e.g. 5s or 500ms"))?;
+    let allowed = Duration::from_millis(1)..=Duration::from_secs(86_400);
+    if allowed.contains(&duration) { Ok(duration) } else { Err("must be at least 1 ms and at most a day".into()) }
 }
 
 #[cfg(test)]
@@ -367,9 +360,8 @@ mod tests {
 
     #[test]
     fn times() {
-        assert_eq!(seconds("5s"), Ok(5.0));
-        assert_eq!(seconds("500ms"), Ok(0.5));
-        assert_eq!(seconds("2m"), Ok(120.0));
-        assert!(seconds("soon").is_err() && seconds("0").is_err() && seconds("NaN").is_err());
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(duration("soon").is_err() && duration("0s").is_err() && duration("5").is_err());
     }
 }

@@ -11,7 +11,9 @@ use api::{ApiConfig, Profile};
 use faultproxy::Law;
 use launcher::{ChildId, Spec, Stack, free_port, mariadb, nginx, redis};
 use loadtest::scenario::{self, Scenario};
-use stores::{Order, StoreConfig};
+use stores::{Order, Store, StoreConfig, StoreMetrics};
+
+use crate::data;
 
 /// What a cluster is made of, whatever the profile of its replicas.
 #[derive(Debug, Clone)]
@@ -41,10 +43,10 @@ pub struct Cluster {
 }
 
 pub struct Proxy {
-    pub child: ChildId,
     pub admin: String,
     pub client: faultproxy::Client,
-    addresses: Vec<String>,
+    /// Where to reach each MySQL server through it.
+    pub addresses: Vec<SocketAddr>,
 }
 
 pub struct Replica {
@@ -82,13 +84,17 @@ impl Cluster {
         let mut stack = Stack::create(&plan.name)?;
         let redis = redis::start(&mut stack, &redis::Options::default()).await?;
         let per_server = plan.replicas * (plan.store.pool_size + 2) + 200;
-        let options = mariadb::Options { max_connections: per_server, buffer_pool_mb: 256 / u32::from(plan.instances) + 64, port: None };
+        let options = mariadb::Options {
+            max_connections: per_server,
+            buffer_pool_mb: 256 / u32::from(plan.instances) + 64,
+            port: None,
+        };
         let mut servers = Vec::new();
         for n in 0..plan.instances {
             servers.push(mariadb::start(&mut stack, &format!("mysql-{n:02}"), &options).await?);
         }
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
-        let proxy = start_proxy(&mut stack, &servers, plan.law, &http).await?;
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
+        let proxy = start_proxy(&mut stack, &servers, plan.law).await?;
         let ports = (0..plan.replicas).map(|_| Ok((free_port()?, free_port()?))).collect::<anyhow::Result<Vec<_>>>()?;
         let nginx = nginx::start(
             &mut stack,
@@ -111,6 +117,22 @@ impl Cluster {
     /// The store without faultproxy in front of it: for migration and import, which are no part of any measurement.
     pub fn direct_store(&self) -> StoreConfig {
         direct_store(self.servers.iter().map(|server| server.port))
+    }
+
+    /// Migrates all schemas, imports the data and builds the model; returns the model's version.
+    pub async fn load(&self, dataset: &model::Dataset) -> anyhow::Result<u64> {
+        stores::migrate(&self.direct_store()).await?;
+        let store = Store::new(self.direct_store(), &StoreMetrics::new(&prometheus::Registry::new())?)?;
+        data::import(&store, dataset, |_| ()).await?;
+        data::build_model(&store).await
+    }
+
+    /// The ids of all users, for the load generator.
+    pub fn write_known_ids(&self, dataset: &model::Dataset) -> anyhow::Result<PathBuf> {
+        let file = self.stack.dir().join("known-ids.txt");
+        let ids: Vec<&str> = dataset.users.iter().map(contract::UserId::as_str).collect();
+        std::fs::write(&file, ids.join("\n")).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
     }
 
     /// Starts all replicas with this profile and waits until each is ready; returns how long that took.
@@ -139,7 +161,8 @@ impl Cluster {
     fn spawn_replica(&mut self, n: usize, profile: Profile, sets: &[String]) -> anyhow::Result<Replica> {
         let (http, admin) = self.ports[n];
         let store = &self.plan.store;
-        let mut config = ApiConfig::new(profile, StoreConfig::spread_over(&self.proxy.addresses), &self.redis.url);
+        let addresses: Vec<String> = self.proxy.addresses.iter().map(SocketAddr::to_string).collect();
+        let mut config = ApiConfig::new(profile, StoreConfig::spread_over(&addresses), &self.redis.url);
         config.http.listen = SocketAddr::from(([127, 0, 0, 1], http));
         config.http.admin = SocketAddr::from(([127, 0, 0, 1], admin));
         // All replicas share this machine: more threads would only take turns.
@@ -180,17 +203,6 @@ impl Cluster {
         .open()?;
         ::redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await.context("cannot empty redis")
     }
-
-    /// Prometheus text of the replicas and of faultproxy.
-    pub async fn scrape(&self) -> anyhow::Result<(Vec<String>, String)> {
-        let text = async |admin: &str| -> anyhow::Result<String> {
-            let url = format!("{admin}/metrics");
-            let answer = self.http.get(&url).send().await.with_context(|| format!("cannot scrape {url}"))?;
-            Ok(answer.error_for_status()?.text().await?)
-        };
-        let replicas = futures::future::try_join_all(self.replicas.iter().map(|replica| text(&replica.admin))).await?;
-        Ok((replicas, text(&self.proxy.admin).await?))
-    }
 }
 
 /// A store on these ports of this machine, for tools: few connections, patient.
@@ -207,20 +219,17 @@ pub fn own_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
 }
 
-async fn start_proxy(
-    stack: &mut Stack,
-    servers: &[mariadb::MySql],
-    law: Law,
-    http: &reqwest::Client,
-) -> anyhow::Result<Proxy> {
+/// Starts a faultproxy in front of these servers.
+pub async fn start_proxy(stack: &mut Stack, servers: &[mariadb::MySql], law: Law) -> anyhow::Result<Proxy> {
+    let http = reqwest::Client::builder().timeout(Duration::from_secs(1)).no_proxy().build()?;
     let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let mut listeners = Vec::new();
     for server in servers {
-        listeners.push(faultproxy::Listener { listen: loopback(free_port()?), upstream: loopback(server.port) });
+        listeners.push(faultproxy::Route { listen: loopback(free_port()?), upstream: loopback(server.port) });
     }
-    let addresses = listeners.iter().map(|listener| listener.listen.to_string()).collect();
+    let addresses = listeners.iter().map(|route| route.listen).collect();
     let admin = loopback(free_port()?);
-    let config = faultproxy::Config { listeners, admin, law, ..faultproxy::Config::default() };
+    let config = faultproxy::Config { listeners, admin, law, max_connections: faultproxy::DEFAULT_MAX_CONNECTIONS };
     let file = stack.child_dir("faultproxy")?.join("config.toml");
     std::fs::write(&file, toml::to_string(&config)?).with_context(|| format!("cannot write {}", file.display()))?;
     let spec = Spec::new("faultproxy", own_program()?).args(["serve", "faultproxy", "--config"]).args([file]);
@@ -233,5 +242,5 @@ async fn start_proxy(
             async { get.await.is_ok_and(|answer| answer.status().is_success()) }
         })
         .await?;
-    Ok(Proxy { child, client: faultproxy::Client::new(&admin)?, admin, addresses })
+    Ok(Proxy { client: faultproxy::Client::new(&admin)?, admin, addresses })
 }

@@ -15,7 +15,8 @@ pub fn read() -> Machine {
         cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
         cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
         memory_gb: kilobytes.map_or(0.0, |kb| (kb / 1024.0 / 102.4).round() / 10.0),
-        kernel: fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".into(), |text| text.trim().to_owned()),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+            .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned()),
         os: field("/etc/os-release", "PRETTY_NAME").unwrap_or_else(|| "unknown".into()),
     }
 }

@@ -1,6 +1,13 @@
 //! The one binary: commands for people, and `serve ROLE` for the processes that they start.
 
 mod cli;
+mod cluster;
+mod commands;
+mod data;
+mod machine;
+mod measure;
+mod progress;
+mod scrape;
 
 use std::process::ExitCode;
 

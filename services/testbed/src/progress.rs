@@ -8,7 +8,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub fn bar(length: u64, message: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     // The template is a constant; a bar without style still works.
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg:40!} [{bar:30}] {percent:>3} %  {elapsed} / ~{duration}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{spinner} {msg:40!} [{bar:30}] {percent:>3} %  {elapsed} / ~{duration}")
+    {
         bar.set_style(style.progress_chars("━╸ "));
     }
     bar.set_message(message.to_owned());

@@ -7,10 +7,14 @@ pub struct Reading(Vec<(String, f64)>);
 impl Reading {
     pub fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
         let lines = texts.into_iter().flat_map(str::lines).filter(|line| !line.starts_with('#'));
-        Self(lines.filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            Some((series.to_owned(), value.parse().ok()?))
-        }).collect())
+        Self(
+            lines
+                .filter_map(|line| {
+                    let (series, value) = line.rsplit_once(' ')?;
+                    Some((series.to_owned(), value.parse().ok()?))
+                })
+                .collect(),
+        )
     }
 
     /// Sum of the series of this name that carry all of these labels, e.g. `("cache_requests_total", &["result=\"hit\""])`.

@@ -158,7 +158,7 @@ fn without_colour(text: &str) -> String {
 
 #[test]
 fn the_terminal_shows_figures_and_verdicts() {
-    let text = terminal::render(&sample::report(), false);
+    let text = words_of(&terminal::render(&sample::report(), false));
     for part in [
         "✗ baseline (passive cache, no guards) breaks at 4,000 requests/s",
         "✓ protected (bloom filter and warmed cache in front of the store) holds every step, up to 5,000 requests/s",
@@ -174,12 +174,17 @@ fn the_terminal_shows_figures_and_verdicts() {
     report.conclude(Some(&Tolerances::default()));
     let text = terminal::render(&report, false);
     assert!(text.contains("10 of 12 passed, 2 failed") && text.contains("10,000"), "{text}");
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = words_of(&text);
     assert!(words.contains("50 % of the requests ask for users that do not exist; no known user"), "{text}");
     report.law = Law::None;
     report.scenario.unknown_share = vec![0.1, 0.9];
-    assert!(terminal::render(&report, false).contains("10 % to 90 % (by step)"));
-    assert!(terminal::render(&report, false).contains("none: the store's real speed"));
+    let words = words_of(&terminal::render(&report, false));
+    assert!(words.contains("10 % to 90 % (by step)") && words.contains("none: the store's real speed"), "{words}");
+}
+
+/// Wherever the lines break.
+fn words_of(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]

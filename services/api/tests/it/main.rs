@@ -123,9 +123,9 @@ impl Replica {
     }
 
     /// Ends it in order.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
-        self.task.await.unwrap().unwrap();
+        (&mut self.task).await.unwrap().unwrap();
     }
 }
 

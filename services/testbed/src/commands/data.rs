@@ -51,9 +51,18 @@ async fn import(file: std::path::PathBuf, strict: bool, json: bool) -> anyhow::R
         let report = json!({ "parsed": parsed, "users": users, "added": imported.added, "present": imported.present, "model_version": version });
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        println!("{}: {} events of {} users and {} items", file.display(), dataset.events.len(), dataset.users.len(), dataset.items.len());
+        println!(
+            "{}: {} events of {} users and {} items",
+            file.display(),
+            dataset.events.len(),
+            dataset.users.len(),
+            dataset.items.len()
+        );
         println!("{parsed}");
-        println!("{} events added, {} were there already; model {version} built from all of them", imported.added, imported.present);
+        println!(
+            "{} events added, {} were there already; model {version} built from all of them",
+            imported.added, imported.present
+        );
         println!("the replicas load it when they start: ./testbed down && ./testbed up --data {}", file.display());
     }
     Ok(ExitCode::SUCCESS)
@@ -69,7 +78,14 @@ fn quality(file: &std::path::Path, strict: bool, json: bool) -> anyhow::Result<E
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}: {} events, {} users ({} evaluated), {} items\n", file.display(), report.events, report.users, report.users_evaluated, report.items);
+    println!(
+        "{}: {} events, {} users ({} evaluated), {} items\n",
+        file.display(),
+        report.events,
+        report.users,
+        report.users_evaluated,
+        report.items
+    );
     println!("{:<22}{:>9} {:>10} {:>10} {:>10}", "all items ranked", "NDCG@10", "± (1 s.e.)", "hit@10", "recall@10");
     let rows = [
         ("item-item (this model)", report.model),
@@ -83,7 +99,10 @@ fn quality(file: &std::path::Path, strict: bool, json: bool) -> anyhow::Result<E
         );
     }
     if let Some(ratio) = report.ndcg_ratio {
-        println!("\nNDCG@10 is {ratio:.2} × that of popularity; built in {:.1} s, ranked in {:.1} s", report.build_s, report.rank_s);
+        println!(
+            "\nNDCG@10 is {ratio:.2} × that of popularity; built in {:.1} s, ranked in {:.1} s",
+            report.build_s, report.rank_s
+        );
     }
     println!("\nProtocol: {}", report.protocol);
     Ok(ExitCode::SUCCESS)

@@ -53,13 +53,17 @@ fn checks() -> anyhow::Result<Vec<Check>> {
             found: format!("{files}"),
             // 5000 users on both sides of nginx, in one worker, and the log.
             ok: files >= 12_000,
-            advice: "5000 users need 12,000 in nginx: raise the hard limit (ulimit -Hn, limits.conf), or use fewer users".into(),
+            advice:
+                "5000 users need 12,000 in nginx: raise the hard limit (ulimit -Hn, limits.conf), or use fewer users"
+                    .into(),
         },
         Check {
             name: "cores",
             found: machine.cores.to_string(),
             ok: machine.cores >= 2,
-            advice: "load generator and service share the machine: with one core the upper steps will be marked invalid".into(),
+            advice:
+                "load generator and service share the machine: with one core the upper steps will be marked invalid"
+                    .into(),
         },
         Check {
             name: "memory",

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use faultproxy::{Client, Fault, Law};
+use faultproxy::{Client, Fault, FaultSpec, Law};
 
 use crate::cli::FaultCommand;
 
@@ -20,7 +20,7 @@ pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
             }
             println!("law: {}\ncommands in flight: {}", state.law, state.in_flight);
             for fault in &state.faults {
-                println!("fault: {fault}");
+                println!("fault: {}", serde_json::to_string(fault)?);
             }
         }
         FaultCommand::Law { none: _, base_ms, slope_ms, spread } => {
@@ -28,13 +28,21 @@ pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
             client.set_law(law).await?;
             println!("law: {law}");
         }
-        FaultCommand::Add { kind, ms, for_s } => {
-            let fault = Fault::parse(&kind, ms)?;
-            client.add_fault(fault, for_s.map(std::time::Duration::from_secs_f64)).await?;
-            println!("{kind} is in force{}", for_s.map_or_else(|| ": ./testbed fault clear lifts it".into(), |s| format!(" for {s} s")));
+        FaultCommand::Add { kind, ms, lasting } => {
+            let fault = match kind.as_str() {
+                "latency" => Fault::Latency { ms: ms.unwrap_or_default(), jitter_ms: 0.0 },
+                "stall" => Fault::Stall,
+                "reset" => Fault::Reset,
+                _ => Fault::Refuse,
+            };
+            client.add_fault(FaultSpec { fault, for_ms: lasting.map(|time| time.as_millis() as u64) }).await?;
+            println!(
+                "{kind} is in force{}",
+                lasting.map_or_else(|| ": ./testbed fault clear lifts it".into(), |time| format!(" for {time:?}"))
+            );
         }
         FaultCommand::Clear => {
-            client.clear_faults().await?;
+            client.clear().await?;
             println!("no faults; the law stays");
         }
     }

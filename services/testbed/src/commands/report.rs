@@ -33,7 +33,8 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub fn print(report: &Report) {
-    print!("{}", report::terminal(report, std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()));
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    print!("{}", report::terminal::render(report, colour));
 }
 
 /// Names begin with the time, so the last one is the newest.

@@ -12,7 +12,7 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
     match command {
         ServeCommand::Api { profile, config, sets } => api(profile, config.as_deref(), &sets)?,
         ServeCommand::Faultproxy { config } => faultproxy(&config)?,
-        ServeCommand::Loadgen { plan } => return Ok(loadtest::child::main(&plan)),
+        ServeCommand::Loadgen { plan } => return Ok(loadtest::loadgen_main(&plan)),
         ServeCommand::Supervisor { spec } => super::up::supervise(&spec)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,270 @@
+//! One step of a load test. goose brings the users to life and waits for them; what they do is here.
+//!
+//! Each user sends at fixed instants, one request at a time; instants that pass while it waits are skipped and counted. Latency
+//! runs from the planned instant, so a late load generator or a slow answer cannot hide. goose measures nothing: its histograms
+//! are coarse, and its bookkeeping would cost more than the request.
+
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use contract::http::Source;
+use goose::{
+    GooseAttack,
+    client::GooseClientBuilder,
+    config::GooseConfiguration,
+    goose::{GooseUser, Scenario, Transaction},
+};
+use rand::{SeedableRng, rngs::SmallRng};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use crate::{
+    answer::{HEAD_BYTES, class, class_of, class_of_failure, source_of},
+    ids::Ids,
+    plan::{Progress, StepOutcome, StepPlan},
+    recorder::{Ended, Recorder, progress as second_of},
+    schedule,
+};
+
+/// The shards keep two threads from waiting for each other; each costs 10 kB a second of the step.
+const SHARDS: usize = 2;
+/// Users goose starts per second.
+const USERS_PER_S: u32 = 5000;
+/// Beyond the time that starting should take.
+const START_SLACK: Duration = Duration::from_secs(30);
+/// From the last user's start to the common start: all of them have to hear of it.
+const HEADWAY: Duration = Duration::from_millis(200);
+/// goose looks twice a second whether its users have left.
+const END_SLACK: Duration = Duration::from_secs(10);
+/// nginx closes idle connections after 75 s: going first avoids requests sent into a closing connection.
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// A good answer names its source within these.
+const SOURCE_BYTES: usize = 64;
+const FILES_BESIDES_CONNECTIONS: u64 = 100;
+
+/// What the users of a step share.
+struct Step {
+    plan: StepPlan,
+    client: reqwest::Client,
+    /// Everything of a request's URL but the id.
+    url_prefix: String,
+    ids: Ids,
+    /// By user; µs since the common start.
+    phases: Vec<u64>,
+    end_us: u64,
+    shards: [Mutex<Recorder>; SHARDS],
+    ready: AtomicU32,
+    start: watch::Sender<Option<Start>>,
+    stop: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct Start {
+    at: Instant,
+    /// Unix time of the same instant.
+    wall: Duration,
+}
+
+/// Users are tasks of goose's own: they outlive a dropped `run_step` unless they are told.
+struct StopOnDrop(Arc<Step>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs one step; `progress` is called once a second. Takes warm-up and measured time, plus about two seconds to start and at
+/// most the request timeout to end.
+///
+/// # Errors
+/// The plan is out of range, its ids cannot be read, the process may not open enough files, the users did not start or end in
+/// time, or SIGINT arrived.
+pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<StepOutcome> {
+    plan.check()?;
+    check_open_files(plan.users)?;
+    let step = Arc::new(Step::new(plan).await?);
+    let _stop = StopOnDrop(Arc::clone(&step));
+    let attack = attack(&step)?;
+    let length = Duration::from_micros(step.end_us);
+    let starting = START_SLACK + Duration::from_secs(u64::from(step.plan.users / USERS_PER_S));
+    let ending = Duration::from_millis(step.plan.timeout_ms + step.plan.interval_ms) + END_SLACK;
+    tokio::select! {
+        ended = timeout(starting + length + ending, attack.execute()) => {
+            ended.context("the users did not end in time")?.context("goose")?;
+        }
+        failed = watch_over(&step, starting, progress) => return Err(failed),
+        () = killed() => bail!("stopped by a signal"),
+    }
+    let start = (*step.start.borrow()).context("the users ended before they all had started")?;
+    let mut merged = Recorder::new(&step.plan)?;
+    for shard in &step.shards {
+        merged = merged.merge(&lock(shard))?;
+    }
+    merged.outcome(&step.plan, start.wall, step.ids.repeated())
+}
+
+fn check_open_files(users: u32) -> Result<()> {
+    let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+    let needed = u64::from(users) + FILES_BESIDES_CONNECTIONS;
+    ensure!(limit >= needed, "{users} users need {needed} open files, the limit is {limit}: see `ulimit -n`");
+    Ok(())
+}
+
+/// goose for nothing but users: each calls the transaction once, which lasts for the whole step. Its controllers are off unless
+/// asked for.
+fn attack(step: &Arc<Step>) -> Result<GooseAttack> {
+    let mut configuration = GooseConfiguration::default();
+    configuration.host = Some(step.plan.base_url.clone());
+    configuration.users = Some(step.plan.users as usize);
+    configuration.increase_rate = Some(USERS_PER_S.to_string());
+    configuration.iterations = Some(1);
+    configuration.no_metrics = true;
+    configuration.quiet = 2;
+    let step = Arc::clone(step);
+    let transaction = Transaction::new(Arc::new(move |user: &mut GooseUser| {
+        let step = Arc::clone(&step);
+        let number = user.weighted_users_index;
+        Box::pin(async move {
+            step.user(number).await;
+            Ok(())
+        })
+    }));
+    Ok(GooseAttack::initialize_with_config(configuration)?
+        // Else goose builds a client per user, at 2 ms of CPU each.
+        .set_client_builder_without_cookies(GooseClientBuilder::new().without_cookies())?
+        .register_scenario(Scenario::new("step").register_transaction(transaction)))
+}
+
+/// Reports each second once it has passed; returns only when the users do not start.
+async fn watch_over(step: &Step, starting: Duration, progress: impl Fn(Progress)) -> anyhow::Error {
+    let mut started = step.start.subscribe();
+    let start = match timeout(starting, started.wait_for(Option::is_some)).await {
+        Ok(Ok(start)) => *start,
+        _ => None,
+    };
+    let Some(start) = start else {
+        let ready = step.ready.load(Ordering::Relaxed);
+        return anyhow::anyhow!("only {ready} of {} users started within {starting:?}", step.plan.users);
+    };
+    for second in 0..step.end_us.div_ceil(1_000_000) as u32 {
+        sleep_until(start.at + Duration::from_secs(u64::from(second) + 1)).await;
+        match second_of(&step.plan, second, step.shards.iter().map(lock)) {
+            Ok(figures) => progress(figures),
+            Err(error) => return error,
+        }
+    }
+    std::future::pending().await
+}
+
+/// goose puts a SIGINT handler of its own into the process, which only sets this flag.
+async fn killed() {
+    while !goose::is_killswitch_triggered() {
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn lock(shard: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
+    // Recording does not panic halfway.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Step {
+    async fn new(plan: StepPlan) -> Result<Self> {
+        let path = &plan.known_ids;
+        let known = tokio::fs::read_to_string(path).await;
+        let known = known.with_context(|| format!("known ids in {}", path.display()))?;
+        // goose's own client cannot be told to ignore proxies and redirects, and either would lead off this machine.
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .http1_only()
+            .timeout(Duration::from_millis(plan.timeout_ms))
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .user_agent("testbed-loadtest")
+            .build()
+            .context("HTTP client")?;
+        Ok(Self {
+            client,
+            url_prefix: format!("{}/recommendations?user_id=", plan.base_url.trim_end_matches('/')),
+            ids: Ids::new(&plan, &known)?,
+            phases: schedule::phases(plan.users as usize, plan.interval_ms * 1000, plan.seed),
+            end_us: (plan.warm_up_ms + plan.measure_ms) * 1000,
+            shards: [Mutex::new(Recorder::new(&plan)?), Mutex::new(Recorder::new(&plan)?)],
+            ready: AtomicU32::new(0),
+            start: watch::Sender::new(None),
+            stop: AtomicBool::new(false),
+            plan,
+        })
+    }
+
+    async fn user(&self, number: usize) {
+        let start = self.all_ready().await;
+        let now_us = || start.elapsed().as_micros() as u64;
+        let shard = &self.shards[number % SHARDS];
+        let interval_us = self.plan.interval_ms * 1000;
+        let mut random = SmallRng::seed_from_u64(self.plan.seed.wrapping_add(number as u64));
+        let mut url = self.url_prefix.clone();
+        let mut planned_us = self.phases[number];
+        while planned_us < self.end_us {
+            sleep_until(start + Duration::from_micros(planned_us)).await;
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            url.truncate(self.url_prefix.len());
+            let known = self.ids.append(&mut random, &mut url);
+            lock(shard).sent(planned_us, now_us());
+            let result = ask(&self.client, &url).await;
+            let ended_us = now_us();
+            let (next_us, skipped) = schedule::next_planned(planned_us, ended_us, interval_us);
+            let mut recorder = lock(shard);
+            recorder.ended(Ended { planned_us, ended_us, known, result });
+            recorder.skipped((1..=skipped).map(|instant| planned_us + instant * interval_us));
+            drop(recorder);
+            planned_us = next_us;
+        }
+    }
+
+    /// The common start, set by the last user to be ready.
+    async fn all_ready(&self) -> Instant {
+        let mut start = self.start.subscribe();
+        if self.ready.fetch_add(1, Ordering::Relaxed) + 1 == self.plan.users {
+            let at = Instant::now() + HEADWAY;
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + HEADWAY;
+            self.start.send_replace(Some(Start { at, wall }));
+        }
+        loop {
+            if let Some(start) = *start.borrow_and_update() {
+                return start.at;
+            }
+            // The sender lives in `self`: it cannot be gone.
+            let _ = start.changed().await;
+        }
+    }
+}
+
+/// Reads the whole answer; an error is its class.
+async fn ask(client: &reqwest::Client, url: &str) -> Result<Source, Cow<'static, str>> {
+    let mut response = client.get(url).send().await.map_err(|error| class_of_failure(&error))?;
+    let status = response.status();
+    let most = if status.is_success() { SOURCE_BYTES } else { HEAD_BYTES };
+    let mut head = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| class_of_failure(&error))? {
+        let room = most.saturating_sub(head.len()).min(chunk.len());
+        head.extend_from_slice(&chunk[..room]);
+    }
+    if status.is_success() {
+        source_of(&head).ok_or(Cow::Borrowed(class::BAD_BODY))
+    } else {
+        Err(class_of(status.as_u16(), &head))
+    }
+}

@@ -1,0 +1,110 @@
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+
+use faultproxy::{Fault, FaultKind, FaultSpec};
+use sqlx::Executor;
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use crate::support::{Bed, CLASSIC, DEADLINE, connect};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn latency_until_it_lifts_itself() {
+    let Some(bed) = Bed::start("latency").await else { return };
+    let mut raw = bed.proxy.raw(CLASSIC).await;
+    bed.proxy.client.add_fault(Fault::Latency { ms: 120.0, jitter_ms: 20.0 }).await.unwrap();
+    let start = Instant::now();
+    raw.ping().await.unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(100));
+    let state = bed.proxy.state().await;
+    assert_eq!(state.faults.len(), 1);
+    assert_eq!((state.faults[0].spec.fault.kind(), state.faults[0].remaining_ms), (FaultKind::Latency, None));
+
+    let short = FaultSpec { fault: Fault::Latency { ms: 1.0, jitter_ms: 0.0 }, for_ms: Some(50) };
+    bed.proxy.client.add_fault(short).await.unwrap();
+    bed.proxy.until("lifted", |state| state.faults.is_empty()).await;
+    let added = bed.proxy.metric("faultproxy_added_delay_seconds_sum").await;
+    raw.ping().await.unwrap();
+    assert_eq!(bed.proxy.metric("faultproxy_added_delay_seconds_sum").await, added);
+    bed.stack.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stall_reads_and_answers_nothing_until_lifted() {
+    let Some(bed) = Bed::start("stall").await else { return };
+    let mut raw = bed.proxy.raw(CLASSIC).await;
+    let mut busy = bed.proxy.sqlx().await;
+    let commands = bed.proxy.state().await.commands_total;
+    // One response is under way when the store stalls.
+    let sleeping = tokio::spawn(async move { busy.execute("DO SLEEP(0.2)").await.map(drop) });
+    bed.proxy.until("busy", |state| state.in_flight == 1).await;
+    bed.proxy.client.add_fault(Fault::Stall).await.unwrap();
+    let pinged = tokio::spawn(async move { raw.ping().await });
+    let connecting = tokio::spawn(connect(bed.proxy.address));
+    bed.proxy.until("ping read and connection accepted", |state| state.in_flight == 2 && state.connections == 3).await;
+    // The real server has answered the sleeper; the answer stays here.
+    let start = Instant::now();
+    while bed.proxy.metric("faultproxy_upstream_seconds_count").await < (commands + 1) as f64 {
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(bed.proxy.state().await.in_flight, 2);
+    assert!(!pinged.is_finished() && !connecting.is_finished() && !sleeping.is_finished());
+    bed.proxy.client.lift(FaultKind::Stall).await.unwrap();
+    pinged.await.unwrap().unwrap();
+    sleeping.await.unwrap().unwrap();
+    connecting.await.unwrap().execute("DO 1").await.unwrap();
+    bed.proxy.until("idle", |state| state.in_flight == 0).await;
+    bed.stack.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reset_closes_what_is_there_once() {
+    let Some(bed) = Bed::start("reset").await else { return };
+    let mut idle = bed.proxy.raw(CLASSIC).await;
+    let mut busy = bed.proxy.raw(CLASSIC).await;
+    busy.send(0, b"\x03DO SLEEP(30)").await.unwrap();
+    bed.proxy.until("busy", |state| state.in_flight == 1).await;
+    bed.proxy.client.add_fault(Fault::Reset).await.unwrap();
+    for raw in [&mut idle, &mut busy] {
+        let error = raw.stream.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    let state = bed.proxy.until("empty", |state| state.in_flight == 0 && state.connections == 0).await;
+    assert!(state.faults.is_empty() && state.malformed_total == 0, "{state:?}");
+    bed.proxy.raw(CLASSIC).await.ping().await.unwrap();
+
+    // With a duration, new connections meet the same fate.
+    bed.proxy.client.add_fault(FaultSpec { fault: Fault::Reset, for_ms: Some(60_000) }).await.unwrap();
+    let mut stream = TcpStream::connect(bed.proxy.address).await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    bed.proxy.client.clear().await.unwrap();
+    bed.proxy.raw(CLASSIC).await.ping().await.unwrap();
+    bed.stack.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refuse_turns_new_connections_away() {
+    let Some(bed) = Bed::start("refuse").await else { return };
+    let mut before = bed.proxy.raw(CLASSIC).await;
+    bed.proxy.client.add_fault(Fault::Refuse).await.unwrap();
+    let start = Instant::now();
+    // The listener hears of it a moment after the API has answered.
+    let kind = loop {
+        if let Err(error) = TcpStream::connect(bed.proxy.address).await {
+            break error.kind();
+        }
+        assert!(start.elapsed() < DEADLINE);
+    };
+    assert_eq!(kind, ErrorKind::ConnectionRefused);
+    before.ping().await.unwrap();
+    bed.proxy.client.clear().await.unwrap();
+    let start = Instant::now();
+    while TcpStream::connect(bed.proxy.address).await.is_err() {
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    bed.proxy.raw(CLASSIC).await.ping().await.unwrap();
+    bed.stack.stop().await.unwrap();
+}

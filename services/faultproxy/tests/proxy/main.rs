@@ -1,0 +1,8 @@
+//! The proxy in front of a real server (`server`), and of a scripted one where a real one would not misbehave.
+
+mod admin;
+mod commands;
+mod faults;
+mod lifecycle;
+mod malformed;
+mod support;

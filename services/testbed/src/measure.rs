@@ -1,0 +1,316 @@
+//! One step of load: the generator in a process of its own, and what all other processes did meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use faultproxy::{Client, Fault, FaultSpec};
+use launcher::{Description, Spec, Stack, cpu};
+use loadtest::{
+    child::Line,
+    plan::{Phase, Progress, StepOutcome, StepPlan},
+    report::Step,
+    scenario::{Fault as PlannedFault, FaultKind},
+};
+
+use crate::{cluster::own_program, scrape::Reading};
+
+/// The processes under load, from what their stack says of itself: the same for a stack of ours and for one of `up`.
+pub struct Target {
+    pub gateway: String,
+    replicas: Vec<String>,
+    faultproxy: String,
+    access_log: PathBuf,
+    /// Kind and pid: `api`, `mysql`, `redis`, `nginx`, `faultproxy`.
+    processes: Vec<(String, u32)>,
+    http: reqwest::Client,
+}
+
+impl Target {
+    pub fn of(dir: &Path, stack: &Description) -> anyhow::Result<Self> {
+        let endpoint =
+            |name: &str| stack.endpoints.get(name).cloned().with_context(|| format!("the stack has no {name}"));
+        let admins = stack.endpoints.iter().filter(|(name, _)| name.starts_with("api-"));
+        let kind = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
+        Ok(Self {
+            gateway: endpoint("gateway")?,
+            faultproxy: endpoint("faultproxy")?,
+            replicas: admins.map(|(_, address)| address.clone()).collect(),
+            access_log: dir.join("nginx/access.log"),
+            processes: stack.children.iter().map(|child| (kind(&child.name), child.process.pid)).collect(),
+            http: reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?,
+        })
+    }
+
+    async fn reading(&self) -> anyhow::Result<(Reading, Reading)> {
+        let text = async |admin: &String| -> anyhow::Result<String> {
+            let url = format!("{admin}/metrics");
+            let answer = self.http.get(&url).send().await.with_context(|| format!("cannot read {url}"))?;
+            Ok(answer.error_for_status()?.text().await?)
+        };
+        let replicas = futures::future::try_join_all(self.replicas.iter().map(text)).await?;
+        Ok((Reading::of(replicas.iter().map(String::as_str)), Reading::of([text(&self.faultproxy).await?.as_str()])))
+    }
+}
+
+/// Counters at one instant.
+struct Snapshot {
+    at: Instant,
+    replicas: Reading,
+    faultproxy: Reading,
+    /// CPU seconds by kind of process.
+    cpu: BTreeMap<String, f64>,
+    machine: Option<cpu::MachineCpu>,
+}
+
+impl Snapshot {
+    async fn take(target: &Target, loadgen: u32) -> anyhow::Result<Self> {
+        let mut seconds = BTreeMap::new();
+        let ourselves = [("load".to_owned(), loadgen), ("testbed".to_owned(), std::process::id())];
+        for (kind, pid) in target.processes.iter().chain(&ourselves) {
+            // The tree of this process would hold all the others.
+            let used = if kind == "testbed" { cpu::process_seconds(*pid) } else { cpu::process_tree_seconds(*pid) };
+            *seconds.entry(kind.clone()).or_default() += used.unwrap_or(0.0);
+        }
+        let (replicas, faultproxy) = target.reading().await?;
+        Ok(Self { at: Instant::now(), replicas, faultproxy, cpu: seconds, machine: cpu::machine() })
+    }
+}
+
+/// Runs the step and returns its figures; `article`, `model`, `profile` and `hdr_log` are the caller's to fill in.
+/// `faults` are added on time and lifted at the end.
+pub async fn step(
+    stack: &mut Stack,
+    target: &Target,
+    plan: &StepPlan,
+    faults: Vec<PlannedFault>,
+    mut progress: impl FnMut(&Progress),
+) -> anyhow::Result<(Step, StepOutcome)> {
+    let dir = stack.child_dir("loadgen")?;
+    let file = dir.join("plan.json");
+    std::fs::write(&file, serde_json::to_vec(plan)?).with_context(|| format!("cannot write {}", file.display()))?;
+    let log_offset = std::fs::metadata(&target.access_log).map_or(0, |meta| meta.len());
+    let mut lines = Lines::from_end_of(stack.log_path("loadgen"))?;
+    let spec = Spec::new("loadgen", own_program()?).args(["serve", "loadgen"]).args([file]);
+    let child = stack.spawn(spec)?;
+    let pid = stack.pid(child).context("the load generator ended at once")?;
+
+    let (mut before, mut after, mut outcome) = (None, None, None);
+    let client = Client::new(&target.faultproxy)?;
+    let mut fault_tasks = tokio::task::JoinSet::new();
+    let patience = Duration::from_millis(plan.warm_up_ms + plan.measure_ms + plan.timeout_ms) + Duration::from_secs(60);
+    let deadline = Instant::now() + patience;
+    while outcome.is_none() {
+        if Instant::now() > deadline {
+            bail!("the load generator was not done after {patience:?}");
+        }
+        for line in lines.read()? {
+            match line {
+                Line::Progress(now) => {
+                    if now.phase == Phase::Measure && before.is_none() {
+                        before = Some(Snapshot::take(target, pid).await?);
+                        for fault in &faults {
+                            fault_tasks.spawn(inject(client.clone(), *fault));
+                        }
+                    }
+                    if now.elapsed_s == now.total_s && after.is_none() {
+                        after = Some(Snapshot::take(target, pid).await?);
+                    }
+                    progress(&now);
+                }
+                Line::Outcome(done) => {
+                    if after.is_none() {
+                        after = Some(Snapshot::take(target, pid).await?);
+                    }
+                    outcome = Some(*done);
+                }
+                Line::Error(error) => bail!("the load generator failed: {error}"),
+            }
+        }
+        if outcome.is_none() {
+            // Also notices a replica that died: figures without it would be another experiment's.
+            stack.check()?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let (Some(before), Some(after), Some(outcome)) = (before, after, outcome) else {
+        bail!("the load generator reported no measured part");
+    };
+    let rss = target.processes.iter().fold(BTreeMap::new(), |mut sum, (kind, pid)| {
+        *sum.entry(kind.clone()).or_insert(0.0) += cpu::rss_bytes(*pid).unwrap_or(0) as f64 / f64::from(1 << 20);
+        sum
+    });
+    stack.stop_child(child).await?;
+    fault_tasks.shutdown().await;
+    if !faults.is_empty() {
+        client.clear().await?;
+    }
+    let gateway_mean_ms = gateway_mean_ms(&target.access_log, log_offset, outcome.started_ms, outcome.ended_ms).await?;
+    let step = Step { gateway_mean_ms, rss_mb: rss, ..figures(&outcome, &before, &after) };
+    Ok((step, outcome))
+}
+
+async fn inject(client: Client, fault: PlannedFault) {
+    tokio::time::sleep(Duration::from_secs_f64(fault.at_s)).await;
+    let spec = FaultSpec {
+        fault: match fault.kind {
+            FaultKind::Latency { ms } => Fault::Latency { ms: ms as f64, jitter_ms: 0.0 },
+            FaultKind::Stall => Fault::Stall,
+            FaultKind::Reset => Fault::Reset,
+            FaultKind::Refuse => Fault::Refuse,
+        },
+        for_ms: Some((fault.for_s * 1000.0) as u64),
+    };
+    if let Err(error) = client.add_fault(spec).await {
+        eprintln!("a planned fault could not be set: {error}");
+    }
+}
+
+/// Send-lag above which a step says more about the load generator than about the service.
+const MAX_SEND_LAG_P99_MS: f64 = 10.0;
+/// Above it, waiting for a core is part of every latency.
+const MAX_CPU_PCT: f64 = 90.0;
+
+fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot) -> Step {
+    let grew = |name: &str, labels: &[&str]| after.replicas.since(&before.replicas, name, labels);
+    let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
+    // Counted by the replicas over the same instants as the counters they are set against.
+    let requests = grew("http_server_request_duration_seconds_count", &["http_route=\"/recommendations\""]);
+    let hits = grew("cache_requests_total", &["result=\"hit\""]);
+    let lookups = grew("cache_requests_total", &[]);
+    let rejections = grew("guard_checks_total", &["result=\"absent\""]);
+    let queries = grew("store_queries_total", &[]);
+    let timeouts = grew("store_errors_total", &["reason=\"checkout_timeout\""]);
+    let retries = grew("store_retries_total", &[]);
+    let upstream =
+        |what: &str| after.faultproxy.since(&before.faultproxy, &format!("faultproxy_upstream_seconds_{what}"), &[]);
+    let seconds = (after.at - before.at).as_secs_f64();
+    let cpu =
+        after.cpu.iter().map(|(kind, used)| (kind.clone(), (used - before.cpu.get(kind).unwrap_or(&0.0)) / seconds));
+    let busy = after.machine.zip(before.machine).map_or(0.0, |(after, before)| after.busy_share_since(before));
+    let cpu_total_pct = 100.0 * busy;
+    let mut invalid_reasons = Vec::new();
+    if outcome.send_lag.p99_ms > MAX_SEND_LAG_P99_MS {
+        invalid_reasons
+            .push(format!("send lag p99 {:.1} ms is above {MAX_SEND_LAG_P99_MS} ms", outcome.send_lag.p99_ms));
+    }
+    if cpu_total_pct > MAX_CPU_PCT {
+        invalid_reasons.push(format!("{cpu_total_pct:.0} % CPU is above {MAX_CPU_PCT} %"));
+    }
+    let latency = &outcome.latency;
+    Step {
+        users: outcome.users,
+        repeat: 1,
+        valid: invalid_reasons.is_empty(),
+        invalid_reasons,
+        offered_per_s: outcome.offered_per_s,
+        sent_per_s: outcome.sent_per_s,
+        answered_per_s: outcome.answered_per_s,
+        good_per_s: outcome.good_per_s,
+        skipped: outcome.skipped,
+        mean_ms: latency.mean_ms,
+        p50_ms: latency.p50_ms,
+        p90_ms: latency.p90_ms,
+        p99_ms: latency.p99_ms,
+        p999_ms: latency.p999_ms,
+        max_ms: latency.max_ms,
+        error_pct: outcome.error_pct,
+        store_timeouts: outcome.errors.get("store-checkout-timeout").copied().unwrap_or(0),
+        errors: outcome.errors.clone(),
+        store_queries_per_request: ratio(queries, requests),
+        // A request that gave up in the line needed the store as well.
+        store_share: ratio(queries - retries + timeouts, requests).min(1.0),
+        hit_ratio: (lookups > 0.0).then(|| hits / lookups),
+        bloom_rejections: rejections as u64,
+        bloom_rejections_per_request: ratio(rejections, requests),
+        known_personal_pct: outcome.known_personal_pct,
+        sources: outcome.sources(),
+        repeated_ids: outcome.repeated_ids,
+        send_lag_p50_ms: outcome.send_lag.p50_ms,
+        send_lag_p99_ms: outcome.send_lag.p99_ms,
+        store_upstream_mean_ms: (upstream("count") > 0.0).then(|| 1000.0 * upstream("sum") / upstream("count")),
+        cpu_total_pct,
+        cpu: cpu.collect(),
+        series: outcome.series.clone(),
+        latency_curve: outcome.latency_curve.clone(),
+        ..Step::default()
+    }
+}
+
+/// Mean of `$request_time − $upstream_response_time` over the requests that ended in the measured part, in ms. nginx
+/// writes its log up to a second late.
+async fn gateway_mean_ms(log: &Path, offset: u64, from_ms: u64, to_ms: u64) -> anyhow::Result<Option<f64>> {
+    let (from, to) = (from_ms as f64 / 1000.0, to_ms as f64 / 1000.0);
+    let late = Instant::now() + Duration::from_millis(1500);
+    loop {
+        let mut file = match File::open(log) {
+            Ok(file) => file,
+            Err(_) => return Ok(None),
+        };
+        file.seek(SeekFrom::Start(offset))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(|| format!("cannot read {}", log.display()))?;
+        let complete = text.lines().next_back().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
+        if complete.is_some_and(|last| last > to) || Instant::now() > late {
+            let times = text.lines().filter_map(|line| gateway_ms(line, from..to));
+            let (count, sum) = times.fold((0_u64, 0.0), |(count, sum), ms| (count + 1, sum + ms));
+            return Ok((count > 0).then(|| sum / count as f64));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// `$msec $status $request_time $upstream_response_time`; the last is `-` where no upstream was asked.
+fn gateway_ms(line: &str, window: std::ops::Range<f64>) -> Option<f64> {
+    let mut fields = line.split(' ');
+    let at: f64 = fields.next()?.parse().ok()?;
+    let request: f64 = fields.nth(1)?.parse().ok()?;
+    let upstream: f64 = fields.next()?.parse().ok()?;
+    window.contains(&at).then(|| ((request - upstream) * 1000.0).max(0.0))
+}
+
+/// What a child prints, line by line, read from its log.
+struct Lines {
+    file: File,
+    rest: String,
+}
+
+impl Lines {
+    /// From here on, what the child's predecessors of the same name have printed is skipped.
+    fn from_end_of(path: PathBuf) -> anyhow::Result<Self> {
+        let open = File::options().read(true).append(true).create(true).open(&path);
+        let mut file = open.with_context(|| format!("cannot open {}", path.display()))?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Self { file, rest: String::new() })
+    }
+
+    fn read(&mut self) -> anyhow::Result<Vec<Line>> {
+        let mut bytes = Vec::new();
+        self.file.read_to_end(&mut bytes)?;
+        self.rest.push_str(&String::from_utf8_lossy(&bytes));
+        let Some(end) = self.rest.rfind('\n') else { return Ok(Vec::new()) };
+        let whole: String = self.rest.drain(..=end).collect();
+        // Anything else, such as a library's warning, stays in the log for whoever looks.
+        whole.lines().filter_map(|line| Line::parse(line).transpose()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateway_time_is_what_the_upstream_did_not_take() {
+        let window = 100.0..200.0;
+        let ms = gateway_ms("150.123 200 0.090 0.085", window.clone()).unwrap();
+        assert!((ms - 5.0).abs() < 1e-9);
+        assert_eq!(gateway_ms("99.9 200 0.090 0.085", window.clone()), None);
+        assert_eq!(gateway_ms("150.0 499 3.000 -", window.clone()), None);
+        assert_eq!(gateway_ms("", window), None);
+    }
+}
