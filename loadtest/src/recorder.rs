@@ -233,3 +233,106 @@ fn sum(a: &Sources, b: &Sources) -> Sources {
         stale: a.stale + b.stale,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{plan::Phase, scenario::Known};
+
+    /// One second of warm-up, two measured; one user a second.
+    fn plan() -> StepPlan {
+        StepPlan {
+            name: "test".into(),
+            base_url: String::new(),
+            users: 1,
+            interval_ms: 1000,
+            timeout_ms: 3000,
+            warm_up_ms: 1000,
+            measure_ms: 2000,
+            unknown_share: 0.5,
+            known: Known::Once,
+            known_ids: "-".into(),
+            seed: 1,
+            worker_threads: 1,
+        }
+    }
+
+    fn request(recorder: &mut Recorder, known: bool, times_ms: [u64; 3], result: Result<Source, &'static str>) {
+        let [planned_us, sent_us, ended_us] = times_ms.map(|ms| ms * 1000);
+        recorder.sent(planned_us, sent_us);
+        recorder.ended(Ended { planned_us, ended_us, known, result: result.map_err(Cow::Borrowed) });
+    }
+
+    fn outcome(recorder: Recorder) -> StepOutcome {
+        recorder.outcome(&plan(), std::time::Duration::from_secs(1_700_000_000), 3).unwrap()
+    }
+
+    #[test]
+    fn a_request_belongs_to_the_window_by_its_end() {
+        let mut recorder = Recorder::new(&plan()).unwrap();
+        request(&mut recorder, true, [100, 101, 999], Ok(Source::Cache)); // before
+        request(&mut recorder, true, [900, 902, 1000], Ok(Source::Cache)); // sent before, ended within
+        request(&mut recorder, false, [2500, 2510, 2999], Ok(Source::Popular)); // within
+        request(&mut recorder, true, [2900, 2900, 3000], Ok(Source::Store)); // sent within, ended after
+        recorder.skipped([999_999, 1_000_000, 2_999_999, 3_000_000].into_iter());
+        let outcome = outcome(recorder);
+        assert_eq!((outcome.sent, outcome.answered, outcome.good, outcome.skipped), (2, 2, 2, 2));
+        assert_eq!((outcome.known_answered, outcome.known_sources.cache, outcome.unknown_sources.popular), (1, 1, 1));
+        assert_eq!((outcome.started_ms, outcome.ended_ms), (1_700_000_001_000, 1_700_000_003_000));
+        assert_eq!((outcome.offered_per_s, outcome.answered_per_s, outcome.repeated_ids), (1.0, 1.0, 3));
+        // From the plan, not from the send: 100 ms and 499 ms.
+        assert!((outcome.latency.mean_ms - 299.5).abs() < 1.0, "{:?}", outcome.latency);
+        assert!((outcome.send_lag.max_ms - 10.0).abs() < 0.1, "{:?}", outcome.send_lag);
+        let series: Vec<_> = outcome.series.iter().map(|second| (second.second, second.sent, second.good)).collect();
+        assert_eq!(series, [(0, 0, 1), (1, 2, 1)]);
+    }
+
+    #[test]
+    fn errors_count_by_class_and_against_personal_answers() {
+        let mut recorder = Recorder::new(&plan()).unwrap();
+        for (known, result) in [
+            (true, Ok(Source::Store)),
+            (true, Ok(Source::Stale)),
+            (true, Ok(Source::Popular)),
+            (true, Err("client_timeout")),
+            (false, Err("client_timeout")),
+            (false, Err("connect")),
+        ] {
+            request(&mut recorder, known, [1000, 1000, 1500], result);
+        }
+        let outcome = outcome(recorder);
+        assert_eq!((outcome.errors["client_timeout"], outcome.errors["connect"], outcome.error_pct), (2, 1, 50.0));
+        assert_eq!((outcome.known_answered, outcome.known_personal_pct), (4, Some(50.0)));
+        assert_eq!(outcome.series[0].errors, 3);
+    }
+
+    #[test]
+    fn shards_add_up_and_seconds_are_told_while_they_pass() {
+        let shards = [1, 2].map(|count| {
+            let mut recorder = Recorder::new(&plan()).unwrap();
+            for _ in 0..count {
+                request(&mut recorder, true, [1000, 1001, 1100], Ok(Source::Cache));
+                request(&mut recorder, false, [1000, 1001, 1200], Err("connect"));
+            }
+            recorder
+        });
+        let second = progress(&plan(), 1, shards.iter()).unwrap();
+        assert_eq!((second.phase, second.elapsed_s, second.total_s), (Phase::Measure, 2, 3));
+        assert_eq!((second.sent, second.good, second.errors), (6, 3, 3));
+        assert_eq!(progress(&plan(), 0, shards.iter()).unwrap().p99_ms, None);
+        let [first, second] = shards;
+        let outcome = outcome(first.merge(&second).unwrap());
+        assert_eq!((outcome.sent, outcome.answered, outcome.good, outcome.errors["connect"]), (6, 6, 3, 3));
+        assert_eq!(outcome.known_sources.cache, 3);
+        assert!((outcome.series[0].p99_ms.unwrap() - 200.0).abs() < 4.0);
+    }
+
+    #[test]
+    fn nothing_measured_is_all_zeros() {
+        let outcome = outcome(Recorder::new(&plan()).unwrap());
+        assert_eq!((outcome.answered, outcome.error_pct, outcome.known_personal_pct), (0, 0.0, None));
+        assert_eq!(outcome.latency, Latency::default());
+        assert_eq!(outcome.latency_curve, []);
+        assert!(serde_json::to_string(&outcome).unwrap().contains("\"p99_ms\":null"));
+    }
+}

@@ -120,8 +120,7 @@ fn check_open_files(users: u32) -> Result<()> {
     Ok(())
 }
 
-/// goose for nothing but users: each calls the transaction once, which lasts for the whole step. Its controllers are off unless
-/// asked for.
+/// goose for nothing but users: each calls the transaction once, which lasts for the whole step.
 fn attack(step: &Arc<Step>) -> Result<GooseAttack> {
     let mut configuration = GooseConfiguration::default();
     configuration.host = Some(step.plan.base_url.clone());
@@ -129,6 +128,8 @@ fn attack(step: &Arc<Step>) -> Result<GooseAttack> {
     configuration.increase_rate = Some(USERS_PER_S.to_string());
     configuration.iterations = Some(1);
     configuration.no_metrics = true;
+    // Else every run listens on port 5116.
+    configuration.no_telnet = true;
     configuration.quiet = 2;
     let step = Arc::clone(step);
     let transaction = Transaction::new(Arc::new(move |user: &mut GooseUser| {

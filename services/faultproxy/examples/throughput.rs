@@ -50,7 +50,8 @@ async fn main() -> anyhow::Result<()> {
 
 /// Mean delay really added beside the one asked for.
 async fn exactness(client: &Client, proxied: SocketAddr, connections: usize, ms: f64) -> anyhow::Result<String> {
-    client.add_fault(Fault::Latency { ms, jitter_ms: ms / 4.0 }).await?;
+    // A little jitter: or all commands would march in step.
+    client.add_fault(Fault::Latency { ms, jitter_ms: 0.2 }).await?;
     let before = sums(&client.metrics().await?)?;
     let mut tasks = tokio::task::JoinSet::new();
     let commands = (3_000.0 / ms) as usize;

@@ -36,6 +36,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A server closes at once when told to quit.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What a sleeper wakes up late by (measured: 45 µs on an idle machine, 100 µs at 5,400 commands/s): aimed before, so that
+/// the mean delay is the one asked for.
+const WAKE_UP: Duration = Duration::from_micros(60);
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -309,7 +313,7 @@ impl Session<'_> {
             self.metrics.added_delay.observe(0.0);
             return;
         }
-        self.timer.sleep_until(arrival + delay).await;
+        self.timer.sleep_until(arrival + delay.saturating_sub(WAKE_UP)).await;
         unstalled(&self.conditions).await;
         self.metrics.added_delay.observe(arrival.elapsed().as_secs_f64());
     }

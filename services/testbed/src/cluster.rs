@@ -127,10 +127,16 @@ impl Cluster {
         data::build_model(&store).await
     }
 
-    /// The ids of all users, for the load generator.
+    /// The ids of all users for the load generator, most active first: its Zipf law goes by line.
     pub fn write_known_ids(&self, dataset: &model::Dataset) -> anyhow::Result<PathBuf> {
         let file = self.stack.dir().join("known-ids.txt");
-        let ids: Vec<&str> = dataset.users.iter().map(contract::UserId::as_str).collect();
+        let mut events = vec![0_u32; dataset.users.len()];
+        for event in &dataset.events {
+            events[event.user as usize] += 1;
+        }
+        let mut order: Vec<usize> = (0..events.len()).collect();
+        order.sort_by_key(|&user| std::cmp::Reverse(events[user]));
+        let ids: Vec<&str> = order.iter().map(|&user| dataset.users[user].as_str()).collect();
         std::fs::write(&file, ids.join("\n")).with_context(|| format!("cannot write {}", file.display()))?;
         Ok(file)
     }

@@ -1,4 +1,5 @@
 //! The proxy in front of a real server (`server`), and of a scripted one where a real one would not misbehave.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "clippy spares test functions only, not their helpers")]
 
 mod admin;
 mod commands;

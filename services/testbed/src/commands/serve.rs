@@ -41,5 +41,13 @@ fn faultproxy(file: &Path) -> anyhow::Result<()> {
 
 fn on_threads(threads: usize, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     launcher::raise_nofile_limit()?;
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(work)
+    let mut builder = match threads {
+        // Nothing is handed from thread to thread then.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build()?.block_on(work)
 }

@@ -1,0 +1,55 @@
+use crate::Home;
+
+#[test]
+fn up_load_break_import_down() {
+    let Some(home) = Home::new() else { return };
+    assert!(home.fails(&["load", "smoke"]).contains("./testbed up"));
+    let said = home.ok(&["up", "--profile", "baseline", "--users", "300", "--scenario", "smoke"]);
+    assert!(said.contains("http://127.0.0.1:"), "{said}");
+    assert!(home.fails(&["up"]).contains("up already"));
+    let gateway = home.json(&["status", "--json"])["gateway"].as_str().unwrap().to_owned();
+    let get = |path: &str| {
+        let url = format!("{gateway}{path}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { reqwest::get(url).await.unwrap().text().await.unwrap() })
+    };
+    assert!(get("/recommendations?user_id=u000007").contains("\"source\":\"store\""));
+    assert!(get("/openapi.json").contains("/recommendations"));
+
+    let report = home.json(&["load", "smoke", "--json", "--out", "loaded"]);
+    let step = &report["steps"][0];
+    assert_eq!((step["profile"].as_str(), step["error_pct"].as_f64()), (Some("baseline"), Some(0.0)), "{step}");
+    assert!(home.path().join("loaded/report.html").is_file());
+
+    home.ok(&["fault", "law", "--base-ms", "150"]);
+    home.ok(&["fault", "add", "latency", "--ms", "20"]);
+    let state = home.json(&["fault", "show", "--json"]);
+    assert_eq!((state["law"]["base_ms"].as_f64(), state["faults"].as_array().unwrap().len()), (Some(150.0), 1));
+    let started = std::time::Instant::now();
+    get("/recommendations?user_id=u000008");
+    assert!(started.elapsed().as_millis() >= 170, "a miss takes at least what the law and the fault say");
+    home.ok(&["fault", "clear"]);
+    home.ok(&["fault", "law", "none"]);
+
+    let csv = home.path().join("more.csv");
+    std::fs::write(&csv, "user_id,item_id,event,timestamp\nnew,i00001,purchase,1700000000\nbad,,view,1\n").unwrap();
+    let file = csv.to_str().unwrap();
+    assert!(home.fails(&["data", "import", "--strict", file]).contains("line 3"));
+    let imported = home.json(&["data", "import", file, "--json"]);
+    assert_eq!((imported["added"].as_u64(), imported["parsed"]["bad_rows"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(home.json(&["data", "import", file, "--json"])["present"].as_u64(), Some(1));
+    assert!(get("/recommendations?user_id=new").contains("\"source\":\"store\""));
+
+    home.ok(&["down"]);
+    assert_eq!(home.processes(), [] as [u64; 0]);
+    assert!(home.ok(&["down"]).contains("nothing is running"));
+    assert!(home.ok(&["status"]).contains("nothing is running"));
+}
+
+#[test]
+fn up_says_why_it_cannot() {
+    let Some(home) = Home::new() else { return };
+    let error = home.fails(&["up", "--users", "50", "--scenario", "smoke", "--set", "guards.bloom_fpr=2"]);
+    assert!(error.contains("guards.bloom_fpr"), "{error}");
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}
