@@ -32,7 +32,8 @@ max_waiting = 100
 fn both_profiles_are_measured_and_reported() {
     let Some(home) = Home::new() else { return };
     std::fs::write(home.path().join("tiny.toml"), SCENARIO).unwrap();
-    let report: Value = home.json(&["evaluate", "--scenario", "tiny.toml", "--quick", "--users", "1000", "--out", "out", "--json"]);
+    let report: Value =
+        home.json(&["evaluate", "--scenario", "tiny.toml", "--quick", "--users", "1000", "--out", "out", "--json"]);
     let steps = report["steps"].as_array().unwrap();
     assert_eq!(steps.len(), 2);
     for step in steps {
@@ -50,7 +51,10 @@ fn both_profiles_are_measured_and_reported() {
     assert!(protected["hit_ratio"].as_f64().unwrap() > 0.95);
     assert_eq!(protected["known_personal_pct"].as_f64(), Some(100.0));
     assert_eq!(report["law"]["kind"], "modelled");
-    assert!(report["versions"]["store"].as_str().unwrap().contains("10.") || report["versions"]["store"].as_str().unwrap().contains("8."));
+    assert!(
+        report["versions"]["store"].as_str().unwrap().contains("10.")
+            || report["versions"]["store"].as_str().unwrap().contains("8.")
+    );
     for file in ["report.html", "report.md"] {
         assert!(std::fs::metadata(home.path().join("out").join(file)).unwrap().len() > 1000);
     }
@@ -72,7 +76,18 @@ fn real_data_on_sixteen_servers_with_one_setting_changed() {
     }
     csv.push_str("broken line\n");
     std::fs::write(home.path().join("events.csv"), csv).unwrap();
-    let args = ["evaluate", "--scenario", "tiny.toml", "--quick", "--data", "events.csv", "--instances", "16", "--law", "none"];
+    let args = [
+        "evaluate",
+        "--scenario",
+        "tiny.toml",
+        "--quick",
+        "--data",
+        "events.csv",
+        "--instances",
+        "16",
+        "--law",
+        "none",
+    ];
     let more = ["--profile", "protected", "--set", "guards.warmup=off", "--out", "out", "--json"];
     let report = home.json(&[&args[..], &more[..]].concat());
     assert_eq!((report["data"]["users"].as_u64(), report["data"]["bad_rows"].as_u64()), (Some(50), Some(1)));

@@ -73,7 +73,9 @@ impl Home {
     /// Pids of all processes that a stack of this home has started.
     pub fn processes(&self) -> Vec<u64> {
         let stacks = self.json(&["status", "--json"])["stacks"].as_array().unwrap().clone();
-        let of = |stack: &Value| stack["processes"].as_array().unwrap().iter().map(|p| p["pid"].as_u64().unwrap()).collect::<Vec<_>>();
+        let of = |stack: &Value| {
+            stack["processes"].as_array().unwrap().iter().map(|p| p["pid"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
         stacks.iter().flat_map(of).collect()
     }
 }

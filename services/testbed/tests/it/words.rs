@@ -38,6 +38,8 @@ fn generated_data_can_be_read_and_judged() {
     let mut bad = again;
     bad.push_str("u1,i1,like,5\n");
     std::fs::write(home.path().join("b.csv"), bad).unwrap();
-    assert!(home.fails(&["data", "quality", "--strict", "b.csv"]).contains("is not one of view, cart, purchase, rating"));
+    assert!(
+        home.fails(&["data", "quality", "--strict", "b.csv"]).contains("is not one of view, cart, purchase, rating")
+    );
     home.ok(&["data", "quality", "b.csv"]);
 }
