@@ -31,6 +31,9 @@ use crate::{
     recommend::{cache::Cache, guard::Guard},
 };
 
+/// How long a replica that starts waits for the store's servers to come up.
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Everything a request needs; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct AppState(Arc<Shared>);
@@ -112,10 +115,10 @@ async fn start(
     let store = Store::new(config.store.clone(), &StoreMetrics::new(registry)?)?;
     let mut redis = config.redis.open().context("redis.url is not valid")?;
 
+    readiness.step("opening connections to the store");
+    store.open(config.store.pool_size, STORE_PATIENCE).await.context("cannot connect to the store")?;
     readiness.step("loading the model");
     let model = ModelView::load(&store).await?;
-    readiness.step("opening connections to the store");
-    store.open(config.store.pool_size).await.context("cannot connect to the store")?;
     let guard = if config.guards.bloom {
         readiness.step("building the bloom filter");
         let guard = Guard::build(&store, &mut redis, config.guards.bloom_fpr, &metrics.guard).await;

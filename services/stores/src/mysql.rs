@@ -1,6 +1,6 @@
 //! The 16 shards: users and their behaviour log.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use contract::{Event, EventKind, ItemId, SHARDS, ShardId, UserId, shard_of};
 use futures::TryStreamExt;
@@ -80,10 +80,10 @@ impl Store {
     /// Opens this many connections to each instance.
     ///
     /// # Errors
-    /// A server does not answer.
-    pub async fn open(&self, connections: u32) -> Result<(), StoreError> {
+    /// A server did not answer within `patience`.
+    pub async fn open(&self, connections: u32, patience: Duration) -> Result<(), StoreError> {
         let count = connections.min(self.0.config.pool_size);
-        futures::future::try_join_all(self.0.pools.iter().map(|pool| pool.fill(count))).await.map(drop)
+        futures::future::try_join_all(self.0.pools.iter().map(|pool| pool.fill(count, patience))).await.map(drop)
     }
 
     /// The user's newest events, at most 100; empty for an unknown user. One MySQL command on a warm connection.

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt, TryStreamExt};
 use sqlx::{
     ConnectOptions, MySqlConnection,
     mysql::{MySqlConnectOptions, MySqlSslMode},
@@ -28,6 +29,11 @@ pub enum StoreError {
     #[error("the store is not available")]
     Unavailable(#[source] sqlx::Error),
 }
+
+/// Handshakes of one process with one server at the same time.
+const OPENED_AT_ONCE: usize = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -80,16 +86,34 @@ impl Pool {
         })
     }
 
-    /// Opens `count` connections ahead of the first requests.
-    pub(crate) async fn fill(&self, count: u32) -> Result<(), StoreError> {
+    /// Opens `count` connections ahead of the first requests, a few at a time: a server that gets hundreds of handshakes at
+    /// once answers none of them in time. An attempt that fails is repeated until `patience` is over.
+    pub(crate) async fn fill(&self, count: u32, patience: Duration) -> Result<(), StoreError> {
+        let deadline = Instant::now() + patience;
         let mut leases = Vec::new();
         for _ in 0..count {
             leases.push(self.checkout().await?);
         }
-        let opened = leases
-            .into_iter()
-            .map(|mut lease| async move { lease.connect().await.map(|connection| *lease.permit = Some(connection)) });
-        futures::future::try_join_all(opened).await.map(drop).map_err(|error| self.unavailable(error))
+        let opened = leases.into_iter().map(|mut lease| async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                match lease.connect().await {
+                    Ok(connection) => {
+                        *lease.permit = Some(connection);
+                        return Ok(());
+                    }
+                    Err(error) if Instant::now() + pause >= deadline => return Err(error),
+                    Err(error) => tracing::info!(%error, "no connection yet, trying again"),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        });
+        futures::stream::iter(opened)
+            .buffer_unordered(OPENED_AT_ONCE)
+            .try_collect::<()>()
+            .await
+            .map_err(|error| self.unavailable(error))
     }
 
     fn unavailable(&self, error: sqlx::Error) -> StoreError {

@@ -59,7 +59,7 @@ async fn an_exhausted_pool_and_a_dead_server_are_told_apart() {
 async fn reads_survive_a_restart_of_the_server() {
     let Some(mut servers) = Servers::start(1).await else { return };
     let store = servers.store();
-    store.open(4).await.unwrap();
+    store.open(4, Duration::from_secs(10)).await.unwrap();
     store.create_user(&user(1), 0).await.unwrap();
     let old = servers.servers[0].clone();
     servers.stack.kill(old.child, Signal::SIGKILL).unwrap();
@@ -80,7 +80,7 @@ async fn cancelled_waiters_cost_no_connection() {
         servers.config.pool_size = 2;
         servers.config.order = order;
         let store = servers.store();
-        store.open(2).await.unwrap();
+        store.open(2, Duration::from_secs(10)).await.unwrap();
         servers.lock_tables().await;
         let held: Vec<_> = (0..2)
             .map(|n| {
