@@ -1,12 +1,13 @@
 //! The 16 shards: users and their behaviour log.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use contract::{Event, EventKind, ItemId, SHARDS, ShardId, UserId, shard_of};
 use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, mysql::MySqlRow};
 
 use crate::{
+    bulk::push_hex,
     config::StoreConfig,
     metrics::StoreMetrics,
     pool::{Pool, StoreError},
@@ -38,7 +39,6 @@ pub(crate) struct Inner {
 /// SQL of one shard, schema-qualified: connections are shared by all shards of an instance.
 #[derive(Debug)]
 struct ShardSql {
-    history: Arc<str>,
     users: Arc<str>,
     active: Arc<str>,
 }
@@ -96,15 +96,11 @@ impl Store {
     pub async fn history(&self, user_id: &UserId) -> Result<Vec<LoggedEvent>, StoreError> {
         let shard = shard_of(user_id.as_str());
         let mut lease = self.pool(shard).checkout().await?;
-        let (sql, user_id) = (Arc::clone(&self.0.sql[shard.index()].history), user_id.clone());
+        let sql: Arc<str> = history_sql(shard, user_id).into();
         let query = async move {
             loop {
-                let result = sqlx::query(AssertSqlSafe(Arc::clone(&sql)))
-                    .bind(user_id.as_str().as_bytes())
-                    .bind(HISTORY_LIMIT)
-                    .try_map(|row: MySqlRow| logged_event(&row, 0))
-                    .fetch_all(lease.connection().await?)
-                    .await;
+                let rows = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql))).fetch_all(lease.connection().await?).await;
+                let result = rows.and_then(|rows| rows.iter().map(joined_event).collect());
                 if let Some(events) = lease.read(result)? {
                     return Ok(events);
                 }
@@ -271,14 +267,39 @@ impl ShardSql {
     fn new(shard: ShardId) -> Self {
         let schema = shard.schema();
         Self {
-            history: format!(
-                "SELECT item_id, kind, at_ms, weight FROM {schema}.behaviour WHERE user_id = ? ORDER BY at_ms DESC LIMIT ?"
-            )
-            .into(),
             users: format!("SELECT user_id FROM {schema}.users").into(),
             active: format!("SELECT user_id FROM {schema}.users ORDER BY events DESC LIMIT ?").into(),
         }
     }
+}
+
+/// Text, not a prepared statement: 16 shards × the connections of all replicas would be thousands of statements in the server, each
+/// prepared by a command of its own, and their memory cold when they are used. One column, as every column's definition is sent and
+/// read anew with every answer, at more cost than the rows.
+fn history_sql(shard: ShardId, user_id: &UserId) -> String {
+    let mut sql = String::with_capacity(240);
+    let _ = write!(
+        sql,
+        "SELECT CONCAT(at_ms,' ',kind,' ',weight,' ',item_id) FROM {}.behaviour WHERE user_id = x'",
+        shard.schema()
+    );
+    push_hex(&mut sql, user_id.as_str());
+    let _ = write!(sql, "' ORDER BY at_ms DESC LIMIT {HISTORY_LIMIT}");
+    sql
+}
+
+/// `at_ms kind weight item_id`; what follows the third space is the id, spaces and all.
+fn joined_event(row: &MySqlRow) -> Result<LoggedEvent, sqlx::Error> {
+    let bytes: &[u8] = row.try_get_unchecked(0)?;
+    let text = std::str::from_utf8(bytes).map_err(|error| decode(error.to_string()))?;
+    let mut fields = text.splitn(4, ' ');
+    let event = (|| {
+        let at_ms = fields.next()?.parse().ok()?;
+        let kind = EventKind::from_code(fields.next()?.parse().ok()?)?;
+        let weight = fields.next()?.parse().ok()?;
+        Some(LoggedEvent { at_ms, kind, weight, item_id: fields.next()?.parse().ok()? })
+    })();
+    event.ok_or_else(|| decode(format!("not an event: {text:?}")))
 }
 
 /// Columns from `first`: item_id, kind, at_ms, weight.

@@ -36,9 +36,7 @@ impl RankedList {
             bytes.extend(b"{\"item_id\":");
             push_json_string(&mut bytes, item.as_str());
             bytes.extend(b",\"score\":");
-            // Four significant digits tell neighbours apart and keep a list below a kilobyte.
-            let score = if score.is_finite() { score } else { 0.0 };
-            bytes.extend(trimmed(&format!("{score:.5}")).as_bytes());
+            push_score(&mut bytes, score);
             bytes.push(b'}');
             let end = (bytes.len() - items_at) as u32;
             bytes[HEAD + 4 * n..HEAD + 4 * n + 4].copy_from_slice(&end.to_le_bytes());
@@ -96,9 +94,34 @@ impl RankedList {
     }
 }
 
-/// `0.52000` → `0.52`.
-fn trimmed(number: &str) -> &str {
-    number.trim_end_matches('0').trim_end_matches('.')
+/// Five decimals at most, no trailing zeros: they tell neighbours apart and keep a list below a kilobyte. By hand, as a float's own
+/// formatting, exact to the last digit, costs more than the ranking.
+fn push_score(out: &mut Vec<u8>, score: f32) {
+    const SCALE: u64 = 100_000;
+    let score = if score.is_finite() { f64::from(score) } else { 0.0 };
+    let scaled = (score.abs() * SCALE as f64).round() as u64;
+    if score < 0.0 && scaled > 0 {
+        out.push(b'-');
+    }
+    // From the last digit; a u64 has 20 at most.
+    let mut digits = [b'0'; 21];
+    let (mut at, mut rest) = (digits.len(), scaled / SCALE);
+    while rest > 0 || at == digits.len() {
+        at -= 1;
+        digits[at] += (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend(&digits[at..]);
+    let mut fraction = scaled % SCALE;
+    if fraction > 0 {
+        out.push(b'.');
+        let mut unit = SCALE / 10;
+        while fraction > 0 {
+            out.push(b'0' + (fraction / unit) as u8);
+            fraction %= unit;
+            unit /= 10;
+        }
+    }
 }
 
 pub fn push_json_string(out: &mut Vec<u8>, text: &str) {
@@ -117,6 +140,35 @@ pub fn push_json_string(out: &mut Vec<u8>, text: &str) {
 mod tests {
     use super::*;
     use contract::http::ScoredItem;
+
+    #[test]
+    fn scores_are_written_as_the_standard_library_would() {
+        let text = |score: f32| {
+            let mut out = Vec::new();
+            push_score(&mut out, score);
+            String::from_utf8(out).unwrap()
+        };
+        for (score, expected) in [
+            (0.0, "0"),
+            (0.52, "0.52"),
+            (1.0, "1"),
+            (10.00001, "10.00001"),
+            (0.000_01, "0.00001"),
+            (0.000_001, "0"),
+            (-0.000_001, "0"),
+            (-2.5, "-2.5"),
+            (123_456.0, "123456"),
+            (f32::NAN, "0"),
+            (f32::INFINITY, "0"),
+        ] {
+            assert_eq!(text(score), expected);
+        }
+        for n in 0..10_000_u16 {
+            let score = f32::from(n) * 0.013_7;
+            let (ours, theirs): (f64, f64) = (text(score).parse().unwrap(), format!("{score:.5}").parse().unwrap());
+            assert!((ours - theirs).abs() < 1.1e-5, "{score}: {ours} or {theirs}");
+        }
+    }
 
     fn list(n: usize) -> RankedList {
         let ids: Vec<ItemId> = (0..n).map(|i| ItemId::new(&format!("i\"{i}\\ü")).unwrap()).collect();

@@ -156,7 +156,7 @@ impl Evaluation {
         let (step, _) = measure::step(&mut cluster.stack, &target, &plan, Vec::new(), |_| ()).await?;
         cluster.stop_replicas().await?;
         let overhead_ms = (step.mean_ms * 10.0).round() / 10.0;
-        ensure!(step.error_pct == 0.0, "the stack answers with errors even without a law: {:?}", step.errors);
+        ensure!(step.error_pct < 1.0, "the stack answers with errors even without a law: {:?}", step.errors);
         Ok(LawInfo::Modelled {
             base_ms: (scenario_base - overhead_ms).max(0.0),
             base_ms_scenario: scenario_base,
