@@ -16,14 +16,14 @@ pub mod law;
 mod listener;
 mod metrics;
 pub mod packet;
+mod release;
 pub mod response;
-mod timer;
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
@@ -32,7 +32,7 @@ pub use crate::{
     fault::{ActiveFault, Fault, FaultKind, FaultSpec},
     law::Law,
 };
-use crate::{fault::Control, listener::Listener, metrics::Metrics};
+use crate::{fault::Control, listener::Listener, metrics::Metrics, release::Releases};
 
 pub const DEFAULT_MAX_CONNECTIONS: usize = 4096;
 /// Time commands in flight have to finish at shutdown.
@@ -137,6 +137,7 @@ impl Proxy {
         let addresses = self.addresses();
         let metrics = Arc::new(Metrics::new(&addresses).context("metrics")?);
         let control = Arc::new(Control::new(self.law));
+        let releases = Arc::new(Releases::default());
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(self.max_connections));
         let background = TaskTracker::new();
@@ -147,12 +148,20 @@ impl Proxy {
                 index,
                 route,
                 control: Arc::clone(&control),
+                releases: Arc::clone(&releases),
                 metrics: Arc::clone(&metrics),
                 room: Arc::clone(&room),
                 connections: connections.clone(),
             };
             background.spawn(shutdown.clone().run_until_cancelled_owned(listener.accept(socket)));
         }
+        // Outlives `shutdown`: commands that are held back still have to go on. Ends when it is dropped.
+        let mut releasing = JoinSet::new();
+        releasing.spawn(async move {
+            if let Err(error) = releases.run().await {
+                tracing::error!(%error, "no timer: commands are held back for ever");
+            }
+        });
         let expiry = Arc::clone(&control);
         background.spawn(shutdown.clone().run_until_cancelled_owned(async move { expiry.expire().await }));
 

@@ -15,6 +15,7 @@ use crate::{
     connection::{self, Accepted},
     fault::Control,
     metrics::Metrics,
+    release::Releases,
 };
 
 /// Pause after an accept or bind that failed (out of descriptors, port taken meanwhile).
@@ -26,6 +27,7 @@ pub(crate) struct Listener {
     pub(crate) index: usize,
     pub(crate) route: Route,
     pub(crate) control: Arc<Control>,
+    pub(crate) releases: Arc<Releases>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) connections: TaskTracker,
@@ -87,6 +89,7 @@ impl Listener {
             listener: self.index,
             metrics: Arc::clone(&self.metrics),
             conditions,
+            releases: Arc::clone(&self.releases),
             resets,
         };
         self.connections.spawn(async move {
