@@ -121,7 +121,7 @@ async fn a_caller_that_hangs_up_costs_no_connection() {
     let Some(mut servers) = Servers::start(1).await else { return };
     servers.config.pool_size = 1;
     let store = servers.store();
-    store.open(1).await.unwrap();
+    store.open(1, Duration::from_secs(10)).await.unwrap();
     servers.lock_tables().await;
     let query = tokio::spawn({
         let store = store.clone();

@@ -27,12 +27,12 @@ fn up_load_break_import_down() {
     assert_eq!((state["law"]["base_ms"].as_f64(), state["faults"].as_array().unwrap().len()), (Some(150.0), 1));
     let started = std::time::Instant::now();
     get("/recommendations?user_id=u000008");
-    assert!(started.elapsed().as_millis() >= 170, "a miss takes at least what the law and the fault say");
+    assert!(started.elapsed().as_millis() >= 160, "a miss takes at least what the law and the fault say");
     home.ok(&["fault", "clear"]);
     home.ok(&["fault", "law", "none"]);
 
     let csv = home.path().join("more.csv");
-    std::fs::write(&csv, "user_id,item_id,event,timestamp\nnew,i00001,purchase,1700000000\nbad,,view,1\n").unwrap();
+    std::fs::write(&csv, "user_id,item_id,event,timestamp\nnew,i02782,purchase,1700000000\nbad,,view,1\n").unwrap();
     let file = csv.to_str().unwrap();
     assert!(home.fails(&["data", "import", "--strict", file]).contains("line 3"));
     let imported = home.json(&["data", "import", file, "--json"]);

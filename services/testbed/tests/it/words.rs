@@ -36,7 +36,7 @@ fn generated_data_can_be_read_and_judged() {
     assert!(quality["protocol"].as_str().unwrap().contains("Leave-last-out"));
     assert!(home.ok(&["data", "quality", "a.csv"]).contains("NDCG@10"));
     let mut bad = again;
-    bad.push_str("u1,i1,like,5\n");
+    bad.push_str("u1,i1,like,5,1\n");
     std::fs::write(home.path().join("b.csv"), bad).unwrap();
     assert!(
         home.fails(&["data", "quality", "--strict", "b.csv"]).contains("is not one of view, cart, purchase, rating")
