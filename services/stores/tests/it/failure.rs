@@ -19,11 +19,11 @@ async fn a_warm_read_is_one_command() {
     let store = servers.store();
     // One prepared statement for each shard.
     for n in 0..200 {
-        store.history(&user(n)).await.unwrap();
+        store.history(&user(n), None).await.unwrap();
     }
     let work = async {
         for n in 0..200 {
-            store.history(&user(n)).await.unwrap();
+            store.history(&user(n), None).await.unwrap();
         }
     };
     assert_eq!(servers.commands(work).await, 200);
@@ -36,21 +36,21 @@ async fn an_exhausted_pool_and_a_dead_server_are_told_apart() {
     servers.config.pool_size = 1;
     servers.config.checkout_timeout_ms = 100;
     let store = servers.store();
-    store.history(&user(1)).await.unwrap();
+    store.history(&user(1), None).await.unwrap();
     servers.lock_tables().await;
     let held = tokio::spawn({
         let store = store.clone();
-        async move { store.history(&user(2)).await }
+        async move { store.history(&user(2), None).await }
     });
     wait_until(|| servers.gauge("db_client_connection_used") == 1.0).await;
-    let error = store.history(&user(3)).await.unwrap_err();
+    let error = store.history(&user(3), None).await.unwrap_err();
     assert!(matches!(error, StoreError::CheckoutTimeout(waited) if waited == Duration::from_millis(100)), "{error:?}");
     servers.unlock_tables().await;
     held.await.unwrap().unwrap();
 
     servers.stack.kill(servers.servers[0].child, Signal::SIGKILL).unwrap();
     servers.stack.stop_child(servers.servers[0].child).await.unwrap();
-    let error = store.history(&user(4)).await.unwrap_err();
+    let error = store.history(&user(4), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
 }
 
@@ -67,7 +67,7 @@ async fn reads_survive_a_restart_of_the_server() {
     let options = mariadb::Options { port: Some(old.port), ..mariadb::Options::default() };
     mariadb::start(&mut servers.stack, "mysql-00", &options).await.unwrap();
     for n in 0..20 {
-        store.history(&user(n)).await.unwrap();
+        store.history(&user(n), None).await.unwrap();
     }
     assert!(servers.count("store_retries_total") >= 1);
 }
@@ -86,7 +86,7 @@ async fn cancelled_waiters_cost_no_connection() {
             .map(|n| {
                 tokio::spawn({
                     let store = store.clone();
-                    async move { store.history(&user(n)).await }
+                    async move { store.history(&user(n), None).await }
                 })
             })
             .collect();
@@ -96,7 +96,7 @@ async fn cancelled_waiters_cost_no_connection() {
                 .map(|n| {
                     tokio::spawn({
                         let store = store.clone();
-                        async move { store.history(&user(n)).await }
+                        async move { store.history(&user(n), None).await }
                     })
                 })
                 .collect();
@@ -110,7 +110,7 @@ async fn cancelled_waiters_cost_no_connection() {
         for query in held {
             query.await.unwrap().unwrap();
         }
-        store.history(&user(5)).await.unwrap();
+        store.history(&user(5), None).await.unwrap();
         assert_eq!(servers.count("store_connects_total"), 2, "{order:?}");
     }
 }
@@ -121,18 +121,18 @@ async fn a_caller_that_hangs_up_costs_no_connection() {
     let Some(mut servers) = Servers::start(1).await else { return };
     servers.config.pool_size = 1;
     let store = servers.store();
-    store.open(1).await.unwrap();
+    store.open(1, Duration::from_secs(10)).await.unwrap();
     servers.lock_tables().await;
     let query = tokio::spawn({
         let store = store.clone();
-        async move { store.history(&user(1)).await }
+        async move { store.history(&user(1), None).await }
     });
     wait_until(|| servers.gauge("db_client_connection_used") == 1.0).await;
     query.abort();
     assert!(query.await.unwrap_err().is_cancelled());
-    assert!(store.history(&user(2)).now_or_never().is_none(), "the connection is still busy");
+    assert!(store.history(&user(2), None).now_or_never().is_none(), "the connection is still busy");
     servers.unlock_tables().await;
-    store.history(&user(2)).await.unwrap();
+    store.history(&user(2), None).await.unwrap();
     assert_eq!(servers.count("store_connects_total"), 1);
 }
 
