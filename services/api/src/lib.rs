@@ -23,7 +23,7 @@ use stores::{Store, StoreMetrics, redis::Redis};
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use crate::config::{ApiConfig, Profile};
+pub use crate::config::{AdmissionMode, ApiConfig, Profile};
 use crate::{
     admission::Admission,
     error::ApiError,

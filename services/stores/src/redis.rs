@@ -32,10 +32,14 @@ const MAX_TIMEOUTS: u32 = 5;
 #[derive(Clone)]
 pub struct Redis {
     manager: ConnectionManager,
-    breaker: Arc<Breaker>,
-    response_timeout: Duration,
+    shared: Arc<Shared>,
     /// Nothing is waited for beyond it.
     deadline: Option<Instant>,
+}
+
+struct Shared {
+    breaker: Breaker,
+    response_timeout: Duration,
     skipped: IntCounter,
 }
 
@@ -73,13 +77,12 @@ impl RedisConfig {
     /// # Errors
     /// The address is not valid.
     pub fn guarded(&self, skipped: IntCounter) -> RedisResult<Redis> {
-        Ok(Redis {
-            manager: self.open()?,
-            breaker: Arc::new(Breaker::new("redis", BACK_OFF, MAX_TIMEOUTS)),
+        let shared = Shared {
+            breaker: Breaker::new("redis", BACK_OFF, MAX_TIMEOUTS),
             response_timeout: Duration::from_millis(self.response_timeout_ms),
-            deadline: None,
             skipped,
-        })
+        };
+        Ok(Redis { manager: self.open()?, shared: Arc::new(shared), deadline: None })
     }
 }
 
@@ -90,22 +93,19 @@ impl Redis {
         Self { deadline: Some(deadline), ..self.clone() }
     }
 
-    /// Whether commands are sent at all.
-    pub fn is_reachable(&self) -> bool {
-        self.breaker.is_closed()
-    }
-
     /// A deadline costs a timer, so only one that comes before the connection's own time-out gets one.
     fn limit(&self, now: Instant) -> Option<Instant> {
-        self.deadline.filter(|deadline| *deadline < now + self.response_timeout)
+        self.deadline.filter(|deadline| *deadline < now + self.shared.response_timeout)
     }
 }
 
-fn admit<'a>(breaker: &'a Breaker, skipped: &IntCounter, now: Instant) -> RedisResult<Pass<'a>> {
-    breaker.admit(now).ok_or_else(|| {
-        skipped.inc();
-        away("redis is away")
-    })
+impl Shared {
+    fn admit(&self, now: Instant) -> RedisResult<Pass<'_>> {
+        self.breaker.admit(now).ok_or_else(|| {
+            self.skipped.inc();
+            away("redis is away")
+        })
+    }
 }
 
 /// `None`: the caller's time was over first.
@@ -137,7 +137,7 @@ impl ConnectionLike for Redis {
         Box::pin(async move {
             let now = Instant::now();
             let limit = self.limit(now);
-            let pass = admit(&self.breaker, &self.skipped, now)?;
+            let pass = self.shared.admit(now)?;
             settle(pass, within(limit, self.manager.send_packed_command(cmd)).await)
         })
     }
@@ -151,7 +151,7 @@ impl ConnectionLike for Redis {
         Box::pin(async move {
             let now = Instant::now();
             let limit = self.limit(now);
-            let pass = admit(&self.breaker, &self.skipped, now)?;
+            let pass = self.shared.admit(now)?;
             settle(pass, within(limit, self.manager.send_packed_commands(pipeline, offset, count)).await)
         })
     }

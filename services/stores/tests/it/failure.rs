@@ -177,7 +177,8 @@ async fn waiters_past_their_deadline_open_no_connections() {
                 .map(|n| {
                     let store = store.clone();
                     tokio::spawn(async move {
-                        let history = store.history(&user(n), Some(deadline)).map(drop);
+                        let user = user(n);
+                        let history = store.history(&user, Some(deadline)).map(drop);
                         // Every other one's client hangs up before.
                         if n % 2 == 0 {
                             history.await;

@@ -55,13 +55,14 @@ pub fn due(now: Instant, scheduled: Instant, standing: Standing, max_newcomers: 
 pub async fn run(app: AppState, stop: CancellationToken) {
     let Some(guard) = &app.guard else { return };
     let mut scheduled = next_scheduled(&app);
-    let (mut pause, mut retry) = (CHECK_EVERY, FIRST_PAUSE);
+    let check_every = CHECK_EVERY.min(Duration::from_millis(app.config.guards.bloom_rebuild_ms));
+    let (mut pause, mut retry) = (check_every, FIRST_PAUSE);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        pause = CHECK_EVERY;
+        pause = check_every;
         let Some((reason, standing)) = look(&app, guard, scheduled).await else { continue };
         let rebuilt = tokio::select! {
             () = stop.cancelled() => return,
