@@ -83,10 +83,10 @@ fn json() -> impl Strategy<Value = String> {
         format!("{{\"user_id\":\"{user}\",\"item_id\":\"{item}\",\"event\":\"view\"}}")
     });
     prop_oneof![
-        user,
-        event,
-        object.clone(),
-        proptest::collection::vec(object, 0..4).prop_map(|objects| format!("[{}]", objects.join(","))),
+        3 => user,
+        3 => event,
+        2 => object.clone(),
+        2 => proptest::collection::vec(object, 0..4).prop_map(|objects| format!("[{}]", objects.join(","))),
     ]
 }
 
@@ -108,7 +108,7 @@ fn request() -> impl Strategy<Value = Request> {
         1 => proptest::collection::vec(any::<u8>(), 0..300),
     ];
     let headers = prop_oneof![
-        1 => Just(vec![("content-type".to_owned(), "application/json".to_owned())]),
+        2 => Just(vec![("content-type".to_owned(), "application/json".to_owned())]),
         1 => proptest::collection::vec((name, value), 0..4),
     ];
     (method, target(), headers, body).prop_map(|(method, target, headers, body)| {
@@ -168,8 +168,7 @@ async fn anything_is_answered_and_never_by_a_failure() {
         });
         tested.unwrap();
         // Some got through, some were refused: the strategy is neither all noise nor all well-formed.
-        for expected in [200, 202, 400, 405] {
-            assert!(statuses.get(&expected).is_some_and(|count| *count >= 5), "{statuses:?}");
-        }
+        let count = |status: u16| statuses.get(&status).copied().unwrap_or(0);
+        assert!(count(200) >= 5 && count(201) + count(202) >= 5 && count(400) >= 5, "{statuses:?}");
     }
 }
