@@ -18,7 +18,7 @@ pub enum Profile {
 
 impl Profile {
     /// Switches of `protected`, as in `guards.<name>=off`.
-    pub const GUARDS: [&str; 2] = ["bloom", "warmup"];
+    pub const GUARDS: [&str; 5] = ["bloom", "warmup", "coalesce", "negative", "refresh_ahead"];
 }
 
 impl std::fmt::Display for Profile {
@@ -66,6 +66,25 @@ pub struct HttpConfig {
     pub max_body_bytes: usize,
     /// How long requests in flight may take after SIGTERM.
     pub drain_ms: u64,
+    /// Whether the requests for recommendations that are worked on at the same time are limited, and by what.
+    pub admission: AdmissionMode,
+    /// That limit; with `adaptive` the highest it may get.
+    pub admission_limit: usize,
+    /// Length of the line of those who wait to be admitted.
+    pub admission_waiting: usize,
+    /// How long one waits in it.
+    pub admission_wait_ms: u64,
+    /// What nine of ten answers shall take at most; only `adaptive` looks at it.
+    pub admission_target_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdmissionMode {
+    Off,
+    Fixed,
+    /// Additive increase, multiplicative decrease by latency.
+    Adaptive,
 }
 
 /// One switch a guard.
@@ -76,12 +95,26 @@ pub struct GuardsConfig {
     pub bloom: bool,
     /// The most active users' lists are in Redis before the replica is ready.
     pub warmup: bool,
+    /// Requests that miss the same user's list at the same time share one load.
+    pub coalesce: bool,
+    /// That a user has no behaviour is remembered for `cache.negative_ms`.
+    pub negative: bool,
+    /// A list that is asked for is computed anew shortly before it expires (`cache.refresh_ahead_ms`).
+    pub refresh_ahead: bool,
     /// False-positive rate of the bloom filter at the number of users it is built with.
     pub bloom_fpr: f64,
+    /// The filter is built anew this often, ±10 %.
+    pub bloom_rebuild_ms: u64,
+    /// It is also built anew when this many have signed up since.
+    pub bloom_rebuild_newcomers: u64,
+    /// Loads at the same time of ids that neither the filter nor Redis can tell anything of; beyond it 503.
+    pub unsure_loads: usize,
     /// How many users are warmed up, over all shards.
     pub warmup_users: u32,
     /// The replica gets ready without the rest after this long.
     pub warmup_deadline_ms: u64,
+    /// Users that one replica warms up in a second; 0: as many as it can.
+    pub warmup_rate: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +128,15 @@ pub struct CacheConfig {
     pub items: usize,
     /// Fills on their way to Redis at the same time; further ones are dropped and counted.
     pub max_fills: usize,
+    /// A hit with less freshness left is refreshed in the background; 0: off.
+    pub refresh_ahead_ms: u64,
+    /// How long it is remembered that a user has no behaviour; 0: not at all.
+    pub negative_ms: u64,
+    /// How long a list is answered from the process's own memory, without a look into Redis: by as much an answer may be
+    /// older than Redis has it. 0: off.
+    pub local_ms: u64,
+    /// Lists in the process's memory, a kilobyte each.
+    pub local_items: usize,
 }
 
 impl ApiConfig {
@@ -102,24 +144,51 @@ impl ApiConfig {
         let guarded = profile == Profile::Protected;
         Self {
             profile,
-            http: HttpConfig {
-                listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-                admin: SocketAddr::from(([127, 0, 0, 1], 9080)),
-                worker_threads: 2,
-                deadline_ms: 5_000,
-                max_body_bytes: 1 << 20,
-                drain_ms: 5_000,
-            },
+            http: HttpConfig::new(guarded),
             guards: GuardsConfig {
                 bloom: guarded,
                 warmup: guarded,
+                coalesce: guarded,
+                negative: guarded,
+                refresh_ahead: guarded,
                 bloom_fpr: 0.001,
+                bloom_rebuild_ms: 600_000,
+                bloom_rebuild_newcomers: 10_000,
+                unsure_loads: 32,
                 warmup_users: 1_000_000,
                 warmup_deadline_ms: 300_000,
+                warmup_rate: 0,
             },
-            cache: CacheConfig { fresh_ms: 3_600_000, stale_ms: 3_600_000, items: 20, max_fills: 256 },
+            cache: CacheConfig {
+                fresh_ms: 3_600_000,
+                stale_ms: 3_600_000,
+                items: 20,
+                max_fills: 256,
+                refresh_ahead_ms: 60_000,
+                negative_ms: 1_000,
+                local_ms: 0,
+                local_items: 10_000,
+            },
             redis: RedisConfig { url: redis_url.to_owned(), response_timeout_ms: 500, connect_timeout_ms: 500 },
             store,
+        }
+    }
+}
+
+impl HttpConfig {
+    pub(crate) fn new(guarded: bool) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 9080)),
+            worker_threads: 2,
+            deadline_ms: 5_000,
+            max_body_bytes: 1 << 20,
+            drain_ms: 5_000,
+            admission: if guarded { AdmissionMode::Fixed } else { AdmissionMode::Off },
+            admission_limit: 1_500,
+            admission_waiting: 100,
+            admission_wait_ms: 50,
+            admission_target_ms: 500,
         }
     }
 }
@@ -131,11 +200,22 @@ impl Validate for ApiConfig {
             ("http.deadline_ms", self.http.deadline_ms, 1..=600_000),
             ("http.max_body_bytes", self.http.max_body_bytes as u64, 1..=1 << 30),
             ("http.drain_ms", self.http.drain_ms, 0..=600_000),
+            ("http.admission_limit", self.http.admission_limit as u64, 1..=1_000_000),
+            ("http.admission_waiting", self.http.admission_waiting as u64, 0..=1_000_000),
+            ("http.admission_wait_ms", self.http.admission_wait_ms, 0..=600_000),
+            ("http.admission_target_ms", self.http.admission_target_ms, 1..=600_000),
+            ("guards.bloom_rebuild_ms", self.guards.bloom_rebuild_ms, 1..=31_536_000_000),
+            ("guards.bloom_rebuild_newcomers", self.guards.bloom_rebuild_newcomers, 1..=100_000_000),
+            ("guards.unsure_loads", self.guards.unsure_loads as u64, 0..=100_000),
             ("guards.warmup_deadline_ms", self.guards.warmup_deadline_ms, 1..=86_400_000),
             ("cache.fresh_ms", self.cache.fresh_ms, 1..=31_536_000_000),
             ("cache.stale_ms", self.cache.stale_ms, 0..=31_536_000_000),
             ("cache.items", self.cache.items as u64, 1..=crate::recommend::MAX_LIMIT as u64),
             ("cache.max_fills", self.cache.max_fills as u64, 1..=100_000),
+            ("cache.refresh_ahead_ms", self.cache.refresh_ahead_ms, 0..=31_536_000_000),
+            ("cache.negative_ms", self.cache.negative_ms, 0..=60_000),
+            ("cache.local_ms", self.cache.local_ms, 0..=600_000),
+            ("cache.local_items", self.cache.local_items as u64, 1..=10_000_000),
         ];
         for (key, value, range) in ranges {
             if !range.contains(&value) {

@@ -1,5 +1,7 @@
 //! Every way a request can fail, and the RFC 9457 problem document that says so.
 
+use std::sync::Arc;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -23,6 +25,14 @@ pub enum ApiError {
     Store(#[from] StoreError),
     #[error("redis failed")]
     Cache(#[source] redis::RedisError),
+    #[error("too many requests are under way")]
+    Overloaded,
+    /// Nothing tells whether this user exists, and as many such ids as may are being looked up.
+    #[error("too many ids of which nothing is known")]
+    UnsureOverload,
+    /// The failure of a load that several requests waited for. Logged where it happened.
+    #[error(transparent)]
+    Shared(Arc<ApiError>),
     #[error("internal error")]
     Internal,
 }
@@ -74,7 +84,29 @@ impl ApiError {
                 "the line in front of the store is full".into(),
                 Some(1),
             ),
-            Self::Store(StoreError::Unavailable(_)) => (
+            Self::UnsureOverload => (
+                problem::STORE_OVERLOADED,
+                "Too many requests wait for the store",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the users' directory is being rebuilt, and too many ids wait for it".into(),
+                Some(1),
+            ),
+            Self::Overloaded => (
+                problem::OVERLOADED,
+                "Overloaded",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "as many requests as may are under way".into(),
+                Some(1),
+            ),
+            Self::Store(StoreError::StatementTimeout) => (
+                problem::DEADLINE_EXCEEDED,
+                "Deadline exceeded",
+                StatusCode::GATEWAY_TIMEOUT,
+                "the store did not answer in the request's time".into(),
+                None,
+            ),
+            Self::Shared(error) => error.describe(),
+            Self::Store(StoreError::Unavailable(_) | StoreError::Down) => (
                 problem::STORE_UNAVAILABLE,
                 "Store unavailable",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -99,11 +131,12 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let (kind, title, status, detail, retry_after_s) = self.describe();
-        // What overload does in thousands is counted, not logged; what points at a defect or an outage is logged here, once.
-        match &self {
+impl ApiError {
+    /// What overload and an outage do in thousands is counted, not logged (the breakers log that an outage begins and ends); what
+    /// else points at a defect or an outage is logged, once.
+    pub fn log(&self) {
+        let kind = self.describe().0;
+        match self {
             Self::Store(error @ StoreError::Unavailable(_)) => {
                 tracing::warn!(problem = kind, error = error as &dyn std::error::Error, "request failed");
             }
@@ -113,6 +146,13 @@ impl IntoResponse for ApiError {
             Self::Internal => tracing::error!(problem = kind, "request failed"),
             _ => {}
         }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (kind, title, status, detail, retry_after_s) = self.describe();
+        self.log();
         let field = match self {
             Self::Invalid { field, .. } => Some(field),
             _ => None,

@@ -62,7 +62,10 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64) -> Result<(), ApiE
     let redis = &mut app.redis.clone();
     // As in `users`: before and after.
     guard::announce(&users, redis).await.map_err(ApiError::Cache)?;
-    app.store.append(events, now_ms).await?;
+    let appended = app.store.append(events, now_ms).await;
+    // Also after a failure: a part may have been written.
+    users.iter().for_each(|user_id| app.memory.forget(user_id));
+    appended?;
     guard::announce(&users, redis).await.map_err(ApiError::Cache)?;
     app.cache.forget(&users).await.map_err(ApiError::Cache)
 }

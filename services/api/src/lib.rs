@@ -1,5 +1,6 @@
 //! The recommendation API: one replica.
 
+mod admission;
 mod body;
 pub mod config;
 mod error;
@@ -17,18 +18,18 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
-use redis::aio::ConnectionManager;
 use runtime::{Admin, Readiness, lifecycle};
-use stores::{Store, StoreMetrics};
-use tokio::{net::TcpListener, task::JoinSet};
+use stores::{Store, StoreMetrics, redis::Redis};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use crate::config::{ApiConfig, Profile};
+pub use crate::config::{AdmissionMode, ApiConfig, Profile};
 use crate::{
+    admission::Admission,
     error::ApiError,
     metrics::Metrics,
     model_view::ModelView,
-    recommend::{cache::Cache, guard::Guard},
+    recommend::{cache::Cache, guard, guard::Guard, load::Loads, memory::Memory},
 };
 
 /// How long a replica that starts waits for the store's servers to come up.
@@ -44,9 +45,15 @@ pub(crate) struct Shared {
     /// `None`: switched off, every id may exist.
     guard: Option<Guard>,
     cache: Cache,
-    redis: ConnectionManager,
+    memory: Arc<Memory>,
+    loads: Loads,
+    /// `None`: switched off, all are admitted.
+    admission: Option<Admission>,
+    redis: Redis,
     store: Store,
     metrics: Metrics,
+    /// What goes on behind the answers; waited for when the replica stops.
+    tasks: TaskTracker,
 }
 
 impl std::ops::Deref for AppState {
@@ -57,6 +64,12 @@ impl std::ops::Deref for AppState {
 }
 
 impl AppState {
+    /// A load ends a little before its request, so that there is time to answer with what else there is: an expired list.
+    fn load_deadline(&self, deadline: Instant) -> Instant {
+        let margin = Duration::from_millis(self.config.http.deadline_ms / 10).min(Duration::from_millis(50));
+        deadline.checked_sub(margin).unwrap_or(deadline)
+    }
+
     /// 504 when this takes longer than a request may.
     async fn with_deadline<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
         let deadline_ms = self.config.http.deadline_ms;
@@ -90,13 +103,14 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
         app = start(config, &registry, &readiness, tasks.clone()) => app?,
         () = shutdown.cancelled() => return Ok(()),
     };
+    tasks.spawn(guard::rebuild::run(app.clone(), shutdown.clone()));
     readiness.ready();
     tracing::info!(profile = ?app.config.profile, listen = %app.config.http.listen, "ready");
     let served = lifecycle::serve(http, router::router(app), shutdown, drain).await;
     readiness.step("stopping");
     tasks.close();
     if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
-        tracing::warn!("cache fills were still under way at the end of the drain");
+        tracing::warn!("background work was still under way at the end of the drain");
     }
     admin_stop.cancel();
     while let Some(server) = servers.join_next().await {
@@ -113,7 +127,7 @@ async fn start(
 ) -> anyhow::Result<AppState> {
     let metrics = Metrics::new(registry, &router::ROUTES)?;
     let store = Store::new(config.store.clone(), &StoreMetrics::new(registry)?)?;
-    let mut redis = config.redis.open().context("redis.url is not valid")?;
+    let mut redis = config.redis.guarded(metrics.redis_skipped.clone()).context("redis.url is not valid")?;
 
     readiness.step("opening connections to the store");
     store.open(config.store.pool_size, STORE_PATIENCE).await.context("cannot connect to the store")?;
@@ -121,13 +135,18 @@ async fn start(
     let model = ModelView::load(&store).await?;
     let guard = if config.guards.bloom {
         readiness.step("building the bloom filter");
-        let guard = Guard::build(&store, &mut redis, config.guards.bloom_fpr, &metrics.guard).await;
+        let guard = Guard::build(&store, &mut redis, &config.guards, &metrics.guard).await;
         Some(guard.context("cannot read the users from the store")?)
     } else {
         None
     };
-    let cache = Cache::new(redis.clone(), config.cache.clone(), metrics.cache.clone(), tasks);
-    let app = AppState(Arc::new(Shared { config, model, guard, cache, redis, store, metrics }));
+    let memory = Arc::new(Memory::new(&config.cache, &config.guards, metrics.memory.clone()));
+    let fills = tasks.clone();
+    let cache = Cache::new(redis.clone(), Arc::clone(&memory), config.cache.clone(), metrics.cache.clone(), fills);
+    let loads = Loads::new(config.guards.coalesce);
+    let admission = Admission::new(&config.http, metrics.admission.clone(), Instant::now());
+    let shared = Shared { config, model, guard, cache, memory, loads, admission, redis, store, metrics, tasks };
+    let app = AppState(Arc::new(shared));
     if app.config.guards.warmup {
         warmup::run(&app, readiness).await;
     }

@@ -5,14 +5,20 @@ use std::{collections::HashMap, time::Duration};
 use contract::http::Source;
 use prometheus::{Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, Result};
 
+use crate::recommend::guard::rebuild::Reason;
+
 #[derive(Clone)]
 pub struct Metrics {
     pub http: HttpMetrics,
     pub answers: AnswerMetrics,
     pub cache: CacheMetrics,
     pub guard: GuardMetrics,
+    pub loads: LoadMetrics,
+    pub memory: MemoryMetrics,
+    pub admission: AdmissionMetrics,
     pub warmup: WarmupMetrics,
     pub events: IntCounter,
+    pub redis_skipped: IntCounter,
 }
 
 /// Requests by matched route and status class.
@@ -47,12 +53,43 @@ pub struct GuardMetrics {
     pub bloom_users: Gauge,
     pub bloom_bytes: Gauge,
     pub bloom_fpr: Gauge,
+    pub unsure_refused: IntCounter,
+    /// By `Reason`.
+    pub rebuilds: [IntCounter; Reason::ALL.len()],
+    pub rebuild_failures: IntCounter,
+    pub generation_valid: Gauge,
+    pub newcomers: Gauge,
+}
+
+#[derive(Clone)]
+pub struct LoadMetrics {
+    pub led: IntCounter,
+    pub joined: IntCounter,
+    pub refresh_ok: IntCounter,
+    pub refresh_failed: IntCounter,
+    pub refresh_taken: IntCounter,
+    pub refresh_dropped: IntCounter,
+}
+
+#[derive(Clone)]
+pub struct MemoryMetrics {
+    pub local_hits: IntCounter,
+    pub negative_hits: IntCounter,
+}
+
+#[derive(Clone)]
+pub struct AdmissionMetrics {
+    pub limit: Gauge,
+    pub in_flight: Gauge,
+    pub line_full: IntCounter,
+    pub waited: IntCounter,
 }
 
 #[derive(Clone)]
 pub struct WarmupMetrics {
     pub users: IntCounter,
     pub failed: IntCounter,
+    pub resumed: IntCounter,
     pub progress: Gauge,
 }
 
@@ -74,12 +111,6 @@ impl Metrics {
             "Lists written to Redis, warm-up included: ok, failed, dropped (too many on their way)",
             "result",
         )?;
-        let guard = counters(
-            registry,
-            "guard_checks_total",
-            "Checks whether a user may exist: present (filter), absent (answered without the store), newcomer (created since the filter was built), unsure (the set of newcomers could not be trusted)",
-            "result",
-        )?;
         let answer = |source: Source| answers.get_metric_with_label_values(&[source.as_str()]);
         let [cache_answers, store_answers, popular_answers, stale_answers] = Source::ALL;
         Ok(Self {
@@ -99,19 +130,21 @@ impl Metrics {
                 fill_failed: fills.get_metric_with_label_values(&["failed"])?,
                 fill_dropped: fills.get_metric_with_label_values(&["dropped"])?,
             },
-            guard: GuardMetrics {
-                present: guard.get_metric_with_label_values(&["present"])?,
-                absent: guard.get_metric_with_label_values(&["absent"])?,
-                newcomer: guard.get_metric_with_label_values(&["newcomer"])?,
-                unsure: guard.get_metric_with_label_values(&["unsure"])?,
-                bloom_users: gauge(registry, "guard_bloom_users", "Users the bloom filter was built from")?,
-                bloom_bytes: gauge(registry, "guard_bloom_bytes", "Size of the bloom filter's bit vector")?,
-                bloom_fpr: gauge(
+            guard: GuardMetrics::new(registry)?,
+            loads: LoadMetrics::new(registry)?,
+            memory: MemoryMetrics {
+                local_hits: counter(
                     registry,
-                    "guard_bloom_false_positive_ratio",
-                    "Share of 100,000 ids nobody has that the filter took for present, measured when it was built",
+                    "cache_local_hits_total",
+                    "Lists answered from this process's memory, without a look into Redis",
+                )?,
+                negative_hits: counter(
+                    registry,
+                    "cache_negative_hits_total",
+                    "Loads saved because the user was found without behaviour a moment before",
                 )?,
             },
+            admission: AdmissionMetrics::new(registry)?,
             warmup: WarmupMetrics {
                 users: counter(
                     registry,
@@ -123,6 +156,11 @@ impl Metrics {
                     "warmup_failures_total",
                     "Units of warm-up work that failed and were tried again",
                 )?,
+                resumed: counter(
+                    registry,
+                    "warmup_resumed_total",
+                    "Units of warm-up work taken up where another replica had stopped",
+                )?,
                 progress: gauge(
                     registry,
                     "warmup_progress_ratio",
@@ -130,6 +168,104 @@ impl Metrics {
                 )?,
             },
             events: counter(registry, "events_accepted_total", "Events written to the behaviour log")?,
+            redis_skipped: counter(
+                registry,
+                "redis_skipped_total",
+                "Commands not sent because Redis had failed a moment before",
+            )?,
+        })
+    }
+}
+
+impl GuardMetrics {
+    fn new(registry: &Registry) -> Result<Self> {
+        let checks = counters(
+            registry,
+            "guard_checks_total",
+            "Checks whether a user may exist: present (filter), absent (answered without the store), newcomer (created since the filter was built), unsure (the set of newcomers could not be trusted)",
+            "result",
+        )?;
+        let rebuilds = counters(
+            registry,
+            "guard_rebuilds_total",
+            "Filters built anew, by reason: schedule, size (many have signed up), generation (the set of newcomers was lost)",
+            "reason",
+        )?;
+        let [schedule, size, generation] =
+            Reason::ALL.map(|reason| rebuilds.get_metric_with_label_values(&[reason.as_str()]));
+        Ok(Self {
+            present: checks.get_metric_with_label_values(&["present"])?,
+            absent: checks.get_metric_with_label_values(&["absent"])?,
+            newcomer: checks.get_metric_with_label_values(&["newcomer"])?,
+            unsure: checks.get_metric_with_label_values(&["unsure"])?,
+            bloom_users: gauge(registry, "guard_bloom_users", "Users the bloom filter was built from")?,
+            bloom_bytes: gauge(registry, "guard_bloom_bytes", "Size of the bloom filter's bit vector")?,
+            bloom_fpr: gauge(
+                registry,
+                "guard_bloom_false_positive_ratio",
+                "Share of 100,000 ids nobody has that the filter took for present, measured when it was built",
+            )?,
+            unsure_refused: counter(
+                registry,
+                "guard_unsure_refused_total",
+                "Loads of ids of which nothing was known that were refused because too many were under way",
+            )?,
+            rebuilds: [schedule?, size?, generation?],
+            rebuild_failures: counter(registry, "guard_rebuild_failures_total", "Rebuilds of the filter that failed")?,
+            generation_valid: gauge(
+                registry,
+                "guard_generation_valid",
+                "1 while the filter's \"absent\" can be believed, 0 while the set of newcomers may have lost members",
+            )?,
+            newcomers: gauge(registry, "guard_newcomers", "Members of the current set of newcomers")?,
+        })
+    }
+}
+
+impl LoadMetrics {
+    fn new(registry: &Registry) -> Result<Self> {
+        let loads = counters(
+            registry,
+            "loads_total",
+            "Misses by what they did: led (asked the store), joined (shared the result of a load under way)",
+            "result",
+        )?;
+        let refreshes = counters(
+            registry,
+            "cache_refreshes_total",
+            "Lists found shortly before their expiry: ok (computed anew), failed, taken (another replica does it), dropped (too many under way)",
+            "result",
+        )?;
+        Ok(Self {
+            led: loads.get_metric_with_label_values(&["led"])?,
+            joined: loads.get_metric_with_label_values(&["joined"])?,
+            refresh_ok: refreshes.get_metric_with_label_values(&["ok"])?,
+            refresh_failed: refreshes.get_metric_with_label_values(&["failed"])?,
+            refresh_taken: refreshes.get_metric_with_label_values(&["taken"])?,
+            refresh_dropped: refreshes.get_metric_with_label_values(&["dropped"])?,
+        })
+    }
+}
+
+impl AdmissionMetrics {
+    /// # Errors
+    /// The registry has one of these names already.
+    pub fn new(registry: &Registry) -> Result<Self> {
+        let rejected = counters(
+            registry,
+            "http_admission_rejected_total",
+            "Requests not admitted: line_full, waited (no place came free in time)",
+            "reason",
+        )?;
+        Ok(Self {
+            limit: gauge(
+                registry,
+                "http_admission_limit",
+                "Requests that may be worked on at the same time; 0: no limit",
+            )?,
+            in_flight: gauge(registry, "http_admission_in_flight", "Requests admitted and not yet answered")?,
+            line_full: rejected.get_metric_with_label_values(&["line_full"])?,
+            waited: rejected.get_metric_with_label_values(&["waited"])?,
         })
     }
 }

@@ -1,8 +1,11 @@
-//! The request path, read downward: known? → cache → load → rank → answer → fill.
+//! The request path, read downward: admitted? → known? → cached? → load, rank, fill (`load`) → answer.
 
 pub mod cache;
+mod flights;
 pub mod guard;
 pub mod list;
+pub mod load;
+pub mod memory;
 mod rank;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,8 +16,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use contract::{UserId, http::Source};
+use tokio::time::Instant;
 
-use self::{cache::Lookup, list::RankedList};
+use self::{cache::Lookup, guard::Existence, list::RankedList, load::Job};
 use crate::{AppState, error::ApiError, query};
 
 pub const MAX_LIMIT: usize = 100;
@@ -38,42 +42,63 @@ pub async fn get(State(app): State<AppState>, RawQuery(query): RawQuery) -> Resu
     let query = query::parse(query.as_deref().unwrap_or_default(), &["user_id", "limit"])?;
     let user_id = query.id("user_id")?;
     let limit = query.limit()?;
-    let deadline = Duration::from_millis(app.config.http.deadline_ms);
-    let (source, list) = tokio::time::timeout(deadline, recommend(&app, &user_id, limit))
+    let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
+    let _admitted = match &app.admission {
+        Some(admission) => Some(admission.enter(deadline).await?),
+        None => None,
+    };
+    let (source, list) = tokio::time::timeout_at(deadline, recommend(&app, &user_id, limit, deadline))
         .await
         .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))??;
     app.metrics.answers.of(source).inc();
     Ok(answer(source, &user_id, &list, limit))
 }
 
-async fn recommend(app: &AppState, user_id: &UserId, limit: usize) -> Result<(Source, RankedList), ApiError> {
-    if let Some(guard) = &app.guard
-        && !guard.may_exist(user_id, &mut app.redis.clone(), &app.metrics.guard).await
-    {
+async fn recommend(
+    app: &AppState,
+    user_id: &UserId,
+    limit: usize,
+    deadline: Instant,
+) -> Result<(Source, RankedList), ApiError> {
+    let now_ms = unix_ms();
+    if let Some(list) = app.memory.list(user_id, limit, now_ms) {
+        return Ok((Source::Cache, list));
+    }
+    let redis = &mut app.redis.until(deadline);
+    let existence = match &app.guard {
+        Some(guard) => guard.check(user_id, redis).await,
+        None => Existence::Maybe,
+    };
+    if existence == Existence::No {
         return Ok((Source::Popular, app.model.popular.clone()));
     }
-    let now_ms = unix_ms();
-    let stale = match app.cache.get(user_id, limit, now_ms).await {
-        Lookup::Fresh(list) => return Ok((Source::Cache, list)),
+    let epoch = app.memory.keeps_lists().then(|| app.memory.epoch(user_id));
+    let stale = match app.cache.get(user_id, limit, now_ms, redis).await {
+        Lookup::Fresh(list) => {
+            if let Some(epoch) = epoch {
+                app.memory.keep_list(user_id, &list, epoch);
+            }
+            if app.config.guards.refresh_ahead {
+                load::refresh_ahead(app, user_id, &list, now_ms);
+            }
+            return Ok((Source::Cache, list));
+        }
         Lookup::Stale(list) => Some(list),
         Lookup::Nothing => None,
     };
-    let history = match (app.store.history(user_id).await, stale) {
-        (Ok(history), _) => history,
-        (Err(error), Some(list)) => {
-            tracing::debug!(%error, "store failed, answering with an expired list");
-            return Ok((Source::Stale, list));
-        }
-        (Err(error), None) => return Err(error.into()),
-    };
-    let wanted = limit.max(app.config.cache.items);
-    let Some(ranked) = rank::rank(&app.model, &history, wanted) else {
-        // Not cached: nothing says that this user exists, and whoever asks for ids at random must not fill Redis.
+    if app.memory.has_nothing(user_id) {
         return Ok((Source::Popular, app.model.popular.clone()));
-    };
-    let list = app.model.encode(&ranked, wanted, app.cache.fresh_until(now_ms));
-    app.cache.fill(user_id.clone(), list.clone(), now_ms);
-    Ok((Source::Store, list))
+    }
+    let job = Job { user_id: user_id.clone(), limit, existence, deadline: app.load_deadline(deadline) };
+    match (load::load(app, job).await, stale) {
+        (Ok(Some(list)), _) => Ok((Source::Store, list)),
+        (Ok(None), _) => Ok((Source::Popular, app.model.popular.clone())),
+        (Err(error), Some(list)) => {
+            tracing::debug!(%error, "load failed, answering with an expired list");
+            Ok((Source::Stale, list))
+        }
+        (Err(error), None) => Err(error),
+    }
 }
 
 pub use rank::rank;

@@ -43,17 +43,26 @@ fn layered(routes: Router<AppState>, app: AppState) -> Router {
         .with_state(app)
 }
 
-/// Counts and times every answer, and gives those that axum itself refused (a body that is too long) the shape of ours.
+/// Counts and times every answer, and gives those that axum itself refused (a body that is too long, a path that is no UTF-8) the
+/// shape of ours.
 async fn measured(State(app): State<AppState>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let mut response = next.run(request).await;
-    if response.status() == StatusCode::PAYLOAD_TOO_LARGE && !is_problem(&response) {
-        let limit = app.config.http.max_body_bytes;
-        response = ApiError::TooLarge(format!("the body is longer than {limit} bytes")).into_response();
+    if response.status().is_client_error() && !is_problem(&response) {
+        response = refusal(response.status(), app.config.http.max_body_bytes).into_response();
     }
     let route = path.as_ref().map(MatchedPath::as_str);
     app.metrics.http.observe(route, response.status().as_u16(), started.elapsed());
     response
+}
+
+fn refusal(status: StatusCode, max_body_bytes: usize) -> ApiError {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(format!("the body is longer than {max_body_bytes} bytes")),
+        StatusCode::NOT_FOUND => ApiError::NotFound("there is nothing here; see /openapi.json".into()),
+        StatusCode::METHOD_NOT_ALLOWED => ApiError::MethodNotAllowed,
+        _ => ApiError::invalid("request", "could not be understood"),
+    }
 }
 
 fn is_problem(response: &Response) -> bool {

@@ -47,7 +47,9 @@ pub async fn create(
 async fn register(app: &AppState, user_id: &UserId) -> Result<bool, ApiError> {
     let redis = &mut app.redis.clone();
     guard::announce(&[user_id], redis).await.map_err(ApiError::Cache)?;
-    let created = app.store.create_user(user_id, unix_ms() as i64).await?;
+    let created = app.store.create_user(user_id, unix_ms() as i64).await;
+    app.memory.forget(user_id);
+    let created = created?;
     guard::announce(&[user_id], redis).await.map_err(ApiError::Cache)?;
     Ok(created)
 }

@@ -122,6 +122,8 @@ pub mod problem {
     /// The store refused, broke or failed the query.
     pub const STORE_UNAVAILABLE: &str = "/problems/store-unavailable";
     pub const CACHE_UNAVAILABLE: &str = "/problems/cache-unavailable";
+    /// The replica has as many requests under way as it admits, and a full line in front of them.
+    pub const OVERLOADED: &str = "/problems/overloaded";
     pub const DEADLINE_EXCEEDED: &str = "/problems/deadline-exceeded";
     pub const INTERNAL: &str = "/problems/internal";
 }

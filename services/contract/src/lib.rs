@@ -9,4 +9,4 @@ pub mod shard;
 
 pub use event::{Event, EventKind};
 pub use id::{Id, IdError, ItemId, UserId};
-pub use shard::{SHARDS, ShardId, shard_of};
+pub use shard::{SHARDS, ShardId, hash_of, shard_of};

@@ -23,9 +23,14 @@ impl ShardId {
     }
 }
 
-/// `xxh3_64(id bytes, seed 0) % 16`. Changing it moves every user: the golden vectors below must never change.
+/// `xxh3_64(id bytes, seed 0)`: the same in every process.
+pub fn hash_of(user_id: &str) -> u64 {
+    xxh3_64(user_id.as_bytes())
+}
+
+/// `hash_of % 16`. Changing it moves every user: the golden vectors below must never change.
 pub fn shard_of(user_id: &str) -> ShardId {
-    ShardId((xxh3_64(user_id.as_bytes()) % u64::from(SHARDS)) as u8)
+    ShardId((hash_of(user_id) % u64::from(SHARDS)) as u8)
 }
 
 #[cfg(test)]

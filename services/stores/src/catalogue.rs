@@ -28,7 +28,7 @@ impl Store {
     /// # Errors
     /// The catalogue's server failed; nothing is changed then.
     pub async fn save_model(&self, header: &[u8], rows: &[(ItemId, Vec<u8>)], now_ms: i64) -> Result<u64, StoreError> {
-        let mut lease = self.inner().catalogue.checkout().await?;
+        let mut lease = self.inner().catalogue.checkout(None).await?;
         let result = save(lease.connection().await?, header, rows, now_ms).await;
         lease.write(result)
     }
@@ -38,7 +38,7 @@ impl Store {
     /// # Errors
     /// The catalogue's server failed.
     pub async fn latest_model(&self) -> Result<Option<StoredModel>, StoreError> {
-        let mut lease = self.inner().catalogue.checkout().await?;
+        let mut lease = self.inner().catalogue.checkout(None).await?;
         loop {
             let result = load(lease.connection().await?).await;
             if let Some(model) = lease.read(result)? {

@@ -34,6 +34,22 @@ pub struct StoreConfig {
     pub checkout_timeout_ms: u64,
     /// How long one attempt to connect may take.
     pub connect_timeout_ms: u64,
+    /// How the server is told to give up a query whose request has run out of time.
+    pub flavour: Flavour,
+}
+
+/// The server's own limit on a statement's time: a query whose future is dropped runs on in the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flavour {
+    /// Ask the server for its version when the connections are opened.
+    Detect,
+    /// `SET STATEMENT max_statement_time=… FOR`
+    Mariadb,
+    /// `/*+ MAX_EXECUTION_TIME(…) */`
+    Mysql,
+    /// No limit.
+    None,
 }
 
 impl StoreConfig {
@@ -58,6 +74,7 @@ impl StoreConfig {
             max_waiting: 1000,
             checkout_timeout_ms: 2900,
             connect_timeout_ms: 3000,
+            flavour: Flavour::Detect,
         }
     }
 

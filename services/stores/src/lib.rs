@@ -1,8 +1,10 @@
 //! MySQL (16 logical shards over 1..=16 instances, and the catalogue) and Redis, as the services use them.
 
+mod breaker;
 mod bulk;
 mod catalogue;
 pub mod config;
+mod dialer;
 mod gate;
 mod metrics;
 mod migrate;
@@ -10,9 +12,10 @@ mod mysql;
 mod pool;
 pub mod redis;
 
+pub use breaker::Breaker;
 pub use bulk::{Imported, Row as ImportRow};
 pub use catalogue::StoredModel;
-pub use config::{Instance, StoreConfig};
+pub use config::{Flavour, Instance, StoreConfig};
 pub use gate::{Gate, GateError, Order, Permit};
 pub use metrics::StoreMetrics;
 pub use migrate::migrate;

@@ -11,6 +11,8 @@ pub struct StoreMetrics {
     pub(crate) checkout_timeouts: IntCounter,
     pub(crate) line_full: IntCounter,
     pub(crate) unavailable: IntCounter,
+    pub(crate) down: IntCounter,
+    pub(crate) statement_timeouts: IntCounter,
     pub(crate) pending: IntGauge,
     pub(crate) used: IntGauge,
     pub(crate) wait_seconds: Histogram,
@@ -44,7 +46,7 @@ impl StoreMetrics {
         let errors = IntCounterVec::new(
             Opts::new(
                 "store_errors_total",
-                "Store calls that failed, by reason: checkout_timeout (no connection came free), line_full, unavailable (connection or query failed)",
+                "Store calls that failed, by reason: checkout_timeout (no connection came free), line_full, unavailable (connection or query failed), down (not tried, as connecting had failed a moment ago), statement_timeout (the server gave the query up)",
             ),
             &["reason"],
         )?;
@@ -62,6 +64,8 @@ impl StoreMetrics {
             checkout_timeouts: errors.get_metric_with_label_values(&["checkout_timeout"])?,
             line_full: errors.get_metric_with_label_values(&["line_full"])?,
             unavailable: errors.get_metric_with_label_values(&["unavailable"])?,
+            down: errors.get_metric_with_label_values(&["down"])?,
+            statement_timeouts: errors.get_metric_with_label_values(&["statement_timeout"])?,
             pending: gauge("db_client_connection_pending_requests", "Requests waiting for a connection")?,
             used: gauge("db_client_connection_used", "Connections in use")?,
             wait_seconds: seconds(

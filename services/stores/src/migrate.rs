@@ -3,10 +3,7 @@
 use contract::ShardId;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, migrate::Migrator};
 
-use crate::{
-    config::StoreConfig,
-    pool::{StoreError, connect_options},
-};
+use crate::{config::StoreConfig, dialer::connect_options, pool::StoreError};
 
 static SHARD: Migrator = sqlx::migrate!("../../migrations/shards");
 static CATALOGUE: Migrator = sqlx::migrate!("../../migrations/catalogue");

@@ -5,10 +5,12 @@ use std::{fmt::Write, sync::Arc, time::Duration};
 use contract::{Event, EventKind, ItemId, SHARDS, ShardId, UserId, shard_of};
 use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, mysql::MySqlRow};
+use tokio::time::Instant;
 
 use crate::{
     bulk::push_hex,
     config::StoreConfig,
+    dialer::StatementLimit,
     metrics::StoreMetrics,
     pool::{Pool, StoreError},
 };
@@ -88,16 +90,17 @@ impl Store {
 
     /// The user's newest events, at most 100; empty for an unknown user. One MySQL command on a warm connection.
     ///
-    /// Dropping the future while it waits for a connection leaves the line; once the query is sent it runs to its end,
-    /// so that a client that hangs up costs no connection.
+    /// Nothing is waited for beyond `deadline`, by the server neither: dropping a query's future does not stop the query. Dropping
+    /// this one while it waits for a connection leaves the line; once the query is sent it runs to its end, so that a client that
+    /// hangs up costs no connection.
     ///
     /// # Errors
-    /// `CheckoutTimeout`, `LineFull`, `Unavailable`.
-    pub async fn history(&self, user_id: &UserId) -> Result<Vec<LoggedEvent>, StoreError> {
+    /// `CheckoutTimeout`, `LineFull`, `Down`, `StatementTimeout`, `Unavailable`.
+    pub async fn history(&self, user_id: &UserId, deadline: Option<Instant>) -> Result<Vec<LoggedEvent>, StoreError> {
         let shard = shard_of(user_id.as_str());
-        let mut lease = self.pool(shard).checkout().await?;
-        let sql: Arc<str> = history_sql(shard, user_id).into();
-        let query = async move {
+        let mut lease = self.pool(shard).checkout(deadline).await?;
+        let sql: Arc<str> = history_sql(shard, user_id, lease.statement_limit()).into();
+        detached(async move {
             loop {
                 let rows = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql))).fetch_all(lease.connection().await?).await;
                 let result = rows.and_then(|rows| rows.iter().map(joined_event).collect());
@@ -105,8 +108,8 @@ impl Store {
                     return Ok(events);
                 }
             }
-        };
-        tokio::spawn(query).await.map_err(|_| StoreError::Unavailable(sqlx::Error::WorkerCrashed))?
+        })
+        .await
     }
 
     /// Histories of many users of one shard, as `history` gives them; users without events are left out.
@@ -124,7 +127,7 @@ impl Store {
             shard.schema()
         )
         .into();
-        let mut lease = self.pool(shard).checkout().await?;
+        let mut lease = self.pool(shard).checkout(None).await?;
         let rows = loop {
             let query = sqlx::query(AssertSqlSafe(Arc::clone(&sql)));
             let result = user_ids
@@ -159,7 +162,7 @@ impl Store {
     /// # Errors
     /// As `history`.
     pub async fn each_user(&self, shard: ShardId, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
-        let mut lease = self.pool(shard).checkout().await?;
+        let mut lease = self.pool(shard).checkout(None).await?;
         loop {
             let result = each_user(lease.connection().await?, &self.0.sql[shard.index()].users, &mut each).await;
             if lease.read(result)?.is_some() {
@@ -173,7 +176,7 @@ impl Store {
     /// # Errors
     /// As `history`.
     pub async fn most_active(&self, shard: ShardId, limit: u32) -> Result<Vec<UserId>, StoreError> {
-        let mut lease = self.pool(shard).checkout().await?;
+        let mut lease = self.pool(shard).checkout(None).await?;
         loop {
             let result = sqlx::query(AssertSqlSafe(Arc::clone(&self.0.sql[shard.index()].active)))
                 .bind(limit)
@@ -193,10 +196,14 @@ impl Store {
     pub async fn create_user(&self, user_id: &UserId, now_ms: i64) -> Result<bool, StoreError> {
         let shard = shard_of(user_id.as_str());
         let sql = format!("INSERT IGNORE INTO {}.users (user_id, created_at_ms) VALUES (?, ?)", shard.schema());
-        let mut lease = self.pool(shard).checkout().await?;
-        let insert = sqlx::query(AssertSqlSafe(sql)).bind(user_id.as_str().as_bytes()).bind(now_ms);
-        let result = insert.execute(lease.connection().await?).await;
-        Ok(lease.write(result)?.rows_affected() == 1)
+        let mut lease = self.pool(shard).checkout(None).await?;
+        let user_id = user_id.clone();
+        detached(async move {
+            let insert = sqlx::query(AssertSqlSafe(sql)).bind(user_id.as_str().as_bytes()).bind(now_ms);
+            let result = insert.execute(lease.connection().await?).await;
+            Ok(lease.write(result)?.rows_affected() == 1)
+        })
+        .await
     }
 
     /// Appends to the log and creates the users it does not know; one transaction per shard, in shard order. An event that
@@ -206,24 +213,35 @@ impl Store {
     /// As `history`; earlier shards of the batch are written.
     pub async fn append(&self, events: &[Event], now_ms: i64) -> Result<(), StoreError> {
         for shard in ShardId::all() {
-            let mut of_shard: Vec<&Event> = events.iter().filter(|e| shard_of(e.user_id.as_str()) == shard).collect();
+            let of_shard = events.iter().filter(|event| shard_of(event.user_id.as_str()) == shard);
+            let mut of_shard: Vec<Event> = of_shard.cloned().collect();
             if of_shard.is_empty() {
                 continue;
             }
             // One order for all writers: two batches with the same users cannot wait for each other in a circle.
             of_shard.sort_by(|a, b| a.user_id.cmp(&b.user_id));
-            let mut lease = self.pool(shard).checkout().await?;
-            let result = append_to_shard(lease.connection().await?, shard, &of_shard, now_ms).await;
-            lease.write(result)?;
+            let mut lease = self.pool(shard).checkout(None).await?;
+            detached(async move {
+                let result = append_to_shard(lease.connection().await?, shard, &of_shard, now_ms).await;
+                lease.write(result)
+            })
+            .await?;
         }
         Ok(())
     }
 }
 
+/// Runs the work to its end even if the caller is gone: cancelled half-way it would cost the connection.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::spawn(work).await.map_err(|_panicked| StoreError::Unavailable(sqlx::Error::WorkerCrashed))?
+}
+
 async fn append_to_shard(
     connection: &mut MySqlConnection,
     shard: ShardId,
-    events: &[&Event],
+    events: &[Event],
     now_ms: i64,
 ) -> Result<(), sqlx::Error> {
     let schema = shard.schema();
@@ -268,7 +286,8 @@ impl ShardSql {
         let schema = shard.schema();
         Self {
             users: format!("SELECT user_id FROM {schema}.users").into(),
-            active: format!("SELECT user_id FROM {schema}.users ORDER BY events DESC LIMIT ?").into(),
+            // Ties by id, so that the order is the same again for whoever resumes half-way; the index ends with the id.
+            active: format!("SELECT user_id FROM {schema}.users ORDER BY events DESC, user_id DESC LIMIT ?").into(),
         }
     }
 }
@@ -276,11 +295,19 @@ impl ShardSql {
 /// Text, not a prepared statement: 16 shards × the connections of all replicas would be thousands of statements in the server, each
 /// prepared by a command of its own, and their memory cold when they are used. One column, as every column's definition is sent and
 /// read anew with every answer, at more cost than the rows.
-fn history_sql(shard: ShardId, user_id: &UserId) -> String {
-    let mut sql = String::with_capacity(240);
+fn history_sql(shard: ShardId, user_id: &UserId, limit: Option<StatementLimit>) -> String {
+    let mut sql = String::with_capacity(300);
+    let _ = match limit {
+        // In seconds.
+        Some(StatementLimit::Mariadb { ms }) => {
+            write!(sql, "SET STATEMENT max_statement_time={}.{:03} FOR SELECT ", ms / 1000, ms % 1000)
+        }
+        Some(StatementLimit::Mysql { ms }) => write!(sql, "SELECT /*+ MAX_EXECUTION_TIME({ms}) */ "),
+        None => write!(sql, "SELECT "),
+    };
     let _ = write!(
         sql,
-        "SELECT CONCAT(at_ms,' ',kind,' ',weight,' ',item_id) FROM {}.behaviour WHERE user_id = x'",
+        "CONCAT(at_ms,' ',kind,' ',weight,' ',item_id) FROM {}.behaviour WHERE user_id = x'",
         shard.schema()
     );
     push_hex(&mut sql, user_id.as_str());
@@ -324,4 +351,27 @@ pub(crate) fn id_at<T: std::str::FromStr<Err = contract::IdError>>(
 
 fn decode(reason: String) -> sqlx::Error {
     sqlx::Error::Decode(reason.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_server_is_told_the_time_in_its_own_words() {
+        let user = UserId::new("a'b").unwrap();
+        let shard = shard_of(user.as_str());
+        let sql = |limit| history_sql(shard, &user, limit);
+        let plain = sql(None);
+        assert!(plain.starts_with("SELECT CONCAT(") && plain.contains("x'612762'"), "{plain}");
+        let rest = plain.strip_prefix("SELECT ").unwrap();
+        assert_eq!(
+            sql(Some(StatementLimit::Mariadb { ms: 2_045 })),
+            format!("SET STATEMENT max_statement_time=2.045 FOR SELECT {rest}")
+        );
+        assert_eq!(
+            sql(Some(StatementLimit::Mysql { ms: 2_045 })),
+            format!("SELECT /*+ MAX_EXECUTION_TIME(2045) */ {rest}")
+        );
+    }
 }

@@ -6,14 +6,12 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt};
-use sqlx::{
-    ConnectOptions, MySqlConnection,
-    mysql::{MySqlConnectOptions, MySqlSslMode},
-};
+use sqlx::MySqlConnection;
 use tokio::time::Instant;
 
 use crate::{
-    config::{StoreConfig, split_address},
+    config::{Flavour, StoreConfig},
+    dialer::{Dialer, StatementLimit},
     gate::{Gate, GateError, Permit},
     metrics::StoreMetrics,
 };
@@ -25,23 +23,27 @@ pub enum StoreError {
     CheckoutTimeout(Duration),
     #[error("{0} requests wait for the store already")]
     LineFull(usize),
+    /// Not tried: connecting failed a moment ago.
+    #[error("the store is down")]
+    Down,
+    /// The server gave the query up when its time was over; the connection is intact.
+    #[error("the store did not answer the query in its time")]
+    StatementTimeout,
     /// Connecting failed, or the query did, also on the repeat where one is allowed.
     #[error("the store is not available")]
     Unavailable(#[source] sqlx::Error),
 }
 
 /// Handshakes of one process with one server at the same time.
-const OPENED_AT_ONCE: usize = 8;
+pub(crate) const OPENED_AT_ONCE: usize = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Pool {
-    options: MySqlConnectOptions,
     gate: Arc<Gate<Slot>>,
     checkout_timeout: Duration,
-    connect_timeout: Duration,
-    metrics: StoreMetrics,
+    dialer: Arc<Dialer>,
 }
 
 /// A place for one connection; empty until it is needed and after it broke.
@@ -51,38 +53,40 @@ impl Pool {
     pub(crate) fn new(config: &StoreConfig, address: &str, metrics: StoreMetrics) -> Option<Self> {
         let slots = (0..config.pool_size).map(|_| None).collect();
         Some(Self {
-            options: connect_options(config, address)?,
             gate: Gate::new(slots, config.order, config.max_waiting),
             checkout_timeout: Duration::from_millis(config.checkout_timeout_ms),
-            connect_timeout: Duration::from_millis(config.connect_timeout_ms),
-            metrics,
+            dialer: Arc::new(Dialer::new(config, address, metrics)?),
         })
     }
 
-    /// Waits for a connection. Cancelling it leaves the line and touches no connection.
-    pub(crate) async fn checkout(&self) -> Result<Lease, StoreError> {
+    /// Waits for a connection, no longer than the configuration says nor beyond `deadline`. Cancelling it leaves the line and
+    /// touches no connection.
+    pub(crate) async fn checkout(&self, deadline: Option<Instant>) -> Result<Lease, StoreError> {
         let started = Instant::now();
-        let pending = Held::up(&self.metrics.pending);
-        let permit = self.gate.acquire(self.checkout_timeout).await.map_err(|error| match error {
+        let metrics = &self.dialer.metrics;
+        let pending = Held::up(&metrics.pending);
+        let patience = deadline.map_or(self.checkout_timeout, |deadline| {
+            self.checkout_timeout.min(deadline.saturating_duration_since(started))
+        });
+        let permit = self.gate.acquire(patience).await.map_err(|error| match error {
             GateError::Timeout(waited) => {
-                self.metrics.checkout_timeouts.inc();
+                metrics.checkout_timeouts.inc();
                 StoreError::CheckoutTimeout(waited)
             }
             GateError::LineFull(waiting) => {
-                self.metrics.line_full.inc();
+                metrics.line_full.inc();
                 StoreError::LineFull(waiting)
             }
         })?;
         drop(pending);
-        self.metrics.wait_seconds.observe(started.elapsed().as_secs_f64());
+        metrics.wait_seconds.observe(started.elapsed().as_secs_f64());
         Ok(Lease {
             permit,
             busy: None,
             repeated: false,
-            options: self.options.clone(),
-            connect_timeout: self.connect_timeout,
-            _used: Held::up(&self.metrics.used),
-            metrics: self.metrics.clone(),
+            deadline,
+            _used: Held::up(&metrics.used),
+            dialer: Arc::clone(&self.dialer),
         })
     }
 
@@ -92,13 +96,14 @@ impl Pool {
         let deadline = Instant::now() + patience;
         let mut leases = Vec::new();
         for _ in 0..count {
-            leases.push(self.checkout().await?);
+            leases.push(self.checkout(None).await?);
         }
         let opened = leases.into_iter().map(|mut lease| async move {
             let mut pause = FIRST_PAUSE;
             loop {
-                match lease.connect().await {
-                    Ok(connection) => {
+                match lease.dialer.open(self.dialer.connect_timeout).await {
+                    Ok(mut connection) => {
+                        self.dialer.learn_flavour(&mut connection).await;
                         *lease.permit = Some(connection);
                         return Ok(());
                     }
@@ -113,12 +118,7 @@ impl Pool {
             .buffer_unordered(OPENED_AT_ONCE)
             .try_collect::<()>()
             .await
-            .map_err(|error| self.unavailable(error))
-    }
-
-    fn unavailable(&self, error: sqlx::Error) -> StoreError {
-        self.metrics.unavailable.inc();
-        StoreError::Unavailable(error)
+            .map_err(|error| self.dialer.failed(error))
     }
 }
 
@@ -137,9 +137,8 @@ pub(crate) struct Lease {
     /// nobody knows how much of an answer is still on its way.
     busy: Option<Busy>,
     repeated: bool,
-    options: MySqlConnectOptions,
-    connect_timeout: Duration,
-    metrics: StoreMetrics,
+    deadline: Option<Instant>,
+    dialer: Arc<Dialer>,
     _used: Held,
 }
 
@@ -157,9 +156,9 @@ impl Lease {
     pub(crate) async fn connection(&mut self) -> Result<&mut MySqlConnection, StoreError> {
         let (connection, was_idle) = match self.permit.take() {
             Some(connection) => (connection, true),
-            None => (self.connect().await.map_err(|error| self.failed(error))?, false),
+            None => (self.dialer.connect(self.deadline).await?, false),
         };
-        self.metrics.queries.inc();
+        self.dialer.metrics.queries.inc();
         Ok(&mut self.busy.insert(Busy { connection, was_idle, since: Instant::now() }).connection)
     }
 
@@ -171,40 +170,40 @@ impl Lease {
             Ok(value) => Ok(Some(value)),
             Err(error) if was_idle && !self.repeated && is_broken(&error) => {
                 tracing::debug!(%error, "connection broken, reading again on a fresh one");
-                self.metrics.retries.inc();
+                self.dialer.metrics.retries.inc();
                 self.repeated = true;
                 Ok(None)
             }
-            Err(error) => Err(self.failed(error)),
+            Err(error) => Err(self.dialer.failed(error)),
         }
     }
 
     /// The result of something that must not be repeated blindly.
     pub(crate) fn write<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
         self.give_back(&result);
-        result.map_err(|error| self.failed(error))
+        result.map_err(|error| self.dialer.failed(error))
     }
 
     /// The connection returns to its slot unless the result leaves its state in doubt.
     fn give_back<T>(&mut self, result: &Result<T, sqlx::Error>) -> bool {
         let Some(busy) = self.busy.take() else { return false };
-        self.metrics.query_seconds.observe(busy.since.elapsed().as_secs_f64());
+        self.dialer.metrics.query_seconds.observe(busy.since.elapsed().as_secs_f64());
         if !result.as_ref().is_err_and(is_broken) {
             *self.permit = Some(busy.connection);
         }
         busy.was_idle
     }
 
-    async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
-        self.metrics.connects.inc();
-        tokio::time::timeout(self.connect_timeout, self.options.connect())
-            .await
-            .unwrap_or_else(|_elapsed| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
-    }
-
-    fn failed(&self, error: sqlx::Error) -> StoreError {
-        self.metrics.unavailable.inc();
-        StoreError::Unavailable(error)
+    /// What the server itself shall be told of the time this query has; `None`: nothing.
+    pub(crate) fn statement_limit(&self) -> Option<StatementLimit> {
+        let left = self.deadline?.saturating_duration_since(Instant::now());
+        // Zero would mean "no limit" to both.
+        let ms = (left.as_millis() as u64).max(1);
+        match self.dialer.flavour() {
+            Flavour::Mariadb => Some(StatementLimit::Mariadb { ms }),
+            Flavour::Mysql => Some(StatementLimit::Mysql { ms }),
+            Flavour::Detect | Flavour::None => None,
+        }
     }
 }
 
@@ -219,19 +218,6 @@ fn is_broken(error: &sqlx::Error) -> bool {
         sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => false,
         _ => true,
     }
-}
-
-pub(crate) fn connect_options(config: &StoreConfig, address: &str) -> Option<MySqlConnectOptions> {
-    let (host, port) = split_address(address)?;
-    let options = MySqlConnectOptions::new()
-        .host(host)
-        .port(port)
-        .username(&config.user)
-        // Loopback or a private network; faultproxy could not follow an encrypted stream.
-        .ssl_mode(MySqlSslMode::Disabled)
-        .statement_cache_capacity(128)
-        .disable_statement_logging();
-    Some(if config.password.is_empty() { options } else { options.password(&config.password) })
 }
 
 /// A gauge that is one higher for as long as this lives.

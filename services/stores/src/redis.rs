@@ -1,9 +1,16 @@
 //! One multiplexed connection to Redis: commands of all requests share it and are pipelined by it.
 
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
 
-use redis::{Client, aio::ConnectionManager, aio::ConnectionManagerConfig};
+use prometheus::IntCounter;
+use redis::{
+    Client, Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
+};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::breaker::{Breaker, Pass};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,6 +21,26 @@ pub struct RedisConfig {
     pub response_timeout_ms: u64,
     /// Longest wait for a connection.
     pub connect_timeout_ms: u64,
+}
+
+/// While Redis is away, one command per this time is sent, and the others fail at once.
+const BACK_OFF: Duration = Duration::from_millis(250);
+/// Time-outs in a row that count as "away".
+const MAX_TIMEOUTS: u32 = 5;
+
+/// The shared connection, as everybody uses it: with a deadline, and not at all while Redis is away. Cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    manager: ConnectionManager,
+    shared: Arc<Shared>,
+    /// Nothing is waited for beyond it.
+    deadline: Option<Instant>,
+}
+
+struct Shared {
+    breaker: Breaker,
+    response_timeout: Duration,
+    skipped: IntCounter,
 }
 
 impl RedisConfig {
@@ -34,7 +61,7 @@ impl RedisConfig {
     ///
     /// # Errors
     /// The address is not valid.
-    pub fn open(&self) -> redis::RedisResult<ConnectionManager> {
+    pub fn open(&self) -> RedisResult<ConnectionManager> {
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(Duration::from_millis(self.response_timeout_ms)))
             .set_connection_timeout(Some(Duration::from_millis(self.connect_timeout_ms)))
@@ -43,5 +70,93 @@ impl RedisConfig {
             // The default of 50 lets a burst of requests wait for the channel before it waits for Redis.
             .set_pipeline_buffer_size(1024);
         Client::open(self.url.as_str())?.get_connection_manager_lazy(config)
+    }
+
+    /// `open`, behind a breaker. `skipped` counts the commands that were not sent because Redis is away.
+    ///
+    /// # Errors
+    /// The address is not valid.
+    pub fn guarded(&self, skipped: IntCounter) -> RedisResult<Redis> {
+        let shared = Shared {
+            breaker: Breaker::new("redis", BACK_OFF, MAX_TIMEOUTS),
+            response_timeout: Duration::from_millis(self.response_timeout_ms),
+            skipped,
+        };
+        Ok(Redis { manager: self.open()?, shared: Arc::new(shared), deadline: None })
+    }
+}
+
+impl Redis {
+    /// The same connection for work that must be done by then.
+    #[must_use]
+    pub fn until(&self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self.clone() }
+    }
+
+    /// A deadline costs a timer, so only one that comes before the connection's own time-out gets one.
+    fn limit(&self, now: Instant) -> Option<Instant> {
+        self.deadline.filter(|deadline| *deadline < now + self.shared.response_timeout)
+    }
+}
+
+impl Shared {
+    fn admit(&self, now: Instant) -> RedisResult<Pass<'_>> {
+        self.breaker.admit(now).ok_or_else(|| {
+            self.skipped.inc();
+            away("redis is away")
+        })
+    }
+}
+
+/// `None`: the caller's time was over first.
+async fn within<T>(limit: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => tokio::time::timeout_at(limit, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+fn settle<T>(pass: Pass<'_>, result: Option<RedisResult<T>>) -> RedisResult<T> {
+    // The pass is dropped: a caller without time says nothing about Redis.
+    let Some(result) = result else { return Err(away("the deadline ran out")) };
+    match &result {
+        Err(error) if error.is_timeout() => pass.timed_out(Instant::now()),
+        Err(error) if error.is_io_error() || error.is_connection_dropped() => pass.failed(Instant::now()),
+        // Any answer is one, also an error of a command's own.
+        _ => pass.ok(),
+    }
+    result
+}
+
+fn away(reason: &'static str) -> RedisError {
+    RedisError::from(io::Error::new(io::ErrorKind::NotConnected, reason))
+}
+
+impl ConnectionLike for Redis {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let now = Instant::now();
+            let limit = self.limit(now);
+            let pass = self.shared.admit(now)?;
+            settle(pass, within(limit, self.manager.send_packed_command(cmd)).await)
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let now = Instant::now();
+            let limit = self.limit(now);
+            let pass = self.shared.admit(now)?;
+            settle(pass, within(limit, self.manager.send_packed_commands(pipeline, offset, count)).await)
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        self.manager.get_db()
     }
 }

@@ -4,16 +4,20 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use contract::{UserId, keys};
-use redis::aio::ConnectionManager;
-use tokio::sync::Semaphore;
+use stores::redis::Redis;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
-use super::list::RankedList;
+use super::{
+    list::RankedList,
+    memory::{Epoch, Memory},
+};
 use crate::{config::CacheConfig, metrics::CacheMetrics};
 
 #[derive(Clone)]
 pub struct Cache {
-    redis: ConnectionManager,
+    redis: Redis,
+    memory: Arc<Memory>,
     config: CacheConfig,
     metrics: CacheMetrics,
     fills: Arc<Semaphore>,
@@ -29,17 +33,21 @@ pub enum Lookup {
 }
 
 impl Cache {
-    pub fn new(redis: ConnectionManager, config: CacheConfig, metrics: CacheMetrics, tasks: TaskTracker) -> Self {
+    pub fn new(
+        redis: Redis,
+        memory: Arc<Memory>,
+        config: CacheConfig,
+        metrics: CacheMetrics,
+        tasks: TaskTracker,
+    ) -> Self {
         let fills = Arc::new(Semaphore::new(config.max_fills));
-        Self { redis, config, metrics, fills, tasks }
+        Self { redis, memory, config, metrics, fills, tasks }
     }
 
     /// A Redis that fails or does not answer in time counts as an empty one, and is counted.
-    pub async fn get(&self, user_id: &UserId, limit: usize, now_ms: u64) -> Lookup {
-        let answer = redis::cmd("GET")
-            .arg(keys::recommendations(user_id.as_str()))
-            .query_async::<Option<Bytes>>(&mut self.redis.clone())
-            .await;
+    pub async fn get(&self, user_id: &UserId, limit: usize, now_ms: u64, redis: &mut Redis) -> Lookup {
+        let answer =
+            redis::cmd("GET").arg(keys::recommendations(user_id.as_str())).query_async::<Option<Bytes>>(redis).await;
         let list = match answer {
             Ok(bytes) => bytes.and_then(RankedList::decode).filter(|list| list.answers(limit)),
             Err(error) => {
@@ -70,16 +78,20 @@ impl Cache {
         now_ms + varied as u64
     }
 
-    /// Writes the list in the background: the answer does not wait for it.
-    pub fn fill(&self, user_id: UserId, list: RankedList, now_ms: u64) {
+    /// Writes the list in the background: the answer does not wait for it. Not if the user has changed since `epoch`: the
+    /// list that was forgotten then must not come back.
+    pub fn fill(&self, user_id: &UserId, list: &RankedList, epoch: Epoch, now_ms: u64) -> Option<JoinHandle<()>> {
         let Ok(permit) = Arc::clone(&self.fills).try_acquire_owned() else {
             self.metrics.fill_dropped.inc();
-            return;
+            return None;
         };
-        let (mut redis, metrics) = (self.redis.clone(), self.metrics.clone());
-        let command = self.set_command(&user_id, &list, now_ms);
-        self.tasks.spawn(async move {
+        let (mut redis, metrics, memory) = (self.redis.clone(), self.metrics.clone(), Arc::clone(&self.memory));
+        let command = self.set_command(user_id, list, now_ms);
+        let filled = self.tasks.spawn(async move {
             let _permit = permit;
+            if !memory.is_current(epoch) {
+                return;
+            }
             match command.query_async::<()>(&mut redis).await {
                 Ok(()) => metrics.fill_ok.inc(),
                 Err(error) => {
@@ -88,6 +100,7 @@ impl Cache {
                 }
             }
         });
+        Some(filled)
     }
 
     /// Writes many lists in one round trip; for warm-up.
@@ -104,7 +117,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Forgets these users' lists: what they did has changed.
+    /// Forgets these users' lists: what they did has changed. `Memory::forget` comes first, or a fill could undo this.
     ///
     /// # Errors
     /// Redis failed.

@@ -1,29 +1,40 @@
 //! Step 1: does this user exist? An unknown id must not cost a store query.
 //!
-//! A bloom filter of all users, built from the shards before the replica is ready, answers most. It can be wrong only
-//! towards "maybe". A user created after it was built is in a Redis set that all replicas share; the set's generation
-//! key tells whether the set is still the one that was there before the filter was built: where it is gone or another one (Redis
-//! was restarted), the set may have lost members, and "absent" turns into "maybe".
+//! A bloom filter of all users, built from the shards before the replica is ready and rebuilt now and then, answers most. It
+//! can be wrong only towards "maybe". A user created after it was built is in a Redis set that all replicas share; the marks in
+//! the set tell whether it can have lost members since (`newcomers`). Where it can, "absent" turns into "unsure": such an id goes
+//! on to the store, a bounded number of them at a time, until the filter is rebuilt (`rebuild`).
 
-use contract::{ShardId, UserId, keys};
-use probabilistic_collections::{SipHasherBuilder, bloom::BloomFilter};
-use redis::aio::ConnectionManager;
-use stores::{Store, StoreError};
+mod filter;
+mod newcomers;
+pub mod rebuild;
 
-use crate::metrics::GuardMetrics;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use contract::{ShardId, UserId};
+use stores::{Store, redis::Redis};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use self::{filter::Filter, newcomers::Verdict};
+use crate::{config::GuardsConfig, error::ApiError, metrics::GuardMetrics};
+
+pub use newcomers::announce;
 
 pub struct Guard {
-    filter: BloomFilter<String>,
-    /// `None`: Redis did not answer while the filter was built, so no "absent" of this filter can be believed.
-    generation: Option<String>,
+    /// Swapped whole by `rebuild`. Never held over an await.
+    filter: RwLock<Arc<Filter>>,
+    unsure_loads: Arc<Semaphore>,
+    metrics: GuardMetrics,
 }
 
-/// Seeds of the two hash functions. Fixed, so that all replicas make the same mistakes and a test can be repeated.
-const SEEDS: [(u64, u64); 2] = [(0x7465_7374, 0x6265_6431), (0x626c_6f6f, 0x6d32_3032)];
-/// A filter for fewer users would be full after a few sign-ups.
-const MIN_CAPACITY: usize = 1_000;
-/// Ids that no one has, to measure the false-positive rate with.
-const PROBES: u32 = 100_000;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existence {
+    Maybe,
+    /// Did certainly not exist when this was asked.
+    No,
+    /// Perhaps: what would tell may be lost. Its load needs `unsure_permit`.
+    Unsure,
+}
 
 impl Guard {
     /// Reads every user id of every shard.
@@ -32,91 +43,89 @@ impl Guard {
     /// A shard cannot be read.
     pub async fn build(
         store: &Store,
-        redis: &mut ConnectionManager,
-        fpr: f64,
+        redis: &mut Redis,
+        config: &GuardsConfig,
         metrics: &GuardMetrics,
-    ) -> Result<Self, StoreError> {
-        // Before the first shard is read: whoever signs up from here on is in the set of this generation.
-        let generation = match claim_generation(redis).await {
-            Ok(generation) => Some(generation),
-            Err(error) => {
-                tracing::warn!(%error, "no generation of newcomers: unknown ids will reach the store");
-                None
+    ) -> anyhow::Result<Self> {
+        let filter = build_filter(store, redis, config.bloom_fpr, metrics).await?;
+        Ok(Self {
+            filter: RwLock::new(Arc::new(filter)),
+            unsure_loads: Arc::new(Semaphore::new(config.unsure_loads)),
+            metrics: metrics.clone(),
+        })
+    }
+
+    pub async fn check(&self, user_id: &UserId, redis: &mut Redis) -> Existence {
+        let generation = {
+            let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+            if filter.contains(user_id.as_str()) {
+                self.metrics.present.inc();
+                return Existence::Maybe;
             }
+            filter.generation.clone()
         };
-        let mut ids: Vec<String> = Vec::new();
-        for shard in ShardId::all() {
-            store.each_user(shard, |id| ids.push(String::from_utf8_lossy(id).into_owned())).await?;
+        // Without a generation of its own the filter can still be told of a newcomer, and of nothing else.
+        match newcomers::ask(user_id, generation.as_deref().unwrap_or_default(), redis).await {
+            Ok(Verdict::Newcomer) => {
+                self.metrics.newcomer.inc();
+                Existence::Maybe
+            }
+            Ok(Verdict::Absent) => {
+                self.metrics.absent.inc();
+                Existence::No
+            }
+            Ok(Verdict::Unsure) | Err(_) => {
+                self.metrics.unsure.inc();
+                Existence::Unsure
+            }
         }
-        let hashers = SEEDS.map(|(k0, k1)| SipHasherBuilder::from_seed(k0, k1));
-        let mut filter = BloomFilter::<String>::with_hashers(ids.len().max(MIN_CAPACITY), fpr, hashers);
-        for id in &ids {
-            filter.insert::<str>(id);
-        }
-        let wrong = (0..PROBES).filter(|n| filter.contains::<str>(&format!("\u{1}probe-{n}"))).count();
-        metrics.bloom_users.set(ids.len() as f64);
-        metrics.bloom_bytes.set(filter.len() as f64 / 8.0);
-        metrics.bloom_fpr.set(wrong as f64 / f64::from(PROBES));
-        tracing::info!(
-            users = ids.len(),
-            bytes = filter.len() / 8,
-            fpr = wrong as f64 / f64::from(PROBES),
-            "bloom filter built"
-        );
-        Ok(Self { filter, generation })
     }
 
-    /// False only if the user certainly did not exist when this was called.
-    pub async fn may_exist(&self, user_id: &UserId, redis: &mut ConnectionManager, metrics: &GuardMetrics) -> bool {
-        if self.filter.contains::<str>(user_id.as_str()) {
-            metrics.present.inc();
-            return true;
-        }
-        let asked = redis::pipe()
-            .get(keys::NEWCOMERS_GENERATION)
-            .sismember(keys::NEWCOMERS, user_id.as_str())
-            .query_async::<(Option<String>, bool)>(redis)
-            .await;
-        match asked {
-            Ok((_, true)) => {
-                metrics.newcomer.inc();
-                true
-            }
-            Ok((generation, false)) if generation.is_some() && generation == self.generation => {
-                metrics.absent.inc();
-                false
-            }
-            _ => {
-                metrics.unsure.inc();
-                true
-            }
-        }
+    /// Leave to ask the store about an id of which nothing is known. Bounded: while Redis is away, ids made up by a client
+    /// must not take all connections. Not `popular` beyond it, as the user may exist.
+    ///
+    /// # Errors
+    /// Too many are under way.
+    pub fn unsure_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.unsure_loads).try_acquire_owned().map_err(|_full| {
+            self.metrics.unsure_refused.inc();
+            ApiError::UnsureOverload
+        })
+    }
+
+    fn current(&self) -> Arc<Filter> {
+        Arc::clone(&self.filter.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn swap(&self, filter: Filter) {
+        *self.filter.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(filter);
     }
 }
 
-/// Tells all replicas that the user exists; to be done before the user is written.
-///
-/// # Errors
-/// Redis did not take it: the user must not be created then.
-pub async fn announce(user_ids: &[&UserId], redis: &mut ConnectionManager) -> redis::RedisResult<()> {
-    let mut command = redis::cmd("SADD");
-    command.arg(keys::NEWCOMERS);
-    for user_id in user_ids {
-        command.arg(user_id.as_str());
+async fn build_filter(store: &Store, redis: &mut Redis, fpr: f64, metrics: &GuardMetrics) -> anyhow::Result<Filter> {
+    // Before the first shard is read: whoever signs up from here on is in the set of this generation.
+    let generation = match newcomers::claim(redis).await {
+        Ok(generation) => Some(generation.into()),
+        Err(error) => {
+            tracing::warn!(%error, "no generation of newcomers: unknown ids will reach the store");
+            None
+        }
+    };
+    metrics.generation_valid.set(if generation.is_some() { 1.0 } else { 0.0 });
+    let mut ids: Vec<String> = Vec::new();
+    for shard in ShardId::all() {
+        store.each_user(shard, |id| ids.push(String::from_utf8_lossy(id).into_owned())).await?;
     }
-    command.query_async(redis).await
-}
-
-/// The generation of the newcomers' set: the one that is there, or a new one.
-async fn claim_generation(redis: &mut ConnectionManager) -> redis::RedisResult<String> {
-    let mine = format!("{:016x}", rand::random::<u64>());
-    let (_, current): (Option<String>, String) = redis::pipe()
-        .cmd("SET")
-        .arg(keys::NEWCOMERS_GENERATION)
-        .arg(mine)
-        .arg("NX")
-        .get(keys::NEWCOMERS_GENERATION)
-        .query_async(redis)
-        .await?;
-    Ok(current)
+    // A second of CPU for a million users: requests must not wait for it.
+    let built = tokio::task::spawn_blocking(move || {
+        let filter = Filter::build(&ids, fpr, generation);
+        let measured = filter.measured_fpr();
+        (filter, measured)
+    });
+    let (filter, measured) = built.await?;
+    metrics.bloom_users.set(filter.users as f64);
+    metrics.bloom_bytes.set(filter.bytes() as f64);
+    metrics.bloom_fpr.set(measured);
+    tracing::info!(users = filter.users, bytes = filter.bytes(), fpr = measured, "bloom filter built");
+    Ok(filter)
 }

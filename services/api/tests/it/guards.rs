@@ -1,8 +1,12 @@
 use api::Profile;
-use contract::{http::Source, keys};
+use contract::{
+    http::{Source, problem as kinds},
+    keys,
+};
+use launcher::Signal;
 use reqwest::StatusCode;
 
-use crate::{Fixture, Replica, wait_until};
+use crate::{Fixture, Replica, problem, wait_until};
 
 async fn flush_redis(fixture: &Fixture) {
     let client = redis::Client::open(fixture.redis.url.as_str()).unwrap();
@@ -78,17 +82,96 @@ async fn newcomers_are_known_everywhere() {
         assert_eq!(one.post("/events", &event).await.status(), StatusCode::ACCEPTED);
         assert_eq!(other.recommend(&user, 5).await.source, Source::Store, "{user}");
     }
+    // The sets are gone: whatever is not in the filter may exist, until the filter is built anew.
     flush_redis(&fixture).await;
     for n in 0..20 {
         assert_eq!(other.recommend(&format!("newcomer-{n}"), 5).await.source, Source::Store);
     }
-    assert!(other.metric("guard_checks_total{result=\"unsure\"}").await >= 20.0);
-    // Who signs up now is in a set that has no generation: still not to be trusted.
+    wait_until("the filter is built anew", async || {
+        other.metric("guard_rebuilds_total{reason=\"generation\"}").await >= 1.0
+            && other.metric("guard_generation_valid").await == 1.0
+    })
+    .await;
+    assert_eq!(other.metric("guard_bloom_users").await, 420.0);
+    let before = other.metric("guard_checks_total{result=\"absent\"}").await;
+    for n in 0..20 {
+        other.recommend(&format!("unknown-{n}"), 5).await;
+    }
+    assert!(other.metric("guard_checks_total{result=\"absent\"}").await - before >= 18.0);
+}
+
+/// Evicting the set evicts its marks: what is left can't look complete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evicted_set_makes_nobody_unknown() {
+    let Some(fixture) = Fixture::start().await else { return };
+    let mut config = fixture.config(Profile::Protected);
+    config.guards.warmup = false;
+    let replica = Replica::start(config).await;
     let client = redis::Client::open(fixture.redis.url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let generation: Option<String> =
-        redis::cmd("GET").arg(keys::NEWCOMERS_GENERATION).query_async(&mut connection).await.unwrap();
-    assert_eq!(generation, None);
+    let item = fixture.seen(3)[0];
+    for (n, key) in [keys::NEWCOMERS, keys::NEWCOMERS_PREVIOUS, keys::NEWCOMERS_GENERATION].iter().enumerate() {
+        let user = format!("evicted-{n}");
+        replica.post("/users", &format!(r#"{{"user_id":"{user}"}}"#)).await;
+        replica.post("/events", &format!(r#"{{"user_id":"{user}","item_id":"{item}","event":"cart"}}"#)).await;
+        redis::cmd("DEL").arg(key).exec_async(&mut connection).await.unwrap();
+        // Somebody else signs up: the set is there again, without its past.
+        replica.post("/users", &format!(r#"{{"user_id":"other-{n}"}}"#)).await;
+        assert_eq!(replica.recommend(&user, 5).await.source, Source::Store, "{key}");
+    }
+}
+
+/// Ids of which nothing can be said are looked up, but not all at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unsure_loads_are_bounded() {
+    let Some(mut fixture) = Fixture::start().await else { return };
+    let mut config = fixture.config(Profile::Protected);
+    config.guards.warmup = false;
+    config.guards.unsure_loads = 2;
+    let replica = Replica::start(config).await;
+    fixture.stack.kill(fixture.redis.child, Signal::SIGKILL).unwrap();
+    fixture.stack.stop_child(fixture.redis.child).await.unwrap();
+    let lock = fixture.lock_tables().await;
+    let held: Vec<_> = (0..2)
+        .map(|n| tokio::spawn(replica.http.get(format!("{}/recommendations?user_id=unsure-{n}", replica.base)).send()))
+        .collect();
+    wait_until("two are looked up", async || replica.metric("db_client_connection_used").await == 2.0).await;
+    let answer = replica.get("/recommendations?user_id=unsure-2").await;
+    assert_eq!(answer.headers()["retry-after"], "1");
+    let (status, problem) = problem(answer).await;
+    assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::STORE_OVERLOADED));
+    assert_eq!(replica.metric("guard_unsure_refused_total").await, 1.0);
+    drop(lock);
+    for answer in held {
+        assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+}
+
+/// Many sign-ups: the filter takes them in, and the set begins anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_filter_is_rebuilt_on_size_and_on_schedule() {
+    let Some(fixture) = Fixture::start().await else { return };
+    let mut config = fixture.config(Profile::Protected);
+    config.guards.warmup = false;
+    config.guards.bloom_rebuild_newcomers = 10;
+    let replica = Replica::start(config).await;
+    for n in 0..20 {
+        replica.post("/users", &format!(r#"{{"user_id":"many-{n}"}}"#)).await;
+    }
+    wait_until("rebuilt on size", async || {
+        replica.metric("guard_rebuilds_total{reason=\"size\"}").await >= 1.0
+            && replica.metric("guard_bloom_users").await == 420.0
+            && replica.metric("guard_newcomers").await <= 10.0
+    })
+    .await;
+    let mut config = fixture.config(Profile::Protected);
+    config.guards.warmup = false;
+    config.guards.bloom_rebuild_ms = 1;
+    let replica = Replica::start(config).await;
+    wait_until("rebuilt on schedule", async || {
+        replica.metric("guard_rebuilds_total{reason=\"schedule\"}").await >= 2.0
+    })
+    .await;
 }
 
 /// A unit of warm-up whose replica died is done by another one, once the lease has run out.
@@ -108,4 +191,21 @@ async fn a_dead_replicas_unit_is_taken_over() {
         replica.recommend(fixture.user(1), 1).await.source == Source::Cache
     })
     .await;
+}
+
+/// What a dead replica had done of its units is not done again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_replicas_unit_is_resumed() {
+    let Some(fixture) = Fixture::start().await else { return };
+    let client = redis::Client::open(fixture.redis.url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    for shard in 0..16 {
+        redis::cmd("SET").arg(keys::warmup_cursor("m1", shard)).arg(3).exec_async(&mut connection).await.unwrap();
+    }
+    let replica = fixture.replica(Profile::Protected).await;
+    assert_eq!(replica.metric("warmup_users_total").await, 400.0 - 3.0 * 16.0);
+    assert_eq!(replica.metric("warmup_resumed_total").await, 16.0);
+    let left: Option<u64> =
+        redis::cmd("GET").arg(keys::warmup_cursor("m1", 0)).query_async(&mut connection).await.unwrap();
+    assert_eq!(left, None);
 }

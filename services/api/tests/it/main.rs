@@ -3,17 +3,21 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod endpoints;
+mod fuzz;
 mod guards;
+mod misses;
+mod newcomers;
 mod outage;
 
 use std::time::Duration;
 
 use api::{ApiConfig, Profile};
 use contract::http::{Problem, Recommendations};
-use launcher::{Stack, free_port, mariadb, redis};
+use launcher::{Signal, Stack, free_port, mariadb, redis};
 use model::{GenerateParams, NeighbourModel, Params};
 use prometheus::Registry;
 use reqwest::{Client, Response, StatusCode};
+use sqlx::{ConnectOptions, Executor, MySqlConnection, mysql::MySqlConnectOptions};
 use stores::{ImportRow, Store, StoreConfig, StoreMetrics};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +65,24 @@ impl Fixture {
         let (header, rows) = built.to_rows();
         writer.save_model(&header, &rows.collect::<Vec<_>>(), 0).await.unwrap();
         Some(Self { stack, redis, mysql, store, dataset })
+    }
+
+    /// Until it is dropped, every read of the log waits in the server.
+    pub async fn lock_tables(&self) -> MySqlConnection {
+        let options = MySqlConnectOptions::new().host("127.0.0.1").port(self.mysql.port).username("root");
+        let mut connection = options.connect().await.unwrap();
+        let tables: Vec<String> = contract::ShardId::all().map(|s| format!("{}.behaviour WRITE", s.schema())).collect();
+        let lock = format!("LOCK TABLES {}", tables.join(","));
+        connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(lock))).await.unwrap();
+        connection
+    }
+
+    /// A new Redis, empty, in the place of the old one.
+    pub async fn restart_redis(&mut self) {
+        self.stack.kill(self.redis.child, Signal::SIGKILL).unwrap();
+        self.stack.stop_child(self.redis.child).await.unwrap();
+        let options = redis::Options { port: Some(self.redis.port), ..redis::Options::default() };
+        self.redis = redis::start(&mut self.stack, &options).await.unwrap();
     }
 
     pub fn config(&self, profile: Profile) -> ApiConfig {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use api::Profile;
+use api::{AdmissionMode, Profile};
 use contract::http::{Source, problem as kinds};
 use launcher::{Signal, mariadb, redis};
 use reqwest::StatusCode;
@@ -26,7 +26,9 @@ async fn store_gone_cached_users_are_answered_and_others_told_when_to_come_back(
 
     let options = mariadb::Options { port: Some(fixture.mysql.port), ..mariadb::Options::default() };
     mariadb::start(&mut fixture.stack, "mysql", &options).await.unwrap();
-    assert_eq!(replica.recommend(fixture.user(2), 5).await.source, Source::Store);
+    // The next attempt to connect is at most a back-off away.
+    let path = format!("/recommendations?user_id={}", fixture.user(2));
+    wait_until("the store is used again", async || replica.get(&path).await.status() == StatusCode::OK).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,6 +60,12 @@ async fn redis_gone_the_store_answers_and_nobody_becomes_unknown() {
     let (status, problem) = problem(replica.post("/users", r#"{"user_id":"late"}"#).await).await;
     assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::CACHE_UNAVAILABLE));
 
+    // Known users are answered all the same, and Redis is not asked by each of them.
+    for n in 0..100 {
+        assert_eq!(replica.recommend(fixture.user(n), 5).await.source, Source::Store);
+    }
+    assert!(replica.metric("redis_skipped_total").await > 100.0);
+
     let options = redis::Options { port: Some(fixture.redis.port), ..redis::Options::default() };
     redis::start(&mut fixture.stack, &options).await.unwrap();
     wait_until("the cache is used again", async || replica.recommend(fixture.user(1), 5).await.source == Source::Cache)
@@ -67,7 +75,7 @@ async fn redis_gone_the_store_answers_and_nobody_becomes_unknown() {
 /// The pool's two connections are held by a locked table: further misses wait for theirs, and are told so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exhausted_pool_has_a_problem_type_of_its_own() {
-    use sqlx::{ConnectOptions, Connection, Executor};
+    use sqlx::Connection;
 
     let Some(fixture) = Fixture::start().await else { return };
     let mut config = fixture.config(Profile::Baseline);
@@ -75,10 +83,7 @@ async fn an_exhausted_pool_has_a_problem_type_of_its_own() {
     config.store.checkout_timeout_ms = 300;
     config.http.deadline_ms = 20_000;
     let replica = Replica::start(config).await;
-    let options = sqlx::mysql::MySqlConnectOptions::new().host("127.0.0.1").port(fixture.mysql.port).username("root");
-    let mut locker = options.connect().await.unwrap();
-    let tables: Vec<String> = contract::ShardId::all().map(|s| format!("{}.behaviour WRITE", s.schema())).collect();
-    locker.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("LOCK TABLES {}", tables.join(","))))).await.unwrap();
+    let locker = fixture.lock_tables().await;
     let held: Vec<_> = (0..2)
         .map(|n| tokio::spawn(replica.http.get(format!("{}/recommendations?user_id=h{n}", replica.base)).send()))
         .collect();
@@ -96,18 +101,42 @@ async fn an_exhausted_pool_has_a_problem_type_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_takes_too_long_is_504() {
-    use sqlx::{ConnectOptions, Executor};
-
     let Some(fixture) = Fixture::start().await else { return };
     let mut config = fixture.config(Profile::Baseline);
     config.http.deadline_ms = 200;
     let replica = Replica::start(config).await;
-    let options = sqlx::mysql::MySqlConnectOptions::new().host("127.0.0.1").port(fixture.mysql.port).username("root");
-    let mut locker = options.connect().await.unwrap();
-    let tables: Vec<String> = contract::ShardId::all().map(|s| format!("{}.behaviour WRITE", s.schema())).collect();
-    locker.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(format!("LOCK TABLES {}", tables.join(","))))).await.unwrap();
+    let _locker = fixture.lock_tables().await;
     let (status, problem) = problem(replica.get("/recommendations?user_id=slow").await).await;
     assert_eq!((status, problem.kind.as_str()), (StatusCode::GATEWAY_TIMEOUT, kinds::DEADLINE_EXCEEDED));
+}
+
+/// One request may be worked on, none may wait: the second is told to come back, and the first is not disturbed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beyond_the_admission_limit_is_503_at_once() {
+    use sqlx::Connection;
+
+    let Some(fixture) = Fixture::start().await else { return };
+    for mode in [AdmissionMode::Fixed, AdmissionMode::Adaptive] {
+        let mut config = fixture.config(Profile::Baseline);
+        config.http.admission = mode;
+        config.http.admission_limit = 1;
+        config.http.admission_waiting = 0;
+        config.http.deadline_ms = 20_000;
+        let replica = Replica::start(config).await;
+        let locker = fixture.lock_tables().await;
+        let user = fixture.user(if mode == AdmissionMode::Fixed { 1 } else { 2 });
+        let first = tokio::spawn(replica.http.get(format!("{}/recommendations?user_id={user}", replica.base)).send());
+        wait_until("it is admitted", async || replica.metric("http_admission_in_flight").await == 1.0).await;
+        let answer = replica.get("/recommendations?user_id=second").await;
+        assert_eq!(answer.headers()["retry-after"], "1");
+        let (status, problem) = problem(answer).await;
+        assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::OVERLOADED));
+        assert_eq!(replica.metric("http_admission_rejected_total{reason=\"line_full\"}").await, 1.0);
+        locker.close().await.unwrap();
+        assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
+        assert_eq!(replica.get("/recommendations?user_id=third").await.status(), StatusCode::OK);
+        assert_eq!(replica.metric("http_admission_in_flight").await, 0.0);
+    }
 }
 
 /// A request in flight when the replica is told to stop is still answered.

@@ -3,7 +3,9 @@ use std::time::Duration;
 use contract::UserId;
 use futures::FutureExt;
 use launcher::{Signal, mariadb};
+use sqlx::{Executor, MySqlConnection, Row};
 use stores::{Order, StoreError};
+use tokio::time::Instant;
 
 use crate::Servers;
 
@@ -19,11 +21,11 @@ async fn a_warm_read_is_one_command() {
     let store = servers.store();
     // One prepared statement for each shard.
     for n in 0..200 {
-        store.history(&user(n)).await.unwrap();
+        store.history(&user(n), None).await.unwrap();
     }
     let work = async {
         for n in 0..200 {
-            store.history(&user(n)).await.unwrap();
+            store.history(&user(n), None).await.unwrap();
         }
     };
     assert_eq!(servers.commands(work).await, 200);
@@ -36,21 +38,21 @@ async fn an_exhausted_pool_and_a_dead_server_are_told_apart() {
     servers.config.pool_size = 1;
     servers.config.checkout_timeout_ms = 100;
     let store = servers.store();
-    store.history(&user(1)).await.unwrap();
+    store.history(&user(1), None).await.unwrap();
     servers.lock_tables().await;
     let held = tokio::spawn({
         let store = store.clone();
-        async move { store.history(&user(2)).await }
+        async move { store.history(&user(2), None).await }
     });
     wait_until(|| servers.gauge("db_client_connection_used") == 1.0).await;
-    let error = store.history(&user(3)).await.unwrap_err();
+    let error = store.history(&user(3), None).await.unwrap_err();
     assert!(matches!(error, StoreError::CheckoutTimeout(waited) if waited == Duration::from_millis(100)), "{error:?}");
     servers.unlock_tables().await;
     held.await.unwrap().unwrap();
 
     servers.stack.kill(servers.servers[0].child, Signal::SIGKILL).unwrap();
     servers.stack.stop_child(servers.servers[0].child).await.unwrap();
-    let error = store.history(&user(4)).await.unwrap_err();
+    let error = store.history(&user(4), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
 }
 
@@ -67,7 +69,7 @@ async fn reads_survive_a_restart_of_the_server() {
     let options = mariadb::Options { port: Some(old.port), ..mariadb::Options::default() };
     mariadb::start(&mut servers.stack, "mysql-00", &options).await.unwrap();
     for n in 0..20 {
-        store.history(&user(n)).await.unwrap();
+        store.history(&user(n), None).await.unwrap();
     }
     assert!(servers.count("store_retries_total") >= 1);
 }
@@ -86,7 +88,7 @@ async fn cancelled_waiters_cost_no_connection() {
             .map(|n| {
                 tokio::spawn({
                     let store = store.clone();
-                    async move { store.history(&user(n)).await }
+                    async move { store.history(&user(n), None).await }
                 })
             })
             .collect();
@@ -96,7 +98,7 @@ async fn cancelled_waiters_cost_no_connection() {
                 .map(|n| {
                     tokio::spawn({
                         let store = store.clone();
-                        async move { store.history(&user(n)).await }
+                        async move { store.history(&user(n), None).await }
                     })
                 })
                 .collect();
@@ -110,7 +112,7 @@ async fn cancelled_waiters_cost_no_connection() {
         for query in held {
             query.await.unwrap().unwrap();
         }
-        store.history(&user(5)).await.unwrap();
+        store.history(&user(5), None).await.unwrap();
         assert_eq!(servers.count("store_connects_total"), 2, "{order:?}");
     }
 }
@@ -125,15 +127,117 @@ async fn a_caller_that_hangs_up_costs_no_connection() {
     servers.lock_tables().await;
     let query = tokio::spawn({
         let store = store.clone();
-        async move { store.history(&user(1)).await }
+        async move { store.history(&user(1), None).await }
     });
     wait_until(|| servers.gauge("db_client_connection_used") == 1.0).await;
     query.abort();
     assert!(query.await.unwrap_err().is_cancelled());
-    assert!(store.history(&user(2)).now_or_never().is_none(), "the connection is still busy");
+    assert!(store.history(&user(2), None).now_or_never().is_none(), "the connection is still busy");
     servers.unlock_tables().await;
-    store.history(&user(2)).await.unwrap();
+    store.history(&user(2), None).await.unwrap();
     assert_eq!(servers.count("store_connects_total"), 1);
+}
+
+/// Dropping a query's future does not stop the query; the server does, when the request's time is over, and the connection
+/// is as good as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_gives_up_a_query_that_has_no_time_left() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    servers.config.pool_size = 1;
+    let store = servers.store();
+    store.open(1, Duration::from_secs(10)).await.unwrap();
+    servers.lock_tables().await;
+    let deadline = Instant::now() + Duration::from_millis(200);
+    let error = store.history(&user(1), Some(deadline)).await.unwrap_err();
+    assert!(matches!(error, StoreError::StatementTimeout), "{error:?}");
+    servers.unlock_tables().await;
+    store.history(&user(1), None).await.unwrap();
+    assert_eq!(servers.count("store_connects_total"), 1);
+}
+
+/// 5,000 requests whose time runs out while all connections are busy, again and again: whether they wait or their query runs, the
+/// server sees no connection come or go (launchbadge/sqlx issue 3132 tells of the storm).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiters_past_their_deadline_open_no_connections() {
+    const WAITERS: usize = 5_000;
+    for order in [Order::Newest, Order::Oldest] {
+        let Some(mut servers) = Servers::start(1).await else { return };
+        servers.config.pool_size = 4;
+        servers.config.max_waiting = WAITERS;
+        servers.config.order = order;
+        let store = servers.store();
+        store.open(4, Duration::from_secs(10)).await.unwrap();
+        servers.lock_tables().await;
+        let mut observer = servers.connect().await;
+        let before = connections(&mut observer).await;
+        let started = Instant::now();
+        for _ in 0..4 {
+            let deadline = Instant::now() + Duration::from_millis(300);
+            let waiters: Vec<_> = (0..WAITERS)
+                .map(|n| {
+                    let store = store.clone();
+                    tokio::spawn(async move {
+                        let user = user(n);
+                        let history = store.history(&user, Some(deadline)).map(drop);
+                        // Every other one's client hangs up before.
+                        if n % 2 == 0 {
+                            history.await;
+                        } else {
+                            let _ = tokio::time::timeout_at(deadline - Duration::from_millis(50), history).await;
+                        }
+                    })
+                })
+                .collect();
+            for waiter in waiters {
+                waiter.await.unwrap();
+            }
+        }
+        let opened = connections(&mut observer).await - before;
+        assert!(opened <= started.elapsed().as_secs(), "{opened} connections opened, {order:?}");
+        assert!(servers.labelled("store_errors_total", "checkout_timeout") > 0);
+        assert!(servers.labelled("store_errors_total", "statement_timeout") > 0);
+        servers.unlock_tables().await;
+        store.history(&user(5), None).await.unwrap();
+    }
+}
+
+async fn connections(observer: &mut MySqlConnection) -> u64 {
+    let status = observer.fetch_one("SHOW GLOBAL STATUS LIKE 'Connections'").await.unwrap();
+    status.get_unchecked::<String, _>(1).parse().unwrap()
+}
+
+/// While the server is down one caller in 250 ms tries, the others fail at once; when it is back, so are they.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_server_is_not_tried_by_everybody() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    let store = servers.store();
+    store.open(4, Duration::from_secs(10)).await.unwrap();
+    let old = servers.servers[0].clone();
+    servers.stack.kill(old.child, Signal::SIGKILL).unwrap();
+    servers.stack.stop_child(old.child).await.unwrap();
+    let (before, started) = (servers.count("store_connects_total"), Instant::now());
+    for n in 0..2_000 {
+        let error = store.history(&user(n), None).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_) | StoreError::Down), "{error:?}");
+    }
+    let tried = servers.count("store_connects_total") - before;
+    let allowed = 1 + started.elapsed().as_millis() as u64 / 250;
+    assert!(tried <= allowed, "{tried} attempts, {allowed} allowed");
+    assert_eq!(servers.labelled("store_errors_total", "down") + tried, 2_000);
+
+    let options = mariadb::Options { port: Some(old.port), ..mariadb::Options::default() };
+    mariadb::start(&mut servers.stack, "mysql-00", &options).await.unwrap();
+    let answered = async || store.history(&user(1), None).await.is_ok();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !answered().await {
+        assert!(Instant::now() < deadline, "not back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let all = futures::future::join_all((0..100).map(|n| {
+        let store = store.clone();
+        async move { store.history(&user(n), None).await.map(drop) }
+    }));
+    assert!(all.await.iter().all(Result::is_ok));
 }
 
 async fn wait_until(condition: impl Fn() -> bool) {

@@ -56,6 +56,14 @@ impl Servers {
         family.get_metric()[0].get_counter().get_value() as u64
     }
 
+    /// Value of the counter whose only label has this value.
+    pub fn labelled(&self, name: &str, label: &str) -> u64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let metric = family.get_metric().iter().find(|metric| metric.get_label()[0].value() == label).unwrap();
+        metric.get_counter().get_value() as u64
+    }
+
     pub fn gauge(&self, name: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
@@ -63,7 +71,7 @@ impl Servers {
     }
 
     /// A connection of the test's own to the first server.
-    async fn connect(&self) -> MySqlConnection {
+    pub async fn connect(&self) -> MySqlConnection {
         MySqlConnectOptions::new()
             .host("127.0.0.1")
             .port(self.servers[0].port)

@@ -1,0 +1,243 @@
+//! How many requests a replica works on at the same time. What comes beyond waits in a short line, and what finds the line full, or
+//! waits too long in it, is told to come back: work that will be too late anyway only makes the rest late.
+
+mod aimd;
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
+
+use self::aimd::Aimd;
+use crate::{
+    config::{AdmissionMode, HttpConfig},
+    error::ApiError,
+    metrics::AdmissionMetrics,
+};
+
+pub struct Admission {
+    slots: Semaphore,
+    waiting: AtomicUsize,
+    max_waiting: usize,
+    max_wait: Duration,
+    /// `None`: the limit is fixed.
+    adaptive: Option<Mutex<Adaptive>>,
+    metrics: AdmissionMetrics,
+}
+
+struct Adaptive {
+    policy: Aimd,
+    /// Slots that there are, free or not.
+    slots: usize,
+    /// Of these, to be taken away as soon as they are free.
+    surplus: usize,
+}
+
+/// The right to be worked on, for as long as it lives.
+pub struct Admitted<'a> {
+    admission: &'a Admission,
+    slot: Option<SemaphorePermit<'a>>,
+    since: Instant,
+}
+
+impl Admission {
+    /// `None`: switched off.
+    pub fn new(config: &HttpConfig, metrics: AdmissionMetrics, now: Instant) -> Option<Self> {
+        let adaptive = match config.admission {
+            AdmissionMode::Off => return None,
+            AdmissionMode::Fixed => None,
+            AdmissionMode::Adaptive => {
+                let target = Duration::from_millis(config.admission_target_ms);
+                let policy = Aimd::new(config.admission_limit, target, now);
+                Some(Mutex::new(Adaptive { policy, slots: config.admission_limit, surplus: 0 }))
+            }
+        };
+        metrics.limit.set(config.admission_limit as f64);
+        Some(Self {
+            slots: Semaphore::new(config.admission_limit),
+            waiting: AtomicUsize::new(0),
+            max_waiting: config.admission_waiting,
+            max_wait: Duration::from_millis(config.admission_wait_ms),
+            adaptive,
+            metrics,
+        })
+    }
+
+    /// Waits in line, not beyond `deadline`. Dropping the future leaves the line.
+    ///
+    /// # Errors
+    /// `Overloaded`.
+    pub async fn enter(&self, deadline: Instant) -> Result<Admitted<'_>, ApiError> {
+        let slot = match self.slots.try_acquire() {
+            Ok(slot) => slot,
+            Err(_none_free) => self.wait(deadline).await?,
+        };
+        self.metrics.in_flight.inc();
+        Ok(Admitted { admission: self, slot: Some(slot), since: Instant::now() })
+    }
+
+    async fn wait(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, ApiError> {
+        let place = Place(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.max_waiting {
+            self.metrics.line_full.inc();
+            return Err(ApiError::Overloaded);
+        }
+        let until = deadline.min(Instant::now() + self.max_wait);
+        let slot = tokio::time::timeout_at(until, self.slots.acquire()).await;
+        drop(place);
+        slot.ok().and_then(Result::ok).ok_or_else(|| {
+            self.metrics.waited.inc();
+            ApiError::Overloaded
+        })
+    }
+
+    fn leave(&self, slot: SemaphorePermit<'_>, took: Duration) {
+        let Some(adaptive) = &self.adaptive else { return drop(slot) };
+        let mut adaptive = adaptive.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_use = adaptive.slots.saturating_sub(self.slots.available_permits());
+        let wanted = adaptive.policy.observe(Instant::now(), took, in_use);
+        adaptive.set(&self.slots, wanted);
+        if adaptive.surplus > 0 {
+            adaptive.surplus -= 1;
+            adaptive.slots -= 1;
+            slot.forget();
+        }
+        self.metrics.limit.set(wanted as f64);
+    }
+}
+
+impl Adaptive {
+    /// New slots are free at once; those to be taken away may be in use, and are then taken when they come back.
+    fn set(&mut self, slots: &Semaphore, wanted: usize) {
+        let limit = self.slots - self.surplus;
+        if wanted > limit {
+            let kept = self.surplus.min(wanted - limit);
+            self.surplus -= kept;
+            let added = wanted - limit - kept;
+            slots.add_permits(added);
+            self.slots += added;
+        } else {
+            let taken = slots.forget_permits(limit - wanted);
+            self.slots -= taken;
+            self.surplus += limit - wanted - taken;
+        }
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.admission.metrics.in_flight.dec();
+        if let Some(slot) = self.slot.take() {
+            self.admission.leave(slot, self.since.elapsed());
+        }
+    }
+}
+
+/// One of those who wait; counted by whoever makes it.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(mode: AdmissionMode, limit: usize, waiting: usize) -> Admission {
+        let mut config = crate::config::HttpConfig::new(true);
+        config.admission = mode;
+        config.admission_limit = limit;
+        config.admission_waiting = waiting;
+        config.admission_wait_ms = 100;
+        Admission::new(&config, AdmissionMetrics::new(&prometheus::Registry::new()).unwrap(), Instant::now()).unwrap()
+    }
+
+    fn far() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_limit_a_short_line_and_beyond_that_nothing() {
+        let admission = admission(AdmissionMode::Fixed, 2, 1);
+        let first = admission.enter(far()).await.unwrap();
+        let _second = admission.enter(far()).await.unwrap();
+        let waits = async {
+            let started = Instant::now();
+            (admission.enter(far()).await.map(drop), started.elapsed())
+        };
+        let refused = async {
+            let started = Instant::now();
+            (admission.enter(far()).await.map(drop), started.elapsed())
+        };
+        let (waited, refused) = tokio::join!(waits, refused);
+        assert!(matches!(waited, (Err(ApiError::Overloaded), took) if took.as_millis() == 100));
+        assert!(matches!(refused, (Err(ApiError::Overloaded), Duration::ZERO)));
+        let (served, ()) = tokio::join!(admission.enter(far()), async { drop(first) });
+        drop(served.unwrap());
+        // Nor beyond the request's own deadline.
+        let _first = admission.enter(far()).await.unwrap();
+        let started = Instant::now();
+        assert!(admission.enter(started + Duration::from_millis(30)).await.is_err());
+        assert_eq!(started.elapsed().as_millis(), 30);
+        assert_eq!((admission.metrics.line_full.get(), admission.metrics.waited.get()), (1, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_the_line_frees_a_place_in_it() {
+        let admission = admission(AdmissionMode::Fixed, 1, 1);
+        let _held = admission.enter(far()).await.unwrap();
+        for _ in 0..10 {
+            let gave_up = tokio::time::timeout(Duration::from_millis(1), admission.enter(far())).await;
+            assert!(gave_up.is_err());
+        }
+        assert_eq!(admission.metrics.line_full.get(), 0);
+    }
+
+    /// Slots are neither lost nor made however the limit moves while they are in use.
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_moves_keeps_count() {
+        let slots = Semaphore::new(10);
+        let policy = Aimd::new(10, Duration::from_millis(1), Instant::now());
+        let mut adaptive = Adaptive { policy, slots: 10, surplus: 0 };
+        let held = slots.try_acquire_many(8).unwrap();
+        adaptive.set(&slots, 4);
+        assert_eq!((adaptive.slots, adaptive.surplus, slots.available_permits()), (8, 4, 0));
+        adaptive.set(&slots, 6);
+        assert_eq!((adaptive.slots, adaptive.surplus, slots.available_permits()), (8, 2, 0));
+        adaptive.set(&slots, 12);
+        assert_eq!((adaptive.slots, adaptive.surplus, slots.available_permits()), (12, 0, 4));
+        drop(held);
+        assert_eq!(slots.available_permits(), 12);
+    }
+
+    /// Ten at a time take ten times the target: the limit falls, and what it falls to is kept to.
+    #[tokio::test(start_paused = true)]
+    async fn an_adaptive_limit_is_kept_to() {
+        let admission = admission(AdmissionMode::Adaptive, 100, 0);
+        for _ in 0..50 {
+            let mut all = Vec::new();
+            while let Ok(admitted) = admission.enter(far()).await {
+                all.push(admitted);
+            }
+            tokio::time::advance(Duration::from_secs(5)).await;
+        }
+        let limit = admission.metrics.limit.get();
+        assert!(limit < 50.0, "{limit}");
+        let mut all = Vec::new();
+        while let Ok(admitted) = admission.enter(far()).await {
+            all.push(admitted);
+        }
+        assert_eq!(all.len() as f64, limit);
+    }
+}

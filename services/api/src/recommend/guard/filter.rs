@@ -1,0 +1,68 @@
+//! The bloom filter of all users: pure, wrong only towards "maybe".
+
+use std::sync::Arc;
+
+use probabilistic_collections::{SipHasherBuilder, bloom::BloomFilter};
+
+pub struct Filter {
+    bits: BloomFilter<String>,
+    pub users: usize,
+    /// Generation of newcomers that was claimed before the first user was read. `None`: Redis did not answer, so no "absent"
+    /// of this filter can be believed.
+    pub generation: Option<Arc<str>>,
+}
+
+/// Seeds of the two hash functions. Fixed, so that all replicas make the same mistakes and a test can be repeated.
+const SEEDS: [(u64, u64); 2] = [(0x7465_7374, 0x6265_6431), (0x626c_6f6f, 0x6d32_3032)];
+/// A filter for fewer users would be full after a few sign-ups.
+const MIN_CAPACITY: usize = 1_000;
+/// Ids that no one has, to measure the false-positive rate with.
+const PROBES: u32 = 100_000;
+
+impl Filter {
+    /// CPU work, a second for a million users: not for a thread that answers requests.
+    pub fn build(ids: &[String], fpr: f64, generation: Option<Arc<str>>) -> Self {
+        let hashers = SEEDS.map(|(k0, k1)| SipHasherBuilder::from_seed(k0, k1));
+        let mut bits = BloomFilter::<String>::with_hashers(ids.len().max(MIN_CAPACITY), fpr, hashers);
+        for id in ids {
+            bits.insert::<str>(id);
+        }
+        Self { bits, users: ids.len(), generation }
+    }
+
+    pub fn contains(&self, id: &str) -> bool {
+        self.bits.contains::<str>(id)
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bits.len() / 8
+    }
+
+    /// Share of ids nobody has that it takes for present.
+    pub fn measured_fpr(&self) -> f64 {
+        let wrong = (0..PROBES).filter(|n| self.contains(&format!("\u{1}probe-{n}"))).count();
+        wrong as f64 / f64::from(PROBES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of false positives among a million distinct unknown ids, each a store query that the filter should have
+    /// saved, lies below the 99 % bound of a binomial with the configured rate.
+    #[test]
+    fn a_million_unknown_ids_pass_no_oftener_than_configured() {
+        const UNKNOWN: u32 = 1_000_000;
+        for fpr in [0.01, 0.001] {
+            let ids: Vec<String> = (0..20_000).map(|n| format!("u{n:06}")).collect();
+            let filter = Filter::build(&ids, fpr, None);
+            assert!(ids.iter().all(|id| filter.contains(id)), "nobody is called absent");
+            let passed = (0..UNKNOWN).filter(|n| filter.contains(&format!("x-{n}"))).count();
+            let mean = f64::from(UNKNOWN) * fpr;
+            // One-sided 99 % quantile; with a mean of 1,000 and more the normal approximation is exact enough.
+            let bound = mean + 2.326 * (mean * (1.0 - fpr)).sqrt();
+            assert!((passed as f64) <= bound, "{passed} of {UNKNOWN} passed, at most {bound:.0} may ({fpr})");
+        }
+    }
+}

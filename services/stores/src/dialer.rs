@@ -1,0 +1,163 @@
+//! Opens connections to one MySQL server: a few at a time, and not at all while the server is known to be down.
+
+use std::{
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, MySqlConnection,
+    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    breaker::Breaker,
+    config::{Flavour, StoreConfig, split_address},
+    metrics::StoreMetrics,
+    pool::{OPENED_AT_ONCE, StoreError},
+};
+
+/// While the server is down, one attempt per this time is made; it is back for everybody within one of it.
+const BACK_OFF: Duration = Duration::from_millis(250);
+
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    options: MySqlConnectOptions,
+    pub(crate) connect_timeout: Duration,
+    /// Hundreds of handshakes at once, as after a restart, are answered late or never.
+    turns: Semaphore,
+    breaker: Breaker,
+    flavour: AtomicU8,
+    pub(crate) metrics: StoreMetrics,
+}
+
+/// The time a statement has, in the words of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StatementLimit {
+    Mariadb { ms: u64 },
+    Mysql { ms: u64 },
+}
+
+impl Dialer {
+    pub(crate) fn new(config: &StoreConfig, address: &str, metrics: StoreMetrics) -> Option<Self> {
+        Some(Self {
+            options: connect_options(config, address)?,
+            connect_timeout: Duration::from_millis(config.connect_timeout_ms),
+            turns: Semaphore::new(OPENED_AT_ONCE),
+            // A connection that cannot be made in its whole time-out is reason enough.
+            breaker: Breaker::new("mysql", BACK_OFF, 1),
+            flavour: AtomicU8::new(config.flavour as u8),
+            metrics,
+        })
+    }
+
+    /// A new connection for a request.
+    ///
+    /// # Errors
+    /// `Down` at once while connecting is known to fail; else `Unavailable`.
+    pub(crate) async fn connect(&self, deadline: Option<Instant>) -> Result<MySqlConnection, StoreError> {
+        if self.breaker.is_closed() {
+            let left = deadline.map_or(self.connect_timeout, |deadline| {
+                self.connect_timeout.min(deadline.saturating_duration_since(Instant::now()))
+            });
+            let Ok(Ok(turn)) = timeout(left, self.turns.acquire()).await else {
+                return Err(self.failed(timed_out()));
+            };
+            // Asked for again by those who waited for their turn behind one that failed.
+            return self.attempt(deadline, Some(turn)).await;
+        }
+        self.attempt(deadline, None).await
+    }
+
+    async fn attempt(
+        &self,
+        deadline: Option<Instant>,
+        _turn: Option<tokio::sync::SemaphorePermit<'_>>,
+    ) -> Result<MySqlConnection, StoreError> {
+        let started = Instant::now();
+        let Some(pass) = self.breaker.admit(started) else {
+            self.metrics.down.inc();
+            return Err(StoreError::Down);
+        };
+        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(started));
+        match self.open(self.connect_timeout.min(left)).await {
+            Ok(connection) => {
+                pass.ok();
+                Ok(connection)
+            }
+            Err(error) => {
+                // A request at its end leaves no time for a handshake: that is not the server's fault.
+                if left >= self.connect_timeout || !is_timeout(&error) {
+                    pass.failed(Instant::now());
+                }
+                Err(self.failed(error))
+            }
+        }
+    }
+
+    /// One attempt, whatever the breaker says: for a start, which has patience of its own.
+    pub(crate) async fn open(&self, patience: Duration) -> Result<MySqlConnection, sqlx::Error> {
+        self.metrics.connects.inc();
+        timeout(patience, self.options.connect()).await.unwrap_or_else(|_elapsed| Err(timed_out()))
+    }
+
+    pub(crate) fn flavour(&self) -> Flavour {
+        let value = self.flavour.load(Ordering::Relaxed);
+        let all = [Flavour::Detect, Flavour::Mariadb, Flavour::Mysql, Flavour::None];
+        all.into_iter().find(|flavour| *flavour as u8 == value).unwrap_or(Flavour::None)
+    }
+
+    /// Once for a server; a failure leaves it undetected, that is without limit, until the next start.
+    pub(crate) async fn learn_flavour(&self, connection: &mut MySqlConnection) {
+        if self.flavour() != Flavour::Detect {
+            return;
+        }
+        match sqlx::query_scalar::<_, String>("SELECT VERSION()").fetch_one(connection).await {
+            Ok(version) => {
+                let flavour = if version.contains("MariaDB") { Flavour::Mariadb } else { Flavour::Mysql };
+                self.flavour.store(flavour as u8, Ordering::Relaxed);
+            }
+            Err(error) => tracing::warn!(%error, "the store does not tell its version: queries have no time limit"),
+        }
+    }
+
+    pub(crate) fn failed(&self, error: sqlx::Error) -> StoreError {
+        if is_statement_timeout(&error) {
+            self.metrics.statement_timeouts.inc();
+            return StoreError::StatementTimeout;
+        }
+        self.metrics.unavailable.inc();
+        StoreError::Unavailable(error)
+    }
+}
+
+fn timed_out() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
+fn is_timeout(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut)
+}
+
+/// MariaDB 1969, MySQL 3024.
+fn is_statement_timeout(error: &sqlx::Error) -> bool {
+    let database = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    database.is_some_and(|error| matches!(error.number(), 1969 | 3024))
+}
+
+pub(crate) fn connect_options(config: &StoreConfig, address: &str) -> Option<MySqlConnectOptions> {
+    let (host, port) = split_address(address)?;
+    let options = MySqlConnectOptions::new()
+        .host(host)
+        .port(port)
+        .username(&config.user)
+        // Loopback or a private network; faultproxy could not follow an encrypted stream.
+        .ssl_mode(MySqlSslMode::Disabled)
+        .statement_cache_capacity(128)
+        .disable_statement_logging();
+    Some(if config.password.is_empty() { options } else { options.password(&config.password) })
+}
