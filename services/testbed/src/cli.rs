@@ -1,6 +1,6 @@
 //! What can be said on the command line. Help texts carry examples; what a command does is in `commands/`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use api::Profile;
 use clap::{Args, Parser, Subcommand};
@@ -278,16 +278,29 @@ pub enum FaultCommand {
     Clear,
 }
 
-/// Comparisons, both sides in one run
+/// Comparisons, all sides in one run and in turns
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
-  ./testbed bench faultproxy --json")]
+  ./testbed bench hit                    the cache-hit path beside a bare axum + redis handler
+  ./testbed bench bloom --repeats 3
+  ./testbed bench faultproxy --json | jq .ratio_median")]
 pub enum BenchCommand {
+    /// Requests per CPU second of the api's cache-hit path, beside a bare axum + redis handler and its in-process cache
+    Hit(BenchArgs),
+    /// Cost and false positives of the bloom filter, beside fastbloom, at 200,000 and 1,000,000 keys
+    Bloom(BenchArgs),
     /// Commands per second through faultproxy with law none, beside a direct connection
-    Faultproxy {
-        #[arg(long)]
-        json: bool,
-    },
+    Faultproxy(BenchArgs),
+}
+
+#[derive(Clone, Copy, Args)]
+pub struct BenchArgs {
+    /// Runs of each side [default: 5 (hit) or 7]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub repeats: Option<u8>,
+    /// Print ratios, each side's figures and the conditions as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Print a report again, or render its pages anew
@@ -327,6 +340,17 @@ pub enum ServeCommand {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// The least that axum and Redis can do; for `bench hit`
+    #[command(hide = true)]
+    Bare {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        redis: String,
+    },
+    /// As many requests as a process answers; for `bench hit`
+    #[command(hide = true)]
+    Hammer { plan: PathBuf },
     /// One step of load; told and asked by its parent
     #[command(hide = true)]
     Loadgen { plan: PathBuf },

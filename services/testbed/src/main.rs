@@ -1,9 +1,12 @@
 //! The one binary: commands for people, and `serve ROLE` for the processes that they start.
 
+mod bare;
 mod cli;
 mod cluster;
 mod commands;
+mod comparison;
 mod data;
+mod hammer;
 mod machine;
 mod measure;
 mod progress;
