@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use api::Profile;
 use clap::{Args, Parser, Subcommand};
+use loadtest::report::diff::Condition;
 
 #[derive(Parser)]
 #[command(
@@ -26,6 +27,8 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     Evaluate(Box<EvaluateArgs>),
+    #[command(subcommand)]
+    Experiment(ExperimentCommand),
     Up(UpArgs),
     Down(DownArgs),
     Status(StatusArgs),
@@ -51,9 +54,10 @@ pub enum Command {
   ./testbed evaluate --data ratings.inter              your behaviour data (RecBole .inter or CSV)
   ./testbed evaluate --set guards.bloom=off            one setting of the replicas changed, in both profiles
   ./testbed evaluate --ablation                        protected, and protected with one guard off at a time
-  ./testbed evaluate --repeat 3                        three rounds; the report gives median and spread")]
+  ./testbed evaluate --repeat 3                        three rounds; the report gives median and spread
+  ./testbed evaluate --soak 30m                        one protected step for half an hour: does anything grow?")]
 pub struct EvaluateArgs {
-    /// A built-in scenario (article, penetration, zipf, smoke) or a TOML file
+    /// A built-in scenario (article, penetration, overload, zipf, smoke) or a TOML file
     #[arg(long, default_value = "article", value_name = "NAME|FILE")]
     pub scenario: String,
     /// Behaviour data to import; without it, synthetic users are generated
@@ -80,6 +84,9 @@ pub struct EvaluateArgs {
     /// Rounds; profiles take turns within each
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeat: u32,
+    /// The lowest step for so long (3m to 4h), protected only; slopes of memory, open files and latency
+    #[arg(long, value_name = "TIME", value_parser = soak, conflicts_with_all = ["quick", "profiles", "ablation", "repeat"])]
+    pub soak: Option<Duration>,
     /// MySQL servers to spread the 16 shards over
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub instances: u16,
@@ -95,6 +102,42 @@ pub struct EvaluateArgs {
 pub enum LawChoice {
     None,
     Modelled,
+}
+
+/// Put one question to the stack: steps made for it, and the answer judged
+#[derive(Subcommand)]
+#[command(after_help = "Examples:
+  ./testbed experiment overload --quick
+  ./testbed experiment penetration --repeat 3 --out /tmp/penetration")]
+pub enum ExperimentCommand {
+    /// Steps to 2 × the knee, then a surge and its end: goodput, and seconds until back to normal, with admission on and off
+    #[command(after_help = "Examples:
+  ./testbed experiment overload            protected, with the adaptive admission limit, with none (about 13 minutes)
+  ./testbed experiment overload --quick    the same in about 6 minutes, not judged
+  ./testbed experiment overload --json | jq '.recoveries[] | {profile, back_after_s}'")]
+    Overload(ExperimentArgs),
+    /// Unknown ids from 0 to 90 % on top of steady real users: what they still get, and what the store is asked
+    #[command(after_help = "Examples:
+  ./testbed experiment penetration         baseline and protected (about 8 minutes)
+  ./testbed experiment penetration --quick --out /tmp/penetration
+  ./testbed experiment penetration --json | jq '.steps[] | {profile, users, known_good_per_s}'")]
+    Penetration(ExperimentArgs),
+}
+
+#[derive(Args)]
+pub struct ExperimentArgs {
+    /// Short steps (3 s + 10 s); nothing is judged
+    #[arg(long)]
+    pub quick: bool,
+    /// Rounds; the variants take turns within each
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repeat: u32,
+    /// Where the report goes [default: reports/<time>-<name>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print report.json instead of the table
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Start the stack and leave it running
@@ -220,7 +263,7 @@ Examples:
   ./testbed load article --step 3000
   ./testbed load zipf --out /tmp/zipf")]
 pub struct LoadArgs {
-    /// A built-in scenario (article, penetration, zipf, smoke) or a TOML file
+    /// A built-in scenario (article, penetration, overload, zipf, smoke) or a TOML file
     #[arg(value_name = "NAME|FILE")]
     pub scenario: String,
     /// Only this step, by its number of users
@@ -303,17 +346,55 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
-/// Print a report again, or render its pages anew
+/// Print a report again, render its pages anew, or compare two
 #[derive(Args)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
   ./testbed report                       the newest one
-  ./testbed report reports/2026-01-31T12-00-00-article --render")]
+  ./testbed report reports/2026-01-31T12-00-00-article --render
+  ./testbed report diff reports/before reports/after --fail-on 'p99_ms>10%'"
+)]
 pub struct ReportArgs {
+    #[command(subcommand)]
+    pub command: Option<ReportCommand>,
     /// A directory with report.json [default: the newest below reports/]
     pub dir: Option<PathBuf>,
     /// Write report.md and report.html again from report.json
     #[arg(long)]
     pub render: bool,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum ReportCommand {
+    Diff(DiffArgs),
+}
+
+/// Compare two reports step by step; exit code 2 if a condition holds
+#[derive(Args)]
+#[command(
+    after_help = "A condition is KEY>N% (worse by more than N percent: higher, or for rates lower), KEY>N or KEY<N (of the second
+report). Repeats count by their median; invalid steps are not judged; a step that is missing in the second report fails.
+Keys: mean_ms p50_ms p90_ms p99_ms p999_ms max_ms error_pct answered_per_s good_per_s known_good_per_s known_personal_pct
+hit_ratio store_queries_per_request store_timeouts skipped send_lag_p99_ms cpu_total_pct
+
+Examples:
+  ./testbed report diff reports/before reports/after
+  ./testbed report diff before after --fail-on 'p99_ms>10%' --fail-on 'good_per_s>5%' --fail-on 'error_pct>1'
+  ./testbed report diff before.json after.json --json | jq .failures"
+)]
+pub struct DiffArgs {
+    /// A directory with report.json, or the file
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// What must not be, e.g. 'p99_ms>10%' or 'error_pct>1' (repeatable)
+    #[arg(long, value_name = "CONDITION")]
+    pub fail_on: Vec<Condition>,
+    /// Print changes, failures and remarks as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -366,6 +447,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     if allowed.contains(&duration) { Ok(duration) } else { Err("must be at least 1 ms and at most a day".into()) }
 }
 
+/// As `duration`, within what a soak can be.
+fn soak(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(u64::from(loadtest::plan::MAX_MEASURE_S));
+    let length = duration(text)?;
+    if (Duration::from_secs(180)..=longest).contains(&length) {
+        Ok(length)
+    } else {
+        Err("a soak takes from 3m (fewer minutes have no slope) to 4h".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,6 +472,39 @@ mod tests {
             let help = sub.clone().render_long_help().to_string();
             assert!(help.contains("Examples:"), "{} has no examples", sub.get_name());
         }
+    }
+
+    #[test]
+    fn report_is_a_command_with_and_without_another_one() {
+        let report =
+            |words: &[&str]| match Cli::try_parse_from([&["testbed", "report"], words].concat()).map(|c| c.command) {
+                Ok(Command::Report(args)) => Ok(args),
+                Ok(_) => panic!("another command"),
+                Err(error) => Err(error.to_string()),
+            };
+        assert!(report(&[]).is_ok_and(|args| args.dir.is_none() && args.command.is_none()));
+        assert!(report(&["some/dir", "--render", "--json"]).is_ok_and(|args| args.render && args.dir.is_some()));
+        let args = report(&["diff", "a", "b", "--fail-on", "p99_ms>10%", "--fail-on", "error_pct>1"]).unwrap();
+        assert!(matches!(args.command, Some(ReportCommand::Diff(diff)) if diff.fail_on.len() == 2 && !diff.json));
+        assert!(report(&["diff", "a"]).is_err_and(|error| error.contains("AFTER")));
+        assert!(report(&["diff", "a", "b", "--fail-on", "p98>1"]).is_err_and(|error| error.contains("p99_ms")));
+    }
+
+    #[test]
+    fn every_key_of_a_condition_is_in_the_help() {
+        let mut command = Cli::command();
+        let diff = command.find_subcommand_mut("report").unwrap().find_subcommand_mut("diff").unwrap();
+        let help = diff.render_long_help().to_string();
+        for key in loadtest::report::diff::KEYS {
+            assert!(help.contains(key.name), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn soaks_have_a_length() {
+        assert_eq!(soak("30m"), Ok(Duration::from_secs(1800)));
+        assert!(soak("2h").is_ok() && soak("4h").is_ok());
+        assert!(soak("2m").is_err() && soak("5h").is_err() && soak("long").is_err());
     }
 
     #[test]

@@ -10,10 +10,9 @@ use loadtest::{
     scenario::Scenario,
 };
 
-use super::evaluate;
 use crate::{
     cli::LoadArgs,
-    machine,
+    evaluation, machine,
     measure::{self, Target},
     progress::{self, stage},
 };
@@ -53,7 +52,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let mut measured = Vec::new();
     for (done, (n, users)) in steps.into_iter().enumerate() {
         stage(&bar, &format!("{users} users"));
-        let plan = evaluate::step_plan(&scenario, users, n, &known_ids, &target.gateway);
+        let plan = evaluation::step_plan(&scenario, users, n, &known_ids, &target.gateway);
         let show = |now: &loadtest::plan::Progress| {
             bar.set_position(done as u64 * seconds + u64::from(now.elapsed_s));
             let what = if now.phase == Phase::WarmUp { "warm-up" } else { "measuring" };
@@ -74,8 +73,8 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let ids = std::fs::read_to_string(&known_ids).context("cannot read the list of ids")?.lines().count();
     let mut report = Report {
         schema_version: report::SCHEMA_VERSION,
-        created: evaluate::rfc3339(created),
-        scenario: evaluate::scenario_info(&scenario),
+        created: evaluation::rfc3339(created),
+        scenario: evaluation::scenario_info(&scenario),
         law,
         machine: machine::read(),
         versions: std::collections::BTreeMap::from([("testbed".into(), env!("CARGO_PKG_VERSION").into())]),
@@ -94,6 +93,8 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         repeats: 1,
         steps: measured,
         knees: Vec::new(),
+        recoveries: Vec::new(),
+        soak: None,
         verdicts: Vec::new(),
         remarks: vec![
             "Measured on a stack that was running before: what its cache held at the start is not known.".into(),

@@ -6,7 +6,7 @@ use crate::Home;
 fn errors_say_what_to_do() {
     let home = Home::bare();
     for (args, expected) in [
-        (&["evaluate", "--scenario", "no-such"][..], "article, penetration, zipf, smoke"),
+        (&["evaluate", "--scenario", "no-such"][..], "article, penetration, overload, zipf, smoke"),
         (&["evaluate", "--users", "0"], "1..=10000000"),
         (&["evaluate", "--law", "murphy"], "none"),
         (&["data", "quality", "no-such.csv"], "no-such.csv"),
