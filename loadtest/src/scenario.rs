@@ -460,4 +460,6 @@ fn read_article(table: Table<'_>, steps: &[u32]) -> Vec<ArticleRow> {
 }
 
 #[cfg(test)]
+mod mutations;
+#[cfg(test)]
 mod tests;
