@@ -31,8 +31,12 @@ fn up_load_break_import_down() {
     home.ok(&["fault", "clear"]);
     home.ok(&["fault", "law", "none"]);
 
+    // An item that has neighbours: of so few users' behaviour, most items have none, and a list cannot be made from them.
+    let list: serde_json::Value = serde_json::from_str(&get("/recommendations?user_id=u000007")).unwrap();
+    let item = list["items"][0]["item_id"].as_str().unwrap();
     let csv = home.path().join("more.csv");
-    std::fs::write(&csv, "user_id,item_id,event,timestamp\nnew,i00001,purchase,1700000000\nbad,,view,1\n").unwrap();
+    let rows = format!("user_id,item_id,event,timestamp\nnew,{item},purchase,1700000000\nbad,,view,1\n");
+    std::fs::write(&csv, rows).unwrap();
     let file = csv.to_str().unwrap();
     assert!(home.fails(&["data", "import", "--strict", file]).contains("line 3"));
     let imported = home.json(&["data", "import", file, "--json"]);
