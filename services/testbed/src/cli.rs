@@ -112,7 +112,7 @@ pub enum LawChoice {
 pub enum ExperimentCommand {
     /// Steps to 2 × the knee, then a surge and its end: goodput, and seconds until back to normal, with admission on and off
     #[command(after_help = "Examples:
-  ./testbed experiment overload            protected, with the adaptive admission limit, with none (about 13 minutes)
+  ./testbed experiment overload            with the admission limit, adaptive, off (about 13 minutes)
   ./testbed experiment overload --quick    the same in about 6 minutes, not judged
   ./testbed experiment overload --json | jq '.recoveries[] | {profile, back_after_s}'")]
     Overload(ExperimentArgs),
@@ -261,7 +261,9 @@ Examples:
 #[command(after_help = "Examples:
   ./testbed load smoke
   ./testbed load article --step 3000
-  ./testbed load zipf --out /tmp/zipf")]
+  ./testbed load zipf --out /tmp/zipf
+  ./testbed load smoke --engine k6        goose's figures and its k6 twin's side by side
+  ./testbed load zipf --step 500 --engine k6-open")]
 pub struct LoadArgs {
     /// A built-in scenario (article, penetration, overload, zipf, smoke) or a TOML file
     #[arg(value_name = "NAME|FILE")]
@@ -269,11 +271,21 @@ pub struct LoadArgs {
     /// Only this step, by its number of users
     #[arg(long, value_name = "USERS")]
     pub step: Option<u32>,
+    /// Lay another program's figures beside goose's: k6 with the same users, or k6 with an open-loop arrival rate
+    #[arg(long, value_enum, default_value = "goose")]
+    pub engine: Engine,
     /// Write the report here
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    Goose,
+    K6,
+    K6Open,
 }
 
 /// Break the store of the running stack, through its faultproxy
@@ -375,20 +387,24 @@ pub enum ReportCommand {
 /// Compare two reports step by step; exit code 2 if a condition holds
 #[derive(Args)]
 #[command(
-    after_help = "A condition is KEY>N% (worse by more than N percent: higher, or for rates lower), KEY>N or KEY<N (of the second
-report). Repeats count by their median; invalid steps are not judged; a step that is missing in the second report fails.
-Keys: mean_ms p50_ms p90_ms p99_ms p999_ms max_ms error_pct answered_per_s good_per_s known_good_per_s known_personal_pct
-hit_ratio store_queries_per_request store_timeouts skipped send_lag_p99_ms cpu_total_pct
+    after_help = "A condition is KEY>N% (worse by more than N percent: higher, or for rates lower), or KEY>N, KEY<N
+(of the second report). Repeats count by their median. Invalid steps are not judged; a step that is
+missing in the second report fails.
+
+Keys: mean_ms p50_ms p90_ms p99_ms p999_ms max_ms error_pct answered_per_s good_per_s
+  known_good_per_s known_personal_pct hit_ratio store_queries_per_request store_timeouts skipped
+  send_lag_p99_ms cpu_total_pct
 
 Examples:
   ./testbed report diff reports/before reports/after
-  ./testbed report diff before after --fail-on 'p99_ms>10%' --fail-on 'good_per_s>5%' --fail-on 'error_pct>1'
+  ./testbed report diff before after --fail-on 'p99_ms>10%' --fail-on 'error_pct>1'
   ./testbed report diff before.json after.json --json | jq .failures"
 )]
 pub struct DiffArgs {
     /// A directory with report.json, or the file
     #[arg(value_name = "BEFORE")]
     pub before: PathBuf,
+    /// The same, of the run to be judged
     #[arg(value_name = "AFTER")]
     pub after: PathBuf,
     /// What must not be, e.g. 'p99_ms>10%' or 'error_pct>1' (repeatable)
@@ -459,58 +475,4 @@ fn soak(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent_and_every_command_has_examples() {
-        let mut command = Cli::command();
-        command.build();
-        command.clone().debug_assert();
-        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-            let help = sub.clone().render_long_help().to_string();
-            assert!(help.contains("Examples:"), "{} has no examples", sub.get_name());
-        }
-    }
-
-    #[test]
-    fn report_is_a_command_with_and_without_another_one() {
-        let report =
-            |words: &[&str]| match Cli::try_parse_from([&["testbed", "report"], words].concat()).map(|c| c.command) {
-                Ok(Command::Report(args)) => Ok(args),
-                Ok(_) => panic!("another command"),
-                Err(error) => Err(error.to_string()),
-            };
-        assert!(report(&[]).is_ok_and(|args| args.dir.is_none() && args.command.is_none()));
-        assert!(report(&["some/dir", "--render", "--json"]).is_ok_and(|args| args.render && args.dir.is_some()));
-        let args = report(&["diff", "a", "b", "--fail-on", "p99_ms>10%", "--fail-on", "error_pct>1"]).unwrap();
-        assert!(matches!(args.command, Some(ReportCommand::Diff(diff)) if diff.fail_on.len() == 2 && !diff.json));
-        assert!(report(&["diff", "a"]).is_err_and(|error| error.contains("AFTER")));
-        assert!(report(&["diff", "a", "b", "--fail-on", "p98>1"]).is_err_and(|error| error.contains("p99_ms")));
-    }
-
-    #[test]
-    fn every_key_of_a_condition_is_in_the_help() {
-        let mut command = Cli::command();
-        let diff = command.find_subcommand_mut("report").unwrap().find_subcommand_mut("diff").unwrap();
-        let help = diff.render_long_help().to_string();
-        for key in loadtest::report::diff::KEYS {
-            assert!(help.contains(key.name), "{}", key.name);
-        }
-    }
-
-    #[test]
-    fn soaks_have_a_length() {
-        assert_eq!(soak("30m"), Ok(Duration::from_secs(1800)));
-        assert!(soak("2h").is_ok() && soak("4h").is_ok());
-        assert!(soak("2m").is_err() && soak("5h").is_err() && soak("long").is_err());
-    }
-
-    #[test]
-    fn times() {
-        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert!(duration("soon").is_err() && duration("0s").is_err() && duration("5").is_err());
-    }
-}
+mod tests;

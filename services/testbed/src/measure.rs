@@ -1,5 +1,7 @@
 //! One step of load: the generator in a process of its own, and what all other processes did meanwhile.
 
+pub mod k6;
+
 use std::{
     collections::BTreeMap,
     fs::File,
