@@ -206,24 +206,30 @@ pub(super) fn load(report: &Report) -> String {
         &good,
         series(report, |_| None, |s| Some(s.model.as_ref()?.good_per_s), |s| Some(s.good_per_s)),
     ));
-    if super::tables::shares_differ(report) && report.steps.iter().any(|s| s.known_good_per_s.is_some()) {
-        let known = OverRate {
-            id: "known",
-            title: "Good answers to real users",
-            lead: "While ever more of the requests are for ids that do not exist. A level line is what guards are for.",
-            y_label: "good answers to real users per second",
-            unit: "/s",
-            show: count,
-            ideal: false,
-        };
-        out.push_str(&over_rate(report, &known, series(report, |_| None, |_| None, |s| s.known_good_per_s)));
-    }
+    out.push_str(&real_users(report));
     out.push_str(&over_rate(
         report,
         &queries,
         series(report, |_| None, |_| None, |s| Some(s.store_queries_per_request)),
     ));
     out
+}
+
+/// Good answers to real users, where the share of unknown ids is what the steps are about.
+fn real_users(report: &Report) -> String {
+    if !super::tables::shares_differ(report) || report.steps.iter().all(|s| s.known_good_per_s.is_none()) {
+        return String::new();
+    }
+    let known = OverRate {
+        id: "known",
+        title: "Good answers to real users",
+        lead: "While ever more of the requests are for ids that do not exist. A level line is what guards are for.",
+        y_label: "good answers to real users per second",
+        unit: "/s",
+        show: count,
+        ideal: false,
+    };
+    over_rate(report, &known, series(report, |_| None, |_| None, |s| s.known_good_per_s))
 }
 
 /// Latency by percentile, each profile's highest step.

@@ -57,3 +57,24 @@ fn up_says_why_it_cannot() {
     assert!(error.contains("guards.bloom_fpr"), "{error}");
     assert_eq!(home.processes(), [] as [u64; 0]);
 }
+
+#[test]
+fn k6_sees_what_goose_sees() {
+    let Some(home) = Home::new() else { return };
+    if !launcher::testing::have(&["k6"]) {
+        return;
+    }
+    home.ok(&["up", "--users", "300", "--scenario", "smoke"]);
+    for (engine, profile) in [("k6", "protected k6"), ("k6-open", "protected k6-open")] {
+        let report = home.json(&["load", "smoke", "--engine", engine, "--json"]);
+        let [goose, k6] = report["steps"].as_array().unwrap().as_slice() else { panic!("{report}") };
+        assert_eq!((goose["profile"].as_str(), k6["profile"].as_str()), (Some("protected"), Some(profile)));
+        assert_eq!((k6["error_pct"].as_f64(), k6["skipped"].as_u64()), (Some(0.0), Some(0)), "{k6}");
+        // 20 a second for five seconds; a request at either end may fall out of the window.
+        for step in [goose, k6] {
+            assert!((19.0..=21.0).contains(&step["good_per_s"].as_f64().unwrap()), "{step}");
+            assert!(step["known_good_per_s"].as_f64().unwrap() > 0.0, "{step}");
+        }
+        assert!(report["versions"]["k6"].as_str().unwrap().starts_with("k6 v"), "{report}");
+    }
+}
