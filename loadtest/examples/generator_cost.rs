@@ -30,6 +30,7 @@ fn measure(arguments: &[String]) -> Result<()> {
         name: "cost".into(),
         base_url: format!("http://{}", address.trim()),
         users: number(0, 5000)?,
+        surge: None,
         interval_ms: 1000,
         timeout_ms: 3000,
         warm_up_ms: 3000,

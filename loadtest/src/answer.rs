@@ -21,7 +21,8 @@ pub mod class {
 pub(crate) const HEAD_BYTES: usize = 2048;
 
 /// Problem types that become a class. Only these: the number of classes stays bounded whatever answers.
-const PROBLEMS: [&str; 10] = [
+pub(crate) const PROBLEMS: [&str; 11] = [
+    problem::OVERLOADED,
     problem::INVALID_REQUEST,
     problem::NOT_FOUND,
     problem::METHOD_NOT_ALLOWED,

@@ -133,6 +133,7 @@ mod tests {
             name: String::new(),
             base_url: String::new(),
             users: 1,
+            surge: None,
             interval_ms: 1000,
             timeout_ms: 1000,
             warm_up_ms: 0,

@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod child;
 mod ids;
+pub mod k6;
 pub mod model;
 pub mod plan;
 mod recorder;

@@ -27,6 +27,9 @@ pub struct StepPlan {
     pub base_url: String,
     /// 1..=20,000.
     pub users: u32,
+    /// Further users who come and go within the step.
+    #[serde(default)]
+    pub surge: Option<Surge>,
     pub interval_ms: u64,
     pub timeout_ms: u64,
     pub warm_up_ms: u64,
@@ -40,6 +43,21 @@ pub struct StepPlan {
     /// Threads of the process that [`loadgen_main`](crate::child::loadgen_main) starts, 1..=8.
     pub worker_threads: usize,
 }
+
+/// Users beside those of the whole step. A request they have sent when their time is over still runs to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Surge {
+    /// Together with the step's own at most 20,000.
+    pub users: u32,
+    /// Since the measured part began.
+    pub from_ms: u64,
+    /// After `from_ms`, at most `measure_ms`.
+    pub to_ms: u64,
+}
+
+/// Longest measured part: four hours. Each second of it costs the load generator 20 kB.
+pub const MAX_MEASURE_S: u32 = 14_400;
 
 impl StepPlan {
     /// # Errors
@@ -56,11 +74,22 @@ impl StepPlan {
         ensure!((10..=60_000).contains(&self.interval_ms), "interval_ms must be 10..=60000, is {}", self.interval_ms);
         ensure!((10..=60_000).contains(&self.timeout_ms), "timeout_ms must be 10..=60000, is {}", self.timeout_ms);
         ensure!(self.warm_up_ms <= 600_000, "warm_up_ms must be 0..=600000, is {}", self.warm_up_ms);
+        let longest = u64::from(MAX_MEASURE_S) * 1000;
         ensure!(
-            (100..=3_600_000).contains(&self.measure_ms),
-            "measure_ms must be 100..=3600000, is {}",
+            (100..=longest).contains(&self.measure_ms),
+            "measure_ms must be 100..={longest}, is {}",
             self.measure_ms
         );
+        if let Some(surge) = self.surge {
+            let all = self.users.saturating_add(surge.users);
+            ensure!(surge.users >= 1 && all <= 20_000, "users and surge.users must be 2..=20000 together, are {all}");
+            ensure!(
+                surge.from_ms < surge.to_ms && surge.to_ms <= self.measure_ms,
+                "surge.from_ms..surge.to_ms must lie within the measured part, is {}..{}",
+                surge.from_ms,
+                surge.to_ms
+            );
+        }
         ensure!((0.0..=1.0).contains(&self.unknown_share), "unknown_share must be 0..=1, is {}", self.unknown_share);
         if let Known::Zipf { exponent } = self.known {
             ensure!((0.0..=5.0).contains(&exponent), "exponent must be 0..=5, is {exponent}");
@@ -69,7 +98,12 @@ impl StepPlan {
         Ok(())
     }
 
-    /// Planned requests per second.
+    /// Those of the surge included.
+    pub fn all_users(&self) -> u32 {
+        self.users + self.surge.map_or(0, |surge| surge.users)
+    }
+
+    /// Planned requests per second, without a surge.
     pub fn offered_per_s(&self) -> f64 {
         f64::from(self.users) * 1000.0 / self.interval_ms as f64
     }
@@ -250,6 +284,7 @@ mod tests {
             name: "test".into(),
             base_url: "http://127.0.0.1:8080".into(),
             users: 10,
+            surge: None,
             interval_ms: 1000,
             timeout_ms: 3000,
             warm_up_ms: 0,
@@ -279,6 +314,16 @@ mod tests {
             "",
         ] {
             assert!(StepPlan { base_url: bad.into(), ..plan() }.check().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_surge_lies_within_the_step() {
+        let with = |users, from_ms, to_ms| StepPlan { surge: Some(Surge { users, from_ms, to_ms }), ..plan() }.check();
+        with(19_990, 0, 1000).unwrap();
+        for (users, from_ms, to_ms) in [(0, 0, 1000), (19_991, 0, 1000), (1, 500, 500), (1, 0, 1001), (u32::MAX, 0, 1)]
+        {
+            assert!(with(users, from_ms, to_ms).is_err(), "{users} {from_ms} {to_ms}");
         }
     }
 

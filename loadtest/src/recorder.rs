@@ -245,6 +245,7 @@ mod tests {
             name: "test".into(),
             base_url: String::new(),
             users: 1,
+            surge: None,
             interval_ms: 1000,
             timeout_ms: 3000,
             warm_up_ms: 1000,

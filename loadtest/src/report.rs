@@ -4,17 +4,21 @@
 
 pub mod analysis;
 mod charts;
+pub mod diff;
+pub mod experiments;
 mod html;
 mod markdown;
 mod numbers;
 #[cfg(test)]
 mod sample;
 pub mod schema;
+pub mod soak;
 mod svg;
 mod tables;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+pub mod trend;
 mod words;
 
 use std::path::Path;
@@ -23,8 +27,8 @@ use anyhow::{Context, Result};
 
 pub use analysis::Tolerances;
 pub use schema::{
-    ArticleFigures, DataInfo, DataSource, Knee, Law, Machine, ModelFigures, Report, Revision, SCHEMA_VERSION,
-    ScenarioInfo, Second, Sources, Step, Verdict,
+    ArticleFigures, DataInfo, DataSource, Knee, Law, Machine, ModelFigures, Recovery, Report, Revision, SCHEMA_VERSION,
+    ScenarioInfo, Second, Slope, Soak, SoakMinute, Sources, Step, Verdict,
 };
 
 /// Writes `report.json`, `report.md` and the self-contained `report.html` into `out`, which is created if missing.

@@ -58,8 +58,9 @@ struct Step {
     /// Everything of a request's URL but the id.
     url_prefix: String,
     ids: Ids,
-    /// By user; µs since the common start.
-    phases: Vec<u64>,
+    /// By user: first planned instant and end, µs since the common start.
+    presence: Vec<(u64, u64)>,
+    /// Of the step.
     end_us: u64,
     shards: [Mutex<Recorder>; SHARDS],
     ready: AtomicU32,
@@ -91,12 +92,12 @@ impl Drop for StopOnDrop {
 /// time, or SIGINT arrived.
 pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<StepOutcome> {
     plan.check()?;
-    check_open_files(plan.users)?;
+    check_open_files(plan.all_users())?;
     let step = Arc::new(Step::new(plan).await?);
     let _stop = StopOnDrop(Arc::clone(&step));
     let attack = attack(&step)?;
     let length = Duration::from_micros(step.end_us);
-    let starting = START_SLACK + Duration::from_secs(u64::from(step.plan.users / USERS_PER_S));
+    let starting = START_SLACK + Duration::from_secs(u64::from(step.plan.all_users() / USERS_PER_S));
     let ending = Duration::from_millis(step.plan.timeout_ms + step.plan.interval_ms) + END_SLACK;
     tokio::select! {
         ended = timeout(starting + length + ending, attack.execute()) => {
@@ -124,7 +125,7 @@ fn check_open_files(users: u32) -> Result<()> {
 fn attack(step: &Arc<Step>) -> Result<GooseAttack> {
     let mut configuration = GooseConfiguration::default();
     configuration.host = Some(step.plan.base_url.clone());
-    configuration.users = Some(step.plan.users as usize);
+    configuration.users = Some(step.plan.all_users() as usize);
     configuration.increase_rate = Some(USERS_PER_S.to_string());
     configuration.iterations = Some(1);
     configuration.no_metrics = true;
@@ -155,7 +156,7 @@ async fn watch_over(step: &Step, starting: Duration, progress: impl Fn(Progress)
     };
     let Some(start) = start else {
         let ready = step.ready.load(Ordering::Relaxed);
-        return anyhow::anyhow!("only {ready} of {} users started within {starting:?}", step.plan.users);
+        return anyhow::anyhow!("only {ready} of {} users started within {starting:?}", step.plan.all_users());
     };
     for second in 0..step.end_us.div_ceil(1_000_000) as u32 {
         sleep_until(start.at + Duration::from_secs(u64::from(second) + 1)).await;
@@ -198,7 +199,7 @@ impl Step {
             client,
             url_prefix: format!("{}/recommendations?user_id=", plan.base_url.trim_end_matches('/')),
             ids: Ids::new(&plan, &known)?,
-            phases: schedule::phases(plan.users as usize, plan.interval_ms * 1000, plan.seed),
+            presence: presence(&plan),
             end_us: (plan.warm_up_ms + plan.measure_ms) * 1000,
             shards: [Mutex::new(Recorder::new(&plan)?), Mutex::new(Recorder::new(&plan)?)],
             ready: AtomicU32::new(0),
@@ -215,8 +216,8 @@ impl Step {
         let interval_us = self.plan.interval_ms * 1000;
         let mut random = SmallRng::seed_from_u64(self.plan.seed.wrapping_add(number as u64));
         let mut url = self.url_prefix.clone();
-        let mut planned_us = self.phases[number];
-        while planned_us < self.end_us {
+        let (mut planned_us, end_us) = self.presence[number];
+        while planned_us < end_us {
             sleep_until(start + Duration::from_micros(planned_us)).await;
             if self.stop.load(Ordering::Relaxed) {
                 return;
@@ -238,7 +239,7 @@ impl Step {
     /// The common start, set by the last user to be ready.
     async fn all_ready(&self) -> Instant {
         let mut start = self.start.subscribe();
-        if self.ready.fetch_add(1, Ordering::Relaxed) + 1 == self.plan.users {
+        if self.ready.fetch_add(1, Ordering::Relaxed) + 1 == self.plan.all_users() {
             let at = Instant::now() + HEADWAY;
             let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + HEADWAY;
             self.start.send_replace(Some(Start { at, wall }));
@@ -251,6 +252,20 @@ impl Step {
             let _ = start.changed().await;
         }
     }
+}
+
+/// When each user sends first, and until when: those of the surge come last.
+fn presence(plan: &StepPlan) -> Vec<(u64, u64)> {
+    let interval_us = plan.interval_ms * 1000;
+    let warm_up_us = plan.warm_up_ms * 1000;
+    let end_us = warm_up_us + plan.measure_ms * 1000;
+    let phases = |users: u32| schedule::phases(users as usize, interval_us, plan.seed);
+    let mut presence: Vec<_> = phases(plan.users).into_iter().map(|phase| (phase, end_us)).collect();
+    if let Some(surge) = plan.surge {
+        let (from_us, to_us) = (warm_up_us + surge.from_ms * 1000, warm_up_us + surge.to_ms * 1000);
+        presence.extend(phases(surge.users).into_iter().map(|phase| (from_us + phase, to_us)));
+    }
+    presence
 }
 
 /// Reads the whole answer; an error is its class.
@@ -267,5 +282,36 @@ async fn ask(client: &reqwest::Client, url: &str) -> Result<Source, Cow<'static,
         source_of(&head).ok_or(Cow::Borrowed(class::BAD_BODY))
     } else {
         Err(class_of(status.as_u16(), &head))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{plan::Surge, scenario::Known};
+
+    #[test]
+    fn users_of_a_surge_come_and_go() {
+        let plan = StepPlan {
+            name: "test".into(),
+            base_url: String::new(),
+            users: 2,
+            surge: Some(Surge { users: 4, from_ms: 2000, to_ms: 5000 }),
+            interval_ms: 1000,
+            timeout_ms: 1000,
+            warm_up_ms: 3000,
+            measure_ms: 9000,
+            unknown_share: 0.0,
+            known: Known::Once,
+            known_ids: "-".into(),
+            seed: 1,
+            worker_threads: 1,
+        };
+        let mut presence = presence(&plan);
+        assert!(presence[..2].iter().all(|(first, end)| *first < 1_000_000 && *end == 12_000_000));
+        presence.drain(..2);
+        presence.sort_unstable();
+        let quarter = |n: u64| (5_000_000 + n * 250_000, 8_000_000);
+        assert_eq!(presence, [0, 1, 2, 3].map(quarter));
     }
 }

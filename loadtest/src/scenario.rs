@@ -14,9 +14,10 @@ use crate::report::{ArticleFigures, Tolerances};
 use read::{Faults, Table, integer, number};
 
 /// Names and texts of the scenarios of the testbed.
-pub const BUILT_IN: [(&str, &str); 4] = [
+pub const BUILT_IN: [(&str, &str); 5] = [
     ("article", include_str!("../scenarios/article.toml")),
     ("penetration", include_str!("../scenarios/penetration.toml")),
+    ("overload", include_str!("../scenarios/overload.toml")),
     ("zipf", include_str!("../scenarios/zipf.toml")),
     ("smoke", include_str!("../scenarios/smoke.toml")),
 ];
@@ -53,6 +54,8 @@ pub struct Scenario {
     /// The baseline's Redis is emptied before each step; other profiles keep it warm.
     pub flush_cache_before_step: bool,
     pub faults: Vec<Fault>,
+    /// After the steps of each profile; only `testbed experiment overload` does it.
+    pub surge: Option<Surge>,
     /// What a reproduction has to meet; none: nothing is judged.
     #[serde(skip)]
     pub tolerances: Option<Tolerances>,
@@ -106,6 +109,18 @@ pub struct Fault {
     pub at_s: f64,
     pub for_s: f64,
     pub kind: FaultKind,
+}
+
+/// A steady load, more for a while, and the steady load again: does the service come back?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Surge {
+    pub base_users: u32,
+    /// In all, at the height of it; more than `base_users`.
+    pub peak_users: u32,
+    /// Whole seconds, as are the two below.
+    pub before_s: u32,
+    pub for_s: u32,
+    pub after_s: u32,
 }
 
 /// What is done to the connections to the store.
@@ -168,6 +183,15 @@ impl Scenario {
     /// Planned requests per second of a step.
     pub fn offered_per_s(&self, users: u32) -> f64 {
         f64::from(users) * 1000.0 / self.interval_ms as f64
+    }
+
+    /// Queries per second that all connections of all replicas do when none of them is ever idle: beyond it lines grow. `None`
+    /// with the store's real speed.
+    pub fn store_capacity_per_s(&self) -> Option<f64> {
+        let Law::Modelled { base_ms, slope_ms, .. } = self.law else { return None };
+        let connections = f64::from(self.replicas) * f64::from(self.store.pool_size);
+        let query_ms = base_ms + slope_ms * connections;
+        (query_ms > 0.0).then(|| 1000.0 * connections / query_ms)
     }
 
     /// What the article states for a step, where it does.
@@ -247,6 +271,7 @@ fn read_scenario(document: Table<'_>) -> Scenario {
         profiles,
         flush_cache_before_step: document.required("flush_cache_before_step", Table::flag),
         faults,
+        surge: document.table("surge").map(read_surge),
         tolerances: document.table("tolerances").map(read_tolerances),
         article,
         steps,
@@ -364,6 +389,23 @@ fn read_fault(table: Table<'_>, steps: usize, measure_s: u32) -> Fault {
     fault
 }
 
+fn read_surge(table: Table<'_>) -> Surge {
+    let users = |key| table.required(key, |t, key| t.integer(key, 1..=20_000)) as u32;
+    let seconds = |key| table.required(key, |t, key| t.integer(key, 3..=600)) as u32;
+    let surge = Surge {
+        base_users: users("base_users"),
+        peak_users: users("peak_users"),
+        before_s: seconds("before_s"),
+        for_s: seconds("for_s"),
+        after_s: seconds("after_s"),
+    };
+    if surge.peak_users > 0 && surge.peak_users <= surge.base_users {
+        table.fault("peak_users", "must be more than base_users");
+    }
+    table.finish();
+    surge
+}
+
 /// Keys left out keep the value the reproduction of the article promises.
 fn read_tolerances(table: Table<'_>) -> Tolerances {
     let mut tolerances = Tolerances::default();
@@ -417,5 +459,7 @@ fn read_article(table: Table<'_>, steps: &[u32]) -> Vec<ArticleRow> {
     rows
 }
 
+#[cfg(test)]
+mod mutations;
 #[cfg(test)]
 mod tests;

@@ -79,6 +79,7 @@ fn setup(base_url: &str, known: usize) -> Setup {
         name: "test".into(),
         base_url: base_url.into(),
         users: 20,
+        surge: None,
         interval_ms: 100,
         timeout_ms: 2000,
         warm_up_ms: 1000,

@@ -1,11 +1,14 @@
 //! Which charts a report gets. Each is a `<figure>` with its legend.
 
+mod over_time;
+
 use std::collections::BTreeMap;
 
 use super::analysis::{over_repeats, typical};
 use super::numbers::{count, ms, pct, per_request, plain};
 use super::schema::{Report, Step};
-use super::svg::{Axis, Bar, Caption, Line, Point, Slice, areas, bars, escape, lines, marker};
+use super::svg::{Axis, Bar, Caption, Line, Point, bars, escape, lines, marker};
+pub(super) use over_time::{recoveries, soak, timelines};
 
 /// Colours of the page's palette for profiles, and for processes.
 const PROFILE_COLOURS: usize = 6;
@@ -203,12 +206,30 @@ pub(super) fn load(report: &Report) -> String {
         &good,
         series(report, |_| None, |s| Some(s.model.as_ref()?.good_per_s), |s| Some(s.good_per_s)),
     ));
+    out.push_str(&real_users(report));
     out.push_str(&over_rate(
         report,
         &queries,
         series(report, |_| None, |_| None, |s| Some(s.store_queries_per_request)),
     ));
     out
+}
+
+/// Good answers to real users, where the share of unknown ids is what the steps are about.
+fn real_users(report: &Report) -> String {
+    if !super::tables::shares_differ(report) || report.steps.iter().all(|s| s.known_good_per_s.is_none()) {
+        return String::new();
+    }
+    let known = OverRate {
+        id: "known",
+        title: "Good answers to real users",
+        lead: "While ever more of the requests are for ids that do not exist. A level line is what guards are for.",
+        y_label: "good answers to real users per second",
+        unit: "/s",
+        show: count,
+        ideal: false,
+    };
+    over_rate(report, &known, series(report, |_| None, |_| None, |s| s.known_good_per_s))
 }
 
 /// Latency by percentile, each profile's highest step.
@@ -285,69 +306,6 @@ fn thin_markers(drawn: &mut Vec<Line>) {
 
 fn offered_text(report: &Report, users: u32) -> String {
     count(report.steps.iter().find(|s| s.users == users).map_or(f64::NAN, |s| s.offered_per_s))
-}
-
-/// The highest steps second by second: the two highest with up to two profiles, else the highest.
-pub(super) fn timelines(report: &Report) -> String {
-    let mut users = report.user_steps();
-    users.drain(..users.len().saturating_sub(if report.profiles.len() <= 2 { 2 } else { 1 }));
-    let mut out = String::new();
-    for users in users {
-        // One height for all panels of a step, so that they compare.
-        let steps: Vec<&Step> =
-            report.profiles.iter().filter_map(|p| typical(report, p, users)).filter(|s| !s.series.is_empty()).collect();
-        let top = steps.iter().flat_map(|s| s.series.iter().map(|x| (x.good + x.errors) as f64)).fold(0.0, f64::max);
-        for (i, step) in steps.iter().enumerate() {
-            out.push_str(&timeline(step, top.max(step.offered_per_s), &format!("time-{users}-{i}")));
-        }
-    }
-    out
-}
-
-fn timeline(step: &Step, top: f64, id: &str) -> String {
-    let slices: Vec<Slice> = step
-        .series
-        .iter()
-        .map(|s| Slice {
-            x: f64::from(s.second),
-            lower: s.good as f64,
-            upper: s.errors as f64,
-            hint: format!(
-                "second {}: {} good, {} errors, p99 {} ms",
-                s.second,
-                count(s.good as f64),
-                count(s.errors as f64),
-                ms(s.p99_ms.unwrap_or(f64::NAN))
-            ),
-        })
-        .collect();
-    let title = format!("{} at {} requests/s, second by second", step.profile, count(step.offered_per_s));
-    let (good, errors): (u64, u64) = step.series.iter().fold((0, 0), |(g, e), s| (g + s.good, e + s.errors));
-    let described = format!(
-        "Area chart over {} seconds: {} good answers and {} errors in all.",
-        step.series.len(),
-        count(good as f64),
-        count(errors as f64)
-    );
-    let last = step.series.last().map_or(1.0, |s| f64::from(s.second)).max(1.0);
-    let stride =
-        [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0, 600.0].into_iter().find(|s| last / s <= 6.5).unwrap_or(3600.0);
-    let mut ticks: Vec<(f64, String)> =
-        (0..=(last / stride) as u32).map(|i| f64::from(i) * stride).map(|v| (v, count(v))).collect();
-    if ticks.last().is_some_and(|t| t.0 < last) {
-        ticks.push((last, String::new()));
-    }
-    let caption = Caption { id, title: &title, description: &described };
-    let drawn = areas(
-        &caption,
-        &Axis::ticks("second of the step", ticks),
-        &Axis::from_zero("requests per second", top, count),
-        step.offered_per_s,
-        &slices,
-    );
-    let key = |swatch, label: &str| Key { class: String::new(), swatch, label: label.into() };
-    let keys = [key(Swatch::Area, "good"), key(Swatch::Hatch, "errors"), key(Swatch::Rule, "offered")];
-    figure(&title, "", &drawn, &keys)
 }
 
 /// Cores used by kind of process: every step with up to two profiles, else the highest two.

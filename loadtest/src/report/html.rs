@@ -15,6 +15,7 @@ pub(super) fn render(report: &Report) -> String {
     body.push_str(&summary(report));
     body.push_str(&format!("<section aria-labelledby=\"load\"><h2 id=\"load\">Under rising load</h2><div class=\"charts\">{}</div></section>\n", charts::load(report)));
     body.push_str(&figures(report, &blocks));
+    body.push_str(&extras(report));
     body.push_str(&format!(
         "<section aria-labelledby=\"inside\"><h2 id=\"inside\">Inside the highest steps</h2><div class=\"charts\">{}{}{}</div></section>\n",
         charts::timelines(report),
@@ -77,6 +78,21 @@ fn summary(report: &Report) -> String {
     };
     format!(
         "<section aria-labelledby=\"result\"><h2 id=\"result\">Result</h2>\n<div class=\"cards\">{cards}</div>\n{score}</section>\n"
+    )
+}
+
+/// What only experiments and soaks have.
+fn extras(report: &Report) -> String {
+    let grids = tables::extras(report);
+    if grids.is_empty() {
+        return String::new();
+    }
+    let tables: String = grids.iter().map(grid).collect();
+    format!(
+        "<section aria-labelledby=\"extras\"><h2 id=\"extras\">Over time</h2>\n<div class=\"tables\">{tables}</div>\n\
+         <div class=\"charts\">{}{}</div></section>\n",
+        charts::recoveries(report),
+        charts::soak(report)
     )
 }
 

@@ -34,6 +34,10 @@ pub(super) fn render(report: &Report) -> String {
         out.push_str(&format!("\n## {title}\n\nColumns: requests offered per second. {}.\n", tables::legend(report)));
         push_blocks(&mut out, report, &blocks, rank);
     }
+    for grid in tables::extras(report) {
+        out.push_str(&format!("\n## {}\n\n{}\n\n", grid.title, grid.meaning));
+        push_table(&mut out, &grid.head, grid.rows.iter().cloned());
+    }
     if !report.verdicts.is_empty() {
         out.push_str(&format!("\n## Checks: {}\n\n", words::score(report)));
         let rows = report.verdicts.iter().map(|v| {

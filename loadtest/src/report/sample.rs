@@ -71,6 +71,8 @@ pub(crate) fn report() -> Report {
         repeats: 1,
         steps,
         knees: Vec::new(),
+        recoveries: Vec::new(),
+        soak: None,
         verdicts: Vec::new(),
         remarks: vec!["SAMPLE: all figures are made up.".into()],
     };
@@ -88,6 +90,37 @@ pub(crate) fn ablation() -> Report {
         report.steps.extend(TABLE.map(|t| protected(name, t.0, load)));
     }
     report.conclude(Some(&crate::report::Tolerances::default()));
+    report
+}
+
+/// An experiment's and a soak's parts added: a surge from which one profile returns, and an api whose memory grows.
+pub(crate) fn with_extras() -> Report {
+    let mut report = report();
+    for (profile, back_after_s) in [("baseline", None), ("protected", Some(1))] {
+        report.recoveries.push(Recovery {
+            profile: profile.into(),
+            repeat: 1,
+            base_per_s: 600.0,
+            peak_per_s: 2130.0,
+            surge_from_s: 10,
+            surge_to_s: 30,
+            normal_p99_ms: Some(120.0),
+            surge_good_per_s: 1050.0,
+            back_after_s,
+            series: series(600.0, 1.0, 120.0),
+        });
+    }
+    let minute = |minute: u32| SoakMinute {
+        minute,
+        p99_ms: Some(12.0),
+        rss_mb: [own(("api", 400.0 + f64::from(minute)))].into(),
+        open_files: [own(("api", 120.0))].into(),
+    };
+    report.soak = Some(crate::report::soak::conclude((0..30).map(minute).collect()));
+    for step in &mut report.steps {
+        step.known_good_per_s = Some(step.good_per_s / 2.0);
+    }
+    report.scenario.unknown_share = vec![0.0, 0.2, 0.5, 0.75, 0.9];
     report
 }
 

@@ -38,6 +38,12 @@ pub struct Report {
     /// Filled by [`Report::conclude`].
     #[serde(default)]
     pub verdicts: Vec<Verdict>,
+    /// What a load that rose and fell again left behind; only in experiments that have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recoveries: Vec<Recovery>,
+    /// Only of a soak.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak: Option<Soak>,
     /// What a reader must know to read the figures rightly. [`Report::conclude`] adds its own.
     #[serde(default)]
     pub remarks: Vec<String>,
@@ -143,6 +149,9 @@ pub struct Step {
     pub answered_per_s: f64,
     /// Status 2xx with a body that could be read.
     pub good_per_s: f64,
+    /// Of the good ones, those of users that exist. Null in reports from before it was counted.
+    #[serde(default)]
+    pub known_good_per_s: Option<f64>,
     /// Planned seconds that passed while a user still waited; count over the step.
     pub skipped: u64,
 
@@ -237,6 +246,61 @@ pub struct Second {
     pub errors: u64,
     /// Of the requests that ended in this second; null when none did.
     pub p99_ms: Option<f64>,
+}
+
+/// A steady load, a surge on top of it, and the time after: what one profile made of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recovery {
+    pub profile: String,
+    pub repeat: u32,
+    /// Offered before and after the surge.
+    pub base_per_s: f64,
+    /// Offered during the surge.
+    pub peak_per_s: f64,
+    /// Second of `series` in which the surge begins.
+    pub surge_from_s: u32,
+    /// Second of `series` in which it is over.
+    pub surge_to_s: u32,
+    /// Median of the seconds' p99 before the surge; null when nothing ended there.
+    pub normal_p99_ms: Option<f64>,
+    /// Good answers during the surge.
+    pub surge_good_per_s: f64,
+    /// From the end of the surge to the first of three normal seconds in a row (at most 1 % errors, p99 at most twice the normal
+    /// one or 20 ms more); null: not within the series.
+    pub back_after_s: Option<u32>,
+    pub series: Vec<Second>,
+}
+
+/// Hours of one load: what grows?
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Soak {
+    pub minutes: Vec<SoakMinute>,
+    pub slopes: Vec<Slope>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SoakMinute {
+    /// Since the measured part began, from 0.
+    pub minute: u32,
+    /// Median of the seconds' p99; null when nothing ended in the minute.
+    pub p99_ms: Option<f64>,
+    /// Resident memory in MiB at the minute's end, by kind of process (replicas summed).
+    pub rss_mb: BTreeMap<String, f64>,
+    /// Open file descriptors at the minute's end, by kind of process.
+    pub open_files: BTreeMap<String, f64>,
+}
+
+/// A least-squares line through one figure over the minutes; the first tenth of them is left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Slope {
+    /// With its unit: `api memory, MiB`.
+    pub figure: String,
+    pub mean: f64,
+    pub per_hour: f64,
+    /// Of `per_hour`.
+    pub standard_error: f64,
+    /// More than noise: steeper than two standard errors, and more than 1 % of the mean over the run.
+    pub grows: bool,
 }
 
 /// How far one profile goes. A step is held when it is valid, has few errors and answers nearly all that is offered.

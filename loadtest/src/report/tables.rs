@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::analysis::{HELD_MAX_ERROR_PCT, HELD_MIN_ANSWERED_PCT, Standing, over_repeats, standing};
-use super::numbers::{NO_FIGURE, count, ms, pct, per_request};
-use super::schema::{ArticleFigures, ModelFigures, Report, Step};
+use super::numbers::{NO_FIGURE, count, ms, pct, per_request, plain};
+use super::schema::{ArticleFigures, ModelFigures, Recovery, Report, Slope, Step};
 use super::words;
 
 /// One figure.
@@ -72,9 +72,20 @@ pub(super) fn legend(report: &Report) -> String {
     text
 }
 
-/// Heads of the columns: requests per second offered.
+/// Heads of the columns: requests per second offered, and where the steps differ in it, the share of unknown ids.
 pub(super) fn columns(report: &Report) -> Vec<String> {
-    report.user_steps().iter().map(|&users| format!("{:.0}", offered(report, users))).collect()
+    let shares = &report.scenario.unknown_share;
+    let share = |users: u32| {
+        let step = report.scenario.steps.iter().position(|&step| step == users)?;
+        shares.get(step).filter(|_| shares_differ(report)).map(|share| format!("·{:.0}%", 100.0 * share))
+    };
+    let head = |&users: &u32| format!("{:.0}{}", offered(report, users), share(users).unwrap_or_default());
+    report.user_steps().iter().map(head).collect()
+}
+
+/// Whether the share of unknown ids is what the steps are about.
+pub(super) fn shares_differ(report: &Report) -> bool {
+    report.scenario.unknown_share.windows(2).any(|pair| pair[0] != pair[1])
 }
 
 fn offered(report: &Report, users: u32) -> f64 {
@@ -224,6 +235,12 @@ const SPECS: &[Spec] = &[
         ..PLAIN
     },
     Spec {
+        title: "Good answers to real users/s",
+        meaning: "Of the good answers, those to users that exist.",
+        figure: |s| s.known_good_per_s,
+        ..PLAIN
+    },
+    Spec {
         title: "Requests that need the store, %",
         meaning: "Share of the requests that neither filter nor cache could answer.",
         show: pct,
@@ -270,6 +287,10 @@ const SPECS: &[Spec] = &[
 pub(super) fn blocks(report: &Report) -> Vec<Block> {
     let users = report.user_steps();
     let mut blocks: Vec<Block> = SPECS.iter().map(|spec| block(report, &users, spec)).collect();
+    if shares_differ(report) {
+        // Beside a flood of unknown ids, what becomes of the others is the question.
+        blocks.iter_mut().filter(|b| b.title == "Good answers to real users/s").for_each(|b| b.rank = Rank::Main);
+    }
     blocks.retain(|b| b.rank != Rank::Detail || b.rows.iter().any(|r| r.cells.iter().any(|c| c.text != NO_FIGURE)));
     blocks
 }
@@ -377,6 +398,52 @@ fn grid(
         }
     }
     Grid { title, meaning, head: std::iter::once("step".to_string()).chain(names).collect(), rows }
+}
+
+/// What only some reports have: the return from a surge, the slopes of a soak.
+pub(super) fn extras(report: &Report) -> Vec<Grid> {
+    let mut grids = Vec::new();
+    let figure = |value: Option<f64>, show: fn(f64) -> String| value.map_or_else(|| NO_FIGURE.into(), show);
+    if !report.recoveries.is_empty() {
+        let row = |r: &Recovery| {
+            let name = if report.repeats > 1 { format!("{} ({})", r.profile, r.repeat) } else { r.profile.clone() };
+            let back = r.back_after_s.map_or_else(|| "not within the run".into(), |s| format!("{s} s"));
+            vec![
+                name,
+                count(r.base_per_s),
+                count(r.peak_per_s),
+                count(r.surge_good_per_s),
+                figure(r.normal_p99_ms, ms),
+                back,
+            ]
+        };
+        grids.push(Grid {
+            title: "After a surge",
+            meaning: "Back to normal: the first of three seconds in a row with at most 1 % errors and a p99 of at most twice the one before.",
+            head: ["step", "steady/s", "surge/s", "good/s in it", "p99 before, ms", "back to normal after"]
+                .map(String::from)
+                .to_vec(),
+            rows: report.recoveries.iter().map(row).collect(),
+        });
+    }
+    if let Some(soak) = &report.soak {
+        let row = |s: &Slope| {
+            let grows = if s.grows { "grows" } else { "no" };
+            vec![s.figure.clone(), shown(s.mean), shown(s.per_hour), shown(s.standard_error), grows.into()]
+        };
+        grids.push(Grid {
+            title: "Soak",
+            meaning: "Least-squares slopes over the minutes, the first tenth left out. Beyond noise: above two standard errors and 1 % of the mean.",
+            head: ["step", "mean", "change per hour", "its standard error", "beyond noise"].map(String::from).to_vec(),
+            rows: soak.slopes.iter().map(row).collect(),
+        });
+    }
+    grids
+}
+
+/// A slope may be far smaller than the figure itself.
+fn shown(value: f64) -> String {
+    if value.abs() >= 1000.0 { count(value) } else { plain(value) }
 }
 
 /// The conditions of the run, in words.

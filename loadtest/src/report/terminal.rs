@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::schema::Report;
-use super::tables::{self, Block, Cell, Mark, Rank, Row};
+use super::tables::{self, Block, Cell, Grid, Mark, Rank, Row};
 use super::words;
 
 pub const WIDTH: usize = 120;
@@ -69,6 +69,12 @@ pub fn render(report: &Report, colour: bool) -> String {
     out.extend(wrap(&tables::legend(report), INDENT).into_iter().map(|line| paint.dim(&line)));
     out.push(String::new());
 
+    for grid in tables::extras(report) {
+        out.push(paint.bold(grid.title));
+        out.extend(wrap(grid.meaning, INDENT).into_iter().map(|line| paint.dim(&line)));
+        out.extend(plain_table(&grid, &paint));
+        out.push(String::new());
+    }
     if !report.verdicts.is_empty() {
         out.push(paint.bold(&format!("Checks: {}", words::score(report))));
         out.extend(verdicts(report, &paint));
@@ -138,6 +144,19 @@ fn table(blocks: &[&Block], columns: &[String], paint: &Paint) -> Vec<String> {
         }
     }
     out
+}
+
+/// Names on the left, figures on the right.
+fn plain_table(grid: &Grid, paint: &Paint) -> Vec<String> {
+    let lines = || std::iter::once(&grid.head).chain(&grid.rows);
+    let width = |column: usize| lines().filter_map(|line| line.get(column)).map(|cell| columns_of(cell)).max();
+    let label = width(0).unwrap_or(0).min(40);
+    let line = |cells: &Vec<String>| {
+        let figures = cells.iter().enumerate().skip(1);
+        let figures = figures.map(|(n, cell)| pad_left(cell, width(n).unwrap_or(0) + 2));
+        format!("{INDENT}{}{}", pad_right(cells.first().map_or("", String::as_str), label), figures.collect::<String>())
+    };
+    lines().enumerate().map(|(n, cells)| if n == 0 { paint.dim(&line(cells)) } else { line(cells) }).collect()
 }
 
 /// Widths on screen.

@@ -4,6 +4,8 @@ use super::Tolerances;
 use super::schema::*;
 use super::{html, markdown, sample, terminal, write_all};
 
+mod diffing;
+mod experimenting;
 mod html_page;
 mod judging;
 mod texts;

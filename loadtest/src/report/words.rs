@@ -64,7 +64,13 @@ pub(super) fn meaning(profile: &str) -> Option<String> {
     match profile {
         "baseline" => Some("passive cache, no guards".into()),
         "protected" => Some("bloom filter and warmed cache in front of the store".into()),
-        _ => profile.strip_prefix("protected -").map(|guard| format!("its guard {guard} off")),
+        _ => match profile.split_once(' ') {
+            Some(("protected", change)) => Some(match change.strip_prefix('-') {
+                Some(guard) => format!("its guard {guard} off"),
+                None => format!("with {change}"),
+            }),
+            _ => None,
+        },
     }
 }
 

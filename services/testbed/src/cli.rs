@@ -1,9 +1,10 @@
 //! What can be said on the command line. Help texts carry examples; what a command does is in `commands/`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use api::Profile;
 use clap::{Args, Parser, Subcommand};
+use loadtest::report::diff::Condition;
 
 #[derive(Parser)]
 #[command(
@@ -26,6 +27,8 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     Evaluate(Box<EvaluateArgs>),
+    #[command(subcommand)]
+    Experiment(ExperimentCommand),
     Up(UpArgs),
     Down(DownArgs),
     Status(StatusArgs),
@@ -51,9 +54,10 @@ pub enum Command {
   ./testbed evaluate --data ratings.inter              your behaviour data (RecBole .inter or CSV)
   ./testbed evaluate --set guards.bloom=off            one setting of the replicas changed, in both profiles
   ./testbed evaluate --ablation                        protected, and protected with one guard off at a time
-  ./testbed evaluate --repeat 3                        three rounds; the report gives median and spread")]
+  ./testbed evaluate --repeat 3                        three rounds; the report gives median and spread
+  ./testbed evaluate --soak 30m                        one protected step for half an hour: does anything grow?")]
 pub struct EvaluateArgs {
-    /// A built-in scenario (article, penetration, zipf, smoke) or a TOML file
+    /// A built-in scenario (article, penetration, overload, zipf, smoke) or a TOML file
     #[arg(long, default_value = "article", value_name = "NAME|FILE")]
     pub scenario: String,
     /// Behaviour data to import; without it, synthetic users are generated
@@ -80,6 +84,9 @@ pub struct EvaluateArgs {
     /// Rounds; profiles take turns within each
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeat: u32,
+    /// The lowest step for so long (3m to 4h), protected only; slopes of memory, open files and latency
+    #[arg(long, value_name = "TIME", value_parser = soak, conflicts_with_all = ["quick", "profiles", "ablation", "repeat"])]
+    pub soak: Option<Duration>,
     /// MySQL servers to spread the 16 shards over
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub instances: u16,
@@ -95,6 +102,42 @@ pub struct EvaluateArgs {
 pub enum LawChoice {
     None,
     Modelled,
+}
+
+/// Put one question to the stack: steps made for it, and the answer judged
+#[derive(Subcommand)]
+#[command(after_help = "Examples:
+  ./testbed experiment overload --quick
+  ./testbed experiment penetration --repeat 3 --out /tmp/penetration")]
+pub enum ExperimentCommand {
+    /// Steps to 2 × the knee, then a surge and its end: goodput, and seconds until back to normal, with admission on and off
+    #[command(after_help = "Examples:
+  ./testbed experiment overload            with the admission limit, adaptive, off (about 13 minutes)
+  ./testbed experiment overload --quick    the same in about 6 minutes, not judged
+  ./testbed experiment overload --json | jq '.recoveries[] | {profile, back_after_s}'")]
+    Overload(ExperimentArgs),
+    /// Unknown ids from 0 to 90 % on top of steady real users: what they still get, and what the store is asked
+    #[command(after_help = "Examples:
+  ./testbed experiment penetration         baseline and protected (about 8 minutes)
+  ./testbed experiment penetration --quick --out /tmp/penetration
+  ./testbed experiment penetration --json | jq '.steps[] | {profile, users, known_good_per_s}'")]
+    Penetration(ExperimentArgs),
+}
+
+#[derive(Args)]
+pub struct ExperimentArgs {
+    /// Short steps (3 s + 10 s); nothing is judged
+    #[arg(long)]
+    pub quick: bool,
+    /// Rounds; the variants take turns within each
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repeat: u32,
+    /// Where the report goes [default: reports/<time>-<name>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print report.json instead of the table
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Start the stack and leave it running
@@ -218,19 +261,31 @@ Examples:
 #[command(after_help = "Examples:
   ./testbed load smoke
   ./testbed load article --step 3000
-  ./testbed load zipf --out /tmp/zipf")]
+  ./testbed load zipf --out /tmp/zipf
+  ./testbed load smoke --engine k6        goose's figures and its k6 twin's side by side
+  ./testbed load zipf --step 500 --engine k6-open")]
 pub struct LoadArgs {
-    /// A built-in scenario (article, penetration, zipf, smoke) or a TOML file
+    /// A built-in scenario (article, penetration, overload, zipf, smoke) or a TOML file
     #[arg(value_name = "NAME|FILE")]
     pub scenario: String,
     /// Only this step, by its number of users
     #[arg(long, value_name = "USERS")]
     pub step: Option<u32>,
+    /// Lay another program's figures beside goose's: k6 with the same users, or k6 with an open-loop arrival rate
+    #[arg(long, value_enum, default_value = "goose")]
+    pub engine: Engine,
     /// Write the report here
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Engine {
+    Goose,
+    K6,
+    K6Open,
 }
 
 /// Break the store of the running stack, through its faultproxy
@@ -278,29 +333,84 @@ pub enum FaultCommand {
     Clear,
 }
 
-/// Comparisons, both sides in one run
+/// Comparisons, all sides in one run and in turns
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
-  ./testbed bench faultproxy --json")]
+  ./testbed bench hit                    the cache-hit path beside a bare axum + redis handler
+  ./testbed bench bloom --repeats 3
+  ./testbed bench faultproxy --json | jq .ratio_median")]
 pub enum BenchCommand {
+    /// Requests per CPU second of the api's cache-hit path, beside a bare axum + redis handler and its in-process cache
+    Hit(BenchArgs),
+    /// Cost and false positives of the bloom filter, beside fastbloom, at 200,000 and 1,000,000 keys
+    Bloom(BenchArgs),
     /// Commands per second through faultproxy with law none, beside a direct connection
-    Faultproxy {
-        #[arg(long)]
-        json: bool,
-    },
+    Faultproxy(BenchArgs),
 }
 
-/// Print a report again, or render its pages anew
+#[derive(Clone, Copy, Args)]
+pub struct BenchArgs {
+    /// Runs of each side [default: 5 (hit) or 7]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub repeats: Option<u8>,
+    /// Print ratios, each side's figures and the conditions as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print a report again, render its pages anew, or compare two
 #[derive(Args)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
   ./testbed report                       the newest one
-  ./testbed report reports/2026-01-31T12-00-00-article --render")]
+  ./testbed report reports/2026-01-31T12-00-00-article --render
+  ./testbed report diff reports/before reports/after --fail-on 'p99_ms>10%'"
+)]
 pub struct ReportArgs {
+    #[command(subcommand)]
+    pub command: Option<ReportCommand>,
     /// A directory with report.json [default: the newest below reports/]
     pub dir: Option<PathBuf>,
     /// Write report.md and report.html again from report.json
     #[arg(long)]
     pub render: bool,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum ReportCommand {
+    Diff(DiffArgs),
+}
+
+/// Compare two reports step by step; exit code 2 if a condition holds
+#[derive(Args)]
+#[command(
+    after_help = "A condition is KEY>N% (worse by more than N percent: higher, or for rates lower), or KEY>N, KEY<N
+(of the second report). Repeats count by their median. Invalid steps are not judged; a step that is
+missing in the second report fails.
+
+Keys: mean_ms p50_ms p90_ms p99_ms p999_ms max_ms error_pct answered_per_s good_per_s
+  known_good_per_s known_personal_pct hit_ratio store_queries_per_request store_timeouts skipped
+  send_lag_p99_ms cpu_total_pct
+
+Examples:
+  ./testbed report diff reports/before reports/after
+  ./testbed report diff before after --fail-on 'p99_ms>10%' --fail-on 'error_pct>1'
+  ./testbed report diff before.json after.json --json | jq .failures"
+)]
+pub struct DiffArgs {
+    /// A directory with report.json, or the file
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    /// The same, of the run to be judged
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// What must not be, e.g. 'p99_ms>10%' or 'error_pct>1' (repeatable)
+    #[arg(long, value_name = "CONDITION")]
+    pub fail_on: Vec<Condition>,
+    /// Print changes, failures and remarks as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -327,6 +437,17 @@ pub enum ServeCommand {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// The least that axum and Redis can do; for `bench hit`
+    #[command(hide = true)]
+    Bare {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        redis: String,
+    },
+    /// As many requests as a process answers; for `bench hit`
+    #[command(hide = true)]
+    Hammer { plan: PathBuf },
     /// One step of load; told and asked by its parent
     #[command(hide = true)]
     Loadgen { plan: PathBuf },
@@ -342,26 +463,16 @@ fn duration(text: &str) -> Result<Duration, String> {
     if allowed.contains(&duration) { Ok(duration) } else { Err("must be at least 1 ms and at most a day".into()) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent_and_every_command_has_examples() {
-        let mut command = Cli::command();
-        command.build();
-        command.clone().debug_assert();
-        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-            let help = sub.clone().render_long_help().to_string();
-            assert!(help.contains("Examples:"), "{} has no examples", sub.get_name());
-        }
-    }
-
-    #[test]
-    fn times() {
-        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert!(duration("soon").is_err() && duration("0s").is_err() && duration("5").is_err());
+/// As `duration`, within what a soak can be.
+fn soak(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(u64::from(loadtest::plan::MAX_MEASURE_S));
+    let length = duration(text)?;
+    if (Duration::from_secs(180)..=longest).contains(&length) {
+        Ok(length)
+    } else {
+        Err("a soak takes from 3m (fewer minutes have no slope) to 4h".into())
     }
 }
+
+#[cfg(test)]
+mod tests;

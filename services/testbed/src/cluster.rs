@@ -164,6 +164,25 @@ impl Cluster {
         Ok(started.elapsed())
     }
 
+    /// Starts the n-th replica alone and waits until it is ready; answers its child and the address it listens on. For
+    /// measuring one replica without its gateway: `stop_replicas` does not know it.
+    pub async fn start_replica(
+        &mut self,
+        n: usize,
+        profile: Profile,
+        sets: &[String],
+    ) -> anyhow::Result<(ChildId, SocketAddr)> {
+        let replica = self.spawn_replica(n, profile, sets)?;
+        let url = format!("{}/readyz", replica.admin);
+        self.stack
+            .wait_ready(replica.child, READY_DEADLINE, || {
+                let get = self.http.get(&url).send();
+                async { get.await.is_ok_and(|answer| answer.status().is_success()) }
+            })
+            .await?;
+        Ok((replica.child, SocketAddr::from(([127, 0, 0, 1], self.ports[n].0))))
+    }
+
     fn spawn_replica(&mut self, n: usize, profile: Profile, sets: &[String]) -> anyhow::Result<Replica> {
         let (http, admin) = self.ports[n];
         let store = &self.plan.store;
@@ -209,6 +228,17 @@ impl Cluster {
         .open()?;
         ::redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await.context("cannot empty redis")
     }
+}
+
+/// Whether replicas would take these settings. Asked before anything is started: a replica that refuses its words ends its
+/// stack, and long after the command was given.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_sets(profile: Profile, sets: &[String]) -> anyhow::Result<()> {
+    let store = StoreConfig::spread_over(&["127.0.0.1:3306".to_owned()]);
+    let defaults = ApiConfig::new(profile, store, "redis://127.0.0.1:6379");
+    runtime::config::load(defaults, None, sets).map(|_| ())
 }
 
 /// A store on these ports of this machine, for tools: few connections, patient.

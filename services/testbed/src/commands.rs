@@ -5,6 +5,7 @@ mod data;
 mod doctor;
 mod down;
 mod evaluate;
+mod experiment;
 mod fault;
 mod load;
 mod report;
@@ -15,11 +16,13 @@ mod up;
 use std::process::ExitCode;
 
 use crate::cli::Command;
+pub use report::REPORTS;
 
 impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Evaluate(args) => interruptible(evaluate::run(*args)),
+            Self::Experiment(command) => interruptible(experiment::run(command)),
             Self::Up(args) => interruptible(up::run(args)),
             Self::Down(args) => down::run(&args),
             Self::Status(args) => status::run(&args),

@@ -34,10 +34,16 @@ pub fn revision() -> Revision {
 
 pub fn versions(cluster: &crate::cluster::Cluster) -> BTreeMap<String, String> {
     let store = cluster.servers.first().map_or("none", |server| &server.version);
+    let servers =
+        [("redis", cluster.redis.version.as_str()), ("store", store), ("nginx", &cluster.nginx.version)].into_iter();
+    let mut versions = own_versions();
+    versions.extend(servers.map(|(name, version)| (name.to_owned(), version.to_owned())));
+    versions
+}
+
+/// This program, and how it was built.
+pub fn own_versions() -> BTreeMap<String, String> {
     [
-        ("redis", cluster.redis.version.as_str()),
-        ("store", store),
-        ("nginx", &cluster.nginx.version),
         ("testbed", env!("CARGO_PKG_VERSION")),
         ("rustc", env!("TESTBED_RUSTC")),
         ("build", if cfg!(debug_assertions) { "debug" } else { "release" }),

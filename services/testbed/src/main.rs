@@ -1,9 +1,13 @@
 //! The one binary: commands for people, and `serve ROLE` for the processes that they start.
 
+mod bare;
 mod cli;
 mod cluster;
 mod commands;
+mod comparison;
 mod data;
+mod evaluation;
+mod hammer;
 mod machine;
 mod measure;
 mod progress;

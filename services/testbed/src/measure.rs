@@ -1,5 +1,7 @@
 //! One step of load: the generator in a process of its own, and what all other processes did meanwhile.
 
+pub mod k6;
+
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -14,7 +16,7 @@ use launcher::{Description, Spec, Stack, cpu};
 use loadtest::{
     child::Line,
     plan::{Phase, Progress, StepOutcome, StepPlan},
-    report::Step,
+    report::{Step, soak::Sample},
     scenario::{Fault as PlannedFault, FaultKind},
 };
 
@@ -45,6 +47,17 @@ impl Target {
             processes: stack.children.iter().map(|child| (kind(&child.name), child.process.pid)).collect(),
             http: reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?,
         })
+    }
+
+    /// Memory and open files by kind of process. One that has ended counts as nothing.
+    pub fn resources(&self) -> Sample {
+        let mut sample = Sample::default();
+        for (kind, pid) in &self.processes {
+            let mib = cpu::rss_bytes(*pid).unwrap_or(0) as f64 / f64::from(1 << 20);
+            *sample.rss_mb.entry(kind.clone()).or_default() += mib;
+            *sample.open_files.entry(kind.clone()).or_default() += cpu::open_fds(*pid).unwrap_or(0) as f64;
+        }
+        sample
     }
 
     async fn reading(&self) -> anyhow::Result<(Reading, Reading)> {
@@ -141,10 +154,7 @@ pub async fn step(
     let (Some(before), Some(after), Some(outcome)) = (before, after, outcome) else {
         bail!("the load generator reported no measured part");
     };
-    let rss = target.processes.iter().fold(BTreeMap::new(), |mut sum, (kind, pid)| {
-        *sum.entry(kind.clone()).or_insert(0.0) += cpu::rss_bytes(*pid).unwrap_or(0) as f64 / f64::from(1 << 20);
-        sum
-    });
+    let rss = target.resources().rss_mb;
     stack.stop_child(child).await?;
     fault_tasks.shutdown().await;
     if !faults.is_empty() {
@@ -203,6 +213,8 @@ fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot) -> Step {
         invalid_reasons.push(format!("{cpu_total_pct:.0} % CPU is above {MAX_CPU_PCT} %"));
     }
     let latency = &outcome.latency;
+    let known = &outcome.known_sources;
+    let known_good = known.cache + known.store + known.popular + known.stale;
     Step {
         users: outcome.users,
         repeat: 1,
@@ -212,6 +224,7 @@ fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot) -> Step {
         sent_per_s: outcome.sent_per_s,
         answered_per_s: outcome.answered_per_s,
         good_per_s: outcome.good_per_s,
+        known_good_per_s: Some(known_good as f64 / outcome.measured_s),
         skipped: outcome.skipped,
         mean_ms: latency.mean_ms,
         p50_ms: latency.p50_ms,

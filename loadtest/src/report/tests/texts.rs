@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn json_comes_back_and_draws_the_same_pages() {
     let dir = tempfile::tempdir().expect("a scratch directory");
-    for report in [sample::report(), sample::ablation(), sample::repeated()] {
+    for report in [sample::report(), sample::ablation(), sample::repeated(), sample::with_extras()] {
         let (first, second) = (dir.path().join("a/b"), dir.path().join("c"));
         write_all(&report, &first).expect("written");
         let loaded = Report::load(&first.join("report.json")).expect("read");
@@ -92,7 +92,7 @@ fn every_field_is_documented() {
             serde_json::Value::Object(map) => map.iter().for_each(|(k, v)| {
                 out.push(k.clone());
                 // The keys below are names of processes and the like.
-                if !["errors", "cpu", "rss_mb", "versions"].contains(&k.as_str()) {
+                if !["errors", "cpu", "rss_mb", "open_files", "versions"].contains(&k.as_str()) {
                     names(v, out);
                 }
             }),
@@ -100,7 +100,7 @@ fn every_field_is_documented() {
             _ => {}
         }
     }
-    names(&serde_json::to_value(sample::report()).expect("JSON"), &mut missing);
+    names(&serde_json::to_value(sample::with_extras()).expect("JSON"), &mut missing);
     missing.retain(|name| !doc.contains(&format!("`{name}`")));
     assert_eq!(missing, [""; 0]);
 }
@@ -132,7 +132,8 @@ fn the_terminal_fits_and_is_the_same_without_colour() {
     let mut empty = sample::report();
     empty.steps.clear();
     empty.conclude(Some(&Tolerances::default()));
-    for report in [sample::report(), sample::ablation(), sample::repeated(), wide, broken, empty] {
+    for report in [sample::report(), sample::ablation(), sample::repeated(), sample::with_extras(), wide, broken, empty]
+    {
         let plain = terminal::render(&report, false);
         assert!(!plain.contains('\u{1b}'));
         for line in plain.lines() {

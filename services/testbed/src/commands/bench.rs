@@ -1,41 +1,42 @@
-//! `testbed bench NAME`.
+//! `testbed bench NAME`: comparisons, both sides in one run.
 
-use std::{net::SocketAddr, process::ExitCode};
+mod bloom;
+mod hit;
+mod proxy;
 
-use faultproxy::{Law, bench};
-use launcher::{Stack, mariadb};
+use std::{collections::BTreeMap, process::ExitCode};
 
-use crate::{cli::BenchCommand, cluster};
+use crate::{
+    cli::{BenchArgs, BenchCommand},
+    comparison::Conditions,
+    machine,
+};
 
 pub async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
-    match command {
-        BenchCommand::Faultproxy { json } => {
-            let mut stack = Stack::create("bench")?;
-            let server = mariadb::start(&mut stack, "mysql", &mariadb::Options::default()).await?;
-            let proxy = cluster::start_proxy(&mut stack, std::slice::from_ref(&server), Law::None).await?;
-            let direct = SocketAddr::from(([127, 0, 0, 1], server.port));
-            let figures = bench::bench(direct, proxy.addresses[0], &bench::Options::default()).await?;
-            stack.stop().await?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&figures)?);
-            } else {
-                let line = |name: &str, spread: &bench::Spread, digits: usize| {
-                    println!(
-                        "{name:<22}{:>10.digits$} {:>10.digits$} {:>10.digits$}",
-                        spread.median, spread.min, spread.max
-                    );
-                };
-                let options = &figures.options;
-                println!(
-                    "{} on {} connections, {} runs of {} s each, both sides in turn, {}",
-                    figures.command, options.connections, options.repeats, options.run_s, server.version
-                );
-                println!("{:<22}{:>10} {:>10} {:>10}", "", "median", "min", "max");
-                line("direct, commands/s", &figures.direct_per_s, 0);
-                line("faultproxy, commands/s", &figures.proxied_per_s, 0);
-                line("ratio", &figures.ratio, 2);
-            }
-        }
+    let (comparison, BenchArgs { json, .. }) = match command {
+        BenchCommand::Faultproxy(args) => (proxy::run(args).await?, args),
+        BenchCommand::Hit(args) => (hit::run(args).await?, args),
+        BenchCommand::Bloom(args) => (bloom::run(args).await?, args),
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&comparison)?);
+    } else {
+        print!("{}", comparison.table());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what figures belong to; `servers` are names and versions of what ran beside this program.
+fn conditions(servers: &[(&str, &str)], remarks: Vec<String>) -> Conditions {
+    let mut versions: BTreeMap<String, String> = machine::own_versions();
+    versions.extend(servers.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())));
+    Conditions { machine: machine::read(), versions, revision: machine::revision(), remarks: with_build(remarks) }
+}
+
+/// A debug build's figures are nobody's.
+fn with_build(mut remarks: Vec<String>) -> Vec<String> {
+    if cfg!(debug_assertions) {
+        remarks.push("This is a debug build: its figures say nothing about a release build.".into());
+    }
+    remarks
 }

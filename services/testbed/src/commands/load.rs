@@ -1,36 +1,26 @@
-//! `testbed load`: a scenario's steps against the stack that `up` started.
+//! `testbed load`: a scenario's steps against the stack that `up` started, and on demand the same by k6.
 
-use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::SystemTime};
 
 use anyhow::{Context, bail};
 use launcher::Stack;
 use loadtest::{
+    k6::Pacing,
     plan::Phase,
     report::{self, DataInfo, DataSource, Law, Report, Step},
     scenario::Scenario,
 };
 
-use super::evaluate;
 use crate::{
-    cli::LoadArgs,
-    machine,
+    cli::{Engine, LoadArgs},
+    evaluation, machine,
     measure::{self, Target},
     progress::{self, stage},
 };
 
 pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
-    let mut scenario = Scenario::load(&args.scenario)?;
-    let steps: Vec<(usize, u32)> = scenario.steps.iter().copied().enumerate().collect();
-    let steps: Vec<_> = steps.into_iter().filter(|(_, users)| args.step.is_none_or(|only| only == *users)).collect();
-    if steps.is_empty() {
-        bail!(
-            "scenario {} has no step of {} users; it has {:?}",
-            scenario.name,
-            args.step.unwrap_or_default(),
-            scenario.steps
-        );
-    }
-    scenario.steps = steps.iter().map(|(_, users)| *users).collect();
+    let (scenario, steps) = scenario(&args)?;
+    let twin = Twin::of(args.engine)?;
     let created = SystemTime::now();
     let up = super::running_stack()?;
     let dir = launcher::orphans::find()?.into_iter().find(|found| found.description.as_ref() == Some(&up));
@@ -47,38 +37,16 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         }
     };
 
-    let mut stack = Stack::create("load")?;
-    let seconds = u64::from(scenario.warm_up_s + scenario.measure_s);
-    let bar = progress::bar(seconds * steps.len() as u64, "starting");
-    let mut measured = Vec::new();
-    for (done, (n, users)) in steps.into_iter().enumerate() {
-        stage(&bar, &format!("{users} users"));
-        let plan = evaluate::step_plan(&scenario, users, n, &known_ids, &target.gateway);
-        let show = |now: &loadtest::plan::Progress| {
-            bar.set_position(done as u64 * seconds + u64::from(now.elapsed_s));
-            let what = if now.phase == Phase::WarmUp { "warm-up" } else { "measuring" };
-            bar.set_message(format!("{users} users: {what}, {}/s good", now.good));
-        };
-        let (step, outcome) = measure::step(&mut stack, &target, &plan, scenario.faults_of(n), show).await?;
-        let mut hdr_log = None;
-        if let Some(out) = &args.out {
-            std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
-            let name = format!("{profile}-{users}-1.hlog");
-            loadtest::plan::write_hdr_log(&out.join(&name), &outcome)?;
-            hdr_log = Some(name);
-        }
-        measured.push(Step { profile: profile.clone(), hdr_log, ..step });
-    }
-    bar.finish_and_clear();
-    stack.stop().await?;
-    let ids = std::fs::read_to_string(&known_ids).context("cannot read the list of ids")?.lines().count();
+    let mut load = Load { scenario: &scenario, target, known_ids, profile, twin, out: args.out.clone() };
+    let measured = load.run(steps).await?;
+    let ids = std::fs::read_to_string(&load.known_ids).context("cannot read the list of ids")?.lines().count();
     let mut report = Report {
         schema_version: report::SCHEMA_VERSION,
-        created: evaluate::rfc3339(created),
-        scenario: evaluate::scenario_info(&scenario),
+        created: evaluation::rfc3339(created),
+        scenario: evaluation::scenario_info(&scenario),
         law,
         machine: machine::read(),
-        versions: std::collections::BTreeMap::from([("testbed".into(), env!("CARGO_PKG_VERSION").into())]),
+        versions: load.versions(),
         revision: machine::revision(),
         data: DataInfo {
             source: DataSource::File,
@@ -90,14 +58,14 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         },
         model_version: 0,
         quick: false,
-        profiles: vec![profile],
+        profiles: load.profiles(),
         repeats: 1,
         steps: measured,
         knees: Vec::new(),
+        recoveries: Vec::new(),
+        soak: None,
         verdicts: Vec::new(),
-        remarks: vec![
-            "Measured on a stack that was running before: what its cache held at the start is not known.".into(),
-        ],
+        remarks: load.remarks(),
     };
     report.conclude(None);
     if let Some(out) = &args.out {
@@ -109,4 +77,113 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         super::report::print(&report);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The scenario with the steps that are wanted, and these with their places in it.
+fn scenario(args: &LoadArgs) -> anyhow::Result<(Scenario, Vec<(usize, u32)>)> {
+    let mut scenario = Scenario::load(&args.scenario)?;
+    let all = scenario.steps.iter().copied().enumerate();
+    let steps: Vec<_> = all.filter(|(_, users)| args.step.is_none_or(|only| only == *users)).collect();
+    if steps.is_empty() {
+        bail!(
+            "scenario {} has no step of {} users; it has {:?}",
+            scenario.name,
+            args.step.unwrap_or_default(),
+            scenario.steps
+        );
+    }
+    scenario.steps = steps.iter().map(|(_, users)| *users).collect();
+    Ok((scenario, steps))
+}
+
+/// The program that does each step again.
+struct Twin {
+    program: PathBuf,
+    pacing: Pacing,
+    name: &'static str,
+}
+
+impl Twin {
+    /// Looked for before anything else: after a step of goose's it would be late to say that it is missing.
+    fn of(engine: Engine) -> anyhow::Result<Option<Self>> {
+        let (pacing, name) = match engine {
+            Engine::Goose => return Ok(None),
+            Engine::K6 => (Pacing::Closed, "k6"),
+            Engine::K6Open => (Pacing::Open, "k6-open"),
+        };
+        Ok(Some(Self { program: measure::k6::program()?, pacing, name }))
+    }
+}
+
+struct Load<'a> {
+    scenario: &'a Scenario,
+    target: Target,
+    known_ids: PathBuf,
+    profile: String,
+    twin: Option<Twin>,
+    out: Option<PathBuf>,
+}
+
+impl Load<'_> {
+    /// Every step by goose and, if there is a twin, at once again by it: what the stack's state is by then is the same for both.
+    async fn run(&mut self, steps: Vec<(usize, u32)>) -> anyhow::Result<Vec<Step>> {
+        let mut stack = Stack::create("load")?;
+        let seconds = u64::from(self.scenario.warm_up_s + self.scenario.measure_s);
+        let engines = if self.twin.is_some() { 2 } else { 1 };
+        let bar = progress::bar(seconds * steps.len() as u64 * engines, "starting");
+        let mut measured = Vec::new();
+        for (done, (n, users)) in steps.into_iter().enumerate() {
+            stage(&bar, &format!("{users} users"));
+            let base = done as u64 * seconds * engines;
+            let plan = evaluation::step_plan(self.scenario, users, n, &self.known_ids, &self.target.gateway);
+            let show = |now: &loadtest::plan::Progress| {
+                bar.set_position(base + u64::from(now.elapsed_s));
+                let what = if now.phase == Phase::WarmUp { "warm-up" } else { "measuring" };
+                bar.set_message(format!("{users} users: {what}, {}/s good", now.good));
+            };
+            let faults = self.scenario.faults_of(n);
+            let (step, outcome) = measure::step(&mut stack, &self.target, &plan, faults, show).await?;
+            let mut hdr_log = None;
+            if let Some(out) = &self.out {
+                std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
+                let name = format!("{}-{users}-1.hlog", self.profile);
+                loadtest::plan::write_hdr_log(&out.join(&name), &outcome)?;
+                hdr_log = Some(name);
+            }
+            measured.push(Step { profile: self.profile.clone(), hdr_log, ..step });
+            if let Some(twin) = &self.twin {
+                stage(&bar, &format!("{users} users, {}", twin.name));
+                let step = measure::k6::step(&mut stack, &self.target, &twin.program, &plan, twin.pacing).await?;
+                measured.push(Step { profile: format!("{} {}", self.profile, twin.name), ..step });
+                bar.set_position(base + 2 * seconds);
+            }
+        }
+        bar.finish_and_clear();
+        stack.stop().await?;
+        Ok(measured)
+    }
+
+    fn profiles(&self) -> Vec<String> {
+        let twin = self.twin.as_ref().map(|twin| format!("{} {}", self.profile, twin.name));
+        std::iter::once(self.profile.clone()).chain(twin).collect()
+    }
+
+    fn versions(&self) -> BTreeMap<String, String> {
+        let twin = self.twin.as_ref().map(|twin| ("k6".to_owned(), measure::k6::version(&twin.program)));
+        machine::own_versions().into_iter().chain(twin).collect()
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = vec![
+            "Measured on a stack that was running before: what its cache held at the start is not known.".to_owned(),
+        ];
+        if let Some(twin) = &self.twin {
+            remarks.push(format!(
+                "{} ran each step right after goose: with once-only ids it finds lists in the cache that goose's users had made. Its \
+                 clock has whole milliseconds, and planned faults are not repeated for it.",
+                twin.name
+            ));
+        }
+        remarks
+    }
 }

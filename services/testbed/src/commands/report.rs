@@ -7,14 +7,20 @@ use std::{
 };
 
 use anyhow::Context;
-use loadtest::report::{self, Report};
+use loadtest::report::{self, Report, diff};
 
-use crate::cli::ReportArgs;
+use crate::cli::{DiffArgs, ReportArgs, ReportCommand};
 
 /// Where reports go unless told otherwise.
 pub const REPORTS: &str = "reports";
 
+/// Exit code of a comparison with a condition that holds, as of an evaluation with a tolerance missed.
+const FAILED: u8 = 2;
+
 pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    if let Some(ReportCommand::Diff(args)) = &args.command {
+        return compare(args);
+    }
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
         None => newest().context("there is no report below reports/: ./testbed evaluate makes one")?,
@@ -30,6 +36,22 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         println!("{}", dir.join("report.html").display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn compare(args: &DiffArgs) -> anyhow::Result<ExitCode> {
+    let [before, after] = [&args.before, &args.after].map(|path| Report::load(&report_file(path)));
+    let diff = diff::diff(&before?, &after?, &args.fail_on);
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&diff)?);
+    } else {
+        print!("{}", diff::render(&diff));
+    }
+    Ok(if diff.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// A report's directory or its JSON file itself, as a CI job may have kept only that.
+fn report_file(path: &Path) -> PathBuf {
+    if path.is_file() { path.to_owned() } else { path.join("report.json") }
 }
 
 pub fn print(report: &Report) {

@@ -12,6 +12,10 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
     match command {
         ServeCommand::Api { profile, config, sets } => api(profile, config.as_deref(), &sets)?,
         ServeCommand::Faultproxy { config } => faultproxy(&config)?,
+        ServeCommand::Bare { listen, redis } => on_threads(1, async {
+            crate::bare::serve(listen, &redis, runtime::lifecycle::shutdown_on_signal()?).await
+        })?,
+        ServeCommand::Hammer { plan } => on_threads(1, crate::hammer::run(&plan))?,
         ServeCommand::Loadgen { plan } => return Ok(loadtest::loadgen_main(&plan)),
         ServeCommand::Supervisor { spec } => super::up::supervise(&spec)?,
     }

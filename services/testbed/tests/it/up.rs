@@ -31,8 +31,12 @@ fn up_load_break_import_down() {
     home.ok(&["fault", "clear"]);
     home.ok(&["fault", "law", "none"]);
 
+    // An item that has neighbours: of so few users' behaviour, most items have none, and a list cannot be made from them.
+    let list: serde_json::Value = serde_json::from_str(&get("/recommendations?user_id=u000007")).unwrap();
+    let item = list["items"][0]["item_id"].as_str().unwrap();
     let csv = home.path().join("more.csv");
-    std::fs::write(&csv, "user_id,item_id,event,timestamp\nnew,i02782,purchase,1700000000\nbad,,view,1\n").unwrap();
+    let rows = format!("user_id,item_id,event,timestamp\nnew,{item},purchase,1700000000\nbad,,view,1\n");
+    std::fs::write(&csv, rows).unwrap();
     let file = csv.to_str().unwrap();
     assert!(home.fails(&["data", "import", "--strict", file]).contains("line 3"));
     let imported = home.json(&["data", "import", file, "--json"]);
@@ -52,4 +56,25 @@ fn up_says_why_it_cannot() {
     let error = home.fails(&["up", "--users", "50", "--scenario", "smoke", "--set", "guards.bloom_fpr=2"]);
     assert!(error.contains("guards.bloom_fpr"), "{error}");
     assert_eq!(home.processes(), [] as [u64; 0]);
+}
+
+#[test]
+fn k6_sees_what_goose_sees() {
+    let Some(home) = Home::new() else { return };
+    if !launcher::testing::have(&["k6"]) {
+        return;
+    }
+    home.ok(&["up", "--users", "300", "--scenario", "smoke"]);
+    for (engine, profile) in [("k6", "protected k6"), ("k6-open", "protected k6-open")] {
+        let report = home.json(&["load", "smoke", "--engine", engine, "--json"]);
+        let [goose, k6] = report["steps"].as_array().unwrap().as_slice() else { panic!("{report}") };
+        assert_eq!((goose["profile"].as_str(), k6["profile"].as_str()), (Some("protected"), Some(profile)));
+        assert_eq!((k6["error_pct"].as_f64(), k6["skipped"].as_u64()), (Some(0.0), Some(0)), "{k6}");
+        // 20 a second for five seconds; a request at either end may fall out of the window.
+        for step in [goose, k6] {
+            assert!((19.0..=21.0).contains(&step["good_per_s"].as_f64().unwrap()), "{step}");
+            assert!(step["known_good_per_s"].as_f64().unwrap() > 0.0, "{step}");
+        }
+        assert!(report["versions"]["k6"].as_str().unwrap().starts_with("k6 v"), "{report}");
+    }
 }

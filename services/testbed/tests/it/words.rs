@@ -6,9 +6,34 @@ use crate::Home;
 fn errors_say_what_to_do() {
     let home = Home::bare();
     for (args, expected) in [
-        (&["evaluate", "--scenario", "no-such"][..], "article, penetration, zipf, smoke"),
+        (&["evaluate", "--scenario", "no-such"][..], "article, penetration, overload, zipf, smoke"),
         (&["evaluate", "--users", "0"], "1..=10000000"),
         (&["evaluate", "--law", "murphy"], "none"),
+        (&["evaluate", "--set", "store.pool_size=0", "--out", "out"], "store.pool_size"),
+        (&["evaluate", "--set", "no.such=1", "--out", "out"], "not valid"),
+        (&["evaluate", "--profile", "reckless"], "baseline or protected"),
+        (&["evaluate", "--repeat", "0"], "1..=100"),
+        (&["evaluate", "--instances", "17"], "1..=16"),
+        (&["evaluate", "--soak", "1m"], "3m"),
+        (&["evaluate", "--soak", "soon"], "is no time"),
+        (&["evaluate", "--soak", "1h", "--quick"], "cannot be used with"),
+        (&["experiment"], "overload"),
+        (&["experiment", "chaos"], "unrecognized subcommand"),
+        (&["experiment", "overload", "--repeat", "many"], "invalid digit"),
+        (&["bench"], "faultproxy"),
+        (&["bench", "everything"], "Usage"),
+        (&["bench", "bloom", "--repeats", "0"], "1..=100"),
+        (&["report", "diff", "a"], "AFTER"),
+        (&["report", "diff", "no-such-a", "no-such-b"], "no-such-a"),
+        (&["report", "diff", "a", "b", "--fail-on", "p98_ms>1"], "p99_ms"),
+        (&["report", "diff", "a", "b", "--fail-on", "p99_ms"], "KEY>N%"),
+        (&["report", "diff", "a", "b", "--fail-on", "good_per_s<5%"], "good_per_s>5%"),
+        (&["load", "no-such"], "article, penetration, overload, zipf, smoke"),
+        (&["load", "smoke", "--engine", "ab"], "k6"),
+        (&["load", "smoke", "--step", "many"], "invalid digit"),
+        (&["serve", "hammer", "no-such.json"], "no-such.json"),
+        (&["serve", "bare", "--listen", "nowhere", "--redis", "x"], "--listen"),
+        (&["serve", "loadgen"], "PLAN"),
         (&["data", "quality", "no-such.csv"], "no-such.csv"),
         (&["data", "import", "no-such.csv"], "no-such.csv"),
         (&["fault", "show"], "./testbed up"),
@@ -26,6 +51,85 @@ fn errors_say_what_to_do() {
 }
 
 #[test]
+fn without_k6_the_way_to_it_is_told() {
+    let home = Home::bare();
+    let output = home.command(&["load", "smoke", "--engine", "k6"]).env("PATH", "/nowhere").output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    // Debian's directories of system programs are looked at as well; a k6 there would be found.
+    if launcher::find_program(&["k6"]).is_none() {
+        assert!(error.contains("go install go.k6.io/k6@v1.8.1"), "{error}");
+    }
+    assert!(!output.status.success() && !error.contains("panicked"), "{error}");
+}
+
+#[test]
+fn every_bad_value_of_a_scenario_is_told_at_once() {
+    let home = Home::bare();
+    let scenario = "name = \"x\"\nsteps = [0]\ninterval_ms = 1\n[law]\nbase_ms = -1\n";
+    std::fs::write(home.path().join("bad.toml"), scenario).unwrap();
+    for command in
+        [&["evaluate", "--scenario", "bad.toml"][..], &["load", "bad.toml"], &["up", "--scenario", "bad.toml"]]
+    {
+        let error = home.fails(command);
+        for part in ["line 2: steps[0]", "line 3: interval_ms", "law.base_ms", "replicas is missing", "ids is missing"]
+        {
+            assert!(error.contains(part), "{command:?} does not say {part}: {error}");
+        }
+    }
+    std::fs::write(home.path().join("bad.toml"), b"name = \"\xff\"").unwrap();
+    assert!(home.fails(&["load", "bad.toml"]).contains("bad.toml"));
+}
+
+/// The least that a report is: one step, by hand.
+fn report(p99_ms: f64) -> serde_json::Value {
+    let step = serde_json::json!({
+        "profile": "protected", "users": 100, "repeat": 1, "valid": true, "offered_per_s": 100.0, "sent_per_s": 100.0,
+        "answered_per_s": 100.0, "good_per_s": 100.0, "skipped": 0, "mean_ms": 2.0, "p50_ms": 2.0, "p90_ms": 3.0,
+        "p99_ms": p99_ms, "p999_ms": 9.0, "max_ms": 9.0, "error_pct": 0.0, "errors": {}, "store_timeouts": 0,
+        "store_queries_per_request": 0.0, "store_share": 0.0, "hit_ratio": null, "bloom_rejections": 0,
+        "bloom_rejections_per_request": 0.0, "known_personal_pct": null,
+        "sources": {"cache": 1, "store": 0, "popular": 0, "stale": 0}, "repeated_ids": 0, "send_lag_p50_ms": 0.1,
+        "send_lag_p99_ms": 0.2, "gateway_mean_ms": null, "store_upstream_mean_ms": null, "cpu_total_pct": 10.0,
+        "cpu": {}, "rss_mb": {}, "article": null, "model": null, "series": [], "latency_curve": [], "hdr_log": null
+    });
+    serde_json::json!({
+        "schema_version": 1, "created": "2026-01-01T00:00:00Z",
+        "scenario": {"name": "s", "description": "d", "steps": [100], "warm_up_s": 1.0, "measure_s": 1.0,
+            "interval_ms": 1000, "timeout_ms": 1000, "unknown_share": [0.0], "known": "once"},
+        "law": {"kind": "none"},
+        "machine": {"cpu": "c", "cores": 1, "memory_gb": 1.0, "kernel": "k", "os": "o"},
+        "versions": {}, "revision": {"git": "", "dirty": false},
+        "data": {"source": "generator", "name": "n", "users": 1, "items": 1, "events": 1, "bad_rows": 0},
+        "model_version": 1, "quick": false, "profiles": ["protected"], "repeats": 1, "steps": [step]
+    })
+}
+
+#[test]
+fn reports_are_compared_and_judged() {
+    let home = Home::bare();
+    for (name, p99_ms) in [("before", 10.0), ("after", 12.0)] {
+        std::fs::create_dir(home.path().join(name)).unwrap();
+        std::fs::write(home.path().join(name).join("report.json"), report(p99_ms).to_string()).unwrap();
+    }
+    let compare = |more: &[&str]| home.run(&[&["report", "diff", "before", "after"], more].concat());
+    let text = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let plain = compare(&[]);
+    assert_eq!(plain.status.code(), Some(0));
+    assert!(text(&plain).contains("+20.0 % worse"), "{}", text(&plain));
+    assert_eq!(compare(&["--fail-on", "p99_ms>20%", "--fail-on", "error_pct>1"]).status.code(), Some(0));
+    let failed = compare(&["--fail-on", "p99_ms>19%"]);
+    assert_eq!(failed.status.code(), Some(2));
+    assert!(text(&failed).contains("✗ p99_ms>19%: protected at 100 users"), "{}", text(&failed));
+    let json = home.json(&["report", "diff", "before/report.json", "after/report.json", "--json"]);
+    assert_eq!(json["changes"].as_array().unwrap().len(), 5);
+    // The command without another one is what it was.
+    assert!(home.ok(&["report", "before"]).contains("protected"));
+    home.ok(&["report", "before", "--render"]);
+    assert!(home.path().join("before/report.html").is_file());
+    assert_eq!(home.json(&["report", "after", "--json"])["steps"][0]["p99_ms"].as_f64(), Some(12.0));
+}
+
+#[test]
 fn generated_data_can_be_read_and_judged() {
     let home = Home::bare();
     home.ok(&["data", "generate", "--users", "400", "--items", "200", "--seed", "3", "--out", "a.csv"]);
@@ -36,7 +140,7 @@ fn generated_data_can_be_read_and_judged() {
     assert!(quality["protocol"].as_str().unwrap().contains("Leave-last-out"));
     assert!(home.ok(&["data", "quality", "a.csv"]).contains("NDCG@10"));
     let mut bad = again;
-    bad.push_str("u1,i1,like,5,1\n");
+    bad.push_str("u1,i1,like,5,\n");
     std::fs::write(home.path().join("b.csv"), bad).unwrap();
     assert!(
         home.fails(&["data", "quality", "--strict", "b.csv"]).contains("is not one of view, cart, purchase, rating")

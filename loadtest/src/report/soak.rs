@@ -1,0 +1,132 @@
+//! What grows in a soak. Pure.
+
+use std::collections::BTreeMap;
+
+use super::schema::{Second, Slope, Soak, SoakMinute};
+use super::trend::{least_squares, median};
+
+/// Caches and allocators fill at first; that is no leak.
+const LEFT_OUT_SHARE: f64 = 0.1;
+/// Of the mean over the whole run; less is noise whatever its error says.
+const MATERIAL_PCT: f64 = 1.0;
+
+/// Memory and open files of one instant, by kind of process.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sample {
+    pub rss_mb: BTreeMap<String, f64>,
+    pub open_files: BTreeMap<String, f64>,
+}
+
+/// Puts the samples, taken at the end of each minute, beside the latency of the same minutes.
+pub fn minutes(samples: Vec<Sample>, series: &[Second]) -> Vec<SoakMinute> {
+    let minute = |(minute, sample): (usize, Sample)| {
+        let minute = minute as u32;
+        let seconds = series.iter().filter(|second| second.second / 60 == minute);
+        SoakMinute {
+            minute,
+            p99_ms: median(seconds.filter_map(|second| second.p99_ms).collect()),
+            rss_mb: sample.rss_mb,
+            open_files: sample.open_files,
+        }
+    };
+    samples.into_iter().enumerate().map(minute).collect()
+}
+
+/// One entry a minute instead of one a second: averages, and the median of the p99. Hours of seconds make no readable chart.
+pub fn by_minute(series: &[Second]) -> Vec<Second> {
+    let minutes = series.chunks(60).map(|seconds| {
+        let mean = |value: fn(&Second) -> u64| {
+            (seconds.iter().map(value).sum::<u64>() as f64 / seconds.len() as f64).round() as u64
+        };
+        Second {
+            second: seconds.first().map_or(0, |second| second.second),
+            sent: mean(|s| s.sent),
+            good: mean(|s| s.good),
+            errors: mean(|s| s.errors),
+            p99_ms: median(seconds.iter().filter_map(|second| second.p99_ms).collect()),
+        }
+    });
+    minutes.collect()
+}
+
+/// The lines through the minutes.
+pub fn conclude(minutes: Vec<SoakMinute>) -> Soak {
+    let skipped = (minutes.len() as f64 * LEFT_OUT_SHARE).ceil() as usize;
+    let counted = minutes.get(skipped..).unwrap_or_default();
+    let mut slopes = Vec::new();
+    slopes.extend(slope("latency p99, ms".into(), counted, |minute| minute.p99_ms));
+    for name in names(counted, |minute| &minute.rss_mb) {
+        slopes.extend(slope(format!("{name} memory, MiB"), counted, |minute| minute.rss_mb.get(&name).copied()));
+    }
+    for name in names(counted, |minute| &minute.open_files) {
+        slopes.extend(slope(format!("{name} open files"), counted, |minute| minute.open_files.get(&name).copied()));
+    }
+    Soak { minutes, slopes }
+}
+
+fn names(minutes: &[SoakMinute], of: fn(&SoakMinute) -> &BTreeMap<String, f64>) -> Vec<String> {
+    minutes.first().map(|minute| of(minute).keys().cloned().collect()).unwrap_or_default()
+}
+
+fn slope(figure: String, minutes: &[SoakMinute], value: impl Fn(&SoakMinute) -> Option<f64>) -> Option<Slope> {
+    let points: Vec<(f64, f64)> =
+        minutes.iter().filter_map(|minute| Some((f64::from(minute.minute) / 60.0, value(minute)?))).collect();
+    let line = least_squares(&points)?;
+    let hours = points.last()?.0 - points.first()?.0;
+    let material = line.slope * hours > line.mean.abs() * MATERIAL_PCT / 100.0;
+    Some(Slope {
+        figure,
+        mean: line.mean,
+        per_hour: line.slope,
+        standard_error: line.standard_error,
+        grows: material && line.slope > 2.0 * line.standard_error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(rss: f64, files: f64) -> Sample {
+        Sample { rss_mb: [("api".to_owned(), rss)].into(), open_files: [("api".to_owned(), files)].into() }
+    }
+
+    fn series(minutes: u32) -> Vec<Second> {
+        let second = |second| Second { second, sent: 10, good: 10, errors: 0, p99_ms: Some(5.0) };
+        (0..minutes * 60).map(second).collect()
+    }
+
+    fn grows(rss: impl Fn(u32) -> f64) -> bool {
+        let soak = conclude(minutes((0..60).map(|n| sample(rss(n), 100.0)).collect(), &series(60)));
+        assert_eq!(soak.minutes.len(), 60);
+        let figures: Vec<&str> = soak.slopes.iter().map(|slope| slope.figure.as_str()).collect();
+        assert_eq!(figures, ["latency p99, ms", "api memory, MiB", "api open files"]);
+        assert!(!soak.slopes[0].grows && !soak.slopes[2].grows, "{:?}", soak.slopes);
+        soak.slopes[1].grows
+    }
+
+    #[test]
+    fn a_leak_is_told_from_noise_and_from_filling() {
+        let noise = |n: u32| f64::from(n * 37 % 23) / 23.0 - 0.5;
+        assert!(grows(|n| 400.0 + 0.5 * f64::from(n) + noise(n)));
+        assert!(!grows(|n| 400.0 + 10.0 * noise(n)));
+        assert!(!grows(|n| 400.0 + 0.01 * f64::from(n)), "0.6 of 400 in an hour");
+        assert!(!grows(|n| if n < 6 { 200.0 + 30.0 * f64::from(n) } else { 400.0 + noise(n) }), "caches fill at first");
+        assert!(!grows(|n| 400.0 - f64::from(n)));
+    }
+
+    #[test]
+    fn too_few_minutes_have_no_slope() {
+        assert_eq!(conclude(Vec::new()).slopes, []);
+        assert_eq!(conclude(minutes(vec![sample(1.0, 1.0); 3], &series(3))).slopes, []);
+    }
+
+    #[test]
+    fn a_minute_of_the_series_is_an_average() {
+        let mut seconds = series(2);
+        seconds[60].errors = 60;
+        let minutes = by_minute(&seconds);
+        assert_eq!(minutes.len(), 2);
+        assert_eq!((minutes[1].second, minutes[1].errors, minutes[1].p99_ms), (60, 1, Some(5.0)));
+    }
+}

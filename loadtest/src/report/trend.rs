@@ -1,0 +1,133 @@
+//! Straight lines through figures over time, and when a load that fell is over. Pure.
+
+use super::schema::Second;
+
+/// A least-squares line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Line {
+    /// Change of y per unit of x.
+    pub slope: f64,
+    /// Of the slope. It takes the points for independent, which memory is not: it is rather too small.
+    pub standard_error: f64,
+    pub mean: f64,
+}
+
+/// `None` for fewer than three points, values that are not finite, or points that all have one x.
+pub fn least_squares(points: &[(f64, f64)]) -> Option<Line> {
+    let n = points.len() as f64;
+    if points.len() < 3 || points.iter().any(|(x, y)| !x.is_finite() || !y.is_finite()) {
+        return None;
+    }
+    let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / n;
+    let (mean_x, mean_y) = (mean(|p| p.0), mean(|p| p.1));
+    let xx: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    if xx == 0.0 {
+        return None;
+    }
+    let xy: f64 = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    let slope = xy / xx;
+    let residuals: f64 = points.iter().map(|(x, y)| (y - mean_y - slope * (x - mean_x)).powi(2)).sum();
+    Some(Line { slope, standard_error: (residuals / (n - 2.0) / xx).sqrt(), mean: mean_y })
+}
+
+/// A second is normal up to this share of errors …
+const NORMAL_ERROR_PCT: f64 = 1.0;
+/// … and up to this many times the p99 from before the surge …
+const NORMAL_P99_TIMES: f64 = 2.0;
+/// … or so much more, where that is little.
+const NORMAL_P99_SLACK_MS: f64 = 20.0;
+/// As many in a row are a return; a single good second between bad ones is none.
+const NORMAL_SECONDS: usize = 3;
+
+/// What a surge between two seconds of a series left behind.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Return {
+    /// Median over the seconds before the surge; null when nothing ended in them.
+    pub normal_p99_ms: Option<f64>,
+    /// From the end of the surge to the first of three normal seconds in a row; null: not within the series.
+    pub after_s: Option<u32>,
+}
+
+pub fn back_to_normal(series: &[Second], surge: std::ops::Range<u32>) -> Return {
+    let before = series.iter().filter(|second| second.second < surge.start);
+    let normal_p99_ms = median(before.filter_map(|second| second.p99_ms).collect());
+    let Some(p99) = normal_p99_ms else { return Return { normal_p99_ms, after_s: None } };
+    let limit_ms = (p99 * NORMAL_P99_TIMES).max(p99 + NORMAL_P99_SLACK_MS);
+    let normal = |second: &Second| {
+        let ended = second.good + second.errors;
+        ended > 0
+            && second.errors as f64 * 100.0 <= ended as f64 * NORMAL_ERROR_PCT
+            && second.p99_ms.is_some_and(|p99| p99 <= limit_ms)
+    };
+    let after: Vec<&Second> = series.iter().filter(|second| second.second >= surge.end).collect();
+    let at = after.windows(NORMAL_SECONDS).position(|row| row.iter().all(|second| normal(second)));
+    Return { normal_p99_ms, after_s: at.map(|at| after[at].second - surge.end) }
+}
+
+/// `None` of nothing.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let upper = *values.get(middle)?;
+    Some(if values.len() % 2 == 1 { upper } else { (values[middle - 1] + upper) / 2.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_their_error() {
+        let exact: Vec<_> = (0..10).map(|x| (f64::from(x), 3.0 + 2.0 * f64::from(x))).collect();
+        let line = least_squares(&exact).unwrap();
+        assert!((line.slope - 2.0).abs() < 1e-12 && line.standard_error < 1e-9 && (line.mean - 12.0).abs() < 1e-12);
+        // By hand: x̄ = 1.5, ȳ = 2.5, Σxy = 4, Σxx = 5, residuals 1.8, s² = 0.9.
+        let line = least_squares(&[(0.0, 1.0), (1.0, 3.0), (2.0, 2.0), (3.0, 4.0)]).unwrap();
+        assert!((line.slope - 0.8).abs() < 1e-12, "{line:?}");
+        assert!((line.standard_error - (0.9_f64 / 5.0).sqrt()).abs() < 1e-12, "{line:?}");
+        let flat = least_squares(&[(0.0, 5.0), (1.0, 5.0), (2.0, 5.0)]).unwrap();
+        assert_eq!((flat.slope, flat.standard_error), (0.0, 0.0));
+    }
+
+    #[test]
+    fn no_line_through_too_little() {
+        assert_eq!(least_squares(&[]), None);
+        assert_eq!(least_squares(&[(0.0, 1.0), (1.0, 2.0)]), None);
+        assert_eq!(least_squares(&[(1.0, 1.0), (1.0, 2.0), (1.0, 3.0)]), None);
+        assert_eq!(least_squares(&[(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0)]), None);
+    }
+
+    /// Ten normal seconds, ten of surge, then `after` (errors, p99) per second.
+    fn series(after: &[(u64, f64)]) -> Vec<Second> {
+        let normal = [(0, 100.0); 10];
+        let surge = [(500, 3000.0); 10];
+        let all = normal.iter().chain(&surge).chain(after).enumerate();
+        all.map(|(second, &(errors, p99))| Second {
+            second: second as u32,
+            sent: 1000,
+            good: 1000 - errors,
+            errors,
+            p99_ms: Some(p99),
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_return_is_three_normal_seconds_in_a_row() {
+        let after = |seconds: &[(u64, f64)]| back_to_normal(&series(seconds), 10..20).after_s;
+        assert_eq!(after(&[(0, 100.0); 5]), Some(0));
+        assert_eq!(after(&[(500, 3000.0), (11, 110.0), (10, 200.0), (0, 100.0), (0, 90.0)]), Some(2));
+        assert_eq!(after(&[(0, 100.0), (0, 100.0), (0, 201.0), (0, 100.0), (0, 100.0), (0, 100.0)]), Some(3));
+        assert_eq!(after(&[(0, 100.0), (0, 100.0)]), None, "the series is over too soon");
+        assert_eq!(after(&[(500, 100.0); 20]), None);
+        assert_eq!(back_to_normal(&series(&[]), 10..20).normal_p99_ms, Some(100.0));
+    }
+
+    #[test]
+    fn silence_is_not_normal() {
+        let mut quiet = series(&[(0, 100.0); 6]);
+        quiet[20..23].iter_mut().for_each(|second| (second.good, second.p99_ms) = (0, None));
+        assert_eq!(back_to_normal(&quiet, 10..20).after_s, Some(3));
+        assert_eq!(back_to_normal(&[], 10..20), Return { normal_p99_ms: None, after_s: None });
+    }
+}

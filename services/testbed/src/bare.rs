@@ -1,0 +1,47 @@
+//! `serve bare`: the least that an axum handler in front of Redis can do, for `bench hit` to measure the api beside.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context;
+use axum::{
+    Router,
+    extract::{RawQuery, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use redis::aio::ConnectionManager;
+use stores::redis::RedisConfig;
+use tokio_util::sync::CancellationToken;
+
+/// Key of the bytes that are answered for a user.
+pub fn key(user_id: &str) -> String {
+    format!("bare_{user_id}")
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// The port is taken, the address of Redis is not valid, or the server failed.
+pub async fn serve(listen: SocketAddr, redis: &str, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    // As the api opens its own: the two are to differ in the handler only.
+    let config = RedisConfig { url: redis.to_owned(), response_timeout_ms: 500, connect_timeout_ms: 500 };
+    let redis = config.open().context("the address of Redis is not valid")?;
+    let app = Router::new().route("/recommendations", get(answer)).with_state(redis);
+    runtime::lifecycle::serve(listener, app, stop, Duration::from_secs(1)).await
+}
+
+async fn answer(State(mut redis): State<ConnectionManager>, RawQuery(query): RawQuery) -> Response {
+    let Some(user_id) = query.as_deref().and_then(|query| query.strip_prefix("user_id=")) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    match redis::cmd("GET").arg(key(user_id)).query_async::<Option<Bytes>>(&mut redis).await {
+        Ok(Some(bytes)) => {
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
+        }
+        Ok(None) => StatusCode::NOT_FOUND.into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}

@@ -1,0 +1,98 @@
+//! `testbed experiment NAME`: a scenario made for one question, and the answer as verdicts.
+
+use std::{process::ExitCode, time::SystemTime};
+
+use anyhow::Context;
+use api::Profile;
+use loadtest::{report::experiments, scenario::Scenario};
+
+use super::evaluate::publish;
+use crate::{
+    cli::{ExperimentArgs, ExperimentCommand},
+    cluster, data,
+    evaluation::{self, Order, Variant},
+};
+
+pub async fn run(command: ExperimentCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ExperimentCommand::Overload(args) => overload(args).await,
+        ExperimentCommand::Penetration(args) => penetration(args).await,
+    }
+}
+
+/// Every request is to cost a query: nothing is warmed up, and a cached list is expired when it is written.
+const ALL_MISS: [&str; 3] = ["guards.warmup=off", "cache.fresh_ms=1", "cache.stale_ms=0"];
+/// Beside `protected` as it is.
+const ADMISSION: [&str; 2] = ["adaptive", "off"];
+
+async fn overload(args: ExperimentArgs) -> anyhow::Result<ExitCode> {
+    let scenario = scenario("overload", args.quick)?;
+    let knee_per_s = scenario.store_capacity_per_s().context("the scenario overload has no law")?;
+    let mut variants = vec![Variant::plain(Profile::Protected)];
+    let mut left_out = Vec::new();
+    for switch in ADMISSION {
+        let set = format!("http.admission={switch}");
+        if cluster::check_sets(Profile::Protected, std::slice::from_ref(&set)).is_ok() {
+            let name = format!("protected admission={switch}");
+            variants.push(Variant { name, profile: Profile::Protected, sets: vec![set] });
+        } else {
+            left_out.push(set);
+        }
+    }
+    let shown = ["protected admission=off".to_owned()];
+    let order = order(scenario, variants, &args, ALL_MISS.map(str::to_owned).to_vec());
+    let mut report = evaluation::run(&order).await?;
+    if !left_out.is_empty() {
+        report.remarks.push(format!("Left out, as this api knows no such setting: {}.", left_out.join(", ")));
+    }
+    report.conclude(None);
+    report.verdicts = experiments::overload(&report, knee_per_s, &shown);
+    publish(&report, &order.out, args.json)
+}
+
+async fn penetration(args: ExperimentArgs) -> anyhow::Result<ExitCode> {
+    let scenario = scenario("penetration", args.quick)?;
+    let variants = [Profile::Baseline, Profile::Protected].map(Variant::plain).to_vec();
+    let order = order(scenario, variants, &args, Vec::new());
+    let mut report = evaluation::run(&order).await?;
+    report.conclude(None);
+    report.verdicts = experiments::penetration(&report, &Profile::Protected.to_string());
+    publish(&report, &order.out, args.json)
+}
+
+fn scenario(name: &str, quick: bool) -> anyhow::Result<Scenario> {
+    let mut scenario = Scenario::load(name)?;
+    if quick {
+        evaluation::shorten(&mut scenario);
+    }
+    Ok(scenario)
+}
+
+fn order(scenario: Scenario, variants: Vec<Variant>, args: &ExperimentArgs, sets: Vec<String>) -> Order {
+    let created = SystemTime::now();
+    Order {
+        command: "experiment",
+        out: args.out.clone().unwrap_or_else(|| evaluation::default_out(created, &scenario.name)),
+        scenario,
+        variants,
+        // Ids that come twice cost the same here as new ones: a small data set does, and is there soon.
+        source: data::Source::Generator(evaluation::QUICK_USERS),
+        quick: args.quick,
+        repeat: args.repeat,
+        instances: 1,
+        sets,
+        soak: false,
+        created,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_are_the_replicas_own() {
+        cluster::check_sets(Profile::Protected, &ALL_MISS.map(str::to_owned)).unwrap();
+        assert!(cluster::check_sets(Profile::Protected, &["no.such=1".to_owned()]).is_err());
+    }
+}
