@@ -52,6 +52,7 @@ pub(crate) fn report() -> Report {
             cpu: "SAMPLE processor".into(),
             cores: 2,
             memory_gb: 24.0,
+            memory_latency_ns: Some(25.0),
             kernel: "6.1.0".into(),
             os: "Debian GNU/Linux 12".into(),
         },

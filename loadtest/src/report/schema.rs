@@ -96,6 +96,9 @@ pub struct Machine {
     pub cores: u32,
     /// GiB.
     pub memory_gb: f64,
+    /// ns of a read in 8 MiB that waits for the one before.
+    #[serde(default)]
+    pub memory_latency_ns: Option<f64>,
     pub kernel: String,
     pub os: String,
 }

@@ -187,7 +187,8 @@ pub(super) fn score(report: &Report) -> String {
 
 pub(super) fn machine(report: &Report) -> String {
     let m = &report.machine;
-    format!("{}, {} cores, {} GiB memory, {}, Linux {}", m.cpu, m.cores, plain(m.memory_gb), m.os, m.kernel)
+    let latency = m.memory_latency_ns.map_or_else(String::new, |ns| format!(" read in {} ns", plain(ns)));
+    format!("{}, {} cores, {} GiB memory{latency}, {}, Linux {}", m.cpu, m.cores, plain(m.memory_gb), m.os, m.kernel)
 }
 
 pub(super) fn data(report: &Report) -> String {

@@ -34,6 +34,9 @@ pub struct StoreConfig {
     pub checkout_timeout_ms: u64,
     /// How long one attempt to connect may take.
     pub connect_timeout_ms: u64,
+    /// After this long the server gives up a statement by itself; 0: never. A request that has less than half of it left says so with
+    /// its query.
+    pub statement_timeout_ms: u64,
     /// How the server is told to give up a query whose request has run out of time.
     pub flavour: Flavour,
 }
@@ -44,9 +47,9 @@ pub struct StoreConfig {
 pub enum Flavour {
     /// Ask the server for its version when the connections are opened.
     Detect,
-    /// `SET STATEMENT max_statement_time=… FOR`
+    /// `max_statement_time`
     Mariadb,
-    /// `/*+ MAX_EXECUTION_TIME(…) */`
+    /// `max_execution_time`
     Mysql,
     /// No limit.
     None,
@@ -74,6 +77,7 @@ impl StoreConfig {
             max_waiting: 1000,
             checkout_timeout_ms: 2900,
             connect_timeout_ms: 3000,
+            statement_timeout_ms: 5000,
             flavour: Flavour::Detect,
         }
     }
@@ -102,6 +106,7 @@ impl StoreConfig {
             ("max_waiting", self.max_waiting as u64, 0..=1_000_000),
             ("checkout_timeout_ms", self.checkout_timeout_ms, 1..=600_000),
             ("connect_timeout_ms", self.connect_timeout_ms, 1..=600_000),
+            ("statement_timeout_ms", self.statement_timeout_ms, 0..=600_000),
         ] {
             if !range.contains(&value) {
                 problems.push(format!("store.{key}: {value} is not in {}..={}", range.start(), range.end()));

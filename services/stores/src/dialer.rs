@@ -6,7 +6,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, MySqlConnection,
+    AssertSqlSafe, ConnectOptions, MySqlConnection,
     mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
 };
 use tokio::{
@@ -32,6 +32,8 @@ pub(crate) struct Dialer {
     turns: Semaphore,
     breaker: Breaker,
     flavour: AtomicU8,
+    /// Zero: none.
+    pub(crate) statement_timeout: Duration,
     pub(crate) metrics: StoreMetrics,
 }
 
@@ -40,6 +42,16 @@ pub(crate) struct Dialer {
 pub(crate) enum StatementLimit {
     Mariadb { ms: u64 },
     Mysql { ms: u64 },
+}
+
+impl StatementLimit {
+    fn for_session(self) -> String {
+        match self {
+            // In seconds.
+            Self::Mariadb { ms } => format!("SET SESSION max_statement_time={}.{:03}", ms / 1000, ms % 1000),
+            Self::Mysql { ms } => format!("SET SESSION max_execution_time={ms}"),
+        }
+    }
 }
 
 impl Dialer {
@@ -51,6 +63,7 @@ impl Dialer {
             // A connection that cannot be made in its whole time-out is reason enough.
             breaker: Breaker::new("mysql", BACK_OFF, 1),
             flavour: AtomicU8::new(config.flavour as u8),
+            statement_timeout: Duration::from_millis(config.statement_timeout_ms),
             metrics,
         })
     }
@@ -102,17 +115,47 @@ impl Dialer {
     /// One attempt, whatever the breaker says: for a start, which has patience of its own.
     pub(crate) async fn open(&self, patience: Duration) -> Result<MySqlConnection, sqlx::Error> {
         self.metrics.connects.inc();
-        timeout(patience, self.options.connect()).await.unwrap_or_else(|_elapsed| Err(timed_out()))
+        let opened = async {
+            let mut connection = self.options.connect().await?;
+            self.learn_flavour(&mut connection).await;
+            // Once for the connection: with every query the words would cost a tenth of a miss.
+            if let Some(limit) = self.limit(self.statement_timeout) {
+                sqlx::raw_sql(AssertSqlSafe(limit.for_session())).execute(&mut connection).await?;
+            }
+            Ok(connection)
+        };
+        timeout(patience, opened).await.unwrap_or_else(|_elapsed| Err(timed_out()))
     }
 
-    pub(crate) fn flavour(&self) -> Flavour {
+    /// This time in the words of the server; `None` for zero, and where the server is not known.
+    pub(crate) fn limit(&self, time: Duration) -> Option<StatementLimit> {
+        let ms = time.as_millis() as u64;
+        match self.flavour() {
+            _ if time == Duration::ZERO => None,
+            // Zero would mean "no limit" to both.
+            Flavour::Mariadb => Some(StatementLimit::Mariadb { ms: ms.max(1) }),
+            Flavour::Mysql => Some(StatementLimit::Mysql { ms: ms.max(1) }),
+            Flavour::Detect | Flavour::None => None,
+        }
+    }
+
+    /// How a SELECT begins that may take as long as it takes, whatever the session says.
+    pub(crate) fn unlimited_select(&self) -> &'static str {
+        match self.flavour() {
+            Flavour::Mariadb => "SET STATEMENT max_statement_time=0 FOR SELECT ",
+            Flavour::Mysql => "SELECT /*+ MAX_EXECUTION_TIME(0) */ ",
+            Flavour::Detect | Flavour::None => "SELECT ",
+        }
+    }
+
+    fn flavour(&self) -> Flavour {
         let value = self.flavour.load(Ordering::Relaxed);
         let all = [Flavour::Detect, Flavour::Mariadb, Flavour::Mysql, Flavour::None];
         all.into_iter().find(|flavour| *flavour as u8 == value).unwrap_or(Flavour::None)
     }
 
     /// Once for a server; a failure leaves it undetected, that is without limit, until the next start.
-    pub(crate) async fn learn_flavour(&self, connection: &mut MySqlConnection) {
+    async fn learn_flavour(&self, connection: &mut MySqlConnection) {
         if self.flavour() != Flavour::Detect {
             return;
         }

@@ -41,7 +41,6 @@ pub(crate) struct Inner {
 /// SQL of one shard, schema-qualified: connections are shared by all shards of an instance.
 #[derive(Debug)]
 struct ShardSql {
-    users: Arc<str>,
     active: Arc<str>,
 }
 
@@ -57,8 +56,12 @@ impl Store {
         let mut problems = Vec::new();
         config.validate(&mut problems);
         let pool = |address: &str| Pool::new(&config, address, metrics.clone());
+        // A model is loaded whole, however large it is.
+        let patient = StoreConfig { statement_timeout_ms: 0, ..config.clone() };
         let pools: Option<Vec<Pool>> = config.instances.iter().map(|i| pool(&i.address)).collect();
-        let (Some(pools), Some(catalogue), true) = (pools, pool(&config.catalogue), problems.is_empty()) else {
+        let (Some(pools), Some(catalogue), true) =
+            (pools, Pool::new(&patient, &config.catalogue, metrics.clone()), problems.is_empty())
+        else {
             return Err(StoreError::Unavailable(sqlx::Error::Configuration(problems.join("; ").into())));
         };
         let mut instance_of = [0; SHARDS as usize];
@@ -163,8 +166,10 @@ impl Store {
     /// As `history`.
     pub async fn each_user(&self, shard: ShardId, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
         let mut lease = self.pool(shard).checkout(None).await?;
+        let sql: Arc<str> = format!("{}user_id FROM {}.users", lease.unlimited_select(), shard.schema()).into();
         loop {
-            let result = each_user(lease.connection().await?, &self.0.sql[shard.index()].users, &mut each).await;
+            let connection = lease.connection().await?;
+            let result = each_user(connection, &sql, &mut each).await;
             if lease.read(result)?.is_some() {
                 return Ok(());
             }
@@ -285,7 +290,6 @@ impl ShardSql {
     fn new(shard: ShardId) -> Self {
         let schema = shard.schema();
         Self {
-            users: format!("SELECT user_id FROM {schema}.users").into(),
             // Ties by id, so that the order is the same again for whoever resumes half-way; the index ends with the id.
             active: format!("SELECT user_id FROM {schema}.users ORDER BY events DESC, user_id DESC LIMIT ?").into(),
         }

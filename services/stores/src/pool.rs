@@ -10,7 +10,7 @@ use sqlx::MySqlConnection;
 use tokio::time::Instant;
 
 use crate::{
-    config::{Flavour, StoreConfig},
+    config::StoreConfig,
     dialer::{Dialer, StatementLimit},
     gate::{Gate, GateError, Permit},
     metrics::StoreMetrics,
@@ -102,8 +102,7 @@ impl Pool {
             let mut pause = FIRST_PAUSE;
             loop {
                 match lease.dialer.open(self.dialer.connect_timeout).await {
-                    Ok(mut connection) => {
-                        self.dialer.learn_flavour(&mut connection).await;
+                    Ok(connection) => {
                         *lease.permit = Some(connection);
                         return Ok(());
                     }
@@ -194,16 +193,16 @@ impl Lease {
         busy.was_idle
     }
 
-    /// What the server itself shall be told of the time this query has; `None`: nothing.
+    /// What the server shall be told of the time this query has; `None`: nothing, the connection's own limit is near enough.
     pub(crate) fn statement_limit(&self) -> Option<StatementLimit> {
-        let left = self.deadline?.saturating_duration_since(Instant::now());
-        // Zero would mean "no limit" to both.
-        let ms = (left.as_millis() as u64).max(1);
-        match self.dialer.flavour() {
-            Flavour::Mariadb => Some(StatementLimit::Mariadb { ms }),
-            Flavour::Mysql => Some(StatementLimit::Mysql { ms }),
-            Flavour::Detect | Flavour::None => None,
-        }
+        let left = self.deadline?.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let session = self.dialer.statement_timeout;
+        if session != Duration::ZERO && left > session / 2 { None } else { self.dialer.limit(left) }
+    }
+
+    /// See `Dialer::unlimited_select`.
+    pub(crate) fn unlimited_select(&self) -> &'static str {
+        self.dialer.unlimited_select()
     }
 }
 

@@ -247,6 +247,7 @@ pub fn direct_store(ports: impl Iterator<Item = u16>) -> StoreConfig {
     let mut config = StoreConfig::spread_over(&addresses);
     config.pool_size = 8;
     config.checkout_timeout_ms = 600_000;
+    config.statement_timeout_ms = 0;
     config
 }
 

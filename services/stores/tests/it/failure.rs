@@ -153,6 +153,16 @@ async fn the_server_gives_up_a_query_that_has_no_time_left() {
     servers.unlock_tables().await;
     store.history(&user(1), None).await.unwrap();
     assert_eq!(servers.count("store_connects_total"), 1);
+    // Without a deadline, or with one that is far, the connection's own limit holds.
+    servers.config.statement_timeout_ms = 100;
+    let store = servers.store();
+    store.open(1, Duration::from_secs(10)).await.unwrap();
+    servers.lock_tables().await;
+    for deadline in [None, Some(Instant::now() + Duration::from_secs(60))] {
+        let error = store.history(&user(1), deadline).await.unwrap_err();
+        assert!(matches!(error, StoreError::StatementTimeout), "{error:?}");
+    }
+    servers.unlock_tables().await;
 }
 
 /// 5,000 requests whose time runs out while all connections are busy, again and again: whether they wait or their query runs, the

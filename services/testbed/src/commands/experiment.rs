@@ -9,7 +9,7 @@ use loadtest::{report::experiments, scenario::Scenario};
 use super::evaluate::publish;
 use crate::{
     cli::{ExperimentArgs, ExperimentCommand},
-    cluster, data,
+    data,
     evaluation::{self, Order, Variant},
 };
 
@@ -28,23 +28,15 @@ const ADMISSION: [&str; 2] = ["adaptive", "off"];
 async fn overload(args: ExperimentArgs) -> anyhow::Result<ExitCode> {
     let scenario = scenario("overload", args.quick)?;
     let knee_per_s = scenario.store_capacity_per_s().context("the scenario overload has no law")?;
-    let mut variants = vec![Variant::plain(Profile::Protected)];
-    let mut left_out = Vec::new();
-    for switch in ADMISSION {
-        let set = format!("http.admission={switch}");
-        if cluster::check_sets(Profile::Protected, std::slice::from_ref(&set)).is_ok() {
-            let name = format!("protected admission={switch}");
-            variants.push(Variant { name, profile: Profile::Protected, sets: vec![set] });
-        } else {
-            left_out.push(set);
-        }
-    }
+    let switched = |switch| Variant {
+        name: format!("protected admission={switch}"),
+        profile: Profile::Protected,
+        sets: vec![format!("http.admission={switch}")],
+    };
+    let variants = std::iter::once(Variant::plain(Profile::Protected)).chain(ADMISSION.map(switched)).collect();
     let shown = ["protected admission=off".to_owned()];
     let order = order(scenario, variants, &args, ALL_MISS.map(str::to_owned).to_vec());
     let mut report = evaluation::run(&order).await?;
-    if !left_out.is_empty() {
-        report.remarks.push(format!("Left out, as this api knows no such setting: {}.", left_out.join(", ")));
-    }
     report.conclude(None);
     report.verdicts = experiments::overload(&report, knee_per_s, &shown);
     publish(&report, &order.out, args.json)
@@ -89,10 +81,14 @@ fn order(scenario: Scenario, variants: Vec<Variant>, args: &ExperimentArgs, sets
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster;
 
     #[test]
     fn the_settings_are_the_replicas_own() {
         cluster::check_sets(Profile::Protected, &ALL_MISS.map(str::to_owned)).unwrap();
+        for switch in ADMISSION {
+            cluster::check_sets(Profile::Protected, &[format!("http.admission={switch}")]).unwrap();
+        }
         assert!(cluster::check_sets(Profile::Protected, &["no.such=1".to_owned()]).is_err());
     }
 }
