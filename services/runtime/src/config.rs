@@ -31,7 +31,9 @@ where
     }
     figment = figment.merge(Env::prefixed(ENV_PREFIX).filter(|key| key.as_str().contains("__")).split("__"));
     for set in sets {
-        figment = figment.merge(Toml::string(&set_to_toml(set)?));
+        let is_switch = |key: &str| figment.find_value(key).is_ok_and(|value| value.to_bool().is_some());
+        let set = set_to_toml(set, is_switch)?;
+        figment = figment.merge(Toml::string(&set));
     }
     let config: T = figment.extract().map_err(|errors| {
         let lines: Vec<String> = errors.into_iter().map(|e| format!("  {e}")).collect();
@@ -45,8 +47,9 @@ where
     Ok(config)
 }
 
-/// `guards.bloom=off` → `guards.bloom = false`. `on`/`off` are switches; what is no TOML value is taken as a string.
-fn set_to_toml(set: &str) -> anyhow::Result<String> {
+/// `guards.bloom=off` → `guards.bloom = false`. `on` and `off` are words of switches, and of settings that have more than two (where
+/// they stay strings); what is no TOML value is taken as a string.
+fn set_to_toml(set: &str, is_switch: impl Fn(&str) -> bool) -> anyhow::Result<String> {
     let Some((key, value)) = set.split_once('=') else {
         bail!("'{set}' is not of the form key=value, e.g. guards.bloom=off");
     };
@@ -56,8 +59,8 @@ fn set_to_toml(set: &str) -> anyhow::Result<String> {
         bail!("'{key}' is not a configuration key, e.g. guards.bloom");
     }
     let value = match value {
-        "on" => "true".to_owned(),
-        "off" => "false".to_owned(),
+        "on" if is_switch(key) => "true".to_owned(),
+        "off" if is_switch(key) => "false".to_owned(),
         other if toml_value(other) => other.to_owned(),
         other => format!("{other:?}"),
     };
@@ -111,6 +114,7 @@ mod tests {
         let config = load(defaults(), Some(&file), &["guards.bloom=off".into(), "name=set".into()]).unwrap();
         assert!(!config.guards.bloom);
         assert_eq!((config.name.as_str(), config.guards.fpr), ("set", 0.5));
+        assert_eq!(sets(&["name=off"]).unwrap().name, "off");
     }
 
     #[test]

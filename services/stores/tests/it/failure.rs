@@ -3,8 +3,9 @@ use std::time::Duration;
 use contract::UserId;
 use futures::FutureExt;
 use launcher::{Signal, mariadb};
+use prometheus::Registry;
 use sqlx::{Executor, MySqlConnection, Row};
-use stores::{Order, StoreError};
+use stores::{Order, Store, StoreError, StoreMetrics};
 use tokio::time::Instant;
 
 use crate::Servers;
@@ -155,7 +156,8 @@ async fn the_server_gives_up_a_query_that_has_no_time_left() {
     assert_eq!(servers.count("store_connects_total"), 1);
     // Without a deadline, or with one that is far, the connection's own limit holds.
     servers.config.statement_timeout_ms = 100;
-    let store = servers.store();
+    let metrics = StoreMetrics::new(&Registry::new()).unwrap();
+    let store = Store::new(servers.config.clone(), &metrics).unwrap();
     store.open(1, Duration::from_secs(10)).await.unwrap();
     servers.lock_tables().await;
     for deadline in [None, Some(Instant::now() + Duration::from_secs(60))] {

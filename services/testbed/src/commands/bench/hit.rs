@@ -12,7 +12,7 @@ use super::conditions;
 use crate::{
     bare,
     cli::BenchArgs,
-    cluster::{self, Cluster, Plan, own_program},
+    cluster::{Cluster, Plan, own_program},
     comparison::{self, Comparison, Figures, Side},
     data,
     hammer::{self, Outcome},
@@ -38,12 +38,7 @@ struct Target {
 }
 
 pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
-    let mut remarks = Vec::new();
-    let local = cluster::check_sets(Profile::Protected, &[LOCAL_CACHE.to_owned()]);
-    if local.is_err() {
-        remarks.push(format!("The in-process cache was left out: this api knows no --set {LOCAL_CACHE}."));
-    }
-    let mut bench = start(local.is_ok()).await?;
+    let mut bench = start().await?;
     let ids = bench.fill().await?;
     for side in 0..bench.targets.len() {
         bench.load(side, &ids, WARM_MS).await?;
@@ -52,30 +47,27 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     let targets = bench.targets.len();
     let runs = comparison::in_turns(targets, repeats, async |side| bench.load(side, &ids, RUN_MS).await).await?;
     let sides: Vec<Side> = bench.targets.iter().zip(&runs).map(|(target, runs)| Side::new(target.name, runs)).collect();
-    let mut ratios = vec![sides[0].over(&sides[1], PER_CPU_S)];
-    if let Some(local) = sides.get(2) {
-        ratios.push(local.over(&sides[0], PER_CPU_S));
-    }
+    let ratios = vec![sides[0].over(&sides[1], PER_CPU_S), sides[2].over(&sides[0], PER_CPU_S)];
     let what = format!(
         "requests for a cached list per CPU second (user + system) of the answering process, {CONNECTIONS} connections, \
          {USERS} users, {RUN_MS} ms a run"
     );
-    let conditions = conditions(&[("redis", &bench.cluster.redis.version)], remarks);
+    let conditions = conditions(&[("redis", &bench.cluster.redis.version)], Vec::new());
     bench.cluster.stack.stop().await?;
     Comparison::new("hit", what, sides, ratios, conditions)
 }
 
 struct Bench {
     cluster: Cluster,
-    /// The api, the bare handler, and the api with its in-process cache if it has one.
+    /// The api, the bare handler, and the api with its in-process cache.
     targets: Vec<Target>,
 }
 
 /// Every replica has Redis, model and filter as in the evaluation, and users of whom each is warmed up.
-async fn start(with_local: bool) -> anyhow::Result<Bench> {
+async fn start() -> anyhow::Result<Bench> {
     let mut scenario = Scenario::load("smoke")?;
     scenario.law = scenario::Law::None;
-    scenario.replicas = if with_local { 2 } else { 1 };
+    scenario.replicas = 2;
     let mut cluster = Cluster::start(Plan::new("bench", &scenario)).await?;
     cluster.load(&data::Source::Generator(GENERATED).load()?.dataset).await?;
     let mut targets = Vec::new();
@@ -96,10 +88,8 @@ async fn start(with_local: bool) -> anyhow::Result<Bench> {
         .wait_ready(child, Duration::from_secs(30), || async { tokio::net::TcpStream::connect(listen).await.is_ok() })
         .await?;
     targets.push(target(&cluster, "bare", child, listen)?);
-    if with_local {
-        let local = cluster.start_replica(1, Profile::Protected, &[LOCAL_CACHE.to_owned()]).await?;
-        targets.push(target(&cluster, "api with in-process cache", local.0, local.1)?);
-    }
+    let local = cluster.start_replica(1, Profile::Protected, &[LOCAL_CACHE.to_owned()]).await?;
+    targets.push(target(&cluster, "api with in-process cache", local.0, local.1)?);
     Ok(Bench { cluster, targets })
 }
 
