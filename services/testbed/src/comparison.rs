@@ -46,7 +46,7 @@ pub struct Conditions {
     pub machine: Machine,
     pub versions: BTreeMap<String, String>,
     pub revision: Revision,
-    /// What a reader must know, such as a side that was left out.
+    /// What a reader must know to read the figures rightly, such as that this is a debug build.
     pub remarks: Vec<String>,
 }
 
@@ -208,7 +208,7 @@ mod tests {
             machine: Machine::default(),
             versions: BTreeMap::new(),
             revision: Revision::default(),
-            remarks: vec!["left out: c".into()],
+            remarks: vec!["a remark".into()],
         };
         let comparison = Comparison::new("x", "y".into(), vec![a, b], vec![ratio], conditions).unwrap();
         let json = serde_json::to_value(&comparison).unwrap();
@@ -216,6 +216,6 @@ mod tests {
         assert_eq!(json["sides"][1]["figures"]["per_s"]["max"].as_f64(), Some(200.0));
         assert_eq!(json["ratios"][0]["of"], "a");
         let table = comparison.table();
-        assert!(table.contains("ratio a / b, per_s") && table.contains("left out: c"), "{table}");
+        assert!(table.contains("ratio a / b, per_s") && table.contains("a remark"), "{table}");
     }
 }
