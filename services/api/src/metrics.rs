@@ -26,6 +26,8 @@ pub struct Metrics {
 pub struct HttpMetrics {
     routes: HashMap<&'static str, [Histogram; CLASSES.len()]>,
     unmatched: [Histogram; CLASSES.len()],
+    /// Lists that were answered, resolved once more: for those answered from memory a look-up is no small part.
+    pub recommended: Histogram,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -290,7 +292,8 @@ impl HttpMetrics {
             Ok([a?, b?, c?, d?, e?])
         };
         let routes = routes.iter().map(|route| Ok((*route, of_route(route)?))).collect::<Result<_>>()?;
-        Ok(Self { routes, unmatched: of_route("unmatched")? })
+        let [_, recommended, ..] = of_route(crate::recommend::PATH)?;
+        Ok(Self { routes, unmatched: of_route("unmatched")?, recommended })
     }
 
     pub fn observe(&self, route: Option<&str>, status: u16, took: Duration) {

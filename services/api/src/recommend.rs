@@ -5,15 +5,17 @@ mod flights;
 pub mod guard;
 pub mod list;
 pub mod load;
+mod local;
 pub mod memory;
 mod rank;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::{
-    extract::{RawQuery, State},
-    http::{HeaderValue, header},
-    response::{IntoResponse, Response},
+    body::Body,
+    extract::{RawQuery, Request, State},
+    http::{HeaderValue, Method, header},
+    response::Response,
 };
 use contract::{UserId, http::Source};
 use tokio::time::Instant;
@@ -21,6 +23,7 @@ use tokio::time::Instant;
 use self::{cache::Lookup, guard::Existence, list::RankedList, load::Job};
 use crate::{AppState, error::ApiError, query};
 
+pub const PATH: &str = "/recommendations";
 pub const MAX_LIMIT: usize = 100;
 pub const DEFAULT_LIMIT: usize = 20;
 
@@ -61,7 +64,8 @@ async fn recommend(
     deadline: Instant,
 ) -> Result<(Source, RankedList), ApiError> {
     let now_ms = unix_ms();
-    if let Some(list) = app.memory.list(user_id, limit, now_ms) {
+    // What could not be read at a glance by `from_memory`.
+    if let Some(list) = app.memory.list(user_id.as_str(), limit, now_ms) {
         return Ok((Source::Cache, list));
     }
     let redis = &mut app.redis.until(deadline);
@@ -76,7 +80,7 @@ async fn recommend(
     let stale = match app.cache.get(user_id, limit, now_ms, redis).await {
         Lookup::Fresh(list) => {
             if let Some(epoch) = epoch {
-                app.memory.keep_list(user_id, &list, epoch);
+                app.memory.keep_list(user_id, &list, epoch, now_ms);
             }
             if app.config.guards.refresh_ahead {
                 load::refresh_ahead(app, user_id, &list, now_ms);
@@ -103,8 +107,31 @@ async fn recommend(
 
 pub use rank::rank;
 
-/// `source` first: a reader of the stream knows at once what it got.
+/// The answer to a request for a list that this process has in memory; `None`: it goes the long way. Counted and timed as any other.
+pub fn from_memory(app: &AppState, request: &Request) -> Option<Response> {
+    if !app.memory.keeps_lists() || request.method() != Method::GET || request.uri().path() != PATH {
+        return None;
+    }
+    let started = Instant::now();
+    let (user_id, limit) = query::at_a_glance(request.uri().query()?)?;
+    let body = app.memory.answer(user_id, limit, unix_ms())?;
+    app.metrics.answers.of(Source::Cache).inc();
+    app.metrics.http.recommended.observe(started.elapsed().as_secs_f64());
+    Some(json(body.into()))
+}
+
 fn answer(source: Source, user_id: &UserId, list: &RankedList, limit: usize) -> Response {
+    json(body(source, user_id.as_str(), list, limit).into())
+}
+
+fn json(body: Body) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// `source` first: a reader of the stream knows at once what it got.
+fn body(source: Source, user_id: &str, list: &RankedList, limit: usize) -> Vec<u8> {
     let items = list.items_json(limit);
     let mut body = Vec::with_capacity(items.len() + 160);
     body.extend(b"{\"source\":\"");
@@ -112,11 +139,11 @@ fn answer(source: Source, user_id: &UserId, list: &RankedList, limit: usize) -> 
     body.extend(b"\",\"model_version\":");
     body.extend(list.model_version().to_string().as_bytes());
     body.extend(b",\"user_id\":");
-    list::push_json_string(&mut body, user_id.as_str());
+    list::push_json_string(&mut body, user_id);
     body.extend(b",\"items\":[");
     body.extend(items);
     body.extend(b"]}");
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    body
 }
 
 pub fn unix_ms() -> u64 {

@@ -1,10 +1,12 @@
 //! Signals and draining.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use anyhow::Context;
+use axum::{extract::Request, response::Response};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
 /// A token that is cancelled by SIGTERM or SIGINT.
 ///
@@ -27,20 +29,24 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
 ///
 /// # Errors
 /// The listener failed. A drain that ran out of time is logged, not an error.
-pub async fn serve(
+pub async fn serve<S>(
     listener: tokio::net::TcpListener,
-    app: axum::Router,
+    app: S,
     shutdown: CancellationToken,
     drain: Duration,
-) -> anyhow::Result<()> {
-    use axum::serve::ListenerExt;
+) -> anyhow::Result<()>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+{
+    use axum::{ServiceExt, serve::ListenerExt};
     // Answers are small and written at once: Nagle's algorithm would only hold them back.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
     });
-    let server = axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let server =
+        axum::serve(listener, app.into_make_service()).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let overdue = async {
         shutdown.cancelled().await;
         tokio::time::sleep(drain).await;
