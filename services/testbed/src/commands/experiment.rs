@@ -56,14 +56,18 @@ async fn penetration(args: ExperimentArgs) -> anyhow::Result<ExitCode> {
 /// Lists expire within the run, so that an outage meets fresh, stale and missing ones.
 const SHORT_LIVED: [&str; 2] = ["cache.fresh_ms=20000", "cache.refresh_ahead_ms=5000"];
 const QUICK_OUTAGE_USERS: u32 = 600;
+const QUICK_OUTAGE_KNOWN: u32 = 10_000;
 
 async fn outage(args: ExperimentArgs) -> anyhow::Result<ExitCode> {
     let mut scenario = scenario("outage", args.quick)?;
     if args.quick {
         scenario.steps = vec![QUICK_OUTAGE_USERS];
     }
-    let order =
-        order(scenario, vec![Variant::plain(Profile::Protected)], &args, SHORT_LIVED.map(str::to_owned).to_vec());
+    let variants = vec![Variant::plain(Profile::Protected)];
+    let mut order = order(scenario, variants, &args, SHORT_LIVED.map(str::to_owned).to_vec());
+    if args.quick {
+        order.source = data::Source::Generator(QUICK_OUTAGE_KNOWN);
+    }
     let mut report = evaluation::run(&order).await?;
     report.conclude(None);
     report.verdicts = experiments::outage(&report);
