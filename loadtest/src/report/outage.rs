@@ -190,10 +190,7 @@ fn judge(report: &Report, o: &Outage) -> Vec<Verdict> {
         format!("≤ {MAX_BACK_S} s"),
         back(o),
         o.back_after_s.is_some_and(|s| s <= MAX_BACK_S),
-        format!(
-            "{} s of it are the server's own start",
-            plain(((o.answering_s - o.restarted_s) * 10.0).round() / 10.0)
-        ),
+        format!("{} s of it are the server's own start", recovery_s(o)),
     ));
     verdicts
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::{
     body::Body,
-    extract::{RawQuery, Request, State},
+    extract::{Request, State},
     http::{HeaderValue, Method, header},
     response::Response,
 };
@@ -41,22 +41,29 @@ pub const DEFAULT_LIMIT: usize = 20;
         (status = 504, body = contract::http::Problem, description = "The deadline ran out"),
     ),
 )]
-pub async fn get(State(app): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
-    let query = query::parse(query.as_deref().unwrap_or_default(), &["user_id", "limit"])?;
-    let user_id = query.id("user_id")?;
-    let limit = query.limit()?;
+pub async fn get(State(app): State<AppState>, request: Request) -> Result<Response, ApiError> {
+    let (user_id, limit) = asked(request.uri().query().unwrap_or_default())?;
     let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
     let _admitted = match &app.admission {
         Some(admission) => Some(admission.enter(deadline).await?),
         None => None,
     };
-    let (source, list) = tokio::time::timeout_at(deadline, recommend(&app, &user_id, limit, deadline))
-        .await
-        .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))??;
+    let (source, list) = recommend(&app, &user_id, limit, deadline).await?;
     app.metrics.answers.of(source).inc();
     Ok(answer(source, &user_id, &list, limit))
 }
 
+fn asked(query: &str) -> Result<(UserId, usize), ApiError> {
+    if let Some((user_id, limit)) = query::at_a_glance(query)
+        && let Ok(user_id) = UserId::new(user_id)
+    {
+        return Ok((user_id, limit));
+    }
+    let query = query::parse(query, &["user_id", "limit"])?;
+    Ok((query.id("user_id")?, query.limit()?))
+}
+
+/// Each wait in here ends by the deadline by itself: a timer around all of it would cost every hit one.
 async fn recommend(
     app: &AppState,
     user_id: &UserId,
@@ -94,7 +101,8 @@ async fn recommend(
         return Ok((Source::Popular, app.model.popular.clone()));
     }
     let job = Job { user_id: user_id.clone(), limit, existence, deadline: app.load_deadline(deadline) };
-    match (load::load(app, job).await, stale) {
+    // In a box of its own: it is large, and a hit would carry it along.
+    match (Box::pin(load::load(app, job)).await, stale) {
         (Ok(Some(list)), _) => Ok((Source::Store, list)),
         (Ok(None), _) => Ok((Source::Popular, app.model.popular.clone())),
         (Err(error), Some(list)) => {
