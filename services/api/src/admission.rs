@@ -79,7 +79,8 @@ impl Admission {
     pub async fn enter(&self, deadline: Instant) -> Result<Admitted<'_>, ApiError> {
         let slot = match self.slots.try_acquire() {
             Ok(slot) => slot,
-            Err(_none_free) => self.wait(deadline).await?,
+            // In a box of its own: whoever need not wait would carry it along.
+            Err(_none_free) => Box::pin(self.wait(deadline)).await?,
         };
         self.metrics.in_flight.inc();
         let since = self.adaptive.as_ref().map(|_| Instant::now());

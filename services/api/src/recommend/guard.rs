@@ -65,7 +65,9 @@ impl Guard {
             filter.generation.clone()
         };
         // Without a generation of its own the filter can still be told of a newcomer, and of nothing else.
-        match newcomers::ask(user_id, generation.as_deref().unwrap_or_default(), redis).await {
+        // In a box of its own: users the filter knows would carry it along.
+        let asked = Box::pin(newcomers::ask(user_id, generation.as_deref().unwrap_or_default(), redis));
+        match asked.await {
             Ok(Verdict::Newcomer) => {
                 self.metrics.newcomer.inc();
                 Existence::Maybe
