@@ -1,6 +1,10 @@
 //! What one step is to do, how it is going, and what came of it: plain data that crosses a process boundary as JSON.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::{
@@ -14,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     report::{Second, Sources},
-    scenario::Known,
+    scenario::{Known, Scenario},
 };
 
 /// One step of a load test. Times in ms, shares 0..=1.
@@ -60,6 +64,25 @@ pub struct Surge {
 pub const MAX_MEASURE_S: u32 = 14_400;
 
 impl StepPlan {
+    /// A step of a scenario: the n-th one's share of unknown ids, on this many users.
+    pub fn of(scenario: &Scenario, users: u32, n: usize, known_ids: &Path, base_url: &str) -> Self {
+        Self {
+            name: format!("{} {users}", scenario.name),
+            base_url: base_url.to_owned(),
+            users,
+            surge: None,
+            interval_ms: scenario.interval_ms,
+            timeout_ms: scenario.timeout_ms,
+            warm_up_ms: u64::from(scenario.warm_up_s) * 1000,
+            measure_ms: u64::from(scenario.measure_s) * 1000,
+            unknown_share: scenario.unknown_share.get(n).copied().unwrap_or_default(),
+            known: scenario.known,
+            known_ids: known_ids.to_owned(),
+            seed: 1 + n as u64,
+            worker_threads: 1,
+        }
+    }
+
     /// # Errors
     /// The first value out of its range.
     pub fn check(&self) -> Result<()> {
@@ -216,7 +239,7 @@ impl StepOutcome {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_hdr_log(path: &std::path::Path, outcome: &StepOutcome) -> Result<()> {
+pub fn write_hdr_log(path: &Path, outcome: &StepOutcome) -> Result<()> {
     std::fs::write(path, &outcome.hdr_log).with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -9,6 +9,7 @@ pub mod experiments;
 mod html;
 mod markdown;
 mod numbers;
+mod outage;
 #[cfg(test)]
 mod sample;
 pub mod schema;
@@ -27,8 +28,8 @@ use anyhow::{Context, Result};
 
 pub use analysis::Tolerances;
 pub use schema::{
-    ArticleFigures, DataInfo, DataSource, Knee, Law, Machine, ModelFigures, Recovery, Report, Revision, SCHEMA_VERSION,
-    ScenarioInfo, Second, Slope, Soak, SoakMinute, Sources, Step, Verdict,
+    ArticleFigures, DataInfo, DataSource, Knee, Law, Machine, ModelFigures, Outage, OutagePhase, Probes, Recovery,
+    Report, Revision, SCHEMA_VERSION, ScenarioInfo, Second, Slope, Soak, SoakMinute, Sources, Step, Verdict,
 };
 
 /// Writes `report.json`, `report.md` and the self-contained `report.html` into `out`, which is created if missing.

@@ -14,10 +14,11 @@ use crate::report::{ArticleFigures, Tolerances};
 use read::{Faults, Table, integer, number};
 
 /// Names and texts of the scenarios of the testbed.
-pub const BUILT_IN: [(&str, &str); 5] = [
+pub const BUILT_IN: [(&str, &str); 6] = [
     ("article", include_str!("../scenarios/article.toml")),
     ("penetration", include_str!("../scenarios/penetration.toml")),
     ("overload", include_str!("../scenarios/overload.toml")),
+    ("outage", include_str!("../scenarios/outage.toml")),
     ("zipf", include_str!("../scenarios/zipf.toml")),
     ("smoke", include_str!("../scenarios/smoke.toml")),
 ];
@@ -56,6 +57,8 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// After the steps of each profile; only `testbed experiment overload` does it.
     pub surge: Option<Surge>,
+    /// After the steps of each profile, once for each server that is killed; only `testbed experiment outage` does it.
+    pub outage: Option<Outage>,
     /// What a reproduction has to meet; none: nothing is judged.
     #[serde(skip)]
     pub tolerances: Option<Tolerances>,
@@ -117,6 +120,15 @@ pub struct Surge {
     pub base_users: u32,
     /// In all, at the height of it; more than `base_users`.
     pub peak_users: u32,
+    /// Whole seconds, as are the two below.
+    pub before_s: u32,
+    pub for_s: u32,
+    pub after_s: u32,
+}
+
+/// The first step's load while a server is killed and started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Outage {
     /// Whole seconds, as are the two below.
     pub before_s: u32,
     pub for_s: u32,
@@ -272,6 +284,7 @@ fn read_scenario(document: Table<'_>) -> Scenario {
         flush_cache_before_step: document.required("flush_cache_before_step", Table::flag),
         faults,
         surge: document.table("surge").map(read_surge),
+        outage: document.table("outage").map(read_outage),
         tolerances: document.table("tolerances").map(read_tolerances),
         article,
         steps,
@@ -404,6 +417,13 @@ fn read_surge(table: Table<'_>) -> Surge {
     }
     table.finish();
     surge
+}
+
+fn read_outage(table: Table<'_>) -> Outage {
+    let seconds = |key| table.required(key, |t, key| t.integer(key, 3..=600)) as u32;
+    let outage = Outage { before_s: seconds("before_s"), for_s: seconds("for_s"), after_s: seconds("after_s") };
+    table.finish();
+    outage
 }
 
 /// Keys left out keep the value the reproduction of the article promises.

@@ -1,5 +1,6 @@
 //! Which charts a report gets. Each is a `<figure>` with its legend.
 
+mod outage;
 mod over_time;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use super::analysis::{over_repeats, typical};
 use super::numbers::{count, ms, pct, per_request, plain};
 use super::schema::{Report, Step};
 use super::svg::{Axis, Bar, Caption, Line, Point, bars, escape, lines, marker};
+pub(super) use outage::outages;
 pub(super) use over_time::{recoveries, soak, timelines};
 
 /// Colours of the page's palette for profiles, and for processes.

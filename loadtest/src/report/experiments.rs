@@ -5,6 +5,8 @@ use super::numbers::{NO_FIGURE, count, pct};
 use super::schema::{Report, Verdict};
 use super::trend::median;
 
+pub use super::outage::verdicts as outage;
+
 /// At twice the knee, of the most that any step gets: what is refused must not cost what is served.
 const MIN_GOODPUT_PCT: f64 = 95.0;
 /// After the load has fallen.

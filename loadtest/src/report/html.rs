@@ -4,7 +4,7 @@ use super::charts;
 use super::schema::Report;
 use super::svg::escape;
 use super::tables::{self, Block, Cell, Grid, Mark, Rank};
-use super::words;
+use super::{outage, words};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -87,11 +87,12 @@ fn extras(report: &Report) -> String {
     if grids.is_empty() {
         return String::new();
     }
-    let tables: String = grids.iter().map(grid).collect();
+    let tables: String = grids.iter().chain(&outage::seconds(report)).map(grid).collect();
     format!(
         "<section aria-labelledby=\"extras\"><h2 id=\"extras\">Over time</h2>\n<div class=\"tables\">{tables}</div>\n\
-         <div class=\"charts\">{}{}</div></section>\n",
+         <div class=\"charts\">{}{}{}</div></section>\n",
         charts::recoveries(report),
+        charts::outages(report),
         charts::soak(report)
     )
 }

@@ -2,7 +2,7 @@
 
 use super::schema::Report;
 use super::tables::{self, Block, Mark, Rank};
-use super::words;
+use super::{outage, words};
 
 pub(super) fn render(report: &Report) -> String {
     let mut out = format!(
@@ -34,7 +34,7 @@ pub(super) fn render(report: &Report) -> String {
         out.push_str(&format!("\n## {title}\n\nColumns: requests offered per second. {}.\n", tables::legend(report)));
         push_blocks(&mut out, report, &blocks, rank);
     }
-    for grid in tables::extras(report) {
+    for grid in tables::extras(report).into_iter().chain(outage::seconds(report)) {
         out.push_str(&format!("\n## {}\n\n{}\n\n", grid.title, grid.meaning));
         push_table(&mut out, &grid.head, grid.rows.iter().cloned());
     }

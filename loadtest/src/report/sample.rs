@@ -73,6 +73,7 @@ pub(crate) fn report() -> Report {
         steps,
         knees: Vec::new(),
         recoveries: Vec::new(),
+        outages: Vec::new(),
         soak: None,
         verdicts: Vec::new(),
         remarks: vec!["SAMPLE: all figures are made up.".into()],
@@ -111,6 +112,7 @@ pub(crate) fn with_extras() -> Report {
             series: series(600.0, 1.0, 120.0),
         });
     }
+    report.outages = vec![outage("MySQL"), outage("Redis")];
     let minute = |minute: u32| SoakMinute {
         minute,
         p99_ms: Some(12.0),
@@ -123,6 +125,33 @@ pub(crate) fn with_extras() -> Report {
     }
     report.scenario.unknown_share = vec![0.0, 0.2, 0.5, 0.75, 0.9];
     report
+}
+
+/// Twenty seconds without a server that only those notice who have no list.
+pub(crate) fn outage(server: &str) -> Outage {
+    let phase = |store_queries_per_s| OutagePhase { store_queries_per_s, store_connects_per_s: 4.0, cpu_pct: 60.0 };
+    let probes = Probes { asked: 500, good: 500, p99_ms: Some(4.0), compared: 1400, ..Probes::default() };
+    Outage {
+        profile: "protected".into(),
+        repeat: 1,
+        server: server.into(),
+        offered_per_s: 3000.0,
+        killed_s: 15.1,
+        restarted_s: 35.1,
+        answering_s: 35.6,
+        normal_p99_ms: Some(120.0),
+        back_after_s: Some(2),
+        known_answered: 82_500,
+        known_sources: Sources { cache: 60_000, store: 12_500, popular: 0, stale: 10_000 },
+        unknown_sources: Sources { popular: 82_500, ..Sources::default() },
+        before: phase(500.0),
+        during: phase(2.0),
+        after: phase(600.0),
+        listed: probes,
+        unlisted: Probes { good: 0, refused: 500, ..probes },
+        series: series(3000.0, 0.0, 120.0),
+        ..Outage::default()
+    }
 }
 
 /// The same three times over, a little apart.

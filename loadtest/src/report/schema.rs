@@ -41,6 +41,9 @@ pub struct Report {
     /// What a load that rose and fell again left behind; only in experiments that have one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recoveries: Vec<Recovery>,
+    /// Servers killed under load; only in experiments that do so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outages: Vec<Outage>,
     /// Only of a soak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak: Option<Soak>,
@@ -272,6 +275,66 @@ pub struct Recovery {
     /// one or 20 ms more); null: not within the series.
     pub back_after_s: Option<u32>,
     pub series: Vec<Second>,
+}
+
+/// A server that is killed under load and started again on its data and port: what one profile made of it. Instants are seconds
+/// since the measured part began, as in `series`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outage {
+    pub profile: String,
+    pub repeat: u32,
+    /// `MySQL` or `Redis`.
+    pub server: String,
+    pub offered_per_s: f64,
+    pub killed_s: f64,
+    /// Its start was ordered.
+    pub restarted_s: f64,
+    /// It greeted: in between lies its own recovery.
+    pub answering_s: f64,
+    /// Median of the seconds' p99 before the kill; null when nothing ended there.
+    pub normal_p99_ms: Option<f64>,
+    /// From the second of the restart to the first of three normal seconds in a row, as in [`Recovery`].
+    pub back_after_s: Option<u32>,
+    /// Of the load over the whole run, by class. Each known user of the load had a list in Redis when it began.
+    pub errors: BTreeMap<String, u64>,
+    pub known_answered: u64,
+    pub known_sources: Sources,
+    pub unknown_sources: Sources,
+    pub before: OutagePhase,
+    pub during: OutagePhase,
+    pub after: OutagePhase,
+    /// Single requests beside the load, for users who had a list in Redis when it began.
+    pub listed: Probes,
+    /// For users who had none, each asked for once.
+    pub unlisted: Probes,
+    pub series: Vec<Second>,
+}
+
+/// Before, during or after the time that the server was away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutagePhase {
+    pub store_queries_per_s: f64,
+    /// Attempts to open a connection to the store.
+    pub store_connects_per_s: f64,
+    /// Of all cores of the machine.
+    pub cpu_pct: f64,
+}
+
+/// Counts over the time that the server was away, but for `compared` and `wrong`, which are over the whole run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probes {
+    pub asked: u64,
+    pub good: u64,
+    /// 503.
+    pub refused: u64,
+    /// Neither.
+    pub failed: u64,
+    /// Of all asked; null without any.
+    pub p99_ms: Option<f64>,
+    /// Good answers that could be told from a wrong one.
+    pub compared: u64,
+    /// Other items than before the outage, or those of an unknown user.
+    pub wrong: u64,
 }
 
 /// Hours of one load: what grows?

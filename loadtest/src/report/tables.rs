@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::analysis::{HELD_MAX_ERROR_PCT, HELD_MIN_ANSWERED_PCT, Standing, over_repeats, standing};
 use super::numbers::{NO_FIGURE, count, ms, pct, per_request, plain};
 use super::schema::{ArticleFigures, ModelFigures, Recovery, Report, Slope, Step};
-use super::words;
+use super::{outage, words};
 
 /// One figure.
 pub(super) struct Block {
@@ -426,6 +426,7 @@ pub(super) fn extras(report: &Report) -> Vec<Grid> {
             rows: report.recoveries.iter().map(row).collect(),
         });
     }
+    grids.extend(outage::grid(report));
     if let Some(soak) = &report.soak {
         let row = |s: &Slope| {
             let grows = if s.grows { "grows" } else { "no" };

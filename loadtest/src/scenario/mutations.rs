@@ -1,5 +1,7 @@
 //! Whatever is done to a scenario's text: never a panic, always an error that says where, and what is accepted can be run.
 
+use std::path::Path;
+
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
@@ -134,22 +136,8 @@ fn check_error(error: &str, text: &str) -> Result<(), TestCaseError> {
 fn check_scenario(scenario: &Scenario) -> Result<(), TestCaseError> {
     prop_assert_eq!(scenario.steps.len(), scenario.unknown_share.len());
     prop_assert!(!scenario.profiles.is_empty() && (1..=64).contains(&scenario.replicas));
-    for (&users, &unknown_share) in scenario.steps.iter().zip(&scenario.unknown_share) {
-        let plan = StepPlan {
-            name: scenario.name.clone(),
-            base_url: "http://127.0.0.1:80".into(),
-            users,
-            surge: None,
-            interval_ms: scenario.interval_ms,
-            timeout_ms: scenario.timeout_ms,
-            warm_up_ms: u64::from(scenario.warm_up_s) * 1000,
-            measure_ms: u64::from(scenario.measure_s) * 1000,
-            unknown_share,
-            known: scenario.known,
-            known_ids: "-".into(),
-            seed: 1,
-            worker_threads: 1,
-        };
+    for (n, &users) in scenario.steps.iter().enumerate() {
+        let plan = StepPlan::of(scenario, users, n, Path::new("-"), "http://127.0.0.1:80");
         prop_assert!(plan.check().is_ok(), "{:?}", plan.check());
     }
     if let Some(surge) = scenario.surge {

@@ -45,7 +45,7 @@ fn a_file_is_read_and_a_missing_one_named() {
     assert_eq!(Scenario::load(path.to_str().unwrap()).unwrap().steps[0], 10);
     let error = Scenario::load("nowhere.toml").unwrap_err().to_string();
     assert!(
-        error.contains("nowhere.toml is neither a scenario (article, penetration, overload, zipf, smoke)"),
+        error.contains("nowhere.toml is neither a scenario (article, penetration, overload, outage, zipf, smoke)"),
         "{error}"
     );
 }

@@ -45,7 +45,8 @@ struct Adaptive {
 pub struct Admitted<'a> {
     admission: &'a Admission,
     slot: Option<SemaphorePermit<'a>>,
-    since: Instant,
+    /// Only where somebody looks at it.
+    since: Option<Instant>,
 }
 
 impl Admission {
@@ -78,10 +79,12 @@ impl Admission {
     pub async fn enter(&self, deadline: Instant) -> Result<Admitted<'_>, ApiError> {
         let slot = match self.slots.try_acquire() {
             Ok(slot) => slot,
-            Err(_none_free) => self.wait(deadline).await?,
+            // In a box of its own: whoever need not wait would carry it along.
+            Err(_none_free) => Box::pin(self.wait(deadline)).await?,
         };
         self.metrics.in_flight.inc();
-        Ok(Admitted { admission: self, slot: Some(slot), since: Instant::now() })
+        let since = self.adaptive.as_ref().map(|_| Instant::now());
+        Ok(Admitted { admission: self, slot: Some(slot), since })
     }
 
     async fn wait(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, ApiError> {
@@ -99,8 +102,9 @@ impl Admission {
         })
     }
 
-    fn leave(&self, slot: SemaphorePermit<'_>, took: Duration) {
-        let Some(adaptive) = &self.adaptive else { return drop(slot) };
+    fn leave(&self, slot: SemaphorePermit<'_>, since: Option<Instant>) {
+        let (Some(adaptive), Some(since)) = (&self.adaptive, since) else { return drop(slot) };
+        let took = since.elapsed();
         let mut adaptive = adaptive.lock().unwrap_or_else(PoisonError::into_inner);
         let in_use = adaptive.slots.saturating_sub(self.slots.available_permits());
         let wanted = adaptive.policy.observe(Instant::now(), took, in_use);
@@ -136,7 +140,7 @@ impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         self.admission.metrics.in_flight.dec();
         if let Some(slot) = self.slot.take() {
-            self.admission.leave(slot, self.since.elapsed());
+            self.admission.leave(slot, self.since);
         }
     }
 }

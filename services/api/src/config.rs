@@ -136,7 +136,7 @@ pub struct CacheConfig {
     /// How long a list is answered from the process's own memory, without a look into Redis: by as much an answer may be
     /// older than Redis has it. 0: off.
     pub local_ms: u64,
-    /// Lists in the process's memory, a kilobyte each.
+    /// Lists in the process's memory, two kilobytes each.
     pub local_items: usize,
 }
 

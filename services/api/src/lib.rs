@@ -5,6 +5,7 @@ mod body;
 pub mod config;
 mod error;
 mod events;
+mod front;
 mod items;
 mod metrics;
 mod model_view;
@@ -27,6 +28,7 @@ pub use crate::config::{AdmissionMode, ApiConfig, Profile};
 use crate::{
     admission::Admission,
     error::ApiError,
+    front::Front,
     metrics::Metrics,
     model_view::ModelView,
     recommend::{cache::Cache, guard, guard::Guard, load::Loads, memory::Memory},
@@ -110,7 +112,7 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
     tasks.spawn(guard::rebuild::run(app.clone(), shutdown.clone()));
     readiness.ready();
     tracing::info!(profile = ?app.config.profile, listen = %app.config.http.listen, "ready");
-    let served = lifecycle::serve(http, router::router(app), shutdown, drain).await;
+    let served = lifecycle::serve(http, Front { router: router::router(app.clone()), app }, shutdown, drain).await;
     readiness.step("stopping");
     tasks.close();
     if tokio::time::timeout(drain, tasks.wait()).await.is_err() {

@@ -30,6 +30,20 @@ pub fn parse(query: &str, known: &[&'static str]) -> Result<Query, ApiError> {
     Ok(Query(given))
 }
 
+/// User and limit of a query that needs no decoding, as nearly all do; `None`: `parse` will tell. The id may still be a bad one.
+pub fn at_a_glance(query: &str) -> Option<(&str, usize)> {
+    let rest = query.strip_prefix("user_id=")?;
+    let (user_id, limit) = match rest.split_once('&') {
+        None => (rest, DEFAULT_LIMIT),
+        Some((user_id, rest)) => (user_id, limit(rest.strip_prefix("limit=")?)?),
+    };
+    (!user_id.contains(['%', '+'])).then_some((user_id, limit))
+}
+
+fn limit(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit))
+}
+
 impl Query {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str())
@@ -48,10 +62,7 @@ impl Query {
     /// Out of range or no number.
     pub fn limit(&self) -> Result<usize, ApiError> {
         let Some(text) = self.get("limit") else { return Ok(DEFAULT_LIMIT) };
-        text.parse()
-            .ok()
-            .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-            .ok_or_else(|| ApiError::invalid("limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
+        limit(text).ok_or_else(|| ApiError::invalid("limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
     }
 }
 
@@ -108,6 +119,31 @@ mod tests {
             assert_eq!(field(query), expected, "{query}");
         }
         assert_eq!(field(&format!("user_id={}", "x".repeat(65))), "user_id");
+    }
+
+    #[test]
+    fn what_is_read_at_a_glance_is_what_parsing_gives() {
+        for (query, expected) in [
+            ("user_id=a", Some(("a", 20))),
+            ("user_id=a.b-c_d~e", Some(("a.b-c_d~e", 20))),
+            ("user_id=a&limit=7", Some(("a", 7))),
+            ("user_id=a&limit=0", None),
+            ("user_id=a&limit=7&limit=8", None),
+            ("user_id=a&user_id=b", None),
+            ("user_id=a&", None),
+            ("user_id=a%20b", None),
+            ("user_id=a+b", None),
+            ("limit=7&user_id=a", None),
+            ("user", None),
+            ("", None),
+        ] {
+            assert_eq!(at_a_glance(query), expected, "{query}");
+            if let Some((user_id, limit)) = expected {
+                let parsed = parse(query, &["user_id", "limit"]).unwrap();
+                let id = parsed.id::<contract::id::User>("user_id").unwrap();
+                assert_eq!((id.as_str(), parsed.limit().unwrap()), (user_id, limit), "{query}");
+            }
+        }
     }
 
     #[test]

@@ -5,15 +5,17 @@ mod flights;
 pub mod guard;
 pub mod list;
 pub mod load;
+mod local;
 pub mod memory;
 mod rank;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::{
-    extract::{RawQuery, State},
-    http::{HeaderValue, header},
-    response::{IntoResponse, Response},
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, Method, header},
+    response::Response,
 };
 use contract::{UserId, http::Source};
 use tokio::time::Instant;
@@ -21,6 +23,7 @@ use tokio::time::Instant;
 use self::{cache::Lookup, guard::Existence, list::RankedList, load::Job};
 use crate::{AppState, error::ApiError, query};
 
+pub const PATH: &str = "/recommendations";
 pub const MAX_LIMIT: usize = 100;
 pub const DEFAULT_LIMIT: usize = 20;
 
@@ -38,22 +41,29 @@ pub const DEFAULT_LIMIT: usize = 20;
         (status = 504, body = contract::http::Problem, description = "The deadline ran out"),
     ),
 )]
-pub async fn get(State(app): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
-    let query = query::parse(query.as_deref().unwrap_or_default(), &["user_id", "limit"])?;
-    let user_id = query.id("user_id")?;
-    let limit = query.limit()?;
+pub async fn get(State(app): State<AppState>, request: Request) -> Result<Response, ApiError> {
+    let (user_id, limit) = asked(request.uri().query().unwrap_or_default())?;
     let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
     let _admitted = match &app.admission {
         Some(admission) => Some(admission.enter(deadline).await?),
         None => None,
     };
-    let (source, list) = tokio::time::timeout_at(deadline, recommend(&app, &user_id, limit, deadline))
-        .await
-        .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))??;
+    let (source, list) = recommend(&app, &user_id, limit, deadline).await?;
     app.metrics.answers.of(source).inc();
     Ok(answer(source, &user_id, &list, limit))
 }
 
+fn asked(query: &str) -> Result<(UserId, usize), ApiError> {
+    if let Some((user_id, limit)) = query::at_a_glance(query)
+        && let Ok(user_id) = UserId::new(user_id)
+    {
+        return Ok((user_id, limit));
+    }
+    let query = query::parse(query, &["user_id", "limit"])?;
+    Ok((query.id("user_id")?, query.limit()?))
+}
+
+/// Each wait in here ends by the deadline by itself: a timer around all of it would cost every hit one.
 async fn recommend(
     app: &AppState,
     user_id: &UserId,
@@ -61,7 +71,8 @@ async fn recommend(
     deadline: Instant,
 ) -> Result<(Source, RankedList), ApiError> {
     let now_ms = unix_ms();
-    if let Some(list) = app.memory.list(user_id, limit, now_ms) {
+    // What could not be read at a glance by `from_memory`.
+    if let Some(list) = app.memory.list(user_id.as_str(), limit, now_ms) {
         return Ok((Source::Cache, list));
     }
     let redis = &mut app.redis.until(deadline);
@@ -76,7 +87,7 @@ async fn recommend(
     let stale = match app.cache.get(user_id, limit, now_ms, redis).await {
         Lookup::Fresh(list) => {
             if let Some(epoch) = epoch {
-                app.memory.keep_list(user_id, &list, epoch);
+                app.memory.keep_list(user_id, &list, epoch, now_ms);
             }
             if app.config.guards.refresh_ahead {
                 load::refresh_ahead(app, user_id, &list, now_ms);
@@ -90,7 +101,8 @@ async fn recommend(
         return Ok((Source::Popular, app.model.popular.clone()));
     }
     let job = Job { user_id: user_id.clone(), limit, existence, deadline: app.load_deadline(deadline) };
-    match (load::load(app, job).await, stale) {
+    // In a box of its own: it is large, and a hit would carry it along.
+    match (Box::pin(load::load(app, job)).await, stale) {
         (Ok(Some(list)), _) => Ok((Source::Store, list)),
         (Ok(None), _) => Ok((Source::Popular, app.model.popular.clone())),
         (Err(error), Some(list)) => {
@@ -103,8 +115,31 @@ async fn recommend(
 
 pub use rank::rank;
 
-/// `source` first: a reader of the stream knows at once what it got.
+/// The answer to a request for a list that this process has in memory; `None`: it goes the long way. Counted and timed as any other.
+pub fn from_memory(app: &AppState, request: &Request) -> Option<Response> {
+    if !app.memory.keeps_lists() || request.method() != Method::GET || request.uri().path() != PATH {
+        return None;
+    }
+    let started = Instant::now();
+    let (user_id, limit) = query::at_a_glance(request.uri().query()?)?;
+    let body = app.memory.answer(user_id, limit, unix_ms())?;
+    app.metrics.answers.of(Source::Cache).inc();
+    app.metrics.http.recommended.observe(started.elapsed().as_secs_f64());
+    Some(json(body.into()))
+}
+
 fn answer(source: Source, user_id: &UserId, list: &RankedList, limit: usize) -> Response {
+    json(body(source, user_id.as_str(), list, limit).into())
+}
+
+fn json(body: Body) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// `source` first: a reader of the stream knows at once what it got.
+fn body(source: Source, user_id: &str, list: &RankedList, limit: usize) -> Vec<u8> {
     let items = list.items_json(limit);
     let mut body = Vec::with_capacity(items.len() + 160);
     body.extend(b"{\"source\":\"");
@@ -112,11 +147,11 @@ fn answer(source: Source, user_id: &UserId, list: &RankedList, limit: usize) -> 
     body.extend(b"\",\"model_version\":");
     body.extend(list.model_version().to_string().as_bytes());
     body.extend(b",\"user_id\":");
-    list::push_json_string(&mut body, user_id.as_str());
+    list::push_json_string(&mut body, user_id);
     body.extend(b",\"items\":[");
     body.extend(items);
     body.extend(b"]}");
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    body
 }
 
 pub fn unix_ms() -> u64 {

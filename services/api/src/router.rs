@@ -34,13 +34,14 @@ pub fn router(app: AppState) -> Router {
     layered(routes, app)
 }
 
-/// Outermost last.
+/// Outermost first. Together in one `layer`: each of these boxes and copies the service of every request.
 fn layered(routes: Router<AppState>, app: AppState) -> Router {
-    routes
-        .layer(DefaultBodyLimit::max(app.config.http.max_body_bytes))
-        .layer(CatchPanicLayer::custom(|_panic: Box<dyn std::any::Any + Send>| ApiError::Internal.into_response()))
-        .layer(middleware::from_fn_with_state(app.clone(), measured))
-        .with_state(app)
+    let layers = (
+        middleware::from_fn_with_state(app.clone(), measured),
+        CatchPanicLayer::custom(|_panic: Box<dyn std::any::Any + Send>| ApiError::Internal.into_response()),
+        DefaultBodyLimit::max(app.config.http.max_body_bytes),
+    );
+    routes.layer(layers).with_state(app)
 }
 
 /// Counts and times every answer, and gives those that axum itself refused (a body that is too long, a path that is no UTF-8) the

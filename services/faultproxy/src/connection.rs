@@ -88,7 +88,8 @@ pub(crate) struct Accepted {
 
 /// Serves the connection to its end; logs and counts what was wrong with it.
 pub(crate) async fn serve(accepted: Accepted) {
-    let Accepted { mut stream, route: Route { listen, upstream }, listener, metrics, conditions, releases, resets } = accepted;
+    let Accepted { mut stream, route: Route { listen, upstream }, listener, metrics, conditions, releases, resets } =
+        accepted;
     let counts = &metrics.listeners[listener];
     let mut stopped = conditions.clone();
     let end = {

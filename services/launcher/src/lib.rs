@@ -8,6 +8,7 @@
 pub mod cpu;
 mod logs;
 pub mod mariadb;
+pub mod mysql8;
 pub mod nginx;
 pub mod orphans;
 mod ports;

@@ -29,12 +29,14 @@ pub struct Options {
     pub buffer_pool_mb: u32,
     /// None: a free one. A restart on the same data names the old one.
     pub port: Option<u16>,
+    /// None: the one that is installed.
+    pub server: Option<Server>,
 }
 
 impl Default for Options {
     /// Enough for a test.
     fn default() -> Self {
-        Self { max_connections: 200, buffer_pool_mb: 16, port: None }
+        Self { max_connections: 200, buffer_pool_mb: 16, port: None, server: None }
     }
 }
 
@@ -49,10 +51,12 @@ pub struct MySql {
     pub version: String,
 }
 
-/// Which of the two is installed.
+/// Which of the two it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     pub program: PathBuf,
+    /// The tree that holds the program and its files; none: where the system has them.
+    pub base: Option<PathBuf>,
     pub flavour: Flavour,
     /// E.g. `10.11.19`.
     pub version: String,
@@ -70,7 +74,7 @@ pub enum Flavour {
 /// # Errors
 /// It is not installed, its data directory cannot be prepared, it ends, or does not greet within 30 s.
 pub async fn start(stack: &mut Stack, name: &str, options: &Options) -> anyhow::Result<MySql> {
-    let server = Server::find()?;
+    let server = options.server.clone().map_or_else(Server::find, Ok)?;
     let port = options.port.map_or_else(free_port, Ok)?;
     let dir = stack.child_dir(name)?;
     let data = dir.join("data");
@@ -113,16 +117,36 @@ impl Server {
     /// # Errors
     /// Neither is installed, or it does not tell its version.
     pub fn find() -> anyhow::Result<Self> {
-        let program = programs::require(PROGRAMS, "mariadb-server")?;
+        Self::of(programs::require(PROGRAMS, "mariadb-server")?, None)
+    }
+
+    /// One that was unpacked into a directory of its own: `bin/mysqld`, `share/`.
+    ///
+    /// # Errors
+    /// It is not there, or cannot run.
+    pub fn below(base: &Path) -> anyhow::Result<Self> {
+        Self::of(base.join("bin/mysqld"), Some(base.to_owned()))
+    }
+
+    fn of(program: PathBuf, base: Option<PathBuf>) -> anyhow::Result<Self> {
         let text = programs::version_text(&program, "--version")?;
         let (flavour, version) =
             parse_version(&text).with_context(|| format!("{} tells no version: {text:?}", program.display()))?;
-        Ok(Self { program, flavour, version })
+        Ok(Self { program, base, flavour, version })
+    }
+
+    /// What both the server and its initialisation begin with.
+    fn first_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["--no-defaults".into()];
+        args.extend(as_root());
+        if let Some(base) = &self.base {
+            args.extend([flag("--basedir", base), flag("--lc-messages-dir", base.join("share"))]);
+        }
+        args
     }
 
     fn start_args(&self, data: &Path, socket: &Path, port: u16, options: &Options) -> Vec<OsString> {
-        let mut args: Vec<OsString> = vec!["--no-defaults".into()];
-        args.extend(as_root());
+        let mut args = self.first_args();
         args.extend([
             flag("--datadir", data),
             flag("--socket", socket),
@@ -155,15 +179,21 @@ impl Server {
             ]),
             // Names stay resolved (loopback needs no DNS): the only account is root@localhost.
             Flavour::MySql => {
-                args.extend([flag("--secure-file-priv", "NULL"), flag("--mysqlx", "OFF"), "--skip-log-bin".into()]);
+                args.extend([
+                    flag("--secure-file-priv", "NULL"),
+                    flag("--mysqlx", "OFF"),
+                    "--skip-log-bin".into(),
+                    // As above, nothing stored here has to survive the machine.
+                    flag("--innodb-flush-method", "nosync"),
+                    flag("--innodb-doublewrite", "OFF"),
+                ]);
             }
         }
         args
     }
 
     fn initialise_spec(&self, name: String, data: &Path) -> anyhow::Result<Spec> {
-        let mut args: Vec<OsString> = vec!["--no-defaults".into()];
-        args.extend(as_root());
+        let mut args = self.first_args();
         args.push(flag("--datadir", data));
         Ok(match self.flavour {
             Flavour::MariaDb => {
@@ -198,7 +228,7 @@ async fn template(stack: &mut Stack, name: &str, server: &Server) -> anyhow::Res
     if template.exists() {
         return Ok(template);
     }
-    let _lock = lock(&templates.join(format!("{key}.lock"))).await?;
+    let _lock = lock(&templates.join(format!("{key}.lock")), LOCK_DEADLINE).await?;
     if template.exists() {
         return Ok(template);
     }
@@ -213,10 +243,10 @@ async fn template(stack: &mut Stack, name: &str, server: &Server) -> anyhow::Res
 }
 
 /// Waits for the lock without occupying a thread; it falls with the file.
-async fn lock(path: &Path) -> anyhow::Result<fs::File> {
+pub(crate) async fn lock(path: &Path, deadline: Duration) -> anyhow::Result<fs::File> {
     let file = fs::File::options().write(true).create(true).truncate(false).open(path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-    let end = Instant::now() + LOCK_DEADLINE;
+    let end = Instant::now() + deadline;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -276,7 +306,7 @@ mod tests {
     #[test]
     fn the_flavours_need_different_flags() {
         let args = |flavour| {
-            let server = Server { program: "/x".into(), flavour, version: "1".into() };
+            let server = Server { program: "/x".into(), base: None, flavour, version: "1".into() };
             let args = server.start_args(Path::new("/d"), Path::new("/s"), 20_001, &Options::default());
             args.into_iter().map(|arg| arg.into_string().unwrap()).collect::<Vec<_>>()
         };

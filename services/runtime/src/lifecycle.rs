@@ -1,10 +1,12 @@
 //! Signals and draining.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use anyhow::Context;
+use axum::{extract::Request, response::Response};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
 use crate::net::Listener;
 
@@ -29,13 +31,13 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
 ///
 /// # Errors
 /// The listener failed. A drain that ran out of time is logged, not an error.
-pub async fn serve(
-    listener: Listener,
-    app: axum::Router,
-    shutdown: CancellationToken,
-    drain: Duration,
-) -> anyhow::Result<()> {
-    let server = axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+pub async fn serve<S>(listener: Listener, app: S, shutdown: CancellationToken, drain: Duration) -> anyhow::Result<()>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+{
+    use axum::ServiceExt;
+    let server =
+        axum::serve(listener, app.into_make_service()).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let overdue = async {
         shutdown.cancelled().await;
         tokio::time::sleep(drain).await;

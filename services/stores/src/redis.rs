@@ -39,7 +39,8 @@ pub struct Redis {
 
 struct Shared {
     breaker: Breaker,
-    response_timeout: Duration,
+    /// The longest that a command can take: a new connection, then the answer.
+    patience: Duration,
     skipped: IntCounter,
 }
 
@@ -79,7 +80,7 @@ impl RedisConfig {
     pub fn guarded(&self, skipped: IntCounter) -> RedisResult<Redis> {
         let shared = Shared {
             breaker: Breaker::new("redis", BACK_OFF, MAX_TIMEOUTS),
-            response_timeout: Duration::from_millis(self.response_timeout_ms),
+            patience: Duration::from_millis(self.connect_timeout_ms + self.response_timeout_ms),
             skipped,
         };
         Ok(Redis { manager: self.open()?, shared: Arc::new(shared), deadline: None })
@@ -93,9 +94,9 @@ impl Redis {
         Self { deadline: Some(deadline), ..self.clone() }
     }
 
-    /// A deadline costs a timer, so only one that comes before the connection's own time-out gets one.
+    /// A deadline costs a timer, so only one that comes before the connection's own time-outs gets one.
     fn limit(&self, now: Instant) -> Option<Instant> {
-        self.deadline.filter(|deadline| *deadline < now + self.shared.response_timeout)
+        self.deadline.filter(|deadline| *deadline < now + self.shared.patience)
     }
 }
 

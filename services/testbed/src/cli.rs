@@ -57,7 +57,7 @@ pub enum Command {
   ./testbed evaluate --repeat 3                        three rounds; the report gives median and spread
   ./testbed evaluate --soak 30m                        one protected step for half an hour: does anything grow?")]
 pub struct EvaluateArgs {
-    /// A built-in scenario (article, penetration, overload, zipf, smoke) or a TOML file
+    /// A built-in scenario (article, penetration, overload, outage, zipf, smoke) or a TOML file
     #[arg(long, default_value = "article", value_name = "NAME|FILE")]
     pub scenario: String,
     /// Behaviour data to import; without it, synthetic users are generated
@@ -122,6 +122,13 @@ pub enum ExperimentCommand {
   ./testbed experiment penetration --quick --out /tmp/penetration
   ./testbed experiment penetration --json | jq '.steps[] | {profile, users, known_good_per_s}'")]
     Penetration(ExperimentArgs),
+    /// MySQL killed under load and started again, then Redis: who is still answered, how soon the others are told, and seconds
+    /// until back to normal
+    #[command(after_help = "Examples:
+  ./testbed experiment outage              20 s each at 3000 requests/s (about 5 minutes)
+  ./testbed experiment outage --quick      6 s each at 600 requests/s, not judged
+  ./testbed experiment outage --json | jq '.outages[] | {server, back_after_s}'")]
+    Outage(ExperimentArgs),
 }
 
 #[derive(Args)]
@@ -265,7 +272,7 @@ Examples:
   ./testbed load smoke --engine k6        goose's figures and its k6 twin's side by side
   ./testbed load zipf --step 500 --engine k6-open")]
 pub struct LoadArgs {
-    /// A built-in scenario (article, penetration, overload, zipf, smoke) or a TOML file
+    /// A built-in scenario (article, penetration, overload, outage, zipf, smoke) or a TOML file
     #[arg(value_name = "NAME|FILE")]
     pub scenario: String,
     /// Only this step, by its number of users

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 use api::{ApiConfig, Profile};
 use faultproxy::Law;
-use launcher::{ChildId, Spec, Stack, free_port, mariadb, nginx, redis};
+use launcher::{ChildId, Signal, Spec, Stack, free_port, mariadb, nginx, redis};
 use loadtest::scenario::{self, Scenario};
 use runtime::Endpoint;
 use stores::{Order, Store, StoreConfig, StoreMetrics};
@@ -84,15 +84,10 @@ impl Cluster {
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
         let mut stack = Stack::create(&plan.name)?;
         let redis = redis::start(&mut stack, &redis::Options::default()).await?;
-        let per_server = plan.replicas * (plan.store.pool_size + 2) + 200;
-        let options = mariadb::Options {
-            max_connections: per_server,
-            buffer_pool_mb: 256 / u32::from(plan.instances) + 64,
-            port: None,
-        };
+        let options = mysql_options(&plan);
         let mut servers = Vec::new();
         for n in 0..plan.instances {
-            servers.push(mariadb::start(&mut stack, &format!("mysql-{n:02}"), &options).await?);
+            servers.push(mariadb::start(&mut stack, &mysql_name(n), &options).await?);
         }
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
         let proxy = start_proxy(&mut stack, &servers, plan.law).await?;
@@ -100,11 +95,7 @@ impl Cluster {
         let upstreams = (0..plan.replicas as usize).map(|n| replica_socket(&stack, n).to_string()).collect();
         let nginx = nginx::start(
             &mut stack,
-            &nginx::Options {
-                listen_port: plan.port.map_or_else(free_port, Ok)?,
-                upstreams,
-                worker_processes: 2,
-            },
+            &nginx::Options { listen_port: plan.port.map_or_else(free_port, Ok)?, upstreams, worker_processes: 2 },
         )
         .await?;
         stack.set_endpoint("gateway", &nginx.url)?;
@@ -227,16 +218,66 @@ impl Cluster {
         Ok(())
     }
 
-    /// Empties Redis.
-    pub async fn flush_cache(&self) -> anyhow::Result<()> {
-        let mut redis = stores::redis::RedisConfig {
+    /// Kills all MySQL servers, as a crash would.
+    pub async fn kill_mysql(&mut self) -> anyhow::Result<()> {
+        for server in &self.servers {
+            self.stack.kill(server.child, Signal::SIGKILL)?;
+        }
+        for server in &self.servers {
+            self.stack.stop_child(server.child).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts those that were killed again, on their data and ports; they recover by themselves.
+    pub async fn restart_mysql(&mut self) -> anyhow::Result<()> {
+        for n in 0..self.plan.instances {
+            let server = &mut self.servers[usize::from(n)];
+            let options = mariadb::Options { port: Some(server.port), ..mysql_options(&self.plan) };
+            *server = mariadb::start(&mut self.stack, &mysql_name(n), &options).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn kill_redis(&mut self) -> anyhow::Result<()> {
+        self.stack.kill(self.redis.child, Signal::SIGKILL)?;
+        self.stack.stop_child(self.redis.child).await
+    }
+
+    /// An empty one on the old one's port.
+    pub async fn restart_redis(&mut self) -> anyhow::Result<()> {
+        let options = redis::Options { port: Some(self.redis.port), ..redis::Options::default() };
+        self.redis = redis::start(&mut self.stack, &options).await?;
+        Ok(())
+    }
+
+    /// Redis for the testbed's own use: patient.
+    pub fn redis_for_tools(&self) -> anyhow::Result<::redis::aio::ConnectionManager> {
+        let config = stores::redis::RedisConfig {
             url: self.redis.url.clone(),
             response_timeout_ms: 10_000,
             connect_timeout_ms: 2_000,
-        }
-        .open()?;
+        };
+        config.open().context("the address of Redis is not valid")
+    }
+
+    /// Empties Redis.
+    pub async fn flush_cache(&self) -> anyhow::Result<()> {
+        let mut redis = self.redis_for_tools()?;
         ::redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await.context("cannot empty redis")
     }
+}
+
+fn mysql_options(plan: &Plan) -> mariadb::Options {
+    mariadb::Options {
+        max_connections: plan.replicas * (plan.store.pool_size + 2) + 200,
+        buffer_pool_mb: 256 / u32::from(plan.instances) + 64,
+        ..mariadb::Options::default()
+    }
+}
+
+fn mysql_name(n: u16) -> String {
+    format!("mysql-{n:02}")
 }
 
 /// Whether replicas would take these settings. Asked before anything is started: a replica that refuses its words ends its

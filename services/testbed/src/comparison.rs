@@ -1,6 +1,6 @@
 //! Two or more sides measured in turns within one run, and what one is beside the other. Pure but for the measuring itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use loadtest::report::{Machine, Revision};
 use serde::Serialize;
@@ -46,7 +46,7 @@ pub struct Conditions {
     pub machine: Machine,
     pub versions: BTreeMap<String, String>,
     pub revision: Revision,
-    /// What a reader must know, such as a side that was left out.
+    /// What a reader must know to read the figures rightly, such as that this is a debug build.
     pub remarks: Vec<String>,
 }
 
@@ -136,27 +136,38 @@ impl Comparison {
         })
     }
 
-    /// For people; ends in a line break.
+    /// For people: the median of each side's figures, then the ratios with their spread; ends in a line break.
     pub fn table(&self) -> String {
-        let mut rows = Vec::new();
+        let figures: BTreeSet<&str> = self.sides.iter().flat_map(|side| side.figures.keys().copied()).collect();
+        let mut sides = vec![std::iter::once(String::new()).chain(figures.iter().map(|f| (*f).to_owned())).collect()];
         for side in &self.sides {
-            rows.extend(side.figures.iter().map(|(figure, spread)| (format!("{}, {figure}", side.name), spread)));
+            let cell =
+                |figure: &&str| side.figures.get(*figure).map_or_else(String::new, |spread| shown(spread.median));
+            sides.push(std::iter::once(side.name.clone()).chain(figures.iter().map(cell)).collect());
         }
+        let mut ratios = vec![["ratio", "median", "min", "max"].map(str::to_owned).to_vec()];
         for ratio in &self.ratios {
-            rows.push((format!("ratio {} / {}, {}", ratio.of, ratio.to, ratio.figure), &ratio.spread));
+            let Spread { median, min, max, .. } = ratio.spread;
+            let name = format!("{} / {}, {}", ratio.of, ratio.to, ratio.figure);
+            ratios.push(std::iter::once(name).chain([median, min, max].map(shown)).collect());
         }
-        let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
-        let mut out = format!("{}: {}; {} runs of each side, in turns\n", self.name, self.what, self.repeats);
-        out.push_str(&format!("{:<width$} {:>12} {:>12} {:>12}\n", "", "median", "min", "max"));
-        for (label, spread) in rows {
-            let [median, min, max] = [spread.median, spread.min, spread.max].map(shown);
-            out.push_str(&format!("{label:<width$} {median:>12} {min:>12} {max:>12}\n"));
-        }
-        for remark in &self.conditions.remarks {
-            out.push_str(&format!("{remark}\n"));
-        }
-        out
+        let head = format!("{}: {}; {} runs of each side, in turns\n", self.name, self.what, self.repeats);
+        let remarks: String = self.conditions.remarks.iter().map(|remark| format!("{remark}\n")).collect();
+        [head, aligned(&sides), aligned(&ratios), remarks].join("\n")
     }
+}
+
+/// The first column to the left, the others to the right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let first = format!("{:<width$}", row[0], width = widths[0]);
+        let rest = row[1..].iter().zip(&widths[1..]).map(|(cell, width)| format!("  {cell:>width$}"));
+        std::iter::once(first).chain(rest).chain(["\n".to_owned()]).collect::<String>()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Four digits or a little more.
@@ -208,7 +219,7 @@ mod tests {
             machine: Machine::default(),
             versions: BTreeMap::new(),
             revision: Revision::default(),
-            remarks: vec!["left out: c".into()],
+            remarks: vec!["a remark".into()],
         };
         let comparison = Comparison::new("x", "y".into(), vec![a, b], vec![ratio], conditions).unwrap();
         let json = serde_json::to_value(&comparison).unwrap();
@@ -216,6 +227,7 @@ mod tests {
         assert_eq!(json["sides"][1]["figures"]["per_s"]["max"].as_f64(), Some(200.0));
         assert_eq!(json["ratios"][0]["of"], "a");
         let table = comparison.table();
-        assert!(table.contains("ratio a / b, per_s") && table.contains("left out: c"), "{table}");
+        assert!(table.contains("\na / b, per_s   0.500") && table.contains("a remark"), "{table}");
+        assert!(table.contains("\n   per_s\na  100.0\nb  200.0\n"), "{table}");
     }
 }

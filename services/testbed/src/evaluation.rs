@@ -12,14 +12,17 @@ use indicatif::ProgressBar;
 use loadtest::{
     model,
     plan::{Phase, StepPlan},
-    report::{self, DataInfo, DataSource, Law as LawInfo, Recovery, Report, ScenarioInfo, Soak, Step, soak, trend},
-    scenario::{Known, Scenario, Surge},
+    report::{
+        self, DataInfo, DataSource, Law as LawInfo, Outage, Recovery, Report, ScenarioInfo, Soak, Step, soak, trend,
+    },
+    scenario::{self, Known, Scenario, Surge},
 };
 
 use crate::{
     cluster::{self, Cluster, Plan},
     data, machine,
     measure::{self, Target},
+    outage,
     progress::{self, stage},
 };
 
@@ -75,6 +78,11 @@ pub fn shorten(scenario: &mut Scenario) {
         surge.for_s = surge.for_s.min(8);
         surge.after_s = surge.after_s.min(12);
     }
+    if let Some(outage) = &mut scenario.outage {
+        outage.before_s = outage.before_s.min(5);
+        outage.for_s = outage.for_s.min(6);
+        outage.after_s = outage.after_s.min(10);
+    }
 }
 
 /// Runs all of it; the report is neither concluded nor written.
@@ -90,13 +98,15 @@ pub async fn run(order: &Order) -> anyhow::Result<Report> {
     let scenario = &order.scenario;
     let steps = scenario.steps.len() as u64 * u64::from(scenario.warm_up_s + scenario.measure_s);
     let surge = scenario.surge.map_or(0, |surge| surge_s(scenario, surge));
-    let length = u64::from(order.repeat) * order.variants.len() as u64 * (steps + surge);
+    let outages = outage::Server::ALL.len() as u64 * scenario.outage.map_or(0, |outage| outage_s(scenario, outage));
+    let length = u64::from(order.repeat) * order.variants.len() as u64 * (steps + surge + outages);
     let mut evaluation = Evaluation {
         order,
         bar: progress::bar(length, "starting"),
         done_s: 0,
         steps: Vec::new(),
         recoveries: Vec::new(),
+        outages: Vec::new(),
         soak: None,
     };
     let report = evaluation.run().await;
@@ -108,6 +118,11 @@ fn surge_s(scenario: &Scenario, surge: Surge) -> u64 {
     u64::from(scenario.warm_up_s + surge.before_s + surge.for_s + surge.after_s)
 }
 
+/// Of one server.
+fn outage_s(scenario: &Scenario, outage: scenario::Outage) -> u64 {
+    u64::from(scenario.warm_up_s + outage.before_s + outage.for_s + outage.after_s)
+}
+
 struct Evaluation<'a> {
     order: &'a Order,
     bar: ProgressBar,
@@ -115,6 +130,7 @@ struct Evaluation<'a> {
     done_s: u64,
     steps: Vec<Step>,
     recoveries: Vec<Recovery>,
+    outages: Vec<Outage>,
     soak: Option<Soak>,
 }
 
@@ -169,6 +185,7 @@ impl Evaluation<'_> {
             knees: Vec::new(),
             verdicts: Vec::new(),
             recoveries: std::mem::take(&mut self.recoveries),
+            outages: std::mem::take(&mut self.outages),
             soak: self.soak.take(),
             remarks: remarks(order, &cluster),
         };
@@ -193,7 +210,7 @@ impl Evaluation<'_> {
         let target = target(cluster)?;
         let scenario = &self.order.scenario;
         let users = scenario.steps.iter().copied().min().unwrap_or(1);
-        let mut plan = step_plan(scenario, users, 0, known_ids, &target.gateway);
+        let mut plan = StepPlan::of(scenario, users, 0, known_ids, &target.gateway);
         (plan.warm_up_ms, plan.measure_ms) = if self.order.quick { (3_000, 5_000) } else { (5_000, 15_000) };
         let (step, _) = measure::step(&mut cluster.stack, &target, &plan, Vec::new(), |_| ()).await?;
         cluster.stop_replicas().await?;
@@ -233,13 +250,19 @@ impl Evaluation<'_> {
             if variant.profile == Profile::Baseline && scenario.flush_cache_before_step {
                 cluster.flush_cache().await?;
             }
-            let plan = step_plan(scenario, users, n, known_ids, &target.gateway);
+            let plan = StepPlan::of(scenario, users, n, known_ids, &target.gateway);
             let step = self.step(cluster, &target, variant, repeat, n, &plan).await?;
             self.steps.push(step);
         }
         if let Some(surge) = scenario.surge {
             let recovery = self.surge(cluster, &target, variant, repeat, surge, known_ids).await?;
             self.recoveries.push(recovery);
+        }
+        if let Some(planned) = scenario.outage {
+            for server in outage::Server::ALL {
+                let outage = self.outage(cluster, &target, variant, repeat, (planned, server), known_ids).await?;
+                self.outages.push(outage);
+            }
         }
         cluster.stop_replicas().await
     }
@@ -319,6 +342,22 @@ impl Evaluation<'_> {
         })
     }
 
+    async fn outage(
+        &mut self,
+        cluster: &mut Cluster,
+        target: &Target,
+        variant: &Variant,
+        repeat: u32,
+        (planned, server): (scenario::Outage, outage::Server),
+        known_ids: &Path,
+    ) -> anyhow::Result<Outage> {
+        let scenario = &self.order.scenario;
+        let mut show = self.show(&format!("{}, {server} is killed", variant.name));
+        let outage = outage::run(cluster, target, scenario, planned, server, known_ids, &mut show).await?;
+        self.done_s += outage_s(scenario, planned);
+        Ok(Outage { profile: variant.name.clone(), repeat, ..outage })
+    }
+
     /// Moves the bar while a part of the load runs.
     fn show(&self, label: &str) -> impl FnMut(&loadtest::plan::Progress) + use<> {
         stage(&self.bar, label);
@@ -348,24 +387,6 @@ fn remarks(order: &Order, cluster: &Cluster) -> Vec<String> {
     remarks
 }
 
-pub fn step_plan(scenario: &Scenario, users: u32, n: usize, known_ids: &Path, gateway: &str) -> StepPlan {
-    StepPlan {
-        name: format!("{} {users}", scenario.name),
-        base_url: gateway.to_owned(),
-        users,
-        surge: None,
-        interval_ms: scenario.interval_ms,
-        timeout_ms: scenario.timeout_ms,
-        warm_up_ms: u64::from(scenario.warm_up_s) * 1000,
-        measure_ms: u64::from(scenario.measure_s) * 1000,
-        unknown_share: scenario.unknown_share.get(n).copied().unwrap_or_default(),
-        known: scenario.known,
-        known_ids: known_ids.to_owned(),
-        seed: 1 + n as u64,
-        worker_threads: 1,
-    }
-}
-
 /// As one more step, with the first one's share of unknown ids.
 fn surge_plan(scenario: &Scenario, surge: Surge, known_ids: &Path, gateway: &str) -> StepPlan {
     let from_ms = u64::from(surge.before_s) * 1000;
@@ -376,7 +397,7 @@ fn surge_plan(scenario: &Scenario, surge: Surge, known_ids: &Path, gateway: &str
         surge: Some(loadtest::plan::Surge { users, from_ms, to_ms }),
         measure_ms: to_ms + u64::from(surge.after_s) * 1000,
         seed: 1 + scenario.steps.len() as u64,
-        ..step_plan(scenario, surge.base_users, 0, known_ids, gateway)
+        ..StepPlan::of(scenario, surge.base_users, 0, known_ids, gateway)
     }
 }
 

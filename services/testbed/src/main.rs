@@ -10,6 +10,7 @@ mod evaluation;
 mod hammer;
 mod machine;
 mod measure;
+mod outage;
 mod progress;
 mod scrape;
 

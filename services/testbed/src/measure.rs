@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use faultproxy::{Client, Fault, FaultSpec};
-use launcher::{Description, Spec, Stack, cpu};
+use launcher::{ChildId, Description, Spec, Stack, cpu};
 use loadtest::{
     child::Line,
     plan::{Phase, Progress, StepOutcome, StepPlan},
@@ -60,7 +60,7 @@ impl Target {
         sample
     }
 
-    async fn reading(&self) -> anyhow::Result<(Reading, Reading)> {
+    pub async fn reading(&self) -> anyhow::Result<(Reading, Reading)> {
         let text = async |admin: &String| -> anyhow::Result<String> {
             let url = format!("{admin}/metrics");
             let answer = self.http.get(&url).send().await.with_context(|| format!("cannot read {url}"))?;
@@ -104,25 +104,15 @@ pub async fn step(
     faults: Vec<PlannedFault>,
     mut progress: impl FnMut(&Progress),
 ) -> anyhow::Result<(Step, StepOutcome)> {
-    let dir = stack.child_dir("loadgen")?;
-    let file = dir.join("plan.json");
-    std::fs::write(&file, serde_json::to_vec(plan)?).with_context(|| format!("cannot write {}", file.display()))?;
     let log_offset = std::fs::metadata(&target.access_log).map_or(0, |meta| meta.len());
-    let mut lines = Lines::from_end_of(stack.log_path("loadgen"))?;
-    let spec = Spec::new("loadgen", own_program()?).args(["serve", "loadgen"]).args([file]);
-    let child = stack.spawn(spec)?;
-    let pid = stack.pid(child).context("the load generator ended at once")?;
+    let mut generator = Generator::start(stack, plan)?;
+    let pid = generator.pid;
 
     let (mut before, mut after, mut outcome) = (None, None, None);
     let client = Client::new(&target.faultproxy)?;
     let mut fault_tasks = tokio::task::JoinSet::new();
-    let patience = Duration::from_millis(plan.warm_up_ms + plan.measure_ms + plan.timeout_ms) + Duration::from_secs(60);
-    let deadline = Instant::now() + patience;
     while outcome.is_none() {
-        if Instant::now() > deadline {
-            bail!("the load generator was not done after {patience:?}");
-        }
-        for line in lines.read()? {
+        for line in generator.told(stack).await? {
             match line {
                 Line::Progress(now) => {
                     if now.phase == Phase::Measure && before.is_none() {
@@ -145,17 +135,12 @@ pub async fn step(
                 Line::Error(error) => bail!("the load generator failed: {error}"),
             }
         }
-        if outcome.is_none() {
-            // Also notices a replica that died: figures without it would be another experiment's.
-            stack.check()?;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     }
     let (Some(before), Some(after), Some(outcome)) = (before, after, outcome) else {
         bail!("the load generator reported no measured part");
     };
     let rss = target.resources().rss_mb;
-    stack.stop_child(child).await?;
+    generator.stop(stack).await?;
     fault_tasks.shutdown().await;
     if !faults.is_empty() {
         client.clear().await?;
@@ -285,6 +270,50 @@ fn gateway_ms(line: &str, window: std::ops::Range<f64>) -> Option<f64> {
     let request: f64 = fields.nth(1)?.parse().ok()?;
     let upstream: f64 = fields.next()?.parse().ok()?;
     window.contains(&at).then(|| ((request - upstream) * 1000.0).max(0.0))
+}
+
+/// The load generator at its work.
+pub struct Generator {
+    child: ChildId,
+    pid: u32,
+    lines: Lines,
+    patience: Duration,
+    deadline: Instant,
+}
+
+impl Generator {
+    pub fn start(stack: &mut Stack, plan: &StepPlan) -> anyhow::Result<Self> {
+        let file = stack.child_dir("loadgen")?.join("plan.json");
+        std::fs::write(&file, serde_json::to_vec(plan)?).with_context(|| format!("cannot write {}", file.display()))?;
+        let lines = Lines::from_end_of(stack.log_path("loadgen"))?;
+        let spec = Spec::new("loadgen", own_program()?).args(["serve", "loadgen"]).args([file]);
+        let child = stack.spawn(spec)?;
+        let pid = stack.pid(child).context("the load generator ended at once")?;
+        let length = Duration::from_millis(plan.warm_up_ms + plan.measure_ms + plan.timeout_ms);
+        let patience = length + Duration::from_secs(60);
+        Ok(Self { child, pid, lines, patience, deadline: Instant::now() + patience })
+    }
+
+    /// Waits for what it says next, a line at least. Can be dropped without losing any.
+    ///
+    /// # Errors
+    /// It is not done in its time, or any child of the stack has ended by itself: figures without it would be another
+    /// experiment's.
+    pub async fn told(&mut self, stack: &Stack) -> anyhow::Result<Vec<Line>> {
+        loop {
+            ensure!(Instant::now() <= self.deadline, "the load generator was not done after {:?}", self.patience);
+            let lines = self.lines.read()?;
+            if !lines.is_empty() {
+                return Ok(lines);
+            }
+            stack.check()?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn stop(self, stack: &mut Stack) -> anyhow::Result<()> {
+        stack.stop_child(self.child).await
+    }
 }
 
 /// What a child prints, line by line, read from its log.

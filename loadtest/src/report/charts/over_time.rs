@@ -47,7 +47,7 @@ pub(in crate::report) fn recoveries(report: &Report) -> String {
 }
 
 /// `level`: a rate to compare with, and what it is.
-fn timeline(title: &str, lead: &str, series: &[Second], level: (f64, &str), top: f64, id: &str) -> String {
+pub(super) fn timeline(title: &str, lead: &str, series: &[Second], level: (f64, &str), top: f64, id: &str) -> String {
     let slices: Vec<Slice> = series
         .iter()
         .map(|s| Slice {
@@ -85,7 +85,7 @@ fn timeline(title: &str, lead: &str, series: &[Second], level: (f64, &str), top:
 }
 
 /// From 0 to `last`, about six round ones.
-fn ticks(last: f64) -> Vec<(f64, String)> {
+pub(super) fn ticks(last: f64) -> Vec<(f64, String)> {
     let strides = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0, 600.0];
     let stride = strides.into_iter().find(|stride| last / stride <= 6.5).unwrap_or(3600.0);
     let mut ticks: Vec<(f64, String)> =

@@ -12,13 +12,18 @@ pub mod rebuild;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use contract::{ShardId, UserId};
-use stores::{Store, redis::Redis};
+use futures::{StreamExt, TryStreamExt, stream};
+use stores::{Store, StoreError, redis::Redis};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::{filter::Filter, newcomers::Verdict};
 use crate::{config::GuardsConfig, error::ApiError, metrics::GuardMetrics};
 
 pub use newcomers::announce;
+
+/// Shards that are read at the same time: until a lost filter is built anew, ids nobody has reach the store, and each shard's answer
+/// waits behind theirs.
+const SHARDS_AT_ONCE: usize = 4;
 
 pub struct Guard {
     /// Swapped whole by `rebuild`. Never held over an await.
@@ -65,7 +70,9 @@ impl Guard {
             filter.generation.clone()
         };
         // Without a generation of its own the filter can still be told of a newcomer, and of nothing else.
-        match newcomers::ask(user_id, generation.as_deref().unwrap_or_default(), redis).await {
+        // In a box of its own: users the filter knows would carry it along.
+        let asked = Box::pin(newcomers::ask(user_id, generation.as_deref().unwrap_or_default(), redis));
+        match asked.await {
             Ok(Verdict::Newcomer) => {
                 self.metrics.newcomer.inc();
                 Existence::Maybe
@@ -112,10 +119,13 @@ async fn build_filter(store: &Store, redis: &mut Redis, fpr: f64, metrics: &Guar
         }
     };
     metrics.generation_valid.set(if generation.is_some() { 1.0 } else { 0.0 });
-    let mut ids: Vec<String> = Vec::new();
-    for shard in ShardId::all() {
+    let users_of = |shard| async move {
+        let mut ids: Vec<String> = Vec::new();
         store.each_user(shard, |id| ids.push(String::from_utf8_lossy(id).into_owned())).await?;
-    }
+        Ok::<_, StoreError>(ids)
+    };
+    let shards = stream::iter(ShardId::all()).map(users_of).buffer_unordered(SHARDS_AT_ONCE);
+    let ids = shards.try_collect::<Vec<_>>().await?.concat();
     // A second of CPU for a million users: requests must not wait for it.
     let built = tokio::task::spawn_blocking(move || {
         let filter = Filter::build(&ids, fpr, generation);

@@ -53,8 +53,7 @@ impl RankedList {
             return None;
         }
         let text = list.0.len() - items_at;
-        let ends: Vec<usize> = (1..=list.len()).map(|n| list.end(n)).collect();
-        let sound = ends.is_sorted() && ends.last().copied().unwrap_or(0) == text;
+        let sound = (1..=list.len()).map(|n| list.end(n)).is_sorted() && list.end(list.len()) == text;
         sound.then_some(list)
     }
 

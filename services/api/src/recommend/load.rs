@@ -75,7 +75,7 @@ async fn alone(app: &AppState, job: &Job) -> Result<(Option<RankedList>, Option<
     };
     let now_ms = unix_ms();
     let list = app.model.encode(&ranked, wanted, app.cache.fresh_until(now_ms));
-    app.memory.keep_list(&job.user_id, &list, epoch);
+    app.memory.keep_list(&job.user_id, &list, epoch, now_ms);
     let fill = app.cache.fill(&job.user_id, &list, epoch, now_ms);
     Ok((Some(list), fill))
 }

@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use contract::UserId;
 use moka::sync::Cache;
 
-use super::list::RankedList;
+use super::{list::RankedList, local::Local};
 use crate::{
     config::{CacheConfig, GuardsConfig},
     metrics::MemoryMetrics,
@@ -18,7 +19,7 @@ pub struct Memory {
     /// One for many users: a change of another user of the same place costs one fill, no more.
     changes: [AtomicU32; PLACES],
     /// Lists in front of Redis (`cache.local_ms`).
-    lists: Option<Cache<UserId, RankedList>>,
+    lists: Option<Local>,
     /// Users whose load found no behaviour (`guards.negative`).
     nothing: Option<Cache<UserId, ()>>,
     /// Users whose load has just ended (`guards.coalesce`): who missed before it must look into Redis again, not load again.
@@ -47,7 +48,7 @@ pub struct Epoch {
 
 impl Memory {
     pub fn new(cache: &CacheConfig, guards: &GuardsConfig, metrics: MemoryMetrics) -> Self {
-        let lists = (cache.local_ms > 0).then(|| bounded(cache.local_items as u64, cache.local_ms));
+        let lists = (cache.local_ms > 0).then(|| Local::new(cache.local_items, cache.local_ms));
         let nothing = (guards.negative && cache.negative_ms > 0).then(|| bounded(MAX_NOTHING, cache.negative_ms));
         let landed = guards.coalesce.then(|| bounded(MAX_LANDED, LANDED.as_millis() as u64));
         let refreshed = guards.refresh_ahead.then(|| bounded(MAX_REFRESHED, REFRESH_AGAIN.as_millis() as u64));
@@ -69,7 +70,7 @@ impl Memory {
         // First this: what is remembered from here on is checked against it, what was remembered before is removed below.
         self.changes[self.epoch(user_id).place].fetch_add(1, Ordering::AcqRel);
         if let Some(lists) = &self.lists {
-            lists.invalidate(user_id);
+            lists.forget(user_id.as_str());
         }
         if let Some(nothing) = &self.nothing {
             nothing.invalidate(user_id);
@@ -83,20 +84,20 @@ impl Memory {
         self.lists.is_some()
     }
 
-    pub fn list(&self, user_id: &UserId, limit: usize, now_ms: u64) -> Option<RankedList> {
-        let list = self.lists.as_ref()?.get(user_id)?;
-        let usable = list.answers(limit) && now_ms < list.fresh_until_ms();
-        usable.then(|| {
-            self.metrics.local_hits.inc();
-            list
-        })
+    pub fn list(&self, user_id: &str, limit: usize, now_ms: u64) -> Option<RankedList> {
+        self.lists.as_ref()?.list(user_id, limit, now_ms).inspect(|_| self.metrics.local_hits.inc())
     }
 
-    pub fn keep_list(&self, user_id: &UserId, list: &RankedList, epoch: Epoch) {
+    /// The body of the whole answer.
+    pub fn answer(&self, user_id: &str, limit: usize, now_ms: u64) -> Option<Bytes> {
+        self.lists.as_ref()?.answer(user_id, limit, now_ms).inspect(|_| self.metrics.local_hits.inc())
+    }
+
+    pub fn keep_list(&self, user_id: &UserId, list: &RankedList, epoch: Epoch, now_ms: u64) {
         let Some(lists) = &self.lists else { return };
-        lists.insert(user_id.clone(), list.clone());
+        lists.keep(user_id, list, now_ms);
         if !self.is_current(epoch) {
-            lists.invalidate(user_id);
+            lists.forget(user_id.as_str());
         }
     }
 

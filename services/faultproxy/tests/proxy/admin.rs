@@ -73,7 +73,10 @@ async fn configurations_are_checked() {
     for (bad, expected) in [
         (Config { listeners: vec![], ..good.clone() }, "must not be empty"),
         (Config { listeners: vec![route.clone(), route.clone()], ..good.clone() }, "used twice"),
-        (Config { listeners: vec![Route { upstream: route.listen.clone(), ..route }], ..good.clone() }, "its own upstream"),
+        (
+            Config { listeners: vec![Route { upstream: route.listen.clone(), ..route }], ..good.clone() },
+            "its own upstream",
+        ),
         (Config { max_connections: 0, ..good.clone() }, "max_connections"),
     ] {
         let error = Proxy::bind(bad).await.unwrap_err();

@@ -2,7 +2,6 @@ use std::time::Duration;
 
 use contract::UserId;
 use futures::FutureExt;
-use launcher::{Signal, mariadb};
 use prometheus::Registry;
 use sqlx::{Executor, MySqlConnection, Row};
 use stores::{Order, Store, StoreError, StoreMetrics};
@@ -51,8 +50,7 @@ async fn an_exhausted_pool_and_a_dead_server_are_told_apart() {
     servers.unlock_tables().await;
     held.await.unwrap().unwrap();
 
-    servers.stack.kill(servers.servers[0].child, Signal::SIGKILL).unwrap();
-    servers.stack.stop_child(servers.servers[0].child).await.unwrap();
+    servers.kill_first().await;
     let error = store.history(&user(4), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
 }
@@ -64,11 +62,8 @@ async fn reads_survive_a_restart_of_the_server() {
     let store = servers.store();
     store.open(4, Duration::from_secs(10)).await.unwrap();
     store.create_user(&user(1), 0).await.unwrap();
-    let old = servers.servers[0].clone();
-    servers.stack.kill(old.child, Signal::SIGKILL).unwrap();
-    servers.stack.stop_child(old.child).await.unwrap();
-    let options = mariadb::Options { port: Some(old.port), ..mariadb::Options::default() };
-    mariadb::start(&mut servers.stack, "mysql-00", &options).await.unwrap();
+    servers.kill_first().await;
+    servers.restart_first().await;
     for n in 0..20 {
         store.history(&user(n), None).await.unwrap();
     }
@@ -224,9 +219,7 @@ async fn a_dead_server_is_not_tried_by_everybody() {
     let Some(mut servers) = Servers::start(1).await else { return };
     let store = servers.store();
     store.open(4, Duration::from_secs(10)).await.unwrap();
-    let old = servers.servers[0].clone();
-    servers.stack.kill(old.child, Signal::SIGKILL).unwrap();
-    servers.stack.stop_child(old.child).await.unwrap();
+    servers.kill_first().await;
     let (before, started) = (servers.count("store_connects_total"), Instant::now());
     for n in 0..2_000 {
         let error = store.history(&user(n), None).await.unwrap_err();
@@ -237,8 +230,7 @@ async fn a_dead_server_is_not_tried_by_everybody() {
     assert!(tried <= allowed, "{tried} attempts, {allowed} allowed");
     assert_eq!(servers.labelled("store_errors_total", "down") + tried, 2_000);
 
-    let options = mariadb::Options { port: Some(old.port), ..mariadb::Options::default() };
-    mariadb::start(&mut servers.stack, "mysql-00", &options).await.unwrap();
+    servers.restart_first().await;
     let answered = async || store.history(&user(1), None).await.is_ok();
     let deadline = Instant::now() + Duration::from_secs(20);
     while !answered().await {

@@ -1,109 +1,19 @@
-//! Against real MariaDB (or MySQL) servers.
+//! Against real servers: the one that is installed, MariaDB as a rule. `mysql8` runs the same tests on MySQL 8.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod failure;
+mod servers;
 mod shards;
 
-use launcher::{Stack, mariadb};
-use prometheus::Registry;
-use sqlx::{ConnectOptions, Connection, Executor, MySqlConnection, Row, mysql::MySqlConnectOptions};
-use stores::{Store, StoreConfig, StoreMetrics};
+use launcher::mariadb::Server;
 
-/// Servers of one test, with all schemas.
-pub struct Servers {
-    pub stack: Stack,
-    pub servers: Vec<mariadb::MySql>,
-    pub config: StoreConfig,
-    pub registry: Registry,
-    locker: Option<MySqlConnection>,
-}
+use servers::Servers;
 
-impl Servers {
-    /// `None`: no server is installed, the test is counted as skipped.
-    pub async fn start(count: usize) -> Option<Self> {
-        let servers = Self::start_bare(count).await?;
-        stores::migrate(&servers.config).await.unwrap();
-        Some(servers)
-    }
+/// What a test of many servers starts.
+const MANY: usize = 16;
 
-    /// Without schemas.
-    pub async fn start_bare(count: usize) -> Option<Self> {
-        if !launcher::testing::have(&["mariadbd|mysqld"]) {
-            return None;
-        }
-        let mut stack = Stack::create("test-stores").unwrap();
-        let mut servers = Vec::new();
-        for n in 0..count {
-            servers.push(
-                mariadb::start(&mut stack, &format!("mysql-{n:02}"), &mariadb::Options::default()).await.unwrap(),
-            );
-        }
-        let addresses: Vec<String> = servers.iter().map(|s| format!("127.0.0.1:{}", s.port)).collect();
-        let mut config = StoreConfig::spread_over(&addresses);
-        config.pool_size = 4;
-        Some(Self { locker: None, stack, servers, config, registry: Registry::new() })
-    }
-
-    pub fn store(&self) -> Store {
-        Store::new(self.config.clone(), &StoreMetrics::new(&self.registry).unwrap()).unwrap()
-    }
-
-    /// Value of a counter without labels.
-    pub fn count(&self, name: &str) -> u64 {
-        let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == name).unwrap();
-        family.get_metric()[0].get_counter().get_value() as u64
-    }
-
-    /// Value of the counter whose only label has this value.
-    pub fn labelled(&self, name: &str, label: &str) -> u64 {
-        let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == name).unwrap();
-        let metric = family.get_metric().iter().find(|metric| metric.get_label()[0].value() == label).unwrap();
-        metric.get_counter().get_value() as u64
-    }
-
-    pub fn gauge(&self, name: &str) -> f64 {
-        let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == name).unwrap();
-        family.get_metric()[0].get_gauge().get_value()
-    }
-
-    /// A connection of the test's own to the first server.
-    pub async fn connect(&self) -> MySqlConnection {
-        MySqlConnectOptions::new()
-            .host("127.0.0.1")
-            .port(self.servers[0].port)
-            .username("root")
-            .connect()
-            .await
-            .unwrap()
-    }
-
-    /// Commands that `work` sends to the first server, as the server counts them.
-    pub async fn commands(&self, work: impl Future<Output = ()>) -> i64 {
-        let mut connection = self.connect().await;
-        let mut questions = async || {
-            let status = connection.fetch_one("SHOW GLOBAL STATUS LIKE 'Questions'").await.unwrap();
-            status.get_unchecked::<String, _>(1).parse::<i64>().unwrap()
-        };
-        let (first, before) = (questions().await, questions().await);
-        work.await;
-        // Asking is itself a command, or two.
-        questions().await - before - (before - first)
-    }
-
-    /// From here on every read of the log waits, in the server.
-    pub async fn lock_tables(&mut self) {
-        let mut connection = self.connect().await;
-        let tables: Vec<String> = contract::ShardId::all().map(|s| format!("{}.behaviour WRITE", s.schema())).collect();
-        let lock = format!("LOCK TABLES {}", tables.join(", "));
-        connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(lock))).await.unwrap();
-        self.locker = Some(connection);
-    }
-
-    pub async fn unlock_tables(&mut self) {
-        self.locker.take().unwrap().close().await.unwrap();
-    }
+/// The server of these tests; `None`: skipped.
+async fn flavour() -> Option<Server> {
+    launcher::testing::have(&["mariadbd|mysqld"]).then(|| Server::find().unwrap())
 }

@@ -66,8 +66,8 @@ async fn sixteen_shards_on_one_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixteen_shards_on_sixteen_servers() {
-    works_on(16).await;
+async fn sixteen_shards_on_many_servers() {
+    works_on(crate::MANY).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

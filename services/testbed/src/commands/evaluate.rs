@@ -63,8 +63,8 @@ pub fn publish(report: &Report, out: &Path, json: bool) -> anyhow::Result<ExitCo
 
 fn scenario(args: &EvaluateArgs) -> anyhow::Result<Scenario> {
     let mut scenario = Scenario::load(&args.scenario)?;
-    // Surges are `experiment`'s.
-    scenario.surge = None;
+    // Surges and outages are `experiment`'s.
+    (scenario.surge, scenario.outage) = (None, None);
     if args.quick {
         evaluation::shorten(&mut scenario);
     }

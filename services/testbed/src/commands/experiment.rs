@@ -17,6 +17,7 @@ pub async fn run(command: ExperimentCommand) -> anyhow::Result<ExitCode> {
     match command {
         ExperimentCommand::Overload(args) => overload(args).await,
         ExperimentCommand::Penetration(args) => penetration(args).await,
+        ExperimentCommand::Outage(args) => outage(args).await,
     }
 }
 
@@ -49,6 +50,27 @@ async fn penetration(args: ExperimentArgs) -> anyhow::Result<ExitCode> {
     let mut report = evaluation::run(&order).await?;
     report.conclude(None);
     report.verdicts = experiments::penetration(&report, &Profile::Protected.to_string());
+    publish(&report, &order.out, args.json)
+}
+
+/// Lists expire within the run, so that an outage meets fresh, stale and missing ones.
+const SHORT_LIVED: [&str; 2] = ["cache.fresh_ms=20000", "cache.refresh_ahead_ms=5000"];
+const QUICK_OUTAGE_USERS: u32 = 600;
+const QUICK_OUTAGE_KNOWN: u32 = 10_000;
+
+async fn outage(args: ExperimentArgs) -> anyhow::Result<ExitCode> {
+    let mut scenario = scenario("outage", args.quick)?;
+    if args.quick {
+        scenario.steps = vec![QUICK_OUTAGE_USERS];
+    }
+    let variants = vec![Variant::plain(Profile::Protected)];
+    let mut order = order(scenario, variants, &args, SHORT_LIVED.map(str::to_owned).to_vec());
+    if args.quick {
+        order.source = data::Source::Generator(QUICK_OUTAGE_KNOWN);
+    }
+    let mut report = evaluation::run(&order).await?;
+    report.conclude(None);
+    report.verdicts = experiments::outage(&report);
     publish(&report, &order.out, args.json)
 }
 
@@ -86,6 +108,7 @@ mod tests {
     #[test]
     fn the_settings_are_the_replicas_own() {
         cluster::check_sets(Profile::Protected, &ALL_MISS.map(str::to_owned)).unwrap();
+        cluster::check_sets(Profile::Protected, &SHORT_LIVED.map(str::to_owned)).unwrap();
         for switch in ADMISSION {
             cluster::check_sets(Profile::Protected, &[format!("http.admission={switch}")]).unwrap();
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use launcher::Stack;
 use loadtest::{
     k6::Pacing,
-    plan::Phase,
+    plan::{Phase, StepPlan},
     report::{self, DataInfo, DataSource, Law, Report, Step},
     scenario::Scenario,
 };
@@ -63,6 +63,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         steps: measured,
         knees: Vec::new(),
         recoveries: Vec::new(),
+        outages: Vec::new(),
         soak: None,
         verdicts: Vec::new(),
         remarks: load.remarks(),
@@ -135,7 +136,7 @@ impl Load<'_> {
         for (done, (n, users)) in steps.into_iter().enumerate() {
             stage(&bar, &format!("{users} users"));
             let base = done as u64 * seconds * engines;
-            let plan = evaluation::step_plan(self.scenario, users, n, &self.known_ids, &self.target.gateway);
+            let plan = StepPlan::of(self.scenario, users, n, &self.known_ids, &self.target.gateway);
             let show = |now: &loadtest::plan::Progress| {
                 bar.set_position(base + u64::from(now.elapsed_s));
                 let what = if now.phase == Phase::WarmUp { "warm-up" } else { "measuring" };

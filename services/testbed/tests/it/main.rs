@@ -4,6 +4,7 @@
 
 mod bench;
 mod evaluate;
+mod experiment;
 mod up;
 mod words;
 

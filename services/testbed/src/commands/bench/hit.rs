@@ -1,4 +1,7 @@
 //! `bench hit`: a cache hit of the api beside the least that axum and Redis can do, and beside its own in-process cache.
+//!
+//! At several concurrencies: the more requests are under way at the same time, the more of them share a system call to Redis, and the
+//! less a look into Redis costs each.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -19,10 +22,11 @@ use crate::{
 };
 
 const REPEATS: u8 = 5;
-const RUN_MS: u64 = 3_000;
+const RUN_MS: u64 = 2_000;
 /// Buffers, connections and branch predictors of all sides wake up.
 const WARM_MS: u64 = 1_000;
-const CONNECTIONS: usize = 32;
+/// Each with one request outstanding, always. The first is the one that the first ratio is of.
+const CONNECTIONS: [usize; 3] = [64, 8, 1];
 /// Few enough that an in-process cache of one second has them all nearly always.
 const USERS: usize = 200;
 /// More than that: some have no list.
@@ -40,17 +44,29 @@ struct Target {
 pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     let mut bench = start().await?;
     let ids = bench.fill().await?;
-    for side in 0..bench.targets.len() {
-        bench.load(side, &ids, WARM_MS).await?;
+    let targets = bench.targets.len();
+    for target in 0..targets {
+        bench.load(target, CONNECTIONS[0], &ids, WARM_MS).await?;
     }
     let repeats = usize::from(args.repeats.unwrap_or(REPEATS));
-    let targets = bench.targets.len();
-    let runs = comparison::in_turns(targets, repeats, async |side| bench.load(side, &ids, RUN_MS).await).await?;
-    let sides: Vec<Side> = bench.targets.iter().zip(&runs).map(|(target, runs)| Side::new(target.name, runs)).collect();
-    let ratios = vec![sides[0].over(&sides[1], PER_CPU_S), sides[2].over(&sides[0], PER_CPU_S)];
+    // Those that are compared, the targets at one concurrency, follow each other.
+    let loads: Vec<(usize, usize)> =
+        CONNECTIONS.into_iter().flat_map(|connections| (0..targets).map(move |target| (target, connections))).collect();
+    let runs = comparison::in_turns(loads.len(), repeats, async |side| {
+        let (target, connections) = loads[side];
+        bench.load(target, connections, &ids, RUN_MS).await
+    });
+    let runs = runs.await?;
+    let side = |((target, connections), runs): (&(usize, usize), &Vec<Figures>)| {
+        Side::new(&format!("{} × {connections}", bench.targets[*target].name), runs)
+    };
+    let sides: Vec<Side> = loads.iter().zip(&runs).map(side).collect();
+    let of_concurrency = |sides: &[Side]| [sides[0].over(&sides[1], PER_CPU_S), sides[2].over(&sides[0], PER_CPU_S)];
+    let ratios = sides.chunks_exact(targets).flat_map(of_concurrency).collect();
     let what = format!(
-        "requests for a cached list per CPU second (user + system) of the answering process, {CONNECTIONS} connections, \
-         {USERS} users, {RUN_MS} ms a run"
+        "requests for a cached list per CPU second (user + system) of the answering process; × {} connections, each with one request \
+         outstanding; {USERS} users, {RUN_MS} ms a run",
+        CONNECTIONS.map(|connections| connections.to_string()).join(", ")
     );
     let conditions = conditions(&[("redis", &bench.cluster.redis.version)], Vec::new());
     bench.cluster.stack.stop().await?;
@@ -122,27 +138,33 @@ impl Bench {
     }
 
     /// One run of one side. CPU is read before the load generator starts and after it has ended: nothing else asks then.
-    async fn load(&mut self, side: usize, ids: &[String], run_ms: u64) -> anyhow::Result<Figures> {
+    async fn load(
+        &mut self,
+        target: usize,
+        connections: usize,
+        ids: &[String],
+        run_ms: u64,
+    ) -> anyhow::Result<Figures> {
         let dir = self.cluster.stack.child_dir("hammer")?;
         let (file, result) = (dir.join("plan.json"), dir.join("result.json"));
-        let target = &self.targets[side];
+        let target = &self.targets[target];
         let plan = hammer::Plan {
             address: target.address,
             paths: ids.iter().map(|id| path(id)).collect(),
-            connections: CONNECTIONS,
+            connections,
             run_ms,
             result: result.clone(),
         };
         std::fs::write(&file, serde_json::to_vec(&plan)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
-        let (pid, redis) = (target.pid, self.cluster.redis.pid);
+        let (name, pid, redis) = (target.name, target.pid, self.cluster.redis.pid);
         let seconds = |pid: u32| cpu::process_seconds(pid).context("a measured process has ended");
         let before = (seconds(pid)?, seconds(redis)?);
         let spec = Spec::new("hammer", own_program()?).args(["serve", "hammer"]).args([&file]);
         self.cluster.stack.run(spec, Duration::from_millis(run_ms) + Duration::from_secs(30)).await?;
         let used = (seconds(pid)? - before.0, seconds(redis)? - before.1);
         let outcome = read(&result)?;
-        ensure!(outcome.requests > 0 && used.0 > 0.0, "{} answered nothing", self.targets[side].name);
+        ensure!(outcome.requests > 0 && used.0 > 0.0, "{name} answered nothing");
         let requests = outcome.requests as f64;
         Ok(Figures::from([
             (PER_CPU_S, requests / used.0),

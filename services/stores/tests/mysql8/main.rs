@@ -1,0 +1,31 @@
+//! The tests of `it` on Oracle's MySQL 8: another optimiser, other locks, other words for the limit of a statement's time.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../it/failure.rs"]
+mod failure;
+#[path = "../it/servers.rs"]
+mod servers;
+#[path = "../it/shards.rs"]
+mod shards;
+
+use launcher::mariadb::{Flavour, Server};
+
+use servers::Servers;
+
+/// 140 MB and two seconds each.
+const MANY: usize = 4;
+
+/// The server of these tests; `None`: skipped.
+async fn flavour() -> Option<Server> {
+    match launcher::mysql8::provide().await {
+        Ok(server) => {
+            assert!(server.flavour == Flavour::MySql && server.version.starts_with("8."), "{server}");
+            Some(server)
+        }
+        Err(reason) => {
+            launcher::testing::skip(&format!("MySQL 8: {reason}"));
+            None
+        }
+    }
+}
