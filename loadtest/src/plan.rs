@@ -1,6 +1,10 @@
 //! What one step is to do, how it is going, and what came of it: plain data that crosses a process boundary as JSON.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::{
@@ -42,6 +46,9 @@ pub struct StepPlan {
     pub seed: u64,
     /// Threads of the process that [`loadgen_main`](crate::child::loadgen_main) starts, 1..=8.
     pub worker_threads: usize,
+    /// Where the process shows its counters to Prometheus while the step lasts (`/metrics`); nowhere without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Users beside those of the whole step. A request they have sent when their time is over still runs to its end.
@@ -276,7 +283,7 @@ pub(crate) fn hdr_log(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn plan() -> StepPlan {
@@ -294,6 +301,7 @@ mod tests {
             known_ids: "ids.txt".into(),
             seed: 1,
             worker_threads: 1,
+            metrics: None,
         }
     }
 

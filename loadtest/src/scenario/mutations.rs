@@ -149,6 +149,7 @@ fn check_scenario(scenario: &Scenario) -> Result<(), TestCaseError> {
             known_ids: "-".into(),
             seed: 1,
             worker_threads: 1,
+            metrics: None,
         };
         prop_assert!(plan.check().is_ok(), "{:?}", plan.check());
     }

@@ -332,7 +332,7 @@ impl Evaluation<'_> {
 }
 
 fn target(cluster: &Cluster) -> anyhow::Result<Target> {
-    Target::of(cluster.stack.dir(), &launcher::Description::read(cluster.stack.dir())?)
+    Target::of(Some(cluster.stack.dir()), &launcher::Description::read(cluster.stack.dir())?)
 }
 
 fn remarks(order: &Order, cluster: &Cluster) -> Vec<String> {
@@ -363,6 +363,7 @@ pub fn step_plan(scenario: &Scenario, users: u32, n: usize, known_ids: &Path, ga
         known_ids: known_ids.to_owned(),
         seed: 1 + n as u64,
         worker_threads: 1,
+        metrics: None,
     }
 }
 
