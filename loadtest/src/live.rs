@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
 };
-use runtime::{Admin, Readiness, lifecycle};
+use runtime::{Admin, Endpoint, Readiness, lifecycle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -100,7 +100,7 @@ impl Live {
     /// # Errors
     /// It cannot be listened on.
     pub(crate) async fn serve(&self, address: SocketAddr, stop: CancellationToken) -> Result<()> {
-        let listener = tokio::net::TcpListener::bind(address).await;
+        let listener = Endpoint::Tcp(address).bind().await;
         let listener = listener.with_context(|| format!("cannot listen on {address} (metrics)"))?;
         let readiness = Readiness::starting("running");
         readiness.ready();

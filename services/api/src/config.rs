@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, str::FromStr};
 
-use runtime::config::Validate;
+use runtime::{Endpoint, config::Validate};
 use serde::{Deserialize, Serialize};
 use stores::{StoreConfig, redis::RedisConfig};
 
@@ -55,7 +55,8 @@ pub struct ApiConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
-    pub listen: SocketAddr,
+    /// `address:port` or `unix:/path`.
+    pub listen: Endpoint,
     /// `/healthz`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
     /// Threads of the async runtime.
@@ -178,7 +179,7 @@ impl ApiConfig {
 impl HttpConfig {
     pub(crate) fn new(guarded: bool) -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             admin: SocketAddr::from(([127, 0, 0, 1], 9080)),
             worker_threads: 2,
             deadline_ms: 5_000,
@@ -225,7 +226,7 @@ impl Validate for ApiConfig {
         if !(self.guards.bloom_fpr >= 1e-6 && self.guards.bloom_fpr <= 0.5) {
             problems.push(format!("guards.bloom_fpr: {} is not in 0.000001..=0.5", self.guards.bloom_fpr));
         }
-        if self.http.listen == self.http.admin && self.http.listen.port() != 0 {
+        if self.http.listen == self.http.admin.into() && !self.http.listen.is_unspecified() {
             problems.push(format!("http.admin: {} is also http.listen", self.http.admin));
         }
         self.redis.validate(problems);

@@ -18,9 +18,9 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
-use runtime::{Admin, Readiness, lifecycle};
+use runtime::{Admin, Endpoint, Readiness, lifecycle};
 use stores::{Store, StoreMetrics, redis::Redis};
-use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::{AdmissionMode, ApiConfig, Profile};
@@ -84,10 +84,14 @@ impl AppState {
 /// # Errors
 /// A port is taken, the store cannot be read at start, or a server failed.
 pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let http = TcpListener::bind(config.http.listen)
+    let http = config
+        .http
+        .listen
+        .bind()
         .await
         .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
-    let admin = TcpListener::bind(config.http.admin)
+    let admin = Endpoint::from(config.http.admin)
+        .bind()
         .await
         .with_context(|| format!("cannot listen on {} (http.admin)", config.http.admin))?;
     let (registry, readiness) = (Registry::new(), Readiness::starting("connecting"));

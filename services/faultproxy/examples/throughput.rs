@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<()> {
     let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let (direct, proxied, admin) =
         (loopback(server.port), loopback(launcher::free_port()?), loopback(launcher::free_port()?));
-    let listeners = vec![Route { listen: proxied, upstream: direct }];
+    let listeners = vec![Route { listen: proxied.into(), upstream: direct.into() }];
     let config = Config { listeners, admin, law: Law::None, max_connections: 1000 };
     let mut proxy = tokio::process::Command::new(std::env::current_exe()?)
         .arg(serde_json::to_string(&config)?)
@@ -37,7 +37,7 @@ async fn main() -> anyhow::Result<()> {
         anyhow::ensure!(Instant::now() < deadline && proxy.try_wait()?.is_none(), "the proxy did not start");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let report = bench(direct, proxied, &Options::default()).await?;
+    let report = bench(&direct.into(), &proxied.into(), &Options::default()).await?;
     println!("{}", serde_json::to_string_pretty(&report)?);
     for connections in [1, 64, 400] {
         for ms in [0.3, 2.0, 74.0] {
@@ -57,7 +57,7 @@ async fn exactness(client: &Client, proxied: SocketAddr, connections: usize, ms:
     let commands = (3_000.0 / ms) as usize;
     for _ in 0..connections {
         tasks.spawn(async move {
-            let mut raw = RawClient::login(proxied, "root", 1 | 1 << 9 | 1 << 15 | 1 << 19).await?;
+            let mut raw = RawClient::login(&proxied.into(), "root", 1 | 1 << 9 | 1 << 15 | 1 << 19).await?;
             let mut spent = std::time::Duration::ZERO;
             for _ in 0..commands {
                 let start = Instant::now();

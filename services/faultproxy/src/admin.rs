@@ -1,9 +1,6 @@
 //! The admin API.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     Json, Router,
@@ -14,6 +11,7 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use contract::http::{Problem, problem};
+use runtime::Endpoint;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -41,8 +39,8 @@ pub struct State {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ListenerState {
-    pub listen: SocketAddr,
-    pub upstream: SocketAddr,
+    pub listen: Endpoint,
+    pub upstream: Endpoint,
     pub connections: u64,
     pub commands_total: u64,
     pub malformed_total: u64,
@@ -130,8 +128,8 @@ impl AdminState {
     fn show(&self) -> State {
         let listeners: Vec<_> = std::iter::zip(&*self.routes, &self.metrics.listeners)
             .map(|(route, counts)| ListenerState {
-                listen: route.listen,
-                upstream: route.upstream,
+                listen: route.listen.clone(),
+                upstream: route.upstream.clone(),
                 connections: u64::try_from(counts.connections.get()).unwrap_or(0),
                 commands_total: counts.commands.get(),
                 malformed_total: counts.malformed_total(),

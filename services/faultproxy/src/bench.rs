@@ -3,12 +3,10 @@
 
 mod raw;
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use runtime::Endpoint;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
@@ -69,7 +67,7 @@ impl Spread {
 ///
 /// # Errors
 /// Options out of range; a side that cannot be reached or answers wrongly.
-pub async fn bench(direct: SocketAddr, proxied: SocketAddr, options: &Options) -> anyhow::Result<Report> {
+pub async fn bench(direct: &Endpoint, proxied: &Endpoint, options: &Options) -> anyhow::Result<Report> {
     ensure!((1..=4096).contains(&options.connections), "connections must lie within 1 and 4096");
     ensure!((1..=1000).contains(&options.repeats), "repeats must lie within 1 and 1000");
     ensure!((0.01..=600.0).contains(&options.run_s), "run_s must lie within 0.01 and 600");
@@ -100,7 +98,7 @@ pub async fn bench(direct: SocketAddr, proxied: SocketAddr, options: &Options) -
     })
 }
 
-async fn connect(address: SocketAddr, options: &Options) -> anyhow::Result<Vec<RawClient>> {
+async fn connect(address: &Endpoint, options: &Options) -> anyhow::Result<Vec<RawClient>> {
     let mut clients = Vec::with_capacity(options.connections);
     for _ in 0..options.connections {
         clients.push(RawClient::login(address, &options.user, raw::CAPABILITIES).await?);

@@ -4,23 +4,16 @@ mod auth;
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::AsyncWriteExt,
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
-    sync::watch,
-    time::timeout,
-};
+use runtime::{Endpoint, net::Stream};
+use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
 
 use crate::{
+    Route,
     buffer::Buffer,
     command::{Answer, Commands, Step},
     fault::Conditions,
@@ -82,9 +75,8 @@ fn server(malformed: Malformed) -> End {
 
 /// An accepted connection and where it belongs.
 pub(crate) struct Accepted {
-    pub(crate) stream: TcpStream,
-    pub(crate) peer: SocketAddr,
-    pub(crate) upstream: SocketAddr,
+    pub(crate) stream: Stream,
+    pub(crate) route: Route,
     /// Index of the listener in `Metrics::listeners`.
     pub(crate) listener: usize,
     pub(crate) metrics: Arc<Metrics>,
@@ -96,7 +88,8 @@ pub(crate) struct Accepted {
 
 /// Serves the connection to its end; logs and counts what was wrong with it.
 pub(crate) async fn serve(accepted: Accepted) {
-    let Accepted { mut stream, peer, upstream, listener, metrics, conditions, releases, resets } = accepted;
+    let Accepted { mut stream, route: Route { listen, upstream }, listener, metrics, conditions, releases, resets } =
+        accepted;
     let counts = &metrics.listeners[listener];
     let mut stopped = conditions.clone();
     let end = {
@@ -109,65 +102,57 @@ pub(crate) async fn serve(accepted: Accepted) {
         };
         tokio::select! {
             biased;
-            end = session(&mut stream, upstream, &metrics, counts, conditions, &releases) => end,
+            end = session(&mut stream, &upstream, &metrics, counts, conditions, &releases) => end,
             end = stop => end,
         }
     };
     match &end {
-        End::Closed | End::Drained | End::Aborted => tracing::debug!(%peer, reason = %end, "connection ended"),
+        End::Closed | End::Drained | End::Aborted => tracing::debug!(%listen, reason = %end, "connection ended"),
         End::Reset => {
-            tracing::debug!(%peer, "connection reset by fault");
+            tracing::debug!(%listen, "connection reset by fault");
             reset(&stream);
         }
         End::Malformed(reason, side) => {
-            tracing::warn!(%peer, %upstream, %side, %reason, "malformed packet, connection closed");
+            tracing::warn!(%listen, %upstream, %side, %reason, "malformed packet, connection closed");
             counts.malformed(*reason);
         }
         End::Unreachable(error) => {
-            tracing::warn!(%peer, %upstream, %error, "store unreachable, connection closed");
+            tracing::warn!(%listen, %upstream, %error, "store unreachable, connection closed");
             counts.unreachable.inc();
         }
         End::Lost(error) => {
-            tracing::warn!(%peer, %upstream, %error, "store lost with a command in flight, connection closed");
+            tracing::warn!(%listen, %upstream, %error, "store lost with a command in flight, connection closed");
             counts.lost.inc();
         }
-        End::HandshakeTimeout => tracing::warn!(%peer, %upstream, "authentication took too long, connection closed"),
+        End::HandshakeTimeout => tracing::warn!(%listen, %upstream, "authentication took too long, connection closed"),
     }
     // Dropping the sockets closes them.
 }
 
 /// Makes the socket send RST when it is dropped.
-pub(crate) fn reset(stream: &TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
+pub(crate) fn reset(stream: &Stream) {
+    if let Err(error) = stream.reset_on_drop() {
         tracing::warn!(%error, "cannot reset the connection, it is closed");
     }
 }
 
 async fn session(
-    stream: &mut TcpStream,
-    upstream: SocketAddr,
+    stream: &mut Stream,
+    upstream: &Endpoint,
     metrics: &Metrics,
     counts: &ListenerMetrics,
     conditions: watch::Receiver<Conditions>,
     releases: &Releases,
 ) -> End {
     unstalled(&conditions).await;
-    let mut store = match timeout(CONNECT_TIMEOUT, TcpStream::connect(upstream)).await {
+    let mut store = match timeout(CONNECT_TIMEOUT, upstream.connect()).await {
         Ok(Ok(store)) => store,
         Ok(Err(error)) => return End::Unreachable(error),
         Err(_) => return End::Unreachable(io::ErrorKind::TimedOut.into()),
     };
-    // Without it Nagle's algorithm and delayed acknowledgements may add 40 ms.
-    if let Err(error) = stream.set_nodelay(true).and(store.set_nodelay(true)) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
-    let (from_client, to_client) = stream.split();
-    let (from_server, to_server) = store.split();
     let mut session = Session {
-        from_client,
-        to_client,
-        from_server,
-        to_server,
+        client_stream: stream,
+        server_stream: &mut store,
         client: Buffer::new(),
         server: Buffer::new(),
         commands: Commands::default(),
@@ -215,10 +200,8 @@ impl Drop for Ticket<'_> {
 }
 
 struct Session<'a> {
-    from_client: ReadHalf<'a>,
-    to_client: WriteHalf<'a>,
-    from_server: ReadHalf<'a>,
-    to_server: WriteHalf<'a>,
+    client_stream: &'a mut Stream,
+    server_stream: &'a mut Stream,
     client: Buffer,
     server: Buffer,
     commands: Commands,
@@ -263,12 +246,12 @@ impl Session<'_> {
             self.send_scanned().await.map_err(|_| End::Closed)?;
             tokio::select! {
                 biased;
-                read = self.client.fill(&mut self.from_client) => match read {
+                read = self.client.fill(self.client_stream) => match read {
                     Ok(0) if self.commands.inside() => return Err(client(Malformed::Truncated)),
                     Ok(0) | Err(_) => return Err(End::Closed),
                     Ok(_) => {}
                 },
-                read = self.server.fill(&mut self.from_server) => match read {
+                read = self.server.fill(self.server_stream) => match read {
                     Ok(0) | Err(_) => return Err(End::Closed),
                     Ok(_) => self.relay_notice().await?,
                 },
@@ -336,7 +319,7 @@ impl Session<'_> {
             // answers, and the abandoned command stays in flight until then.
             tokio::select! {
                 biased;
-                read = self.server.fill(&mut self.from_server) => {
+                read = self.server.fill(self.server_stream) => {
                     match read {
                         Ok(0) if response.inside() => return Err(server(Malformed::Truncated)),
                         Ok(0) => return Err(End::Lost(io::ErrorKind::UnexpectedEof.into())),
@@ -356,7 +339,7 @@ impl Session<'_> {
                         return if sending { Err(End::Closed) } else { Ok(()) };
                     }
                 }
-                read = self.client.fill(&mut self.from_client),
+                read = self.client.fill(self.client_stream),
                     if self.client.has_room() && (sending || answer == Answer::Authentication) => {
                     match read {
                         Ok(0) if sending || replies.inside() => return Err(client(Malformed::Truncated)),
@@ -382,7 +365,7 @@ impl Session<'_> {
     async fn send_scanned(&mut self) -> io::Result<()> {
         let pending = self.client.pending().len();
         if pending > 0 {
-            self.to_server.write_all(self.client.pending()).await?;
+            self.server_stream.write_all(self.client.pending()).await?;
             self.client.sent(pending);
         }
         Ok(())
@@ -394,7 +377,7 @@ impl Session<'_> {
         let left = self.server.unscanned().len() - bytes;
         self.server.scanned_but(left);
         self.server.release();
-        self.to_client.write_all(self.server.pending()).await.map_err(|_| End::Closed)?;
+        self.client_stream.write_all(self.server.pending()).await.map_err(|_| End::Closed)?;
         self.server.sent(bytes);
         Ok(())
     }
@@ -414,12 +397,12 @@ impl Session<'_> {
         let farewell = async {
             while !self.scan_command().map_err(client)? {
                 self.send_scanned().await.map_err(|_| End::Closed)?;
-                if !matches!(self.client.fill(&mut self.from_client).await, Ok(1..)) {
+                if !matches!(self.client.fill(self.client_stream).await, Ok(1..)) {
                     return Err(client(Malformed::Truncated));
                 }
             }
             self.send_scanned().await.map_err(|_| End::Closed)?;
-            while let Ok(1..) = self.server.fill(&mut self.from_server).await {
+            while let Ok(1..) = self.server.fill(self.server_stream).await {
                 let bytes = self.server.unscanned().len();
                 self.relay_to_client(bytes).await?;
             }

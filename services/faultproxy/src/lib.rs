@@ -22,6 +22,7 @@ pub mod response;
 use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
+use runtime::{Endpoint, net::Listener};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,7 +33,7 @@ pub use crate::{
     fault::{ActiveFault, Fault, FaultKind, FaultSpec},
     law::Law,
 };
-use crate::{fault::Control, listener::Listener, metrics::Metrics, release::Releases};
+use crate::{fault::Control, listener::Accepting, metrics::Metrics, release::Releases};
 
 pub const DEFAULT_MAX_CONNECTIONS: usize = 4096;
 /// Time commands in flight have to finish at shutdown.
@@ -40,12 +41,12 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 const ADMIN_DEADLINE: Duration = Duration::from_secs(1);
 
 /// One MySQL instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    pub listen: SocketAddr,
+    pub listen: Endpoint,
     /// The real server.
-    pub upstream: SocketAddr,
+    pub upstream: Endpoint,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,9 +71,9 @@ impl Config {
         ensure!(!self.listeners.is_empty(), "listeners: must not be empty");
         let max = self.max_connections;
         ensure!((1..=65_536).contains(&max), "max_connections: is {max}, must lie within 1 and 65536");
-        let mut seen = HashSet::from([self.admin]);
+        let mut seen = HashSet::from([Endpoint::from(self.admin)]);
         for Route { listen, upstream } in &self.listeners {
-            ensure!(listen.port() == 0 || seen.insert(*listen), "listeners: {listen} is used twice");
+            ensure!(listen.is_unspecified() || seen.insert(listen.clone()), "listeners: {listen} is used twice");
             ensure!(listen != upstream, "listeners: {listen} is its own upstream");
         }
         Ok(())
@@ -90,7 +91,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
 /// A proxy whose sockets are bound: clients may connect, and are served once `serve` runs.
 #[derive(Debug)]
 pub struct Proxy {
-    routes: Vec<(TcpListener, Route)>,
+    routes: Vec<(Listener, Route)>,
     admin: (TcpListener, SocketAddr),
     law: Law,
     max_connections: usize,
@@ -101,23 +102,21 @@ impl Proxy {
     /// Invalid configuration, or an address that cannot be bound.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         config.validate().context("configuration of faultproxy")?;
-        let bind = async |address: SocketAddr| -> anyhow::Result<(TcpListener, SocketAddr)> {
-            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-            let bound = listener.local_addr().context("no local address")?;
-            Ok((listener, bound))
-        };
-        let admin = bind(config.admin).await?;
+        let admin = config.admin;
+        let admin = TcpListener::bind(admin).await.with_context(|| format!("cannot listen on {admin}"))?;
+        let admin_address = admin.local_addr().context("no local address")?;
         let mut routes = Vec::with_capacity(config.listeners.len());
         for Route { listen, upstream } in config.listeners {
-            let (listener, listen) = bind(listen).await?;
+            let listener = listen.bind().await.with_context(|| format!("cannot listen on {listen}"))?;
+            let listen = listener.endpoint().context("no local address")?;
             routes.push((listener, Route { listen, upstream }));
         }
-        Ok(Self { routes, admin, law: config.law, max_connections: config.max_connections })
+        Ok(Self { routes, admin: (admin, admin_address), law: config.law, max_connections: config.max_connections })
     }
 
     /// Bound addresses, in the order of the configuration.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.routes.iter().map(|(_, route)| route.listen).collect()
+    pub fn addresses(&self) -> Vec<Endpoint> {
+        self.routes.iter().map(|(_, route)| route.listen.clone()).collect()
     }
 
     pub fn admin_address(&self) -> SocketAddr {
@@ -141,10 +140,10 @@ impl Proxy {
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(self.max_connections));
         let background = TaskTracker::new();
-        let routes: Vec<Route> = self.routes.iter().map(|(_, route)| *route).collect();
+        let routes: Vec<Route> = self.routes.iter().map(|(_, route)| route.clone()).collect();
         for (index, (socket, route)) in self.routes.into_iter().enumerate() {
             tracing::info!(listen = %route.listen, upstream = %route.upstream, "proxying");
-            let listener = Listener {
+            let listener = Accepting {
                 index,
                 route,
                 control: Arc::clone(&control),

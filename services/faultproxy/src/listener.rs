@@ -3,11 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use prometheus::IntGauge;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::sleep,
-};
+use runtime::net::{Listener, Stream};
+use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -23,7 +20,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// ERR 1040 in the place of a greeting, as a server says it (no SQL state: capabilities are not known yet).
 const TOO_MANY_CONNECTIONS: &[u8] = b"\x17\0\0\0\xff\x10\x04Too many connections";
 
-pub(crate) struct Listener {
+pub(crate) struct Accepting {
     pub(crate) index: usize,
     pub(crate) route: Route,
     pub(crate) control: Arc<Control>,
@@ -33,9 +30,9 @@ pub(crate) struct Listener {
     pub(crate) connections: TaskTracker,
 }
 
-impl Listener {
+impl Accepting {
     /// Accepts for ever; cancelled from outside.
-    pub(crate) async fn accept(self, mut socket: TcpListener) {
+    pub(crate) async fn accept(self, mut socket: Listener) {
         let mut conditions = self.control.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -48,7 +45,7 @@ impl Listener {
                 accepted = socket.accept() => Some(accepted),
             };
             match accepted {
-                Some(Ok((stream, peer))) => self.admit(stream, peer),
+                Some(Ok(stream)) => self.admit(stream),
                 Some(Err(error)) => {
                     tracing::warn!(listen = %self.route.listen, %error, "cannot accept");
                     sleep(RETRY).await;
@@ -63,7 +60,7 @@ impl Listener {
         }
     }
 
-    fn admit(&self, stream: TcpStream, peer: std::net::SocketAddr) {
+    fn admit(&self, stream: Stream) {
         let conditions = self.control.subscribe();
         let (resets, reset_new) = {
             let now = conditions.borrow();
@@ -76,7 +73,7 @@ impl Listener {
         let counts = &self.metrics.listeners[self.index];
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
             counts.rejected.inc();
-            tracing::warn!(%peer, listen = %self.route.listen, "too many connections");
+            tracing::warn!(listen = %self.route.listen, "too many connections");
             // The send buffer of a new connection is empty; if it fails the client sees it closed all the same.
             stream.try_write(TOO_MANY_CONNECTIONS).ok();
             return;
@@ -84,8 +81,7 @@ impl Listener {
         let open = Open::new(counts.connections.clone());
         let accepted = Accepted {
             stream,
-            peer,
-            upstream: self.route.upstream,
+            route: self.route.clone(),
             listener: self.index,
             metrics: Arc::clone(&self.metrics),
             conditions,
@@ -98,10 +94,10 @@ impl Listener {
         });
     }
 
-    async fn bind_again(&self) -> TcpListener {
+    async fn bind_again(&self) -> Listener {
         let mut told = false;
         loop {
-            match TcpListener::bind(self.route.listen).await {
+            match self.route.listen.bind().await {
                 Ok(socket) => return socket,
                 Err(error) if !told => {
                     tracing::error!(listen = %self.route.listen, %error, "cannot listen again, trying on");

@@ -1,11 +1,12 @@
 //! Metrics of the proxy; handles are resolved once per listener.
 
-use std::{net::SocketAddr, sync::atomic::AtomicU64};
+use std::sync::atomic::AtomicU64;
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use runtime::Endpoint;
 
 use crate::packet::Malformed;
 
@@ -42,7 +43,7 @@ pub(crate) struct ListenerMetrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(listeners: &[SocketAddr]) -> prometheus::Result<Self> {
+    pub(crate) fn new(listeners: &[Endpoint]) -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("faultproxy".into()), None)?;
         let commands = IntCounterVec::new(Opts::new("commands_total", "Commands with a response"), &["listener"])?;
         let connections = IntGaugeVec::new(Opts::new("connections", "Client connections open"), &["listener"])?;

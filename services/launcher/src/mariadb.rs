@@ -44,7 +44,6 @@ pub struct MySql {
     pub pid: u32,
     /// On 127.0.0.1; user root, no password.
     pub port: u16,
-    /// Its path may be too long (107 bytes) for a client.
     pub socket: PathBuf,
     /// E.g. `MariaDB 10.11.19`.
     pub version: String,
@@ -80,18 +79,16 @@ pub async fn start(stack: &mut Stack, name: &str, options: &Options) -> anyhow::
         let target = data.clone();
         tokio::task::spawn_blocking(move || copy_dir(&template, &target)).await.context("copying was cut short")??;
     }
+    let socket = stack.socket_path(name);
     let spec = Spec::new(name, &server.program)
-        .args(server.start_args(&data, port, options))
+        .args(server.start_args(&data, &socket, port, options))
         // Scratch data: nobody needs the seconds a shutdown takes.
         .stop_signal(Signal::SIGKILL);
     let child = stack.spawn(spec)?;
     stack.wait_ready(child, READY_DEADLINE, || greets(port)).await?;
     let pid = stack.pid(child).unwrap_or_default();
-    Ok(MySql { child, pid, port, socket: data.join(SOCKET), version: server.to_string() })
+    Ok(MySql { child, pid, port, socket, version: server.to_string() })
 }
-
-/// Relative to the data directory, in which the server works: an absolute path may exceed a socket's 107 bytes.
-const SOCKET: &str = "s.sock";
 
 /// The first packet of a connection: length (3), number (1), then protocol version 10, or 255 for an error.
 async fn greets(port: u16) -> bool {
@@ -123,12 +120,12 @@ impl Server {
         Ok(Self { program, flavour, version })
     }
 
-    fn start_args(&self, data: &Path, port: u16, options: &Options) -> Vec<OsString> {
+    fn start_args(&self, data: &Path, socket: &Path, port: u16, options: &Options) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec!["--no-defaults".into()];
         args.extend(as_root());
         args.extend([
             flag("--datadir", data),
-            flag("--socket", SOCKET),
+            flag("--socket", socket),
             flag("--pid-file", data.join("p.pid")),
             flag("--port", port.to_string()),
             flag("--bind-address", "127.0.0.1"),
@@ -280,7 +277,7 @@ mod tests {
     fn the_flavours_need_different_flags() {
         let args = |flavour| {
             let server = Server { program: "/x".into(), flavour, version: "1".into() };
-            let args = server.start_args(Path::new("/d"), 20_001, &Options::default());
+            let args = server.start_args(Path::new("/d"), Path::new("/s"), 20_001, &Options::default());
             args.into_iter().map(|arg| arg.into_string().unwrap()).collect::<Vec<_>>()
         };
         let (maria, mysql) = (args(Flavour::MariaDb), args(Flavour::MySql));

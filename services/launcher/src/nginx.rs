@@ -22,8 +22,8 @@ const SPARE_FILES: u64 = 512;
 #[derive(Debug, Clone)]
 pub struct Options {
     pub listen_port: u16,
-    /// Ports on 127.0.0.1; one at least.
-    pub upstreams: Vec<u16>,
+    /// `address:port` or `unix:/path`; one at least.
+    pub upstreams: Vec<String>,
     pub worker_processes: u32,
 }
 
@@ -60,7 +60,7 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Nginx
     }
     let open_files = crate::raise_nofile_limit()?.min(65_536);
     let servers: Vec<String> =
-        options.upstreams.iter().map(|port| format!("server 127.0.0.1:{port} max_fails=0;")).collect();
+        options.upstreams.iter().map(|upstream| format!("server {upstream} max_fails=0;")).collect();
     // Without it a master that is root gives its workers to nobody, who cannot write to the scratch directory.
     let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
     let text = |path: PathBuf| path.into_os_string().into_string().ok().context("the path of the state is not UTF-8");

@@ -110,9 +110,10 @@ pub fn reap(found: &Found) -> anyhow::Result<usize> {
     for _ in 0..REAP_ROUNDS {
         let left = members(&stacks).remove(&found.dir).unwrap_or_default();
         if left.is_empty() {
-            if found.dir.exists() {
-                remove_dir(&found.dir)?;
+            if let Some(description) = &found.description {
+                remove_dir(&description.sockets)?;
             }
+            remove_dir(&found.dir)?;
             return Ok(ended);
         }
         ended += left.len();

@@ -33,6 +33,8 @@ pub struct Redis {
     pub port: u16,
     /// `redis://127.0.0.1:PORT/`
     pub url: String,
+    /// `unix:///PATH`, the same server.
+    pub socket_url: String,
     /// E.g. `Redis 7.0.15`.
     pub version: String,
 }
@@ -46,15 +48,19 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Redis
     let version = parse_version(&programs::version_text(&program, "--version")?);
     let port = options.port.map_or_else(free_port, Ok)?;
     let dir = stack.child_dir(&options.name)?;
+    let socket = stack.socket_path(&options.name);
     let spec = Spec::new(&options.name, program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .args(["--dir".into(), dir.into_os_string()])
+        .args(["--unixsocket".into(), socket.clone().into_os_string()])
         // Nothing to save: it may end at once.
         .stop_signal(Signal::SIGKILL);
     let child = stack.spawn(spec)?;
     stack.wait_ready(child, READY_DEADLINE, || ping(port)).await?;
     let pid = stack.pid(child).unwrap_or_default();
-    Ok(Redis { child, pid, port, url: format!("redis://127.0.0.1:{port}/"), version })
+    let url = format!("redis://127.0.0.1:{port}/");
+    let socket_url = format!("unix://{}", socket.display());
+    Ok(Redis { child, pid, port, url, socket_url, version })
 }
 
 async fn ping(port: u16) -> bool {

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::{Child as OsChild, Command, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -105,6 +106,8 @@ pub struct Description {
     pub created_ms: u64,
     /// Named addresses, as the owner set them.
     pub endpoints: BTreeMap<String, String>,
+    /// Directory of the Unix sockets; removed with the stack's own.
+    pub sockets: PathBuf,
     /// Children not yet stopped, in the order they were started.
     pub children: Vec<DescribedChild>,
 }
@@ -163,17 +166,24 @@ impl Stack {
         check_name(name)?;
         crate::raise_nofile_limit()?;
         let stacks = crate::stacks_dir()?;
+        let sockets = socket_dir()?;
         let created_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
         let description = Description {
             name: name.to_owned(),
             owner: Process::current(),
             created_ms: u64::try_from(created_ms).unwrap_or(u64::MAX),
             endpoints: BTreeMap::new(),
+            sockets,
             children: Vec::new(),
         };
         let dir = stacks.join(format!("{name}-{:08x}", crate::random()));
         // Not create_dir_all: a directory that exists belongs to somebody else.
         fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let sockets = &description.sockets;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(sockets)
+            .with_context(|| format!("cannot create {}", sockets.display()))?;
         let stack = Self { dir, description, children: Vec::new(), keep_scratch: false };
         create_dir_all(&stack.dir.join("logs"))?;
         stack.description.write(&stack.dir)?;
@@ -195,6 +205,11 @@ impl Stack {
         let dir = self.dir.join(name);
         create_dir_all(&dir)?;
         Ok(dir)
+    }
+
+    /// Where a child may listen on a Unix socket: for this user alone, and short enough for every server.
+    pub fn socket_path(&self, name: &str) -> PathBuf {
+        self.description.sockets.join(name)
     }
 
     pub fn log_path(&self, name: &str) -> PathBuf {
@@ -395,7 +410,7 @@ impl Stack {
     }
 
     fn remove_scratch(&self) -> anyhow::Result<()> {
-        if self.keep_scratch { Ok(()) } else { remove_dir(&self.dir) }
+        if self.keep_scratch { Ok(()) } else { remove_dir(&self.description.sockets).and(remove_dir(&self.dir)) }
     }
 }
 
@@ -476,6 +491,13 @@ pub(crate) fn remove_dir(dir: &Path) -> anyhow::Result<()> {
         last.is_ok() || !dir.exists()
     });
     if dir.exists() { last.with_context(|| format!("cannot remove {}", dir.display())) } else { Ok(()) }
+}
+
+/// Not below `home()`: a socket's path has 107 bytes, and a home may need most of them.
+fn socket_dir() -> anyhow::Result<PathBuf> {
+    let dir = std::env::temp_dir().join(format!("testbed-{:08x}", crate::random()));
+    ensure!(dir.as_os_str().len() <= 64, "TMPDIR is too long for Unix sockets: {}", dir.display());
+    Ok(dir)
 }
 
 fn check_name(name: &str) -> anyhow::Result<()> {

@@ -5,5 +5,7 @@ pub mod admin;
 pub mod config;
 pub mod lifecycle;
 pub mod logs;
+pub mod net;
 
 pub use admin::{Admin, Readiness};
+pub use net::Endpoint;

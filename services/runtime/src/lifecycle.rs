@@ -6,6 +6,8 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::net::Listener;
+
 /// A token that is cancelled by SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -28,18 +30,11 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
 /// # Errors
 /// The listener failed. A drain that ran out of time is logged, not an error.
 pub async fn serve(
-    listener: tokio::net::TcpListener,
+    listener: Listener,
     app: axum::Router,
     shutdown: CancellationToken,
     drain: Duration,
 ) -> anyhow::Result<()> {
-    use axum::serve::ListenerExt;
-    // Answers are small and written at once: Nagle's algorithm would only hold them back.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
     let server = axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let overdue = async {
         shutdown.cancelled().await;

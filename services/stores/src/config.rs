@@ -9,7 +9,7 @@ pub use crate::gate::Order;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Instance {
-    /// `host:port`.
+    /// `host:port` or `unix:/path`.
     pub address: String,
     /// 0..16; over all instances each shard exactly once.
     pub shards: Vec<u8>,
@@ -19,7 +19,7 @@ pub struct Instance {
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     pub instances: Vec<Instance>,
-    /// `host:port` of the server with the catalogue schema.
+    /// `host:port` or `unix:/path` of the server with the catalogue schema.
     pub catalogue: String,
     pub user: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -85,8 +85,11 @@ impl StoreConfig {
     pub fn validate(&self, problems: &mut Vec<String>) {
         let mut owners = [0_u32; SHARDS as usize];
         for (i, instance) in self.instances.iter().enumerate() {
-            if split_address(&instance.address).is_none() {
-                problems.push(format!("store.instances[{i}].address: '{}' is not host:port", instance.address));
+            if Address::parse(&instance.address).is_none() {
+                problems.push(format!(
+                    "store.instances[{i}].address: '{}' is neither host:port nor unix:/path",
+                    instance.address
+                ));
             }
             for &shard in &instance.shards {
                 match owners.get_mut(usize::from(shard)) {
@@ -98,8 +101,8 @@ impl StoreConfig {
         for (shard, count) in owners.iter().enumerate().filter(|(_, count)| **count != 1) {
             problems.push(format!("store.instances: shard {shard} is on {count} instances, it must be on one"));
         }
-        if split_address(&self.catalogue).is_none() {
-            problems.push(format!("store.catalogue: '{}' is not host:port", self.catalogue));
+        if Address::parse(&self.catalogue).is_none() {
+            problems.push(format!("store.catalogue: '{}' is neither host:port nor unix:/path", self.catalogue));
         }
         for (key, value, range) in [
             ("pool_size", u64::from(self.pool_size), 1..=10_000),
@@ -115,9 +118,21 @@ impl StoreConfig {
     }
 }
 
-pub(crate) fn split_address(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.rsplit_once(':')?;
-    Some((host, port.parse().ok().filter(|_| !host.is_empty())?))
+/// Where a MySQL server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Address<'a> {
+    Tcp { host: &'a str, port: u16 },
+    Unix { path: &'a str },
+}
+
+impl<'a> Address<'a> {
+    pub(crate) fn parse(address: &'a str) -> Option<Self> {
+        if let Some(path) = address.strip_prefix("unix:") {
+            return path.starts_with('/').then_some(Self::Unix { path });
+        }
+        let (host, port) = address.rsplit_once(':')?;
+        Some(Self::Tcp { host, port: port.parse().ok().filter(|_| !host.is_empty())? })
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +162,7 @@ mod tests {
         let mut problems = Vec::new();
         config.validate(&mut problems);
         let all = problems.join("\n");
-        for expected in ["shard 1 is on 2", "16 is not below", "'nowhere' is not host:port", "store.pool_size"] {
+        for expected in ["shard 1 is on 2", "16 is not below", "'nowhere' is neither host:port", "store.pool_size"] {
             assert!(all.contains(expected), "{expected} missing in {all}");
         }
     }

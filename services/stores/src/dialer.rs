@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     breaker::Breaker,
-    config::{Flavour, StoreConfig, split_address},
+    config::{Address, Flavour, StoreConfig},
     metrics::StoreMetrics,
     pool::{OPENED_AT_ONCE, StoreError},
 };
@@ -193,10 +193,11 @@ fn is_statement_timeout(error: &sqlx::Error) -> bool {
 }
 
 pub(crate) fn connect_options(config: &StoreConfig, address: &str) -> Option<MySqlConnectOptions> {
-    let (host, port) = split_address(address)?;
-    let options = MySqlConnectOptions::new()
-        .host(host)
-        .port(port)
+    let options = match Address::parse(address)? {
+        Address::Tcp { host, port } => MySqlConnectOptions::new().host(host).port(port),
+        Address::Unix { path } => MySqlConnectOptions::new().socket(path),
+    };
+    let options = options
         .username(&config.user)
         // Loopback or a private network; faultproxy could not follow an encrypted stream.
         .ssl_mode(MySqlSslMode::Disabled)

@@ -36,7 +36,7 @@ async fn migrate_server(
     migrator: &Migrator,
 ) -> Result<(), sqlx::Error> {
     let Some(options) = connect_options(config, address) else {
-        return Err(sqlx::Error::Configuration(format!("'{address}' is not host:port").into()));
+        return Err(sqlx::Error::Configuration(format!("'{address}' is neither host:port nor unix:/path").into()));
     };
     let mut connection = options.connect().await?;
     // sqlx's own lock is `GET_LOCK(…, -1)`, whose answer it does not read, and MariaDB takes -1 as "do not wait".

@@ -15,7 +15,7 @@ use crate::breaker::{Breaker, Pass};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
-    /// `redis://host:port`.
+    /// `redis://host:port` or `unix:///path`.
     pub url: String,
     /// Longest wait for an answer.
     pub response_timeout_ms: u64,

@@ -12,6 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use redis::aio::ConnectionManager;
+use runtime::Endpoint;
 use stores::redis::RedisConfig;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,8 @@ pub fn key(user_id: &str) -> String {
 /// # Errors
 /// The port is taken, the address of Redis is not valid, or the server failed.
 pub async fn serve(listen: SocketAddr, redis: &str, stop: CancellationToken) -> anyhow::Result<()> {
-    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let listen = Endpoint::from(listen);
+    let listener = listen.bind().await.with_context(|| format!("cannot listen on {listen}"))?;
     // As the api opens its own: the two are to differ in the handler only.
     let config = RedisConfig { url: redis.to_owned(), response_timeout_ms: 500, connect_timeout_ms: 500 };
     let redis = config.open().context("the address of Redis is not valid")?;

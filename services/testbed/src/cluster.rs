@@ -11,6 +11,7 @@ use api::{ApiConfig, Profile};
 use faultproxy::Law;
 use launcher::{ChildId, Spec, Stack, free_port, mariadb, nginx, redis};
 use loadtest::scenario::{self, Scenario};
+use runtime::Endpoint;
 use stores::{Order, Store, StoreConfig, StoreMetrics};
 
 use crate::data;
@@ -38,7 +39,7 @@ pub struct Cluster {
     pub nginx: nginx::Nginx,
     pub replicas: Vec<Replica>,
     plan: Plan,
-    ports: Vec<(u16, u16)>,
+    admins: Vec<u16>,
     http: reqwest::Client,
 }
 
@@ -46,7 +47,7 @@ pub struct Proxy {
     pub admin: String,
     pub client: faultproxy::Client,
     /// Where to reach each MySQL server through it.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Endpoint>,
 }
 
 pub struct Replica {
@@ -95,14 +96,11 @@ impl Cluster {
         }
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
         let proxy = start_proxy(&mut stack, &servers, plan.law).await?;
-        let ports = (0..plan.replicas).map(|_| Ok((free_port()?, free_port()?))).collect::<anyhow::Result<Vec<_>>>()?;
+        let admins = (0..plan.replicas).map(|_| free_port()).collect::<anyhow::Result<Vec<_>>>()?;
+        let upstreams = (0..plan.replicas as usize).map(|n| replica_socket(&stack, n).to_string()).collect();
         let nginx = nginx::start(
             &mut stack,
-            &nginx::Options {
-                listen_port: plan.port.map_or_else(free_port, Ok)?,
-                upstreams: ports.iter().map(|(http, _)| *http).collect(),
-                worker_processes: 2,
-            },
+            &nginx::Options { listen_port: plan.port.map_or_else(free_port, Ok)?, upstreams, worker_processes: 2 },
         )
         .await?;
         stack.set_endpoint("gateway", &nginx.url)?;
@@ -111,7 +109,7 @@ impl Cluster {
         for (n, server) in servers.iter().enumerate() {
             stack.set_endpoint(&format!("mysql-{n:02}"), &format!("127.0.0.1:{}", server.port))?;
         }
-        Ok(Self { stack, redis, servers, proxy, nginx, replicas: Vec::new(), plan, ports, http })
+        Ok(Self { stack, redis, servers, proxy, nginx, replicas: Vec::new(), plan, admins, http })
     }
 
     /// The store without faultproxy in front of it: for migration and import, which are no part of any measurement.
@@ -139,8 +137,9 @@ impl Cluster {
     pub async fn start_replicas(&mut self, profile: Profile, sets: &[String]) -> anyhow::Result<Duration> {
         ensure!(self.replicas.is_empty(), "the replicas run already");
         let started = Instant::now();
-        for n in 0..self.ports.len() {
-            let replica = self.spawn_replica(n, profile, sets)?;
+        for n in 0..self.admins.len() {
+            let listen = replica_socket(&self.stack, n);
+            let replica = self.spawn_replica(n, listen, profile, sets)?;
             self.replicas.push(replica);
         }
         let ready = self.replicas.iter().map(|replica| {
@@ -166,7 +165,8 @@ impl Cluster {
         profile: Profile,
         sets: &[String],
     ) -> anyhow::Result<(ChildId, SocketAddr)> {
-        let replica = self.spawn_replica(n, profile, sets)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let replica = self.spawn_replica(n, address.into(), profile, sets)?;
         let url = format!("{}/readyz", replica.admin);
         self.stack
             .wait_ready(replica.child, READY_DEADLINE, || {
@@ -174,16 +174,21 @@ impl Cluster {
                 async { get.await.is_ok_and(|answer| answer.status().is_success()) }
             })
             .await?;
-        Ok((replica.child, SocketAddr::from(([127, 0, 0, 1], self.ports[n].0))))
+        Ok((replica.child, address))
     }
 
-    fn spawn_replica(&mut self, n: usize, profile: Profile, sets: &[String]) -> anyhow::Result<Replica> {
-        let (http, admin) = self.ports[n];
+    fn spawn_replica(
+        &mut self,
+        n: usize,
+        listen: Endpoint,
+        profile: Profile,
+        sets: &[String],
+    ) -> anyhow::Result<Replica> {
         let store = &self.plan.store;
-        let addresses: Vec<String> = self.proxy.addresses.iter().map(SocketAddr::to_string).collect();
-        let mut config = ApiConfig::new(profile, StoreConfig::spread_over(&addresses), &self.redis.url);
-        config.http.listen = SocketAddr::from(([127, 0, 0, 1], http));
-        config.http.admin = SocketAddr::from(([127, 0, 0, 1], admin));
+        let addresses: Vec<String> = self.proxy.addresses.iter().map(Endpoint::to_string).collect();
+        let mut config = ApiConfig::new(profile, StoreConfig::spread_over(&addresses), &self.redis.socket_url);
+        config.http.listen = listen;
+        config.http.admin = SocketAddr::from(([127, 0, 0, 1], self.admins[n]));
         // All replicas share this machine: more threads would only take turns.
         config.http.worker_threads = 1;
         config.store.pool_size = store.pool_size;
@@ -244,6 +249,12 @@ pub fn direct_store(addresses: &[String]) -> StoreConfig {
     config
 }
 
+/// Where the gateway finds the n-th replica. The stack's processes talk over Unix sockets: loopback TCP would take a tenth
+/// of the machine at the article's load.
+fn replica_socket(stack: &Stack, n: usize) -> Endpoint {
+    Endpoint::Unix(stack.socket_path(&format!("api-{n}")))
+}
+
 /// This very program: the roles are its subcommands.
 pub fn own_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
@@ -253,11 +264,15 @@ pub fn own_program() -> anyhow::Result<PathBuf> {
 pub async fn start_proxy(stack: &mut Stack, servers: &[mariadb::MySql], law: Law) -> anyhow::Result<Proxy> {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(1)).no_proxy().build()?;
     let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-    let mut listeners = Vec::new();
-    for server in servers {
-        listeners.push(faultproxy::Route { listen: loopback(free_port()?), upstream: loopback(server.port) });
-    }
-    let addresses = listeners.iter().map(|route| route.listen).collect();
+    let listeners: Vec<_> = servers
+        .iter()
+        .enumerate()
+        .map(|(n, server)| faultproxy::Route {
+            listen: Endpoint::Unix(stack.socket_path(&format!("store-{n:02}"))),
+            upstream: Endpoint::Unix(server.socket.clone()),
+        })
+        .collect();
+    let addresses = listeners.iter().map(|route| route.listen.clone()).collect();
     let admin = loopback(free_port()?);
     let config = faultproxy::Config { listeners, admin, law, max_connections: faultproxy::DEFAULT_MAX_CONNECTIONS };
     let file = stack.child_dir("faultproxy")?.join("config.toml");

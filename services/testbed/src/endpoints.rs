@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, ToSocketAddrs},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
@@ -34,6 +34,7 @@ pub fn elsewhere() -> anyhow::Result<Option<Description>> {
         owner: Process::current(),
         created_ms: 0,
         endpoints,
+        sockets: PathBuf::new(),
         children: Vec::new(),
     }))
 }
@@ -89,6 +90,7 @@ mod tests {
             owner: Process::current(),
             created_ms: 0,
             endpoints,
+            sockets: PathBuf::new(),
             children: Vec::new(),
         };
         assert_eq!(mysql_servers(&stack), ["a:3306", "b:3306"]);

@@ -9,7 +9,7 @@ mod misses;
 mod newcomers;
 mod outage;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use api::{ApiConfig, Profile};
 use contract::http::{Problem, Recommendations};
@@ -87,7 +87,7 @@ impl Fixture {
 
     pub fn config(&self, profile: Profile) -> ApiConfig {
         let mut config = ApiConfig::new(profile, self.store.clone(), &self.redis.url);
-        config.http.listen = ([127, 0, 0, 1], free_port().unwrap()).into();
+        config.http.listen = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())).into();
         config.http.admin = ([127, 0, 0, 1], free_port().unwrap()).into();
         config
     }

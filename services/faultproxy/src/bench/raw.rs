@@ -1,12 +1,8 @@
 //! The least of a MySQL client: logs in without a password, sends packets, reads packets.
 
-use std::net::SocketAddr;
-
 use anyhow::{Context, bail, ensure};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use runtime::{Endpoint, net::Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// LONG_PASSWORD, PROTOCOL_41, TRANSACTIONS, SECURE_CONNECTION, MULTI_STATEMENTS, MULTI_RESULTS, PS_MULTI_RESULTS,
 /// PLUGIN_AUTH, DEPRECATE_EOF.
@@ -15,7 +11,7 @@ const PING: &[u8] = &[1, 0, 0, 0, 0x0e];
 
 #[derive(Debug)]
 pub struct RawClient {
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// Payload of the server's greeting, as it arrived.
     pub greeting: Vec<u8>,
 }
@@ -23,9 +19,8 @@ pub struct RawClient {
 impl RawClient {
     /// # Errors
     /// The server is not reached or does not let `user` in without a password.
-    pub async fn login(address: SocketAddr, user: &str, capabilities: u32) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
-        stream.set_nodelay(true)?;
+    pub async fn login(address: &Endpoint, user: &str, capabilities: u32) -> anyhow::Result<Self> {
+        let stream = address.connect().await.with_context(|| format!("cannot connect to {address}"))?;
         let mut client = Self { stream, greeting: Vec::new() };
         (_, client.greeting) = client.packet().await.context("no greeting")?;
         let mut response = capabilities.to_le_bytes().to_vec();

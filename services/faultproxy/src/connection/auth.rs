@@ -61,12 +61,12 @@ impl Session<'_> {
             }
             tokio::select! {
                 biased;
-                read = self.client.fill(&mut self.from_client) => match read {
+                read = self.client.fill(self.client_stream) => match read {
                     // A look whether the port is open.
                     Ok(0) | Err(_) => return Err(End::Closed),
                     Ok(_) => return Err(client(Malformed::BeforeGreeting)),
                 },
-                read = self.server.fill(&mut self.from_server) => match read {
+                read = self.server.fill(self.server_stream) => match read {
                     Ok(0) if self.server.is_empty() => return Err(End::Lost(std::io::ErrorKind::UnexpectedEof.into())),
                     Ok(0) => return Err(server(Malformed::Truncated)),
                     Ok(_) => {}
@@ -95,13 +95,13 @@ impl Session<'_> {
             }
             tokio::select! {
                 biased;
-                read = self.server.fill(&mut self.from_server) => match read {
+                read = self.server.fill(self.server_stream) => match read {
                     Ok(0) if self.server.is_empty() => return Err(End::Closed),
                     Ok(0) => return Err(server(Malformed::Truncated)),
                     Ok(_) => {}
                     Err(_) => return Err(End::Closed),
                 },
-                read = self.client.fill(&mut self.from_client) => match read {
+                read = self.client.fill(self.client_stream) => match read {
                     Ok(0) if self.client.is_empty() => return Err(End::Closed),
                     Ok(0) => return Err(client(Malformed::Truncated)),
                     Ok(_) => {}
@@ -114,7 +114,7 @@ impl Session<'_> {
     /// Sends the packet that `whole` found to the client.
     async fn pass_on(&mut self, bytes: usize) -> Result<(), End> {
         unstalled(&self.conditions).await;
-        self.to_client.write_all(self.server.pending()).await.map_err(|_| End::Closed)?;
+        self.client_stream.write_all(self.server.pending()).await.map_err(|_| End::Closed)?;
         self.server.sent(bytes);
         Ok(())
     }

@@ -17,7 +17,7 @@ async fn state_follows_the_calls() {
     assert_eq!(state.faults.iter().map(|each| each.spec).collect::<Vec<_>>(), [stall, Fault::Refuse.into()]);
     assert!(state.faults[0].remaining_ms.is_some_and(|ms| ms <= 60_000) && state.faults[1].remaining_ms.is_none());
     assert_eq!(state.listeners.len(), 1);
-    assert_eq!(state.listeners[0].listen, proxy.address);
+    assert_eq!(state.listeners[0].listen, proxy.address.into());
     proxy.client.clear().await.unwrap();
     assert!(proxy.state().await.faults.is_empty());
     let ok = reqwest::get(format!("{}/healthz", proxy.url)).await.unwrap();
@@ -68,12 +68,15 @@ async fn configurations_are_checked() {
     assert_eq!(serde_json::from_str::<Config>(&serde_json::to_string(&config).unwrap()).unwrap(), config);
     assert!(serde_json::from_str::<Config>(&text.replace("\"law\"", "\"laws\"")).is_err());
 
-    let route = Route { listen: free(), upstream: free() };
-    let good = Config { listeners: vec![route], admin: free(), law: Law::None, max_connections: 1 };
+    let route = Route { listen: free().into(), upstream: free().into() };
+    let good = Config { listeners: vec![route.clone()], admin: free(), law: Law::None, max_connections: 1 };
     for (bad, expected) in [
         (Config { listeners: vec![], ..good.clone() }, "must not be empty"),
-        (Config { listeners: vec![route, route], ..good.clone() }, "used twice"),
-        (Config { listeners: vec![Route { upstream: route.listen, ..route }], ..good.clone() }, "its own upstream"),
+        (Config { listeners: vec![route.clone(), route.clone()], ..good.clone() }, "used twice"),
+        (
+            Config { listeners: vec![Route { upstream: route.listen.clone(), ..route }], ..good.clone() },
+            "its own upstream",
+        ),
         (Config { max_connections: 0, ..good.clone() }, "max_connections"),
     ] {
         let error = Proxy::bind(bad).await.unwrap_err();

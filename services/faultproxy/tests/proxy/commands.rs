@@ -113,7 +113,7 @@ fn script(commands: &[&[u8]]) -> Vec<u8> {
 
 /// All that is answered to a script ending with COM_QUIT, which is sent in pieces.
 async fn answer(address: SocketAddr, capabilities: u32, script: &[u8], piece: usize) -> Vec<u8> {
-    let mut raw = RawClient::login(address, "root", capabilities).await.unwrap();
+    let mut raw = RawClient::login(&address.into(), "root", capabilities).await.unwrap();
     for piece in script.chunks(piece) {
         raw.stream.write_all(piece).await.unwrap();
     }
@@ -197,7 +197,7 @@ async fn change_user_statistics_and_greeting() {
     let Some(bed) = Bed::start("users").await else { return };
     let mut sql = bed.proxy.sqlx().await;
     sql.execute("CREATE USER other@'%'; CREATE USER other@'127.0.0.1'").await.unwrap();
-    let direct = RawClient::login(bed.direct(), "root", CLASSIC).await.unwrap();
+    let direct = RawClient::login(&bed.direct().into(), "root", CLASSIC).await.unwrap();
     for capabilities in [CLASSIC, CLASSIC | DEPRECATE_EOF] {
         let mut raw = bed.proxy.raw(capabilities).await;
         assert_eq!(raw.greeting.len(), direct.greeting.len());

@@ -3,11 +3,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultproxy::{Fault, FaultKind, FaultSpec};
+use faultproxy::{Client, Config, Fault, FaultKind, FaultSpec, Law, Proxy, Route, bench::RawClient};
+use runtime::Endpoint;
 use sqlx::Executor;
 use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio_util::sync::CancellationToken;
 
-use crate::support::{Bed, CLASSIC, DEADLINE, connect};
+use crate::support::{Bed, CLASSIC, DEADLINE, connect, free};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn latency_until_it_lifts_itself() {
@@ -111,5 +113,37 @@ async fn refuse_turns_new_connections_away() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     bed.proxy.raw(CLASSIC).await.ping().await.unwrap();
+    bed.stack.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unix_sockets_on_both_sides() {
+    let Some(bed) = Bed::start("unix").await else { return };
+    let listen = Endpoint::Unix(bed.stack.socket_path("proxy"));
+    let upstream = Endpoint::Unix(bed.server.socket.clone());
+    let listeners = vec![Route { listen: listen.clone(), upstream }];
+    let config = Config { listeners, admin: free(), law: Law::None, max_connections: 64 };
+    let proxy = Proxy::bind(config).await.unwrap();
+    let client = Client::new(&proxy.admin_url()).unwrap();
+    let shutdown = CancellationToken::new();
+    let served = tokio::spawn(proxy.serve(shutdown.clone()));
+
+    let mut before = RawClient::login(&listen, "root", CLASSIC).await.unwrap();
+    client.add_fault(Fault::Refuse).await.unwrap();
+    let start = Instant::now();
+    while listen.connect().await.is_ok() {
+        assert!(start.elapsed() < DEADLINE);
+    }
+    before.ping().await.unwrap();
+    client.clear().await.unwrap();
+    while listen.connect().await.is_err() {
+        assert!(start.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    client.add_fault(Fault::Reset).await.unwrap();
+    before.ping().await.unwrap_err();
+    RawClient::login(&listen, "root", CLASSIC).await.unwrap().ping().await.unwrap();
+    shutdown.cancel();
+    tokio::time::timeout(DEADLINE, served).await.unwrap().unwrap().unwrap();
     bed.stack.stop().await.unwrap();
 }

@@ -1,4 +1,5 @@
 use faultproxy::bench::RawClient;
+use runtime::{Endpoint, net::Stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -8,7 +9,7 @@ use crate::support::{CLASSIC, DEADLINE, OK, Running, free, greeting, packet, res
 
 /// Greets, lets anyone in, and answers whatever comes with these bytes; then waits for the end, or closes.
 async fn answering(stream: TcpStream, answer: &'static [u8], close: bool) {
-    let mut server = RawClient { stream, greeting: Vec::new() };
+    let mut server = RawClient { stream: Stream::Tcp(stream), greeting: Vec::new() };
     server.send(0, &greeting(u32::MAX)).await.ok();
     if server.packet().await.is_err() {
         return;
@@ -60,7 +61,7 @@ async fn clients_that_break_the_protocol_are_closed_and_counted() {
             raw.ping().await.unwrap();
             raw.stream
         } else {
-            let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+            let mut stream = Endpoint::Tcp(proxy.address).connect().await.unwrap();
             let mut greeted = vec![0; 4 + greeting(0).len()];
             stream.read_exact(&mut greeted).await.unwrap();
             stream
@@ -151,7 +152,7 @@ async fn a_lost_store_is_no_malformed_packet() {
 #[tokio::test]
 async fn a_long_authentication_is_relayed() {
     let upstream = scripted(|stream| async move {
-        let mut server = RawClient { stream, greeting: Vec::new() };
+        let mut server = RawClient { stream: Stream::Tcp(stream), greeting: Vec::new() };
         server.send(0, &greeting(u32::MAX)).await.unwrap();
         server.packet().await.unwrap();
         server.send(2, b"\xfecaching_sha2_password\0saltsaltsaltsaltsalt\0").await.unwrap();
@@ -168,7 +169,7 @@ async fn a_long_authentication_is_relayed() {
     });
     let proxy = Running::start(upstream.await).await;
     let stream = TcpStream::connect(proxy.address).await.unwrap();
-    let mut client = RawClient { stream, greeting: Vec::new() };
+    let mut client = RawClient { stream: Stream::Tcp(stream), greeting: Vec::new() };
     client.packet().await.unwrap();
     let mut handshake = CLASSIC.to_le_bytes().to_vec();
     handshake.resize(60, 0);

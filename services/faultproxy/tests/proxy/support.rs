@@ -5,9 +5,10 @@ use std::{
 
 use faultproxy::{Client, Config, Law, Proxy, Route, State, bench::RawClient};
 use launcher::{Stack, mariadb};
+use runtime::Endpoint;
 use sqlx::{Connection, MySqlConnection, mysql::MySqlConnectOptions};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncRead, AsyncReadExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -41,10 +42,11 @@ impl Running {
     }
 
     pub(crate) async fn with_max_connections(upstream: SocketAddr, max_connections: usize) -> Self {
-        let listeners = vec![Route { listen: free(), upstream }];
+        let listeners = vec![Route { listen: free().into(), upstream: upstream.into() }];
         let config = Config { listeners, admin: free(), law: Law::None, max_connections };
         let proxy = Proxy::bind(config).await.unwrap();
-        let (address, url) = (proxy.addresses()[0], proxy.admin_url());
+        let Endpoint::Tcp(address) = proxy.addresses()[0] else { panic!("not TCP") };
+        let url = proxy.admin_url();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(proxy.serve(shutdown.clone()));
         Self { address, client: Client::new(&url).unwrap(), url, shutdown, served }
@@ -55,7 +57,7 @@ impl Running {
     }
 
     pub(crate) async fn raw(&self, capabilities: u32) -> RawClient {
-        RawClient::login(self.address, "root", capabilities).await.unwrap()
+        RawClient::login(&self.address.into(), "root", capabilities).await.unwrap()
     }
 
     pub(crate) async fn sqlx(&self) -> MySqlConnection {
@@ -149,7 +151,7 @@ pub(crate) fn greeting(capabilities: u32) -> Vec<u8> {
 }
 
 /// Reads to the end, which must come; a reset counts as one.
-pub(crate) async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("connection stays open");
     drop(read);

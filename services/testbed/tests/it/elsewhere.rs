@@ -20,7 +20,7 @@ async fn start(home: &Home) -> Elsewhere {
     let mysql = mariadb::start(&mut stack, "mysql-00", &options).await.unwrap();
     let [proxy, proxy_admin, api, api_admin, metrics] = [(); 5].map(|()| free_port().unwrap());
     let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port)).to_string();
-    let options = nginx::Options { listen_port: free_port().unwrap(), upstreams: vec![api], worker_processes: 1 };
+    let options = nginx::Options { listen_port: free_port().unwrap(), upstreams: vec![at(api)], worker_processes: 1 };
     let gateway = nginx::start(&mut stack, &options).await.unwrap().url;
     let endpoints = format!(
         "gateway = \"{gateway}\"\nfaultproxy = \"http://{}\"\napi-admin = \"http://{}\"\nmysql-00 = \"{}\"\n\

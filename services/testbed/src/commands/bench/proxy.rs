@@ -1,9 +1,8 @@
 //! `bench faultproxy`: what the proxy costs when it does nothing.
 
-use std::net::SocketAddr;
-
 use faultproxy::{Law, bench};
 use launcher::{Stack, mariadb};
+use runtime::Endpoint;
 
 use super::conditions;
 use crate::{
@@ -19,10 +18,10 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     let mut stack = Stack::create("bench")?;
     let server = mariadb::start(&mut stack, "mysql", &mariadb::Options::default()).await?;
     let proxy = cluster::start_proxy(&mut stack, std::slice::from_ref(&server), Law::None).await?;
-    let direct = SocketAddr::from(([127, 0, 0, 1], server.port));
+    let direct = Endpoint::Unix(server.socket.clone());
     let defaults = bench::Options::default();
     let options = bench::Options { repeats: args.repeats.map_or(defaults.repeats, usize::from), ..defaults };
-    let figures = bench::bench(direct, proxy.addresses[0], &options).await?;
+    let figures = bench::bench(&direct, &proxy.addresses[0], &options).await?;
     stack.stop().await?;
     let side = |name: &str, runs: &[f64]| {
         let runs: Vec<Figures> = runs.iter().map(|run| Figures::from([(FIGURE, *run)])).collect();

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, bail};
 use faultproxy::{Config, DEFAULT_MAX_CONNECTIONS, Law, Route};
 use loadtest::scenario::Scenario;
+use runtime::Endpoint;
 
 use crate::cluster;
 
@@ -36,7 +37,7 @@ fn routes(mysql: &[String], first: SocketAddr) -> anyhow::Result<Vec<Route>> {
         // Once, at the start: the law is about the servers as they are, not about names.
         let addresses = server.to_socket_addrs().with_context(|| format!("--mysql: cannot resolve {server:?}"))?;
         let upstream = addresses.into_iter().next().with_context(|| format!("--mysql: {server:?} has no address"))?;
-        Ok(Route { listen: SocketAddr::new(first.ip(), port), upstream })
+        Ok(Route { listen: Endpoint::Tcp(SocketAddr::new(first.ip(), port)), upstream: Endpoint::Tcp(upstream) })
     });
     routes.collect()
 }
@@ -56,7 +57,8 @@ mod tests {
         let config = config(None, &servers, at, Some("article")).unwrap();
         let listen: Vec<_> = config.listeners.iter().map(|route| route.listen.to_string()).collect();
         assert_eq!(listen, ["127.0.0.9:3306", "127.0.0.9:3307"]);
-        assert_eq!(config.listeners.iter().map(|route| route.upstream.port()).collect::<Vec<_>>(), [7001, 7002]);
+        let upstream: Vec<_> = config.listeners.iter().map(|route| route.upstream.to_string()).collect();
+        assert!(upstream[0] == "127.0.0.1:7001" && upstream[1].ends_with(":7002"), "{upstream:?}");
         assert_eq!(config.law, Law::Linear { base_ms: 74.0, slope_ms: 0.2, spread: 0.3 });
     }
 
