@@ -183,6 +183,7 @@ async fn hold(order: Order) -> anyhow::Result<()> {
     println!("{STAGE}starting {} replicas, profile {}", scenario.replicas, order.profile);
     cluster.start_replicas(order.profile, &[]).await?;
     cluster.stack.set_endpoint(KNOWN_IDS, &known_ids.display().to_string())?;
+    cluster.stack.set_endpoint(LOADGEN_METRICS, &format!("127.0.0.1:{}", launcher::free_port()?))?;
     cluster.stack.set_endpoint("profile", &order.profile.to_string())?;
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;
     cluster.stack.set_endpoint(READY, &now.as_millis().to_string())?;
