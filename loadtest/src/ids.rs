@@ -143,6 +143,7 @@ mod tests {
             known_ids: "-".into(),
             seed: 7,
             worker_threads: 1,
+            metrics: None,
         }
     }
 

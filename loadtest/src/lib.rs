@@ -6,6 +6,7 @@ pub mod answer;
 pub mod child;
 mod ids;
 pub mod k6;
+mod live;
 pub mod model;
 pub mod plan;
 mod recorder;

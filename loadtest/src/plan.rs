@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -46,6 +46,9 @@ pub struct StepPlan {
     pub seed: u64,
     /// Threads of the process that [`loadgen_main`](crate::child::loadgen_main) starts, 1..=8.
     pub worker_threads: usize,
+    /// Where the process shows its counters to Prometheus while the step lasts (`/metrics`); nowhere without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Users beside those of the whole step. A request they have sent when their time is over still runs to its end.
@@ -80,6 +83,7 @@ impl StepPlan {
             known_ids: known_ids.to_owned(),
             seed: 1 + n as u64,
             worker_threads: 1,
+            metrics: None,
         }
     }
 
@@ -299,7 +303,7 @@ pub(crate) fn hdr_log(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn plan() -> StepPlan {
@@ -317,6 +321,7 @@ mod tests {
             known_ids: "ids.txt".into(),
             seed: 1,
             worker_threads: 1,
+            metrics: None,
         }
     }
 

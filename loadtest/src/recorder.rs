@@ -255,6 +255,7 @@ mod tests {
             known_ids: "-".into(),
             seed: 1,
             worker_threads: 1,
+            metrics: None,
         }
     }
 

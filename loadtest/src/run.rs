@@ -26,10 +26,12 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     answer::{HEAD_BYTES, class, class_of, class_of_failure, source_of},
     ids::Ids,
+    live::Live,
     plan::{Progress, StepOutcome, StepPlan},
     recorder::{Ended, Recorder, progress as second_of},
     schedule,
@@ -63,6 +65,8 @@ struct Step {
     /// Of the step.
     end_us: u64,
     shards: [Mutex<Recorder>; SHARDS],
+    /// `None`: nobody asked for it.
+    live: Option<Live>,
     ready: AtomicU32,
     start: watch::Sender<Option<Start>>,
     stop: AtomicBool,
@@ -95,6 +99,11 @@ pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<Ste
     check_open_files(plan.all_users())?;
     let step = Arc::new(Step::new(plan).await?);
     let _stop = StopOnDrop(Arc::clone(&step));
+    let unwatched = CancellationToken::new();
+    let _unwatch = unwatched.clone().drop_guard();
+    if let Some((live, address)) = step.live.as_ref().zip(step.plan.metrics) {
+        live.serve(address, unwatched).await?;
+    }
     let attack = attack(&step)?;
     let length = Duration::from_micros(step.end_us);
     let starting = START_SLACK + Duration::from_secs(u64::from(step.plan.all_users() / USERS_PER_S));
@@ -202,6 +211,7 @@ impl Step {
             presence: presence(&plan),
             end_us: (plan.warm_up_ms + plan.measure_ms) * 1000,
             shards: [Mutex::new(Recorder::new(&plan)?), Mutex::new(Recorder::new(&plan)?)],
+            live: plan.metrics.map(|_| Live::new(&plan)).transpose()?,
             ready: AtomicU32::new(0),
             start: watch::Sender::new(None),
             stop: AtomicBool::new(false),
@@ -224,10 +234,17 @@ impl Step {
             }
             url.truncate(self.url_prefix.len());
             let known = self.ids.append(&mut random, &mut url);
-            lock(shard).sent(planned_us, now_us());
+            let sent_us = now_us();
+            lock(shard).sent(planned_us, sent_us);
+            if let Some(live) = &self.live {
+                live.sent(Duration::from_micros(sent_us.saturating_sub(planned_us)));
+            }
             let result = ask(&self.client, &url).await;
             let ended_us = now_us();
             let (next_us, skipped) = schedule::next_planned(planned_us, ended_us, interval_us);
+            if let Some(live) = &self.live {
+                live.ended(Duration::from_micros(ended_us.saturating_sub(planned_us)), result.as_ref().err(), skipped);
+            }
             let mut recorder = lock(shard);
             recorder.ended(Ended { planned_us, ended_us, known, result });
             recorder.skipped((1..=skipped).map(|instant| planned_us + instant * interval_us));
@@ -306,6 +323,7 @@ mod tests {
             known_ids: "-".into(),
             seed: 1,
             worker_threads: 1,
+            metrics: None,
         };
         let mut presence = presence(&plan);
         assert!(presence[..2].iter().all(|(first, end)| *first < 1_000_000 && *end == 12_000_000));

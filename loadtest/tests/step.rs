@@ -89,6 +89,7 @@ fn setup(base_url: &str, known: usize) -> Setup {
         known_ids,
         seed: 5,
         worker_threads: 1,
+        metrics: None,
     };
     Setup { plan, _folder: folder }
 }
@@ -320,4 +321,37 @@ async fn within(limit: Duration, mut condition: impl FnMut() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "not within {limit:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_shows_its_counters_while_it_runs() {
+    let (url, _server) = serve(|_| (Duration::ZERO, from("cache"))).await;
+    let mut setup = setup(&url, 1000);
+    // Free a moment ago; nobody else on this machine asks the kernel for exactly this one.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    setup.plan.metrics = Some(address);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let shown = async {
+        loop {
+            let answer = http.get(format!("http://{address}/metrics")).send().await;
+            let text = match answer {
+                Ok(answer) => answer.text().await.unwrap_or_default(),
+                // Not there yet.
+                Err(_) => String::new(),
+            };
+            let good = text.lines().find_map(|line| line.strip_prefix("loadgen_requests_good_total ")?.parse().ok());
+            if good.is_some_and(|good: u64| good >= 100) {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (outcome, text) = tokio::join!(run(&setup.plan), tokio::time::timeout(Duration::from_secs(20), shown));
+    let text = text.expect("100 good answers are shown while the step sends 400");
+    assert!(
+        text.contains("loadgen_step{step=\"test\"} 1") && text.contains("loadgen_errors_total{class=\"connect\"} 0")
+    );
+    assert!(outcome.good > 0 && outcome.errors.is_empty());
+    // The port is given back: a scenario's next step takes it again.
+    std::net::TcpListener::bind(address).unwrap();
 }

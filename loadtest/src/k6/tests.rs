@@ -21,6 +21,7 @@ fn plan() -> StepPlan {
         known_ids: "ids.txt".into(),
         seed: 1,
         worker_threads: 1,
+        metrics: None,
     }
 }
 

@@ -10,6 +10,12 @@ use crate::{ChildId, Signal, Spec, Stack, create_dir_all, programs};
 pub const PROGRAMS: &[&str] = &["nginx"];
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const TEMPLATE: &str = include_str!("../../../deploy/nginx/recommendation.conf.template");
+/// What the configuration includes, as compose's does.
+const INCLUDED: [(&str, &str); 3] = [
+    ("http.conf", include_str!("../../../deploy/nginx/gateway/http.conf")),
+    ("upstream.conf", include_str!("../../../deploy/nginx/gateway/upstream.conf")),
+    ("server.conf", include_str!("../../../deploy/nginx/gateway/server.conf")),
+];
 /// Files a worker needs besides connections: log, listeners, channels, temporary files.
 const SPARE_FILES: u64 = 512;
 
@@ -47,6 +53,11 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Nginx
     let version = parse_version(&programs::version_text(&program, "-v")?);
     let dir = stack.child_dir(NAME)?;
     create_dir_all(&dir.join("temp"))?;
+    create_dir_all(&dir.join("gateway"))?;
+    for (name, text) in INCLUDED {
+        let path = dir.join("gateway").join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let open_files = crate::raise_nofile_limit()?.min(65_536);
     let servers: Vec<String> =
         options.upstreams.iter().map(|upstream| format!("server {upstream} max_fails=0;")).collect();

@@ -205,8 +205,12 @@ pub struct StatusArgs {
 #[derive(Args)]
 #[command(after_help = "Examples:
   ./testbed doctor
-  ./testbed doctor --json")]
+  ./testbed doctor --json
+  ./testbed doctor --url http://127.0.0.1:9080/readyz    a health check in a container without curl")]
 pub struct DoctorArgs {
+    /// Instead: ask this address, exit code 0 if it answers 2xx within 2 s
+    #[arg(long, value_name = "URL", conflicts_with = "json")]
+    pub url: Option<String>,
     #[arg(long)]
     pub json: bool,
 }
@@ -234,6 +238,17 @@ Examples:
         strict: bool,
         #[arg(long)]
         json: bool,
+    },
+    /// Migrate and fill the store of a stack that TESTBED_ENDPOINTS describes, unless that was done before
+    #[command(after_help = "For a stack that neither `up` nor `evaluate` has started, such as compose.yaml's:
+  TESTBED_ENDPOINTS=deploy/compose/endpoints.toml testbed data prepare --users 20000")]
+    Prepare {
+        /// Behaviour data to import; without it, synthetic users are generated
+        #[arg(long, value_name = "FILE")]
+        data: Option<PathBuf>,
+        /// Synthetic users to generate
+        #[arg(long, default_value_t = 20_000, conflicts_with = "data", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        users: u32,
     },
     /// Write seeded synthetic behaviour as CSV
     #[command(after_help = "Examples:
@@ -426,7 +441,9 @@ pub struct DiffArgs {
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
   ./testbed serve api --profile protected --set redis.url=redis://127.0.0.1:6379
-  ./testbed serve faultproxy --config faultproxy.toml")]
+  ./testbed serve api --mysql db-0:3306,db-1:3306 --set redis.url=redis://cache:6379
+  ./testbed serve faultproxy --config faultproxy.toml
+  ./testbed serve faultproxy --mysql db-0:3306 --listen 127.0.0.1:3306 --admin 127.0.0.1:9090 --scenario article")]
 pub enum ServeCommand {
     /// A replica of the recommendation API
     Api {
@@ -436,13 +453,27 @@ pub enum ServeCommand {
         /// TOML file; TESTBED_SECTION__KEY and --set override it
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Servers that the 16 shards are dealt to in turn, if the file does not say
+        #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "127.0.0.1:3306")]
+        mysql: Vec<String>,
         #[arg(long = "set", value_name = "KEY=VALUE")]
         sets: Vec<String>,
     },
     /// The proxy in front of the store that makes it slow or broken
     Faultproxy {
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        #[arg(long, value_name = "FILE", required_unless_present = "mysql")]
+        config: Option<PathBuf>,
+        /// Instead of a file: the servers to stand in front of
+        #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with = "config", requires_all = ["listen", "admin"])]
+        mysql: Vec<String>,
+        /// Where the first of them is reached; the others at the ports that follow
+        #[arg(long, value_name = "ADDRESS:PORT", requires = "mysql")]
+        listen: Option<SocketAddr>,
+        #[arg(long, value_name = "ADDRESS:PORT", requires = "mysql")]
+        admin: Option<SocketAddr>,
+        /// Whose law to begin with [default: none]
+        #[arg(long, value_name = "NAME|FILE", requires = "mysql")]
+        scenario: Option<String>,
     },
     /// The least that axum and Redis can do; for `bench hit`
     #[command(hide = true)]

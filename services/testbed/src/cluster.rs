@@ -109,7 +109,8 @@ impl Cluster {
 
     /// The store without faultproxy in front of it: for migration and import, which are no part of any measurement.
     pub fn direct_store(&self) -> StoreConfig {
-        direct_store(self.servers.iter().map(|server| server.port))
+        let addresses: Vec<String> = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+        direct_store(&addresses)
     }
 
     /// Migrates all schemas, imports the data and builds the model; returns the model's version.
@@ -120,17 +121,10 @@ impl Cluster {
         data::build_model(&store).await
     }
 
-    /// The ids of all users for the load generator, most active first: its Zipf law goes by line.
+    /// The file of the users' ids for the load generator.
     pub fn write_known_ids(&self, dataset: &model::Dataset) -> anyhow::Result<PathBuf> {
         let file = self.stack.dir().join("known-ids.txt");
-        let mut events = vec![0_u32; dataset.users.len()];
-        for event in &dataset.events {
-            events[event.user as usize] += 1;
-        }
-        let mut order: Vec<usize> = (0..events.len()).collect();
-        order.sort_by_key(|&user| std::cmp::Reverse(events[user]));
-        let ids: Vec<&str> = order.iter().map(|&user| dataset.users[user].as_str()).collect();
-        std::fs::write(&file, ids.join("\n")).with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(&file, data::known_ids(dataset)).with_context(|| format!("cannot write {}", file.display()))?;
         Ok(file)
     }
 
@@ -291,10 +285,9 @@ pub fn check_sets(profile: Profile, sets: &[String]) -> anyhow::Result<()> {
     runtime::config::load(defaults, None, sets).map(|_| ())
 }
 
-/// A store on these ports of this machine, for tools: few connections, patient.
-pub fn direct_store(ports: impl Iterator<Item = u16>) -> StoreConfig {
-    let addresses: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
-    let mut config = StoreConfig::spread_over(&addresses);
+/// A store on these servers (`host:port`), for tools: few connections, patient.
+pub fn direct_store(addresses: &[String]) -> StoreConfig {
+    let mut config = StoreConfig::spread_over(addresses);
     config.pool_size = 8;
     config.checkout_timeout_ms = 600_000;
     config.statement_timeout_ms = 0;

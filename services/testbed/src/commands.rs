@@ -55,8 +55,16 @@ fn interruptible(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
     })
 }
 
-/// The stack that `up` started, as its `stack.json` tells.
+/// The stack to work on: the one that the environment names, or else the one that `up` started.
 pub fn running_stack() -> anyhow::Result<launcher::Description> {
+    match crate::endpoints::elsewhere()? {
+        Some(stack) => Ok(stack),
+        None => own_stack(),
+    }
+}
+
+/// The stack that `up` started, as its `stack.json` tells.
+pub fn own_stack() -> anyhow::Result<launcher::Description> {
     let found = launcher::orphans::find()?;
     let up = found.into_iter().find(|found| found.name() == up::STACK && found.owner_alive);
     up.and_then(|found| found.description)

@@ -54,6 +54,18 @@ pub fn read(path: &Path, bad_rows: BadRows) -> anyhow::Result<(Dataset, ParseRep
     model::parse(file, bad_rows).with_context(|| format!("cannot import {}", path.display()))
 }
 
+/// The ids of all users for the load generator, one a line, most active first: its Zipf law goes by line.
+pub fn known_ids(dataset: &Dataset) -> String {
+    let mut events = vec![0_u32; dataset.users.len()];
+    for event in &dataset.events {
+        events[event.user as usize] += 1;
+    }
+    let mut order: Vec<usize> = (0..events.len()).collect();
+    order.sort_by_key(|&user| std::cmp::Reverse(events[user]));
+    let ids: Vec<&str> = order.iter().map(|&user| dataset.users[user].as_str()).collect();
+    ids.join("\n")
+}
+
 /// Writes the events and their users into the shards. `progress` gets rows sent so far.
 pub async fn import(store: &Store, dataset: &Dataset, progress: impl Fn(usize)) -> anyhow::Result<Imported> {
     let rows = dataset.events.iter().map(|event| ImportRow {

@@ -371,7 +371,7 @@ impl Evaluation<'_> {
 }
 
 fn target(cluster: &Cluster) -> anyhow::Result<Target> {
-    Target::of(cluster.stack.dir(), &launcher::Description::read(cluster.stack.dir())?)
+    Target::of(Some(cluster.stack.dir()), &launcher::Description::read(cluster.stack.dir())?)
 }
 
 fn remarks(order: &Order, cluster: &Cluster) -> Vec<String> {

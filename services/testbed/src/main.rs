@@ -6,6 +6,7 @@ mod cluster;
 mod commands;
 mod comparison;
 mod data;
+mod endpoints;
 mod evaluation;
 mod hammer;
 mod machine;

@@ -27,14 +27,15 @@ pub struct Target {
     pub gateway: String,
     replicas: Vec<String>,
     faultproxy: String,
-    access_log: PathBuf,
+    /// nginx's; none of a stack elsewhere.
+    access_log: Option<PathBuf>,
     /// Kind and pid: `api`, `mysql`, `redis`, `nginx`, `faultproxy`.
     processes: Vec<(String, u32)>,
     http: reqwest::Client,
 }
 
 impl Target {
-    pub fn of(dir: &Path, stack: &Description) -> anyhow::Result<Self> {
+    pub fn of(dir: Option<&Path>, stack: &Description) -> anyhow::Result<Self> {
         let endpoint =
             |name: &str| stack.endpoints.get(name).cloned().with_context(|| format!("the stack has no {name}"));
         let admins = stack.endpoints.iter().filter(|(name, _)| name.starts_with("api-"));
@@ -43,7 +44,7 @@ impl Target {
             gateway: endpoint("gateway")?,
             faultproxy: endpoint("faultproxy")?,
             replicas: admins.map(|(_, address)| address.clone()).collect(),
-            access_log: dir.join("nginx/access.log"),
+            access_log: dir.map(|dir| dir.join("nginx/access.log")),
             processes: stack.children.iter().map(|child| (kind(&child.name), child.process.pid)).collect(),
             http: reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?,
         })
@@ -104,7 +105,8 @@ pub async fn step(
     faults: Vec<PlannedFault>,
     mut progress: impl FnMut(&Progress),
 ) -> anyhow::Result<(Step, StepOutcome)> {
-    let log_offset = std::fs::metadata(&target.access_log).map_or(0, |meta| meta.len());
+    let access_log = target.access_log.as_ref();
+    let log_offset = access_log.and_then(|log| std::fs::metadata(log).ok()).map_or(0, |meta| meta.len());
     let mut generator = Generator::start(stack, plan)?;
     let pid = generator.pid;
 
@@ -145,7 +147,10 @@ pub async fn step(
     if !faults.is_empty() {
         client.clear().await?;
     }
-    let gateway_mean_ms = gateway_mean_ms(&target.access_log, log_offset, outcome.started_ms, outcome.ended_ms).await?;
+    let gateway_mean_ms = match access_log {
+        Some(log) => gateway_mean_ms(log, log_offset, outcome.started_ms, outcome.ended_ms).await?,
+        None => None,
+    };
     let step = Step { gateway_mean_ms, rss_mb: rss, ..figures(&outcome, &before, &after) };
     Ok((step, outcome))
 }

@@ -1,4 +1,6 @@
-//! `testbed data import|generate|quality`.
+//! `testbed data import|prepare|generate|quality`.
+
+mod prepare;
 
 use std::{fs::File, io::Write, process::ExitCode};
 
@@ -8,11 +10,15 @@ use prometheus::Registry;
 use serde_json::json;
 use stores::{Store, StoreMetrics};
 
-use crate::{cli::DataCommand, cluster, data, progress};
+use crate::{cli::DataCommand, cluster, data, endpoints, progress};
 
 pub fn run(command: DataCommand) -> anyhow::Result<ExitCode> {
     match command {
         DataCommand::Import { file, strict, json } => super::interruptible(import(file, strict, json)),
+        DataCommand::Prepare { data, users } => {
+            let source = data.map_or(data::Source::Generator(users), data::Source::File);
+            super::interruptible(prepare::run(source))
+        }
         DataCommand::Generate { users, items, seed, out } => {
             let dataset = model::generate(&data::generator(users, Some(items), seed))?;
             let out: Box<dyn Write> = match &out {
@@ -38,9 +44,8 @@ async fn import(file: std::path::PathBuf, strict: bool, json: bool) -> anyhow::R
     // Before a look at the stack: a file that is no good is told at once.
     let (dataset, parsed) = data::read(&file, bad_rows(strict))?;
     let stack = super::running_stack()?;
-    let ports = stack.endpoints.iter().filter(|(name, _)| name.starts_with("mysql-"));
-    let ports = ports.filter_map(|(_, address)| address.rsplit_once(':')?.1.parse().ok());
-    let store = Store::new(cluster::direct_store(ports), &StoreMetrics::new(&Registry::new())?)?;
+    let config = cluster::direct_store(&endpoints::mysql_servers(&stack));
+    let store = Store::new(config, &StoreMetrics::new(&Registry::new())?)?;
     let bar = progress::bar(dataset.events.len() as u64, "importing");
     let imported = data::import(&store, &dataset, |rows| bar.set_position(rows as u64)).await?;
     bar.set_message("building the model");

@@ -1,5 +1,7 @@
 //! `testbed doctor`.
 
+mod url;
+
 use std::process::ExitCode;
 
 use launcher::{mariadb, nginx, redis};
@@ -17,6 +19,9 @@ struct Check {
 }
 
 pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    if let Some(url) = &args.url {
+        return url::ask(url);
+    }
     let checks = checks()?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&checks)?);

@@ -1,6 +1,6 @@
 //! `testbed load`: a scenario's steps against the stack that `up` started, and on demand the same by k6.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, time::SystemTime};
 
 use anyhow::{Context, bail};
 use launcher::Stack;
@@ -24,8 +24,8 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let created = SystemTime::now();
     let up = super::running_stack()?;
     let dir = launcher::orphans::find()?.into_iter().find(|found| found.description.as_ref() == Some(&up));
-    let dir = dir.context("the running stack has just ended")?.dir;
-    let target = Target::of(&dir, &up)?;
+    // Of a stack elsewhere there is none.
+    let target = Target::of(dir.map(|found| found.dir).as_deref(), &up)?;
     let known_ids =
         PathBuf::from(up.endpoints.get(super::up::KNOWN_IDS).context("the running stack has no list of ids")?);
     let profile = up.endpoints.get("profile").cloned().unwrap_or_default();
@@ -37,7 +37,9 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         }
     };
 
-    let mut load = Load { scenario: &scenario, target, known_ids, profile, twin, out: args.out.clone() };
+    let metrics = up.endpoints.get(super::up::LOADGEN_METRICS).map(|address| address.parse()).transpose();
+    let metrics = metrics.with_context(|| format!("{} of the running stack", super::up::LOADGEN_METRICS))?;
+    let mut load = Load { scenario: &scenario, target, known_ids, metrics, profile, twin, out: args.out.clone() };
     let measured = load.run(steps).await?;
     let ids = std::fs::read_to_string(&load.known_ids).context("cannot read the list of ids")?.lines().count();
     let mut report = Report {
@@ -120,6 +122,7 @@ struct Load<'a> {
     scenario: &'a Scenario,
     target: Target,
     known_ids: PathBuf,
+    metrics: Option<SocketAddr>,
     profile: String,
     twin: Option<Twin>,
     out: Option<PathBuf>,
@@ -137,6 +140,7 @@ impl Load<'_> {
             stage(&bar, &format!("{users} users"));
             let base = done as u64 * seconds * engines;
             let plan = StepPlan::of(self.scenario, users, n, &self.known_ids, &self.target.gateway);
+            let plan = StepPlan { metrics: self.metrics, ..plan };
             let show = |now: &loadtest::plan::Progress| {
                 bar.set_position(base + u64::from(now.elapsed_s));
                 let what = if now.phase == Phase::WarmUp { "warm-up" } else { "measuring" };

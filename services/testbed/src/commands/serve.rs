@@ -1,8 +1,9 @@
 //! `testbed serve ROLE`: this process is one part of the stack.
 
+mod proxy;
+
 use std::{path::Path, process::ExitCode};
 
-use anyhow::Context;
 use api::{ApiConfig, Profile};
 use stores::StoreConfig;
 
@@ -10,8 +11,10 @@ use crate::cli::ServeCommand;
 
 pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
     match command {
-        ServeCommand::Api { profile, config, sets } => api(profile, config.as_deref(), &sets)?,
-        ServeCommand::Faultproxy { config } => faultproxy(&config)?,
+        ServeCommand::Api { profile, config, mysql, sets } => api(profile, config.as_deref(), &mysql, &sets)?,
+        ServeCommand::Faultproxy { config, mysql, listen, admin, scenario } => {
+            faultproxy(proxy::config(config.as_deref(), &mysql, listen.zip(admin), scenario.as_deref())?)?;
+        }
         ServeCommand::Bare { listen, redis } => on_threads(1, async {
             crate::bare::serve(listen, &redis, runtime::lifecycle::shutdown_on_signal()?).await
         })?,
@@ -22,8 +25,8 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn api(profile: Profile, file: Option<&Path>, sets: &[String]) -> anyhow::Result<()> {
-    let store = StoreConfig::spread_over(&["127.0.0.1:3306".to_owned()]);
+fn api(profile: Profile, file: Option<&Path>, mysql: &[String], sets: &[String]) -> anyhow::Result<()> {
+    let store = StoreConfig::spread_over(mysql);
     let defaults = ApiConfig::new(profile, store, "redis://127.0.0.1:6379");
     let config = runtime::config::load(defaults, file, sets)?;
     runtime::logs::init();
@@ -33,9 +36,7 @@ fn api(profile: Profile, file: Option<&Path>, sets: &[String]) -> anyhow::Result
     })
 }
 
-fn faultproxy(file: &Path) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let config = toml::from_str(&text).with_context(|| format!("{} is not valid", file.display()))?;
+fn faultproxy(config: faultproxy::Config) -> anyhow::Result<()> {
     runtime::logs::init();
     on_threads(1, async {
         let stop = runtime::lifecycle::shutdown_on_signal()?;

@@ -26,6 +26,8 @@ pub const STACK: &str = "up";
 pub const READY: &str = "ready-since-ms";
 /// Ids that the data has, for `load`.
 pub const KNOWN_IDS: &str = "known-ids";
+/// Where the load generator shows its counters while it runs, as Prometheus expects it: `address:port`.
+pub const LOADGEN_METRICS: &str = "loadgen-metrics";
 
 /// What the supervisor is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -112,7 +114,7 @@ impl Supervisor {
                 let reason: Vec<&str> = text.lines().filter(|line| !line.starts_with(STAGE)).collect();
                 bail!("the stack did not start ({status}): {}", reason.join("\n"));
             }
-            if let Ok(stack) = super::running_stack() {
+            if let Ok(stack) = super::own_stack() {
                 // It is to outlive this command.
                 self.0 = None;
                 println!("up: {}", stack.endpoints.get("gateway").map_or("?", String::as_str));
@@ -181,6 +183,7 @@ async fn hold(order: Order) -> anyhow::Result<()> {
     println!("{STAGE}starting {} replicas, profile {}", scenario.replicas, order.profile);
     cluster.start_replicas(order.profile, &[]).await?;
     cluster.stack.set_endpoint(KNOWN_IDS, &known_ids.display().to_string())?;
+    cluster.stack.set_endpoint(LOADGEN_METRICS, &format!("127.0.0.1:{}", launcher::free_port()?))?;
     cluster.stack.set_endpoint("profile", &order.profile.to_string())?;
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;
     cluster.stack.set_endpoint(READY, &now.as_millis().to_string())?;

@@ -1,8 +1,11 @@
 //! The commands as a user runs them, with real servers, in a home of their own.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bench;
+mod dashboards;
+mod deploy;
+mod elsewhere;
 mod evaluate;
 mod experiment;
 mod up;

@@ -42,12 +42,40 @@ fn errors_say_what_to_do() {
         (&["serve", "api", "--set", "store.pool_size=0", "--set", "cache.items=0"], "store.pool_size"),
         (&["serve", "api", "--set", "store.pool_size=0", "--set", "cache.items=0"], "cache.items"),
         (&["serve", "api", "--set", "nonsense"], "key=value"),
+        (&["serve", "api", "--mysql", "nowhere"], "store.instances[0].address"),
+        (&["serve", "faultproxy"], "--config"),
+        (&["serve", "faultproxy", "--mysql", "127.0.0.1:1"], "--listen"),
+        (&["serve", "faultproxy", "--config", "no-such.toml"], "no-such.toml"),
+        (
+            &["serve", "faultproxy", "--mysql", "nowhere", "--listen", "127.0.0.1:1", "--admin", "127.0.0.1:2"],
+            "nowhere",
+        ),
+        (&["doctor", "--url", "nowhere"], "nowhere"),
+        (&["data", "prepare"], "./testbed up"),
         (&["frobnicate"], "Usage"),
     ] {
         let error = home.fails(args);
         assert!(error.contains(expected), "{args:?}: {error}");
         assert!(!error.contains("panicked"), "{args:?}: {error}");
     }
+}
+
+#[test]
+fn a_file_of_addresses_stands_for_a_stack() {
+    let home = Home::bare();
+    let file = home.path().join("endpoints.toml");
+    let fails = |args: &[&str]| {
+        let output = home.command(args).env("TESTBED_ENDPOINTS", &file).output().unwrap();
+        assert!(!output.status.success(), "{args:?} should fail");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(fails(&["fault", "show"]).contains("endpoints.toml"));
+    std::fs::write(&file, "gateway = \"http://127.0.0.1:1\"\n").unwrap();
+    assert!(fails(&["fault", "show"]).contains("no line faultproxy"));
+    std::fs::write(&file, "gateway = \"http://127.0.0.1:1\"\nfaultproxy = \"http://127.0.0.1:1\"\n").unwrap();
+    assert!(fails(&["data", "prepare"]).contains("no mysql-00"));
+    // Nobody listens there: it went where the file says.
+    assert!(fails(&["fault", "show"]).contains("127.0.0.1:1"));
 }
 
 #[test]

@@ -1,0 +1,46 @@
+//! `testbed data prepare`: what `up` does with the data of its own stack, for one that somebody else has started.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::{Context, ensure};
+use launcher::Description;
+use prometheus::Registry;
+use stores::{Store, StoreMetrics};
+
+use crate::{cluster, commands::up::KNOWN_IDS, data, endpoints};
+
+/// Migrates, imports, builds the model, and writes the ids for the load generator last: a run that was cut short is begun anew by the
+/// next, and one that was done is not repeated.
+pub async fn run(source: data::Source) -> anyhow::Result<ExitCode> {
+    let stack = crate::commands::running_stack()?;
+    let servers = endpoints::mysql_servers(&stack);
+    ensure!(!servers.is_empty(), "the stack has no mysql-00");
+    let ids = known_ids_file(&stack)?;
+    let config = cluster::direct_store(&servers);
+    stores::migrate(&config).await?;
+    let store = Store::new(config, &StoreMetrics::new(&Registry::new())?)?;
+    if let Some(model) = store.latest_model().await?.filter(|_| ids.exists()) {
+        println!("prepared before: model {} is in the store; nothing was done", model.version);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("reading the data");
+    let loaded = source.load()?;
+    println!("importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len());
+    data::import(&store, &loaded.dataset, |_| ()).await?;
+    let version = data::build_model(&store).await?;
+    write_whole(ids, &data::known_ids(&loaded.dataset))?;
+    println!("model {version} is in the store, the ids in {}", ids.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn known_ids_file(stack: &Description) -> anyhow::Result<&Path> {
+    stack.endpoints.get(KNOWN_IDS).map(Path::new).with_context(|| format!("the stack has no {KNOWN_IDS}"))
+}
+
+/// The file is there whole or not at all.
+fn write_whole(file: &Path, text: &str) -> anyhow::Result<()> {
+    let draft = file.with_extension("draft");
+    std::fs::write(&draft, text)
+        .and_then(|()| std::fs::rename(&draft, file))
+        .with_context(|| format!("cannot write {}", file.display()))
+}

@@ -1,0 +1,109 @@
+//! A stack that somebody else has started, such as `docker compose`. A file of addresses stands for the `stack.json` of `up`, so that
+//! `load`, `fault` and `data` work on both.
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use launcher::{Description, Process};
+
+/// Environment variable that names the file: TOML, a name and an address a line. The names are those that `status --json` shows of a
+/// stack of `up`, but that one `api-admin` stands for all replicas: each address that its host name has is one.
+pub const VARIABLE: &str = "TESTBED_ENDPOINTS";
+const REPLICAS: &str = "api-admin";
+/// Without these there is nothing that a command could do.
+const NEEDED: [&str; 2] = ["gateway", "faultproxy"];
+
+/// The stack that the environment names; `None` without the variable.
+///
+/// # Errors
+/// The file cannot be read, lacks an address, or the replicas' name cannot be resolved.
+pub fn elsewhere() -> anyhow::Result<Option<Description>> {
+    let Some(file) = std::env::var_os(VARIABLE) else { return Ok(None) };
+    let file = Path::new(&file);
+    let read = || {
+        let endpoints = parse(&std::fs::read_to_string(file)?)?;
+        expand(endpoints, |host| Ok(host.to_socket_addrs()?.collect()))
+    };
+    let endpoints = read().with_context(|| format!("{VARIABLE}={}", file.display()))?;
+    Ok(Some(Description {
+        name: "elsewhere".into(),
+        owner: Process::current(),
+        created_ms: 0,
+        endpoints,
+        sockets: PathBuf::new(),
+        children: Vec::new(),
+    }))
+}
+
+/// MySQL servers of a stack, `host:port`, in the order of their numbers: that in which the shards are dealt to them.
+pub fn mysql_servers(stack: &Description) -> Vec<String> {
+    let servers = stack.endpoints.iter().filter(|(name, _)| name.starts_with("mysql-"));
+    servers.map(|(_, address)| address.clone()).collect()
+}
+
+fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let endpoints: BTreeMap<String, String> = toml::from_str(text)?;
+    for name in NEEDED {
+        ensure!(endpoints.contains_key(name), "there is no line {name} = \"http://…\"");
+    }
+    Ok(endpoints)
+}
+
+/// `api-admin = "http://api:9080"` → `api-0-admin = "http://10.0.0.5:9080"`, …
+fn expand(
+    mut endpoints: BTreeMap<String, String>,
+    resolve: impl FnOnce(&str) -> std::io::Result<Vec<SocketAddr>>,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let Some(url) = endpoints.remove(REPLICAS) else { return Ok(endpoints) };
+    let host = url.strip_prefix("http://").with_context(|| format!("{REPLICAS}: {url:?} is not http://host:port"))?;
+    let addresses = resolve(host).with_context(|| format!("{REPLICAS}: cannot resolve {host:?}"))?;
+    for (n, address) in addresses.into_iter().enumerate() {
+        endpoints.insert(format!("api-{n}-admin"), format!("http://{address}"));
+    }
+    Ok(endpoints)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "gateway = \"http://127.0.0.1:8080\"\nfaultproxy = \"http://faultproxy:9090\"\n\
+                        api-admin = \"http://api:9080\"\nmysql-01 = \"b:3306\"\nmysql-00 = \"a:3306\"\n";
+
+    #[test]
+    fn every_address_of_the_name_is_a_replica() {
+        let two = ["10.0.0.5:9080", "[fd00::5]:9080"].map(|address| address.parse().unwrap());
+        let endpoints = expand(parse(TEXT).unwrap(), |host| {
+            assert_eq!(host, "api:9080");
+            Ok(two.to_vec())
+        });
+        let endpoints = endpoints.unwrap();
+        assert_eq!(endpoints["api-0-admin"], "http://10.0.0.5:9080");
+        assert_eq!(endpoints["api-1-admin"], "http://[fd00::5]:9080");
+        assert!(!endpoints.contains_key("api-admin") && !endpoints.contains_key("api-2-admin"));
+        let stack = Description {
+            name: String::new(),
+            owner: Process::current(),
+            created_ms: 0,
+            endpoints,
+            sockets: PathBuf::new(),
+            children: Vec::new(),
+        };
+        assert_eq!(mysql_servers(&stack), ["a:3306", "b:3306"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert!(parse("gateway = \"x\"").unwrap_err().to_string().contains("faultproxy"));
+        assert!(parse("gateway = 1\nfaultproxy = \"x\"").is_err());
+        let refused =
+            |text: &str| expand(parse(text).unwrap(), |_| Err(std::io::ErrorKind::NotFound.into())).unwrap_err();
+        assert!(refused(TEXT).to_string().contains("api:9080"));
+        let error = refused(&TEXT.replace("http://api:9080", "api:9080"));
+        assert!(error.to_string().contains("not http://host:port"), "{error}");
+    }
+}

@@ -1,0 +1,258 @@
+//! compose.yaml and what it mounts: nobody can run it here, so its promises are read off the files. `docker compose config` and
+//! `otelcol validate` are run by hand (deploy/README.md).
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::Home;
+
+const GB: u64 = 1024;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Anchors and merge keys resolved.
+fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+type Services = BTreeMap<String, Value>;
+
+fn services_of(file: &Value) -> Services {
+    let services = file["services"].as_object().unwrap();
+    services.iter().map(|(name, service)| (name.clone(), service.clone())).collect()
+}
+
+/// Of compose.yaml: what its parts say.
+fn services() -> Services {
+    let includes = yaml("compose.yaml")["include"].clone();
+    includes.as_array().unwrap().iter().flat_map(|file| services_of(&yaml(file.as_str().unwrap()))).collect()
+}
+
+/// With an overlay: maps are merged, all else is replaced. Lists are appended by compose, which no figure here depends on.
+fn overlaid(name: &str) -> Services {
+    fn merge(into: &mut Value, from: &Value) {
+        match (into, from) {
+            (Value::Object(into), Value::Object(from)) => {
+                for (key, value) in from {
+                    merge(into.entry(key.clone()).or_insert(Value::Null), value);
+                }
+            }
+            (into, from) => *into = from.clone(),
+        }
+    }
+    let mut merged = services();
+    for (service, change) in services_of(&yaml(name)) {
+        merge(merged.entry(service).or_insert(Value::Null), &change);
+    }
+    merged
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    value.as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+}
+
+/// `144m` → 144
+fn megabytes(service: &Value) -> u64 {
+    let limit = service["mem_limit"].as_str().unwrap_or_else(|| panic!("no mem_limit: {service}"));
+    limit.strip_suffix('m').and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{limit} is not like 64m"))
+}
+
+/// The most that can run at the same time: `init` has ended before the replicas begin.
+fn limits(services: &Services) -> u64 {
+    let counted =
+        services.iter().filter(|(name, service)| *name != "init" && !texts(&service["profiles"]).contains(&"full"));
+    counted.map(|(_, service)| megabytes(service) * service["scale"].as_u64().unwrap_or(1)).sum()
+}
+
+/// A tag with a full version: `8.4.8`, `1.29.8-otel`, `v3.5.0`, `bookworm-20260824-slim`.
+fn is_pinned(image: &str) -> bool {
+    let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag);
+    let number = tag.trim_start_matches('v').split('-').next().unwrap_or_default();
+    number.split('.').count() == 3 || tag.split('-').any(|part| part.len() == 8 && part.parse::<u32>().is_ok())
+}
+
+#[test]
+fn every_service_is_bounded_pinned_and_has_few_rights() {
+    let mut all = services();
+    all.extend(overlaid("deploy/compose/mysql-16.yaml"));
+    for (name, service) in all {
+        assert!(is_pinned(service["image"].as_str().unwrap()), "{name}: {}", service["image"]);
+        let user = service["user"].as_str().unwrap_or("root");
+        assert!(!user.starts_with("root") && !user.starts_with("0:"), "{name} runs as root");
+        assert_eq!(service["read_only"], true, "{name}");
+        assert_eq!(texts(&service["cap_drop"]), ["ALL"], "{name}");
+        assert_eq!(texts(&service["security_opt"]), ["no-new-privileges:true"], "{name}");
+        assert!(megabytes(&service) >= 64, "{name}");
+        assert!(service["restart"].is_string() && service["logging"]["options"]["max-size"].is_string(), "{name}");
+        for port in texts(&service["ports"]) {
+            assert!(port.starts_with("127.0.0.1:"), "{name} publishes {port} to everybody");
+        }
+    }
+}
+
+#[test]
+fn it_fits_the_memory_that_it_promises() {
+    assert!(limits(&services()) <= 6 * GB, "{} MB", limits(&services()));
+    let minimal = limits(&overlaid("deploy/compose/minimal.yaml"));
+    assert!(minimal <= 3 * GB, "{minimal} MB");
+    assert_eq!(services()["api"]["scale"], 8);
+}
+
+#[test]
+fn who_waits_for_health_waits_for_one_that_has_a_check() {
+    for services in [services(), overlaid("deploy/compose/mysql-16.yaml"), overlaid("deploy/compose/minimal.yaml")] {
+        for (name, service) in &services {
+            for (other, on) in service["depends_on"].as_object().into_iter().flatten() {
+                let other =
+                    services.get(other).unwrap_or_else(|| panic!("{name} depends on {other}, which is no service"));
+                if on["condition"] == "service_healthy" {
+                    assert!(other["healthcheck"]["test"].is_array(), "{name} waits for ever: {other}");
+                }
+                assert!(!texts(&other["profiles"]).contains(&"full"), "{name} would start what minimal leaves out");
+            }
+        }
+        // The chain by which the first request finds everything ready.
+        assert_eq!(services["nginx"]["depends_on"]["api"]["condition"], "service_healthy");
+        assert_eq!(services["api"]["depends_on"]["init"]["condition"], "service_completed_successfully");
+        assert_eq!(services["init"]["depends_on"]["mysql"]["condition"], "service_healthy");
+    }
+}
+
+#[test]
+fn what_is_mounted_exists() {
+    // Paths of an included file are relative to it, those of an overlay to compose.yaml.
+    let overlay = services_of(&yaml("deploy/compose/mysql-16.yaml"));
+    for (base, services) in [("deploy/compose", services()), ("", overlay)] {
+        for (name, service) in services {
+            for source in texts(&service["volumes"]).into_iter().filter_map(|volume| volume.split(':').next()) {
+                // Else a volume of Docker's.
+                if source.starts_with('.') {
+                    assert!(root().join(base).join(source).exists(), "{name}: {source} does not exist");
+                }
+            }
+        }
+    }
+}
+
+/// `http://api:9100` → (`api`, `9100`)
+fn host_and_port(address: &str) -> Option<(&str, &str)> {
+    address.trim_start_matches("http://").rsplit_once(':')
+}
+
+#[test]
+fn the_lists_of_addresses_name_services() {
+    for (file, overlay, servers) in [
+        ("deploy/compose/endpoints.toml", None, 1),
+        ("deploy/compose/endpoints-16.toml", Some("deploy/compose/mysql-16.yaml"), 16),
+    ] {
+        let services = overlay.map_or_else(services, overlaid);
+        let endpoints: BTreeMap<String, String> = toml::from_str(&read(file)).unwrap();
+        for (name, address) in &endpoints {
+            let Some((host, port)) = host_and_port(address) else { continue };
+            let aliased = services.values().any(|s| texts(&s["networks"]["default"]["aliases"]).contains(&host));
+            let own = host.parse::<IpAddr>().is_ok();
+            assert!(own || aliased || services.contains_key(host), "{file}: {name} is at {host}, which nobody is");
+            if name == "api-admin" {
+                assert_eq!(services["api"]["environment"]["TESTBED_HTTP__ADMIN"], format!("0.0.0.0:{port}"));
+            }
+            if name == "faultproxy" {
+                assert!(texts(&services["faultproxy"]["command"]).contains(&&*format!("--admin=0.0.0.0:{port}")));
+            }
+        }
+        assert_eq!(endpoints.keys().filter(|name| name.starts_with("mysql-")).count(), servers);
+        let listed = |service: &str| {
+            let words = texts(&services[service]["command"]).join(" ").replace("--mysql ", "--mysql=");
+            let list = words.split("--mysql=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+            list.split(',').count()
+        };
+        assert_eq!((listed("faultproxy"), listed("api")), (servers, servers), "{file}");
+        assert!(endpoints.contains_key("known-ids") && endpoints.contains_key("profile"));
+    }
+}
+
+#[test]
+fn the_replicas_take_the_settings_that_compose_gives_them() {
+    let home = Home::bare();
+    for services in [services(), overlaid("deploy/compose/mysql-16.yaml")] {
+        let api = &services["api"];
+        let mut command = home.command(&texts(&api["command"]));
+        // One setting that is wrong on purpose: the replica refuses to start, and names nothing else.
+        command.args(["--set", "cache.items=0"]);
+        for (key, value) in api["environment"].as_object().unwrap() {
+            command.env(key, value.as_str().unwrap_or_else(|| panic!("{key} is no string")));
+        }
+        let error = String::from_utf8(command.output().unwrap().stderr).unwrap();
+        let complaints: Vec<&str> = error.lines().skip(1).collect();
+        assert!(complaints.len() == 1 && complaints[0].contains("cache.items"), "{error}");
+    }
+}
+
+#[test]
+fn the_image_is_built_from_pinned_parts() {
+    let dockerfile = read("deploy/Dockerfile");
+    let images: Vec<&str> =
+        dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")?.split(' ').next()).collect();
+    assert!(images.len() == 2 && images.iter().all(|image| is_pinned(image)), "{images:?}");
+    let toolchain: Value = toml::from_str(&read("rust-toolchain.toml")).unwrap();
+    let channel = toolchain["toolchain"]["channel"].as_str().unwrap();
+    assert!(images[0].starts_with(&format!("rust:{channel}-")), "{} is not the toolchain {channel}", images[0]);
+    assert!(dockerfile.contains("\nUSER 10001:10001\n"));
+    let image = format!("recommendation-testbed:{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(services()["api"]["image"], *image);
+    // Everything that is compiled in reaches the builder.
+    let ignore = read(".dockerignore");
+    for part in
+        ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "services", "loadtest", "migrations", "deploy/nginx"]
+    {
+        assert!(ignore.lines().any(|line| line.strip_prefix('!') == Some(part)), "{part} is kept from the build");
+    }
+}
+
+/// The module and `resolve` are in the image only: without them, and with a replica on loopback, Debian's nginx can judge the rest.
+#[test]
+fn nginx_takes_the_configuration_of_compose() {
+    if !launcher::testing::have(&["nginx"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let mut inside_exporter = false;
+    let text: String = read("deploy/nginx/compose.conf")
+        .lines()
+        .filter(|line| {
+            let line = line.trim();
+            let opens = line.starts_with("otel_exporter");
+            let left_out = inside_exporter || opens || line.starts_with("otel_") || line.starts_with("load_module");
+            inside_exporter = (inside_exporter || opens) && line != "}";
+            !left_out
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let text = text
+        .replace("server api:8080 resolve", "server 127.0.0.1:8080")
+        .replace("/tmp/", &format!("{}/", scratch.path().display()))
+        .replace("/etc/nginx/testbed", root().join("deploy/nginx").to_str().unwrap());
+    assert!(
+        !text.lines().any(|line| line.trim().starts_with("otel"))
+            && text.contains("proxy_temp_path")
+            && text.contains("listen 8080"),
+        "{text}"
+    );
+    let file = scratch.path().join("nginx.conf");
+    std::fs::write(&file, &text).unwrap();
+    let program = launcher::find_program(&["nginx"]).unwrap();
+    let output = Command::new(program).args(["-t", "-e", "stderr", "-c"]).arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+}
