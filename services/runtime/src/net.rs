@@ -4,6 +4,7 @@
 use std::{
     fmt, io,
     net::SocketAddr,
+    os::unix::fs::FileTypeExt as _,
     path::PathBuf,
     pin::Pin,
     str::FromStr,
@@ -58,7 +59,10 @@ impl Endpoint {
         match self {
             Self::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
             Self::Unix(path) => {
-                if let Err(error) = UnixStream::connect(path).await
+                // Connecting to a plain file is refused as well.
+                let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+                if is_socket
+                    && let Err(error) = UnixStream::connect(path).await
                     && error.kind() == io::ErrorKind::ConnectionRefused
                 {
                     std::fs::remove_file(path)?;
