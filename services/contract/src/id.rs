@@ -16,6 +16,19 @@ pub enum IdError {
     ControlCharacter,
 }
 
+/// The rule by itself, for names that are looked at and not kept.
+///
+/// # Errors
+/// `IdError` says which of the three rules the text breaks.
+pub fn check(text: &str) -> Result<(), IdError> {
+    match text.len() {
+        0 => Err(IdError::Empty),
+        n if n > MAX_ID_BYTES => Err(IdError::TooLong(n)),
+        _ if text.chars().any(char::is_control) => Err(IdError::ControlCharacter),
+        _ => Ok(()),
+    }
+}
+
 /// An id that was checked once, at the boundary; cheap to clone. `K` keeps users and items apart.
 pub struct Id<K>(Arc<str>, PhantomData<fn() -> K>);
 
@@ -30,12 +43,8 @@ impl<K> Id<K> {
     /// # Errors
     /// `IdError` says which of the three rules the text breaks.
     pub fn new(text: &str) -> Result<Self, IdError> {
-        match text.len() {
-            0 => Err(IdError::Empty),
-            n if n > MAX_ID_BYTES => Err(IdError::TooLong(n)),
-            _ if text.chars().any(char::is_control) => Err(IdError::ControlCharacter),
-            _ => Ok(Self(text.into(), PhantomData)),
-        }
+        check(text)?;
+        Ok(Self(text.into(), PhantomData))
     }
 
     pub fn as_str(&self) -> &str {

@@ -1,0 +1,28 @@
+//! Where an observer's instants come from.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::Nanos;
+
+/// The observer's monotonic clock; its zero is the moment it was made. One per process, copied.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn now(&self) -> Nanos {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(Nanos::MAX)
+    }
+
+    pub fn instant(&self, at: Nanos) -> Instant {
+        self.0 + std::time::Duration::from_nanos(at)
+    }
+}
+
+/// Milliseconds since the Unix epoch, for `Beat::timestamp`. Zero on a machine whose clock is before it.
+pub fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

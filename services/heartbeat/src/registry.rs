@@ -1,0 +1,198 @@
+//! What monitors agree on, and the few things that can be asked of whoever keeps it: etcd in the real stack (crate
+//! `monitor`), `Twin` in the simulation. Both answer the same script alike, which a test of `monitor` shows.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Nanos,
+    assign::{NodeId, Table},
+};
+
+/// One life of a worker, and where to find it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    pub id: NodeId,
+    /// Greater in every life; milliseconds of Unix time at the start, raised when a life was failed.
+    pub incarnation: u64,
+    /// `host:port` of HTTP: requests, and probes over TCP.
+    pub http: String,
+    /// `host:port` that answers probes over UDP.
+    pub udp: String,
+    /// It is stopping: its partitions are to go elsewhere at once.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The registry's own version of all of this; rises with each change of anything.
+    pub revision: u64,
+    pub leader: Option<Leader>,
+    pub nodes: BTreeMap<NodeId, Registration>,
+    /// Version of the table alone; 0: none was ever written.
+    pub table_revision: u64,
+    pub table: Arc<Table>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    pub monitor: NodeId,
+    /// Different for every term.
+    pub term: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    Read,
+    /// Becomes leader if there is none; the leader itself prolongs its term by it.
+    Campaign {
+        monitor: NodeId,
+        ttl: Nanos,
+    },
+    /// Refused if a later life is known.
+    Register(Registration),
+    /// Only the leader of this term, and only on the table it has seen.
+    Commit {
+        term: u64,
+        table_revision: u64,
+        table: Table,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    Snapshot(Arc<Snapshot>),
+    Leading {
+        term: u64,
+    },
+    Following(NodeId),
+    Registered,
+    /// This or a later life is registered already.
+    Outlived,
+    Committed {
+        table_revision: u64,
+    },
+    /// Another leader, or another table, was there first.
+    Conflict,
+}
+
+/// The registry in memory, with a clock that is handed in.
+#[derive(Debug, Default)]
+pub struct Twin {
+    state: Arc<Snapshot>,
+    leader_until: Nanos,
+    /// A mutant for tests: commits are taken whatever they build on.
+    pub gullible: bool,
+}
+
+impl Twin {
+    pub fn state(&self) -> &Arc<Snapshot> {
+        &self.state
+    }
+
+    pub fn apply(&mut self, now: Nanos, request: Request) -> Response {
+        if self.state.leader.is_some() && now >= self.leader_until {
+            self.change().leader = None;
+        }
+        match request {
+            Request::Read => Response::Snapshot(Arc::clone(&self.state)),
+            Request::Campaign { monitor, ttl } => self.campaign(now, monitor, ttl),
+            Request::Register(node) => self.register(node),
+            Request::Commit { term, table_revision, table } => self.commit(term, table_revision, table),
+        }
+    }
+
+    fn campaign(&mut self, now: Nanos, monitor: NodeId, ttl: Nanos) -> Response {
+        let term = match &self.state.leader {
+            Some(leader) if leader.monitor != monitor => return Response::Following(leader.monitor.clone()),
+            Some(leader) => leader.term,
+            None => {
+                let state = self.change();
+                let term = state.revision;
+                state.leader = Some(Leader { monitor, term });
+                term
+            }
+        };
+        self.leader_until = now + ttl;
+        Response::Leading { term }
+    }
+
+    fn register(&mut self, node: Registration) -> Response {
+        let known = self.state.nodes.get(&node.id);
+        if known.is_some_and(|known| !supersedes(known, &node)) {
+            return Response::Outlived;
+        }
+        self.change().nodes.insert(node.id.clone(), node);
+        Response::Registered
+    }
+
+    fn commit(&mut self, term: u64, table_revision: u64, table: Table) -> Response {
+        let leads = self.state.leader.as_ref().is_some_and(|leader| leader.term == term);
+        if !self.gullible && (!leads || table_revision != self.state.table_revision) {
+            return Response::Conflict;
+        }
+        let state = self.change();
+        state.table_revision = state.revision;
+        state.table = Arc::new(table);
+        Response::Committed { table_revision: state.table_revision }
+    }
+
+    fn change(&mut self) -> &mut Snapshot {
+        let state = Arc::make_mut(&mut self.state);
+        state.revision += 1;
+        state
+    }
+}
+
+/// Whether the registration takes the known one's place: a later life does, and the same one that is about to leave.
+pub fn supersedes(known: &Registration, node: &Registration) -> bool {
+    (node.incarnation, node.leaving) > (known.incarnation, known.leaving)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn campaign(monitor: &str) -> Request {
+        Request::Campaign { monitor: monitor.into(), ttl: 10 }
+    }
+
+    #[test]
+    fn one_leader_a_term_and_a_new_one_only_after_it() {
+        let mut twin = Twin::default();
+        let Response::Leading { term } = twin.apply(0, campaign("a")) else { panic!("nobody leads") };
+        assert_eq!(twin.apply(5, campaign("b")), Response::Following("a".into()));
+        assert_eq!(twin.apply(9, campaign("a")), Response::Leading { term });
+        assert_eq!(twin.apply(18, campaign("b")), Response::Following("a".into()));
+        let Response::Leading { term: next } = twin.apply(19, campaign("b")) else { panic!("the term was over") };
+        assert_ne!(term, next);
+        let stale = Request::Commit { term, table_revision: 0, table: Table::default() };
+        assert_eq!(twin.apply(20, stale), Response::Conflict);
+    }
+
+    #[test]
+    fn a_commit_builds_on_what_its_maker_saw_or_is_refused() {
+        let mut twin = Twin::default();
+        let Response::Leading { term } = twin.apply(0, campaign("a")) else { panic!("nobody leads") };
+        let commit = |table_revision| Request::Commit { term, table_revision, table: Table::default() };
+        let Response::Committed { table_revision } = twin.apply(1, commit(0)) else { panic!("refused") };
+        assert_eq!(twin.apply(2, commit(0)), Response::Conflict);
+        assert!(matches!(twin.apply(3, commit(table_revision)), Response::Committed { .. }));
+    }
+
+    #[test]
+    fn an_earlier_life_does_not_come_back() {
+        let mut twin = Twin::default();
+        let node = |incarnation, leaving| {
+            let (http, udp) = (String::new(), String::new());
+            Request::Register(Registration { id: "w".into(), incarnation, http, udp, leaving })
+        };
+        assert_eq!(twin.apply(0, node(5, false)), Response::Registered);
+        assert_eq!(twin.apply(0, node(5, false)), Response::Outlived);
+        assert_eq!(twin.apply(0, node(5, true)), Response::Registered);
+        assert_eq!(twin.apply(0, node(4, false)), Response::Outlived);
+        assert_eq!(twin.apply(0, node(6, false)), Response::Registered);
+    }
+}

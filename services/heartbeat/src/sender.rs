@@ -1,0 +1,104 @@
+//! Sending beats: a task per node on an absolute schedule, and outlets that turn beats into datagrams.
+
+mod outlet;
+mod pace;
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    outlet::{BatchWriter, Batched, DATAGRAM_BYTES, Outlet, Sent, Single},
+    pace::Pace,
+};
+use crate::{
+    Nanos,
+    clock::{Clock, wall_ms},
+    message::Beat,
+};
+
+/// One beat is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick {
+    /// When it should have been.
+    pub planned: Nanos,
+    /// When it is.
+    pub now: Nanos,
+    /// Beats left out before it, as their time and the next one's were over.
+    pub skipped: u64,
+}
+
+/// Calls `emit` on schedule until `stop`: no drift, as every instant is counted from the start.
+pub async fn on_schedule(clock: Clock, pace: Pace, stop: CancellationToken, mut emit: impl FnMut(Tick)) {
+    let mut stopped = pin!(stop.cancelled());
+    let (mut number, mut skipped) = (0, 0);
+    loop {
+        let planned = pace.planned(number);
+        tokio::select! {
+            biased;
+            () = &mut stopped => return,
+            () = sleep_until(Instant::from_std(clock.instant(planned))) => {}
+        }
+        emit(Tick { planned, now: clock.now(), skipped });
+        let next = pace.next(number, clock.now());
+        skipped = next - number - 1;
+        number = next;
+    }
+}
+
+/// Many senders in one process, each with a task, a schedule and a count of its own.
+pub struct Fleet {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Fleet {
+    /// `beats` are templates: timestamp and sequence are set at each tick. Phases are spread evenly over the interval, and the
+    /// first beat goes out at once or within it. `emit` runs on the node's task and must not block.
+    pub fn spawn(
+        beats: impl IntoIterator<Item = Beat>,
+        interval: Duration,
+        clock: Clock,
+        emit: Arc<impl Fn(&Beat, Tick) + Send + Sync + 'static>,
+    ) -> Self {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let interval = interval.as_nanos() as Nanos;
+        let start = clock.now();
+        for (n, beat) in beats.into_iter().enumerate() {
+            let pace = Pace::new(start + pace::phase(n as u64, interval), interval);
+            tasks.spawn(node(clock, pace, stop.clone(), beat, Arc::clone(&emit)));
+        }
+        tasks.close();
+        Self { tasks, stop }
+    }
+
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Tells all senders at once, and waits until each has finished what it was sending. False if some have not by then.
+    pub async fn stop(self, deadline: Duration) -> bool {
+        self.stop.cancel();
+        timeout(deadline, self.tasks.wait()).await.is_ok()
+    }
+}
+
+async fn node(
+    clock: Clock,
+    pace: Pace,
+    stop: CancellationToken,
+    mut beat: Beat,
+    emit: Arc<impl Fn(&Beat, Tick) + Send + Sync + 'static>,
+) {
+    on_schedule(clock, pace, stop, |tick| {
+        beat.timestamp = wall_ms();
+        beat.sequence += 1;
+        emit(&beat, tick);
+    })
+    .await;
+}

@@ -1,0 +1,321 @@
+//! Soft states of one node as one observer sees it. A miss condemns nobody: it starts probes.
+//!
+//! ```text
+//! healthy ──a beat is overdue──▶ suspicious ──probes unanswered──▶ warning ──probes unanswered──▶ failed
+//!    ▲          (miss 1)             │           (miss 2)              │          (miss 3)            │
+//!    └─────────── a beat, or an answer to a probe on any path, of this life or a later one ───────────┘
+//! ```
+//! `warning` lowers the node's weight, `failed` is this observer's vote: what the majority does with it is `vote`'s and
+//! `decide`'s. A failed node is probed on, at growing intervals.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Nanos;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Healthy,
+    Suspicious,
+    Warning,
+    Failed,
+}
+
+impl State {
+    pub const ALL: [State; 4] = [Self::Healthy, Self::Suspicious, Self::Warning, Self::Failed];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Suspicious => "suspicious",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Share of new work that a node in this state should get.
+    pub fn weight(self) -> f64 {
+        match self {
+            Self::Healthy | Self::Suspicious => 1.0,
+            Self::Warning => 0.5,
+            Self::Failed => 0.0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The detector's deadline passed.
+    Overdue,
+    /// A round of probes got no answer on any path.
+    Unanswered,
+    Beat,
+    Answer,
+    /// The observer itself stood still: what it had gathered before is worth less.
+    Pause,
+    /// The registry knows a later life of the node.
+    Registered,
+}
+
+impl Cause {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overdue => "overdue",
+            Self::Unanswered => "unanswered",
+            Self::Beat => "beat",
+            Self::Answer => "answer",
+            Self::Pause => "pause",
+            Self::Registered => "registered",
+        }
+    }
+}
+
+/// A change of state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    pub from: State,
+    pub to: State,
+    pub cause: Cause,
+    /// Since the node was last heard, at the change.
+    pub silent: Nanos,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a round of probes may go unanswered.
+    pub round: Nanos,
+    /// A failed node's rounds get twice as long each time, up to this.
+    pub longest_round: Nanos,
+    /// After a pause of the observer, or its start: how long nobody is suspected, so that a beat can arrive.
+    pub grace: Nanos,
+}
+
+/// What one observer holds of one node besides its detector.
+#[derive(Debug, Clone)]
+pub struct Soft {
+    state: State,
+    incarnation: u64,
+    heard_at: Nanos,
+    /// Whether `heard_at` is more than the instant from which it was waited for.
+    heard: bool,
+    /// Nothing is suspected before.
+    grace_until: Nanos,
+    /// Number of the round of probes under way; later rounds have greater numbers.
+    round: u64,
+    round_ends: Nanos,
+    round_length: Nanos,
+    /// Answers to earlier rounds are worth nothing: they may have lain in a buffer while the observer stood still.
+    first_valid_round: u64,
+}
+
+/// What `tick` and `excuse` ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Step {
+    pub transition: Option<Transition>,
+    /// Send probes over all paths; answers carry this number back.
+    pub probe: Option<u64>,
+}
+
+impl Soft {
+    /// A node that is taken for healthy until it has had the time to be heard.
+    pub fn new(now: Nanos, incarnation: u64, settings: &Settings) -> Self {
+        Self {
+            state: State::Healthy,
+            incarnation,
+            heard_at: now,
+            heard: false,
+            grace_until: now + settings.grace,
+            round: 0,
+            round_ends: 0,
+            round_length: settings.round,
+            first_valid_round: 1,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    pub fn heard_at(&self) -> Nanos {
+        self.heard_at
+    }
+
+    /// Whether this life of the node was ever heard.
+    pub fn is_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// The node answered a probe of this round.
+    pub fn answered(&mut self, now: Nanos, incarnation: u64, round: u64) -> Option<Transition> {
+        if round < self.first_valid_round { None } else { self.alive(now, incarnation, Cause::Answer) }
+    }
+
+    /// The node gave a sign of life. One of an earlier life is none.
+    pub fn alive(&mut self, now: Nanos, incarnation: u64, cause: Cause) -> Option<Transition> {
+        if incarnation < self.incarnation {
+            return None;
+        }
+        self.incarnation = incarnation;
+        let transition = self.change(now, State::Healthy, cause);
+        self.heard = true;
+        self.heard_at = self.heard_at.max(now);
+        transition
+    }
+
+    /// A later life was registered: it starts anew, with grace.
+    pub fn reborn(&mut self, now: Nanos, incarnation: u64, settings: &Settings) -> Option<Transition> {
+        if incarnation <= self.incarnation {
+            return None;
+        }
+        self.incarnation = incarnation;
+        self.heard = false;
+        self.grace_until = now + settings.grace;
+        self.change(now, State::Healthy, Cause::Registered)
+    }
+
+    /// When `tick` has something to do, if nothing is heard before.
+    pub fn due(&self, deadline: Option<Nanos>) -> Nanos {
+        match self.state {
+            State::Healthy => deadline.unwrap_or(0).max(self.grace_until),
+            _ => self.round_ends,
+        }
+    }
+
+    /// One step at most: an observer that comes late finds one miss, not three.
+    pub fn tick(&mut self, now: Nanos, deadline: Option<Nanos>, settings: &Settings) -> Step {
+        if now < self.due(deadline) {
+            return Step::default();
+        }
+        let (to, cause) = match self.state {
+            State::Healthy => (State::Suspicious, Cause::Overdue),
+            State::Suspicious => (State::Warning, Cause::Unanswered),
+            State::Warning | State::Failed => (State::Failed, Cause::Unanswered),
+        };
+        let doubled = if self.state == State::Failed { self.round_length * 2 } else { settings.round };
+        let transition = self.change(now, to, cause);
+        Step { transition, probe: Some(self.begin_round(now, doubled.min(settings.longest_round))) }
+    }
+
+    /// A probe was answered while beats stay away: it is one interval and a bit until silence counts again.
+    pub fn rest(&mut self, now: Nanos, settings: &Settings) {
+        self.grace_until = now + settings.grace;
+    }
+
+    /// The observer stood still until `now`. Nobody is blamed for silence meanwhile, a round under way is asked again,
+    /// and a vote has to be earned again by one more round.
+    pub fn excuse(&mut self, now: Nanos, settings: &Settings) -> Step {
+        self.first_valid_round = self.round + 1;
+        match self.state {
+            State::Healthy => {
+                self.grace_until = now + settings.grace;
+                Step::default()
+            }
+            State::Suspicious | State::Warning => {
+                Step { transition: None, probe: Some(self.begin_round(now, settings.round)) }
+            }
+            State::Failed => {
+                let transition = self.change(now, State::Warning, Cause::Pause);
+                Step { transition, probe: Some(self.begin_round(now, settings.round)) }
+            }
+        }
+    }
+
+    fn begin_round(&mut self, now: Nanos, length: Nanos) -> u64 {
+        self.round += 1;
+        self.round_length = length;
+        self.round_ends = now + length;
+        self.round
+    }
+
+    fn change(&mut self, now: Nanos, to: State, cause: Cause) -> Option<Transition> {
+        let from = std::mem::replace(&mut self.state, to);
+        let silent = now.saturating_sub(self.heard_at);
+        (from != to).then_some(Transition { from, to, cause, silent })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings = Settings { round: 10, longest_round: 40, grace: 30 };
+
+    fn states(soft: &mut Soft, times: &[Nanos]) -> Vec<State> {
+        let step = |now: &Nanos| {
+            soft.tick(*now, Some(100), &SETTINGS);
+            soft.state()
+        };
+        times.iter().map(step).collect()
+    }
+
+    #[test]
+    fn three_misses_fail_and_each_has_its_time() {
+        let mut soft = Soft::new(0, 1, &SETTINGS);
+        assert_eq!(soft.tick(99, Some(100), &SETTINGS), Step::default());
+        let step = soft.tick(100, Some(100), &SETTINGS);
+        let overdue = Transition { from: State::Healthy, to: State::Suspicious, cause: Cause::Overdue, silent: 100 };
+        assert_eq!(step, Step { transition: Some(overdue), probe: Some(1) });
+        assert_eq!(states(&mut soft, &[109, 110]), [State::Suspicious, State::Warning]);
+        assert_eq!(states(&mut soft, &[119, 120]), [State::Warning, State::Failed]);
+    }
+
+    #[test]
+    fn a_late_observer_finds_one_miss_at_a_time() {
+        let mut soft = Soft::new(0, 1, &SETTINGS);
+        assert_eq!(states(&mut soft, &[9_000, 9_001, 9_010]), [State::Suspicious, State::Suspicious, State::Warning]);
+    }
+
+    #[test]
+    fn a_failed_node_is_probed_on_at_growing_intervals() {
+        let mut soft = Soft::new(0, 1, &SETTINGS);
+        states(&mut soft, &[100, 110, 120]);
+        let mut probes = Vec::new();
+        for now in 121..400 {
+            if soft.tick(now, Some(100), &SETTINGS).probe.is_some() {
+                probes.push(now);
+            }
+        }
+        assert_eq!(probes, [130, 150, 190, 230, 270, 310, 350, 390]);
+    }
+
+    #[test]
+    fn a_sign_of_life_refutes_unless_it_is_of_an_earlier_life() {
+        let mut soft = Soft::new(0, 5, &SETTINGS);
+        states(&mut soft, &[100, 110, 120]);
+        assert_eq!(soft.alive(125, 4, Cause::Beat), None);
+        assert_eq!(soft.state(), State::Failed);
+        let refuted = soft.alive(126, 5, Cause::Answer).unwrap();
+        assert_eq!((refuted.from, refuted.to, refuted.silent), (State::Failed, State::Healthy, 126));
+        assert_eq!(soft.alive(127, 6, Cause::Beat), None);
+        assert_eq!(soft.incarnation(), 6);
+    }
+
+    #[test]
+    fn a_pause_gives_grace_asks_again_and_takes_a_vote_back() {
+        let mut soft = Soft::new(0, 1, &SETTINGS);
+        assert_eq!(soft.excuse(1_000, &SETTINGS), Step::default());
+        assert_eq!(soft.tick(1_029, Some(100), &SETTINGS), Step::default());
+        assert_eq!(states(&mut soft, &[1_030]), [State::Suspicious]);
+        assert_eq!(soft.excuse(2_000, &SETTINGS), Step { transition: None, probe: Some(2) });
+        assert_eq!(soft.answered(2_001, 1, 1), None);
+        assert_eq!(soft.state(), State::Suspicious, "an answer from before the pause proves nothing");
+        assert_eq!(states(&mut soft, &[2_009, 2_010, 2_020]), [State::Suspicious, State::Warning, State::Failed]);
+        let step = soft.excuse(3_000, &SETTINGS);
+        assert_eq!(step.transition.map(|t| (t.to, t.cause)), Some((State::Warning, Cause::Pause)));
+        assert_eq!(states(&mut soft, &[3_009, 3_010]), [State::Warning, State::Failed]);
+    }
+
+    #[test]
+    fn a_later_life_that_is_registered_starts_anew() {
+        let mut soft = Soft::new(0, 1, &SETTINGS);
+        states(&mut soft, &[100, 110, 120]);
+        assert_eq!(soft.reborn(130, 1, &SETTINGS), None);
+        assert!(soft.reborn(130, 2, &SETTINGS).is_some());
+        assert_eq!(soft.due(Some(100)), 160);
+    }
+}

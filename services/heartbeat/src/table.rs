@@ -1,0 +1,164 @@
+//! When was each node last heard? One cache line per node, found by a hash of its id; a million nodes fit into 200 MB.
+//!
+//! Memory is the cost: a beat of a random node misses every cache. So beats are recorded many at a time: the lines of all are
+//! asked for before the first is needed, and the waits overlap.
+
+mod shard;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use self::shard::Shard;
+use crate::{Nanos, auth::Verdict};
+
+/// Few: a batch is sorted by shard, and each shard's part should be long enough to overlap.
+const SHARDS: usize = 8;
+/// Beats looked at together.
+const GROUP: usize = 128;
+
+/// What a beat says to the table.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sighting<'a> {
+    /// By the rule of ids (1..=64 bytes).
+    pub node_id: &'a str,
+    pub at: Nanos,
+    pub incarnation: u64,
+    pub sequence: u64,
+    pub load: f32,
+}
+
+/// What the table knows of a node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen {
+    pub last_seen: Nanos,
+    pub incarnation: u64,
+    /// The highest received.
+    pub sequence: u64,
+    pub load: f32,
+    /// Received so far, of all incarnations; stops at the largest number.
+    pub beats: u32,
+}
+
+/// What became of a beat. `Full`: of a node that is new, and there is no room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    Known(Verdict),
+    Full,
+}
+
+impl Recorded {
+    pub fn accepted(self) -> bool {
+        matches!(self, Self::Known(verdict) if verdict.accepted())
+    }
+}
+
+#[derive(Debug)]
+pub struct Table {
+    shards: [Mutex<Shard>; SHARDS],
+    /// Random per table: nobody can prepare ids that collide.
+    seed: u64,
+}
+
+impl Table {
+    /// Holds up to `max_nodes` (rounded up to a multiple of 8, spread by hash: a shard may be full a little sooner).
+    pub fn new(max_nodes: usize) -> Self {
+        // Hashing fills shards unevenly: four standard deviations of room.
+        let even = max_nodes.div_ceil(SHARDS);
+        let max = even + 4 * even.isqrt() + 1;
+        Self { shards: std::array::from_fn(|_| Mutex::new(Shard::new(max))), seed: rand::random() }
+    }
+
+    pub fn record(&self, sighting: &Sighting<'_>) -> Recorded {
+        let print = self.fingerprint(sighting.node_id);
+        self.lock(shard_of(print)).record(print, sighting)
+    }
+
+    /// Records all, and fills `outcomes` (cleared first) in the order of `sightings`. Beats of one node keep their order.
+    pub fn record_all(&self, sightings: &[Sighting<'_>], outcomes: &mut Vec<Recorded>) {
+        outcomes.clear();
+        outcomes.resize(sightings.len(), Recorded::Full);
+        for (group, outcomes) in sightings.chunks(GROUP).zip(outcomes.chunks_mut(GROUP)) {
+            self.record_group(group, outcomes);
+        }
+    }
+
+    fn record_group(&self, group: &[Sighting<'_>], outcomes: &mut [Recorded]) {
+        let mut prints = [0_u128; GROUP];
+        // Counting sort: where each shard's part begins, then the members in order.
+        let mut starts = [0_usize; SHARDS + 1];
+        for (print, sighting) in prints.iter_mut().zip(group) {
+            *print = self.fingerprint(sighting.node_id);
+            starts[shard_of(*print) + 1] += 1;
+        }
+        for shard in 0..SHARDS {
+            starts[shard + 1] += starts[shard];
+        }
+        let mut order = [0_u8; GROUP];
+        let mut next = starts;
+        for (n, &print) in prints[..group.len()].iter().enumerate() {
+            let place = &mut next[shard_of(print)];
+            order[*place] = n as u8;
+            *place += 1;
+        }
+        for shard in 0..SHARDS {
+            let members = &order[starts[shard]..starts[shard + 1]];
+            if members.is_empty() {
+                continue;
+            }
+            let mut shard = self.lock(shard);
+            shard.touch(members.iter().map(|&n| prints[usize::from(n)]));
+            for n in members.iter().map(|&n| usize::from(n)) {
+                outcomes[n] = shard.record(prints[n], &group[n]);
+            }
+        }
+    }
+
+    pub fn get(&self, node_id: &str) -> Option<Seen> {
+        let print = self.fingerprint(node_id);
+        self.lock(shard_of(print)).get(print)
+    }
+
+    /// Calls `each` for every node, shard by shard; beats wait for one shard at a time.
+    pub fn for_each(&self, mut each: impl FnMut(&str, Seen)) {
+        for shard in 0..SHARDS {
+            self.lock(shard).for_each(&mut each);
+        }
+    }
+
+    /// Forgets nodes last heard before that instant, with their replay windows; answers how many.
+    pub fn forget_before(&self, instant: Nanos) -> usize {
+        (0..SHARDS).map(|shard| self.lock(shard).forget_before(instant)).sum()
+    }
+
+    pub fn len(&self) -> usize {
+        (0..SHARDS).map(|shard| self.lock(shard).len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Allocated for nodes and their ids.
+    pub fn bytes(&self) -> usize {
+        (0..SHARDS).map(|shard| self.lock(shard).bytes()).sum()
+    }
+
+    /// Never zero, which marks a free slot.
+    fn fingerprint(&self, node_id: &str) -> u128 {
+        xxh3_128_with_seed(node_id.as_bytes(), self.seed).max(1)
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        // A beat is recorded whole or not at all.
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// By the low bits; the place within the shard goes by the high ones.
+fn shard_of(print: u128) -> usize {
+    print as usize % SHARDS
+}
+
+#[cfg(test)]
+mod tests;

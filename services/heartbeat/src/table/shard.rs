@@ -1,0 +1,182 @@
+//! An eighth of the table: open addressing with linear probing. A slot is a cache line; ids lie apart, as beats do not need them.
+
+use std::hint::black_box;
+
+use super::{Recorded, Seen, Sighting};
+use crate::{
+    Nanos,
+    auth::{Verdict, Window},
+};
+
+/// Beyond three quarters full, probes get long; the slots double.
+const FULL_NUMERATOR: usize = 3;
+const FULL_DENOMINATOR: usize = 4;
+const FIRST_SLOTS: usize = 64;
+
+/// Two nodes are taken for one only if 128 bits of a seeded hash agree.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(64))]
+struct Slot {
+    /// Zero: free.
+    print: u128,
+    last_seen: Nanos,
+    window: Window,
+    beats: u32,
+    load: f32,
+    /// Of the id in `Shard::ids`.
+    id_at: u32,
+    id_bytes: u8,
+}
+
+const _: () = assert!(size_of::<Slot>() == 64);
+
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    slots: Vec<Slot>,
+    ids: Vec<u8>,
+    nodes: usize,
+    max_nodes: usize,
+}
+
+impl Shard {
+    pub(super) fn new(max_nodes: usize) -> Self {
+        Self { max_nodes, ..Self::default() }
+    }
+
+    /// Asks for the lines of all, so that they are under way together.
+    pub(super) fn touch(&self, prints: impl Iterator<Item = u128>) {
+        if self.slots.is_empty() {
+            return;
+        }
+        let sum = prints.fold(0_u64, |sum, print| sum ^ self.slots[self.home(print)].last_seen);
+        black_box(sum);
+    }
+
+    pub(super) fn record(&mut self, print: u128, sighting: &Sighting<'_>) -> Recorded {
+        let Some(at) = self.find(print) else {
+            return self.insert(print, sighting);
+        };
+        let slot = &mut self.slots[at];
+        let verdict = slot.window.note(sighting.incarnation, sighting.sequence);
+        if verdict.accepted() {
+            // What was overtaken on the way still arrived now.
+            slot.last_seen = slot.last_seen.max(sighting.at);
+            slot.beats = slot.beats.saturating_add(1);
+            if verdict != Verdict::Late {
+                slot.load = sighting.load;
+            }
+        }
+        Recorded::Known(verdict)
+    }
+
+    pub(super) fn get(&self, print: u128) -> Option<Seen> {
+        self.find(print).map(|at| seen(&self.slots[at]))
+    }
+
+    pub(super) fn for_each(&self, each: &mut impl FnMut(&str, Seen)) {
+        for slot in self.slots.iter().filter(|slot| slot.print != 0) {
+            each(self.id(slot), seen(slot));
+        }
+    }
+
+    /// Builds the shard anew without them: probing needs no tombstones, and ids leave no holes.
+    pub(super) fn forget_before(&mut self, instant: Nanos) -> usize {
+        let before = self.nodes;
+        let stale = self.slots.iter().filter(|slot| slot.print != 0 && slot.last_seen < instant).count();
+        if stale > 0 {
+            let kept = before - stale;
+            let slots = (kept * FULL_DENOMINATOR / FULL_NUMERATOR + 1).next_power_of_two().max(FIRST_SLOTS);
+            self.rebuild(slots, |slot| slot.last_seen >= instant);
+        }
+        before - self.nodes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.nodes
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>() + self.ids.capacity()
+    }
+
+    fn insert(&mut self, print: u128, sighting: &Sighting<'_>) -> Recorded {
+        let id = sighting.node_id.as_bytes();
+        let (Ok(id_at), Ok(id_bytes)) = (u32::try_from(self.ids.len()), u8::try_from(id.len())) else {
+            return Recorded::Full;
+        };
+        if self.nodes >= self.max_nodes {
+            return Recorded::Full;
+        }
+        if (self.nodes + 1) * FULL_DENOMINATOR > self.slots.len() * FULL_NUMERATOR {
+            self.rebuild((2 * self.slots.len()).max(FIRST_SLOTS), |_| true);
+        }
+        self.ids.extend_from_slice(id);
+        self.nodes += 1;
+        self.place(Slot {
+            print,
+            last_seen: sighting.at,
+            window: Window::opened(sighting.incarnation, sighting.sequence),
+            beats: 1,
+            load: sighting.load,
+            id_at,
+            id_bytes,
+        });
+        Recorded::Known(Verdict::First)
+    }
+
+    fn rebuild(&mut self, slots: usize, keep: impl Fn(&Slot) -> bool) {
+        let old = std::mem::replace(&mut self.slots, vec![Slot::default(); slots]);
+        let old_ids = std::mem::take(&mut self.ids);
+        self.nodes = 0;
+        for mut slot in old.into_iter().filter(|slot| slot.print != 0 && keep(slot)) {
+            let start = slot.id_at as usize;
+            slot.id_at = self.ids.len() as u32;
+            self.ids.extend_from_slice(&old_ids[start..start + usize::from(slot.id_bytes)]);
+            self.nodes += 1;
+            self.place(slot);
+        }
+    }
+
+    /// Into the first free slot from its home on; there is one, as the shard is never full.
+    fn place(&mut self, slot: Slot) {
+        let mut at = self.home(slot.print);
+        while self.slots[at].print != 0 {
+            at = self.after(at);
+        }
+        self.slots[at] = slot;
+    }
+
+    fn find(&self, print: u128) -> Option<usize> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut at = self.home(print);
+        loop {
+            match self.slots[at].print {
+                0 => return None,
+                found if found == print => return Some(at),
+                _ => at = self.after(at),
+            }
+        }
+    }
+
+    fn home(&self, print: u128) -> usize {
+        let high = (print >> 64) as u64;
+        ((u128::from(high) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.slots.len() { 0 } else { at + 1 }
+    }
+
+    fn id(&self, slot: &Slot) -> &str {
+        let start = slot.id_at as usize;
+        // Put in as text.
+        std::str::from_utf8(&self.ids[start..start + usize::from(slot.id_bytes)]).unwrap_or_default()
+    }
+}
+
+fn seen(slot: &Slot) -> Seen {
+    let Window { incarnation, sequence, .. } = slot.window;
+    Seen { last_seen: slot.last_seen, incarnation, sequence, load: slot.load, beats: slot.beats }
+}

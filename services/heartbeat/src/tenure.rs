@@ -1,0 +1,156 @@
+//! What a worker may do with a partition: it serves those that are its own and fenced, sends others on, refuses old
+//! epochs. Pure; the store's fence is what makes it true, this makes it quick and explains it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::assign::{NodeId, PARTITIONS, Table};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// The store has not yet confirmed that older epochs are shut out.
+    TakingOver,
+    Serving,
+}
+
+/// The store is to refuse writes of older epochs to this partition from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    pub partition: usize,
+    pub epoch: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// There are 16.
+    NoSuchPartition,
+    /// Somebody else's, in this epoch; nobody's if there is no primary.
+    NotMine { primary: Option<NodeId>, epoch: u64 },
+    /// Ours, but the fence is not up yet; it is a matter of milliseconds.
+    TakingOver { epoch: u64 },
+    /// The writer has an older table.
+    OldEpoch { epoch: u64 },
+}
+
+#[derive(Debug)]
+pub struct Tenure {
+    me: NodeId,
+    table: Arc<Table>,
+    held: BTreeMap<usize, (u64, Hold)>,
+}
+
+impl Tenure {
+    pub fn new(me: NodeId) -> Self {
+        Self { me, table: Arc::default(), held: BTreeMap::new() }
+    }
+
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// Takes a later table; returns the fences that must be up before the new partitions are served. An older one changes
+    /// nothing.
+    pub fn learn(&mut self, table: Arc<Table>) -> Vec<Fence> {
+        if table.epoch <= self.table.epoch || table.partitions.len() != PARTITIONS {
+            return Vec::new();
+        }
+        let mut held = BTreeMap::new();
+        let mut fences = Vec::new();
+        let mine = table.partitions.iter().enumerate().filter(|(_, a)| a.primary.as_ref() == Some(&self.me));
+        for (partition, assignment) in mine {
+            let epoch = assignment.epoch;
+            let now = match self.held.get(&partition) {
+                Some(&(known, hold)) if known == epoch => hold,
+                _ => Hold::TakingOver,
+            };
+            if now == Hold::TakingOver {
+                fences.push(Fence { partition, epoch });
+            }
+            held.insert(partition, (epoch, now));
+        }
+        (self.table, self.held) = (table, held);
+        fences
+    }
+
+    /// The store has put the fence up.
+    pub fn fenced(&mut self, fence: Fence) {
+        if let Some((epoch, hold)) = self.held.get_mut(&fence.partition)
+            && *epoch == fence.epoch
+        {
+            *hold = Hold::Serving;
+        }
+    }
+
+    /// The store knows a later epoch than ours: whatever the table says, this is not ours any more.
+    pub fn overruled(&mut self, partition: usize, epoch: u64) {
+        self.held.retain(|at, (held, _)| *at != partition || *held != epoch);
+    }
+
+    /// The epoch under which a request for this partition is to be done, or why it is not. `claimed`: the epoch its sender
+    /// went by, if it says so.
+    ///
+    /// # Errors
+    /// See `Refusal`.
+    pub fn admit(&self, partition: usize, claimed: Option<u64>) -> Result<u64, Refusal> {
+        let assignment = self.table.partitions.get(partition).ok_or(Refusal::NoSuchPartition)?;
+        let Some(&(epoch, hold)) = self.held.get(&partition) else {
+            let primary = assignment.primary.clone().filter(|primary| *primary != self.me);
+            return Err(Refusal::NotMine { primary, epoch: assignment.epoch });
+        };
+        if claimed.is_some_and(|claimed| claimed < epoch) {
+            return Err(Refusal::OldEpoch { epoch });
+        }
+        match hold {
+            Hold::TakingOver => Err(Refusal::TakingOver { epoch }),
+            Hold::Serving => Ok(epoch),
+        }
+    }
+
+    /// Partitions served now, with their epochs.
+    pub fn serving(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.held.iter().filter(|(_, (_, hold))| *hold == Hold::Serving).map(|(at, (epoch, _))| (*at, *epoch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Epochs and primaries of partitions 0, 1, …
+    fn table(epoch: u64, owners: &[(u64, &str)]) -> Arc<Table> {
+        let mut table = Table { epoch, ..Table::default() };
+        for (assignment, (epoch, owner)) in table.partitions.iter_mut().zip(owners) {
+            (assignment.epoch, assignment.primary) = (*epoch, Some((*owner).into()));
+        }
+        table.into()
+    }
+
+    #[test]
+    fn a_partition_is_served_once_its_fence_is_up_and_sent_on_once_it_is_anothers() {
+        let mut a = Tenure::new("a".into());
+        let not_mine = |primary: &str, epoch| Err(Refusal::NotMine { primary: Some(primary.into()), epoch });
+        assert_eq!(a.admit(0, None), Err(Refusal::NotMine { primary: None, epoch: 0 }));
+        let fences = a.learn(table(1, &[(1, "a"), (1, "b")]));
+        assert_eq!(fences, [Fence { partition: 0, epoch: 1 }]);
+        assert_eq!((a.admit(0, None), a.admit(1, None)), (Err(Refusal::TakingOver { epoch: 1 }), not_mine("b", 1)));
+        a.fenced(fences[0]);
+        assert_eq!((a.admit(0, Some(1)), a.admit(0, Some(0))), (Ok(1), Err(Refusal::OldEpoch { epoch: 1 })));
+        assert_eq!(a.learn(table(2, &[(1, "a"), (2, "a")])), [Fence { partition: 1, epoch: 2 }]);
+        assert_eq!(a.admit(0, None), Ok(1), "what goes on being its own is served on");
+        a.learn(table(3, &[(3, "b"), (2, "a")]));
+        assert_eq!((a.admit(0, None), a.admit(16, None)), (not_mine("b", 3), Err(Refusal::NoSuchPartition)));
+    }
+
+    #[test]
+    fn an_old_table_or_an_old_fence_changes_nothing_and_the_store_has_the_last_word() {
+        let mut a = Tenure::new("a".into());
+        a.learn(table(5, &[(5, "a")]));
+        assert_eq!(a.learn(table(4, &[(4, "b")])), []);
+        a.fenced(Fence { partition: 0, epoch: 4 });
+        assert_eq!(a.admit(0, None), Err(Refusal::TakingOver { epoch: 5 }));
+        a.fenced(Fence { partition: 0, epoch: 5 });
+        a.overruled(0, 4);
+        assert_eq!(a.admit(0, None), Ok(5));
+        a.overruled(0, 5);
+        assert_eq!(a.admit(0, None), Err(Refusal::NotMine { primary: None, epoch: 5 }));
+    }
+}

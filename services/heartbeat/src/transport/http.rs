@@ -1,0 +1,164 @@
+//! Heartbeats over HTTP: `GET /heartbeat?id=` as in the article, and `POST /heartbeat` with a body. A monitor mounts the router.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{
+    Extension, Json as JsonAnswer, Router,
+    body::Bytes,
+    extract::{ConnectInfo, DefaultBodyLimit, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use contract::http::{Problem, problem};
+use serde::{Deserialize, Serialize};
+
+use super::{Ingest, Scratch, reason, refusal};
+use crate::{
+    auth::Reject,
+    clock::wall_ms,
+    codec::{Codec, DecodeError, Json, MAX_PAYLOAD_BYTES, Protobuf},
+    message::Beat,
+};
+
+/// A sealed frame, the same bytes as in a datagram.
+pub const SEALED: &str = "application/vnd.heartbeat.sealed";
+pub const PROTOBUF: &str = "application/x-protobuf";
+
+/// Whether beats without a MAC are believed. On loopback and behind mutual TLS they may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    Accepted,
+    Refused,
+}
+
+/// Answer to an accepted request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// What became of the beat: `received`, or why it was dropped as a metric would say it.
+    pub outcome: String,
+}
+
+#[derive(Clone)]
+struct Door {
+    ingest: Arc<Ingest>,
+    plain: Plain,
+    /// For sealed bodies; held for the microseconds that one takes.
+    scratch: Arc<Mutex<Scratch>>,
+}
+
+/// `id` alone is the article's form: a beat that nobody counted.
+#[derive(Debug, Deserialize)]
+struct Asked {
+    id: String,
+    #[serde(default)]
+    sequence: u64,
+    #[serde(default)]
+    incarnation: u64,
+    #[serde(default)]
+    load: f32,
+}
+
+/// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, or every peer is `0.0.0.0:0`.
+///
+/// # Errors
+/// Out of memory.
+pub fn router(ingest: Arc<Ingest>, plain: Plain) -> std::io::Result<Router> {
+    let scratch = Arc::new(Mutex::new(Scratch::new()?));
+    Ok(Router::new()
+        .route("/heartbeat", get(ask).post(post))
+        .layer(DefaultBodyLimit::max(MAX_PAYLOAD_BYTES))
+        .with_state(Door { ingest, plain, scratch }))
+}
+
+type Peer = Option<Extension<ConnectInfo<SocketAddr>>>;
+
+async fn ask(State(door): State<Door>, peer: Peer, query: Result<Query<Asked>, QueryRejection>) -> Response {
+    let Query(asked) = match query {
+        Ok(query) => query,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &error.body_text()),
+    };
+    let beat = Beat {
+        timestamp: wall_ms(),
+        node_id: asked.id,
+        services: Vec::new(),
+        sequence: asked.sequence,
+        incarnation: asked.incarnation,
+        load: asked.load,
+    };
+    match beat.check() {
+        Ok(()) => door.believe(peer, beat),
+        Err(error) => door.unreadable(&error.into()),
+    }
+}
+
+async fn post(State(door): State<Door>, peer: Peer, headers: HeaderMap, body: Bytes) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+    let decoded = match kind.split(';').next().map(str::trim) {
+        Some(SEALED) => return door.open(peer, &body),
+        Some(PROTOBUF) => Protobuf.decode(&body),
+        Some("application/json") => Json.decode(&body),
+        _ => {
+            let detail = format!("send application/json, {PROTOBUF} or {SEALED}");
+            return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem::INVALID_REQUEST, &detail);
+        }
+    };
+    match decoded {
+        Ok(beat) => door.believe(peer, beat),
+        Err(error) => door.unreadable(&error),
+    }
+}
+
+impl Door {
+    fn believe(&self, peer: Peer, beat: Beat) -> Response {
+        if self.plain == Plain::Refused {
+            self.ingest.counts().reject(Reject::Mac);
+            let detail = format!("heartbeats must be sealed: POST {SEALED}");
+            return refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, &detail);
+        }
+        let recorded = self.ingest.plain(self.ingest.clock().now(), address(peer), beat);
+        match refusal(recorded) {
+            Some(Reject::Full) => refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, "too many nodes"),
+            refusal => received(refusal),
+        }
+    }
+
+    fn open(&self, peer: Peer, body: &[u8]) -> Response {
+        // Nothing in it outlasts a message.
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.ingest.frame(&mut scratch, self.ingest.clock().now(), address(peer), body) {
+            Ok(_) => received(None),
+            Err(Reject::Mac | Reject::Key) => {
+                refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, "not sealed with a key in use")
+            }
+            Err(reason) => refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, reason.label()),
+        }
+    }
+
+    fn unreadable(&self, error: &DecodeError) -> Response {
+        self.ingest.counts().reject(reason(error));
+        let detail = match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &detail)
+    }
+}
+
+fn address(peer: Peer) -> SocketAddr {
+    peer.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |Extension(ConnectInfo(peer))| peer)
+}
+
+fn received(refusal: Option<Reject>) -> Response {
+    JsonAnswer(Received { outcome: refusal.map_or("received", Reject::label).to_owned() }).into_response()
+}
+
+fn refused(status: StatusCode, kind: &str, detail: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or("Error").to_owned();
+    let problem =
+        Problem { kind: kind.to_owned(), title, status: status.as_u16(), detail: detail.to_owned(), field: None };
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], JsonAnswer(problem)).into_response()
+}

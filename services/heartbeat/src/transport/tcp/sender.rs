@@ -1,0 +1,196 @@
+//! The sending side of one node over TCP: a beat every interval, an acknowledgement for each, and reconnecting by `Reconnect`.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rand::{SeedableRng, rngs::SmallRng};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{FrameReader, keep_alive, write_frame};
+use crate::{
+    Nanos,
+    auth::Keys,
+    clock::Clock,
+    codec::Codec,
+    message::{Ack, Beat},
+    reconnect::{Action, Policy, Reconnect, State},
+    sender::Pace,
+    transport::{open_ack, seal_beat},
+};
+
+pub struct Settings {
+    pub monitor: SocketAddr,
+    pub keys: Keys,
+    pub codec: Box<dyn Codec>,
+    pub interval: Duration,
+    /// For a connection to open, and for a beat's answer; at most the interval, or beats are left out.
+    pub wait: Duration,
+    pub policy: Policy,
+    /// Of the jitter.
+    pub seed: u64,
+}
+
+/// How others see a sender and start it again.
+#[derive(Clone)]
+pub struct Handle {
+    resume: Arc<Notify>,
+    state: watch::Receiver<State>,
+}
+
+impl Handle {
+    /// The monitor was in touch, or an operator asks for it: tries start again unless the connection stands.
+    pub fn resume(&self) {
+        self.resume.notify_one();
+    }
+
+    /// The state, and word of its changes.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+}
+
+pub struct Sender {
+    settings: Settings,
+    clock: Clock,
+    machine: Reconnect<SmallRng>,
+    resume: Arc<Notify>,
+    state: watch::Sender<State>,
+    frame: Vec<u8>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    reader: FrameReader,
+}
+
+impl Sender {
+    pub fn new(settings: Settings, clock: Clock) -> (Self, Handle) {
+        let machine = Reconnect::new(settings.policy, SmallRng::seed_from_u64(settings.seed));
+        let resume = Arc::new(Notify::new());
+        let (state, seen) = watch::channel(machine.state());
+        let handle = Handle { resume: Arc::clone(&resume), state: seen };
+        (Self { settings, clock, machine, resume, state, frame: Vec::new() }, handle)
+    }
+
+    /// Runs until `stop`; `beat` makes each beat when it is due, sequence included.
+    pub async fn run(mut self, beat: impl FnMut() -> Beat + Send, stop: CancellationToken) {
+        stop.run_until_cancelled(self.forever(beat)).await;
+    }
+
+    async fn forever(&mut self, mut beat: impl FnMut() -> Beat + Send) {
+        let pace = Pace::new(self.clock.now(), self.settings.interval.as_nanos() as Nanos);
+        let mut number = 0;
+        let mut connection = None;
+        loop {
+            let action = match self.machine.state() {
+                State::Trying { .. } => {
+                    connection = self.connect(&beat()).await;
+                    number = pace.next(number, self.clock.now());
+                    Action::Nothing
+                }
+                State::Connected { .. } => {
+                    self.sleep_until(pace.planned(number)).await;
+                    let action = self.send(connection.as_mut(), &beat()).await;
+                    number = pace.next(number, self.clock.now());
+                    action
+                }
+                State::Waiting { .. } | State::Silent { .. } | State::Stopped => self.idle().await,
+            };
+            if action == Action::Disconnect {
+                connection = None;
+            }
+            self.publish(action);
+        }
+    }
+
+    /// A try has succeeded when a beat was answered: the kernel of a monitor that is stopped accepts connections as well.
+    async fn connect(&mut self, beat: &Beat) -> Option<Connection> {
+        let opened = timeout(self.settings.wait, TcpStream::connect(self.settings.monitor)).await;
+        let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let tried = match opened.and_then(|stream| keep_alive(&stream).map(|()| stream)) {
+            Ok(stream) => {
+                let mut connection = Connection { stream, reader: FrameReader::default() };
+                self.exchange(&mut connection, beat).await.map(|()| connection)
+            }
+            Err(error) => Err(error),
+        };
+        match tried {
+            Ok(connection) => {
+                self.machine.connected();
+                Some(connection)
+            }
+            Err(error) => {
+                tracing::debug!(monitor = %self.settings.monitor, %error, "cannot connect for heartbeats");
+                self.machine.failed(self.clock.now());
+                None
+            }
+        }
+    }
+
+    /// No answer in time is a failure that the connection may survive; an error is not.
+    async fn send(&mut self, connection: Option<&mut Connection>, beat: &Beat) -> Action {
+        let Some(connection) = connection else { return self.machine.lost(self.clock.now()) };
+        match self.exchange(connection, beat).await {
+            Ok(()) => {
+                self.machine.succeeded();
+                Action::Nothing
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => self.machine.failed(self.clock.now()),
+            Err(_) => self.machine.lost(self.clock.now()),
+        }
+    }
+
+    /// A beat and its answer. `TimedOut`: none came within `wait`.
+    async fn exchange(&mut self, connection: &mut Connection, beat: &Beat) -> io::Result<()> {
+        let Settings { keys, codec, wait, .. } = &mut self.settings;
+        self.frame.clear();
+        seal_beat(keys, &mut **codec, beat, true, &mut self.frame).map_err(io::Error::other)?;
+        let wanted = Ack { of: beat.node_id.clone(), incarnation: beat.incarnation, sequence: beat.sequence };
+        let exchange = async {
+            write_frame(&mut connection.stream, &self.frame).await?;
+            while let Some(frame) = connection.reader.next(&mut connection.stream).await? {
+                if open_ack(keys, frame).as_ref() == Some(&wanted) {
+                    return Ok(());
+                }
+            }
+            Err(io::Error::from(io::ErrorKind::UnexpectedEof))
+        };
+        timeout(*wait, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Waits for time or a word from outside.
+    async fn idle(&mut self) -> Action {
+        let deadline = self.machine.deadline();
+        let due = async {
+            match deadline {
+                Some(deadline) => self.sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => self.machine.poll(self.clock.now()),
+            () = self.resume.notified() => self.machine.resume(),
+        }
+    }
+
+    fn publish(&self, action: Action) {
+        let state = self.machine.state();
+        let changed = self.state.send_if_modified(|seen| std::mem::replace(seen, state) != state);
+        let monitor = self.settings.monitor;
+        match state {
+            State::Stopped if action == Action::Alarm => {
+                tracing::error!(%monitor, "heartbeats have stopped: no monitor after the last try and the silent period");
+            }
+            _ if changed => tracing::info!(%monitor, ?state, "heartbeat connection"),
+            _ => {}
+        }
+    }
+
+    async fn sleep_until(&self, at: Nanos) {
+        sleep_until(Instant::from_std(self.clock.instant(at))).await;
+    }
+}

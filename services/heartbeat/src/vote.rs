@@ -1,0 +1,197 @@
+//! The majority of observers. Each monitor tells the others whom it has failed and who is fit to come back; only what
+//! more than half of all monitors say counts.
+//!
+//! A vote is as old as the last ballot of mine that its sender had seen when it spoke: each ballot names the rounds its
+//! sender has received. So the age is bounded by my own clock alone, however long a ballot lay in a buffer of a monitor
+//! that stood still, and no clocks have to agree.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Nanos, assign::NodeId};
+
+/// What one monitor says. Sent to every other one on each change of mind and once per interval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ballot {
+    pub from: NodeId,
+    /// Rises with every ballot, over restarts too.
+    pub round: u64,
+    /// The last round received from each other monitor.
+    pub seen: BTreeMap<NodeId, u64>,
+    /// Node and its life that the sender has failed.
+    pub failed: BTreeMap<NodeId, u64>,
+    /// Node that is not online, and its life that the sender hears.
+    pub fit: BTreeMap<NodeId, u64>,
+}
+
+/// More than half.
+pub fn majority(monitors: usize) -> usize {
+    monitors / 2 + 1
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    Failed,
+    Fit,
+}
+
+/// The ballots of all monitors, as one of them has them.
+#[derive(Debug)]
+pub struct Votes {
+    me: NodeId,
+    /// Votes that decide.
+    quorum: usize,
+    /// Votes older than this do not count.
+    lifetime: Nanos,
+    round: u64,
+    /// Rounds sent and when, the oldest first; no older than `lifetime`.
+    sent: VecDeque<(u64, Nanos)>,
+    own: Option<Ballot>,
+    others: BTreeMap<NodeId, Ballot>,
+}
+
+impl Votes {
+    /// `first_round` must be greater than any round of this monitor's earlier life: milliseconds of Unix time are.
+    pub fn new(me: NodeId, monitors: &[NodeId], quorum: usize, lifetime: Nanos, first_round: u64) -> Self {
+        let others = monitors.iter().filter(|id| **id != me);
+        let silent = |id: &NodeId| Ballot {
+            from: id.clone(),
+            round: 0,
+            seen: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            fit: BTreeMap::new(),
+        };
+        Self {
+            others: others.map(|id| (id.clone(), silent(id))).collect(),
+            me,
+            quorum,
+            lifetime,
+            round: first_round,
+            sent: VecDeque::new(),
+            own: None,
+        }
+    }
+
+    /// This monitor's next ballot, to be sent to all others.
+    pub fn cast(&mut self, now: Nanos, failed: BTreeMap<NodeId, u64>, fit: BTreeMap<NodeId, u64>) -> Ballot {
+        self.round += 1;
+        while self.sent.front().is_some_and(|(_, at)| now.saturating_sub(*at) > self.lifetime) {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((self.round, now));
+        let seen = self.others.values().filter(|b| b.round > 0).map(|b| (b.from.clone(), b.round)).collect();
+        let ballot = Ballot { from: self.me.clone(), round: self.round, seen, failed, fit };
+        self.own = Some(ballot.clone());
+        ballot
+    }
+
+    /// Takes another monitor's ballot; false: it is no monitor, or an older one than the last.
+    pub fn receive(&mut self, ballot: Ballot) -> bool {
+        match self.others.get_mut(&ballot.from) {
+            Some(last) if ballot.round > last.round => {
+                *last = ballot;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the majority says so of this life of the node, or of a later one.
+    pub fn carried(&self, now: Nanos, question: Question, node: &str, incarnation: u64) -> bool {
+        self.count(now, question, node, incarnation) >= self.quorum
+    }
+
+    pub fn count(&self, now: Nanos, question: Question, node: &str, incarnation: u64) -> usize {
+        let says = |ballot: &Ballot| {
+            let side = match question {
+                Question::Failed => &ballot.failed,
+                Question::Fit => &ballot.fit,
+            };
+            side.get(node).is_some_and(|life| *life >= incarnation)
+        };
+        let own = self.own.as_ref().is_some_and(says);
+        let others = self.others.values().filter(|ballot| says(ballot) && self.is_fresh(now, ballot));
+        usize::from(own) + others.count()
+    }
+
+    /// Nodes that anybody has failed, this monitor or another: the few that are worth counting for.
+    pub fn accused(&self) -> impl Iterator<Item = &NodeId> {
+        self.own.iter().chain(self.others.values()).flat_map(|ballot| ballot.failed.keys())
+    }
+
+    /// Monitors whose ballots count now, this one included.
+    pub fn present(&self, now: Nanos) -> usize {
+        1 + self.others.values().filter(|ballot| self.is_fresh(now, ballot)).count()
+    }
+
+    fn is_fresh(&self, now: Nanos, ballot: &Ballot) -> bool {
+        let Some(round) = ballot.seen.get(&self.me) else { return false };
+        let sent = self.sent.binary_search_by_key(round, |(sent, _)| *sent);
+        sent.is_ok_and(|at| now.saturating_sub(self.sent[at].1) <= self.lifetime)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn votes(me: &str) -> Votes {
+        let monitors: Vec<NodeId> = ["a", "b", "c"].map(Into::into).to_vec();
+        Votes::new(me.into(), &monitors, majority(3), 100, 1_000)
+    }
+
+    fn failed(life: u64) -> BTreeMap<NodeId, u64> {
+        BTreeMap::from([("w".into(), life)])
+    }
+
+    fn none() -> BTreeMap<NodeId, u64> {
+        BTreeMap::new()
+    }
+
+    #[test]
+    fn more_than_half() {
+        assert_eq!([1, 2, 3, 4, 5].map(majority), [1, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn one_of_three_decides_nothing_two_do() {
+        let (mut a, mut b) = (votes("a"), votes("b"));
+        b.receive(a.cast(0, none(), none()));
+        a.receive(b.cast(5, failed(1), none()));
+        assert!(!a.carried(10, Question::Failed, "w", 1), "one vote");
+        a.cast(10, failed(1), none());
+        assert!(a.carried(10, Question::Failed, "w", 1));
+        assert!(!a.carried(10, Question::Failed, "w", 2), "a later life is not meant");
+        assert!(!a.carried(10, Question::Fit, "w", 1));
+        assert!(!a.carried(101, Question::Failed, "w", 1), "b spoke of what it knew at 0");
+    }
+
+    #[test]
+    fn a_ballot_that_lay_in_a_buffer_does_not_count_however_late_it_is_read() {
+        let (mut a, mut b) = (votes("a"), votes("b"));
+        b.receive(a.cast(0, failed(1), none()));
+        let late = b.cast(5, failed(1), none());
+        a.cast(5_000, failed(1), none());
+        assert!(a.receive(late));
+        assert!(!a.carried(5_000, Question::Failed, "w", 1));
+        assert_eq!(a.present(5_000), 1);
+    }
+
+    #[test]
+    fn strangers_and_old_ballots_are_refused() {
+        let (mut a, mut b, mut stranger) = (votes("a"), votes("b"), votes("x"));
+        let (first, second) = (b.cast(0, none(), none()), b.cast(1, none(), none()));
+        assert!(a.receive(second));
+        assert!(!a.receive(first));
+        assert!(!a.receive(stranger.cast(0, none(), none())));
+    }
+
+    #[test]
+    fn a_monitor_alone_is_its_own_majority() {
+        let me: NodeId = "a".into();
+        let mut alone = Votes::new(me.clone(), &[me], majority(1), 100, 1);
+        alone.cast(0, failed(1), none());
+        assert!(alone.carried(0, Question::Failed, "w", 1));
+    }
+}

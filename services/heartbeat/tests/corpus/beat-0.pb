@@ -1,0 +1,1 @@
+«“Êæ÷3worker-us-east-1c-r12-12705event-consumerfeature-foldsegment-replicahealth ý¿(×¬Ž€ö35[‘O?

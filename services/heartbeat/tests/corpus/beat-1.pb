@@ -1,0 +1,1 @@
+‹’Êæ÷3worker-eu-west-1a-r18-09037event-consumerfeature-foldsegment-replicahealth ®¸R(–îÁâò35N¨Ž>

@@ -1,0 +1,1 @@
+¼–Êæ÷3gateway-92bnnb9flx-2tjdfhttp-gatewaymetricshealth ×ò!(®šâÝõ35M÷4?

@@ -1,0 +1,84 @@
+//! What must hold whatever happens. A breach names the seed's instant; the run stops there.
+
+use std::collections::HashMap;
+
+use heartbeat::{
+    Nanos,
+    assign::{NodeId, Table, check_step},
+};
+
+use crate::{
+    faults::{Kind, Who},
+    world::{Config, SECOND},
+};
+
+#[derive(Default)]
+pub struct Checks {
+    /// Who was ever primary of a partition in an epoch.
+    owners: HashMap<(usize, u64), NodeId>,
+    /// The latest epoch a write was accepted in, by partition.
+    accepted: HashMap<usize, u64>,
+    pub writes: u64,
+    pub refused_by_fence: u64,
+    pub breach: Option<String>,
+}
+
+impl Checks {
+    pub fn committed(&mut self, now: Nanos, config: &Config, before: &Table, after: &Table) {
+        if let Err(broken) = check_step(before, after) {
+            self.broken(now, &broken);
+        }
+        for (partition, assignment) in after.partitions.iter().enumerate() {
+            let Some(primary) = &assignment.primary else { continue };
+            let owner = self.owners.entry((partition, assignment.epoch)).or_insert_with(|| primary.clone());
+            if owner != primary {
+                let broken = format!("{owner} and {primary} are primaries of {partition} in {}", assignment.epoch);
+                self.broken(now, &broken);
+            }
+        }
+        for (node, standing) in &after.nodes {
+            if !standing.online && before.is_online(node) {
+                self.justice(now, config, node);
+            }
+        }
+    }
+
+    /// A worker is failed only for what a majority of monitors could see: it was down or stood still, or it was cut off
+    /// from more than half of them. (A monitor that stands still, or alone on its side of the network, is no witness.)
+    fn justice(&mut self, now: Nanos, config: &Config, node: &NodeId) {
+        let worker = config.worker(node);
+        let recent = |at: Nanos, lasts: Nanos| at <= now && now <= at + lasts + 6 * config.interval;
+        let mut cut_off = vec![false; config.monitors];
+        for fault in config.faults.iter().filter(|fault| recent(fault.at, fault.lasts)) {
+            match fault.kind {
+                Kind::Crash(who) | Kind::Pause(who) if who == worker => return,
+                Kind::Cut { from: Who::Monitor(m), to } if to == worker => cut_off[m] = true,
+                Kind::Cut { from, to: Who::Monitor(m) } if from == worker => cut_off[m] = true,
+                _ => {}
+            }
+        }
+        let witnesses = cut_off.iter().filter(|cut| **cut).count();
+        if witnesses <= config.monitors / 2 {
+            self.broken(now, &format!("{node} was healthy and was failed; {witnesses} monitors could not hear it"));
+        }
+    }
+
+    /// The store took a write.
+    pub fn written(&mut self, now: Nanos, partition: usize, epoch: u64, writer: &NodeId) {
+        self.writes += 1;
+        let latest = self.accepted.entry(partition).or_default();
+        if epoch < *latest {
+            let broken = format!("a write of epoch {epoch} to {partition} was accepted after one of {latest}");
+            return self.broken(now, &broken);
+        }
+        *latest = epoch;
+        if self.owners.get(&(partition, epoch)) != Some(writer) {
+            self.broken(now, &format!("{writer} wrote to {partition} in epoch {epoch}, which is not its own"));
+        }
+    }
+
+    pub fn broken(&mut self, now: Nanos, what: &str) {
+        let at = now as f64 / SECOND as f64;
+        self.breach.get_or_insert_with(|| format!("at {at:.3} s: {what}"));
+    }
+}

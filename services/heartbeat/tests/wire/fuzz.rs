@@ -1,0 +1,203 @@
+//! Every decoder under mutated bytes: it answers, it never panics, and what it accepts keeps the rules. `test` takes a fixed number
+//! of seeded mutations, `test --full` a minute of new ones for each decoder.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use heartbeat::{
+    auth::{Header, Keys, Kind},
+    clock::Clock,
+    codec::{
+        Codec, CodecId, Json, Protobuf, ProtobufZstd,
+        protobuf::{BatchRef, BeatRef},
+    },
+    table::Table,
+    transport::{Ingest, Scratch, codec, tcp::FrameReader},
+};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+const MUTATIONS: u32 = 3_000;
+const MINUTE: Duration = Duration::from_secs(60);
+const MAX_BYTES: usize = 4_096;
+
+type Target = Box<dyn FnMut(&[u8])>;
+
+/// Name, and how to make one.
+type Decoder = (&'static str, fn() -> Target);
+
+/// Decoders, each new for who asks.
+const DECODERS: [Decoder; 7] = [
+    ("json", || checked(CodecId::Json)),
+    ("protobuf", || checked(CodecId::Protobuf)),
+    ("protobuf+zstd", || checked(CodecId::ProtobufZstd)),
+    ("borrowed protobuf", || Box::new(borrowed)),
+    ("sealed frame", || {
+        let keys = Keys::new(1, b"corpus");
+        Box::new(move |bytes| _ = keys.open(bytes))
+    }),
+    ("ingest", ingest),
+    ("stream of frames", || Box::new(frames)),
+];
+
+/// A beat or a batch that is accepted keeps the rules and survives being written again.
+fn checked(id: CodecId) -> Target {
+    let mut codec = codec(id).unwrap();
+    Box::new(move |bytes| {
+        if let Ok(beat) = codec.decode(bytes) {
+            beat.check().unwrap();
+            let mut again = Vec::new();
+            codec.encode(&beat, &mut again).unwrap();
+            assert_eq!(codec.decode(&again).unwrap(), beat);
+        }
+        if let Ok(batch) = codec.decode_batch(bytes) {
+            batch.check().unwrap();
+        }
+    })
+}
+
+/// Accepts what prost accepts, and reads the same.
+fn borrowed(bytes: &[u8]) {
+    let (owned, seen) = (Protobuf.decode(bytes), BeatRef::parse(bytes));
+    assert_eq!(owned.is_ok(), seen.is_ok(), "{owned:?} {seen:?}");
+    if let (Ok(owned), Ok(seen)) = (owned, seen) {
+        let read = (seen.timestamp, seen.node_id, seen.sequence, seen.incarnation, seen.load);
+        let &heartbeat::message::Beat { timestamp, ref node_id, sequence, incarnation, load, .. } = &owned;
+        assert_eq!(read, (timestamp, node_id.as_str(), sequence, incarnation, load));
+        assert_eq!(seen.to_beat().unwrap(), owned);
+    }
+    let mut beats = Vec::new();
+    let (owned, seen) = (Protobuf.decode_batch(bytes), BatchRef::parse(bytes, &mut beats));
+    // A field that comes twice is merged by prost and is a beat of its own here; both are within the rules.
+    assert_eq!(owned.is_ok(), seen.is_ok(), "{owned:?} {seen:?}");
+    if let (Ok(owned), Ok(seen)) = (owned, seen) {
+        assert_eq!((owned.sender.as_str(), owned.beats.len()), (seen.sender, beats.len()));
+    }
+}
+
+/// Behind the MAC: a key holder's bad bytes.
+fn ingest() -> Target {
+    let keys = Keys::new(1, b"corpus");
+    let sink: Arc<dyn heartbeat::transport::Sink> =
+        Arc::new(|_, _, beat: heartbeat::message::Beat| beat.check().unwrap());
+    let ingest = Ingest::new(Clock::start(), keys.clone(), Arc::new(Table::new(1_000)), Some(sink));
+    let mut scratch = Scratch::new().unwrap();
+    let peer = "127.0.0.1:1".parse().unwrap();
+    Box::new(move |bytes| {
+        ingest.frame(&mut scratch, 1, peer, bytes).ok();
+        for (kind, codec) in
+            [Kind::Beat, Kind::Batch, Kind::Ack].into_iter().flat_map(|kind| CodecId::ALL.map(|id| (kind, id)))
+        {
+            let mut frame = Vec::new();
+            let header = Header { kind, codec, ack_wanted: true };
+            keys.seal(header, &mut frame, |out| {
+                out.extend_from_slice(bytes);
+                Ok::<_, ()>(())
+            })
+            .unwrap();
+            ingest.frame(&mut scratch, 1, peer, &frame).ok();
+        }
+    })
+}
+
+fn frames(bytes: &[u8]) {
+    // All bytes are there: no read waits.
+    futures_now(async {
+        let (mut reader, mut stream, mut taken) = (FrameReader::default(), bytes, 0);
+        while let Ok(Some(frame)) = reader.next(&mut stream).await {
+            taken += 2 + frame.len();
+        }
+        assert!(taken <= bytes.len());
+    });
+}
+
+fn futures_now(future: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
+}
+
+fn corpus() -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.into_iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+/// A few changes of the kinds that decoders trip over.
+fn mutated(corpus: &[Vec<u8>], random: &mut SmallRng) -> Vec<u8> {
+    const EDGES: [u8; 8] = [0, 1, 0x7f, 0x80, 0xff, b'"', b'\\', 0xc3];
+    let mut bytes = corpus[random.random_range(0..corpus.len())].clone();
+    for _ in 0..random.random_range(1..6) {
+        let at = random.random_range(0..=bytes.len());
+        match random.random_range(0..7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.random_range(0..8),
+            1 if at < bytes.len() => bytes[at] = EDGES[random.random_range(0..EDGES.len())],
+            2 => bytes.truncate(at),
+            3 => bytes.insert(at, random.random()),
+            4 if at < bytes.len() => _ = bytes.remove(at),
+            5 => {
+                let other = &corpus[random.random_range(0..corpus.len())];
+                let from = random.random_range(0..=other.len());
+                bytes.splice(at.., other[from..].iter().copied());
+            }
+            _ => {
+                // A piece once more: fields that come twice, lists that grow.
+                let piece = bytes[at..bytes.len().min(at + random.random_range(0..64))].to_vec();
+                bytes.splice(at..at, piece);
+            }
+        }
+    }
+    bytes.truncate(MAX_BYTES);
+    bytes
+}
+
+#[test]
+fn the_corpus_is_read_by_its_decoders() {
+    let corpus = corpus();
+    let read = |codec: &mut dyn Codec| {
+        corpus.iter().filter(|bytes| codec.decode(bytes).is_ok() || codec.decode_batch(bytes).is_ok()).count()
+    };
+    let counts = [read(&mut Json), read(&mut Protobuf), read(&mut ProtobufZstd::new().unwrap())];
+    assert!(counts.iter().all(|&count| count == 4) && corpus.len() == 15, "{counts:?} of {}", corpus.len());
+    let keys = Keys::new(1, b"corpus");
+    assert_eq!(corpus.iter().filter(|bytes| keys.open(bytes).is_ok()).count(), 3);
+}
+
+#[test]
+fn no_decoder_trips_over_mutations() {
+    let corpus = corpus();
+    for (n, (name, decoder)) in DECODERS.into_iter().enumerate() {
+        let (mut decode, mut random) = (decoder(), SmallRng::seed_from_u64(n as u64));
+        corpus.iter().for_each(|bytes| decode(bytes));
+        for _ in 0..MUTATIONS {
+            run(name, &mut decode, &mutated(&corpus, &mut random));
+        }
+    }
+}
+
+#[test]
+fn no_decoder_trips_within_a_minute() {
+    if !launcher::testing::full() {
+        return;
+    }
+    let corpus = corpus();
+    for (name, decoder) in DECODERS {
+        let seed: u64 = rand::random();
+        let (mut decode, mut random) = (decoder(), SmallRng::seed_from_u64(seed));
+        let (start, mut mutations) = (Instant::now(), 0_u64);
+        while start.elapsed() < MINUTE {
+            for _ in 0..100 {
+                run(name, &mut decode, &mutated(&corpus, &mut random));
+            }
+            mutations += 100;
+        }
+        println!("{name}: {mutations} mutations from seed {seed}");
+    }
+}
+
+/// Shows what a decoder tripped over.
+fn run(name: &str, decode: &mut Target, bytes: &[u8]) {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| decode(bytes)));
+    assert!(result.is_ok(), "{name} trips over {bytes:02x?}");
+}

@@ -1,0 +1,81 @@
+use std::{net::SocketAddr, sync::Arc};
+
+use contract::http::Problem;
+use heartbeat::{
+    auth::Reject,
+    codec::{Codec, Json, Protobuf},
+    transport::{
+        http::{PROTOBUF, Plain, Received, SEALED, router},
+        seal_beat,
+    },
+};
+use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
+use tokio::net::TcpListener;
+
+use crate::support::{Monitor, beat, keys};
+
+async fn serve(monitor: &Monitor, plain: Plain) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/heartbeat", listener.local_addr().unwrap());
+    let app = router(Arc::clone(&monitor.ingest), plain).unwrap();
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    url
+}
+
+#[tokio::test]
+async fn the_articles_get_is_a_beat_each_time() {
+    let mut monitor = Monitor::new();
+    let url = serve(&monitor, Plain::Accepted).await;
+    for _ in 0..2 {
+        let answer = reqwest::get(format!("{url}?id=node-1")).await.unwrap();
+        assert_eq!(answer.json::<Received>().await.unwrap().outcome, "received");
+        let (peer, beat) = monitor.next().await;
+        assert_eq!((beat.node_id.as_str(), beat.sequence, peer.ip().is_loopback()), ("node-1", 0, true));
+    }
+    // Counted ones are heard once.
+    let counted = format!("{url}?id=node-2&sequence=7&incarnation=3&load=0.5");
+    for outcome in ["received", "repeated"] {
+        let answer = reqwest::get(&counted).await.unwrap().json::<Received>().await.unwrap();
+        assert_eq!(answer.outcome, outcome);
+    }
+    for query in ["", "?id=", "?id=a%0Ab", "?id=x&sequence=-1", "?id=x&load=NaN"] {
+        let answer = reqwest::get(format!("{url}{query}")).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{query}");
+        assert_eq!(answer.json::<Problem>().await.unwrap().status, 400, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_in_json_protobuf_and_sealed() {
+    let mut monitor = Monitor::new();
+    let url = serve(&monitor, Plain::Refused).await;
+    let client = Client::new();
+    let post = async |kind: &str, body: Vec<u8>| {
+        client.post(&url).header(CONTENT_TYPE, kind).body(body).send().await.unwrap().status()
+    };
+    let (mut json, mut protobuf, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
+    Json.encode(&beat("a", 1), &mut json).unwrap();
+    Protobuf.encode(&beat("b", 1), &mut protobuf).unwrap();
+    seal_beat(&keys(), &mut Protobuf, &beat("c", 1), false, &mut sealed).unwrap();
+    assert_eq!(post("application/json", json.clone()).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(post(PROTOBUF, protobuf.clone()).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(post(SEALED, sealed.clone()).await, StatusCode::OK);
+    assert_eq!(monitor.next().await.1.node_id, "c");
+    *sealed.last_mut().unwrap() ^= 1;
+    assert_eq!(post(SEALED, sealed).await, StatusCode::UNAUTHORIZED);
+    monitor.until_rejected(Reject::Mac, 3).await;
+
+    let mut trusting = Monitor::new();
+    let url = serve(&trusting, Plain::Accepted).await;
+    let post = async |kind: &str, body: Vec<u8>| {
+        client.post(&url).header(CONTENT_TYPE, kind).body(body).send().await.unwrap().status()
+    };
+    assert_eq!(post("application/json; charset=utf-8", json).await, StatusCode::OK);
+    assert_eq!(post(PROTOBUF, protobuf).await, StatusCode::OK);
+    assert_eq!((trusting.next().await.1.node_id, trusting.next().await.1.node_id), ("a".to_owned(), "b".to_owned()));
+    assert_eq!(post("text/plain", b"hello".to_vec()).await, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(post("application/json", b"{\"node_id\":\"".to_vec()).await, StatusCode::BAD_REQUEST);
+    assert_eq!(post(PROTOBUF, vec![0xff; 20]).await, StatusCode::BAD_REQUEST);
+    assert_eq!(post(PROTOBUF, vec![0; 300_000]).await, StatusCode::PAYLOAD_TOO_LARGE);
+}
