@@ -410,7 +410,9 @@ impl Stack {
     }
 
     fn remove_scratch(&self) -> anyhow::Result<()> {
-        if self.keep_scratch { Ok(()) } else { remove_dir(&self.description.sockets).and(remove_dir(&self.dir)) }
+        // Kept for nobody: no one listens on them any more.
+        let sockets = remove_dir(&self.description.sockets);
+        if self.keep_scratch { sockets } else { sockets.and(remove_dir(&self.dir)) }
     }
 }
 

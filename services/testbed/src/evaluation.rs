@@ -376,8 +376,9 @@ fn target(cluster: &Cluster) -> anyhow::Result<Target> {
 
 fn remarks(order: &Order, cluster: &Cluster) -> Vec<String> {
     let mut remarks = vec![format!(
-        "Load generator, nginx, {} api replicas, Redis, faultproxy and {} MySQL server(s) share this machine. MySQL writes \
-         without waiting for the disk (innodb_flush_log_at_trx_commit=0), which no figure here depends on: the steps only read.",
+        "Load generator, nginx, {} api replicas, Redis, faultproxy and {} MySQL server(s) share this machine; behind nginx they \
+         talk over Unix sockets. MySQL writes without waiting for the disk (innodb_flush_log_at_trx_commit=0), which no figure \
+         here depends on: the steps only read.",
         order.scenario.replicas,
         cluster.servers.len(),
     )];

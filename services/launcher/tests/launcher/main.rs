@@ -65,7 +65,10 @@ async fn a_child_runs_in_its_own_directory_and_group_and_ends_with_the_stack() {
     stack.check().unwrap();
     stack.keep_scratch();
     let log = stack.log_path("child");
+    let socket = stack.socket_path("child");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     stack.stop().await.unwrap();
+    assert!(!socket.parent().unwrap().exists(), "sockets are not kept");
     assert!(std::fs::read_to_string(log).unwrap().ends_with("asked\n"), "it was asked before it was killed");
     assert!(reaped(pid));
     std::fs::remove_dir_all(dir).unwrap();
