@@ -215,6 +215,7 @@ fn baseline((users, article, model): Expected) -> Step {
         gateway_mean_ms: Some(0.3),
         store_upstream_mean_ms: Some(0.9),
         cpu_total_pct: 12.0 + offered / 125.0,
+        cpu_stolen_pct: Some(0.4),
         cpu: cpu(offered / 5000.0, [0.35, 0.06, 0.28, 0.16, 0.22, 0.31]),
         rss_mb: [("api", 412.0), ("loadtest", 180.0), ("mariadb", 640.0), ("nginx", 24.0), ("redis", 130.0)]
             .map(own)

@@ -200,6 +200,9 @@ pub struct Step {
     pub store_upstream_mean_ms: Option<f64>,
     /// Of all cores of the machine.
     pub cpu_total_pct: f64,
+    /// Of all cores, what the hypervisor gave to other machines; within `cpu_total_pct`. Null when not measured.
+    #[serde(default)]
+    pub cpu_stolen_pct: Option<f64>,
     /// Cores used, by kind of process (replicas summed).
     pub cpu: BTreeMap<String, f64>,
     /// Resident memory in MiB at the step's end, by kind of process.

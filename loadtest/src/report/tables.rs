@@ -281,6 +281,13 @@ const SPECS: &[Spec] = &[
         figure: |s| Some(s.cpu_total_pct),
         ..PLAIN
     },
+    Spec {
+        title: "CPU stolen, % of the machine",
+        meaning: "Processor time that the hypervisor gave to other machines; part of the figure above.",
+        show: pct,
+        figure: |s| s.cpu_stolen_pct,
+        ..PLAIN
+    },
 ];
 
 /// Every block that has a figure.

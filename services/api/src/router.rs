@@ -1,4 +1,5 @@
-//! All routes on one screen, all layers on another.
+//! All routes on one screen, all layers on another. `GET /recommendations` is answered in front of them (`front`); it stands here for
+//! other methods and `HEAD`.
 
 use std::time::Instant;
 

@@ -58,17 +58,29 @@ pub fn open_fds(pid: u32) -> Option<usize> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MachineCpu {
     pub busy: u64,
+    /// Of the busy ones, those that the hypervisor gave to other machines.
+    pub stolen: u64,
     pub total: u64,
 }
 
 impl MachineCpu {
     /// Busy share, 0..=1, of the time from `earlier` to this.
     pub fn busy_share_since(self, earlier: Self) -> f64 {
-        let ticks =
-            |now: u64, then: u64| u32::try_from(now.saturating_sub(then)).map_or(f64::from(u32::MAX), f64::from);
-        let total = ticks(self.total, earlier.total);
-        if total > 0.0 { ticks(self.busy, earlier.busy) / total } else { 0.0 }
+        share(ticks_since(self.busy, earlier.busy), ticks_since(self.total, earlier.total))
     }
+
+    /// Stolen share, 0..=1, of the time from `earlier` to this.
+    pub fn stolen_share_since(self, earlier: Self) -> f64 {
+        share(ticks_since(self.stolen, earlier.stolen), ticks_since(self.total, earlier.total))
+    }
+}
+
+fn ticks_since(now: u64, then: u64) -> f64 {
+    u32::try_from(now.saturating_sub(then)).map_or(f64::from(u32::MAX), f64::from)
+}
+
+fn share(part: f64, total: f64) -> f64 {
+    if total > 0.0 { part / total } else { 0.0 }
 }
 
 /// Busy is everything but idle and waiting for a disk; time stolen by the hypervisor is busy, as nobody here had it.
@@ -82,7 +94,7 @@ fn parse_machine(text: &str) -> Option<MachineCpu> {
     let fields: Vec<u64> = line.split_ascii_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
     let total: u64 = fields.iter().sum();
     let idle = fields.get(3)? + fields.get(4)?;
-    Some(MachineCpu { busy: total - idle, total })
+    Some(MachineCpu { busy: total - idle, stolen: *fields.get(7)?, total })
 }
 
 #[cfg(test)]
@@ -92,9 +104,11 @@ mod tests {
     #[test]
     fn machine_line() {
         let text = "cpu  10 20 30 400 50 6 7 8 99 99\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
-        assert_eq!(parse_machine(text), Some(MachineCpu { busy: 81, total: 531 }));
-        let later = MachineCpu { busy: 81 + 25, total: 531 + 100 };
-        assert!((later.busy_share_since(MachineCpu { busy: 81, total: 531 }) - 0.25).abs() < 1e-9);
+        assert_eq!(parse_machine(text), Some(MachineCpu { busy: 81, stolen: 8, total: 531 }));
+        let earlier = MachineCpu { busy: 81, stolen: 8, total: 531 };
+        let later = MachineCpu { busy: 81 + 25, stolen: 8 + 5, total: 531 + 100 };
+        assert!((later.busy_share_since(earlier) - 0.25).abs() < 1e-9);
+        assert!((later.stolen_share_since(earlier) - 0.05).abs() < 1e-9);
     }
 
     #[test]

@@ -192,8 +192,9 @@ fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot) -> Step {
     let seconds = (after.at - before.at).as_secs_f64();
     let cpu =
         after.cpu.iter().map(|(kind, used)| (kind.clone(), (used - before.cpu.get(kind).unwrap_or(&0.0)) / seconds));
-    let busy = after.machine.zip(before.machine).map_or(0.0, |(after, before)| after.busy_share_since(before));
-    let cpu_total_pct = 100.0 * busy;
+    let machine = after.machine.zip(before.machine);
+    let cpu_total_pct = machine.map_or(0.0, |(after, before)| 100.0 * after.busy_share_since(before));
+    let cpu_stolen_pct = machine.map(|(after, before)| 100.0 * after.stolen_share_since(before));
     let mut invalid_reasons = Vec::new();
     if outcome.send_lag.p99_ms > MAX_SEND_LAG_P99_MS {
         invalid_reasons
@@ -238,6 +239,7 @@ fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot) -> Step {
         send_lag_p99_ms: outcome.send_lag.p99_ms,
         store_upstream_mean_ms: (upstream("count") > 0.0).then(|| 1000.0 * upstream("sum") / upstream("count")),
         cpu_total_pct,
+        cpu_stolen_pct,
         cpu: cpu.collect(),
         series: outcome.series.clone(),
         latency_curve: outcome.latency_curve.clone(),
@@ -291,7 +293,13 @@ impl Generator {
         let file = stack.child_dir("loadgen")?.join("plan.json");
         std::fs::write(&file, serde_json::to_vec(plan)?).with_context(|| format!("cannot write {}", file.display()))?;
         let lines = Lines::from_end_of(stack.log_path("loadgen"))?;
-        let spec = Spec::new("loadgen", own_program()?).args(["serve", "loadgen"]).args([file]);
+        // It stands for machines of its own: where the system permits it, it is not kept waiting by those whom it measures. `nice` says
+        // when it is not permitted, and goes on.
+        let spec = Spec::new("loadgen", "nice")
+            .args(["-n", "-10"])
+            .args([own_program()?])
+            .args(["serve", "loadgen"])
+            .args([file]);
         let child = stack.spawn(spec)?;
         let pid = stack.pid(child).context("the load generator ended at once")?;
         let length = Duration::from_millis(plan.warm_up_ms + plan.measure_ms + plan.timeout_ms);

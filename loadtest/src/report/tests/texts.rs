@@ -60,6 +60,7 @@ fn json_has_the_names_the_issue_gives() {
         "gateway_mean_ms",
         "store_upstream_mean_ms",
         "cpu_total_pct",
+        "cpu_stolen_pct",
         "cpu",
         "rss_mb",
         "series",
