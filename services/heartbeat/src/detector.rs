@@ -1,5 +1,41 @@
 //! Failure detectors: when has a silent node been silent for too long?
+//!
+//! Each is a pure state machine of bounded size; a beat costs a constant number of steps. [`Any`] holds one of them by value:
+//! it is dispatched statically and can be cloned, which is how a crash is tried out without disturbing the original.
 
+mod adaptive;
+mod any;
+mod backoff;
+mod bertier;
+mod chen;
+mod chitchat;
+mod consecutive;
+mod ewma;
+mod fixed;
+mod guard;
+mod losses;
+mod majority;
+mod phi;
+mod spread;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use self::{
+    adaptive::Adaptive,
+    any::{Any, BadParam, KINDS, Kind, Param},
+    backoff::Backoff,
+    bertier::Bertier,
+    chen::Chen,
+    chitchat::Chitchat,
+    consecutive::Consecutive,
+    ewma::Ewma,
+    fixed::Fixed,
+    guard::Guard,
+    majority::Majority,
+    phi::{Law, Phi},
+};
 use crate::Nanos;
 
 /// What one observer knows of one node. A detector turns beats into the instant at which silence becomes suspicion;
@@ -16,4 +52,51 @@ pub trait Detector: Send {
     fn suspects(&self, now: Nanos) -> bool {
         self.deadline().is_some_and(|deadline| now >= deadline)
     }
+
+    /// For detectors that tell more than one degree apart.
+    fn standing(&self, now: Nanos) -> Standing {
+        if self.suspects(now) { Standing::Suspected } else { Standing::Alive }
+    }
+}
+
+/// How a node stands by one detector alone, in ascending order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    Alive,
+    Suspected,
+    /// Silent for so long that it is taken off-line.
+    Offline,
+    /// So many failures in a row that the way to the node is taken for cut: the node may live beyond it.
+    Partitioned,
+}
+
+/// The arrival of the newest beat. What is older than it, or the same again, is no news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Latest {
+    at: Nanos,
+    sequence: u64,
+}
+
+impl Latest {
+    /// Replaces what is kept, and answers it, if the beat is news. A first beat is news of which there is no predecessor.
+    fn advance(kept: &mut Option<Self>, at: Nanos, sequence: u64) -> News {
+        match *kept {
+            Some(before) if sequence <= before.sequence => News::None,
+            before => {
+                *kept = Some(Self { at, sequence });
+                before.map_or(News::First, News::Since)
+            }
+        }
+    }
+}
+
+enum News {
+    None,
+    First,
+    Since(Latest),
+}
+
+/// A span given in beats' intervals. Never more than 2^53 ns (104 days), so that sums of instants stay far from overflowing.
+fn span(interval: Nanos, intervals: f64) -> Nanos {
+    (interval as f64 * intervals).clamp(0.0, (1_u64 << 53) as f64) as Nanos
 }

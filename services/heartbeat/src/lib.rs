@@ -10,12 +10,14 @@ pub mod decide;
 pub mod detector;
 pub mod message;
 pub mod observer;
+pub mod quality;
 pub mod reconnect;
 pub mod registry;
 pub mod sender;
 pub mod soft;
 pub mod table;
 pub mod tenure;
+pub mod trace;
 pub mod transport;
 pub mod vote;
 

@@ -1,0 +1,44 @@
+use super::{Detector, Latest, News, span, window::Window};
+use crate::Nanos;
+
+/// Defaults of chitchat 0.13, which beats once a second: times are in intervals here.
+const SAMPLES: usize = 1_000;
+const LONGEST_GAP: f64 = 10.0;
+const PRIOR_GAP: f64 = 5.0;
+const PRIOR_WEIGHT: f64 = 5.0;
+
+/// The rule of quickwit's chitchat: suspected after `threshold` (8) times the mean gap, where the mean begins with a prior and gaps
+/// longer than ten intervals are left out.
+#[derive(Debug, Clone)]
+pub struct Chitchat {
+    interval: Nanos,
+    threshold: f64,
+    gaps: Window,
+    latest: Option<Latest>,
+}
+
+impl Chitchat {
+    pub fn new(interval: Nanos, threshold: f64) -> Self {
+        Self { interval, threshold, gaps: Window::new(SAMPLES), latest: None }
+    }
+
+    fn mean(&self) -> f64 {
+        let prior = PRIOR_WEIGHT * PRIOR_GAP * self.interval as f64;
+        (self.gaps.sum() + prior) / (self.gaps.len() as f64 + PRIOR_WEIGHT)
+    }
+}
+
+impl Detector for Chitchat {
+    fn heard(&mut self, now: Nanos, sequence: u64) {
+        if let News::Since(before) = Latest::advance(&mut self.latest, now, sequence) {
+            let gap = now.saturating_sub(before.at);
+            if gap <= span(self.interval, LONGEST_GAP) {
+                self.gaps.push(gap as i64);
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Nanos> {
+        Some(self.latest?.at + span(1, self.threshold * self.mean()))
+    }
+}

@@ -1,0 +1,53 @@
+use super::{Detector, Latest, Standing, span};
+use crate::Nanos;
+
+/// Counts failures in a row: a beat that is due and does not come within `patience` is one. The first is suspicion, `threshold` of
+/// them (3) a partition.
+#[derive(Debug, Clone)]
+pub struct Consecutive {
+    interval: Nanos,
+    patience: Nanos,
+    threshold: u32,
+    latest: Option<Latest>,
+}
+
+impl Consecutive {
+    /// A threshold of 0 is 1. `patience` is in intervals.
+    pub fn new(interval: Nanos, patience: f64, threshold: u32) -> Self {
+        Self {
+            interval: interval.max(1),
+            patience: span(interval, patience),
+            threshold: threshold.max(1),
+            latest: None,
+        }
+    }
+
+    /// In a row, by `now`.
+    pub fn failures(&self, now: Nanos) -> u64 {
+        let Some(latest) = self.latest else { return 0 };
+        now.saturating_sub(latest.at).saturating_sub(self.patience) / self.interval
+    }
+
+    /// When the way to the node is taken for cut, if nothing more is heard.
+    pub fn partitioned_at(&self) -> Option<Nanos> {
+        Some(self.latest?.at + self.patience + self.interval * Nanos::from(self.threshold))
+    }
+}
+
+impl Detector for Consecutive {
+    fn heard(&mut self, now: Nanos, sequence: u64) {
+        Latest::advance(&mut self.latest, now, sequence);
+    }
+
+    fn deadline(&self) -> Option<Nanos> {
+        Some(self.latest?.at + self.patience + self.interval)
+    }
+
+    fn standing(&self, now: Nanos) -> Standing {
+        match self.failures(now) {
+            0 => Standing::Alive,
+            failures if failures < u64::from(self.threshold) => Standing::Suspected,
+            _ => Standing::Partitioned,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+use super::{Detector, Latest, Standing};
+use crate::Nanos;
+
+/// A fixed timeout, looked at by a scan: suspected after `suspect`, off-line after `offline`, both at the scan that finds it.
+#[derive(Debug, Clone)]
+pub struct Fixed {
+    suspect: Nanos,
+    offline: Nanos,
+    /// Of 0: found at once.
+    scan: Nanos,
+    latest: Option<Latest>,
+}
+
+impl Fixed {
+    pub fn new(suspect: Nanos, offline: Nanos, scan: Nanos) -> Self {
+        Self { suspect, offline: offline.max(suspect), scan, latest: None }
+    }
+
+    fn found(&self, after: Nanos) -> Option<Nanos> {
+        let due = self.latest?.at + after;
+        Some(if self.scan == 0 { due } else { due.next_multiple_of(self.scan) })
+    }
+}
+
+impl Detector for Fixed {
+    fn heard(&mut self, now: Nanos, sequence: u64) {
+        Latest::advance(&mut self.latest, now, sequence);
+    }
+
+    fn deadline(&self) -> Option<Nanos> {
+        self.found(self.suspect)
+    }
+
+    fn standing(&self, now: Nanos) -> Standing {
+        let past = |after| self.found(after).is_some_and(|deadline| now >= deadline);
+        match (past(self.offline), past(self.suspect)) {
+            (true, _) => Standing::Offline,
+            (_, true) => Standing::Suspected,
+            _ => Standing::Alive,
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What holds of every detector, by random histories of beats.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MS: Nanos = 1_000_000;
+const INTERVAL: Nanos = 100 * MS;
+
+/// Beats as (after the one before, numbers skipped): late ones, lost ones, several at once.
+fn histories() -> impl Strategy<Value = Vec<(Nanos, u64)>> {
+    let gap = prop_oneof![8 => 80 * MS..120 * MS, 1 => 0..2 * MS, 1 => 0..3_000 * MS];
+    let skipped = prop_oneof![8 => Just(0_u64), 1 => 0..5_u64];
+    prop::collection::vec((gap, skipped), 1..1_500)
+}
+
+/// Feeds the beats; the instant and the number of the last.
+fn feed(detector: &mut impl Detector, history: &[(Nanos, u64)]) -> (Nanos, u64) {
+    let (mut now, mut sequence) = (1_000 * MS, 0);
+    for (gap, skipped) in history {
+        now += gap;
+        sequence += 1 + skipped;
+        detector.heard(now, sequence);
+    }
+    (now, sequence)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn suspicion_only_grows_between_beats_and_comes_at_the_deadline(history in histories(), looks in prop::collection::vec(0..60_000 * MS, 20)) {
+        for kind in &KINDS {
+            let mut detector = kind.make(INTERVAL);
+            prop_assert_eq!((detector.deadline(), detector.standing(5_000 * MS)), (None, Standing::Alive));
+            let (now, _) = feed(&mut detector, &history);
+            let deadline = detector.deadline().expect("a beat was heard");
+            let mut looks: Vec<Nanos> = looks.iter().map(|after| now + after).chain([deadline - 1, deadline]).collect();
+            looks.sort_unstable();
+            let standings: Vec<Standing> = looks.iter().map(|&at| detector.standing(at)).collect();
+            prop_assert!(standings.is_sorted(), "{}: {:?}", kind.name, standings);
+            for (&at, &standing) in looks.iter().zip(&standings) {
+                prop_assert_eq!(standing > Standing::Alive, at >= deadline, "{}", kind.name);
+                prop_assert_eq!(detector.suspects(at), at >= deadline, "{}", kind.name);
+            }
+        }
+    }
+
+    #[test]
+    fn silence_is_suspected_in_the_end_and_beats_refute_it(history in histories()) {
+        for kind in &KINDS {
+            let mut detector = kind.make(INTERVAL);
+            let (now, sequence) = feed(&mut detector, &history);
+            let deadline = detector.deadline().expect("a beat was heard");
+            prop_assert!(deadline < now + 1_000_000 * INTERVAL, "{}", kind.name);
+            // Those that go by the numbers expect this beat long before: they need a few on the new schedule.
+            let back = deadline.max(now);
+            for n in 1..=1_500 {
+                detector.heard(back + n * INTERVAL, sequence + n);
+            }
+            prop_assert!(!detector.suspects(back + 1_500 * INTERVAL + INTERVAL / 50), "{}", kind.name);
+        }
+    }
+
+    #[test]
+    fn old_beats_and_repeated_ones_prove_nothing(history in histories()) {
+        for kind in &KINDS {
+            let mut detector = kind.make(INTERVAL);
+            let (_, sequence) = feed(&mut detector, &history);
+            let before = detector.deadline().expect("a beat was heard");
+            detector.heard(before + 1, sequence);
+            if sequence > 1 {
+                detector.heard(before + 2, sequence - 1);
+            }
+            // Estimates of arrivals may move by what the late beat tells; nobody comes back to life by it.
+            prop_assert!(detector.suspects(before + before / 2 + 3), "{}", kind.name);
+        }
+    }
+
+    #[test]
+    fn a_pause_of_the_observer_is_nobodys_silence(history in histories(), pause in 2_000 * MS..600_000 * MS) {
+        for kind in &KINDS {
+            let mut awake = kind.make(INTERVAL);
+            feed(&mut awake, &history);
+            let (limit, grace) = (3_000 * MS, INTERVAL * 6 / 5);
+            let mut guarded = Guard::new(kind.make(INTERVAL), limit, grace, 1_000 * MS);
+            let (now, sequence) = feed(&mut guarded, &history);
+            prop_assert_eq!(guarded.deadline(), awake.deadline(), "{}: no pause, no difference", kind.name);
+            let (before, wake) = (awake.deadline().expect("a beat was heard"), now + limit + pause);
+            prop_assert_eq!(guarded.awake(wake), Some(wake - now));
+            // As much patience is left as when it fell asleep, and the time for a beat to arrive.
+            let excused = (before + (wake - now)).max(wake + grace);
+            prop_assert_eq!(guarded.deadline(), Some(excused));
+            // What waited in the buffer may be of a node that died meanwhile.
+            let buffered = (wake - now) / INTERVAL;
+            for n in 1..=buffered {
+                guarded.heard(wake, sequence + n);
+            }
+            prop_assert_eq!(guarded.deadline(), Some(excused), "{}", kind.name);
+            prop_assert!(guarded.suspects(excused), "{}", kind.name);
+            guarded.heard(wake + limit / 5, sequence + buffered + 6);
+// Those that go by the numbers may have suspected it before: the history's schedule wanders.
+            let is_trusted = !guarded.suspects(wake + limit / 5 + INTERVAL / 50);
+            prop_assert!(is_trusted || before <= now, "{}", kind.name);
+        }
+    }
+}
+
+#[test]
+fn no_detector_grows() {
+    for kind in &KINDS {
+        let mut detector = kind.make(INTERVAL);
+        for n in 1..200_000 {
+            detector.heard(n * INTERVAL + n % 7 * MS, n + n / 1_000);
+        }
+        let bytes = size(&detector);
+        assert!(bytes <= 9_000, "{}: {bytes}", kind.name);
+    }
+}
+
+/// What is allocated shows up in what `Debug` prints: no figure of a window takes more than 20 characters.
+fn size(detector: &Any) -> usize {
+    let shown = format!("{detector:?}");
+    let numbers = shown.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).count();
+    numbers * 8
+}
+
+#[test]
+fn a_fixed_timeout_is_found_by_the_scan() {
+    let mut fixed = Fixed::new(3_000 * MS, 5_000 * MS, 2_000 * MS);
+    fixed.heard(1_500 * MS, 1);
+    let at = |ms| fixed.standing(ms * MS);
+    assert_eq!(
+        [5_999, 6_000, 7_999, 8_000].map(at),
+        [Standing::Alive, Standing::Suspected, Standing::Suspected, Standing::Offline]
+    );
+}
+
+#[test]
+fn probes_back_off_and_an_answer_refutes() {
+    let mut backoff = Backoff::new(1_000 * MS, 500 * MS, 3);
+    backoff.heard(1_000 * MS, 1);
+    // Missed 1.1 s after the beat; probes wait 0.5, 1 and 2 s.
+    assert_eq!([2_099, 2_100, 2_600, 3_600, 9_000].map(|ms| backoff.probes(ms * MS)), [0, 1, 2, 3, 3]);
+    assert_eq!(backoff.deadline(), Some(5_600 * MS));
+    backoff.answered(5_000 * MS);
+    assert!(!backoff.suspects(5_600 * MS));
+}
+
+#[test]
+fn failures_in_a_row_are_a_partition() {
+    let mut consecutive = Consecutive::new(1_000 * MS, 0.1, 3);
+    consecutive.heard(1_000 * MS, 1);
+    let at = |ms| (consecutive.failures(ms * MS), consecutive.standing(ms * MS));
+    assert_eq!(at(2_099), (0, Standing::Alive));
+    assert_eq!(at(2_100), (1, Standing::Suspected));
+    assert_eq!(at(4_099), (2, Standing::Suspected));
+    assert_eq!(at(4_100), (3, Standing::Partitioned));
+    assert_eq!(consecutive.partitioned_at(), Some(4_100 * MS));
+    consecutive.heard(5_000 * MS, 5);
+    assert_eq!(consecutive.standing(5_000 * MS), Standing::Alive);
+}
+
+#[test]
+fn phi_is_the_logarithm_of_the_law_s_tail() {
+    let mut normal = Phi::new(1_000 * MS, Law::Normal { pause: 0.0 }, 8.0);
+    let mut exponential = Phi::new(1_000 * MS, Law::Exponential, 8.0);
+    for n in 1..=2_000 {
+        normal.heard(n * 1_000 * MS, n);
+        exponential.heard(n * 1_000 * MS, n);
+    }
+    let last = 2_000_000 * MS;
+    // Mean 1 s and the least deviation, 0.1 s: at 1.5 s five deviations, of which one in 3.5 million gaps is longer.
+    assert!((normal.phi(last + 1_500 * MS) - 6.542_6).abs() < 1e-3);
+    assert!((exponential.phi(last + 10_000 * MS) - 4.342_9).abs() < 1e-3);
+    for phi in [&normal, &exponential] {
+        let deadline = phi.deadline().unwrap();
+        assert!((phi.phi(deadline) - 8.0).abs() < 1e-4);
+        let far = phi.phi(last + 3_600_000 * MS);
+        assert!(far.is_finite() && far > 1_000.0, "{far}");
+    }
+}
+
+#[test]
+fn a_majority_outvotes_one_whose_network_is_cut() {
+    let mut observers = Majority::new(vec![Fixed::new(3_000 * MS, 5_000 * MS, 0); 3]);
+    assert_eq!(observers.deadline(), None);
+    observers.heard_by(0, 1_000 * MS, 1);
+    assert_eq!(observers.deadline(), None, "one of three is no majority");
+    observers.heard(2_000 * MS, 2);
+    observers.heard_by(0, 3_000 * MS, 3);
+    observers.heard_by(1, 4_000 * MS, 4);
+    assert_eq!((observers.votes(5_500 * MS), observers.suspects(5_500 * MS)), (1, false));
+    assert_eq!((observers.votes(6_000 * MS), observers.suspects(6_000 * MS)), (2, true));
+    assert_eq!(observers.deadline(), Some(6_000 * MS));
+}
+
+#[test]
+fn detectors_are_found_by_name_and_errors_say_what_there_is() {
+    let some = |name: &str, value| vec![(name.to_owned(), value)];
+    for kind in &KINDS {
+        assert!(Any::named(kind.name, INTERVAL, &[]).is_ok());
+    }
+    let mut fixed = Any::named("fixed", INTERVAL, &[some("suspect", 7.0), some("scan", 0.0)].concat()).unwrap();
+    fixed.heard(0, 1);
+    assert_eq!(fixed.deadline(), Some(7 * INTERVAL));
+    let error = |name, params: Vec<(String, f64)>| Any::named(name, INTERVAL, &params).unwrap_err().to_string();
+    assert!(
+        error("phi", vec![]).starts_with("there is no detector 'phi'; there are fixed, backoff, consecutive, ewma")
+    );
+    assert!(error("ewma", some("alpha", 1.0)).contains("'ewma' has no parameter 'alpha'; it has k (3; times"));
+    assert!(error("ewma", some("k", -1.0)).starts_with("k=-1 is out of range: 0 to 1000000"));
+    assert!(error("ewma", some("k", f64::NAN)).starts_with("k=NaN is out of range"));
+}
+
+/// Beats of a link that loses each `one_in`-th beat by chance; answers the timeout after the last.
+fn learned(lost: impl Fn(u64) -> bool) -> f64 {
+    let mut adaptive = Any::named("adaptive", 1_000 * MS, &[]).unwrap();
+    let mut last = 0;
+    for n in 1..20_000 {
+        if !lost(n) {
+            last = n * 1_000 * MS + n % 5 * MS;
+            adaptive.heard(last, n);
+        }
+    }
+    (adaptive.deadline().unwrap() - last) as f64 / (1_000 * MS) as f64
+}
+
+#[test]
+fn the_adaptive_one_tells_losses_by_chance_from_bursts() {
+    let hash = |n: u64| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32;
+    assert!((1.0..1.05).contains(&learned(|_| false)), "nothing is lost: {}", learned(|_| false));
+    let by_chance = learned(|n| hash(n) % 20 == 0);
+    assert!((4.0..6.1).contains(&by_chance), "5 % by chance: {by_chance}");
+    // 5 % as well, five in a row each time.
+    let bursts = learned(|n| hash(n / 5) % 20 == 0);
+    assert!(bursts > 8.0, "5 % in bursts: {bursts}");
+}
+
+#[test]
+fn the_adaptive_one_is_careful_at_first_and_after_a_mistake() {
+    let mut adaptive = Any::named("adaptive", 1_000 * MS, &[]).unwrap();
+    let silence = |adaptive: &Any, now: Nanos| (adaptive.deadline().unwrap() - now) / (1_000 * MS);
+    let mut now = 0;
+    let mut beats = |adaptive: &mut Any, number: u64, gap: Nanos| {
+        for _ in 0..number {
+            now += gap * MS;
+            adaptive.heard(now, now / (1_000 * MS));
+        }
+        now
+    };
+    let now = beats(&mut adaptive, 100, 1_000);
+    assert_eq!(silence(&adaptive, now), 30);
+    let now = beats(&mut adaptive, 1_000, 1_000);
+    assert_eq!(silence(&adaptive, now), 1);
+    let now = beats(&mut adaptive, 1, 4_000);
+    assert_eq!(silence(&adaptive, now), 30);
+    let now = beats(&mut adaptive, 150, 1_000);
+    assert!((4..30).contains(&silence(&adaptive, now)), "what happened once is expected: {}", silence(&adaptive, now));
+}

@@ -1,0 +1,318 @@
+//! How good a detector is on a trace, after Chen, Toueg and Aguilera ("On the quality of service of failure detectors", 2002): how soon
+//! a crash is detected, how often and for how long a healthy node is suspected.
+//!
+//! One pass over the trace gives all of it. At each instant at which a crash is supposed, the detector is in the state in
+//! which the crash would find it; a clone takes the few beats that are still under way, and its deadline is the detection.
+
+use serde::Serialize;
+
+use crate::{
+    Nanos,
+    detector::Detector,
+    trace::{Arrival, Trace},
+};
+
+const DAY_S: f64 = 86_400.0;
+const NANOS_PER_S: f64 = 1e9;
+
+/// Of one detector on one trace. Seconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Quality {
+    /// Crashes that were tried; those before the first beat arrived are none.
+    pub crashes: usize,
+    /// Detection time T_D, from the crash to the suspicion that stays.
+    pub detection_mean_s: f64,
+    pub detection_p50_s: f64,
+    pub detection_p99_s: f64,
+    pub detection_max_s: f64,
+    pub mistakes: u64,
+    pub mistakes_per_day: f64,
+    /// Mean T_MR, from the beginning of one mistake to that of the next; null with fewer than two.
+    pub mistake_recurrence_s: Option<f64>,
+    /// Mean T_M; 0 without mistakes.
+    pub mistake_duration_s: f64,
+    /// P_A: probability that the detector is right about the healthy node at a random instant.
+    pub query_accuracy: f64,
+    /// From the first beat received to the last.
+    pub observed_s: f64,
+}
+
+/// A trace made ready: arrivals in order, and what each crash cuts off.
+pub struct Course {
+    pub interval: Nanos,
+    arrivals: Vec<Arrival>,
+    /// Ascending in `at`.
+    crashes: Vec<Crash>,
+    /// Arrivals after a crash's `cut` that were sent before it.
+    under_way: Vec<u32>,
+}
+
+/// The timeout that would have made one mistake per course at most: what nobody can know beforehand.
+pub fn hindsight(courses: &[Course]) -> Nanos {
+    let allowed = courses.len();
+    let mut gaps: Vec<Nanos> = courses.iter().flat_map(|course| course.longest_gaps(allowed + 1)).collect();
+    gaps.sort_unstable_by(|a, b| b.cmp(a));
+    // A beat that comes later than the timeout makes a mistake, one that comes at it does not.
+    gaps.get(allowed).copied().unwrap_or_default()
+}
+
+struct Crash {
+    at: Nanos,
+    /// The first arrival that the crash prevents.
+    cut: usize,
+    under_way: std::ops::Range<usize>,
+}
+
+impl Course {
+    /// Supposes a crash at each of these instants on the sender's clock, one at a time; none is before the first arrival.
+    pub fn new(trace: &Trace, mut crashes: Vec<Nanos>) -> Self {
+        let arrivals = trace.arrivals();
+        crashes.sort_unstable();
+        let first = arrivals.first().map_or(Nanos::MAX, |arrival| arrival.at);
+        crashes.retain(|&at| at > first);
+        let mut under_way = Vec::new();
+        let longest = arrivals.iter().map(|arrival| arrival.at.saturating_sub(arrival.sent)).max().unwrap_or(0);
+        // The latest sending up to each arrival only ascends: the first arrival that a crash prevents is found by halving.
+        let mut newest = 0;
+        let newest: Vec<Nanos> = arrivals
+            .iter()
+            .map(|arrival| {
+                newest = arrival.sent.max(newest);
+                newest
+            })
+            .collect();
+        let crash = |at: Nanos| {
+            let cut = newest.partition_point(|&sent| sent < at);
+            let from = under_way.len();
+            for (n, arrival) in arrivals.iter().enumerate().skip(cut) {
+                if arrival.at > at.saturating_add(longest) {
+                    break;
+                }
+                if arrival.sent < at {
+                    under_way.push(n as u32);
+                }
+            }
+            Crash { at, cut, under_way: from..under_way.len() }
+        };
+        let crashes = crashes.into_iter().map(crash).collect();
+        Self { interval: trace.interval, arrivals, crashes, under_way }
+    }
+
+    /// The same number of crashes in equal parts of the trace, each at a random instant of its part.
+    pub fn with_crashes(trace: &Trace, number: usize, seed: u64) -> Self {
+        let from = trace.beats.first().map_or(0, |beat| beat.sent);
+        let length = trace.beats.last().map_or(0, |beat| beat.sent) - from;
+        let mut state = seed;
+        let crash = |n: usize| {
+            // A part is long beside an interval, so that the low bits of a simple generator would do; SplitMix64's step.
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let part = (mixed >> 11) as f64 / (1_u64 << 53) as f64;
+            from + (length as f64 * (n as f64 + part) / number as f64) as Nanos
+        };
+        Self::new(trace, (0..number).map(crash).collect())
+    }
+
+    /// The longest silences of the course, longest first.
+    pub fn longest_gaps(&self, number: usize) -> Vec<Nanos> {
+        let mut newest = 0;
+        let news = self.arrivals.iter().filter(|arrival| {
+            let is_news = arrival.sequence > newest;
+            newest = newest.max(arrival.sequence);
+            is_news
+        });
+        let at: Vec<Nanos> = news.map(|arrival| arrival.at).collect();
+        let mut gaps: Vec<Nanos> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        gaps.sort_unstable_by(|a, b| b.cmp(a));
+        gaps.truncate(number);
+        gaps
+    }
+
+    fn detect<D: Detector + Clone>(&self, detector: &D, crash: &Crash) -> Nanos {
+        let deadline = if crash.under_way.is_empty() {
+            detector.deadline()
+        } else {
+            let mut detector = detector.clone();
+            for &n in &self.under_way[crash.under_way.clone()] {
+                let arrival = &self.arrivals[n as usize];
+                detector.heard(arrival.at, arrival.sequence);
+            }
+            detector.deadline()
+        };
+        // Suspected already when it crashes, and for good: detected at once.
+        deadline.unwrap_or(Nanos::MAX).saturating_sub(crash.at)
+    }
+}
+
+/// What detectors of one kind made of one course or several.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    detection: Vec<Nanos>,
+    observed: Nanos,
+    mistakes: u64,
+    /// Of all mistakes together.
+    wrong: Nanos,
+    /// From the beginning of one mistake to that of the next, summed, and how many of such.
+    recurrence: (Nanos, u64),
+}
+
+/// A mistake of the course that is being run.
+#[derive(Default)]
+struct Mistake {
+    began: Option<Nanos>,
+    /// The last arrival did not end it: suspected until then at least.
+    goes_on: Option<Nanos>,
+}
+
+impl Tally {
+    /// Runs a fresh detector over the course. Nothing is allocated per beat.
+    pub fn run<D: Detector + Clone>(&mut self, course: &Course, mut detector: D) {
+        self.detection.reserve(course.crashes.len());
+        let mut crashes = course.crashes.iter().peekable();
+        let mut mistake = Mistake::default();
+        for (n, arrival) in course.arrivals.iter().enumerate() {
+            while let Some(crash) = crashes.next_if(|crash| crash.cut <= n) {
+                self.detection.push(course.detect(&detector, crash));
+            }
+            let deadline = detector.deadline();
+            detector.heard(arrival.at, arrival.sequence);
+            if let Some(deadline) = deadline.filter(|&deadline| deadline < arrival.at) {
+                self.suspected(&mut mistake, deadline, arrival.at);
+                mistake.goes_on = detector.suspects(arrival.at).then_some(arrival.at);
+            }
+        }
+        self.detection.extend(crashes.map(|crash| course.detect(&detector, crash)));
+        let from = course.arrivals.first().map_or(0, |arrival| arrival.at);
+        self.observed += course.arrivals.last().map_or(0, |arrival| arrival.at) - from;
+    }
+
+    /// The healthy node was suspected from `from` until `to`.
+    fn suspected(&mut self, mistake: &mut Mistake, from: Nanos, to: Nanos) {
+        if let Some(until) = mistake.goes_on {
+            self.wrong += to - until;
+            return;
+        }
+        self.mistakes += 1;
+        self.wrong += to - from;
+        if let Some(before) = mistake.began.replace(from) {
+            self.recurrence.0 += from - before;
+            self.recurrence.1 += 1;
+        }
+    }
+
+    pub fn quality(&self) -> Quality {
+        let mut detection = self.detection.clone();
+        detection.sort_unstable();
+        let seconds = |nanos: Nanos| nanos as f64 / NANOS_PER_S;
+        // Nearest rank.
+        let at = |share: f64| {
+            let rank = (share * detection.len() as f64).ceil() as usize;
+            detection.get(rank.saturating_sub(1)).copied().map_or(0.0, seconds)
+        };
+        let observed_s = seconds(self.observed).max(1e-9);
+        let (recurrence, recurred) = self.recurrence;
+        Quality {
+            crashes: detection.len(),
+            detection_mean_s: detection.iter().copied().map(seconds).sum::<f64>() / detection.len().max(1) as f64,
+            detection_p50_s: at(0.5),
+            detection_p99_s: at(0.99),
+            detection_max_s: at(1.0),
+            mistakes: self.mistakes,
+            mistakes_per_day: self.mistakes as f64 * DAY_S / observed_s,
+            mistake_recurrence_s: (recurred > 0).then(|| seconds(recurrence) / recurred as f64),
+            mistake_duration_s: seconds(self.wrong) / self.mistakes.max(1) as f64,
+            query_accuracy: 1.0 - seconds(self.wrong) / observed_s,
+            observed_s: seconds(self.observed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{detector::Fixed, trace::Beat};
+
+    const S: Nanos = 1_000_000_000;
+
+    /// One beat a second, received 0.1 s later; `None`: lost; otherwise so much later still.
+    fn trace(beats: &[Option<Nanos>]) -> Trace {
+        let beat = |(n, later): (usize, &Option<Nanos>)| {
+            let sent = (n as u64 + 1) * S;
+            Beat { sequence: n as u64 + 1, sent, received: later.map(|later| sent + S / 10 + later) }
+        };
+        Trace { interval: S, beats: beats.iter().enumerate().map(beat).collect() }
+    }
+
+    fn judge(trace: &Trace, crashes: Vec<Nanos>, timeout: Nanos) -> Quality {
+        let mut tally = Tally::default();
+        tally.run(&Course::new(trace, crashes), Fixed::new(timeout, timeout, 0));
+        tally.quality()
+    }
+
+    #[test]
+    fn mistakes_are_counted_and_timed_as_chen_does() {
+        // Beats at 1.1, 2.1, 5.1, 6.1, 9.1, 10.1 s: suspected from 3.6 to 5.1 and from 7.6 to 9.1.
+        let ok = Some(0);
+        let quality = judge(&trace(&[ok, ok, None, None, ok, ok, None, None, ok, ok]), vec![], S * 3 / 2);
+        assert_eq!((quality.mistakes, quality.mistake_recurrence_s), (2, Some(4.0)));
+        assert!((quality.mistake_duration_s - 1.5).abs() < 1e-9);
+        assert!((quality.query_accuracy - (1.0 - 3.0 / 9.0)).abs() < 1e-9);
+        assert!((quality.mistakes_per_day - 2.0 * 86_400.0 / 9.0).abs() < 1e-6);
+        let patient = judge(&trace(&[ok, None, None, ok]), vec![], 3 * S);
+        assert_eq!((patient.mistakes, patient.mistake_recurrence_s, patient.query_accuracy), (0, None, 1.0));
+    }
+
+    #[test]
+    fn a_mistake_that_an_old_beat_does_not_end_is_one() {
+        // Beat 2 arrives at 4.2 s, after beat 3 (3.1 s): no news, and no end of the silence since then.
+        let beats = trace(&[Some(0), Some(S * 21 / 10), Some(0), None, None, None, Some(0)]);
+        let quality = judge(&beats, vec![], S);
+        assert_eq!(quality.mistakes, 2, "from 2.1 to 3.1, from 4.1 to 7.1");
+        assert!((quality.mistake_duration_s - 2.0).abs() < 1e-9, "{quality:?}");
+    }
+
+    #[test]
+    fn a_crash_is_detected_by_what_was_sent_before_it() {
+        let trace = trace(&[Some(0); 20]);
+        // The beat of 10 s is the last: it arrives at 10.1, suspicion is due at 13.1.
+        let quality = judge(&trace, vec![10 * S + 1, 10 * S + S / 20, 11 * S], 3 * S);
+        assert_eq!(quality.crashes, 3);
+        let close = |is: f64, wanted: f64| assert!((is - wanted).abs() < 1e-6, "{is} instead of {wanted}");
+        close(quality.detection_max_s, 3.1);
+        close(quality.detection_p50_s, 3.05);
+        close(quality.detection_mean_s, (3.1 + 3.05 + 2.1) / 3.0);
+        assert_eq!(judge(&trace, vec![S / 2, S], 3 * S).crashes, 0, "nothing was heard yet");
+    }
+
+    #[test]
+    fn who_is_suspected_when_he_crashes_is_detected_at_once() {
+        let quality = judge(&trace(&[Some(0), None, None, None, Some(0)]), vec![S * 9 / 2], S);
+        assert_eq!((quality.detection_max_s, quality.mistakes), (0.0, 1));
+    }
+
+    #[test]
+    fn beats_under_way_arrive_after_the_crash() {
+        // Beat 3 is on its way for 2.6 s and arrives after beats 4 and 5; the crash at 3.5 s prevents these two, not beat 3.
+        let beats = trace(&[Some(0), Some(0), Some(S * 5 / 2), Some(0), Some(0), Some(0)]);
+        let quality = judge(&beats, vec![S * 7 / 2], 2 * S);
+        assert!((quality.detection_max_s - (5.6 + 2.0 - 3.5)).abs() < 1e-6, "{quality:?}");
+    }
+
+    #[test]
+    fn hindsight_allows_one_mistake_a_course() {
+        let ok = Some(0);
+        let course = Course::new(&trace(&[ok, None, None, None, ok, None, None, ok, ok, None, ok]), vec![]);
+        assert_eq!(course.longest_gaps(9), [4 * S, 3 * S, 2 * S, S]);
+        assert_eq!(hindsight(&[course]), 3 * S);
+        assert_eq!(judge(&trace(&[ok, None, None, None, ok, None, None, ok]), vec![], 3 * S).mistakes, 1);
+    }
+
+    #[test]
+    fn crashes_are_spread_evenly() {
+        let course = Course::with_crashes(&trace(&[Some(0); 1001]), 100, 7);
+        assert!((99..=100).contains(&course.crashes.len()));
+        for three in course.crashes.windows(3) {
+            assert!(three[2].at - three[0].at > 9 * S, "a part lies between the first and the third");
+        }
+    }
+}
