@@ -88,14 +88,16 @@ impl Admission {
     }
 
     async fn wait(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, ApiError> {
+        let started = Instant::now();
         let place = Place(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.max_waiting {
             self.metrics.line_full.inc();
             return Err(ApiError::Overloaded);
         }
-        let until = deadline.min(Instant::now() + self.max_wait);
+        let until = deadline.min(started + self.max_wait);
         let slot = tokio::time::timeout_at(until, self.slots.acquire()).await;
         drop(place);
+        self.metrics.wait_seconds.observe(started.elapsed().as_secs_f64());
         slot.ok().and_then(Result::ok).ok_or_else(|| {
             self.metrics.waited.inc();
             ApiError::Overloaded

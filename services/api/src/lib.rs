@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
-use runtime::{Admin, Endpoint, Readiness, lifecycle};
+use runtime::{Admin, Endpoint, Readiness, lifecycle, vitals};
 use stores::{Store, StoreMetrics, redis::Redis};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -104,6 +104,12 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
     let admin_stop = CancellationToken::new();
     servers.spawn(lifecycle::serve(admin, admin_router, admin_stop.clone(), Duration::from_millis(200)));
 
+    let (watch, watched) = (vitals::register(&registry)?, admin_stop.clone());
+    servers.spawn(async move {
+        watched.run_until_cancelled(watch.run()).await;
+        Ok(())
+    });
+
     let tasks = TaskTracker::new();
     let app = tokio::select! {
         app = start(config, &registry, &readiness, tasks.clone()) => app?,
@@ -132,8 +138,9 @@ async fn start(
     tasks: TaskTracker,
 ) -> anyhow::Result<AppState> {
     let metrics = Metrics::new(registry, &router::ROUTES)?;
-    let store = Store::new(config.store.clone(), &StoreMetrics::new(registry)?)?;
-    let mut redis = config.redis.guarded(metrics.redis_skipped.clone()).context("redis.url is not valid")?;
+    let stores = StoreMetrics::new(registry)?;
+    let store = Store::new(config.store.clone(), &stores)?;
+    let mut redis = config.redis.guarded(stores.redis.clone()).context("redis.url is not valid")?;
 
     readiness.step("opening connections to the store");
     store.open(config.store.pool_size, STORE_PATIENCE).await.context("cannot connect to the store")?;

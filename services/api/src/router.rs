@@ -49,6 +49,7 @@ fn layered(routes: Router<AppState>, app: AppState) -> Router {
 /// shape of ours.
 async fn measured(State(app): State<AppState>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let _active = app.metrics.http.enter();
     let mut response = next.run(request).await;
     if response.status().is_client_error() && !is_problem(&response) {
         response = refusal(response.status(), app.config.http.max_body_bytes).into_response();

@@ -158,7 +158,7 @@ async fn warm(app: &AppState, shard: ShardId, users: &[UserId]) -> anyhow::Resul
     let wanted = app.config.cache.items;
     let mut lists = Vec::with_capacity(histories.len());
     for (n, (user_id, history)) in histories.into_iter().enumerate() {
-        if let Some(ranked) = recommend::rank(&app.model, &history, wanted) {
+        if let Some(ranked) = recommend::rank(&app.model, &history, wanted, &app.metrics.loads.rank_seconds) {
             lists.push((user_id, app.model.encode(&ranked, wanted, app.cache.fresh_until(now_ms))));
         }
         // Ranking is CPU work: the admin port and the lease must not wait for a whole batch of it.

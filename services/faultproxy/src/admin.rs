@@ -115,7 +115,7 @@ async fn lift(Extract(state): Extract<AdminState>, Path(kind): Path<String>) -> 
 }
 
 async fn metrics(Extract(state): Extract<AdminState>) -> Result<Response, Refusal> {
-    match state.metrics.text() {
+    match state.metrics.text(&state.control) {
         Ok(text) => Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()),
         Err(error) => {
             tracing::error!(%error, "cannot write metrics");

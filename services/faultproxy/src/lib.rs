@@ -134,7 +134,8 @@ impl Proxy {
     /// The admin API failed.
     pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let addresses = self.addresses();
-        let metrics = Arc::new(Metrics::new(&addresses).context("metrics")?);
+        let (metrics, watch) = Metrics::new(&addresses).context("metrics")?;
+        let metrics = Arc::new(metrics);
         let control = Arc::new(Control::new(self.law));
         let releases = Arc::new(Releases::default());
         let connections = TaskTracker::new();
@@ -161,6 +162,7 @@ impl Proxy {
                 tracing::error!(%error, "no timer: commands are held back for ever");
             }
         });
+        background.spawn(shutdown.clone().run_until_cancelled_owned(watch.run()));
         let expiry = Arc::clone(&control);
         background.spawn(shutdown.clone().run_until_cancelled_owned(async move { expiry.expire().await }));
 

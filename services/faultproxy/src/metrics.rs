@@ -3,12 +3,16 @@
 use std::sync::atomic::AtomicU64;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use runtime::Endpoint;
+use runtime::{Endpoint, vitals, vitals::Watch};
 
-use crate::packet::Malformed;
+use crate::{
+    fault::{Control, FaultKind},
+    law::Law,
+    packet::Malformed,
+};
 
 /// Seconds. Laws and latencies of tests (ms) up to a stall (minutes).
 const DELAY_BUCKETS: &[f64] = &[
@@ -25,6 +29,12 @@ pub(crate) struct Metrics {
     /// Commands in flight in the whole store; the law's variable, so it is no prometheus gauge (whose `inc` tells nothing).
     pub(crate) in_flight: AtomicU64,
     in_flight_gauge: IntGauge,
+    /// By `FaultKind`.
+    faults: [IntGauge; FaultKind::ALL.len()],
+    law_base: Gauge,
+    law_slope: Gauge,
+    /// Those of every role, without this one's prefix.
+    vitals: Registry,
     pub(crate) added_delay: Histogram,
     pub(crate) upstream: Histogram,
     pub(crate) listeners: Vec<ListenerMetrics>,
@@ -43,7 +53,8 @@ pub(crate) struct ListenerMetrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(listeners: &[Endpoint]) -> prometheus::Result<Self> {
+    /// And what watches the runtime it is called on.
+    pub(crate) fn new(listeners: &[Endpoint]) -> prometheus::Result<(Self, Watch)> {
         let registry = Registry::new_custom(Some("faultproxy".into()), None)?;
         let commands = IntCounterVec::new(Opts::new("commands_total", "Commands with a response"), &["listener"])?;
         let connections = IntGaugeVec::new(Opts::new("connections", "Client connections open"), &["listener"])?;
@@ -55,6 +66,10 @@ impl Metrics {
         let malformed = Opts::new("malformed_total", "Connections closed because of what was sent on them");
         let malformed = IntCounterVec::new(malformed, &["listener", "reason"])?;
         let in_flight_gauge = IntGauge::new("commands_in_flight", "Commands in flight in the whole store")?;
+        let faults =
+            IntGaugeVec::new(Opts::new("fault_active", "1 while a fault of this kind is in force"), &["kind"])?;
+        let law_base = Gauge::new("law_base_seconds", "The law's response time with nothing in flight; 0: no law")?;
+        let law_slope = Gauge::new("law_slope_seconds", "What each command in flight adds to it")?;
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[])
         };
@@ -68,6 +83,9 @@ impl Metrics {
         registry.register(Box::new(upstream_failures.clone()))?;
         registry.register(Box::new(malformed.clone()))?;
         registry.register(Box::new(in_flight_gauge.clone()))?;
+        registry.register(Box::new(faults.clone()))?;
+        registry.register(Box::new(law_base.clone()))?;
+        registry.register(Box::new(law_slope.clone()))?;
         registry.register(Box::new(added_delay.clone()))?;
         registry.register(Box::new(upstream.clone()))?;
         let listeners = listeners.iter().map(|listen| {
@@ -83,20 +101,38 @@ impl Metrics {
                     .into(),
             }
         });
-        Ok(Self {
+        let vitals = Registry::new();
+        let watch = vitals::register(&vitals)?;
+        let metrics = Self {
             in_flight: AtomicU64::new(0),
             in_flight_gauge,
+            faults: FaultKind::ALL.map(|kind| faults.with_label_values(&[kind.as_str()])),
+            law_base,
+            law_slope,
+            vitals,
             added_delay: added_delay.with_label_values::<&str>(&[]),
             upstream: upstream.with_label_values::<&str>(&[]),
             listeners: listeners.collect(),
             registry,
-        })
+        };
+        Ok((metrics, watch))
     }
 
-    pub(crate) fn text(&self) -> prometheus::Result<String> {
+    pub(crate) fn text(&self, control: &Control) -> prometheus::Result<String> {
+        let active = control.active();
+        for (gauge, kind) in self.faults.iter().zip(FaultKind::ALL) {
+            gauge.set(i64::from(active.iter().any(|fault| fault.spec.fault.kind() == kind)));
+        }
+        let (base_ms, slope_ms) = match control.law() {
+            Law::None => (0.0, 0.0),
+            Law::Linear { base_ms, slope_ms, .. } => (base_ms, slope_ms),
+        };
+        self.law_base.set(base_ms / 1000.0);
+        self.law_slope.set(slope_ms / 1000.0);
         let in_flight = self.in_flight.load(std::sync::atomic::Ordering::Relaxed);
         self.in_flight_gauge.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let families = [self.registry.gather(), self.vitals.gather()].concat();
+        TextEncoder::new().encode_to_string(&families)
     }
 }
 

@@ -76,7 +76,7 @@ impl Store {
         let schema = shard.schema();
         let mut added = 0;
         for batch in rows.chunks(ROWS_PER_INSERT * INSERTS_PER_COMMIT) {
-            let mut lease = self.pool(shard).checkout(None).await?;
+            let mut lease = self.checkout(shard, None).await?;
             let result = insert_batch(lease.connection().await?, &schema, batch, report).await;
             added += lease.write(result)?;
         }
@@ -85,7 +85,7 @@ impl Store {
             let users = format!(
                 "INSERT INTO {schema}.users (user_id, created_at_ms, events) SELECT user_id, MIN(at_ms), COUNT(*) FROM {schema}.behaviour GROUP BY user_id ON DUPLICATE KEY UPDATE events = VALUES(events)"
             );
-            let mut lease = self.pool(shard).checkout(None).await?;
+            let mut lease = self.checkout(shard, None).await?;
             let result = lease.connection().await?.execute(AssertSqlSafe(users)).await;
             lease.write(result)?;
         }
@@ -105,7 +105,7 @@ impl Store {
             "SELECT user_id, item_id, kind, at_ms, weight FROM {}.behaviour ORDER BY user_id, at_ms, item_id, kind",
             shard.schema()
         );
-        let mut lease = self.pool(shard).checkout(None).await?;
+        let mut lease = self.checkout(shard, None).await?;
         let result = each_event(lease.connection().await?, sql, &mut each).await;
         // Not `read`: a repeat would hand the same events out twice.
         lease.write(result)

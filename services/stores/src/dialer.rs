@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     breaker::Breaker,
     config::{Address, Flavour, StoreConfig},
-    metrics::StoreMetrics,
+    metrics::PoolMetrics,
     pool::{OPENED_AT_ONCE, StoreError},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Dialer {
     flavour: AtomicU8,
     /// Zero: none.
     pub(crate) statement_timeout: Duration,
-    pub(crate) metrics: StoreMetrics,
+    pub(crate) metrics: PoolMetrics,
 }
 
 /// The time a statement has, in the words of the server.
@@ -55,7 +55,7 @@ impl StatementLimit {
 }
 
 impl Dialer {
-    pub(crate) fn new(config: &StoreConfig, address: &str, metrics: StoreMetrics) -> Option<Self> {
+    pub(crate) fn new(config: &StoreConfig, address: &str, metrics: PoolMetrics) -> Option<Self> {
         Some(Self {
             options: connect_options(config, address)?,
             connect_timeout: Duration::from_millis(config.connect_timeout_ms),
@@ -93,7 +93,7 @@ impl Dialer {
     ) -> Result<MySqlConnection, StoreError> {
         let started = Instant::now();
         let Some(pass) = self.breaker.admit(started) else {
-            self.metrics.down.inc();
+            self.metrics.commands.down.inc();
             return Err(StoreError::Down);
         };
         let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(started));
@@ -114,7 +114,7 @@ impl Dialer {
 
     /// One attempt, whatever the breaker says: for a start, which has patience of its own.
     pub(crate) async fn open(&self, patience: Duration) -> Result<MySqlConnection, sqlx::Error> {
-        self.metrics.connects.inc();
+        self.metrics.commands.connects.inc();
         let opened = async {
             let mut connection = self.options.connect().await?;
             self.learn_flavour(&mut connection).await;
@@ -170,10 +170,10 @@ impl Dialer {
 
     pub(crate) fn failed(&self, error: sqlx::Error) -> StoreError {
         if is_statement_timeout(&error) {
-            self.metrics.statement_timeouts.inc();
+            self.metrics.commands.statement_timeouts.inc();
             return StoreError::StatementTimeout;
         }
-        self.metrics.unavailable.inc();
+        self.metrics.commands.unavailable.inc();
         StoreError::Unavailable(error)
     }
 }

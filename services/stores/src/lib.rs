@@ -17,7 +17,7 @@ pub use bulk::{Imported, Row as ImportRow};
 pub use catalogue::StoredModel;
 pub use config::{Flavour, Instance, StoreConfig};
 pub use gate::{Gate, GateError, Order, Permit};
-pub use metrics::StoreMetrics;
+pub use metrics::{RedisMetrics, StoreMetrics};
 pub use migrate::migrate;
 pub use mysql::{LoggedEvent, Store};
 pub use pool::StoreError;

@@ -11,8 +11,8 @@ use crate::{
     bulk::push_hex,
     config::StoreConfig,
     dialer::StatementLimit,
-    metrics::StoreMetrics,
-    pool::{Pool, StoreError},
+    metrics::{ShardMetrics, StoreMetrics},
+    pool::{Lease, Pool, StoreError, Waiting},
 };
 
 /// What a user did, newest first where a list of them is returned.
@@ -36,6 +36,7 @@ pub(crate) struct Inner {
     /// Which pool has this shard.
     instance_of: [usize; SHARDS as usize],
     sql: Vec<ShardSql>,
+    shard_metrics: Vec<ShardMetrics>,
 }
 
 /// SQL of one shard, schema-qualified: connections are shared by all shards of an instance.
@@ -55,12 +56,16 @@ impl Store {
     pub fn new(config: StoreConfig, metrics: &StoreMetrics) -> Result<Self, StoreError> {
         let mut problems = Vec::new();
         config.validate(&mut problems);
-        let pool = |address: &str| Pool::new(&config, address, metrics.clone());
+        let pool = |config: &StoreConfig, address: &str, name: &str| {
+            Pool::new(config, address, metrics.pool(name, config.pool_size))
+        };
         // A model is loaded whole, however large it is.
         let patient = StoreConfig { statement_timeout_ms: 0, ..config.clone() };
-        let pools: Option<Vec<Pool>> = config.instances.iter().map(|i| pool(&i.address)).collect();
+        let names: Vec<String> = (0..config.instances.len()).map(|n| format!("mysql-{n:02}")).collect();
+        let instances = config.instances.iter().zip(&names);
+        let pools: Option<Vec<Pool>> = instances.map(|(at, name)| pool(&config, &at.address, name)).collect();
         let (Some(pools), Some(catalogue), true) =
-            (pools, Pool::new(&patient, &config.catalogue, metrics.clone()), problems.is_empty())
+            (pools, pool(&patient, &config.catalogue, "catalogue"), problems.is_empty())
         else {
             return Err(StoreError::Unavailable(sqlx::Error::Configuration(problems.join("; ").into())));
         };
@@ -71,15 +76,19 @@ impl Store {
             }
         }
         let sql = ShardId::all().map(ShardSql::new).collect();
-        Ok(Self(Arc::new(Inner { config, pools, catalogue, instance_of, sql })))
+        let shard_metrics =
+            ShardId::all().map(|shard| metrics.shard(shard, &names[instance_of[shard.index()]])).collect();
+        Ok(Self(Arc::new(Inner { config, pools, catalogue, instance_of, sql, shard_metrics })))
     }
 
     pub(crate) fn inner(&self) -> &Inner {
         &self.0
     }
 
-    pub(crate) fn pool(&self, shard: ShardId) -> &Pool {
-        &self.0.pools[self.0.instance_of[shard.index()]]
+    /// A connection to this shard's server; see `Pool::checkout`.
+    pub(crate) async fn checkout(&self, shard: ShardId, deadline: Option<Instant>) -> Result<Lease, StoreError> {
+        let _waiting = Waiting::new(&self.0.shard_metrics[shard.index()]);
+        self.0.pools[self.0.instance_of[shard.index()]].checkout(deadline).await
     }
 
     /// Opens this many connections to each instance.
@@ -101,7 +110,7 @@ impl Store {
     /// `CheckoutTimeout`, `LineFull`, `Down`, `StatementTimeout`, `Unavailable`.
     pub async fn history(&self, user_id: &UserId, deadline: Option<Instant>) -> Result<Vec<LoggedEvent>, StoreError> {
         let shard = shard_of(user_id.as_str());
-        let mut lease = self.pool(shard).checkout(deadline).await?;
+        let mut lease = self.checkout(shard, deadline).await?;
         let sql: Arc<str> = history_sql(shard, user_id, lease.statement_limit()).into();
         detached(async move {
             loop {
@@ -130,7 +139,7 @@ impl Store {
             shard.schema()
         )
         .into();
-        let mut lease = self.pool(shard).checkout(None).await?;
+        let mut lease = self.checkout(shard, None).await?;
         let rows = loop {
             let query = sqlx::query(AssertSqlSafe(Arc::clone(&sql)));
             let result = user_ids
@@ -165,7 +174,7 @@ impl Store {
     /// # Errors
     /// As `history`.
     pub async fn each_user(&self, shard: ShardId, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
-        let mut lease = self.pool(shard).checkout(None).await?;
+        let mut lease = self.checkout(shard, None).await?;
         let sql: Arc<str> = format!("{}user_id FROM {}.users", lease.unlimited_select(), shard.schema()).into();
         loop {
             let connection = lease.connection().await?;
@@ -181,7 +190,7 @@ impl Store {
     /// # Errors
     /// As `history`.
     pub async fn most_active(&self, shard: ShardId, limit: u32) -> Result<Vec<UserId>, StoreError> {
-        let mut lease = self.pool(shard).checkout(None).await?;
+        let mut lease = self.checkout(shard, None).await?;
         loop {
             let result = sqlx::query(AssertSqlSafe(Arc::clone(&self.0.sql[shard.index()].active)))
                 .bind(limit)
@@ -201,7 +210,7 @@ impl Store {
     pub async fn create_user(&self, user_id: &UserId, now_ms: i64) -> Result<bool, StoreError> {
         let shard = shard_of(user_id.as_str());
         let sql = format!("INSERT IGNORE INTO {}.users (user_id, created_at_ms) VALUES (?, ?)", shard.schema());
-        let mut lease = self.pool(shard).checkout(None).await?;
+        let mut lease = self.checkout(shard, None).await?;
         let user_id = user_id.clone();
         detached(async move {
             let insert = sqlx::query(AssertSqlSafe(sql)).bind(user_id.as_str().as_bytes()).bind(now_ms);
@@ -225,7 +234,7 @@ impl Store {
             }
             // One order for all writers: two batches with the same users cannot wait for each other in a circle.
             of_shard.sort_by(|a, b| a.user_id.cmp(&b.user_id));
-            let mut lease = self.pool(shard).checkout(None).await?;
+            let mut lease = self.checkout(shard, None).await?;
             detached(async move {
                 let result = append_to_shard(lease.connection().await?, shard, &of_shard, now_ms).await;
                 lease.write(result)

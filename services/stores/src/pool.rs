@@ -13,7 +13,7 @@ use crate::{
     config::StoreConfig,
     dialer::{Dialer, StatementLimit},
     gate::{Gate, GateError, Permit},
-    metrics::StoreMetrics,
+    metrics::{PoolMetrics, ShardMetrics},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ pub(crate) struct Pool {
 type Slot = Option<MySqlConnection>;
 
 impl Pool {
-    pub(crate) fn new(config: &StoreConfig, address: &str, metrics: StoreMetrics) -> Option<Self> {
+    pub(crate) fn new(config: &StoreConfig, address: &str, metrics: PoolMetrics) -> Option<Self> {
         let slots = (0..config.pool_size).map(|_| None).collect();
         Some(Self {
             gate: Gate::new(slots, config.order, config.max_waiting),
@@ -64,22 +64,24 @@ impl Pool {
     pub(crate) async fn checkout(&self, deadline: Option<Instant>) -> Result<Lease, StoreError> {
         let started = Instant::now();
         let metrics = &self.dialer.metrics;
-        let pending = Held::up(&metrics.pending);
         let patience = deadline.map_or(self.checkout_timeout, |deadline| {
             self.checkout_timeout.min(deadline.saturating_duration_since(started))
         });
         let permit = self.gate.acquire(patience).await.map_err(|error| match error {
             GateError::Timeout(waited) => {
-                metrics.checkout_timeouts.inc();
+                metrics.timeouts.inc();
+                metrics.commands.checkout_timeouts.inc();
                 StoreError::CheckoutTimeout(waited)
             }
             GateError::LineFull(waiting) => {
-                metrics.line_full.inc();
+                metrics.commands.line_full.inc();
                 StoreError::LineFull(waiting)
             }
         })?;
-        drop(pending);
         metrics.wait_seconds.observe(started.elapsed().as_secs_f64());
+        if permit.is_some() {
+            metrics.idle.dec();
+        }
         Ok(Lease {
             permit,
             busy: None,
@@ -157,7 +159,7 @@ impl Lease {
             Some(connection) => (connection, true),
             None => (self.dialer.connect(self.deadline).await?, false),
         };
-        self.dialer.metrics.queries.inc();
+        self.dialer.metrics.commands.queries.inc();
         Ok(&mut self.busy.insert(Busy { connection, was_idle, since: Instant::now() }).connection)
     }
 
@@ -169,7 +171,7 @@ impl Lease {
             Ok(value) => Ok(Some(value)),
             Err(error) if was_idle && !self.repeated && is_broken(&error) => {
                 tracing::debug!(%error, "connection broken, reading again on a fresh one");
-                self.dialer.metrics.retries.inc();
+                self.dialer.metrics.commands.retries.inc();
                 self.repeated = true;
                 Ok(None)
             }
@@ -186,7 +188,7 @@ impl Lease {
     /// The connection returns to its slot unless the result leaves its state in doubt.
     fn give_back<T>(&mut self, result: &Result<T, sqlx::Error>) -> bool {
         let Some(busy) = self.busy.take() else { return false };
-        self.dialer.metrics.query_seconds.observe(busy.since.elapsed().as_secs_f64());
+        self.dialer.metrics.commands.seconds.observe(busy.since.elapsed().as_secs_f64());
         if !result.as_ref().is_err_and(is_broken) {
             *self.permit = Some(busy.connection);
         }
@@ -206,6 +208,15 @@ impl Lease {
     }
 }
 
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Before the permit goes back: whoever gets it next takes this away again.
+        if self.permit.is_some() {
+            self.dialer.metrics.idle.inc();
+        }
+    }
+}
+
 /// The connection can't be used any more, or nobody knows.
 fn is_broken(error: &sqlx::Error) -> bool {
     match error {
@@ -216,6 +227,25 @@ fn is_broken(error: &sqlx::Error) -> bool {
             .is_some_and(|db| matches!(db.number(), 1053 | 1152 | 1184 | 1927 | 4031)),
         sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => false,
         _ => true,
+    }
+}
+
+/// One who waits for a connection to this shard's server. Counted when it ends, however it does.
+pub(crate) struct Waiting<'a> {
+    metrics: &'a ShardMetrics,
+    since: Instant,
+}
+impl<'a> Waiting<'a> {
+    pub(crate) fn new(metrics: &'a ShardMetrics) -> Self {
+        metrics.checkouts.inc();
+        metrics.pending.inc();
+        Self { metrics, since: Instant::now() }
+    }
+}
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.metrics.pending.dec();
+        self.metrics.wait_seconds.inc_by(self.since.elapsed().as_secs_f64());
     }
 }
 

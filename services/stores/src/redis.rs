@@ -2,7 +2,6 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use prometheus::IntCounter;
 use redis::{
     Client, Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
@@ -10,7 +9,10 @@ use redis::{
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::breaker::{Breaker, Pass};
+use crate::{
+    breaker::{Breaker, Pass},
+    metrics::RedisMetrics,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +43,7 @@ struct Shared {
     breaker: Breaker,
     /// The longest that a command can take: a new connection, then the answer.
     patience: Duration,
-    skipped: IntCounter,
+    metrics: RedisMetrics,
 }
 
 impl RedisConfig {
@@ -73,15 +75,15 @@ impl RedisConfig {
         Client::open(self.url.as_str())?.get_connection_manager_lazy(config)
     }
 
-    /// `open`, behind a breaker. `skipped` counts the commands that were not sent because Redis is away.
+    /// `open`, behind a breaker.
     ///
     /// # Errors
     /// The address is not valid.
-    pub fn guarded(&self, skipped: IntCounter) -> RedisResult<Redis> {
+    pub fn guarded(&self, metrics: RedisMetrics) -> RedisResult<Redis> {
         let shared = Shared {
             breaker: Breaker::new("redis", BACK_OFF, MAX_TIMEOUTS),
             patience: Duration::from_millis(self.connect_timeout_ms + self.response_timeout_ms),
-            skipped,
+            metrics,
         };
         Ok(Redis { manager: self.open()?, shared: Arc::new(shared), deadline: None })
     }
@@ -103,7 +105,7 @@ impl Redis {
 impl Shared {
     fn admit(&self, now: Instant) -> RedisResult<Pass<'_>> {
         self.breaker.admit(now).ok_or_else(|| {
-            self.skipped.inc();
+            self.metrics.skipped.inc();
             away("redis is away")
         })
     }
@@ -139,7 +141,9 @@ impl ConnectionLike for Redis {
             let now = Instant::now();
             let limit = self.limit(now);
             let pass = self.shared.admit(now)?;
-            settle(pass, within(limit, self.manager.send_packed_command(cmd)).await)
+            let answer = within(limit, self.manager.send_packed_command(cmd)).await;
+            self.shared.metrics.seconds.observe(now.elapsed().as_secs_f64());
+            settle(pass, answer)
         })
     }
 
@@ -153,7 +157,9 @@ impl ConnectionLike for Redis {
             let now = Instant::now();
             let limit = self.limit(now);
             let pass = self.shared.admit(now)?;
-            settle(pass, within(limit, self.manager.send_packed_commands(pipeline, offset, count)).await)
+            let answer = within(limit, self.manager.send_packed_commands(pipeline, offset, count)).await;
+            self.shared.metrics.seconds.observe(now.elapsed().as_secs_f64());
+            settle(pass, answer)
         })
     }
 

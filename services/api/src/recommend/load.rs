@@ -65,14 +65,18 @@ async fn alone(app: &AppState, job: &Job) -> Result<(Option<RankedList>, Option<
     // The store keeps to the deadline by itself where it can; here it does in any case, while the query may run on.
     let history = tokio::time::timeout_at(job.deadline, app.store.history(&job.user_id, Some(job.deadline)))
         .await
-        .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))??;
+        .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))
+        .and_then(|history| history.map_err(ApiError::from))
+        .inspect_err(|_error| app.metrics.loads.failed.inc())?;
     drop(permit);
     let wanted = job.limit.max(app.config.cache.items);
-    let Some(ranked) = rank::rank(&app.model, &history, wanted) else {
+    let Some(ranked) = rank::rank(&app.model, &history, wanted, &app.metrics.loads.rank_seconds) else {
+        app.metrics.loads.empty.inc();
         // Not in Redis: nothing says that this user exists, and whoever asks for ids at random must not fill it.
         app.memory.keep_nothing(&job.user_id, epoch);
         return Ok((None, None));
     };
+    app.metrics.loads.found.inc();
     let now_ms = unix_ms();
     let list = app.model.encode(&ranked, wanted, app.cache.fresh_until(now_ms));
     app.memory.keep_list(&job.user_id, &list, epoch, now_ms);

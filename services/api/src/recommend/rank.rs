@@ -1,8 +1,9 @@
 //! Step 4: from what the user did to what they may like.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Instant};
 
 use model::{HistoryItem, Scratch};
+use prometheus::Histogram;
 use stores::LoggedEvent;
 
 use crate::model_view::ModelView;
@@ -12,8 +13,10 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// The best `wanted` items the user has not seen, as (item, score); `None` if the history holds nothing the model knows.
-pub fn rank(model: &ModelView, history: &[LoggedEvent], wanted: usize) -> Option<Vec<(u32, f32)>> {
+/// The best `wanted` items the user has not seen, as (item, score); `None` if the history holds nothing the model knows. `seconds`
+/// gets the time of those that are ranked.
+pub fn rank(model: &ModelView, history: &[LoggedEvent], wanted: usize, seconds: &Histogram) -> Option<Vec<(u32, f32)>> {
+    let started = Instant::now();
     let known: Vec<HistoryItem> = history
         .iter()
         .filter_map(|event| {
@@ -24,5 +27,7 @@ pub fn rank(model: &ModelView, history: &[LoggedEvent], wanted: usize) -> Option
     if known.is_empty() {
         return None;
     }
-    Some(SCRATCH.with_borrow_mut(|scratch| model.neighbours.rank(&known, wanted, scratch)))
+    let ranked = SCRATCH.with_borrow_mut(|scratch| model.neighbours.rank(&known, wanted, scratch));
+    seconds.observe(started.elapsed().as_secs_f64());
+    Some(ranked)
 }

@@ -135,7 +135,7 @@ async fn unsure_loads_are_bounded() {
     let held: Vec<_> = (0..2)
         .map(|n| tokio::spawn(replica.http.get(format!("{}/recommendations?user_id=unsure-{n}", replica.base)).send()))
         .collect();
-    wait_until("two are looked up", async || replica.metric("db_client_connection_used").await == 2.0).await;
+    wait_until("two are looked up", async || replica.metric(crate::USED).await == 2.0).await;
     let answer = replica.get("/recommendations?user_id=unsure-2").await;
     assert_eq!(answer.headers()["retry-after"], "1");
     let (status, problem) = problem(answer).await;

@@ -22,6 +22,10 @@ use stores::{ImportRow, Store, StoreConfig, StoreMetrics};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// Connections in use.
+pub const USED: &str =
+    "db_client_connection_count{db_client_connection_pool_name=\"mysql-00\",db_client_connection_state=\"used\"}";
+
 pub struct Fixture {
     pub stack: Stack,
     pub redis: redis::Redis,

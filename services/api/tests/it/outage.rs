@@ -87,7 +87,7 @@ async fn an_exhausted_pool_has_a_problem_type_of_its_own() {
     let held: Vec<_> = (0..2)
         .map(|n| tokio::spawn(replica.http.get(format!("{}/recommendations?user_id=h{n}", replica.base)).send()))
         .collect();
-    wait_until("both connections are in use", async || replica.metric("db_client_connection_used").await == 2.0).await;
+    wait_until("both connections are in use", async || replica.metric(crate::USED).await == 2.0).await;
     let answer = replica.get("/recommendations?user_id=waits").await;
     assert_eq!(answer.headers()["retry-after"], "1");
     let (status, problem) = problem(answer).await;

@@ -44,7 +44,7 @@ async fn an_exhausted_pool_and_a_dead_server_are_told_apart() {
         let store = store.clone();
         async move { store.history(&user(2), None).await }
     });
-    wait_until(|| servers.gauge("db_client_connection_used") == 1.0).await;
+    wait_until(|| servers.gauge("db_client_connection_count", "used") == 1.0).await;
     let error = store.history(&user(3), None).await.unwrap_err();
     assert!(matches!(error, StoreError::CheckoutTimeout(waited) if waited == Duration::from_millis(100)), "{error:?}");
     servers.unlock_tables().await;
@@ -88,7 +88,7 @@ async fn cancelled_waiters_cost_no_connection() {
                 })
             })
             .collect();
-        wait_until(|| servers.gauge("db_client_connection_used") == 2.0).await;
+        wait_until(|| servers.gauge("db_client_connection_count", "used") == 2.0).await;
         for _ in 0..5 {
             let waiters: Vec<_> = (0..300)
                 .map(|n| {
@@ -98,11 +98,11 @@ async fn cancelled_waiters_cost_no_connection() {
                     })
                 })
                 .collect();
-            wait_until(|| servers.gauge("db_client_connection_pending_requests") == 300.0).await;
+            wait_until(|| servers.gauge("db_client_connection_pending_requests", "") == 300.0).await;
             for waiter in &waiters {
                 waiter.abort();
             }
-            wait_until(|| servers.gauge("db_client_connection_pending_requests") == 0.0).await;
+            wait_until(|| servers.gauge("db_client_connection_pending_requests", "") == 0.0).await;
         }
         servers.unlock_tables().await;
         for query in held {
@@ -125,7 +125,7 @@ async fn a_caller_that_hangs_up_costs_no_connection() {
         let store = store.clone();
         async move { store.history(&user(1), None).await }
     });
-    wait_until(|| servers.gauge("db_client_connection_used") == 1.0).await;
+    wait_until(|| servers.gauge("db_client_connection_count", "used") == 1.0).await;
     query.abort();
     assert!(query.await.unwrap_err().is_cancelled());
     assert!(store.history(&user(2), None).now_or_never().is_none(), "the connection is still busy");

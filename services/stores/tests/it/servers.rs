@@ -68,10 +68,14 @@ impl Servers {
         metric.get_counter().get_value() as u64
     }
 
-    pub fn gauge(&self, name: &str) -> f64 {
+    /// Sum of a gauge's series that carry this value of some label; "": of all.
+    pub fn gauge(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
-        family.get_metric()[0].get_gauge().get_value()
+        let metrics = family.get_metric().iter();
+        let matching =
+            metrics.filter(|metric| label.is_empty() || metric.get_label().iter().any(|pair| pair.value() == label));
+        matching.map(|metric| metric.get_gauge().get_value()).sum()
     }
 
     /// A connection of the test's own to the first server.

@@ -20,7 +20,7 @@ fn grafana() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../grafana")
 }
 
-fn dashboards() -> BTreeMap<String, Value> {
+pub fn dashboards() -> BTreeMap<String, Value> {
     let files = std::fs::read_dir(grafana().join("dashboards")).unwrap().map(|entry| entry.unwrap().path());
     files
         .map(|path| {
@@ -45,7 +45,7 @@ fn panels(board: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Every PromQL expression with where it stands.
-fn expressions(board: &Value) -> Vec<(String, String)> {
+pub fn expressions(board: &Value) -> Vec<(String, String)> {
     let of_panels = panels(board)
         .flat_map(|panel| list(panel, "targets").iter().map(move |target| (text(panel, "title"), target, "expr")));
     let of_annotations =

@@ -1,0 +1,115 @@
+//! deploy/prometheus: each alert says what to do, and does what its cases in alerts_test.yml say. That its expression finds data is a
+//! matter of the telemetry test; that it fires on a real fault, of `experiment alerts`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+fn prometheus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prometheus")
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(prometheus().join(name)).unwrap()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Every alert by its name.
+pub fn alerts() -> BTreeMap<String, Value> {
+    let file: Value = serde_saphyr::from_str(&read("alerts.yml")).unwrap();
+    let rules = list(&file["groups"]).iter().flat_map(|group| list(&group["rules"]));
+    rules.map(|rule| (rule["alert"].as_str().unwrap().to_owned(), rule.clone())).collect()
+}
+
+#[test]
+fn every_alert_says_how_bad_it_is_and_what_to_do() {
+    let runbook = read("runbook.md");
+    let sections: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let alerts = alerts();
+    assert!(alerts.len() >= 9, "only {} alerts", alerts.len());
+    assert_eq!(
+        sections,
+        alerts.keys().map(String::as_str).collect(),
+        "a section of runbook.md for each alert, and no other"
+    );
+    for (name, alert) in &alerts {
+        assert!(["page", "ticket"].contains(&alert["labels"]["severity"].as_str().unwrap()), "{name}");
+        assert!(alert["annotations"]["summary"].as_str().unwrap().len() > 20, "{name}");
+        let link = format!("deploy/prometheus/runbook.md#{}", name.to_lowercase());
+        assert_eq!(alert["annotations"]["runbook"], link.as_str(), "{name}");
+        let section = runbook.split(&format!("## {name}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+        for word in ["**Means**", "**Look**", "**Do**"] {
+            assert!(section.contains(word), "{name}: the runbook does not say {word}");
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
+    let file: Value = serde_saphyr::from_str(&read("alerts_test.yml")).unwrap();
+    let cases = list(&file["tests"]).iter().flat_map(|test| list(&test["alert_rule_test"]));
+    let (mut fires, mut silent) = (BTreeSet::new(), BTreeSet::new());
+    for case in cases {
+        let name = case["alertname"].as_str().unwrap().to_owned();
+        if list(&case["exp_alerts"]).is_empty() {
+            silent.insert(name)
+        } else {
+            fires.insert(name)
+        };
+    }
+    let all: BTreeSet<String> = alerts().into_keys().collect();
+    assert_eq!(fires, all);
+    assert_eq!(silent, all);
+}
+
+fn promtool(dir: &Path) -> Output {
+    let program = launcher::find_program(&["promtool"]).unwrap();
+    Command::new(program).args(["test", "rules", "alerts_test.yml"]).current_dir(dir).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn alerts_fire_and_clear_when_they_should() {
+    if !launcher::testing::have(&["promtool"]) {
+        return;
+    }
+    let output = promtool(&prometheus());
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// The cases notice an alert that is a little off: each one, spoiled on purpose, fails them.
+#[test]
+fn the_cases_notice_a_spoiled_alert() {
+    if !launcher::testing::have(&["promtool"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    for name in ["rules.yml", "alerts.yml", "alerts_test.yml"] {
+        std::fs::copy(prometheus().join(name), scratch.path().join(name)).unwrap();
+    }
+    assert!(promtool(scratch.path()).status.success());
+    let sound = read("alerts.yml");
+    for (name, alert) in alerts() {
+        // Its comparisons, turned round.
+        let (at, turned) = if name == "TargetDown" { (" == ", " != ") } else { (" > ", " < ") };
+        assert!(alert["expr"].as_str().unwrap().contains(at), "{name}");
+        let (before, after) = sound.split_once(&format!("alert: {name}\n")).unwrap();
+        let (expression, rest) = after.split_once("labels:").unwrap();
+        let spoiled = format!("{before}alert: {name}\n{}labels:{rest}", expression.replace(at, turned));
+        assert_ne!(spoiled, sound, "{name}");
+        std::fs::write(scratch.path().join("alerts.yml"), &spoiled).unwrap();
+        let output = promtool(scratch.path());
+        assert!(!output.status.success(), "{name}, spoiled, passes");
+        assert!(said(&output).contains(name), "{name}: {}", said(&output));
+    }
+}
