@@ -110,6 +110,6 @@ fn the_cases_notice_a_spoiled_alert() {
         std::fs::write(scratch.path().join("alerts.yml"), &spoiled).unwrap();
         let output = promtool(scratch.path());
         assert!(!output.status.success(), "{name}, spoiled, passes");
-        assert!(said(&output).contains(name), "{name}: {}", said(&output));
+        assert!(said(&output).contains(name.as_str()), "{name}: {}", said(&output));
     }
 }
