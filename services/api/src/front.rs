@@ -62,6 +62,7 @@ impl Service<Request> for Front {
 /// What the router's layers do around a handler, for this one: counted and timed, and a panic is a problem document.
 async fn recommended(app: AppState, request: Request) -> Answer {
     let started = Instant::now();
+    let _active = app.metrics.http.enter();
     let answer = AssertUnwindSafe(recommend::get(State(app.clone()), request)).catch_unwind().await;
     let response = answer.unwrap_or(Err(ApiError::Internal)).into_response();
     app.metrics.http.observe(Some(PATH), response.status().as_u16(), started.elapsed());

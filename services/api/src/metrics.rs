@@ -325,10 +325,8 @@ impl HttpMetrics {
         };
         let routes = routes.iter().map(|route| Ok((*route, of_route(route)?))).collect::<Result<_>>()?;
         let [_, recommended, ..] = of_route(crate::recommend::PATH)?;
-        let active = IntGauge::new(
-            "http_server_active_requests",
-            "Requests under way, those answered from memory in front of the router not counted",
-        )?;
+        let active =
+            IntGauge::new("http_server_active_requests", "Requests under way; those answered from memory never are")?;
         registry.register(Box::new(active.clone()))?;
         Ok(Self { routes, unmatched: of_route("unmatched")?, recommended, active })
     }

@@ -127,6 +127,7 @@ async fn beyond_the_admission_limit_is_503_at_once() {
         let user = fixture.user(if mode == AdmissionMode::Fixed { 1 } else { 2 });
         let first = tokio::spawn(replica.http.get(format!("{}/recommendations?user_id={user}", replica.base)).send());
         wait_until("it is admitted", async || replica.metric("http_admission_in_flight").await == 1.0).await;
+        assert_eq!(replica.metric("http_server_active_requests").await, 1.0);
         let answer = replica.get("/recommendations?user_id=second").await;
         assert_eq!(answer.headers()["retry-after"], "1");
         let (status, problem) = problem(answer).await;
@@ -136,6 +137,7 @@ async fn beyond_the_admission_limit_is_503_at_once() {
         assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
         assert_eq!(replica.get("/recommendations?user_id=third").await.status(), StatusCode::OK);
         assert_eq!(replica.metric("http_admission_in_flight").await, 0.0);
+        assert_eq!(replica.metric("http_server_active_requests").await, 0.0);
     }
 }
 

@@ -79,6 +79,7 @@ async fn cancelled_waiters_cost_no_connection() {
         servers.config.order = order;
         let store = servers.store();
         store.open(2, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(servers.gauge("db_client_connection_count", "idle"), 2.0);
         servers.lock_tables().await;
         let held: Vec<_> = (0..2)
             .map(|n| {
@@ -110,6 +111,9 @@ async fn cancelled_waiters_cost_no_connection() {
         }
         store.history(&user(5), None).await.unwrap();
         assert_eq!(servers.count("store_connects_total"), 2, "{order:?}");
+        // No connection is lost to the count.
+        let connections = |state: &str| servers.gauge("db_client_connection_count", state);
+        assert_eq!((connections("idle"), connections("used")), (2.0, 0.0));
     }
 }
 
