@@ -3,6 +3,8 @@
 use contract::http::{Source, problem};
 use serde::Deserialize;
 
+use crate::client::Failure;
+
 /// Classes of errors. Those of problem documents are the last part of their `type`: `store-checkout-timeout`, …
 pub mod class {
     /// No complete answer within the timeout.
@@ -16,9 +18,6 @@ pub mod class {
     /// With the status after it; no problem document of ours.
     pub const BAD_STATUS: &str = "bad_status_";
 }
-
-/// As many bytes of a body are looked at: a problem document fits, and so does the head of a good answer.
-pub(crate) const HEAD_BYTES: usize = 2048;
 
 /// Problem types that become a class. Only these: the number of classes stays bounded whatever answers.
 pub(crate) const PROBLEMS: [&str; 11] = [
@@ -59,13 +58,11 @@ pub(crate) fn class_of(status: u16, body: &[u8]) -> std::borrow::Cow<'static, st
 }
 
 /// The class of a request that got no complete answer.
-pub(crate) fn class_of_failure(error: &reqwest::Error) -> &'static str {
-    if error.is_timeout() {
-        class::CLIENT_TIMEOUT
-    } else if error.is_connect() {
-        class::CONNECT
-    } else {
-        class::CONNECTION_RESET
+pub(crate) fn class_of_failure(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Timeout => class::CLIENT_TIMEOUT,
+        Failure::Connect => class::CONNECT,
+        Failure::Broken => class::CONNECTION_RESET,
     }
 }
 

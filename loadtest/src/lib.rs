@@ -4,6 +4,7 @@
 
 pub mod answer;
 pub mod child;
+mod client;
 mod ids;
 pub mod k6;
 mod live;

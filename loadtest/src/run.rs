@@ -29,7 +29,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    answer::{HEAD_BYTES, class, class_of, class_of_failure, source_of},
+    answer::{class, class_of, class_of_failure, source_of},
+    client::Client,
     ids::Ids,
     live::Live,
     plan::{Progress, StepOutcome, StepPlan},
@@ -47,18 +48,14 @@ const START_SLACK: Duration = Duration::from_secs(30);
 const HEADWAY: Duration = Duration::from_millis(200);
 /// goose looks twice a second whether its users have left.
 const END_SLACK: Duration = Duration::from_secs(10);
-/// nginx closes idle connections after 75 s: going first avoids requests sent into a closing connection.
-const IDLE_CONNECTION: Duration = Duration::from_secs(30);
-/// A good answer names its source within these.
-const SOURCE_BYTES: usize = 64;
+const PATH: &str = "/recommendations?user_id=";
 const FILES_BESIDES_CONNECTIONS: u64 = 100;
 
 /// What the users of a step share.
 struct Step {
     plan: StepPlan,
-    client: reqwest::Client,
+    client: Client,
     /// Everything of a request's URL but the id.
-    url_prefix: String,
     ids: Ids,
     /// By user: first planned instant and end, µs since the common start.
     presence: Vec<(u64, u64)>,
@@ -194,19 +191,9 @@ impl Step {
         let path = &plan.known_ids;
         let known = tokio::fs::read_to_string(path).await;
         let known = known.with_context(|| format!("known ids in {}", path.display()))?;
-        // goose's own client cannot be told to ignore proxies and redirects, and either would lead off this machine.
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .http1_only()
-            .timeout(Duration::from_millis(plan.timeout_ms))
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .user_agent("testbed-loadtest")
-            .build()
-            .context("HTTP client")?;
+        let client = Client::new(&plan.base_url, Duration::from_millis(plan.timeout_ms)).await?;
         Ok(Self {
             client,
-            url_prefix: format!("{}/recommendations?user_id=", plan.base_url.trim_end_matches('/')),
             ids: Ids::new(&plan, &known)?,
             presence: presence(&plan),
             end_us: (plan.warm_up_ms + plan.measure_ms) * 1000,
@@ -225,21 +212,21 @@ impl Step {
         let shard = &self.shards[number % SHARDS];
         let interval_us = self.plan.interval_ms * 1000;
         let mut random = SmallRng::seed_from_u64(self.plan.seed.wrapping_add(number as u64));
-        let mut url = self.url_prefix.clone();
+        let mut path = PATH.to_owned();
         let (mut planned_us, end_us) = self.presence[number];
         while planned_us < end_us {
             sleep_until(start + Duration::from_micros(planned_us)).await;
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            url.truncate(self.url_prefix.len());
-            let known = self.ids.append(&mut random, &mut url);
+            path.truncate(PATH.len());
+            let known = self.ids.append(&mut random, &mut path);
             let sent_us = now_us();
             lock(shard).sent(planned_us, sent_us);
             if let Some(live) = &self.live {
                 live.sent(Duration::from_micros(sent_us.saturating_sub(planned_us)));
             }
-            let result = ask(&self.client, &url).await;
+            let result = ask(&self.client, &path).await;
             let ended_us = now_us();
             let (next_us, skipped) = schedule::next_planned(planned_us, ended_us, interval_us);
             if let Some(live) = &self.live {
@@ -286,19 +273,11 @@ fn presence(plan: &StepPlan) -> Vec<(u64, u64)> {
 }
 
 /// Reads the whole answer; an error is its class.
-async fn ask(client: &reqwest::Client, url: &str) -> Result<Source, Cow<'static, str>> {
-    let mut response = client.get(url).send().await.map_err(|error| class_of_failure(&error))?;
-    let status = response.status();
-    let most = if status.is_success() { SOURCE_BYTES } else { HEAD_BYTES };
-    let mut head = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| class_of_failure(&error))? {
-        let room = most.saturating_sub(head.len()).min(chunk.len());
-        head.extend_from_slice(&chunk[..room]);
-    }
-    if status.is_success() {
-        source_of(&head).ok_or(Cow::Borrowed(class::BAD_BODY))
-    } else {
-        Err(class_of(status.as_u16(), &head))
+async fn ask(client: &Client, path: &str) -> Result<Source, Cow<'static, str>> {
+    let answer = client.get(path, None).await.map_err(class_of_failure)?;
+    match answer.status {
+        200..=299 => source_of(&answer.body).ok_or(Cow::Borrowed(class::BAD_BODY)),
+        status => Err(class_of(status, &answer.body)),
     }
 }
 
