@@ -22,6 +22,7 @@ use goose::{
     goose::{GooseUser, Scenario, Transaction},
 };
 use rand::{SeedableRng, rngs::SmallRng};
+use runtime::telemetry::{Context as TraceContext, Service, TRACEPARENT, Telemetry};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -35,6 +36,7 @@ use crate::{
     plan::{Progress, StepOutcome, StepPlan},
     recorder::{Ended, Recorder, progress as second_of},
     schedule,
+    trace::{self, Asked},
 };
 
 /// The shards keep two threads from waiting for each other; each costs 10 kB a second of the step.
@@ -49,6 +51,8 @@ const HEADWAY: Duration = Duration::from_millis(200);
 const END_SLACK: Duration = Duration::from_secs(10);
 /// nginx closes idle connections after 75 s: going first avoids requests sent into a closing connection.
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// For the last spans to be taken.
+const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
 /// A good answer names its source within these.
 const SOURCE_BYTES: usize = 64;
 const FILES_BESIDES_CONNECTIONS: u64 = 100;
@@ -70,6 +74,7 @@ struct Step {
     ready: AtomicU32,
     start: watch::Sender<Option<Start>>,
     stop: AtomicBool,
+    telemetry: Telemetry,
 }
 
 #[derive(Clone, Copy)]
@@ -120,6 +125,7 @@ pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<Ste
     for shard in &step.shards {
         merged = merged.merge(&lock(shard))?;
     }
+    step.telemetry.stop(TELEMETRY_PATIENCE).await;
     merged.outcome(&step.plan, start.wall, step.ids.repeated())
 }
 
@@ -215,6 +221,7 @@ impl Step {
             ready: AtomicU32::new(0),
             start: watch::Sender::new(None),
             stop: AtomicBool::new(false),
+            telemetry: telemetry(&plan)?,
             plan,
         })
     }
@@ -239,7 +246,10 @@ impl Step {
             if let Some(live) = &self.live {
                 live.sent(Duration::from_micros(sent_us.saturating_sub(planned_us)));
             }
-            let result = ask(&self.client, &url).await;
+            let (asked_at, departure) = (std::time::Instant::now(), self.telemetry.departure());
+            let asked = ask(&self.client, &url, departure).await;
+            trace::tell(&self.telemetry, departure, asked_at, &url, &asked);
+            let result = asked.result;
             let ended_us = now_us();
             let (next_us, skipped) = schedule::next_planned(planned_us, ended_us, interval_us);
             if let Some(live) = &self.live {
@@ -285,9 +295,25 @@ fn presence(plan: &StepPlan) -> Vec<(u64, u64)> {
     presence
 }
 
+fn telemetry(plan: &StepPlan) -> Result<Telemetry> {
+    let Some(config) = &plan.telemetry else { return Ok(Telemetry::default()) };
+    // Nobody scrapes this process for what it could not send: it says so at its end.
+    Telemetry::start(config, Service { name: "loadgen", listen: plan.name.clone() }, &prometheus::Registry::new())
+}
+
 /// Reads the whole answer; an error is its class.
-async fn ask(client: &reqwest::Client, url: &str) -> Result<Source, Cow<'static, str>> {
-    let mut response = client.get(url).send().await.map_err(|error| class_of_failure(&error))?;
+async fn ask(client: &reqwest::Client, url: &str, departure: Option<TraceContext>) -> Asked<Cow<'static, str>> {
+    let request = match departure {
+        Some(context) => client.get(url).header(TRACEPARENT, context.to_string()),
+        None => client.get(url),
+    };
+    match request.send().await {
+        Ok(response) => Asked { status: Some(response.status().as_u16()), result: read(response).await },
+        Err(error) => Asked { status: None, result: Err(class_of_failure(&error).into()) },
+    }
+}
+
+async fn read(mut response: reqwest::Response) -> Result<Source, Cow<'static, str>> {
     let status = response.status();
     let most = if status.is_success() { SOURCE_BYTES } else { HEAD_BYTES };
     let mut head = Vec::new();
@@ -324,6 +350,7 @@ mod tests {
             seed: 1,
             worker_threads: 1,
             metrics: None,
+            telemetry: None,
         };
         let mut presence = presence(&plan);
         assert!(presence[..2].iter().all(|(first, end)| *first < 1_000_000 && *end == 12_000_000));
