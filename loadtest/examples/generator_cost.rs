@@ -41,6 +41,7 @@ fn measure(arguments: &[String]) -> Result<()> {
         seed: 1,
         worker_threads: number(1, 2)? as usize,
         metrics: None,
+        telemetry: None,
     };
     std::fs::write(&plan.known_ids, (0..200_000).map(|number| format!("u{number}\n")).collect::<String>())?;
     let path = folder.path().join("plan.json");

@@ -15,6 +15,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 mod schedule;
+mod trace;
 
 pub use child::{Line, loadgen_main};
 pub use plan::{Progress, StepOutcome, StepPlan};

@@ -14,6 +14,7 @@ use hdrhistogram::{
         interval_log::{IntervalLogWriterBuilder, Tag},
     },
 };
+use runtime::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -49,6 +50,9 @@ pub struct StepPlan {
     /// Where the process shows its counters to Prometheus while the step lasts (`/metrics`); nowhere without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// Spans of the requests, and where they go; none without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<TelemetryConfig>,
 }
 
 /// Users beside those of the whole step. A request they have sent when their time is over still runs to its end.
@@ -84,6 +88,7 @@ impl StepPlan {
             seed: 1 + n as u64,
             worker_threads: 1,
             metrics: None,
+            telemetry: None,
         }
     }
 
@@ -121,6 +126,9 @@ impl StepPlan {
         if let Known::Zipf { exponent } = self.known {
             ensure!((0.0..=5.0).contains(&exponent), "exponent must be 0..=5, is {exponent}");
         }
+        let mut problems = Vec::new();
+        self.telemetry.iter().for_each(|telemetry| telemetry.validate(&mut problems));
+        ensure!(problems.is_empty(), "{}", problems.join("; "));
         ensure!((1..=8).contains(&self.worker_threads), "worker_threads must be 1..=8, is {}", self.worker_threads);
         Ok(())
     }
@@ -322,6 +330,7 @@ pub(crate) mod tests {
             seed: 1,
             worker_threads: 1,
             metrics: None,
+            telemetry: None,
         }
     }
 

@@ -256,6 +256,7 @@ mod tests {
             seed: 1,
             worker_threads: 1,
             metrics: None,
+            telemetry: None,
         }
     }
 

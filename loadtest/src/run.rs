@@ -22,6 +22,7 @@ use goose::{
     goose::{GooseUser, Scenario, Transaction},
 };
 use rand::{SeedableRng, rngs::SmallRng};
+use runtime::telemetry::{Context as TraceContext, Service, TRACEPARENT, Telemetry};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -36,6 +37,7 @@ use crate::{
     plan::{Progress, StepOutcome, StepPlan},
     recorder::{Ended, Recorder, progress as second_of},
     schedule,
+    trace::{self, Asked},
 };
 
 /// The shards keep two threads from waiting for each other; each costs 10 kB a second of the step.
@@ -48,6 +50,8 @@ const START_SLACK: Duration = Duration::from_secs(30);
 const HEADWAY: Duration = Duration::from_millis(200);
 /// goose looks twice a second whether its users have left.
 const END_SLACK: Duration = Duration::from_secs(10);
+/// For the last spans to be taken.
+const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
 const PATH: &str = "/recommendations?user_id=";
 const FILES_BESIDES_CONNECTIONS: u64 = 100;
 
@@ -67,6 +71,7 @@ struct Step {
     ready: AtomicU32,
     start: watch::Sender<Option<Start>>,
     stop: AtomicBool,
+    telemetry: Telemetry,
 }
 
 #[derive(Clone, Copy)]
@@ -117,6 +122,7 @@ pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<Ste
     for shard in &step.shards {
         merged = merged.merge(&lock(shard))?;
     }
+    step.telemetry.stop(TELEMETRY_PATIENCE).await;
     merged.outcome(&step.plan, start.wall, step.ids.repeated())
 }
 
@@ -202,6 +208,7 @@ impl Step {
             ready: AtomicU32::new(0),
             start: watch::Sender::new(None),
             stop: AtomicBool::new(false),
+            telemetry: telemetry(&plan)?,
             plan,
         })
     }
@@ -226,7 +233,11 @@ impl Step {
             if let Some(live) = &self.live {
                 live.sent(Duration::from_micros(sent_us.saturating_sub(planned_us)));
             }
-            let result = ask(&self.client, &path).await;
+            let (asked_at, departure) = (std::time::Instant::now(), self.telemetry.departure());
+            let asked = ask(&self.client, &path, departure).await;
+            let url = || format!("{}{path}", self.plan.base_url.trim_end_matches('/'));
+            trace::tell(&self.telemetry, departure, asked_at, url, &asked);
+            let result = asked.result;
             let ended_us = now_us();
             let (next_us, skipped) = schedule::next_planned(planned_us, ended_us, interval_us);
             if let Some(live) = &self.live {
@@ -272,13 +283,25 @@ fn presence(plan: &StepPlan) -> Vec<(u64, u64)> {
     presence
 }
 
+fn telemetry(plan: &StepPlan) -> Result<Telemetry> {
+    let Some(config) = &plan.telemetry else { return Ok(Telemetry::default()) };
+    // Nobody scrapes this process for what it could not send: it says so at its end.
+    Telemetry::start(config, Service { name: "loadgen", listen: plan.name.clone() }, &prometheus::Registry::new())
+}
+
 /// Reads the whole answer; an error is its class.
-async fn ask(client: &Client, path: &str) -> Result<Source, Cow<'static, str>> {
-    let answer = client.get(path, None).await.map_err(class_of_failure)?;
-    match answer.status {
+async fn ask(client: &Client, path: &str, departure: Option<TraceContext>) -> Asked<Cow<'static, str>> {
+    let context = departure.map(|context| context.to_string());
+    let header = context.as_deref().map(|context| (TRACEPARENT, context));
+    let answer = match client.get(path, header).await {
+        Ok(answer) => answer,
+        Err(failure) => return Asked { status: None, result: Err(class_of_failure(failure).into()) },
+    };
+    let result = match answer.status {
         200..=299 => source_of(&answer.body).ok_or(Cow::Borrowed(class::BAD_BODY)),
         status => Err(class_of(status, &answer.body)),
-    }
+    };
+    Asked { status: Some(answer.status), result }
 }
 
 #[cfg(test)]
@@ -303,6 +326,7 @@ mod tests {
             seed: 1,
             worker_threads: 1,
             metrics: None,
+            telemetry: None,
         };
         let mut presence = presence(&plan);
         assert!(presence[..2].iter().all(|(first, end)| *first < 1_000_000 && *end == 12_000_000));

@@ -90,6 +90,7 @@ fn setup(base_url: &str, known: usize) -> Setup {
         seed: 5,
         worker_threads: 1,
         metrics: None,
+        telemetry: None,
     };
     Setup { plan, _folder: folder }
 }

@@ -22,6 +22,7 @@ fn plan() -> StepPlan {
         seed: 1,
         worker_threads: 1,
         metrics: None,
+        telemetry: None,
     }
 }
 

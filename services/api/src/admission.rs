@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use contract::spans::name;
+use runtime::telemetry::{Kind, Span};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::Instant,
@@ -76,22 +78,24 @@ impl Admission {
     ///
     /// # Errors
     /// `Overloaded`.
-    pub async fn enter(&self, deadline: Instant) -> Result<Admitted<'_>, ApiError> {
+    pub async fn enter(&self, deadline: Instant, span: &Span) -> Result<Admitted<'_>, ApiError> {
         let slot = match self.slots.try_acquire() {
             Ok(slot) => slot,
             // In a box of its own: whoever need not wait would carry it along.
-            Err(_none_free) => Box::pin(self.wait(deadline)).await?,
+            Err(_none_free) => Box::pin(self.wait(deadline, span)).await?,
         };
         self.metrics.in_flight.inc();
         let since = self.adaptive.as_ref().map(|_| Instant::now());
         Ok(Admitted { admission: self, slot: Some(slot), since })
     }
 
-    async fn wait(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, ApiError> {
+    async fn wait(&self, deadline: Instant, span: &Span) -> Result<SemaphorePermit<'_>, ApiError> {
+        let waiting = span.child(Kind::Internal, name::ADMISSION_WAIT);
         let started = Instant::now();
         let place = Place(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.max_waiting {
             self.metrics.line_full.inc();
+            waiting.fail("line_full");
             return Err(ApiError::Overloaded);
         }
         let until = deadline.min(started + self.max_wait);
@@ -100,6 +104,7 @@ impl Admission {
         self.metrics.wait_seconds.observe(started.elapsed().as_secs_f64());
         slot.ok().and_then(Result::ok).ok_or_else(|| {
             self.metrics.waited.inc();
+            waiting.fail("timeout");
             ApiError::Overloaded
         })
     }
@@ -176,25 +181,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn beyond_the_limit_a_short_line_and_beyond_that_nothing() {
         let admission = admission(AdmissionMode::Fixed, 2, 1);
-        let first = admission.enter(far()).await.unwrap();
-        let _second = admission.enter(far()).await.unwrap();
+        let first = admission.enter(far(), &Span::NONE).await.unwrap();
+        let _second = admission.enter(far(), &Span::NONE).await.unwrap();
         let waits = async {
             let started = Instant::now();
-            (admission.enter(far()).await.map(drop), started.elapsed())
+            (admission.enter(far(), &Span::NONE).await.map(drop), started.elapsed())
         };
         let refused = async {
             let started = Instant::now();
-            (admission.enter(far()).await.map(drop), started.elapsed())
+            (admission.enter(far(), &Span::NONE).await.map(drop), started.elapsed())
         };
         let (waited, refused) = tokio::join!(waits, refused);
         assert!(matches!(waited, (Err(ApiError::Overloaded), took) if took.as_millis() == 100));
         assert!(matches!(refused, (Err(ApiError::Overloaded), Duration::ZERO)));
-        let (served, ()) = tokio::join!(admission.enter(far()), async { drop(first) });
+        let (served, ()) = tokio::join!(admission.enter(far(), &Span::NONE), async { drop(first) });
         drop(served.unwrap());
         // Nor beyond the request's own deadline.
-        let _first = admission.enter(far()).await.unwrap();
+        let _first = admission.enter(far(), &Span::NONE).await.unwrap();
         let started = Instant::now();
-        assert!(admission.enter(started + Duration::from_millis(30)).await.is_err());
+        assert!(admission.enter(started + Duration::from_millis(30), &Span::NONE).await.is_err());
         assert_eq!(started.elapsed().as_millis(), 30);
         assert_eq!((admission.metrics.line_full.get(), admission.metrics.waited.get()), (1, 2));
     }
@@ -202,9 +207,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_leaves_the_line_frees_a_place_in_it() {
         let admission = admission(AdmissionMode::Fixed, 1, 1);
-        let _held = admission.enter(far()).await.unwrap();
+        let _held = admission.enter(far(), &Span::NONE).await.unwrap();
         for _ in 0..10 {
-            let gave_up = tokio::time::timeout(Duration::from_millis(1), admission.enter(far())).await;
+            let gave_up = tokio::time::timeout(Duration::from_millis(1), admission.enter(far(), &Span::NONE)).await;
             assert!(gave_up.is_err());
         }
         assert_eq!(admission.metrics.line_full.get(), 0);
@@ -233,7 +238,7 @@ mod tests {
         let admission = admission(AdmissionMode::Adaptive, 100, 0);
         for _ in 0..50 {
             let mut all = Vec::new();
-            while let Ok(admitted) = admission.enter(far()).await {
+            while let Ok(admitted) = admission.enter(far(), &Span::NONE).await {
                 all.push(admitted);
             }
             tokio::time::advance(Duration::from_secs(5)).await;
@@ -241,7 +246,7 @@ mod tests {
         let limit = admission.metrics.limit.get();
         assert!(limit < 50.0, "{limit}");
         let mut all = Vec::new();
-        while let Ok(admitted) = admission.enter(far()).await {
+        while let Ok(admitted) = admission.enter(far(), &Span::NONE).await {
             all.push(admitted);
         }
         assert_eq!(all.len() as f64, limit);

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, str::FromStr};
 
-use runtime::{Endpoint, config::Validate};
+use runtime::{Endpoint, config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
 use stores::{StoreConfig, redis::RedisConfig};
 
@@ -50,6 +50,7 @@ pub struct ApiConfig {
     pub cache: CacheConfig,
     pub redis: RedisConfig,
     pub store: StoreConfig,
+    pub telemetry: TelemetryConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +173,7 @@ impl ApiConfig {
             },
             redis: RedisConfig { url: redis_url.to_owned(), response_timeout_ms: 500, connect_timeout_ms: 500 },
             store,
+            telemetry: TelemetryConfig::default(),
         }
     }
 }
@@ -231,5 +233,6 @@ impl Validate for ApiConfig {
         }
         self.redis.validate(problems);
         self.store.validate(problems);
+        self.telemetry.validate(problems);
     }
 }

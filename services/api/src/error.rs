@@ -9,6 +9,8 @@ use axum::{
 use contract::http::{Problem, problem};
 use stores::StoreError;
 
+use crate::trace::Failure;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error("{field}: {detail}")]
@@ -30,7 +32,7 @@ pub enum ApiError {
     /// Nothing tells whether this user exists, and as many such ids as may are being looked up.
     #[error("too many ids of which nothing is known")]
     UnsureOverload,
-    /// The failure of a load that several requests waited for. Logged where it happened.
+    /// The failure of a load that several requests waited for.
     #[error(transparent)]
     Shared(Arc<ApiError>),
     #[error("internal error")]
@@ -132,29 +134,18 @@ impl ApiError {
 }
 
 impl ApiError {
-    /// What overload and an outage do in thousands is counted, not logged (the breakers log that an outage begins and ends); what
-    /// else points at a defect or an outage is logged, once.
-    pub fn log(&self) {
+    /// The problem's type in one word, as the load test counts it.
+    pub fn word(&self) -> &'static str {
         let kind = self.describe().0;
-        match self {
-            Self::Store(error @ StoreError::Unavailable(_)) => {
-                tracing::warn!(problem = kind, error = error as &dyn std::error::Error, "request failed");
-            }
-            Self::Cache(error) => {
-                tracing::warn!(problem = kind, error = error as &dyn std::error::Error, "request failed");
-            }
-            Self::Internal => tracing::error!(problem = kind, "request failed"),
-            _ => {}
-        }
+        kind.rsplit('/').next().unwrap_or(kind)
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (kind, title, status, detail, retry_after_s) = self.describe();
-        self.log();
-        let field = match self {
-            Self::Invalid { field, .. } => Some(field),
+        let field = match &self {
+            Self::Invalid { field, .. } => Some(field.clone()),
             _ => None,
         };
         let body = Problem { kind: kind.into(), title: title.into(), status: status.as_u16(), detail, field };
@@ -165,6 +156,9 @@ impl IntoResponse for ApiError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status.is_server_error() {
+            response.extensions_mut().insert(Failure(Arc::new(self)));
         }
         response
     }

@@ -10,6 +10,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use axum::{
@@ -19,13 +20,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::{FutureExt, future::Either};
-use tokio::time::Instant;
 use tower::Service;
 
 use crate::{
     AppState,
     error::ApiError,
     recommend::{self, PATH},
+    trace::Traced,
 };
 
 #[derive(Clone)]
@@ -59,12 +60,14 @@ impl Service<Request> for Front {
     }
 }
 
-/// What the router's layers do around a handler, for this one: counted and timed, and a panic is a problem document.
-async fn recommended(app: AppState, request: Request) -> Answer {
+/// What the router's layers do around a handler, for this one: counted, timed and traced, and a panic is a problem document.
+async fn recommended(app: AppState, mut request: Request) -> Answer {
     let started = Instant::now();
     let _active = app.metrics.http.enter();
+    let traced = Traced::begin(&app.telemetry, &mut request, Some(PATH), started);
     let answer = AssertUnwindSafe(recommend::get(State(app.clone()), request)).catch_unwind().await;
-    let response = answer.unwrap_or(Err(ApiError::Internal)).into_response();
+    let mut response = answer.unwrap_or(Err(ApiError::Internal)).into_response();
     app.metrics.http.observe(Some(PATH), response.status().as_u16(), started.elapsed());
+    traced.end(&app.telemetry, Some(PATH), &mut response);
     Ok(response)
 }

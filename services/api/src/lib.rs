@@ -12,6 +12,7 @@ mod model_view;
 mod query;
 mod recommend;
 mod router;
+mod trace;
 mod users;
 mod warmup;
 
@@ -19,7 +20,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
-use runtime::{Admin, Endpoint, Readiness, lifecycle, vitals};
+use runtime::{
+    Admin, Endpoint, Readiness, lifecycle,
+    telemetry::{Service, Telemetry},
+    vitals,
+};
 use stores::{Store, StoreMetrics, redis::Redis};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -36,6 +41,8 @@ use crate::{
 
 /// How long a replica that starts waits for the store's servers to come up.
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a replica that stops waits for its last spans to be taken.
+const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything a request needs; cheap to clone.
 #[derive(Clone)]
@@ -54,6 +61,7 @@ pub(crate) struct Shared {
     redis: Redis,
     store: Store,
     metrics: Metrics,
+    telemetry: Telemetry,
     /// What goes on behind the answers; waited for when the replica stops.
     tasks: TaskTracker,
 }
@@ -118,12 +126,14 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
     tasks.spawn(guard::rebuild::run(app.clone(), shutdown.clone()));
     readiness.ready();
     tracing::info!(profile = ?app.config.profile, listen = %app.config.http.listen, "ready");
+    let telemetry = app.telemetry.clone();
     let served = lifecycle::serve(http, Front { router: router::router(app.clone()), app }, shutdown, drain).await;
     readiness.step("stopping");
     tasks.close();
     if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
         tracing::warn!("background work was still under way at the end of the drain");
     }
+    telemetry.stop(TELEMETRY_PATIENCE).await;
     admin_stop.cancel();
     while let Some(server) = servers.join_next().await {
         server??;
@@ -138,6 +148,8 @@ async fn start(
     tasks: TaskTracker,
 ) -> anyhow::Result<AppState> {
     let metrics = Metrics::new(registry, &router::ROUTES)?;
+    let service = Service { name: "api", listen: config.http.listen.to_string() };
+    let telemetry = Telemetry::start(&config.telemetry, service, registry)?;
     let stores = StoreMetrics::new(registry)?;
     let store = Store::new(config.store.clone(), &stores)?;
     let mut redis = config.redis.guarded(stores.redis.clone()).context("redis.url is not valid")?;
@@ -158,7 +170,8 @@ async fn start(
     let cache = Cache::new(redis.clone(), Arc::clone(&memory), config.cache.clone(), metrics.cache.clone(), fills);
     let loads = Loads::new(config.guards.coalesce);
     let admission = Admission::new(&config.http, metrics.admission.clone(), Instant::now());
-    let shared = Shared { config, model, guard, cache, memory, loads, admission, redis, store, metrics, tasks };
+    let shared =
+        Shared { config, model, guard, cache, memory, loads, admission, redis, store, metrics, telemetry, tasks };
     let app = AppState(Arc::new(shared));
     if app.config.guards.warmup {
         warmup::run(&app, readiness).await;

@@ -17,11 +17,12 @@ use axum::{
     http::{HeaderValue, header},
     response::Response,
 };
-use contract::{UserId, http::Source};
+use contract::{UserId, http::Source, spans::attribute};
+use runtime::telemetry::Span;
 use tokio::time::Instant;
 
 use self::{cache::Lookup, guard::Existence, list::RankedList, load::Job};
-use crate::{AppState, error::ApiError, query};
+use crate::{AppState, error::ApiError, query, trace::Traced};
 
 pub const PATH: &str = "/recommendations";
 pub const MAX_LIMIT: usize = 100;
@@ -44,11 +45,14 @@ pub const DEFAULT_LIMIT: usize = 20;
 pub async fn get(State(app): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let (user_id, limit) = asked(request.uri().query().unwrap_or_default())?;
     let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
+    // There only if the request is sampled.
+    let span = request.extensions().get::<Span>().cloned().unwrap_or_default();
     let _admitted = match &app.admission {
-        Some(admission) => Some(admission.enter(deadline).await?),
+        Some(admission) => Some(admission.enter(deadline, &span).await?),
         None => None,
     };
-    let (source, list) = recommend(&app, &user_id, limit, deadline).await?;
+    let (source, list) = recommend(&app, &user_id, limit, deadline, &span).await?;
+    span.set(attribute::ANSWER_SOURCE, source.as_str());
     app.metrics.answers.of(source).inc();
     Ok(answer(source, &user_id, &list, limit))
 }
@@ -69,28 +73,29 @@ async fn recommend(
     user_id: &UserId,
     limit: usize,
     deadline: Instant,
+    span: &Span,
 ) -> Result<(Source, RankedList), ApiError> {
     let now_ms = unix_ms();
     // What could not be read at a glance by `from_memory`.
     if let Some(list) = app.memory.list(user_id.as_str(), limit, now_ms) {
         return Ok((Source::Cache, list));
     }
-    let redis = &mut app.redis.until(deadline);
+    let redis = &mut app.redis.until(deadline, span);
     let existence = match &app.guard {
-        Some(guard) => guard.check(user_id, redis).await,
+        Some(guard) => guard.check(user_id, redis, span).await,
         None => Existence::Maybe,
     };
     if existence == Existence::No {
         return Ok((Source::Popular, app.model.popular.clone()));
     }
     let epoch = app.memory.keeps_lists().then(|| app.memory.epoch(user_id));
-    let stale = match app.cache.get(user_id, limit, now_ms, redis).await {
+    let stale = match app.cache.get(user_id, limit, now_ms, redis, span).await {
         Lookup::Fresh(list) => {
             if let Some(epoch) = epoch {
                 app.memory.keep_list(user_id, &list, epoch, now_ms);
             }
             if app.config.guards.refresh_ahead {
-                load::refresh_ahead(app, user_id, &list, now_ms);
+                load::refresh_ahead(app, user_id, &list, now_ms, span);
             }
             return Ok((Source::Cache, list));
         }
@@ -102,7 +107,7 @@ async fn recommend(
     }
     let job = Job { user_id: user_id.clone(), limit, existence, deadline: app.load_deadline(deadline) };
     // In a box of its own: it is large, and a hit would carry it along.
-    match (Box::pin(load::load(app, job)).await, stale) {
+    match (Box::pin(load::load(app, job, span)).await, stale) {
         (Ok(Some(list)), _) => Ok((Source::Store, list)),
         (Ok(None), _) => Ok((Source::Popular, app.model.popular.clone())),
         (Err(error), Some(list)) => {
@@ -120,12 +125,16 @@ pub fn from_memory(app: &AppState, request: &Request) -> Option<Response> {
     if !app.memory.keeps_lists() {
         return None;
     }
-    let started = Instant::now();
+    let started = std::time::Instant::now();
     let (user_id, limit) = query::at_a_glance(request.uri().query()?)?;
     let body = app.memory.answer(user_id, limit, unix_ms())?;
     app.metrics.answers.of(Source::Cache).inc();
     app.metrics.http.recommended.observe(started.elapsed().as_secs_f64());
-    Some(json(body.into()))
+    let mut response = json(body.into());
+    let traced = Traced::of(&app.telemetry, request, Some(PATH), started);
+    traced.span.set(attribute::ANSWER_SOURCE, Source::Cache.as_str());
+    traced.end(&app.telemetry, Some(PATH), &mut response);
+    Some(response)
 }
 
 fn answer(source: Source, user_id: &UserId, list: &RankedList, limit: usize) -> Response {

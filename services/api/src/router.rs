@@ -15,7 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{AppState, error::ApiError, events, items, recommend, users};
+use crate::{AppState, error::ApiError, events, items, recommend, trace::Traced, users};
 
 /// As they stand in the label `http_route`.
 pub const ROUTES: [&str; 6] =
@@ -45,17 +45,24 @@ fn layered(routes: Router<AppState>, app: AppState) -> Router {
     routes.layer(layers).with_state(app)
 }
 
-/// Counts and times every answer, and gives those that axum itself refused (a body that is too long, a path that is no UTF-8) the
+/// Counts, times and traces every answer, and gives those that axum itself refused (a body that is too long, a path that is no UTF-8) the
 /// shape of ours.
-async fn measured(State(app): State<AppState>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+async fn measured(
+    State(app): State<AppState>,
+    path: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let _active = app.metrics.http.enter();
+    let route = path.as_ref().map(MatchedPath::as_str);
+    let traced = Traced::begin(&app.telemetry, &mut request, route, started);
     let mut response = next.run(request).await;
     if response.status().is_client_error() && !is_problem(&response) {
         response = refusal(response.status(), app.config.http.max_body_bytes).into_response();
     }
-    let route = path.as_ref().map(MatchedPath::as_str);
     app.metrics.http.observe(route, response.status().as_u16(), started.elapsed());
+    traced.end(&app.telemetry, route, &mut response);
     response
 }
 

@@ -2,14 +2,18 @@
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
-use contract::{Event, EventKind, ItemId, SHARDS, ShardId, UserId, shard_of};
+use contract::{
+    Event, EventKind, ItemId, SHARDS, ShardId, UserId, shard_of,
+    spans::{attribute, name, system},
+};
 use futures::TryStreamExt;
+use runtime::telemetry::{Kind, Span};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, mysql::MySqlRow};
 use tokio::time::Instant;
 
 use crate::{
     bulk::push_hex,
-    config::StoreConfig,
+    config::{Address, StoreConfig},
     dialer::StatementLimit,
     metrics::{ShardMetrics, StoreMetrics},
     pool::{Lease, Pool, StoreError, Waiting},
@@ -88,7 +92,11 @@ impl Store {
     /// A connection to this shard's server; see `Pool::checkout`.
     pub(crate) async fn checkout(&self, shard: ShardId, deadline: Option<Instant>) -> Result<Lease, StoreError> {
         let _waiting = Waiting::new(&self.0.shard_metrics[shard.index()]);
-        self.0.pools[self.0.instance_of[shard.index()]].checkout(deadline).await
+        self.pool(shard).checkout(deadline).await
+    }
+
+    fn pool(&self, shard: ShardId) -> &Pool {
+        &self.0.pools[self.0.instance_of[shard.index()]]
     }
 
     /// Opens this many connections to each instance.
@@ -104,22 +112,32 @@ impl Store {
     ///
     /// Nothing is waited for beyond `deadline`, by the server neither: dropping a query's future does not stop the query. Dropping
     /// this one while it waits for a connection leaves the line; once the query is sent it runs to its end, so that a client that
-    /// hangs up costs no connection.
+    /// hangs up costs no connection. The wait for a connection and the query are spans below `span`.
     ///
     /// # Errors
     /// `CheckoutTimeout`, `LineFull`, `Down`, `StatementTimeout`, `Unavailable`.
-    pub async fn history(&self, user_id: &UserId, deadline: Option<Instant>) -> Result<Vec<LoggedEvent>, StoreError> {
+    pub async fn history(
+        &self,
+        user_id: &UserId,
+        deadline: Option<Instant>,
+        span: &Span,
+    ) -> Result<Vec<LoggedEvent>, StoreError> {
         let shard = shard_of(user_id.as_str());
-        let mut lease = self.checkout(shard, deadline).await?;
+        let pool = self.pool(shard);
+        let waiting = span.child(Kind::Internal, name::POOL_WAIT);
+        waiting.set_with(attribute::DB_CLIENT_CONNECTION_POOL_NAME, || pool.address.clone());
+        waiting.set_with(attribute::DB_NAMESPACE, || shard.schema());
+        let mut lease = self.checkout(shard, deadline).await.inspect_err(|error| waiting.fail(error.kind()))?;
+        drop(waiting);
         let sql: Arc<str> = history_sql(shard, user_id, lease.statement_limit()).into();
+        let query = history_span(span, shard, pool);
         detached(async move {
-            loop {
-                let rows = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql))).fetch_all(lease.connection().await?).await;
-                let result = rows.and_then(|rows| rows.iter().map(joined_event).collect());
-                if let Some(events) = lease.read(result)? {
-                    return Ok(events);
-                }
+            let events = history(&mut lease, &sql).await;
+            match &events {
+                Ok(events) => query.set(attribute::DB_RESPONSE_RETURNED_ROWS, events.len()),
+                Err(error) => query.fail(error.kind()),
             }
+            events
         })
         .await
     }
@@ -250,6 +268,38 @@ async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::spawn(work).await.map_err(|_panicked| StoreError::Unavailable(sqlx::Error::WorkerCrashed))?
+}
+
+async fn history(lease: &mut Lease, sql: &Arc<str>) -> Result<Vec<LoggedEvent>, StoreError> {
+    loop {
+        let rows = sqlx::raw_sql(AssertSqlSafe(Arc::clone(sql))).fetch_all(lease.connection().await?).await;
+        let result = rows.and_then(|rows| rows.iter().map(joined_event).collect());
+        if let Some(events) = lease.read(result)? {
+            return Ok(events);
+        }
+    }
+}
+
+/// Of the query; its text has the user's id in it and is not told.
+fn history_span(above: &Span, shard: ShardId, pool: &Pool) -> Span {
+    const SUMMARY: &str = "SELECT behaviour";
+    let span = above.child(Kind::Client, SUMMARY);
+    if span.is_recorded() {
+        span.set(attribute::DB_SYSTEM_NAME, system::MYSQL);
+        span.set(attribute::DB_NAMESPACE, shard.schema());
+        span.set(attribute::DB_COLLECTION_NAME, "behaviour");
+        span.set(attribute::DB_OPERATION_NAME, "SELECT");
+        span.set(attribute::DB_QUERY_SUMMARY, SUMMARY);
+        match Address::parse(&pool.address) {
+            Some(Address::Tcp { host, port }) => {
+                span.set(attribute::SERVER_ADDRESS, host.to_owned());
+                span.set(attribute::SERVER_PORT, port);
+            }
+            Some(Address::Unix { path }) => span.set(attribute::SERVER_ADDRESS, path.to_owned()),
+            None => {}
+        }
+    }
+    span
 }
 
 async fn append_to_shard(

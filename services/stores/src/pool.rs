@@ -34,6 +34,19 @@ pub enum StoreError {
     Unavailable(#[source] sqlx::Error),
 }
 
+impl StoreError {
+    /// One of a few words, for `error.type`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::CheckoutTimeout(_) => "checkout_timeout",
+            Self::LineFull(_) => "line_full",
+            Self::Down => "down",
+            Self::StatementTimeout => "statement_timeout",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
 /// Handshakes of one process with one server at the same time.
 pub(crate) const OPENED_AT_ONCE: usize = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -42,6 +55,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Pool {
     gate: Arc<Gate<Slot>>,
+    /// Of the server, as configured.
+    pub(crate) address: String,
     checkout_timeout: Duration,
     dialer: Arc<Dialer>,
 }
@@ -54,6 +69,7 @@ impl Pool {
         let slots = (0..config.pool_size).map(|_| None).collect();
         Some(Self {
             gate: Gate::new(slots, config.order, config.max_waiting),
+            address: address.to_owned(),
             checkout_timeout: Duration::from_millis(config.checkout_timeout_ms),
             dialer: Arc::new(Dialer::new(config, address, metrics)?),
         })

@@ -2,10 +2,12 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use contract::spans::{attribute, system};
 use redis::{
-    Client, Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+    Arg, Client, Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
 };
+use runtime::telemetry::{Kind, Span};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -37,6 +39,8 @@ pub struct Redis {
     shared: Arc<Shared>,
     /// Nothing is waited for beyond it.
     deadline: Option<Instant>,
+    /// What commands are part of.
+    span: Span,
 }
 
 struct Shared {
@@ -85,15 +89,26 @@ impl RedisConfig {
             patience: Duration::from_millis(self.connect_timeout_ms + self.response_timeout_ms),
             metrics,
         };
-        Ok(Redis { manager: self.open()?, shared: Arc::new(shared), deadline: None })
+        Ok(Redis { manager: self.open()?, shared: Arc::new(shared), deadline: None, span: Span::NONE })
     }
 }
 
 impl Redis {
-    /// The same connection for work that must be done by then.
+    /// The same connection for work that must be done by then and is part of this span.
     #[must_use]
-    pub fn until(&self, deadline: Instant) -> Self {
-        Self { deadline: Some(deadline), ..self.clone() }
+    pub fn until(&self, deadline: Instant, span: &Span) -> Self {
+        Self { deadline: Some(deadline), ..self.traced(span) }
+    }
+
+    /// The same connection for work that is part of this span: each command gets one below it.
+    #[must_use]
+    pub fn traced(&self, span: &Span) -> Self {
+        Self {
+            manager: self.manager.clone(),
+            shared: Arc::clone(&self.shared),
+            deadline: self.deadline,
+            span: span.clone(),
+        }
     }
 
     /// A deadline costs a timer, so only one that comes before the connection's own time-outs gets one.
@@ -131,6 +146,37 @@ fn settle<T>(pass: Pass<'_>, result: Option<RedisResult<T>>) -> RedisResult<T> {
     result
 }
 
+/// The command's name; keys and values are nobody's business.
+fn operation(command: &Cmd) -> String {
+    match command.args_iter().next() {
+        Some(Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
+        _ => String::new(),
+    }
+}
+
+/// `command`, or the first of a pipeline of so many.
+fn describe(span: &Span, command: &Cmd, commands: usize) {
+    span.set(attribute::DB_SYSTEM_NAME, system::REDIS);
+    let name = operation(command);
+    if commands == 1 {
+        span.set(attribute::DB_OPERATION_NAME, name);
+    } else {
+        span.set(attribute::DB_OPERATION_NAME, format!("PIPELINE {name}"));
+        span.set(attribute::DB_OPERATION_BATCH_SIZE, commands);
+    }
+}
+
+fn traced<T>(span: &Span, result: RedisResult<T>) -> RedisResult<T> {
+    if let Err(error) = &result {
+        span.fail(match () {
+            () if error.is_timeout() => "timeout",
+            () if error.is_io_error() || error.is_connection_dropped() => "connection",
+            () => "command",
+        });
+    }
+    result
+}
+
 fn away(reason: &'static str) -> RedisError {
     RedisError::from(io::Error::new(io::ErrorKind::NotConnected, reason))
 }
@@ -140,10 +186,17 @@ impl ConnectionLike for Redis {
         Box::pin(async move {
             let now = Instant::now();
             let limit = self.limit(now);
-            let pass = self.shared.admit(now)?;
-            let answer = within(limit, self.manager.send_packed_command(cmd)).await;
-            self.shared.metrics.seconds.observe(now.elapsed().as_secs_f64());
-            settle(pass, answer)
+            let span = self.span.child_named(Kind::Client, || operation(cmd));
+            if span.is_recorded() {
+                describe(&span, cmd, 1);
+            }
+            let result = async {
+                let pass = self.shared.admit(now)?;
+                let answer = within(limit, self.manager.send_packed_command(cmd)).await;
+                self.shared.metrics.seconds.observe(now.elapsed().as_secs_f64());
+                settle(pass, answer)
+            };
+            traced(&span, result.await)
         })
     }
 
@@ -156,10 +209,19 @@ impl ConnectionLike for Redis {
         Box::pin(async move {
             let now = Instant::now();
             let limit = self.limit(now);
-            let pass = self.shared.admit(now)?;
-            let answer = within(limit, self.manager.send_packed_commands(pipeline, offset, count)).await;
-            self.shared.metrics.seconds.observe(now.elapsed().as_secs_f64());
-            settle(pass, answer)
+            let span = self.span.child(Kind::Client, "PIPELINE");
+            if span.is_recorded()
+                && let Some(first) = pipeline.cmd_iter().next()
+            {
+                describe(&span, first, pipeline.cmd_iter().count());
+            }
+            let result = async {
+                let pass = self.shared.admit(now)?;
+                let answer = within(limit, self.manager.send_packed_commands(pipeline, offset, count)).await;
+                self.shared.metrics.seconds.observe(now.elapsed().as_secs_f64());
+                settle(pass, answer)
+            };
+            traced(&span, result.await)
         })
     }
 

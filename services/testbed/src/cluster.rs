@@ -11,7 +11,7 @@ use api::{ApiConfig, Profile};
 use faultproxy::Law;
 use launcher::{ChildId, Signal, Spec, Stack, free_port, mariadb, nginx, redis};
 use loadtest::scenario::{self, Scenario};
-use runtime::Endpoint;
+use runtime::{Endpoint, telemetry::TelemetryConfig};
 use stores::{Order, Store, StoreConfig, StoreMetrics};
 
 use crate::data;
@@ -29,6 +29,8 @@ pub struct Plan {
     pub sets: Vec<String>,
     /// The gateway's; a free one without it.
     pub port: Option<u16>,
+    /// Of every replica; the sets of single ones come after it.
+    pub telemetry: TelemetryConfig,
 }
 
 pub struct Cluster {
@@ -55,6 +57,8 @@ pub struct Replica {
     pub admin: String,
 }
 
+/// What a stack's receiver of OTLP is called among its endpoints; not there if there is none.
+pub const OTLP: &str = "otlp";
 /// Replicas may have to warm up a million users.
 const READY_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -68,6 +72,7 @@ impl Plan {
             store: scenario.store,
             sets: Vec::new(),
             port: None,
+            telemetry: TelemetryConfig::default(),
         }
     }
 }
@@ -101,6 +106,9 @@ impl Cluster {
         stack.set_endpoint("gateway", &nginx.url)?;
         stack.set_endpoint("redis", &redis.url)?;
         stack.set_endpoint("faultproxy", &proxy.admin)?;
+        if plan.telemetry.is_on() {
+            stack.set_endpoint(OTLP, &plan.telemetry.endpoint)?;
+        }
         for (n, server) in servers.iter().enumerate() {
             stack.set_endpoint(&format!("mysql-{n:02}"), &format!("127.0.0.1:{}", server.port))?;
         }
@@ -183,6 +191,7 @@ impl Cluster {
         let addresses: Vec<String> = self.proxy.addresses.iter().map(Endpoint::to_string).collect();
         let mut config = ApiConfig::new(profile, StoreConfig::spread_over(&addresses), &self.redis.socket_url);
         config.http.listen = listen;
+        config.telemetry = self.plan.telemetry.clone();
         config.http.admin = SocketAddr::from(([127, 0, 0, 1], self.admins[n]));
         // All replicas share this machine: more threads would only take turns.
         config.http.worker_threads = 1;

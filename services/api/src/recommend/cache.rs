@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use contract::{UserId, keys};
+use contract::{
+    UserId, keys,
+    spans::{attribute, name},
+};
+use runtime::telemetry::{Kind, Span};
 use stores::redis::Redis;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::task::TaskTracker;
@@ -45,7 +49,7 @@ impl Cache {
     }
 
     /// A Redis that fails or does not answer in time counts as an empty one, and is counted.
-    pub async fn get(&self, user_id: &UserId, limit: usize, now_ms: u64, redis: &mut Redis) -> Lookup {
+    pub async fn get(&self, user_id: &UserId, limit: usize, now_ms: u64, redis: &mut Redis, span: &Span) -> Lookup {
         let answer =
             redis::cmd("GET").arg(keys::recommendations(user_id.as_str())).query_async::<Option<Bytes>>(redis).await;
         let list = match answer {
@@ -53,20 +57,24 @@ impl Cache {
             Err(error) => {
                 tracing::debug!(%error, "cache read failed");
                 self.metrics.error.inc();
+                span.set(attribute::CACHE_RESULT, "error");
                 return Lookup::Nothing;
             }
         };
         match list {
             Some(list) if now_ms < list.fresh_until_ms() => {
                 self.metrics.hit.inc();
+                span.set(attribute::CACHE_RESULT, "hit");
                 Lookup::Fresh(list)
             }
             Some(list) => {
                 self.metrics.expired.inc();
+                span.set(attribute::CACHE_RESULT, "expired");
                 Lookup::Stale(list)
             }
             None => {
                 self.metrics.miss.inc();
+                span.set(attribute::CACHE_RESULT, "miss");
                 Lookup::Nothing
             }
         }
@@ -80,12 +88,22 @@ impl Cache {
 
     /// Writes the list in the background: the answer does not wait for it. Not if the user has changed since `epoch`: the
     /// list that was forgotten then must not come back.
-    pub fn fill(&self, user_id: &UserId, list: &RankedList, epoch: Epoch, now_ms: u64) -> Option<JoinHandle<()>> {
+    pub fn fill(
+        &self,
+        user_id: &UserId,
+        list: &RankedList,
+        epoch: Epoch,
+        now_ms: u64,
+        span: &Span,
+    ) -> Option<JoinHandle<()>> {
+        let filling = span.child(Kind::Internal, name::CACHE_FILL);
         let Ok(permit) = Arc::clone(&self.fills).try_acquire_owned() else {
             self.metrics.fill_dropped.inc();
+            filling.fail("dropped");
             return None;
         };
-        let (mut redis, metrics, memory) = (self.redis.clone(), self.metrics.clone(), Arc::clone(&self.memory));
+        let (mut redis, metrics, memory) =
+            (self.redis.traced(&filling), self.metrics.clone(), Arc::clone(&self.memory));
         let command = self.set_command(user_id, list, now_ms);
         let filled = self.tasks.spawn(async move {
             let _permit = permit;
@@ -96,6 +114,7 @@ impl Cache {
                 Ok(()) => metrics.fill_ok.inc(),
                 Err(error) => {
                     tracing::debug!(%error, "cache fill failed");
+                    filling.fail("redis");
                     metrics.fill_failed.inc();
                 }
             }

@@ -8,18 +8,35 @@ use std::{
 
 use tokio::sync::watch;
 
-pub struct Flights<K, V>(Arc<Mutex<Board<K, V>>>);
+pub struct Flights<K, V, N>(Arc<Mutex<Board<K, V, N>>>);
 
-struct Board<K, V> {
-    under_way: HashMap<K, Flight<V>>,
+struct Board<K, V, N> {
+    under_way: HashMap<K, Flight<V, N>>,
     next_number: u64,
 }
 
-struct Flight<V> {
+struct Flight<V, N> {
     number: u64,
+    /// What those who join it are told of it at once.
+    note: N,
     /// What its result is good for: who comes with a later one must not share it.
     epoch: u32,
     landed: watch::Receiver<Option<V>>,
+}
+
+/// One of those who wait for a flight.
+pub struct Passenger<V, N> {
+    /// It was begun for this one.
+    pub ours: bool,
+    pub note: N,
+    landed: watch::Receiver<Option<V>>,
+}
+
+impl<V: Clone, N> Passenger<V, N> {
+    pub async fn result(mut self) -> Result<V, Crashed> {
+        let value = self.landed.wait_for(Option::is_some).await.map(|value| value.clone());
+        value.ok().flatten().ok_or(Crashed)
+    }
 }
 
 /// Hands the result to everybody who waits for it. The flight stays on the board until its work ends, which may be later.
@@ -35,27 +52,19 @@ impl<V> Landing<V> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crashed;
 
-impl<K, V> Flights<K, V>
+impl<K, V, N> Flights<K, V, N>
 where
     K: Eq + Hash + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
+    N: Copy + Send + 'static,
 {
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(Board { under_way: HashMap::new(), next_number: 0 })))
     }
 
-    /// The result of the work on `key` that is under way since `epoch`, or else of this. The work runs in a task of its own: a
-    /// caller that is cancelled, the first one included, cancels nobody's work. True: it was this caller's.
-    pub async fn share<F>(&self, key: &K, epoch: u32, work: impl FnOnce(Landing<V>) -> F) -> (bool, Result<V, Crashed>)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (ours, mut landed) = self.board(key, epoch, work);
-        let value = landed.wait_for(Option::is_some).await.map(|value| value.clone());
-        (ours, value.ok().flatten().ok_or(Crashed))
-    }
-
-    fn board<F>(&self, key: &K, epoch: u32, work: impl FnOnce(Landing<V>) -> F) -> (bool, watch::Receiver<Option<V>>)
+    /// Joins the work on `key` that is under way since `epoch`, or else begins this. The work runs in a task of its own: a
+    /// caller that is cancelled, the first one included, cancels nobody's work.
+    pub fn board<F>(&self, key: &K, epoch: u32, work: impl FnOnce(Landing<V>) -> (N, F)) -> Passenger<V, N>
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -63,31 +72,31 @@ where
         if let Some(flight) = board.under_way.get(key)
             && flight.epoch == epoch
         {
-            return (false, flight.landed.clone());
+            return Passenger { ours: false, note: flight.note, landed: flight.landed.clone() };
         }
         let (land, landed) = watch::channel(None);
+        let (note, work) = work(Landing(land));
         let number = board.next_number;
         board.next_number += 1;
-        board.under_way.insert(key.clone(), Flight { number, epoch, landed: landed.clone() });
+        board.under_way.insert(key.clone(), Flight { number, note, epoch, landed: landed.clone() });
         drop(board);
         let place = Place { board: Arc::clone(&self.0), key: key.clone(), number };
-        let work = work(Landing(land));
         tokio::spawn(async move {
             let _place = place;
             work.await;
         });
-        (true, landed)
+        Passenger { ours: true, note, landed }
     }
 }
 
 /// Leaves the board on every way out, a panic included.
-struct Place<K: Eq + Hash, V> {
-    board: Arc<Mutex<Board<K, V>>>,
+struct Place<K: Eq + Hash, V, N> {
+    board: Arc<Mutex<Board<K, V, N>>>,
     key: K,
     number: u64,
 }
 
-impl<K: Eq + Hash, V> Drop for Place<K, V> {
+impl<K: Eq + Hash, V, N> Drop for Place<K, V, N> {
     fn drop(&mut self) {
         let mut board = lock(&self.board);
         // Not a successor of a later epoch.
@@ -112,7 +121,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_ask_and_one_works() {
-        let flights = Arc::new(Flights::<&str, usize>::new());
+        let flights = Arc::new(Flights::<&str, usize, ()>::new());
         let (worked, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let ask = |epoch| {
             let (flights, worked, go) = (Arc::clone(&flights), Arc::clone(&worked), Arc::clone(&go));
@@ -121,7 +130,8 @@ mod tests {
                     go.notified().await;
                     landing.land(worked.fetch_add(1, Ordering::SeqCst));
                 };
-                flights.share(&"key", epoch, work).await
+                let passenger = flights.board(&"key", epoch, |landing| ((), work(landing)));
+                (passenger.ours, passenger.result().await)
             }
         };
         // The first caller gives up: its work goes on for the others.
@@ -146,12 +156,14 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_panics_leaves_nobody_waiting() {
-        let flights = Flights::<&str, usize>::new();
-        let result = flights.share(&"key", 0, |landing| async move {
+        let flights = Flights::<&str, usize, ()>::new();
+        let work = |landing: Landing<usize>| async move {
             let _landing = landing;
             assert!(std::hint::black_box(false), "on purpose");
-        });
-        assert_eq!(result.await, (true, Err(Crashed)));
+        };
+        let passenger = flights.board(&"key", 0, |landing| ((), work(landing)));
+        assert!(passenger.ours);
+        assert_eq!(passenger.result().await, Err(Crashed));
         assert!(lock(&flights.0).under_way.is_empty());
     }
 }

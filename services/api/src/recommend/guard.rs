@@ -11,8 +11,9 @@ pub mod rebuild;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use contract::{ShardId, UserId};
+use contract::{ShardId, UserId, spans::attribute};
 use futures::{StreamExt, TryStreamExt, stream};
+use runtime::telemetry::Span;
 use stores::{Store, StoreError, redis::Redis};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -60,11 +61,12 @@ impl Guard {
         })
     }
 
-    pub async fn check(&self, user_id: &UserId, redis: &mut Redis) -> Existence {
+    pub async fn check(&self, user_id: &UserId, redis: &mut Redis, span: &Span) -> Existence {
         let generation = {
             let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
             if filter.contains(user_id.as_str()) {
                 self.metrics.present.inc();
+                span.set(attribute::GUARD_RESULT, "present");
                 return Existence::Maybe;
             }
             filter.generation.clone()
@@ -75,14 +77,17 @@ impl Guard {
         match asked.await {
             Ok(Verdict::Newcomer) => {
                 self.metrics.newcomer.inc();
+                span.set(attribute::GUARD_RESULT, "newcomer");
                 Existence::Maybe
             }
             Ok(Verdict::Absent) => {
                 self.metrics.absent.inc();
+                span.set(attribute::GUARD_RESULT, "absent");
                 Existence::No
             }
             Ok(Verdict::Unsure) | Err(_) => {
                 self.metrics.unsure.inc();
+                span.set(attribute::GUARD_RESULT, "unsure");
                 Existence::Unsure
             }
         }

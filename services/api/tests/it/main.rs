@@ -8,6 +8,7 @@ mod guards;
 mod misses;
 mod newcomers;
 mod outage;
+mod telemetry;
 
 use std::{net::SocketAddr, time::Duration};
 

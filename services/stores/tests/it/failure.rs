@@ -3,6 +3,7 @@ use std::time::Duration;
 use contract::UserId;
 use futures::FutureExt;
 use prometheus::Registry;
+use runtime::telemetry::Span;
 use sqlx::{Executor, MySqlConnection, Row};
 use stores::{Order, Store, StoreError, StoreMetrics};
 use tokio::time::Instant;
@@ -21,11 +22,11 @@ async fn a_warm_read_is_one_command() {
     let store = servers.store();
     // One prepared statement for each shard.
     for n in 0..200 {
-        store.history(&user(n), None).await.unwrap();
+        store.history(&user(n), None, &Span::NONE).await.unwrap();
     }
     let work = async {
         for n in 0..200 {
-            store.history(&user(n), None).await.unwrap();
+            store.history(&user(n), None, &Span::NONE).await.unwrap();
         }
     };
     assert_eq!(servers.commands(work).await, 200);
@@ -38,20 +39,20 @@ async fn an_exhausted_pool_and_a_dead_server_are_told_apart() {
     servers.config.pool_size = 1;
     servers.config.checkout_timeout_ms = 100;
     let store = servers.store();
-    store.history(&user(1), None).await.unwrap();
+    store.history(&user(1), None, &Span::NONE).await.unwrap();
     servers.lock_tables().await;
     let held = tokio::spawn({
         let store = store.clone();
-        async move { store.history(&user(2), None).await }
+        async move { store.history(&user(2), None, &Span::NONE).await }
     });
     wait_until(|| servers.gauge("db_client_connection_count", "used") == 1.0).await;
-    let error = store.history(&user(3), None).await.unwrap_err();
+    let error = store.history(&user(3), None, &Span::NONE).await.unwrap_err();
     assert!(matches!(error, StoreError::CheckoutTimeout(waited) if waited == Duration::from_millis(100)), "{error:?}");
     servers.unlock_tables().await;
     held.await.unwrap().unwrap();
 
     servers.kill_first().await;
-    let error = store.history(&user(4), None).await.unwrap_err();
+    let error = store.history(&user(4), None, &Span::NONE).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
 }
 
@@ -65,7 +66,7 @@ async fn reads_survive_a_restart_of_the_server() {
     servers.kill_first().await;
     servers.restart_first().await;
     for n in 0..20 {
-        store.history(&user(n), None).await.unwrap();
+        store.history(&user(n), None, &Span::NONE).await.unwrap();
     }
     assert!(servers.count("store_retries_total") >= 1);
 }
@@ -85,7 +86,7 @@ async fn cancelled_waiters_cost_no_connection() {
             .map(|n| {
                 tokio::spawn({
                     let store = store.clone();
-                    async move { store.history(&user(n), None).await }
+                    async move { store.history(&user(n), None, &Span::NONE).await }
                 })
             })
             .collect();
@@ -95,7 +96,7 @@ async fn cancelled_waiters_cost_no_connection() {
                 .map(|n| {
                     tokio::spawn({
                         let store = store.clone();
-                        async move { store.history(&user(n), None).await }
+                        async move { store.history(&user(n), None, &Span::NONE).await }
                     })
                 })
                 .collect();
@@ -109,7 +110,7 @@ async fn cancelled_waiters_cost_no_connection() {
         for query in held {
             query.await.unwrap().unwrap();
         }
-        store.history(&user(5), None).await.unwrap();
+        store.history(&user(5), None, &Span::NONE).await.unwrap();
         assert_eq!(servers.count("store_connects_total"), 2, "{order:?}");
         // No connection is lost to the count.
         let connections = |state: &str| servers.gauge("db_client_connection_count", state);
@@ -127,14 +128,14 @@ async fn a_caller_that_hangs_up_costs_no_connection() {
     servers.lock_tables().await;
     let query = tokio::spawn({
         let store = store.clone();
-        async move { store.history(&user(1), None).await }
+        async move { store.history(&user(1), None, &Span::NONE).await }
     });
     wait_until(|| servers.gauge("db_client_connection_count", "used") == 1.0).await;
     query.abort();
     assert!(query.await.unwrap_err().is_cancelled());
-    assert!(store.history(&user(2), None).now_or_never().is_none(), "the connection is still busy");
+    assert!(store.history(&user(2), None, &Span::NONE).now_or_never().is_none(), "the connection is still busy");
     servers.unlock_tables().await;
-    store.history(&user(2), None).await.unwrap();
+    store.history(&user(2), None, &Span::NONE).await.unwrap();
     assert_eq!(servers.count("store_connects_total"), 1);
 }
 
@@ -148,10 +149,10 @@ async fn the_server_gives_up_a_query_that_has_no_time_left() {
     store.open(1, Duration::from_secs(10)).await.unwrap();
     servers.lock_tables().await;
     let deadline = Instant::now() + Duration::from_millis(200);
-    let error = store.history(&user(1), Some(deadline)).await.unwrap_err();
+    let error = store.history(&user(1), Some(deadline), &Span::NONE).await.unwrap_err();
     assert!(matches!(error, StoreError::StatementTimeout), "{error:?}");
     servers.unlock_tables().await;
-    store.history(&user(1), None).await.unwrap();
+    store.history(&user(1), None, &Span::NONE).await.unwrap();
     assert_eq!(servers.count("store_connects_total"), 1);
     // Without a deadline, or with one that is far, the connection's own limit holds.
     servers.config.statement_timeout_ms = 100;
@@ -160,7 +161,7 @@ async fn the_server_gives_up_a_query_that_has_no_time_left() {
     store.open(1, Duration::from_secs(10)).await.unwrap();
     servers.lock_tables().await;
     for deadline in [None, Some(Instant::now() + Duration::from_secs(60))] {
-        let error = store.history(&user(1), deadline).await.unwrap_err();
+        let error = store.history(&user(1), deadline, &Span::NONE).await.unwrap_err();
         assert!(matches!(error, StoreError::StatementTimeout), "{error:?}");
     }
     servers.unlock_tables().await;
@@ -189,7 +190,7 @@ async fn waiters_past_their_deadline_open_no_connections() {
                     let store = store.clone();
                     tokio::spawn(async move {
                         let user = user(n);
-                        let history = store.history(&user, Some(deadline)).map(drop);
+                        let history = store.history(&user, Some(deadline), &Span::NONE).map(drop);
                         // Every other one's client hangs up before.
                         if n % 2 == 0 {
                             history.await;
@@ -208,7 +209,7 @@ async fn waiters_past_their_deadline_open_no_connections() {
         assert!(servers.labelled("store_errors_total", "checkout_timeout") > 0);
         assert!(servers.labelled("store_errors_total", "statement_timeout") > 0);
         servers.unlock_tables().await;
-        store.history(&user(5), None).await.unwrap();
+        store.history(&user(5), None, &Span::NONE).await.unwrap();
     }
 }
 
@@ -226,7 +227,7 @@ async fn a_dead_server_is_not_tried_by_everybody() {
     servers.kill_first().await;
     let (before, started) = (servers.count("store_connects_total"), Instant::now());
     for n in 0..2_000 {
-        let error = store.history(&user(n), None).await.unwrap_err();
+        let error = store.history(&user(n), None, &Span::NONE).await.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable(_) | StoreError::Down), "{error:?}");
     }
     let tried = servers.count("store_connects_total") - before;
@@ -235,7 +236,7 @@ async fn a_dead_server_is_not_tried_by_everybody() {
     assert_eq!(servers.labelled("store_errors_total", "down") + tried, 2_000);
 
     servers.restart_first().await;
-    let answered = async || store.history(&user(1), None).await.is_ok();
+    let answered = async || store.history(&user(1), None, &Span::NONE).await.is_ok();
     let deadline = Instant::now() + Duration::from_secs(20);
     while !answered().await {
         assert!(Instant::now() < deadline, "not back");
@@ -243,7 +244,7 @@ async fn a_dead_server_is_not_tried_by_everybody() {
     }
     let all = futures::future::join_all((0..100).map(|n| {
         let store = store.clone();
-        async move { store.history(&user(n), None).await.map(drop) }
+        async move { store.history(&user(n), None, &Span::NONE).await.map(drop) }
     }));
     assert!(all.await.iter().all(Result::is_ok));
 }

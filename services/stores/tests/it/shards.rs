@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use contract::{Event, EventKind, ItemId, ShardId, UserId, shard_of};
+use runtime::telemetry::Span;
 use stores::ImportRow;
 
 use crate::Servers;
@@ -25,15 +26,15 @@ async fn works_on(instances: usize) {
     assert!(!store.create_user(&users[1], 9).await.unwrap());
 
     for (n, user) in users.iter().enumerate() {
-        let history = store.history(user, None).await.unwrap();
+        let history = store.history(user, None, &Span::NONE).await.unwrap();
         let times: Vec<i64> = history.iter().map(|event| event.at_ms).collect();
         assert_eq!(times, (0..n as i64 % 5).rev().collect::<Vec<_>>(), "newest first, {user}");
         assert!(history.iter().all(|e| e.kind == EventKind::View && e.weight == 1.5));
     }
-    assert_eq!(store.history(&"nobody".parse().unwrap(), None).await.unwrap(), []);
+    assert_eq!(store.history(&"nobody".parse().unwrap(), None, &Span::NONE).await.unwrap(), []);
     // Ids are bytes: no trailing space is lost, no case folded.
-    assert_eq!(store.history(&"user 4".parse().unwrap(), None).await.unwrap(), []);
-    assert_eq!(store.history(&"USER 4 ".parse().unwrap(), None).await.unwrap(), []);
+    assert_eq!(store.history(&"user 4".parse().unwrap(), None, &Span::NONE).await.unwrap(), []);
+    assert_eq!(store.history(&"USER 4 ".parse().unwrap(), None, &Span::NONE).await.unwrap(), []);
 
     let mut seen = HashSet::new();
     for shard in ShardId::all() {
@@ -42,7 +43,7 @@ async fn works_on(instances: usize) {
         assert!(active.len() <= 3 && active.iter().all(|user| shard_of(user.as_str()) == shard));
         let histories = store.histories(shard, &active).await.unwrap();
         for (user, history) in histories {
-            assert_eq!(history, store.history(&user, None).await.unwrap());
+            assert_eq!(history, store.history(&user, None, &Span::NONE).await.unwrap());
         }
     }
     // Users without any event were not created by `append`; the first one was created by itself.
@@ -87,7 +88,7 @@ async fn import_is_repeatable() {
     assert_eq!((first.added, first.present), (5000, 0));
     let second = store.import(rows, |_| ()).await.unwrap();
     assert_eq!((second.added, second.present), (0, 5000));
-    let history = store.history(&users[7], None).await.unwrap();
+    let history = store.history(&users[7], None, &Span::NONE).await.unwrap();
     assert_eq!(history.len(), 10);
     assert!(history.iter().all(|event| event.item_id == item && event.weight == 4.5));
     let active = store.most_active(shard_of(users[7].as_str()), 1000).await.unwrap();

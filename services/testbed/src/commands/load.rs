@@ -11,8 +11,11 @@ use loadtest::{
     scenario::Scenario,
 };
 
+use runtime::telemetry::TelemetryConfig;
+
 use crate::{
     cli::{Engine, LoadArgs},
+    cluster::OTLP,
     evaluation, machine,
     measure::{self, Target},
     progress::{self, stage},
@@ -39,7 +42,9 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
 
     let metrics = up.endpoints.get(super::up::LOADGEN_METRICS).map(|address| address.parse()).transpose();
     let metrics = metrics.with_context(|| format!("{} of the running stack", super::up::LOADGEN_METRICS))?;
-    let mut load = Load { scenario: &scenario, target, known_ids, metrics, profile, twin, out: args.out.clone() };
+    let telemetry = up.endpoints.get(OTLP).map(|endpoint| TelemetryConfig::to(endpoint));
+    let mut load =
+        Load { scenario: &scenario, target, known_ids, metrics, telemetry, profile, twin, out: args.out.clone() };
     let measured = load.run(steps).await?;
     let ids = std::fs::read_to_string(&load.known_ids).context("cannot read the list of ids")?.lines().count();
     let mut report = Report {
@@ -123,6 +128,7 @@ struct Load<'a> {
     target: Target,
     known_ids: PathBuf,
     metrics: Option<SocketAddr>,
+    telemetry: Option<TelemetryConfig>,
     profile: String,
     twin: Option<Twin>,
     out: Option<PathBuf>,
@@ -140,7 +146,7 @@ impl Load<'_> {
             stage(&bar, &format!("{users} users"));
             let base = done as u64 * seconds * engines;
             let plan = StepPlan::of(self.scenario, users, n, &self.known_ids, &self.target.gateway);
-            let plan = StepPlan { metrics: self.metrics, ..plan };
+            let plan = StepPlan { metrics: self.metrics, telemetry: self.telemetry.clone(), ..plan };
             let show = |now: &loadtest::plan::Progress| {
                 bar.set_position(base + u64::from(now.elapsed_s));
                 let what = if now.phase == Phase::WarmUp { "warm-up" } else { "measuring" };
