@@ -14,6 +14,7 @@ pub mod orphans;
 mod ports;
 pub mod process;
 mod programs;
+pub mod prometheus;
 pub mod redis;
 mod spawner;
 mod stack;

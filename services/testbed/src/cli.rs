@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use api::Profile;
 use clap::{Args, Parser, Subcommand};
 use loadtest::report::diff::Condition;
+use tracestore::TraceId;
 
 #[derive(Parser)]
 #[command(
@@ -38,6 +39,7 @@ pub enum Command {
     Load(LoadArgs),
     #[command(subcommand)]
     Fault(FaultCommand),
+    Trace(TraceArgs),
     #[command(subcommand)]
     Bench(BenchCommand),
     Report(ReportArgs),
@@ -355,6 +357,35 @@ pub enum FaultCommand {
     Clear,
 }
 
+/// Show where the time of single requests went: waterfalls of the running stack's traces
+#[derive(Args)]
+#[command(
+    after_help = "Kept are the slowest traces of the last minutes, the newest that failed, and a sample of the others.
+
+Examples:
+  ./testbed trace                        what is there: the newest traces, a line each
+  ./testbed trace --slowest              the slowest request as a waterfall
+  ./testbed trace --errors --limit 3     the newest three that failed
+  ./testbed trace 4bf92f3577b34da6a3ce929d0e0e4736 --json | jq '.spans[].name'"
+)]
+pub struct TraceArgs {
+    /// The trace of this id: 32 hexadecimal digits, as lists and log lines show it
+    #[arg(value_name = "ID", conflicts_with_all = ["slowest", "errors", "limit"])]
+    pub id: Option<TraceId>,
+    /// The slowest
+    #[arg(long, conflicts_with = "errors")]
+    pub slowest: bool,
+    /// The newest that failed
+    #[arg(long)]
+    pub errors: bool,
+    /// How many [default: 1 waterfall, or 20 lines]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub limit: Option<u16>,
+    /// Print the spans as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Comparisons, all sides in one run and in turns
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
@@ -443,7 +474,8 @@ pub struct DiffArgs {
   ./testbed serve api --profile protected --set redis.url=redis://127.0.0.1:6379
   ./testbed serve api --mysql db-0:3306,db-1:3306 --set redis.url=redis://cache:6379
   ./testbed serve faultproxy --config faultproxy.toml
-  ./testbed serve faultproxy --mysql db-0:3306 --listen 127.0.0.1:3306 --admin 127.0.0.1:9090 --scenario article")]
+  ./testbed serve faultproxy --mysql db-0:3306 --listen 127.0.0.1:3306 --admin 127.0.0.1:9090 --scenario article
+  ./testbed serve traces --listen 127.0.0.1:4317 --admin 127.0.0.1:9095")]
 pub enum ServeCommand {
     /// A replica of the recommendation API
     Api {
@@ -474,6 +506,15 @@ pub enum ServeCommand {
         /// Whose law to begin with [default: none]
         #[arg(long, value_name = "NAME|FILE", requires = "mysql")]
         scenario: Option<String>,
+    },
+    /// A receiver of traces (OTLP by gRPC, and by HTTP at /v1/traces) that keeps some of them in memory
+    Traces {
+        /// For exporters
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4317")]
+        listen: SocketAddr,
+        /// Health, metrics, and what `testbed trace` asks
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        admin: SocketAddr,
     },
     /// The least that axum and Redis can do; for `bench hit`
     #[command(hide = true)]

@@ -1,4 +1,4 @@
-//! The stack as child processes: redis, MySQL servers, faultproxy, api replicas, nginx.
+//! The stack as child processes: redis, MySQL servers, faultproxy, the receiver of traces, api replicas, nginx.
 
 use std::{
     net::SocketAddr,
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 use api::{ApiConfig, Profile};
 use faultproxy::Law;
-use launcher::{ChildId, Signal, Spec, Stack, free_port, mariadb, nginx, redis};
+use launcher::{ChildId, Signal, Spec, Stack, free_port, mariadb, nginx, prometheus, redis};
 use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
 use stores::{Order, Store, StoreConfig, StoreMetrics};
@@ -31,6 +31,10 @@ pub struct Plan {
     pub port: Option<u16>,
     /// Of every replica; the sets of single ones come after it.
     pub telemetry: TelemetryConfig,
+    /// With a receiver of traces.
+    pub traces: bool,
+    /// With Prometheus, and where the load generator will show its counters to it.
+    pub prometheus: Option<SocketAddr>,
 }
 
 pub struct Cluster {
@@ -59,6 +63,10 @@ pub struct Replica {
 
 /// What a stack's receiver of OTLP is called among its endpoints; not there if there is none.
 pub const OTLP: &str = "otlp";
+/// A stack of `up` often lives for minutes only.
+const SCRAPE_INTERVAL: Duration = Duration::from_secs(2);
+/// Where traces are asked for.
+pub const TRACES: &str = "traces";
 /// Replicas may have to warm up a million users.
 const READY_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -73,6 +81,8 @@ impl Plan {
             sets: Vec::new(),
             port: None,
             telemetry: TelemetryConfig::default(),
+            traces: false,
+            prometheus: None,
         }
     }
 }
@@ -86,7 +96,7 @@ pub fn law(law: scenario::Law) -> Law {
 
 impl Cluster {
     /// Starts everything but the replicas, which need data first, and nginx's upstreams are not there yet.
-    pub async fn start(plan: Plan) -> anyhow::Result<Self> {
+    pub async fn start(mut plan: Plan) -> anyhow::Result<Self> {
         let mut stack = Stack::create(&plan.name)?;
         let redis = redis::start(&mut stack, &redis::Options::default()).await?;
         let options = mysql_options(&plan);
@@ -96,7 +106,19 @@ impl Cluster {
         }
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
         let proxy = start_proxy(&mut stack, &servers, plan.law).await?;
+        let traces = if plan.traces { Some(start_traces(&mut stack, &http).await?) } else { None };
+        if let Some(traces) = &traces {
+            // It takes no logs: theirs are files of the stack.
+            plan.telemetry = TelemetryConfig { logs: false, ..TelemetryConfig::to(&format!("http://{}", traces.otlp)) };
+        }
         let admins = (0..plan.replicas).map(|_| free_port()).collect::<anyhow::Result<Vec<_>>>()?;
+        if let Some(loadgen) = plan.prometheus {
+            let mut jobs = jobs(&admins, &proxy.admin, loadgen);
+            jobs.extend(traces.iter().map(|traces| job("tracestore", [("traces".into(), traces.admin.to_string())])));
+            let options = prometheus::Options { interval: SCRAPE_INTERVAL, jobs };
+            let prometheus = prometheus::start(&mut stack, &options).await?;
+            stack.set_endpoint("prometheus", &prometheus.url)?;
+        }
         let upstreams = (0..plan.replicas as usize).map(|n| replica_socket(&stack, n).to_string()).collect();
         let nginx = nginx::start(
             &mut stack,
@@ -124,7 +146,7 @@ impl Cluster {
     /// Migrates all schemas, imports the data and builds the model; returns the model's version.
     pub async fn load(&self, dataset: &model::Dataset) -> anyhow::Result<u64> {
         stores::migrate(&self.direct_store()).await?;
-        let store = Store::new(self.direct_store(), &StoreMetrics::new(&prometheus::Registry::new())?)?;
+        let store = Store::new(self.direct_store(), &StoreMetrics::new(&::prometheus::Registry::new())?)?;
         data::import(&store, dataset, |_| ()).await?;
         data::build_model(&store).await
     }
@@ -314,10 +336,56 @@ pub fn own_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
 }
 
+/// What Prometheus asks: the admin ports, by the jobs that compose's Prometheus has for them.
+fn jobs(admins: &[u16], faultproxy: &str, loadgen: SocketAddr) -> Vec<prometheus::Job> {
+    let replicas = admins.iter().enumerate().map(|(n, &port)| (format!("api-{n}"), loopback(port).to_string()));
+    vec![
+        job("api", replicas),
+        job("faultproxy", [("faultproxy".into(), faultproxy.trim_start_matches("http://").into())]),
+        // There only while a step runs.
+        job("load", [("loadgen".into(), loadgen.to_string())]),
+    ]
+}
+
+fn job(name: &str, targets: impl IntoIterator<Item = (String, String)>) -> prometheus::Job {
+    prometheus::Job { name: name.into(), targets: targets.into_iter().collect() }
+}
+
+/// A receiver of traces: where spans are sent to, and where they are asked for.
+struct Traces {
+    otlp: SocketAddr,
+    admin: SocketAddr,
+}
+
+async fn start_traces(stack: &mut Stack, http: &reqwest::Client) -> anyhow::Result<Traces> {
+    let (otlp, admin) = (loopback(free_port()?), loopback(free_port()?));
+    let spec = Spec::new("traces", own_program()?).args([
+        "serve",
+        "traces",
+        "--listen",
+        &otlp.to_string(),
+        "--admin",
+        &admin.to_string(),
+    ]);
+    let child = stack.spawn(spec)?;
+    let health = format!("http://{admin}/healthz");
+    stack
+        .wait_ready(child, Duration::from_secs(30), || {
+            let get = http.get(&health).send();
+            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
+        })
+        .await?;
+    stack.set_endpoint(TRACES, &format!("http://{admin}"))?;
+    Ok(Traces { otlp, admin })
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
 /// Starts a faultproxy in front of these servers.
 pub async fn start_proxy(stack: &mut Stack, servers: &[mariadb::MySql], law: Law) -> anyhow::Result<Proxy> {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(1)).no_proxy().build()?;
-    let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let listeners: Vec<_> = servers
         .iter()
         .enumerate()

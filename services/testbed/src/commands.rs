@@ -11,6 +11,7 @@ mod load;
 mod report;
 mod serve;
 mod status;
+mod trace;
 mod up;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ impl Command {
             Self::Data(command) => data::run(command),
             Self::Load(args) => interruptible(load::run(args)),
             Self::Fault(command) => interruptible(fault::run(command)),
+            Self::Trace(args) => interruptible(trace::run(args)),
             Self::Bench(command) => interruptible(bench::run(command)),
             Self::Report(args) => report::run(&args),
             Self::Serve(command) => serve::run(command),

@@ -14,6 +14,7 @@ mod measure;
 mod outage;
 mod progress;
 mod scrape;
+mod waterfall;
 
 use std::process::ExitCode;
 

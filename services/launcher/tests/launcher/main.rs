@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use launcher::{Process, Signal, Spec, Stack, free_port, mariadb, nginx, orphans, redis, testing};
+use launcher::{Process, Signal, Spec, Stack, free_port, mariadb, nginx, orphans, prometheus, redis, testing};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Set for a copy of this test binary that is to be killed: where it writes its stack's directory.
@@ -323,6 +323,36 @@ fn workers_of_a_killed_nginx_are_found_and_reaped() {
     assert!(left.is_orphaned());
     assert_eq!(orphans::stop(&left).unwrap(), 2);
     assert!(left.processes.iter().all(|member| !member.process.is_alive()) && !dir.exists());
+}
+
+#[tokio::test]
+async fn prometheus_scrapes_and_knows_the_rules() {
+    if !testing::have(prometheus::PROGRAMS) {
+        return;
+    }
+    let mut stack = Stack::create("test-prometheus").unwrap();
+    let jobs = vec![prometheus::Job { name: "nobody".into(), targets: vec![("n-0".into(), "127.0.0.1:1".into())] }];
+    let options = prometheus::Options { interval: Duration::from_millis(200), jobs };
+    let prometheus = prometheus::start(&mut stack, &options).await.unwrap();
+    assert!(prometheus.version.starts_with("Prometheus 2"), "{}", prometheus.version);
+    let port = prometheus.url.rsplit_once(':').unwrap().1.parse().unwrap();
+    eventually("it has scraped itself", || {
+        get(port, "/api/v1/query?query=up").contains(r#""job":"prometheus"},"value":"#)
+    });
+    let nobody = r#""instance":"n-0","job":"nobody"}"#;
+    eventually("it has missed nobody", || get(port, "/api/v1/query?query=up").contains(nobody));
+    assert!(get(port, "/api/v1/rules").contains("slo:availability_error:ratio_rate5m"));
+    stack.stop().await.unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
+fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[tokio::test]

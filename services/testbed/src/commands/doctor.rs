@@ -4,7 +4,7 @@ mod url;
 
 use std::process::ExitCode;
 
-use launcher::{mariadb, nginx, redis};
+use launcher::{mariadb, nginx, prometheus, redis};
 use serde::Serialize;
 
 use crate::{cli::DoctorArgs, machine};
@@ -53,6 +53,8 @@ fn checks() -> anyhow::Result<Vec<Check>> {
         program("redis-server", redis::PROGRAMS, "redis"),
         program("mysql server", mariadb::PROGRAMS, "mariadb-server or mysql-server"),
         program("nginx", nginx::PROGRAMS, "nginx"),
+        // Without it a stack of `up` works, but nothing keeps its metrics.
+        program("prometheus", prometheus::PROGRAMS, "prometheus"),
         Check {
             name: "open files",
             found: format!("{files}"),

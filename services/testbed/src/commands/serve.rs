@@ -15,6 +15,9 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
         ServeCommand::Faultproxy { config, mysql, listen, admin, scenario } => {
             faultproxy(proxy::config(config.as_deref(), &mysql, listen.zip(admin), scenario.as_deref())?)?;
         }
+        ServeCommand::Traces { listen, admin } => {
+            traces(tracestore::Config { listen, admin, limits: Default::default() })?
+        }
         ServeCommand::Bare { listen, redis } => on_threads(1, async {
             crate::bare::serve(listen, &redis, runtime::lifecycle::shutdown_on_signal()?).await
         })?,
@@ -41,6 +44,14 @@ fn faultproxy(config: faultproxy::Config) -> anyhow::Result<()> {
     on_threads(1, async {
         let stop = runtime::lifecycle::shutdown_on_signal()?;
         faultproxy::serve(config, stop).await
+    })
+}
+
+fn traces(config: tracestore::Config) -> anyhow::Result<()> {
+    runtime::logs::init();
+    on_threads(1, async {
+        let stop = runtime::lifecycle::shutdown_on_signal()?;
+        tracestore::serve(config, stop).await
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
@@ -10,6 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use api::Profile;
+use launcher::prometheus;
 use loadtest::scenario::Scenario;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -124,6 +126,11 @@ impl Supervisor {
                 );
                 println!("  docs  {}/docs/", stack.endpoints.get("gateway").map_or("?", String::as_str));
                 println!("  load  ./testbed load smoke");
+                println!("  look  ./testbed trace --slowest");
+                match stack.endpoints.get("prometheus") {
+                    Some(url) => println!("        {url}"),
+                    None => println!("        (Prometheus is not installed: nothing keeps the metrics)"),
+                }
                 println!("  end   ./testbed down");
                 return Ok(ExitCode::SUCCESS);
             }
@@ -176,6 +183,9 @@ async fn hold(order: Order) -> anyhow::Result<()> {
     plan.instances = order.instances;
     plan.port = order.port;
     plan.sets = order.sets;
+    plan.traces = true;
+    let loadgen = SocketAddr::from(([127, 0, 0, 1], launcher::free_port()?));
+    plan.prometheus = launcher::find_program(prometheus::PROGRAMS).map(|_| loadgen);
     let mut cluster = Cluster::start(plan).await?;
     println!("{STAGE}importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len());
     cluster.load(&loaded.dataset).await?;
@@ -183,7 +193,7 @@ async fn hold(order: Order) -> anyhow::Result<()> {
     println!("{STAGE}starting {} replicas, profile {}", scenario.replicas, order.profile);
     cluster.start_replicas(order.profile, &[]).await?;
     cluster.stack.set_endpoint(KNOWN_IDS, &known_ids.display().to_string())?;
-    cluster.stack.set_endpoint(LOADGEN_METRICS, &format!("127.0.0.1:{}", launcher::free_port()?))?;
+    cluster.stack.set_endpoint(LOADGEN_METRICS, &loadgen.to_string())?;
     cluster.stack.set_endpoint("profile", &order.profile.to_string())?;
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;
     cluster.stack.set_endpoint(READY, &now.as_millis().to_string())?;

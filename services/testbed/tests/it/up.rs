@@ -8,11 +8,7 @@ fn up_load_break_import_down() {
     assert!(said.contains("http://127.0.0.1:"), "{said}");
     assert!(home.fails(&["up"]).contains("up already"));
     let gateway = home.json(&["status", "--json"])["gateway"].as_str().unwrap().to_owned();
-    let get = |path: &str| {
-        let url = format!("{gateway}{path}");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { reqwest::get(url).await.unwrap().text().await.unwrap() })
-    };
+    let get = |path: &str| fetch(&format!("{gateway}{path}"));
     assert!(get("/recommendations?user_id=u000007").contains("\"source\":\"store\""));
     assert!(get("/openapi.json").contains("/recommendations"));
 
@@ -20,6 +16,22 @@ fn up_load_break_import_down() {
     let step = &report["steps"][0];
     assert_eq!((step["profile"].as_str(), step["error_pct"].as_f64()), (Some("baseline"), Some(0.0)), "{step}");
     assert!(home.path().join("loaded/report.html").is_file());
+
+    if launcher::testing::have(&["prometheus"]) {
+        let prometheus = home.json(&["status", "--json"])["stacks"][0]["endpoints"]["prometheus"].clone();
+        let up = format!("{}/api/v1/query?query=sum(up)by(job)", prometheus.as_str().unwrap());
+        // All but the load generator, which is there only while a step runs.
+        let seen = |job: &str| {
+            let answer: serde_json::Value = serde_json::from_str(&fetch(&up)).unwrap();
+            let all = answer["data"]["result"].as_array().unwrap().clone();
+            all.iter().any(|series| series["metric"]["job"] == job && series["value"][1] != "0")
+        };
+        for job in ["api", "faultproxy", "tracestore", "prometheus"] {
+            crate::wait_until(job, || seen(job));
+        }
+    }
+    let none = "4bf92f3577b34da6a3ce929d0e0e4736";
+    assert!(home.fails(&["trace", none]).contains(&format!("no trace {none}")));
 
     home.ok(&["fault", "law", "--base-ms", "150"]);
     home.ok(&["fault", "add", "latency", "--ms", "20"]);
@@ -48,6 +60,11 @@ fn up_load_break_import_down() {
     assert_eq!(home.processes(), [] as [u64; 0]);
     assert!(home.ok(&["down"]).contains("nothing is running"));
     assert!(home.ok(&["status"]).contains("nothing is running"));
+}
+
+fn fetch(url: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { reqwest::get(url).await.unwrap().text().await.unwrap() })
 }
 
 #[test]

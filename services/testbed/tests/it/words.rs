@@ -52,6 +52,10 @@ fn errors_say_what_to_do() {
         ),
         (&["doctor", "--url", "nowhere"], "nowhere"),
         (&["data", "prepare"], "./testbed up"),
+        (&["trace"], "./testbed up"),
+        (&["trace", "4bf9"], "32 hexadecimal digits"),
+        (&["trace", "--slowest", "--errors"], "cannot be used with"),
+        (&["serve", "traces"], "--admin"),
         (&["frobnicate"], "Usage"),
     ] {
         let error = home.fails(args);
@@ -74,6 +78,7 @@ fn a_file_of_addresses_stands_for_a_stack() {
     assert!(fails(&["fault", "show"]).contains("no line faultproxy"));
     std::fs::write(&file, "gateway = \"http://127.0.0.1:1\"\nfaultproxy = \"http://127.0.0.1:1\"\n").unwrap();
     assert!(fails(&["data", "prepare"]).contains("no mysql-00"));
+    assert!(fails(&["trace"]).contains("no address called traces"));
     // Nobody listens there: it went where the file says.
     assert!(fails(&["fault", "show"]).contains("127.0.0.1:1"));
 }

@@ -1,0 +1,141 @@
+//! Prometheus, with the rules of `deploy/prometheus` and targets on this machine.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{ChildId, Signal, Spec, Stack, free_port, programs, stack::flag};
+
+pub const PROGRAMS: &[&str] = &["prometheus"];
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// What compose's Prometheus evaluates, too.
+const RULES: [(&str, &str); 2] = [
+    ("rules.yml", include_str!("../../../deploy/prometheus/rules.yml")),
+    ("alerts.yml", include_str!("../../../deploy/prometheus/alerts.yml")),
+];
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Of scraping and of the rules.
+    pub interval: Duration,
+    pub jobs: Vec<Job>,
+}
+
+/// Processes of one kind.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub name: String,
+    /// The label `instance` of each, and where it is scraped: `address:port`.
+    pub targets: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Prometheus {
+    pub child: ChildId,
+    pub pid: u32,
+    /// `http://127.0.0.1:PORT`
+    pub url: String,
+    /// E.g. `Prometheus 2.42.0`.
+    pub version: String,
+}
+
+/// Starts Prometheus and waits until it answers queries; its targets need not run yet. What it has seen ends with the stack.
+///
+/// # Errors
+/// It is not installed, refuses its configuration, ends, or is not ready within 30 s.
+pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Prometheus> {
+    const NAME: &str = "prometheus";
+    let program = programs::require(PROGRAMS, "prometheus")?;
+    let version = parse_version(&programs::version_text(&program, "--version")?);
+    let port = free_port()?;
+    let dir = stack.child_dir(NAME)?;
+    let write = |name: &str, text: &str| {
+        std::fs::write(dir.join(name), text).with_context(|| format!("cannot write {name} in {}", dir.display()))
+    };
+    for (name, text) in RULES {
+        write(name, text)?;
+    }
+    write("prometheus.yml", &config(options, port))?;
+    let spec = Spec::new(NAME, program)
+        .args([
+            flag("--config.file", dir.join("prometheus.yml")),
+            flag("--storage.tsdb.path", dir.join("data")),
+            flag("--web.listen-address", format!("127.0.0.1:{port}")),
+        ])
+        .args(["--storage.tsdb.retention.size=256MB", "--enable-feature=exemplar-storage", "--log.level=warn"])
+        // Nothing to save: it may end at once.
+        .stop_signal(Signal::SIGKILL);
+    let child = stack.spawn(spec)?;
+    stack.wait_ready(child, READY_DEADLINE, || is_ready(port)).await?;
+    let pid = stack.pid(child).unwrap_or_default();
+    Ok(Prometheus { child, pid, url: format!("http://127.0.0.1:{port}"), version })
+}
+
+fn config(options: &Options, own_port: u16) -> String {
+    let own = Job { name: "prometheus".into(), targets: vec![("prometheus".into(), format!("127.0.0.1:{own_port}"))] };
+    let millis = options.interval.as_millis();
+    let files: Vec<&str> = RULES.iter().map(|(name, _)| *name).collect();
+    let mut text = format!(
+        "global: {{ scrape_interval: {millis}ms, scrape_timeout: {millis}ms, evaluation_interval: {millis}ms }}\n\
+         rule_files: [{}]\nscrape_configs:\n",
+        files.join(", ")
+    );
+    for job in options.jobs.iter().chain([&own]) {
+        text.push_str(&format!("  - job_name: {}\n    static_configs:\n", job.name));
+        for (instance, address) in &job.targets {
+            text.push_str(&format!("      - {{ targets: [\"{address}\"], labels: {{ instance: \"{instance}\" }} }}\n"));
+        }
+    }
+    text
+}
+
+async fn is_ready(port: u16) -> bool {
+    let asked = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(b"GET /-/ready HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    asked.await.is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
+}
+
+/// `prometheus, version 2.42.0+ds (branch: …`
+fn parse_version(text: &str) -> String {
+    let number = text.split_once("version ").and_then(|(_, rest)| rest.split(['+', ' ', ',']).next());
+    format!("Prometheus {}", number.unwrap_or("of unknown version"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_line() {
+        let text = "prometheus, version 2.42.0+ds (branch: debian/sid, revision: 2.42.0+ds-5+deb12u1)\n  build user: x";
+        assert_eq!(parse_version(text), "Prometheus 2.42.0");
+        assert_eq!(parse_version(""), "Prometheus of unknown version");
+    }
+
+    #[test]
+    fn targets_have_the_names_of_the_stack() {
+        let jobs = vec![Job { name: "api".into(), targets: vec![("api-0".into(), "127.0.0.1:1".into())] }];
+        let text = config(&Options { interval: Duration::from_secs(2), jobs }, 9);
+        assert!(text.contains("job_name: api\n    static_configs:\n      - { targets: [\"127.0.0.1:1\"], labels: { instance: \"api-0\" } }"), "{text}");
+        assert!(text.contains("scrape_interval: 2000ms") && text.contains("127.0.0.1:9"), "{text}");
+    }
+
+    /// Rules that only compose's Prometheus had would be rules that nothing here has ever evaluated.
+    #[test]
+    fn every_rule_file_of_deploy_is_there() {
+        let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prometheus");
+        let compose = std::fs::read_to_string(deploy.join("prometheus.yml")).unwrap();
+        let line = compose.lines().find_map(|line| line.strip_prefix("rule_files: [")).unwrap();
+        let files: Vec<&str> = line.trim_end_matches(']').split(',').map(str::trim).collect();
+        assert_eq!(files, RULES.map(|(name, _)| name));
+    }
+}

@@ -1,0 +1,75 @@
+//! `testbed trace`.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+use tracestore::{Choice, Client, Trace};
+
+use crate::{
+    cli::TraceArgs,
+    cluster,
+    waterfall::{self, Look},
+};
+
+pub async fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
+    let stack = super::running_stack()?;
+    let address = stack.endpoints.get(cluster::TRACES).with_context(|| {
+        format!(
+            "the running stack has no address called {}: its traces are elsewhere (compose: in Grafana)",
+            cluster::TRACES
+        )
+    })?;
+    let client = Client::new(address)?;
+    let look = Look::of_stdout();
+    if let Some(id) = args.id {
+        let trace = client.trace(id).await?;
+        let trace = trace.with_context(|| {
+            format!("no trace {id}: it was never sampled, or made room for others. ./testbed trace lists what is there")
+        })?;
+        show(args.json, &trace, || waterfall::render(&trace, look))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let choice = match (args.slowest, args.errors) {
+        (true, _) => Choice::Slowest,
+        (_, true) => Choice::Errors,
+        _ => Choice::Newest,
+    };
+    let limit = args.limit.map_or(if choice == Choice::Newest { 20 } else { 1 }, usize::from);
+    let list = client.list(choice, limit).await?;
+    if list.is_empty() && !args.json {
+        bail!("{}", if choice == Choice::Errors { "no trace has failed" } else { NONE_YET });
+    }
+    if choice == Choice::Newest {
+        show(args.json, &list, || waterfall::list(&list, look))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut traces: Vec<Trace> = Vec::new();
+    for summary in list {
+        // One may make room for another between the two questions.
+        traces.extend(client.trace(summary.id).await?);
+    }
+    let texts = || traces.iter().map(|trace| waterfall::render(trace, look)).collect::<Vec<_>>().join("\n");
+    show(args.json, &traces, texts)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+const NONE_YET: &str =
+    "no trace yet: the sampled requests' come a few seconds after them. ./testbed load smoke makes some";
+
+fn show(json: bool, what: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(what)?);
+    } else {
+        print!("{}", text());
+    }
+    Ok(())
+}
+
+impl Look {
+    fn of_stdout() -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        let width = terminal_size::terminal_size().filter(|_| terminal).map(|(width, _)| usize::from(width.0));
+        Self { width: width.unwrap_or(120), colour: terminal && std::env::var_os("NO_COLOR").is_none() }
+    }
+}

@@ -1,0 +1,215 @@
+//! Which traces are kept: the slowest, the newest that failed, and some drawn by lot. Pure: told of traces, it says which to let go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::{Reason, TraceId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    pub slow: usize,
+    pub failed: usize,
+    pub sample: usize,
+    /// A slow trace makes room for a faster one after this long: a cold start an hour ago is not what somebody asks for.
+    pub slow_for: Duration,
+}
+
+/// What the choice is made by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Merit {
+    pub duration_ns: u64,
+    pub failed: bool,
+}
+
+#[derive(Debug)]
+pub struct Keep {
+    quotas: Quotas,
+    /// By duration; with the time it came.
+    slow: BTreeMap<(u64, TraceId), Instant>,
+    /// Oldest first.
+    failed: VecDeque<TraceId>,
+    /// The lowest lots. A lot is a hash of the id: each trace has the same chance, whenever it comes and however often it is told of.
+    sample: BTreeSet<(u64, TraceId)>,
+    kept: HashMap<TraceId, Held>,
+}
+
+/// Where a trace is held.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    slow: Option<u64>,
+    failed: bool,
+    sample: bool,
+}
+
+impl Keep {
+    pub fn new(quotas: Quotas) -> Self {
+        Self { quotas, slow: BTreeMap::new(), failed: VecDeque::new(), sample: BTreeSet::new(), kept: HashMap::new() }
+    }
+
+    /// Judges a trace, or judges it anew because a span was late. Answers the traces that are let go for it, itself perhaps among them.
+    pub fn offer(&mut self, id: TraceId, merit: Merit, now: Instant) -> Vec<TraceId> {
+        let held = self.kept.get(&id).copied().unwrap_or_default();
+        let mut touched = vec![id];
+        self.kept.insert(id, held);
+        if held.slow != Some(merit.duration_ns) {
+            if let Some(old) = held.slow {
+                self.slow.remove(&(old, id));
+            }
+            self.slow.insert((merit.duration_ns, id), now);
+            self.held(id).slow = Some(merit.duration_ns);
+        }
+        if merit.failed && !held.failed {
+            self.failed.push_back(id);
+            self.held(id).failed = true;
+        }
+        if !held.sample {
+            self.sample.insert((id.lot(), id));
+            self.held(id).sample = true;
+        }
+        touched.extend(self.shrink(now));
+        touched.retain(|id| self.let_go(*id));
+        touched
+    }
+
+    /// Empty if the trace is not kept.
+    pub fn reasons(&self, id: TraceId) -> Vec<Reason> {
+        let held = self.kept.get(&id).copied().unwrap_or_default();
+        let all = [(held.slow.is_some(), Reason::Slow), (held.failed, Reason::Failed), (held.sample, Reason::Sample)];
+        all.into_iter().filter(|(is, _)| *is).map(|(_, reason)| reason).collect()
+    }
+
+    pub fn keeps(&self, id: TraceId) -> bool {
+        self.kept.contains_key(&id)
+    }
+
+    /// Takes each class back to its quota; answers whose place that was.
+    fn shrink(&mut self, now: Instant) -> Vec<TraceId> {
+        let mut out = Vec::new();
+        if self.slow.len() > self.quotas.slow {
+            let outdated: Vec<_> = self
+                .slow
+                .iter()
+                .filter(|(_, came)| now.saturating_duration_since(**came) > self.quotas.slow_for)
+                .map(|(key, _)| *key)
+                .collect();
+            for key in outdated {
+                self.slow.remove(&key);
+                self.held(key.1).slow = None;
+                out.push(key.1);
+            }
+        }
+        while self.slow.len() > self.quotas.slow
+            && let Some(((_, id), _)) = self.slow.pop_first()
+        {
+            self.held(id).slow = None;
+            out.push(id);
+        }
+        while self.failed.len() > self.quotas.failed
+            && let Some(id) = self.failed.pop_front()
+        {
+            self.held(id).failed = false;
+            out.push(id);
+        }
+        while self.sample.len() > self.quotas.sample
+            && let Some((_, id)) = self.sample.pop_last()
+        {
+            self.held(id).sample = false;
+            out.push(id);
+        }
+        out
+    }
+
+    fn held(&mut self, id: TraceId) -> &mut Held {
+        self.kept.entry(id).or_default()
+    }
+
+    /// True if the trace was held and has no place any more.
+    fn let_go(&mut self, id: TraceId) -> bool {
+        let gone = self.kept.get(&id).is_some_and(|held| held.slow.is_none() && !held.failed && !held.sample);
+        if gone {
+            self.kept.remove(&id);
+        }
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUOTAS: Quotas = Quotas { slow: 2, failed: 2, sample: 0, slow_for: Duration::from_secs(600) };
+
+    fn id(n: u128) -> TraceId {
+        TraceId::from_bytes(&n.to_be_bytes()).unwrap()
+    }
+
+    fn fine(duration_ns: u64) -> Merit {
+        Merit { duration_ns, failed: false }
+    }
+
+    #[test]
+    fn the_slowest_push_out_the_faster() {
+        let (mut keep, now) = (Keep::new(QUOTAS), Instant::now());
+        assert_eq!(keep.offer(id(1), fine(30), now), []);
+        assert_eq!(keep.offer(id(2), fine(20), now), []);
+        assert_eq!(keep.offer(id(3), fine(10), now), [id(3)]);
+        assert_eq!(keep.offer(id(4), fine(25), now), [id(2)]);
+        assert_eq!(keep.reasons(id(4)), [Reason::Slow]);
+        assert!(!keep.keeps(id(2)) && !keep.keeps(id(3)));
+        // A late span has made it longer.
+        assert_eq!(keep.offer(id(4), fine(40), now), []);
+        assert_eq!(keep.offer(id(5), fine(35), now), [id(1)]);
+    }
+
+    #[test]
+    fn what_was_slow_long_ago_makes_room() {
+        let (mut keep, start) = (Keep::new(QUOTAS), Instant::now());
+        keep.offer(id(1), fine(1000), start);
+        keep.offer(id(2), fine(900), start);
+        let later = start + Duration::from_secs(601);
+        let mut gone = keep.offer(id(3), fine(5), later);
+        gone.sort();
+        assert_eq!(gone, [id(1), id(2)]);
+        assert!(keep.keeps(id(3)));
+    }
+
+    #[test]
+    fn the_newest_failures_stay_and_a_trace_can_have_two_reasons() {
+        let (mut keep, now) = (Keep::new(QUOTAS), Instant::now());
+        let failed = Merit { duration_ns: 1, failed: true };
+        for n in 1..=2 {
+            assert_eq!(keep.offer(id(n), failed, now), []);
+        }
+        assert_eq!(keep.reasons(id(1)), [Reason::Slow, Reason::Failed]);
+        keep.offer(id(10), fine(50), now);
+        keep.offer(id(11), fine(50), now);
+        assert_eq!(keep.reasons(id(1)), [Reason::Failed], "slower ones came, it stays as a failure");
+        assert_eq!(keep.offer(id(3), failed, now), [id(1)]);
+        // Told of again, it is not counted again.
+        assert_eq!(keep.offer(id(3), failed, now), []);
+        assert_eq!(keep.reasons(id(2)), [Reason::Failed]);
+        // It failed only with its last span.
+        keep.offer(id(11), Merit { duration_ns: 50, failed: true }, now);
+        assert_eq!(keep.reasons(id(11)), [Reason::Slow, Reason::Failed]);
+    }
+
+    /// Each of 4,000 traces has the same chance, whether it comes early or late: the sample's mean position is the middle.
+    #[test]
+    fn the_sample_is_uniform_and_bounded() {
+        let (mut keep, now) = (Keep::new(Quotas { slow: 0, failed: 0, sample: 400, ..QUOTAS }), Instant::now());
+        let mut kept = BTreeSet::new();
+        for n in 1..=4000 {
+            kept.insert(id(n));
+            for gone in keep.offer(id(n), fine(1), now) {
+                assert!(kept.remove(&gone));
+            }
+            assert!(keep.kept.len() <= 400);
+        }
+        assert_eq!(kept.len(), 400);
+        let mean = (1..=4000).filter(|&n| keep.keeps(id(n))).sum::<u128>() / 400;
+        // The mean of 400 of 1..=4000 has a standard deviation of 55.
+        assert!((1780..=2220).contains(&mean), "{mean}");
+    }
+}

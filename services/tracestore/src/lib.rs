@@ -1,0 +1,127 @@
+//! An OTLP receiver for traces that needs nothing beside itself: bounded memory instead of a database, so that a stack without Docker can
+//! show where a request's time went.
+//!
+//! Path of a span: `intake` (gRPC, HTTP) → `otlp` cuts it to its bounds → `store` puts it to its trace → `keep` judges the trace once it
+//! has settled → `query` tells. `waterfall` is what a trace looks like, line by line.
+
+mod client;
+mod ids;
+mod intake;
+mod keep;
+mod metrics;
+mod otlp;
+mod query;
+mod span;
+mod store;
+pub mod waterfall;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use prometheus::Registry;
+use runtime::{Admin, Endpoint, Readiness, lifecycle, net::Listener};
+use tokio_util::sync::CancellationToken;
+
+pub use crate::{
+    client::{Client, ClientError},
+    ids::{InvalidId, SpanId, TraceId},
+    keep::{Keep, Merit, Quotas},
+    metrics::Metrics,
+    query::MAX_LIMIT,
+    span::{Event, Kind, Reason, Span, Summary, Trace},
+    store::{Choice, Limits, Store},
+};
+
+/// How often it is looked which traces have settled.
+const TICK: Duration = Duration::from_millis(250);
+/// Exporters wait for their answer; nothing here takes long.
+const DRAIN: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// OTLP by gRPC and, at `/v1/traces`, by HTTP.
+    pub listen: SocketAddr,
+    /// Health, metrics, and what can be asked.
+    pub admin: SocketAddr,
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone)]
+struct Shared {
+    store: Arc<Mutex<Store>>,
+    metrics: Metrics,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sockets that are bound: exporters may connect, and are served once `serve` runs.
+#[derive(Debug)]
+pub struct Receiver {
+    listen: Listener,
+    admin: Listener,
+    limits: Limits,
+}
+
+impl Receiver {
+    /// # Errors
+    /// An address cannot be bound.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let bind = async |address: SocketAddr| {
+            Endpoint::from(address).bind().await.with_context(|| format!("cannot listen on {address}"))
+        };
+        Ok(Self { listen: bind(config.listen).await?, admin: bind(config.admin).await?, limits: config.limits })
+    }
+
+    /// `http://…` for exporters, and that of the admin port for `Client::new`.
+    ///
+    /// # Errors
+    /// A socket has lost its address.
+    pub fn urls(&self) -> anyhow::Result<(String, String)> {
+        Ok((format!("http://{}", self.listen.endpoint()?), format!("http://{}", self.admin.endpoint()?)))
+    }
+
+    /// Serves until `shutdown`. What is in memory then is lost, as it is meant to be.
+    ///
+    /// # Errors
+    /// A listener failed.
+    pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).context("metrics")?;
+        let store = Arc::new(Mutex::new(Store::new(self.limits, metrics.clone())));
+        let shared = Shared { store, metrics };
+        let readiness = Readiness::starting("");
+        readiness.ready();
+        let admin = Admin { readiness, registry }.router().merge(query::router(shared.clone()));
+        let settling = async {
+            let mut tick = tokio::time::interval(TICK);
+            loop {
+                tick.tick().await;
+                shared.lock().settle(Instant::now());
+            }
+        };
+        let served = async {
+            tokio::try_join!(
+                lifecycle::serve(self.listen, intake::router(shared.clone()), shutdown.clone(), DRAIN),
+                lifecycle::serve(self.admin, admin, shutdown, DRAIN),
+            )
+        };
+        tokio::select! {
+            result = served => result.map(drop),
+            () = settling => Ok(()),
+        }
+    }
+}
+
+/// # Errors
+/// An address cannot be bound, or a listener failed.
+pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    Receiver::bind(config).await?.serve(shutdown).await
+}

@@ -1,0 +1,267 @@
+//! Spans become traces here. A trace is open until `settle` has passed since its first span; then `keep` judges it. What is kept takes
+//! late spans in, what was let go counts them. Everything is bounded by bytes or numbers, and what falls out is counted.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Merit, Reason, Span, Summary, Trace, TraceId,
+    keep::{Keep, Quotas},
+    metrics::Metrics,
+    span::root,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub quotas: Quotas,
+    /// From a trace's first span until it is judged: requests end within 5 s, and exporters send within one more.
+    pub settle: Duration,
+    /// Of all open traces; beyond, the oldest is judged early.
+    pub open_bytes: usize,
+    /// Of one trace; further spans are dropped.
+    pub trace_bytes: usize,
+    /// Ids of traces let go that are remembered, so that their late spans do not start them anew.
+    pub remembered: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            quotas: Quotas { slow: 100, failed: 100, sample: 400, slow_for: Duration::from_secs(600) },
+            settle: Duration::from_secs(6),
+            open_bytes: 32 << 20,
+            trace_bytes: 64 << 10,
+            remembered: 50_000,
+        }
+    }
+}
+
+/// Which traces, and in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Choice {
+    Slowest,
+    /// Newest first, as the next.
+    Errors,
+    Newest,
+}
+
+impl Choice {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Slowest => "slowest",
+            Self::Errors => "errors",
+            Self::Newest => "newest",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Store {
+    limits: Limits,
+    metrics: Metrics,
+    open: HashMap<TraceId, Assembly>,
+    /// Open traces by their first span's arrival. Holds exactly the keys of `open`.
+    arrivals: VecDeque<(Instant, TraceId)>,
+    open_bytes: usize,
+    kept: HashMap<TraceId, Assembly>,
+    keep: Keep,
+    gone: Remembered,
+}
+
+#[derive(Debug, Default)]
+struct Assembly {
+    spans: Vec<Span>,
+    bytes: usize,
+    dropped: u64,
+}
+
+impl Store {
+    pub fn new(limits: Limits, metrics: Metrics) -> Self {
+        Self {
+            keep: Keep::new(limits.quotas),
+            gone: Remembered::new(limits.remembered),
+            limits,
+            metrics,
+            open: HashMap::new(),
+            arrivals: VecDeque::new(),
+            open_bytes: 0,
+            kept: HashMap::new(),
+        }
+    }
+
+    pub fn add(&mut self, id: TraceId, span: Span, now: Instant) {
+        self.metrics.received.inc();
+        if self.kept.contains_key(&id) {
+            self.add_late(id, span, now);
+        } else if self.gone.contains(id) {
+            self.metrics.dropped_late.inc();
+        } else {
+            let trace = self.open.entry(id).or_insert_with(|| {
+                self.arrivals.push_back((now, id));
+                Assembly::default()
+            });
+            let before = trace.bytes;
+            if !trace.push(span, self.limits.trace_bytes) {
+                self.metrics.dropped_full.inc();
+            }
+            self.open_bytes += trace.bytes - before;
+            while self.open_bytes > self.limits.open_bytes && self.judge_oldest(now) {
+                self.metrics.judged_early.inc();
+            }
+        }
+        self.show_sizes();
+    }
+
+    /// Judges the open traces that have settled.
+    pub fn settle(&mut self, now: Instant) {
+        let settle = self.limits.settle;
+        let is_due = |(came, _): &(Instant, TraceId)| now.saturating_duration_since(*came) >= settle;
+        while self.arrivals.front().is_some_and(is_due) && self.judge_oldest(now) {}
+        self.show_sizes();
+    }
+
+    /// Forgets all traces: what is asked for afterwards came afterwards.
+    pub fn clear(&mut self) {
+        // Late spans of what was open are not to look like traces of their own.
+        self.arrivals.drain(..).for_each(|(_, id)| self.gone.insert(id));
+        self.open.clear();
+        self.open_bytes = 0;
+        self.kept.drain().for_each(|(id, _)| self.gone.insert(id));
+        self.keep = Keep::new(self.limits.quotas);
+        self.show_sizes();
+    }
+
+    pub fn get(&self, id: TraceId) -> Option<Trace> {
+        let trace = self.kept.get(&id).or_else(|| self.open.get(&id))?;
+        Some(Trace { id, reasons: self.reasons(id), spans: trace.spans.clone(), dropped_spans: trace.dropped })
+    }
+
+    /// At most `limit`, those that are still open among them.
+    pub fn list(&self, choice: Choice, limit: usize) -> Vec<Summary> {
+        let all = self.kept.iter().chain(&self.open).filter_map(|(id, trace)| Some((*id, trace, root(&trace.spans)?)));
+        let mut chosen: Vec<_> = all.filter(|(_, trace, _)| choice != Choice::Errors || trace.failed()).collect();
+        // Ids make the order the same each time.
+        match choice {
+            Choice::Slowest => chosen.sort_by_key(|(id, _, root)| (std::cmp::Reverse(root.duration_ns), *id)),
+            Choice::Errors | Choice::Newest => {
+                chosen.sort_by_key(|(id, _, root)| (std::cmp::Reverse(root.start_ns), *id))
+            }
+        }
+        chosen.truncate(limit);
+        let summaries = chosen.into_iter().map(|(id, trace, root)| Summary {
+            id,
+            reasons: self.reasons(id),
+            name: root.name.clone(),
+            service: root.service.clone(),
+            start_ns: root.start_ns,
+            duration_ns: root.duration_ns,
+            failed: trace.failed(),
+            spans: trace.spans.len(),
+        });
+        summaries.collect()
+    }
+
+    fn reasons(&self, id: TraceId) -> Vec<Reason> {
+        if self.open.contains_key(&id) { vec![Reason::Open] } else { self.keep.reasons(id) }
+    }
+
+    fn add_late(&mut self, id: TraceId, span: Span, now: Instant) {
+        let Some(trace) = self.kept.get_mut(&id) else { return };
+        if !trace.push(span, self.limits.trace_bytes) {
+            self.metrics.dropped_full.inc();
+            return;
+        }
+        let merit = trace.merit();
+        self.judge(id, merit, now);
+    }
+
+    /// False: none is open.
+    fn judge_oldest(&mut self, now: Instant) -> bool {
+        let Some((_, id)) = self.arrivals.pop_front() else { return false };
+        if let Some(trace) = self.open.remove(&id) {
+            self.open_bytes -= trace.bytes;
+            let merit = trace.merit();
+            self.kept.insert(id, trace);
+            self.metrics.judged.inc();
+            self.judge(id, merit, now);
+        }
+        true
+    }
+
+    fn judge(&mut self, id: TraceId, merit: Merit, now: Instant) {
+        for gone in self.keep.offer(id, merit, now) {
+            self.kept.remove(&gone);
+            self.gone.insert(gone);
+            // A trace that was never kept is no eviction.
+            if gone != id {
+                self.metrics.evicted.inc();
+            }
+        }
+    }
+
+    fn show_sizes(&self) {
+        self.metrics.open.set(i64::try_from(self.open.len()).unwrap_or(i64::MAX));
+        self.metrics.open_bytes.set(i64::try_from(self.open_bytes).unwrap_or(i64::MAX));
+        self.metrics.kept.set(i64::try_from(self.kept.len()).unwrap_or(i64::MAX));
+    }
+}
+
+impl Assembly {
+    /// False: no room. A span that is sent twice is there once.
+    fn push(&mut self, span: Span, limit: usize) -> bool {
+        if self.spans.iter().any(|present| present.id == span.id) {
+            return true;
+        }
+        let size = span.size();
+        if self.bytes + size > limit {
+            self.dropped += 1;
+            return false;
+        }
+        self.bytes += size;
+        self.spans.push(span);
+        true
+    }
+
+    fn failed(&self) -> bool {
+        self.spans.iter().any(|span| span.failed)
+    }
+
+    fn merit(&self) -> Merit {
+        Merit { duration_ns: root(&self.spans).map_or(0, |root| root.duration_ns), failed: self.failed() }
+    }
+}
+
+/// The last so many ids.
+#[derive(Debug)]
+struct Remembered {
+    limit: usize,
+    ids: HashSet<TraceId>,
+    order: VecDeque<TraceId>,
+}
+
+impl Remembered {
+    fn new(limit: usize) -> Self {
+        Self { limit, ids: HashSet::new(), order: VecDeque::new() }
+    }
+
+    fn insert(&mut self, id: TraceId) {
+        if self.ids.insert(id) {
+            self.order.push_back(id);
+        }
+        while self.order.len() > self.limit
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    fn contains(&self, id: TraceId) -> bool {
+        self.ids.contains(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests;
