@@ -175,6 +175,12 @@ pub struct UpArgs {
     /// MySQL servers to spread the 16 shards over
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub instances: u16,
+    /// Workers that share the 16 partitions and fail over; 0: neither workers nor monitors nor etcd
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=16))]
+    pub workers: u8,
+    /// Monitors that watch them
+    #[arg(long, default_value = "3", value_name = "1|3", value_parser = monitors)]
+    pub monitors: u8,
     /// Port of the gateway [default: a free one]
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
@@ -191,12 +197,18 @@ pub struct DownArgs {
     pub all: bool,
 }
 
-/// Show what runs
+/// Show what runs; on a terminal, while monitors and workers run, again every second
 #[derive(Args)]
 #[command(after_help = "Examples:
-  ./testbed status
-  ./testbed status --json | jq .gateway")]
+  ./testbed status                          Ctrl-C ends it
+  ./testbed status --once
+  ./testbed status --json | jq .gateway
+  ./testbed status --json | jq '.heartbeats.nodes[] | {id, online, states}'")]
 pub struct StatusArgs {
+    /// Show it once
+    #[arg(long)]
+    pub once: bool,
+    /// Print it once, as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -442,6 +454,7 @@ pub struct DiffArgs {
 #[command(after_help = "Examples:
   ./testbed serve api --profile protected --set redis.url=redis://127.0.0.1:6379
   ./testbed serve api --mysql db-0:3306,db-1:3306 --set redis.url=redis://cache:6379
+  TESTBED_NODE__KEY=secret ./testbed serve monitor m0 --config monitor.toml
   ./testbed serve faultproxy --config faultproxy.toml
   ./testbed serve faultproxy --mysql db-0:3306 --listen 127.0.0.1:3306 --admin 127.0.0.1:9090 --scenario article")]
 pub enum ServeCommand {
@@ -450,6 +463,29 @@ pub enum ServeCommand {
         /// Which guards are on by default
         #[arg(long, default_value = "protected", value_name = "baseline|protected")]
         profile: Profile,
+        /// TOML file; TESTBED_SECTION__KEY and --set override it
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Servers that the 16 shards are dealt to in turn, if the file does not say
+        #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "127.0.0.1:3306")]
+        mysql: Vec<String>,
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+    },
+    /// One of the monitors that hear heartbeats, vote on failures and assign partitions
+    Monitor {
+        /// Its name
+        id: String,
+        /// TOML file; TESTBED_SECTION__KEY and --set override it
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+    },
+    /// One of the workers that share the partitions
+    Worker {
+        /// Its name
+        id: String,
         /// TOML file; TESTBED_SECTION__KEY and --set override it
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -492,6 +528,15 @@ pub enum ServeCommand {
     /// Owner of the stack that `up` starts
     #[command(hide = true)]
     Supervisor { spec: PathBuf },
+}
+
+/// An odd number: one more has no better majority.
+fn monitors(text: &str) -> Result<u8, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("1 or 3".into()),
+    }
 }
 
 /// `5s`, `500ms`, `2m`.

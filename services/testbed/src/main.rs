@@ -9,9 +9,11 @@ mod data;
 mod endpoints;
 mod evaluation;
 mod hammer;
+mod heartbeats;
 mod machine;
 mod measure;
 mod outage;
+mod plane;
 mod progress;
 mod scrape;
 

@@ -4,7 +4,7 @@ mod url;
 
 use std::process::ExitCode;
 
-use launcher::{mariadb, nginx, redis};
+use launcher::{etcd, mariadb, nginx, redis};
 use serde::Serialize;
 
 use crate::{cli::DoctorArgs, machine};
@@ -53,6 +53,7 @@ fn checks() -> anyhow::Result<Vec<Check>> {
         program("redis-server", redis::PROGRAMS, "redis"),
         program("mysql server", mariadb::PROGRAMS, "mariadb-server or mysql-server"),
         program("nginx", nginx::PROGRAMS, "nginx"),
+        program("etcd", etcd::PROGRAMS, "etcd-server"),
         Check {
             name: "open files",
             found: format!("{files}"),
