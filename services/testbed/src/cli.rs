@@ -129,6 +129,35 @@ pub enum ExperimentCommand {
   ./testbed experiment outage --quick      6 s each at 600 requests/s, not judged
   ./testbed experiment outage --json | jq '.outages[] | {server, back_after_s}'")]
     Outage(ExperimentArgs),
+    /// Workers killed and stopped by turns: until the majority has confirmed it, new primaries work and clients are sent on
+    #[command(after_help = "Examples:
+  ./testbed experiment switchover            fixed, dynamic and majority, 20 deaths of each kind at 1 s and 100 ms beats (about 20 minutes)
+  ./testbed experiment switchover --quick    3 of each kind, by majority, judged for stale writes only
+  ./testbed experiment switchover --strategy majority --beat-ms 100
+  ./testbed experiment switchover --json | jq '.series[] | {strategy, interval_ms, false_alarms}'")]
+    Switchover(SwitchoverArgs),
+}
+
+#[derive(Args)]
+pub struct SwitchoverArgs {
+    /// 3 deaths of each kind; only stale writes are judged
+    #[arg(long)]
+    pub quick: bool,
+    /// Only these (repeatable) [default: all, or majority with --quick]
+    #[arg(long = "strategy", value_name = "STRATEGY")]
+    pub strategies: Vec<crate::switchover::Strategy>,
+    /// Only these intervals of the beats (repeatable) [default: 1000 and 100]
+    #[arg(long = "beat-ms", value_name = "MS", value_parser = clap::value_parser!(u64).range(50..=10_000))]
+    pub beats_ms: Vec<u64>,
+    /// Deaths of each kind [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub kills: Option<u16>,
+    /// Where the report goes [default: reports/<time>-switchover]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print switchover.json instead of the table
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]

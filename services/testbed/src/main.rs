@@ -16,6 +16,7 @@ mod outage;
 mod plane;
 mod progress;
 mod scrape;
+mod switchover;
 
 use std::process::ExitCode;
 

@@ -112,6 +112,19 @@ impl Plane {
         futures::future::try_join_all(ready).await.map(drop)
     }
 
+    /// Ends all of it, etcd last.
+    ///
+    /// # Errors
+    /// A process could not be ended.
+    pub async fn stop(self, stack: &mut Stack) -> anyhow::Result<()> {
+        for member in self.workers.iter().chain(&self.monitors) {
+            // One that was stopped by a signal hears no other.
+            stack.kill(member.child, Signal::SIGCONT).ok();
+            stack.stop_child(member.child).await?;
+        }
+        stack.stop_child(self.etcd.child).await
+    }
+
     /// Starts those again that have ended; answers their names.
     ///
     /// # Errors
