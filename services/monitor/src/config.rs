@@ -7,6 +7,8 @@ use heartbeat::{assign::NodeId, observer::Settings, vote};
 use runtime::config::Validate;
 use serde::{Deserialize, Serialize};
 
+use crate::detector;
+
 const MS: u64 = 1_000_000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,8 +65,11 @@ pub struct Registry {
 pub struct Detect {
     /// At which beats are expected.
     pub interval_ms: u64,
-    /// Silence, in intervals, after which a node is suspected.
-    pub timeout_intervals: f64,
+    /// When silence is suspect: `fixed`, `ewma`, `adaptive`, …; see `heartbeat::detector::KINDS`.
+    pub detector: String,
+    /// Of the detector; those left out have their defaults.
+    #[serde(default)]
+    pub params: BTreeMap<String, f64>,
     /// Who decides that a node has failed.
     pub votes: Rule,
 }
@@ -96,7 +101,12 @@ impl MonitorConfig {
                 prefix: "/recommendation-testbed/".into(),
                 term_ms: 5_000,
             },
-            detect: Detect { interval_ms: 1_000, timeout_intervals: 1.3, votes: Rule::Majority },
+            detect: Detect {
+                interval_ms: 1_000,
+                detector: "fixed".into(),
+                params: BTreeMap::new(),
+                votes: Rule::Majority,
+            },
             peers: BTreeMap::new(),
         }
     }
@@ -148,9 +158,31 @@ impl Validate for MonitorConfig {
                 problems.push(format!("{key}: {value} is not in {}..={}", range.start(), range.end()));
             }
         }
-        let margin = self.detect.timeout_intervals;
-        if !(1.05..=100.0).contains(&margin) {
-            problems.push(format!("detect.timeout_intervals: {margin} is not in 1.05..=100"));
+        if let Err(error) = detector::make(&self.detect) {
+            problems.push(format!("detect.detector, detect.params: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(sets: &[&str]) -> String {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        runtime::config::load(MonitorConfig::new("m0"), None, &sets)
+            .map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn every_detector_is_a_setting_and_every_bad_value_is_named() {
+        let good = "node.key=long enough";
+        assert_eq!(problems(&[good]), "");
+        assert_eq!(problems(&[good, "detect.detector=adaptive"]), "");
+        assert_eq!(problems(&[good, "detect.detector=ewma", "detect.params.k=4"]), "");
+        let bad = problems(&["detect.params.k=4", "registry.prefix=x", "registry.etcd=[]", "peers.m0=\"h:1\""]);
+        for part in ["node.key", "detect.params", "'k'", "registry.prefix", "registry.etcd", "own name"] {
+            assert!(bad.contains(part), "{part} is missing in {bad}");
         }
     }
 }

@@ -83,7 +83,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let round = Duration::from_nanos(settings.soft.round);
     let probes = Probes::new(keys, round, inbox.clone(), tasks.clone(), &metrics.probes)?;
     let me: NodeId = config.node.id.as_str().into();
-    let detectors = detector::maker(&config.detect);
+    let detectors = detector::maker(&config.detect)?;
     let observer = Observer::new(me.clone(), &monitors, settings, detectors, wall_ms(), clock.now());
     tasks.spawn(tcp::receive(sockets.tcp, Arc::clone(&ingest), tcp::Limits::default(), shutdown.clone()));
     tasks.spawn(watch_registry(registry.clone(), inbox, shutdown.clone()));

@@ -122,6 +122,8 @@ impl Sweep {
             Input::Beat { id, incarnation, sequence } => {
                 let known = || self.observer.incarnation(&id).unwrap_or(0);
                 let incarnation = if incarnation == 0 { known() } else { incarnation };
+                // What nobody counted is as new as it is late.
+                let sequence = if sequence == 0 { now } else { sequence };
                 self.observer.heard(now, &id, incarnation, sequence);
             }
             Input::Answer { node, incarnation, round } => self.observer.answered(now, &node, incarnation, round),

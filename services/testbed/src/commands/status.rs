@@ -31,7 +31,9 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     loop {
         let stacks = launcher::orphans::find()?;
         let up = stacks.iter().find(|found| found.name() == up::STACK && found.owner_alive);
-        let endpoints = up.and_then(|found| found.description.as_ref()).map(|description| &description.endpoints);
+        let elsewhere = crate::endpoints::elsewhere()?;
+        let description = elsewhere.as_ref().or_else(|| up?.description.as_ref());
+        let endpoints = description.map(|description| &description.endpoints);
         let beats = match endpoints {
             Some(endpoints) => heartbeats::read(endpoints).await?,
             None => None,
