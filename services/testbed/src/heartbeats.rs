@@ -52,14 +52,15 @@ pub async fn read(endpoints: &BTreeMap<String, String>) -> anyhow::Result<Option
     let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
     let is_monitor = |name: &str| name.strip_prefix(MONITOR).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
     let monitors = endpoints.iter().filter(|(name, _)| is_monitor(name));
-    let asked = monitors.map(|(name, url)| async {
-        let answer = http.get(format!("{url}/status")).send().await;
-        let status = match answer {
-            Ok(answer) => answer.json::<Status>().await.ok(),
-            Err(_) => None,
-        };
-        (name.clone(), status)
-    });
+    let asked =
+        monitors.map(|(name, url)| (name, http.get(format!("{url}/status")).send())).map(async |(name, answer)| {
+            let answer = answer.await;
+            let status = match answer {
+                Ok(answer) => answer.json::<Status>().await.ok(),
+                Err(_) => None,
+            };
+            (name.clone(), status)
+        });
     Ok(combine(futures::future::join_all(asked).await))
 }
 

@@ -74,7 +74,7 @@ impl Holding {
     /// Puts fences up, all at once; answers those that are to be tried again.
     async fn fence(&self, store: &Store, fences: &[Fence]) -> Vec<Fence> {
         let put_up = |fence: Fence| async move {
-            let Some(shard) = shard(fence.partition) else { return None };
+            let shard = shard(fence.partition)?;
             match store.fence(shard, fence.epoch).await {
                 Ok(Ok(())) => self.tenure().fenced(fence),
                 Ok(Err(Overruled { by_epoch })) => {

@@ -1,5 +1,5 @@
 //! Monitors as they run, in this process, with a real etcd, real sockets and workers that do what they are told.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod registry;
 mod support;

@@ -104,11 +104,12 @@ async fn switchover(args: SwitchoverArgs) -> anyhow::Result<ExitCode> {
     let out = args.out.unwrap_or_else(|| evaluation::default_out(created, "switchover"));
     let json = serde_json::to_string_pretty(&report)?;
     std::fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
-    for (file, text) in [("switchover.json", &json), ("switchover.md", &report.text())] {
+    let text = report.text();
+    for (file, text) in [("switchover.json", &json), ("switchover.md", &text)] {
         let file = out.join(file);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    println!("{}", if args.json { &json } else { &report.text() });
+    println!("{}", if args.json { &json } else { &text });
     eprintln!("report: {}", out.display());
     Ok(if report.failed() { ExitCode::from(2) } else { ExitCode::SUCCESS })
 }
