@@ -25,7 +25,7 @@ use heartbeat::{
     transport::{Ingest, Sink, http::Plain, tcp, udp},
 };
 use prometheus::Registry as Series;
-use runtime::{Admin, Endpoint, Readiness, lifecycle, net::Listener};
+use runtime::{Admin, Endpoint, Readiness, lifecycle, net::Listener, vitals};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -61,6 +61,11 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     // The admin port outlives the traffic: whoever drains a monitor wants to watch it.
     let admin_stop = CancellationToken::new();
     let mut servers = JoinSet::new();
+    let (watch, watched) = (vitals::register(&series)?, admin_stop.clone());
+    servers.spawn(async move {
+        watched.run_until_cancelled(watch.run()).await;
+        Ok(())
+    });
     let admin = Admin { readiness: readiness.clone(), registry: series }.router();
     servers.spawn(lifecycle::serve(sockets.admin, admin, admin_stop.clone(), Duration::from_millis(200)));
 

@@ -46,7 +46,7 @@ impl Store {
     /// # Errors
     /// As `history`.
     pub async fn ownership(&self, shard: ShardId) -> Result<Ownership, StoreError> {
-        let mut lease = self.pool(shard).checkout(None).await?;
+        let mut lease = self.checkout(shard, None).await?;
         loop {
             let result = look(lease.connection().await?, shard).await;
             if let Some(ownership) = lease.read(result)? {
@@ -57,7 +57,7 @@ impl Store {
 
     /// An UPDATE of the one row with the epoch twice in it; answers the last insert id.
     async fn guarded(&self, shard: ShardId, update: String, epoch: u64) -> Result<Result<u64, Overruled>, StoreError> {
-        let mut lease = self.pool(shard).checkout(None).await?;
+        let mut lease = self.checkout(shard, None).await?;
         detached(async move {
             let connection = lease.connection().await?;
             let result = async {

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use heartbeat::{assign::NodeId, auth::Keys, registry::Registration, transport::probe};
 use prometheus::Registry;
-use runtime::{Admin, Endpoint, Readiness, lifecycle};
+use runtime::{Admin, Endpoint, Readiness, lifecycle, vitals};
 use stores::{Store, StoreMetrics};
 use tokio::{net::UdpSocket, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,6 +43,11 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     // The admin port outlives the traffic: whoever drains a worker wants to watch it.
     let admin_stop = CancellationToken::new();
     let mut servers = JoinSet::new();
+    let (watch, watched) = (vitals::register(&series)?, admin_stop.clone());
+    servers.spawn(async move {
+        watched.run_until_cancelled(watch.run()).await;
+        Ok(())
+    });
     let router = Admin { readiness: readiness.clone(), registry: series }.router();
     servers.spawn(lifecycle::serve(admin, router, admin_stop.clone(), Duration::from_millis(200)));
 
