@@ -95,6 +95,17 @@ pub struct EventsAccepted {
     pub accepted: usize,
 }
 
+/// A worker's answer to one piece of work on a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    pub partition: usize,
+    /// The epoch under which it was done.
+    pub epoch: u64,
+    pub counter: u64,
+    /// Who did it.
+    pub worker: String,
+}
+
 /// RFC 9457 problem details, `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
@@ -125,5 +136,11 @@ pub mod problem {
     /// The replica has as many requests under way as it admits, and a full line in front of them.
     pub const OVERLOADED: &str = "/problems/overloaded";
     pub const DEADLINE_EXCEEDED: &str = "/problems/deadline-exceeded";
+    /// Another worker has the partition, or none has; `detail` and, where it can be reached, `Location` name it.
+    pub const NOT_THE_PRIMARY: &str = "/problems/not-the-primary";
+    /// The writer goes by an epoch that is over.
+    pub const OLD_EPOCH: &str = "/problems/old-epoch";
+    /// This worker has the partition, and is about to serve it.
+    pub const TAKING_OVER: &str = "/problems/taking-over";
     pub const INTERNAL: &str = "/problems/internal";
 }

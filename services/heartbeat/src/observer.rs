@@ -180,7 +180,9 @@ impl Observer {
                 {
                     let known = Arc::make_mut(&mut self.snapshot);
                     known.table = table.into();
-                    (known.table_revision, known.revision) = (table_revision, table_revision);
+                    // All of the registry is known up to the revision before only: a node that came in between is found by
+                    // the next look, which must not seem old.
+                    (known.table_revision, known.revision) = (table_revision, table_revision - 1);
                 }
                 (self.mind_changed, self.reconsider) = (true, true);
             }
@@ -216,6 +218,11 @@ impl Observer {
 
     pub fn state(&self, id: &str) -> Option<State> {
         self.index.get(id).map(|&at| self.nodes[at].soft.state())
+    }
+
+    /// The life of the node that is known, heard or registered.
+    pub fn incarnation(&self, id: &str) -> Option<u64> {
+        self.index.get(id).map(|&at| self.nodes[at].soft.incarnation())
     }
 
     /// Id, state and when it was last heard, of every node.

@@ -1,7 +1,9 @@
 //! Ways a heartbeat arrives, and what all of them do with it: authenticate, decode, check, refuse what was seen before, record in
 //! the table, hand on.
 
+pub mod assignments;
 pub mod http;
+pub mod probe;
 pub mod tcp;
 pub mod udp;
 

@@ -6,6 +6,7 @@
 //! - something slips through both (a worker of an nginx whose master was killed): [`orphans`] finds and ends it.
 
 pub mod cpu;
+pub mod etcd;
 mod logs;
 pub mod mariadb;
 pub mod mysql8;

@@ -53,6 +53,8 @@ pub struct Spec {
     /// Sent by the kernel when this process dies. Default: SIGKILL; a process with children of its own needs a signal
     /// it can pass on.
     pub death_signal: Signal,
+    /// Its death fails no `check`: the stack is made to go on without it.
+    pub expendable: bool,
 }
 
 impl Spec {
@@ -64,6 +66,7 @@ impl Spec {
             env: Vec::new(),
             stop_signal: Signal::SIGTERM,
             death_signal: Signal::SIGKILL,
+            expendable: false,
         }
     }
 
@@ -82,6 +85,12 @@ impl Spec {
     #[must_use]
     pub fn stop_signal(mut self, signal: Signal) -> Self {
         self.stop_signal = signal;
+        self
+    }
+
+    #[must_use]
+    pub fn expendable(mut self) -> Self {
+        self.expendable = true;
         self
     }
 
@@ -143,7 +152,7 @@ struct Child {
     stop_signal: Signal,
     process: OsChild,
     identity: Process,
-    /// Somebody here sent it a signal that ends: its death is no failure.
+    /// It is expendable, or somebody here sent it a signal that ends: its death is no failure.
     may_end: bool,
 }
 
@@ -258,7 +267,8 @@ impl Stack {
         let start_ticks = Stat::read(pid).map_or(0, |stat| stat.start_ticks);
         let identity = Process { pid, start_ticks };
         self.description.children.push(DescribedChild { name: spec.name.clone(), process: identity });
-        let child = Child { spec_name: spec.name, stop_signal: spec.stop_signal, process, identity, may_end: false };
+        let child =
+            Child { spec_name: spec.name, stop_signal: spec.stop_signal, process, identity, may_end: spec.expendable };
         // Owned by the stack before anything else can fail.
         self.children.push(Some(child));
         self.description.write(&self.dir)?;

@@ -264,7 +264,7 @@ impl Store {
 }
 
 /// Runs the work to its end even if the caller is gone: cancelled half-way it would cost the connection.
-async fn detached<T: Send + 'static>(
+pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::spawn(work).await.map_err(|_panicked| StoreError::Unavailable(sqlx::Error::WorkerCrashed))?

@@ -131,6 +131,35 @@ pub enum ExperimentCommand {
   ./testbed experiment outage --quick      6 s each at 600 requests/s, not judged
   ./testbed experiment outage --json | jq '.outages[] | {server, back_after_s}'")]
     Outage(ExperimentArgs),
+    /// Workers killed and stopped by turns: until the majority has confirmed it, new primaries work and clients are sent on
+    #[command(after_help = "Examples:
+  ./testbed experiment switchover            fixed, dynamic and majority, 20 deaths of each kind at 1 s and 100 ms beats (about 20 minutes)
+  ./testbed experiment switchover --quick    3 of each kind, by majority, judged for stale writes only
+  ./testbed experiment switchover --strategy majority --beat-ms 100
+  ./testbed experiment switchover --json | jq '.series[] | {strategy, interval_ms, false_alarms}'")]
+    Switchover(SwitchoverArgs),
+}
+
+#[derive(Args)]
+pub struct SwitchoverArgs {
+    /// 3 deaths of each kind; only stale writes are judged
+    #[arg(long)]
+    pub quick: bool,
+    /// Only these (repeatable) [default: all, or majority with --quick]
+    #[arg(long = "strategy", value_name = "STRATEGY")]
+    pub strategies: Vec<crate::switchover::Strategy>,
+    /// Only these intervals of the beats (repeatable) [default: 1000 and 100]
+    #[arg(long = "beat-ms", value_name = "MS", value_parser = clap::value_parser!(u64).range(50..=10_000))]
+    pub beats_ms: Vec<u64>,
+    /// Deaths of each kind [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub kills: Option<u16>,
+    /// Where the report goes [default: reports/<time>-switchover]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print switchover.json instead of the table
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]
@@ -177,6 +206,12 @@ pub struct UpArgs {
     /// MySQL servers to spread the 16 shards over
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub instances: u16,
+    /// Workers that share the 16 partitions and fail over; 0: neither workers nor monitors nor etcd
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=16))]
+    pub workers: u8,
+    /// Monitors that watch them
+    #[arg(long, default_value = "3", value_name = "1|3", value_parser = monitors)]
+    pub monitors: u8,
     /// Port of the gateway [default: a free one]
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
@@ -193,12 +228,18 @@ pub struct DownArgs {
     pub all: bool,
 }
 
-/// Show what runs
+/// Show what runs; on a terminal, while monitors and workers run, again every second
 #[derive(Args)]
 #[command(after_help = "Examples:
-  ./testbed status
-  ./testbed status --json | jq .gateway")]
+  ./testbed status                          Ctrl-C ends it
+  ./testbed status --once
+  ./testbed status --json | jq .gateway
+  ./testbed status --json | jq '.heartbeats.nodes[] | {id, online, states}'")]
 pub struct StatusArgs {
+    /// Show it once
+    #[arg(long)]
+    pub once: bool,
+    /// Print it once, as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -473,6 +514,7 @@ pub struct DiffArgs {
 #[command(after_help = "Examples:
   ./testbed serve api --profile protected --set redis.url=redis://127.0.0.1:6379
   ./testbed serve api --mysql db-0:3306,db-1:3306 --set redis.url=redis://cache:6379
+  TESTBED_NODE__KEY=secret ./testbed serve monitor m0 --config monitor.toml
   ./testbed serve faultproxy --config faultproxy.toml
   ./testbed serve faultproxy --mysql db-0:3306 --listen 127.0.0.1:3306 --admin 127.0.0.1:9090 --scenario article
   ./testbed serve traces --listen 127.0.0.1:4317 --admin 127.0.0.1:9095")]
@@ -482,6 +524,29 @@ pub enum ServeCommand {
         /// Which guards are on by default
         #[arg(long, default_value = "protected", value_name = "baseline|protected")]
         profile: Profile,
+        /// TOML file; TESTBED_SECTION__KEY and --set override it
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Servers that the 16 shards are dealt to in turn, if the file does not say
+        #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "127.0.0.1:3306")]
+        mysql: Vec<String>,
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+    },
+    /// One of the monitors that hear heartbeats, vote on failures and assign partitions
+    Monitor {
+        /// Its name
+        id: String,
+        /// TOML file; TESTBED_SECTION__KEY and --set override it
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+    },
+    /// One of the workers that share the partitions
+    Worker {
+        /// Its name
+        id: String,
         /// TOML file; TESTBED_SECTION__KEY and --set override it
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -533,6 +598,15 @@ pub enum ServeCommand {
     /// Owner of the stack that `up` starts
     #[command(hide = true)]
     Supervisor { spec: PathBuf },
+}
+
+/// An odd number: one more has no better majority.
+fn monitors(text: &str) -> Result<u8, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("1 or 3".into()),
+    }
 }
 
 /// `5s`, `500ms`, `2m`.

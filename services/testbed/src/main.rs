@@ -9,12 +9,15 @@ mod data;
 mod endpoints;
 mod evaluation;
 mod hammer;
+mod heartbeats;
 mod machine;
 mod measure;
 mod outage;
+mod plane;
 mod progress;
 mod scrape;
 mod waterfall;
+mod switchover;
 
 use std::process::ExitCode;
 

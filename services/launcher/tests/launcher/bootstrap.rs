@@ -25,7 +25,7 @@ impl Machine {
     /// The machine's programs, and this cargo; every other program the script asks for seems to be there.
     fn complete(cargo: &str) -> Self {
         let machine = Self::bare(cargo);
-        for program in ["cc", "make", "redis-server", "mariadbd", "nginx", "prometheus"] {
+        for program in ["cc", "make", "protoc", "redis-server", "mariadbd", "nginx", "prometheus", "etcd"] {
             machine.add(program, "exit 1");
         }
         let path = format!("{}:/usr/local/bin:/usr/bin:/bin", machine.path);

@@ -4,6 +4,8 @@
 
 #[path = "../it/failure.rs"]
 mod failure;
+#[path = "../it/fence.rs"]
+mod fence;
 #[path = "../it/servers.rs"]
 mod servers;
 #[path = "../it/shards.rs"]

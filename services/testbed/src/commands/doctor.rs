@@ -4,7 +4,7 @@ mod url;
 
 use std::process::ExitCode;
 
-use launcher::{mariadb, nginx, prometheus, redis};
+use launcher::{etcd, mariadb, nginx, prometheus, redis};
 use serde::Serialize;
 
 use crate::{cli::DoctorArgs, machine};
@@ -55,6 +55,7 @@ fn checks() -> anyhow::Result<Vec<Check>> {
         program("nginx", nginx::PROGRAMS, "nginx"),
         // Without it a stack of `up` works, but nothing keeps its metrics.
         program("prometheus", prometheus::PROGRAMS, "prometheus"),
+        program("etcd", etcd::PROGRAMS, "etcd-server"),
         Check {
             name: "open files",
             found: format!("{files}"),

@@ -8,9 +8,11 @@ use loadtest::{report::experiments, scenario::Scenario};
 
 use super::evaluate::publish;
 use crate::{
-    cli::{ExperimentArgs, ExperimentCommand},
+    cli::{ExperimentArgs, ExperimentCommand, SwitchoverArgs},
     data,
     evaluation::{self, Order, Variant},
+    machine,
+    switchover::{self, Round, Strategy},
 };
 
 pub async fn run(command: ExperimentCommand) -> anyhow::Result<ExitCode> {
@@ -18,6 +20,7 @@ pub async fn run(command: ExperimentCommand) -> anyhow::Result<ExitCode> {
         ExperimentCommand::Overload(args) => overload(args).await,
         ExperimentCommand::Penetration(args) => penetration(args).await,
         ExperimentCommand::Outage(args) => outage(args).await,
+        ExperimentCommand::Switchover(args) => switchover(args).await,
     }
 }
 
@@ -72,6 +75,43 @@ async fn outage(args: ExperimentArgs) -> anyhow::Result<ExitCode> {
     report.conclude(None);
     report.verdicts = experiments::outage(&report);
     publish(&report, &order.out, args.json)
+}
+
+/// Deaths of each kind.
+const KILLS: u16 = 20;
+const QUICK_KILLS: u16 = 3;
+const BEATS_MS: [u64; 2] = [1_000, 100];
+
+async fn switchover(args: SwitchoverArgs) -> anyhow::Result<ExitCode> {
+    let created = SystemTime::now();
+    let kills = args.kills.unwrap_or(if args.quick { QUICK_KILLS } else { KILLS }).into();
+    let strategies = match (args.strategies.is_empty(), args.quick) {
+        (false, _) => args.strategies,
+        (true, true) => vec![Strategy::Majority],
+        (true, false) => Strategy::ALL.to_vec(),
+    };
+    let beats_ms = if args.beats_ms.is_empty() { BEATS_MS.to_vec() } else { args.beats_ms };
+    let rounds: Vec<Round> = beats_ms.into_iter().map(|interval_ms| Round { interval_ms, kills }).collect();
+    let series = switchover::run(&strategies, &rounds, &|line| eprintln!("{line}")).await?;
+    let report = switchover::Report {
+        created: evaluation::rfc3339(created),
+        machine: machine::read(),
+        revision: machine::revision(),
+        quick: args.quick,
+        verdicts: switchover::verdicts(&series, args.quick),
+        series,
+    };
+    let out = args.out.unwrap_or_else(|| evaluation::default_out(created, "switchover"));
+    let json = serde_json::to_string_pretty(&report)?;
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+    let text = report.text();
+    for (file, text) in [("switchover.json", &json), ("switchover.md", &text)] {
+        let file = out.join(file);
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    println!("{}", if args.json { &json } else { &text });
+    eprintln!("report: {}", out.display());
+    Ok(if report.failed() { ExitCode::from(2) } else { ExitCode::SUCCESS })
 }
 
 fn scenario(name: &str, quick: bool) -> anyhow::Result<Scenario> {

@@ -5,13 +5,17 @@ mod proxy;
 use std::{path::Path, process::ExitCode};
 
 use api::{ApiConfig, Profile};
+use monitor::MonitorConfig;
 use stores::StoreConfig;
+use worker::WorkerConfig;
 
 use crate::cli::ServeCommand;
 
 pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
     match command {
         ServeCommand::Api { profile, config, mysql, sets } => api(profile, config.as_deref(), &mysql, &sets)?,
+        ServeCommand::Monitor { id, config, sets } => monitor(&id, config.as_deref(), &sets)?,
+        ServeCommand::Worker { id, config, mysql, sets } => worker(&id, config.as_deref(), &mysql, &sets)?,
         ServeCommand::Faultproxy { config, mysql, listen, admin, scenario } => {
             faultproxy(proxy::config(config.as_deref(), &mysql, listen.zip(admin), scenario.as_deref())?)?;
         }
@@ -36,6 +40,24 @@ fn api(profile: Profile, file: Option<&Path>, mysql: &[String], sets: &[String])
     on_threads(config.http.worker_threads, async {
         let stop = runtime::lifecycle::shutdown_on_signal()?;
         api::serve(config, stop).await
+    })
+}
+
+fn monitor(id: &str, file: Option<&Path>, sets: &[String]) -> anyhow::Result<()> {
+    let config = runtime::config::load(MonitorConfig::new(id), file, sets)?;
+    runtime::logs::init();
+    on_threads(1, async {
+        let stop = runtime::lifecycle::shutdown_on_signal()?;
+        monitor::serve(config, stop).await
+    })
+}
+
+fn worker(id: &str, file: Option<&Path>, mysql: &[String], sets: &[String]) -> anyhow::Result<()> {
+    let config = runtime::config::load(WorkerConfig::new(id, StoreConfig::spread_over(mysql)), file, sets)?;
+    runtime::logs::init();
+    on_threads(1, async {
+        let stop = runtime::lifecycle::shutdown_on_signal()?;
+        worker::serve(config, stop).await
     })
 }
 

@@ -1,29 +1,66 @@
-//! `testbed status`.
+//! `testbed status`: once, or again and again while there are heartbeats to see.
 
-use std::process::ExitCode;
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
 
 use launcher::orphans::Found;
 use serde_json::{Value, json};
 
 use super::up;
-use crate::cli::StatusArgs;
+use crate::{cli::StatusArgs, heartbeats};
 
+const AGAIN: Duration = Duration::from_secs(1);
+/// Moves the cursor home and clears what is below it: no flicker, unlike clearing the screen.
+const REDRAW: &str = "\x1b[H\x1b[J";
+
+/// Until it is said, or for ever until Ctrl-C, which is no failure: there is nothing to stop.
 pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let stacks = launcher::orphans::find()?;
-    if args.json {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        tokio::select! {
+            shown = show(args) => shown,
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
+        }
+    })
+}
+
+async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let live = !args.once && !args.json && std::io::stdout().is_terminal();
+    loop {
+        let stacks = launcher::orphans::find()?;
         let up = stacks.iter().find(|found| found.name() == up::STACK && found.owner_alive);
-        let gateway = up.and_then(|found| found.description.as_ref()?.endpoints.get("gateway"));
-        let stacks: Vec<Value> = stacks.iter().map(as_json).collect();
-        println!("{}", serde_json::to_string_pretty(&json!({ "gateway": gateway, "stacks": stacks }))?);
-        return Ok(ExitCode::SUCCESS);
+        let elsewhere = crate::endpoints::elsewhere()?;
+        let description = elsewhere.as_ref().or_else(|| up?.description.as_ref());
+        let endpoints = description.map(|description| &description.endpoints);
+        let beats = match endpoints {
+            Some(endpoints) => heartbeats::read(endpoints).await?,
+            None => None,
+        };
+        if args.json {
+            let gateway = endpoints.and_then(|endpoints| endpoints.get("gateway"));
+            let stacks: Vec<Value> = stacks.iter().map(as_json).collect();
+            let all = json!({ "gateway": gateway, "stacks": stacks, "heartbeats": beats });
+            println!("{}", serde_json::to_string_pretty(&all)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut page = if stacks.is_empty() {
+            "nothing is running; ./testbed up starts the stack\n".to_owned()
+        } else {
+            stacks.iter().map(text).collect()
+        };
+        if let Some(beats) = &beats {
+            page += &heartbeats::table(beats);
+        }
+        if !live || beats.is_none() {
+            print!("{page}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        print!("{REDRAW}{page}");
+        std::io::stdout().flush()?;
+        tokio::time::sleep(AGAIN).await;
     }
-    if stacks.is_empty() {
-        println!("nothing is running; ./testbed up starts the stack");
-    }
-    for found in &stacks {
-        print(found);
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn as_json(found: &Found) -> Value {
@@ -39,19 +76,18 @@ fn as_json(found: &Found) -> Value {
     })
 }
 
-fn print(found: &Found) {
-    println!("{} ({})", found.name(), state(found));
+fn text(found: &Found) -> String {
+    let mut lines = vec![format!("{} ({})", found.name(), state(found))];
     if let Some(description) = &found.description {
-        for (name, address) in &description.endpoints {
-            println!("  {name:<14} {address}");
-        }
+        lines.extend(description.endpoints.iter().map(|(name, address)| format!("  {name:<14} {address}")));
         let alive = |pid: u32| found.processes.iter().any(|member| member.process.pid == pid);
-        for child in &description.children {
+        lines.extend(description.children.iter().map(|child| {
             let pid = child.process.pid;
             let memory = mb(pid).map_or_else(String::new, |mb| format!("{mb:>6.0} MB"));
-            println!("  {:<14} pid {pid:<8}{memory}{}", child.name, if alive(pid) { "" } else { "  ended" });
-        }
+            format!("  {:<14} pid {pid:<8}{memory}{}", child.name, if alive(pid) { "" } else { "  ended" })
+        }));
     }
+    lines.join("\n") + "\n"
 }
 
 fn state(found: &Found) -> &'static str {

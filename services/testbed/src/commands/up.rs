@@ -6,12 +6,12 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use api::Profile;
-use launcher::prometheus;
+use launcher::{Stack, prometheus};
 use loadtest::scenario::Scenario;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +20,7 @@ use crate::{
     cli::{LawChoice, UpArgs},
     cluster::{self, Cluster, Plan},
     data,
+    plane::{self, Plane},
 };
 
 /// Name of the stack, as `status` shows it.
@@ -31,6 +32,9 @@ pub const KNOWN_IDS: &str = "known-ids";
 /// Where the load generator shows its counters while it runs, as Prometheus expects it: `address:port`.
 pub const LOADGEN_METRICS: &str = "loadgen-metrics";
 
+/// A monitor or worker that died is started again after so long.
+const DEAD_FOR: Duration = Duration::from_secs(15);
+
 /// What the supervisor is told.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
@@ -41,6 +45,8 @@ struct Order {
     sets: Vec<String>,
     instances: u16,
     port: Option<u16>,
+    monitors: u8,
+    workers: u8,
 }
 
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -74,6 +80,8 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         sets: args.sets,
         instances: args.instances,
         port: args.port,
+        monitors: args.monitors,
+        workers: args.workers,
     };
     let home = launcher::home();
     std::fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
@@ -131,6 +139,7 @@ impl Supervisor {
                     Some(url) => println!("        {url}"),
                     None => println!("        (Prometheus is not installed: nothing keeps the metrics)"),
                 }
+                println!("  look  ./testbed status");
                 println!("  end   ./testbed down");
                 return Ok(ExitCode::SUCCESS);
             }
@@ -192,14 +201,40 @@ async fn hold(order: Order) -> anyhow::Result<()> {
     let known_ids = cluster.write_known_ids(&loaded.dataset)?;
     println!("{STAGE}starting {} replicas, profile {}", scenario.replicas, order.profile);
     cluster.start_replicas(order.profile, &[]).await?;
+    let mut plane = match order.workers {
+        0 => None,
+        workers => {
+            println!("{STAGE}starting etcd, {} monitors and {workers} workers", order.monitors);
+            let (monitors, workers) = (order.monitors.into(), workers.into());
+            let plan = plane::Plan { monitors, workers, ..plane::Plan::default() };
+            // The law is the replicas' store's; a takeover is not to be slower for it.
+            let store = cluster.direct_store();
+            Some(Plane::start(&mut cluster.stack, &plan, &store).await?)
+        }
+    };
     cluster.stack.set_endpoint(KNOWN_IDS, &known_ids.display().to_string())?;
     cluster.stack.set_endpoint(LOADGEN_METRICS, &loadgen.to_string())?;
     cluster.stack.set_endpoint("profile", &order.profile.to_string())?;
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;
     cluster.stack.set_endpoint(READY, &now.as_millis().to_string())?;
+    let mut dead_since = None;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         // A stack with a dead part is not the stack that was asked for: it ends, and says why.
         cluster.stack.check()?;
+        if let Some(plane) = &mut plane {
+            restart_late(plane, &mut cluster.stack, &mut dead_since).await?;
+        }
     }
+}
+
+/// Monitors and workers are there to be killed: whoever is dead stays so for a while, to be seen to be failed, and is then
+/// started again.
+async fn restart_late(plane: &mut Plane, stack: &mut Stack, dead_since: &mut Option<Instant>) -> anyhow::Result<()> {
+    if plane.members().all(|member| stack.pid(member.child).is_some()) {
+        *dead_since = None;
+    } else if dead_since.get_or_insert_with(Instant::now).elapsed() >= DEAD_FOR {
+        plane.restart_dead(stack).await?;
+    }
+    Ok(())
 }

@@ -201,6 +201,41 @@ fn the_replicas_take_the_settings_that_compose_gives_them() {
 }
 
 #[test]
+fn monitors_and_workers_take_the_settings_that_compose_gives_them_and_know_each_other() {
+    let home = Home::bare();
+    let all = services();
+    let settings = |name: &str| all[name]["environment"].as_object().unwrap();
+    let names = |role: &str| (0..3).map(|n| format!("{role}-{n}")).collect::<Vec<_>>();
+    for name in names("monitor").iter().chain(&names("worker")) {
+        let mut command = home.command(&texts(&all[name]["command"]));
+        // One setting that is wrong on purpose: the process refuses to start, and names nothing else.
+        command.args(["--set", "listen.drain_ms=99999999"]);
+        for (key, value) in settings(name) {
+            let value = value.as_str().unwrap_or_else(|| panic!("{name}: {key} is no string"));
+            command.env(key, value.replace("${HEARTBEAT_KEY:-", "").replace('}', ""));
+        }
+        let error = String::from_utf8(command.output().unwrap().stderr).unwrap();
+        let complaints: Vec<&str> = error.lines().skip(1).collect();
+        assert!(complaints.len() == 1 && complaints[0].contains("listen.drain_ms"), "{name}: {error}");
+        for (key, value) in settings(name) {
+            let ours = ["PEERS", "MONITORS", "ADVERTISE"].iter().any(|part| key.contains(part));
+            let Some((host, port)) = host_and_port(value.as_str().unwrap()).filter(|_| ours) else { continue };
+            let listens = settings(host).values().any(|listen| listen == &format!("0.0.0.0:{port}"));
+            assert!(listens, "{name}: {key} is {host}:{port}, where nobody listens");
+        }
+    }
+    // Each monitor has the two others, and each worker advertises itself.
+    for (n, name) in names("monitor").iter().enumerate() {
+        let peers = settings(name).keys().filter(|key| key.starts_with("TESTBED_PEERS__"));
+        let expected = (0..3).filter(|other| *other != n).map(|other| format!("TESTBED_PEERS__M{other}"));
+        assert_eq!(peers.cloned().collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
+    for name in names("worker") {
+        assert_eq!(settings(&name)["TESTBED_LISTEN__ADVERTISE_HTTP"], format!("{name}:7500"));
+    }
+}
+
+#[test]
 fn the_image_is_built_from_pinned_parts() {
     let dockerfile = read("deploy/Dockerfile");
     let images: Vec<&str> =

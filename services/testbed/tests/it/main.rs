@@ -9,6 +9,7 @@ mod deploy;
 mod elsewhere;
 mod evaluate;
 mod experiment;
+mod heartbeats;
 mod up;
 mod words;
 

@@ -1,0 +1,188 @@
+//! What a monitor is told.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use contract::id;
+use heartbeat::{assign::NodeId, observer::Settings, vote};
+use runtime::config::Validate;
+use serde::{Deserialize, Serialize};
+
+use crate::detector;
+
+const MS: u64 = 1_000_000;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MonitorConfig {
+    pub node: Node,
+    pub listen: Listen,
+    pub registry: Registry,
+    pub detect: Detect,
+    /// The other monitors: name → `host:port` of their HTTP. None: this one decides alone.
+    #[serde(default)]
+    pub peers: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// This monitor's name, by the rule of ids.
+    pub id: String,
+    /// Secret that seals heartbeats and probes; all monitors and workers have the same.
+    pub key: String,
+    /// Nodes whose last beat is remembered.
+    pub max_nodes: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Heartbeats, ballots, registrations, assignments.
+    pub http: SocketAddr,
+    /// Heartbeats.
+    pub tcp: SocketAddr,
+    /// Heartbeats.
+    pub udp: SocketAddr,
+    pub admin: SocketAddr,
+    /// Whether heartbeats over HTTP are believed without a seal: `GET /heartbeat?id=` has none.
+    pub plain: bool,
+    pub drain_ms: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// `http://host:port` of each member of etcd.
+    pub etcd: Vec<String>,
+    /// All keys begin with it.
+    pub prefix: String,
+    /// How long the leader's lease lasts without being prolonged; etcd grants no less than 2 s.
+    pub term_ms: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detect {
+    /// At which beats are expected.
+    pub interval_ms: u64,
+    /// When silence is suspect: `fixed`, `ewma`, `adaptive`, …; see `heartbeat::detector::KINDS`.
+    pub detector: String,
+    /// Of the detector; those left out have their defaults.
+    #[serde(default)]
+    pub params: BTreeMap<String, f64>,
+    /// Who decides that a node has failed.
+    pub votes: Rule,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// More than half of all monitors.
+    Majority,
+    /// Any monitor that leads, by itself: for comparison only.
+    One,
+}
+
+impl MonitorConfig {
+    pub fn new(id: &str) -> Self {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            node: Node { id: id.to_owned(), key: String::new(), max_nodes: 10_000 },
+            listen: Listen {
+                http: loopback(7400),
+                tcp: loopback(7401),
+                udp: loopback(7401),
+                admin: loopback(7402),
+                plain: true,
+                drain_ms: 2_000,
+            },
+            registry: Registry {
+                etcd: vec!["http://127.0.0.1:2379".into()],
+                prefix: "/recommendation-testbed/".into(),
+                term_ms: 5_000,
+            },
+            detect: Detect {
+                interval_ms: 1_000,
+                detector: "fixed".into(),
+                params: BTreeMap::new(),
+                votes: Rule::Majority,
+            },
+            peers: BTreeMap::new(),
+        }
+    }
+
+    /// All monitors' names, this one's included, in order.
+    pub fn monitors(&self) -> Vec<NodeId> {
+        let mut all: Vec<NodeId> = self.peers.keys().map(|id| id.as_str().into()).collect();
+        all.push(self.node.id.as_str().into());
+        all.sort();
+        all
+    }
+
+    pub fn settings(&self) -> Settings {
+        let settings = Settings::for_interval(self.detect.interval_ms * MS, self.registry.term_ms * MS);
+        let quorum: fn(usize) -> usize = match self.detect.votes {
+            Rule::Majority => vote::majority,
+            Rule::One => |_| 1,
+        };
+        Settings { quorum, ..settings }
+    }
+}
+
+impl Validate for MonitorConfig {
+    fn validate(&self, problems: &mut Vec<String>) {
+        for name in self.peers.keys().chain([&self.node.id]) {
+            if let Err(error) = id::check(name) {
+                problems.push(format!("node.id, peers: {name:?} {error}"));
+            }
+        }
+        if self.peers.contains_key(&self.node.id) {
+            problems.push(format!("peers: {} is this monitor's own name", self.node.id));
+        }
+        if self.node.key.len() < 8 {
+            problems.push("node.key: must have at least 8 bytes, best 32 random ones".into());
+        }
+        if self.registry.etcd.is_empty() || self.registry.etcd.iter().any(|url| !url.starts_with("http://")) {
+            problems.push("registry.etcd: name at least one member as http://host:port".into());
+        }
+        if !self.registry.prefix.starts_with('/') || !self.registry.prefix.ends_with('/') {
+            problems.push("registry.prefix: must begin and end with /".into());
+        }
+        for (key, value, range) in [
+            ("node.max_nodes", self.node.max_nodes as u64, 1..=10_000_000),
+            ("listen.drain_ms", self.listen.drain_ms, 0..=60_000),
+            ("registry.term_ms", self.registry.term_ms, 2_000..=60_000),
+            ("detect.interval_ms", self.detect.interval_ms, 20..=60_000),
+        ] {
+            if !range.contains(&value) {
+                problems.push(format!("{key}: {value} is not in {}..={}", range.start(), range.end()));
+            }
+        }
+        if let Err(error) = detector::make(&self.detect) {
+            problems.push(format!("detect.detector, detect.params: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(sets: &[&str]) -> String {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        runtime::config::load(MonitorConfig::new("m0"), None, &sets)
+            .map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn every_detector_is_a_setting_and_every_bad_value_is_named() {
+        let good = "node.key=long enough";
+        assert_eq!(problems(&[good]), "");
+        assert_eq!(problems(&[good, "detect.detector=adaptive"]), "");
+        assert_eq!(problems(&[good, "detect.detector=ewma", "detect.params.k=4"]), "");
+        let bad = problems(&["detect.params.k=4", "registry.prefix=x", "registry.etcd=[]", "peers.m0=\"h:1\""]);
+        for part in ["node.key", "detect.params", "'k'", "registry.prefix", "registry.etcd", "own name"] {
+            assert!(bad.contains(part), "{part} is missing in {bad}");
+        }
+    }
+}

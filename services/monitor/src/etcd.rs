@@ -1,0 +1,238 @@
+//! The registry in etcd. Every request is one transaction, or one round trip that changes nothing:
+//!
+//! | key | value | changed by |
+//! |---|---|---|
+//! | `leader` | the leading monitor's name, under its lease; the key's first revision is the term | `Campaign`, the lease's end |
+//! | `nodes/<id>` | a `Registration` | `Register`, if it takes the known one's place |
+//! | `table` | the whole `Table` | `Commit`, if the term and the table are still those its maker saw |
+
+use std::{sync::Arc, time::Duration};
+
+use etcd_client::{
+    Client, Compare, CompareOp, ConnectOptions, GetOptions, KeyValue, PutOptions, Txn, TxnOp, WatchOptions,
+};
+use heartbeat::{
+    assign::{NodeId, Table},
+    registry::{Leader, Registration, Request, Response, Snapshot, supersedes},
+};
+use tokio::sync::Mutex;
+
+/// After so long without an answer etcd is taken for away.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+/// HTTP/2 pings find out that the server of a quiet watch is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// A registration is written on the version that was looked at; so often somebody else may be quicker.
+const REGISTER_TRIES: u32 = 4;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    #[error("etcd did not answer within {PATIENCE:?}")]
+    Late,
+    #[error("etcd failed")]
+    Etcd(#[from] etcd_client::Error),
+    #[error("what stands under {key} cannot be understood")]
+    Value {
+        key: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("{REGISTER_TRIES} others registered the same node at the same time")]
+    Crowded,
+}
+
+/// Cheap to clone; clones share the lease.
+#[derive(Clone)]
+pub struct Registry {
+    client: Client,
+    prefix: Arc<str>,
+    /// Of the campaign; 0: none.
+    lease: Arc<Mutex<i64>>,
+}
+
+impl Registry {
+    /// Connects when first asked.
+    ///
+    /// # Errors
+    /// An address is not valid.
+    pub async fn new(endpoints: &[String], prefix: &str) -> Result<Self, RegistryError> {
+        let options = ConnectOptions::new()
+            .with_connect_timeout(PATIENCE)
+            .with_keep_alive(KEEP_ALIVE, PATIENCE)
+            .with_keep_alive_while_idle(true);
+        let client = Client::connect(endpoints, Some(options)).await?;
+        Ok(Self { client, prefix: prefix.into(), lease: Arc::default() })
+    }
+
+    /// # Errors
+    /// No answer in time, or none that makes sense. What was asked for may have been done nevertheless.
+    pub async fn apply(&self, request: Request) -> Result<Response, RegistryError> {
+        let answer = async {
+            match request {
+                Request::Read => self.read().await,
+                Request::Campaign { monitor, ttl } => self.campaign(&monitor, Duration::from_nanos(ttl)).await,
+                Request::Register(node) => self.register(&node).await,
+                Request::Commit { term, table_revision, table } => self.commit(term, table_revision, &table).await,
+            }
+        };
+        tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(RegistryError::Late))
+    }
+
+    /// Calls `changed` after each change of anything, until etcd fails or ends the watch.
+    ///
+    /// # Errors
+    /// Etcd's.
+    pub async fn watch(&self, changed: impl Fn()) -> Result<(), RegistryError> {
+        let mut client = self.client.watch_client();
+        let options = WatchOptions::new().with_prefix();
+        let opened = tokio::time::timeout(PATIENCE, client.watch(&*self.prefix, Some(options))).await;
+        let mut stream = opened.unwrap_or(Err(etcd_client::Error::WatchError("no answer".into())))?;
+        // What changed before the watch began is found by looking.
+        changed();
+        while let Some(message) = stream.message().await? {
+            if message.canceled() {
+                break;
+            }
+            if !message.events().is_empty() {
+                changed();
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the term now instead of by its lease. Not being heard is no failure: the lease ends by itself.
+    pub async fn resign(&self) {
+        let lease = std::mem::take(&mut *self.lease.lock().await);
+        if lease != 0 {
+            let mut client = self.client.lease_client();
+            _ = tokio::time::timeout(PATIENCE, client.revoke(lease)).await;
+        }
+    }
+
+    async fn read(&self) -> Result<Response, RegistryError> {
+        let mut client = self.client.kv_client();
+        let mut found = client.get(&*self.prefix, Some(GetOptions::new().with_prefix())).await?;
+        let mut snapshot = Snapshot { revision: revision(found.header()), ..Snapshot::default() };
+        for pair in found.take_kvs() {
+            let key = String::from_utf8_lossy(pair.key()).into_owned();
+            match key.strip_prefix(&*self.prefix) {
+                Some("leader") => snapshot.leader = Some(leader(&pair)),
+                Some("table") => {
+                    snapshot.table = Arc::new(value::<Table>(&pair, &key)?);
+                    snapshot.table_revision = pair.mod_revision().cast_unsigned();
+                }
+                Some(name) if name.starts_with("nodes/") => {
+                    let node = value::<Registration>(&pair, &key)?;
+                    snapshot.nodes.insert(node.id.clone(), node);
+                }
+                // A later version's.
+                _ => {}
+            }
+        }
+        Ok(Response::Snapshot(Arc::new(snapshot)))
+    }
+
+    async fn campaign(&self, monitor: &NodeId, ttl: Duration) -> Result<Response, RegistryError> {
+        // Held over the round trips: two campaigns at once would each ask for a lease.
+        let mut lease = self.lease.lock().await;
+        let mut client = self.client.lease_client();
+        if *lease == 0 {
+            // Whole seconds; a term that ends a little later than its holder believes is safe.
+            let seconds = i64::try_from(ttl.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX);
+            *lease = client.grant(seconds, None).await?.id();
+        }
+        let key = self.key("leader");
+        let free = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
+        let take = TxnOp::put(key.as_str(), monitor.as_bytes(), Some(PutOptions::new().with_lease(*lease)));
+        let look = TxnOp::get(key.as_str(), None);
+        let txn = Txn::new().when([free]).and_then([take]).or_else([look]);
+        let outcome = self.client.kv_client().txn(txn).await;
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(error) => {
+                // As a rule the lease is over ("requested lease not found"); a new one is asked for next time.
+                *lease = 0;
+                return Err(error.into());
+            }
+        };
+        if answer.succeeded() {
+            return Ok(Response::Leading { term: revision(answer.header()) });
+        }
+        let Some(holder) = found(&answer) else { return Ok(Response::Conflict) };
+        if holder.lease() != *lease {
+            return Ok(Response::Following(leader(&holder).monitor));
+        }
+        // Fails if the lease is over; the key is then about to go.
+        if let Err(error) = client.keep_alive(*lease).await {
+            *lease = 0;
+            return Err(error.into());
+        }
+        Ok(Response::Leading { term: leader(&holder).term })
+    }
+
+    async fn register(&self, node: &Registration) -> Result<Response, RegistryError> {
+        let mut client = self.client.kv_client();
+        let key = self.key(&format!("nodes/{}", node.id));
+        for _ in 0..REGISTER_TRIES {
+            let known = client.get(key.as_str(), None).await?.take_kvs().pop();
+            let seen = known.as_ref().map_or(0, KeyValue::mod_revision);
+            if let Some(known) = &known
+                && !supersedes(&value(known, &key)?, node)
+            {
+                return Ok(Response::Outlived);
+            }
+            let unchanged = Compare::mod_revision(key.as_str(), CompareOp::Equal, seen);
+            let put = TxnOp::put(key.as_str(), json(node), None);
+            if client.txn(Txn::new().when([unchanged]).and_then([put])).await?.succeeded() {
+                return Ok(Response::Registered);
+            }
+        }
+        Err(RegistryError::Crowded)
+    }
+
+    /// Epoch, primaries and replicas change together or not at all.
+    async fn commit(&self, term: u64, table_revision: u64, table: &Table) -> Result<Response, RegistryError> {
+        let (leader, key) = (self.key("leader"), self.key("table"));
+        // A key that is not there has the revision 0: a term of 0 must not be taken for its owner's.
+        let leads = Compare::create_revision(leader.as_str(), CompareOp::Equal, term.cast_signed());
+        let is_led = Compare::create_revision(leader.as_str(), CompareOp::Greater, 0);
+        let unchanged = Compare::mod_revision(key.as_str(), CompareOp::Equal, table_revision.cast_signed());
+        let put = TxnOp::put(key.as_str(), json(table), None);
+        let answer = self.client.kv_client().txn(Txn::new().when([is_led, leads, unchanged]).and_then([put])).await?;
+        Ok(match answer.succeeded() {
+            true => Response::Committed { table_revision: revision(answer.header()) },
+            false => Response::Conflict,
+        })
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+fn revision(header: Option<&etcd_client::ResponseHeader>) -> u64 {
+    header.map_or(0, |header| header.revision().cast_unsigned())
+}
+
+fn leader(pair: &KeyValue) -> Leader {
+    Leader {
+        monitor: String::from_utf8_lossy(pair.value()).as_ref().into(),
+        term: pair.create_revision().cast_unsigned(),
+    }
+}
+
+fn value<T: serde::de::DeserializeOwned>(pair: &KeyValue, key: &str) -> Result<T, RegistryError> {
+    serde_json::from_slice(pair.value()).map_err(|source| RegistryError::Value { key: key.to_owned(), source })
+}
+
+/// Maps with string keys, strings and numbers always serialise.
+fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// What the other branch of a transaction looked at.
+fn found(answer: &etcd_client::TxnResponse) -> Option<KeyValue> {
+    answer.op_responses().into_iter().find_map(|response| match response {
+        etcd_client::TxnOpResponse::Get(mut found) => found.take_kvs().pop(),
+        _ => None,
+    })
+}

@@ -1,0 +1,171 @@
+//! The monitor. HEARTBEAT PATH: `receive` (HTTP, TCP, UDP) → `sweep` (whose beat is overdue, how do the monitors vote, what
+//! follows: `heartbeat::observer`, pure) → act (`probes`, `peers`, `etcd`).
+
+pub mod config;
+mod detector;
+pub mod etcd;
+mod metrics;
+mod peers;
+pub mod probes;
+pub mod receive;
+pub mod status;
+mod sweep;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use heartbeat::{
+    Nanos,
+    assign::NodeId,
+    auth::Keys,
+    clock::{Clock, wall_ms},
+    message::Beat,
+    observer::Observer,
+    table::Table as Seen,
+    transport::{Ingest, Sink, http::Plain, tcp, udp},
+};
+use prometheus::Registry as Series;
+use runtime::{Admin, Endpoint, Readiness, lifecycle, net::Listener, vitals};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use crate::config::MonitorConfig;
+use crate::{
+    config::Listen,
+    etcd::Registry,
+    metrics::Metrics,
+    peers::Peers,
+    probes::Probes,
+    sweep::{Input, Sweep},
+};
+
+/// Beats, answers and ballots that wait for the sweep.
+const INBOX: usize = 65_536;
+/// Number of the one key in use, on the wire.
+const KEY_NUMBER: u8 = 1;
+/// After the watch on the registry broke, it is tried again so often.
+const WATCH_AGAIN: Duration = Duration::from_millis(500);
+
+/// Runs a monitor until `shutdown`: bind → admin port → state → serve → drain.
+///
+/// # Errors
+/// A port is taken, or a server failed. Etcd need not be there.
+pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let sockets = Sockets::bind(&config.listen).await?;
+    let (series, readiness) = (Series::new(), Readiness::starting("reading the registry"));
+    let metrics = Metrics::new(&series)?;
+    // The admin port outlives the traffic: whoever drains a monitor wants to watch it.
+    let admin_stop = CancellationToken::new();
+    let mut servers = JoinSet::new();
+    let (watch, watched) = (vitals::register(&series)?, admin_stop.clone());
+    servers.spawn(async move {
+        watched.run_until_cancelled(watch.run()).await;
+        Ok(())
+    });
+    let admin = Admin { readiness: readiness.clone(), registry: series }.router();
+    servers.spawn(lifecycle::serve(sockets.admin, admin, admin_stop.clone(), Duration::from_millis(200)));
+
+    let clock = Clock::start();
+    let keys = Keys::new(KEY_NUMBER, config.node.key.as_bytes());
+    let (inbox, inputs) = mpsc::channel(INBOX);
+    let seen = Arc::new(Seen::new(config.node.max_nodes));
+    let ingest = Arc::new(Ingest::new(clock, keys.clone(), seen, Some(Arc::new(sink(&inbox, &metrics)))));
+    let registry = Registry::new(&config.registry.etcd, &config.registry.prefix).await;
+    let registry = registry.context("registry.etcd is not valid")?;
+    let (assignments, followers) = watch::channel(Arc::default());
+    let plain = if config.listen.plain { Plain::Accepted } else { Plain::Refused };
+    let router = receive::router(Arc::clone(&ingest), plain, followers, inbox.clone(), registry.clone())?;
+
+    let (tasks, drain) = (TaskTracker::new(), Duration::from_millis(config.listen.drain_ms));
+    let (settings, monitors) = (config.settings(), config.monitors());
+    let interval = Duration::from_nanos(settings.interval);
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let peers = Peers::spawn(&config.peers, &http, interval, &metrics.ballots_sent, &tasks, &shutdown);
+    let round = Duration::from_nanos(settings.soft.round);
+    let probes = Probes::new(keys, round, inbox.clone(), tasks.clone(), &metrics.probes)?;
+    let me: NodeId = config.node.id.as_str().into();
+    let detectors = detector::maker(&config.detect)?;
+    let observer = Observer::new(me.clone(), &monitors, settings, detectors, wall_ms(), clock.now());
+    tasks.spawn(tcp::receive(sockets.tcp, Arc::clone(&ingest), tcp::Limits::default(), shutdown.clone()));
+    tasks.spawn(watch_registry(registry.clone(), inbox, shutdown.clone()));
+    let (udp, to_udp, stop_udp) = (sockets.udp, Arc::clone(&ingest), shutdown.clone());
+    servers.spawn(async move { udp.run(to_udp, stop_udp).await.context("cannot receive heartbeats over UDP") });
+    let monitors = monitors.len();
+    let sweep = Sweep {
+        me,
+        monitors,
+        observer,
+        clock,
+        inbox: inputs,
+        registry,
+        peers,
+        probes,
+        ingest,
+        assignments,
+        metrics,
+        readiness,
+    };
+    tasks.spawn(sweep.run(shutdown.clone()));
+
+    tracing::info!(monitor = config.node.id, http = %config.listen.http, "listening");
+    let served = lifecycle::serve(sockets.http, router, shutdown, drain).await;
+    tasks.close();
+    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+        tracing::warn!("probes were still under way at the end of the drain");
+    }
+    admin_stop.cancel();
+    while let Some(server) = servers.join_next().await {
+        server??;
+    }
+    served
+}
+
+struct Sockets {
+    http: Listener,
+    admin: Listener,
+    tcp: TcpListener,
+    udp: udp::Receiver,
+}
+
+impl Sockets {
+    async fn bind(listen: &Listen) -> anyhow::Result<Self> {
+        let refused = |key: &str, address: SocketAddr| format!("cannot listen on {address} (listen.{key})");
+        Ok(Self {
+            http: Endpoint::from(listen.http).bind().await.with_context(|| refused("http", listen.http))?,
+            admin: Endpoint::from(listen.admin).bind().await.with_context(|| refused("admin", listen.admin))?,
+            tcp: TcpListener::bind(listen.tcp).await.with_context(|| refused("tcp", listen.tcp))?,
+            udp: udp::Receiver::bind(listen.udp).await.with_context(|| refused("udp", listen.udp))?,
+        })
+    }
+}
+
+/// Accepted beats on their way to the sweep.
+fn sink(inbox: &mpsc::Sender<Input>, metrics: &Metrics) -> impl Sink + use<> {
+    let (inbox, dropped) = (inbox.clone(), metrics.beats_dropped.clone());
+    move |_at: Nanos, _peer: SocketAddr, beat: Beat| {
+        let Beat { node_id: id, incarnation, sequence, .. } = beat;
+        // The table has it; the next beat will tell the observer.
+        if inbox.try_send(Input::Beat { id, incarnation, sequence }).is_err() {
+            dropped.inc();
+        }
+    }
+}
+
+/// Tells the sweep of changes, and goes on after every failure.
+async fn watch_registry(registry: Registry, inbox: mpsc::Sender<Input>, stop: CancellationToken) {
+    let keep_watching = async {
+        loop {
+            // A full inbox: the sweep looks by itself every second.
+            let watched = registry.watch(|| _ = inbox.try_send(Input::Changed)).await;
+            if let Err(error) = watched {
+                tracing::debug!(error = &error as &dyn std::error::Error, "the watch on etcd broke");
+            }
+            tokio::time::sleep(WATCH_AGAIN).await;
+        }
+    };
+    stop.run_until_cancelled(keep_watching).await;
+}

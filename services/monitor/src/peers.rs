@@ -1,0 +1,49 @@
+//! This monitor's ballots on their way to the others: a task each, which sends the latest and never an older one.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use axum::body::Bytes;
+use heartbeat::vote::Ballot;
+use prometheus::IntCounterVec;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub struct Peers(watch::Sender<Bytes>);
+
+impl Peers {
+    /// `addresses`: name → `host:port`. A ballot that takes longer than `interval` is given up for the next.
+    pub fn spawn(
+        addresses: &BTreeMap<String, String>,
+        http: &reqwest::Client,
+        interval: Duration,
+        sent: &IntCounterVec,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let (ballots, latest) = watch::channel(Bytes::new());
+        for (name, address) in addresses {
+            let (url, mut latest, http) = (format!("http://{address}/ballot"), latest.clone(), http.clone());
+            let outcomes = ["sent", "failed"].map(|outcome| sent.with_label_values(&[name.as_str(), outcome]));
+            let keep_sending = async move {
+                while latest.changed().await.is_ok() {
+                    let ballot = latest.borrow_and_update().clone();
+                    let post = http.post(&url).header("content-type", "application/json").body(ballot);
+                    let answer = post.timeout(interval).send().await.and_then(reqwest::Response::error_for_status);
+                    if let Err(error) = &answer {
+                        // Counted; a monitor that is away would fill the log.
+                        tracing::debug!(%error, url, "a ballot was not delivered");
+                    }
+                    outcomes[usize::from(answer.is_err())].inc();
+                }
+            };
+            let stop = stop.clone();
+            tasks.spawn(async move { stop.run_until_cancelled(keep_sending).await });
+        }
+        Self(ballots)
+    }
+
+    pub fn share(&self, ballot: &Ballot) {
+        // Maps with string keys, strings and numbers always serialise. Without peers nobody reads it.
+        self.0.send_replace(serde_json::to_vec(ballot).unwrap_or_default().into());
+    }
+}

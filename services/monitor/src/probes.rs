@@ -1,0 +1,110 @@
+//! Probes over several paths at once: UDP, HTTP on a connection of its own, and by way of another worker. One answer is
+//! enough.
+
+use std::{sync::Arc, time::Duration};
+
+use heartbeat::{assign::NodeId, auth::Keys, registry::Registration, transport::probe};
+use prometheus::{IntCounter, IntCounterVec};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::task::TaskTracker;
+
+use crate::sweep::Input;
+
+/// Rounds under way at once. Further ones count as unanswered: more than so many dead nodes at a time are not expected.
+const MAX_ROUNDS: usize = 1_024;
+
+/// What a worker answers to `GET /probe`, of itself or of the one it was asked to look for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alive {
+    pub id: String,
+    pub incarnation: u64,
+}
+
+pub struct Probes {
+    keys: Keys,
+    /// Keeps no connections: an old one may work where a new one does not.
+    http: reqwest::Client,
+    wait: Duration,
+    room: Arc<Semaphore>,
+    inbox: mpsc::Sender<Input>,
+    tasks: TaskTracker,
+    outcomes: Outcomes,
+}
+
+#[derive(Clone)]
+struct Outcomes {
+    /// UDP, HTTP, another worker: answered, unanswered.
+    paths: [[IntCounter; 2]; 3],
+    dropped: IntCounter,
+}
+
+impl Probes {
+    /// # Errors
+    /// No HTTP client can be built.
+    pub fn new(
+        keys: Keys,
+        wait: Duration,
+        inbox: mpsc::Sender<Input>,
+        tasks: TaskTracker,
+        probes: &IntCounterVec,
+    ) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(wait).build()?;
+        let of = |path: &str| ["answered", "unanswered"].map(|outcome| probes.with_label_values(&[path, outcome]));
+        let outcomes = Outcomes {
+            paths: ["udp", "http", "worker"].map(of),
+            dropped: probes.with_label_values(&["any", "dropped"]),
+        };
+        Ok(Self { keys, http, wait, room: Arc::new(Semaphore::new(MAX_ROUNDS)), inbox, tasks, outcomes })
+    }
+
+    /// Sends a round of probes; answers go to the inbox. `via`: another worker that is well.
+    pub fn send(&self, node: &Registration, via: Option<&Registration>, round: u64) {
+        let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+            self.outcomes.dropped.inc();
+            return;
+        };
+        let (keys, wait, udp, id) = (self.keys.clone(), self.wait, node.udp.clone(), node.id.clone());
+        let over_udp = async move { probe::ask(&keys, &udp, &id, wait).await };
+        let over_http = alive(self.http.get(format!("http://{}/probe", node.http)), node.id.clone());
+        let query = [("id", &*node.id), ("udp", &node.udp)];
+        let request = via.map(|via| self.http.get(format!("http://{}/probe", via.http)).query(&query));
+        let over_worker = request.map(|request| alive(request, node.id.clone()));
+        let round = Round { node: node.id.clone(), number: round, inbox: self.inbox.clone() };
+        let paths = self.outcomes.paths.clone();
+        self.tasks.spawn(async move {
+            let [by_udp, by_http, by_worker] = &paths;
+            tokio::join!(round.hear(over_udp, by_udp), round.hear(over_http, by_http), async {
+                if let Some(over_worker) = over_worker {
+                    round.hear(over_worker, by_worker).await;
+                }
+            });
+            drop(permit);
+        });
+    }
+}
+
+struct Round {
+    node: NodeId,
+    number: u64,
+    inbox: mpsc::Sender<Input>,
+}
+
+impl Round {
+    async fn hear(&self, path: impl Future<Output = Option<u64>>, outcomes: &[IntCounter; 2]) {
+        let answer = path.await;
+        outcomes[usize::from(answer.is_none())].inc();
+        if let Some(incarnation) = answer {
+            let answer = Input::Answer { node: self.node.clone(), incarnation, round: self.number };
+            // The sweep has ended, and this process is about to.
+            self.inbox.send(answer).await.ok();
+        }
+    }
+}
+
+async fn alive(request: reqwest::RequestBuilder, node: NodeId) -> Option<u64> {
+    let answer = request.send().await.ok()?.error_for_status().ok()?;
+    let alive: Alive = answer.json().await.ok()?;
+    // Another worker may have taken the address.
+    (*alive.id == *node).then_some(alive.incarnation)
+}

@@ -1,0 +1,110 @@
+//! All that arrives over HTTP, on one screen; beats over TCP and UDP come by the library's own receivers.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use contract::{
+    http::{Problem, problem},
+    id,
+};
+use heartbeat::{
+    registry::{Registration, Request, Response as Answer},
+    transport::{
+        Ingest,
+        assignments::{self, Assignments},
+        http::{self, Plain},
+    },
+    vote::Ballot,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{etcd::Registry, status::Status, sweep::Input};
+
+/// A ballot names every failed node: 1,000 of the longest ids.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+/// `host:port`.
+const MAX_ADDRESS_BYTES: usize = 255;
+
+/// What became of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "outcome")]
+pub enum Registered {
+    Registered,
+    /// This life or a later one is registered already.
+    Outlived,
+}
+
+#[derive(Clone)]
+struct Desk {
+    inbox: mpsc::Sender<Input>,
+    registry: Registry,
+}
+
+/// # Errors
+/// Out of memory.
+pub fn router(
+    ingest: Arc<Ingest>,
+    plain: Plain,
+    latest: watch::Receiver<Arc<Assignments>>,
+    inbox: mpsc::Sender<Input>,
+    registry: Registry,
+) -> std::io::Result<Router> {
+    Ok(Router::new()
+        .route("/ballot", post(ballot))
+        .route("/register", post(register))
+        .route("/status", get(status))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(Desk { inbox, registry })
+        .merge(http::router(ingest, plain)?)
+        .merge(assignments::router(latest)))
+}
+
+async fn ballot(State(desk): State<Desk>, Json(ballot): Json<Ballot>) -> StatusCode {
+    // A full inbox loses it, as the network might have; the next one says more.
+    match desk.inbox.try_send(Input::Ballot(ballot)) {
+        Ok(()) => StatusCode::NO_CONTENT,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+async fn register(State(desk): State<Desk>, Json(node): Json<Registration>) -> Response {
+    if let Err(error) = id::check(&node.id) {
+        return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &format!("id {error}"));
+    }
+    let is_address = |address: &String| address.len() <= MAX_ADDRESS_BYTES && address.contains(':');
+    if !is_address(&node.http) || !is_address(&node.udp) {
+        return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, "http and udp must be host:port");
+    }
+    if node.incarnation == 0 {
+        return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, "incarnation must be at least 1");
+    }
+    match desk.registry.apply(Request::Register(node)).await {
+        Ok(Answer::Registered) => Json(Registered::Registered).into_response(),
+        Ok(_) => Json(Registered::Outlived).into_response(),
+        Err(error) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "cannot register a node");
+            refused(StatusCode::SERVICE_UNAVAILABLE, problem::STORE_UNAVAILABLE, "the registry did not answer")
+        }
+    }
+}
+
+async fn status(State(desk): State<Desk>) -> Result<Json<Status>, Response> {
+    let (reply, answer) = oneshot::channel();
+    let busy = || refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, "the monitor is busy or stopping");
+    desk.inbox.try_send(Input::Status(reply)).map_err(|_| busy())?;
+    answer.await.map(Json).map_err(|_| busy())
+}
+
+fn refused(status: StatusCode, kind: &str, detail: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or("Error").to_owned();
+    let body =
+        Problem { kind: kind.to_owned(), title, status: status.as_u16(), detail: detail.to_owned(), field: None };
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body)).into_response()
+}

@@ -1,0 +1,319 @@
+//! The heartbeat path behind the transports: what came in → the observer (sweep, decide: pure) → act. One task, which
+//! alone holds the observer, and waits for nobody.
+
+use std::{sync::Arc, time::Duration};
+
+use heartbeat::{
+    Nanos,
+    assign::NodeId,
+    clock::Clock,
+    observer::{Effect, Observer},
+    registry::{Request, Response},
+    soft::{State, Transition},
+    transport::{Ingest, assignments::Assignments},
+    vote::Ballot,
+};
+use runtime::Readiness;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    etcd::{Registry, RegistryError},
+    metrics::Metrics,
+    peers::Peers,
+    probes::Probes,
+    status::{Changes, Node, Status, What},
+};
+
+/// Inputs taken together before the observer is asked what to do.
+const MAX_TOGETHER: usize = 1_024;
+/// A node that nobody registered is forgotten after so long without a beat: its place is another's.
+const FORGET_AFTER: Nanos = 600_000_000_000;
+
+pub enum Input {
+    /// `incarnation` 0: of whatever life is known, as the article's beats.
+    Beat {
+        id: String,
+        incarnation: u64,
+        sequence: u64,
+    },
+    Answer {
+        node: NodeId,
+        incarnation: u64,
+        round: u64,
+    },
+    Ballot(Ballot),
+    /// Something in the registry has.
+    Changed,
+    Status(oneshot::Sender<Status>),
+}
+
+pub struct Sweep {
+    pub me: NodeId,
+    pub monitors: usize,
+    pub observer: Observer,
+    pub clock: Clock,
+    pub inbox: mpsc::Receiver<Input>,
+    pub registry: Registry,
+    pub peers: Peers,
+    pub probes: Probes,
+    pub ingest: Arc<Ingest>,
+    /// For those who follow.
+    pub assignments: watch::Sender<Arc<Assignments>>,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+}
+
+/// Requests to the registry under way, and how it is.
+#[derive(Default)]
+struct Asked {
+    tasks: JoinSet<(Nanos, &'static str, Result<Response, RegistryError>)>,
+    reading: bool,
+    /// Something has changed since the reading under way began.
+    read_again: bool,
+    is_up: bool,
+}
+
+impl Sweep {
+    /// Until `stop`. Then lets go of the lead, so that another monitor need not wait for the end of the term.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let (mut asked, mut changes, mut last_forgotten) = (Asked::default(), Changes::default(), 0);
+        loop {
+            let wake = Instant::from_std(self.clock.instant(self.observer.next_wake()));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(input) = self.inbox.recv() => self.take_in(input, &mut asked, &changes),
+                Some(answer) = asked.tasks.join_next() => self.answered(answer, &mut asked),
+                () = sleep_until(wake) => {}
+            }
+            let now = self.clock.now();
+            for effect in self.observer.tick(now) {
+                self.act(effect, now, &mut asked, &mut changes);
+            }
+            self.publish(&mut changes);
+            if now > last_forgotten + FORGET_AFTER / 10 {
+                last_forgotten = now;
+                self.ingest.table().forget_before(now.saturating_sub(FORGET_AFTER));
+            }
+        }
+        self.registry.resign().await;
+    }
+
+    fn take_in(&mut self, first: Input, asked: &mut Asked, changes: &Changes) {
+        let mut next = Some(first);
+        for _ in 0..MAX_TOGETHER {
+            let Some(input) = next else { return };
+            self.take(input, asked, changes);
+            next = self.inbox.try_recv().ok();
+        }
+        if let Some(input) = next {
+            self.take(input, asked, changes);
+        }
+    }
+
+    fn take(&mut self, input: Input, asked: &mut Asked, changes: &Changes) {
+        let now = self.clock.now();
+        match input {
+            Input::Beat { id, incarnation, sequence } => {
+                let known = || self.observer.incarnation(&id).unwrap_or(0);
+                let incarnation = if incarnation == 0 { known() } else { incarnation };
+                // What nobody counted is as new as it is late.
+                let sequence = if sequence == 0 { now } else { sequence };
+                self.observer.heard(now, &id, incarnation, sequence);
+            }
+            Input::Answer { node, incarnation, round } => self.observer.answered(now, &node, incarnation, round),
+            Input::Ballot(ballot) => {
+                self.metrics.ballots_received.inc();
+                self.observer.ballot(now, ballot);
+            }
+            Input::Changed => self.ask(Request::Read, now, asked),
+            // Whoever asked may have gone.
+            Input::Status(reply) => _ = reply.send(self.status(now, asked, changes)),
+        }
+    }
+
+    fn act(&mut self, effect: Effect, now: Nanos, asked: &mut Asked, changes: &mut Changes) {
+        match effect {
+            Effect::Probe { node, round } => self.probe(&node, round),
+            Effect::Share(ballot) => {
+                self.peers.share(&ballot);
+                self.gauge(now);
+            }
+            Effect::Ask(request) => self.ask(request, now, asked),
+            Effect::Changed { node, incarnation, transition } => {
+                self.changed(&node, incarnation, &transition);
+                changes.note(What::transition(&node, &transition));
+            }
+            Effect::Paused(gap) => {
+                let pause = Duration::from_nanos(gap);
+                tracing::warn!(ms = pause.as_millis() as u64, "this monitor stood still: nobody is blamed for it");
+                self.metrics.pauses.inc();
+                self.metrics.paused_seconds.add(pause.as_secs_f64());
+                changes.note(What::Paused { ms: pause.as_secs_f64() * 1e3 });
+            }
+        }
+    }
+
+    fn probe(&self, node: &str, round: u64) {
+        let nodes = &self.observer.snapshot().nodes;
+        let Some(registration) = nodes.get(node) else { return };
+        // Another one for each round: the first may be cut off itself.
+        let well: Vec<_> = nodes
+            .values()
+            .filter(|other| *other.id != *node && self.observer.state(&other.id) == Some(State::Healthy))
+            .collect();
+        let via = (!well.is_empty()).then(|| well[round as usize % well.len()]);
+        self.probes.send(registration, via, round);
+    }
+
+    fn changed(&self, node: &NodeId, incarnation: u64, transition: &Transition) {
+        let Transition { from, to, cause, silent } = *transition;
+        let silent = Duration::from_nanos(silent);
+        let span = tracing::info_span!("heartbeat.transition", %node, incarnation);
+        let silent_ms = silent.as_millis() as u64;
+        let (from, to, cause) = (from.as_str(), to.as_str(), cause.as_str());
+        span.in_scope(|| tracing::info!(%node, from, to, cause, silent_ms, "state changed"));
+        self.metrics.transitions.with_label_values(&[from, to, cause]).inc();
+        if transition.to == State::Failed {
+            self.metrics.silence.observe(silent.as_secs_f64());
+        }
+    }
+
+    /// One reading at a time: what changes meanwhile is one more reading after it.
+    fn ask(&self, request: Request, now: Nanos, asked: &mut Asked) {
+        if request == Request::Read {
+            asked.read_again = asked.reading;
+            if std::mem::replace(&mut asked.reading, true) {
+                return;
+            }
+        }
+        let (registry, name) = (self.registry.clone(), name(&request));
+        asked.tasks.spawn(async move { (now, name, registry.apply(request).await) });
+    }
+
+    fn answered(
+        &mut self,
+        answer: Result<(Nanos, &'static str, Result<Response, RegistryError>), tokio::task::JoinError>,
+        asked: &mut Asked,
+    ) {
+        let Ok((when, name, response)) = answer else {
+            // A panic in there is a bug of ours; the monitor goes on as if etcd had not answered.
+            asked.reading = false;
+            return self.observer.no_answer(self.clock.now());
+        };
+        if name == READ {
+            asked.reading = false;
+        }
+        let outcome = if response.is_ok() { "ok" } else { "failed" };
+        self.metrics.registry_requests.with_label_values(&[name, outcome]).inc();
+        let was_up = std::mem::replace(&mut asked.is_up, response.is_ok());
+        self.metrics.registry_up.set(response.is_ok().into());
+        let now = self.clock.now();
+        match response {
+            Ok(response) => {
+                if !was_up {
+                    tracing::info!("etcd answers");
+                }
+                if matches!(response, Response::Snapshot(_)) {
+                    self.readiness.ready();
+                }
+                self.observer.answer(now, when, response);
+                if std::mem::take(&mut asked.read_again) {
+                    self.ask(Request::Read, now, asked);
+                }
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                if was_up {
+                    tracing::warn!(error, request = name, "etcd is away: nodes are watched on, nothing is switched");
+                } else {
+                    tracing::debug!(error, request = name, "etcd is still away");
+                }
+                self.observer.no_answer(now);
+            }
+        }
+    }
+
+    /// Tells those who follow of a later table.
+    fn publish(&self, changes: &mut Changes) {
+        let snapshot = self.observer.snapshot();
+        let later = &snapshot.table;
+        let before = Arc::clone(&self.assignments.borrow().table);
+        if later.epoch <= before.epoch {
+            return;
+        }
+        let span = tracing::info_span!("heartbeat.epoch", epoch = later.epoch);
+        for what in What::between(&before, later) {
+            if matches!(what, What::Offline { .. }) {
+                self.metrics.confirmed.inc();
+            }
+            span.in_scope(|| tracing::info!(epoch = later.epoch, change = ?what, "the table has changed"));
+            changes.note(what);
+        }
+        self.metrics.epoch.set(later.epoch.cast_signed());
+        for (number, assignment) in later.partitions.iter().enumerate() {
+            let gauge = self.metrics.partition_epoch.with_label_values(&[number.to_string()]);
+            gauge.set(assignment.epoch.cast_signed());
+        }
+        let addresses = snapshot.nodes.values().map(|node| (node.id.clone(), node.http.clone())).collect();
+        self.assignments.send_replace(Arc::new(Assignments { table: Arc::clone(later), addresses }));
+    }
+
+    fn gauge(&self, now: Nanos) {
+        let mut counts = [0; State::ALL.len()];
+        for (node, soft) in self.observer.states() {
+            counts[soft.state() as usize] += 1;
+            for state in State::ALL {
+                let gauge = self.metrics.node_state.with_label_values(&[&**node, state.as_str()]);
+                gauge.set((soft.state() == state).into());
+            }
+        }
+        for state in State::ALL {
+            self.metrics.nodes.with_label_values(&[state.as_str()]).set(counts[state as usize]);
+        }
+        self.metrics.leading.set(self.observer.is_leading(now).into());
+        self.metrics.present.set(self.observer.present(now) as i64);
+        self.metrics.count_beats(self.ingest.counts());
+    }
+
+    fn status(&self, now: Nanos, asked: &Asked, changes: &Changes) -> Status {
+        let snapshot = self.observer.snapshot();
+        let table = Arc::clone(&snapshot.table);
+        let nodes = self.observer.states().map(|(id, soft)| Node {
+            id: id.clone(),
+            state: soft.state(),
+            incarnation: soft.incarnation(),
+            online: table.is_online(id),
+            silent_ms: now.saturating_sub(soft.heard_at()) as f64 / 1e6,
+            primary_of: table.partitions.iter().filter(|a| a.primary.as_ref() == Some(id)).count(),
+            replica_of: table.partitions.iter().filter(|a| a.replicas.contains(id)).count(),
+        });
+        Status {
+            monitor: self.me.clone(),
+            leading: self.observer.is_leading(now),
+            leader: snapshot.leader.as_ref().map(|leader| leader.monitor.clone()),
+            monitors: self.monitors,
+            present: self.observer.present(now),
+            registry_up: asked.is_up,
+            nodes: nodes.collect(),
+            table,
+            changes: changes.list(),
+        }
+    }
+}
+
+const READ: &str = "read";
+
+fn name(request: &Request) -> &'static str {
+    match request {
+        Request::Read => READ,
+        Request::Campaign { .. } => "campaign",
+        Request::Register(_) => "register",
+        Request::Commit { .. } => "commit",
+    }
+}

@@ -1,0 +1,183 @@
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{Json, Router, routing::get};
+use heartbeat::{
+    auth::Keys,
+    clock::wall_ms,
+    message::Beat,
+    registry::Registration,
+    sender::{Outlet as _, Single},
+    transport::probe,
+};
+use launcher::{Stack, etcd, free_port};
+use monitor::{MonitorConfig, probes::Alive, receive::Registered, status::Status};
+use tokio::{net::UdpSocket, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+pub const INTERVAL: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(60);
+const KEY: &str = "a key for tests";
+
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Monitors m0, m1, … as tasks of this process; each can be stopped and started again.
+pub struct Monitors {
+    pub stack: Stack,
+    pub etcd: etcd::Etcd,
+    pub http: reqwest::Client,
+    pub configs: Vec<MonitorConfig>,
+    running: Vec<Option<(CancellationToken, tokio::task::JoinHandle<anyhow::Result<()>>)>>,
+}
+
+impl Monitors {
+    pub async fn start(name: &str, count: usize) -> Self {
+        let mut stack = Stack::create(name).unwrap();
+        let etcd = etcd::start(&mut stack, &etcd::Options::default()).await.unwrap();
+        let address = || SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
+        let addresses: BTreeMap<String, SocketAddr> = (0..count).map(|n| (format!("m{n}"), address())).collect();
+        let config = |(id, http): (&String, &SocketAddr)| {
+            let mut config = MonitorConfig::new(id);
+            config.node.key = KEY.into();
+            config.listen.http = *http;
+            (config.listen.tcp, config.listen.udp, config.listen.admin) = (address(), address(), address());
+            config.listen.drain_ms = 100;
+            config.registry.etcd = vec![etcd.url.clone()];
+            config.registry.term_ms = 2_000;
+            config.detect.interval_ms = INTERVAL.as_millis() as u64;
+            let others = addresses.iter().filter(|(other, _)| *other != id);
+            config.peers = others.map(|(other, http)| (other.clone(), http.to_string())).collect();
+            config
+        };
+        let configs: Vec<_> = addresses.iter().map(config).collect();
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+        let mut monitors = Self { stack, etcd, http, configs, running: Vec::new() };
+        for n in 0..count {
+            monitors.running.push(None);
+            monitors.run(n);
+        }
+        monitors
+    }
+
+    pub fn run(&mut self, n: usize) {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(monitor::serve(self.configs[n].clone(), stop.clone()));
+        self.running[n] = Some((stop, task));
+    }
+
+    /// As SIGTERM does.
+    pub async fn end(&mut self, n: usize) {
+        let (stop, task) = self.running[n].take().unwrap();
+        stop.cancel();
+        task.await.unwrap().unwrap();
+    }
+
+    pub fn url(&self, n: usize, path: &str) -> String {
+        format!("http://{}{path}", self.configs[n].listen.http)
+    }
+
+    /// `None`: it does not answer.
+    pub async fn status(&self, n: usize) -> Option<Status> {
+        self.http.get(self.url(n, "/status")).send().await.ok()?.json().await.ok()
+    }
+
+    /// Waits until this monitor's view is such.
+    pub async fn until(&self, n: usize, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
+        let mut last = None;
+        eventually(what, async || {
+            last = self.status(n).await;
+            last.as_ref().is_some_and(&condition)
+        })
+        .await;
+        last.unwrap()
+    }
+
+    pub async fn metrics(&self, n: usize) -> String {
+        let url = format!("http://{}/metrics", self.configs[n].listen.admin);
+        self.http.get(url).send().await.unwrap().text().await.unwrap()
+    }
+
+    pub async fn worker(&self, id: &str) -> Worker {
+        Worker::start(self, id, wall_ms()).await
+    }
+
+    pub async fn stop(mut self) {
+        for n in 0..self.running.len() {
+            if self.running[n].is_some() {
+                self.end(n).await;
+            }
+        }
+        self.stack.stop().await.unwrap();
+    }
+}
+
+/// Registers, beats, answers probes. Dropped, it does none of it any more.
+pub struct Worker {
+    pub registration: Registration,
+    _probes: JoinSet<()>,
+    pub beats: JoinSet<()>,
+}
+
+impl Worker {
+    pub async fn start(monitors: &Monitors, id: &str, incarnation: u64) -> Self {
+        let keys = Keys::new(1, KEY.as_bytes());
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let registration = Registration {
+            id: id.into(),
+            incarnation,
+            http: http.local_addr().unwrap().to_string(),
+            udp: udp.local_addr().unwrap().to_string(),
+            leaving: false,
+        };
+        let (mut probes, mut beats) = (JoinSet::new(), JoinSet::new());
+        let alive = Alive { id: id.to_owned(), incarnation };
+        let app = Router::new().route("/probe", get(move || std::future::ready(Json(alive.clone()))));
+        probes.spawn(async move { axum::serve(http, app).await.unwrap() });
+        let (answering, name) = (keys.clone(), id.to_owned());
+        probes.spawn(async move {
+            probe::answer(&udp, &answering, &name, || incarnation).await.unwrap();
+        });
+        let mut outlets = Vec::new();
+        for config in &monitors.configs {
+            outlets.push(Single::connect(config.listen.udp, keys.clone()).await.unwrap());
+        }
+        let node_id = id.to_owned();
+        beats.spawn(async move {
+            let mut ticks = tokio::time::interval(INTERVAL);
+            for sequence in 1.. {
+                ticks.tick().await;
+                let beat =
+                    Beat { node_id: node_id.clone(), sequence, incarnation, timestamp: wall_ms(), ..Beat::default() };
+                outlets.iter().for_each(|outlet| outlet.send(&beat));
+            }
+        });
+        let worker = Self { registration, _probes: probes, beats };
+        eventually("a monitor takes the registration", async || worker.register(monitors, 0).await.is_some()).await;
+        worker
+    }
+
+    pub async fn register(&self, monitors: &Monitors, n: usize) -> Option<Registered> {
+        let answer = monitors.http.post(monitors.url(n, "/register")).json(&self.registration).send().await.ok()?;
+        answer.error_for_status().ok()?.json().await.ok()
+    }
+}
+
+/// How many partitions each worker is the primary of.
+pub fn primaries(status: &Status) -> BTreeMap<Arc<str>, usize> {
+    let mut counts = BTreeMap::new();
+    for primary in status.table.partitions.iter().filter_map(|assignment| assignment.primary.clone()) {
+        *counts.entry(primary).or_default() += 1;
+    }
+    counts
+}

@@ -1,0 +1,113 @@
+//! Monitors and workers as `up` starts them, killed and stopped.
+
+use std::time::Duration;
+
+use launcher::{Process, Signal};
+use serde_json::Value;
+
+use crate::{Home, wait_until};
+
+impl Home {
+    fn beats(&self) -> Value {
+        self.json(&["status", "--json"])["heartbeats"].clone()
+    }
+
+    fn child(&self, name: &str) -> Process {
+        let stacks = launcher_description(self);
+        let child = stacks["children"].as_array().unwrap().iter().find(|child| child["name"] == name).unwrap().clone();
+        Process { pid: child["pid"].as_u64().unwrap() as u32, start_ticks: child["start_ticks"].as_u64().unwrap() }
+    }
+}
+
+/// `stack.json` of this home's only stack.
+fn launcher_description(home: &Home) -> Value {
+    let dirs = std::fs::read_dir(home.path().join("stacks")).unwrap();
+    let file = dirs.flatten().map(|dir| dir.path().join("stack.json")).find(|file| file.is_file()).unwrap();
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+fn online(beats: &Value) -> usize {
+    beats["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(|node| node["online"] == true).count())
+}
+
+/// Number of a partition whose primary is this worker.
+fn partition_of(beats: &Value, worker: &str) -> Option<usize> {
+    beats["partitions"].as_array()?.iter().position(|partition| partition["primary"] == worker)
+}
+
+async fn count(client: &reqwest::Client, worker: &str, partition: usize, epoch: &str) -> (u16, Value) {
+    let url = format!("{worker}/partitions/{partition}/count{epoch}");
+    let answer = client.post(url).send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+#[test]
+fn workers_that_are_killed_or_stopped_are_replaced_and_their_clients_sent_on() {
+    let Some(home) = Home::new() else { return };
+    if !launcher::testing::have(&["etcd"]) {
+        return;
+    }
+    home.ok(&["up", "--users", "50", "--scenario", "smoke", "--law", "none"]);
+    wait_until("three workers share the partitions", || {
+        let beats = home.beats();
+        online(&beats) == 3 && (0..3).all(|n| partition_of(&beats, &format!("worker-{n}")).is_some())
+    });
+    let endpoints = launcher_description(&home)["endpoints"].clone();
+    let address = |name: &str| endpoints[name].as_str().unwrap().to_owned();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let http = |redirect| {
+        let client = reqwest::Client::builder().no_proxy().redirect(redirect).timeout(Duration::from_secs(10));
+        client.build().unwrap()
+    };
+    let (following, plain) = (http(reqwest::redirect::Policy::default()), http(reqwest::redirect::Policy::none()));
+
+    // Each worker sends on what is another's.
+    let before = home.beats();
+    let partition = partition_of(&before, "worker-2").unwrap();
+    let (status, problem) = runtime.block_on(count(&plain, &address("worker-0"), partition, ""));
+    assert_eq!((status, problem["type"].as_str()), (307, Some("/problems/not-the-primary")), "{problem}");
+    let (status, counted) = runtime.block_on(count(&following, &address("worker-0"), partition, ""));
+    assert_eq!((status, counted["worker"].as_str()), (200, Some("worker-2")), "{counted}");
+    let (status, problem) = runtime.block_on(count(&following, &address("worker-2"), partition, "?epoch=0"));
+    assert_eq!((status, problem["type"].as_str()), (409, Some("/problems/old-epoch")), "{problem}");
+
+    // Stopped: it holds its connections, and does not know what is decided.
+    let stopped = home.child("worker-2");
+    assert!(stopped.signal(Signal::SIGSTOP));
+    wait_until("the stopped worker is failed", || online(&home.beats()) == 2);
+    let after = home.beats();
+    assert!(after["epoch"].as_u64() > before["epoch"].as_u64() && partition_of(&after, "worker-2").is_none());
+    let (status, counted) = runtime.block_on(count(&following, &address("worker-0"), partition, ""));
+    assert_eq!(status, 200, "{counted}");
+    assert_eq!(counted["counter"].as_u64(), Some(2), "nothing was lost: {counted}");
+    assert!(stopped.signal(Signal::SIGCONT));
+    // Whatever it believes, it writes nothing in its old epoch.
+    let (status, answer) = runtime.block_on(count(&plain, &address("worker-2"), partition, ""));
+    assert!(status == 307 || status == 409, "{status} {answer}");
+    wait_until("it comes back in a new life", || online(&home.beats()) == 3);
+
+    // Killed: started again by the stack, after a while.
+    let partition = partition_of(&home.beats(), "worker-1").unwrap();
+    assert!(home.child("worker-1").signal(Signal::SIGKILL));
+    wait_until("the killed worker is failed", || partition_of(&home.beats(), "worker-1").is_none());
+    let (status, counted) = runtime.block_on(count(&following, &address("worker-0"), partition, ""));
+    assert_eq!(status, 200, "{counted}");
+    wait_until("it is started again and admitted", || online(&home.beats()) == 3);
+
+    // One of three monitors: nothing changes.
+    let epoch_before = home.beats()["epoch"].clone();
+    let monitor = home.child("monitor-0");
+    assert!(monitor.signal(Signal::SIGSTOP));
+    wait_until("the others lead without it", || {
+        let monitors = home.beats()["monitors"].clone();
+        let others = ["monitor-1", "monitor-2"].map(|name| monitors[name].clone());
+        others.iter().all(|m| m["present"] == 2) && others.iter().any(|m| m["leading"] == true)
+    });
+    assert_eq!((online(&home.beats()), &home.beats()["epoch"]), (3, &epoch_before));
+    assert!(monitor.signal(Signal::SIGCONT));
+
+    let text = home.ok(&["status"]);
+    assert!(text.contains("worker-0") && text.contains("online"), "{text}");
+    home.ok(&["down"]);
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}

@@ -1,0 +1,114 @@
+//! A worker: registers with the monitors and beats (`beats`), follows the table (`follow`), takes over the partitions that it
+//! gives to this worker (`hold`), and works on them (`partitions`).
+
+mod beats;
+pub mod config;
+mod follow;
+mod hold;
+mod life;
+mod metrics;
+mod partitions;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use heartbeat::{assign::NodeId, auth::Keys, registry::Registration, transport::probe};
+use prometheus::Registry;
+use runtime::{Admin, Endpoint, Readiness, lifecycle, vitals};
+use stores::{Store, StoreMetrics};
+use tokio::{net::UdpSocket, sync::watch, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use crate::config::WorkerConfig;
+use crate::{hold::Holding, life::Life, metrics::Metrics, partitions::Desk};
+
+/// Number of the one key in use, on the wire.
+const KEY_NUMBER: u8 = 1;
+/// Shortest pause between two tries to register, or to ask a monitor that is away.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Runs a worker until `shutdown`: bind → admin port → beats → admitted → serve → leave → drain.
+///
+/// # Errors
+/// A port is taken, a monitor's address cannot be resolved, or a server failed. Neither monitors nor store need be there.
+pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let listen = &config.listen;
+    let refused = |key: &str, address| format!("cannot listen on {address} (listen.{key})");
+    let http = Endpoint::from(listen.http).bind().await.with_context(|| refused("http", listen.http))?;
+    let admin = Endpoint::from(listen.admin).bind().await.with_context(|| refused("admin", listen.admin))?;
+    let udp = UdpSocket::bind(listen.udp).await.with_context(|| refused("udp", listen.udp))?;
+    let (series, readiness) = (Registry::new(), Readiness::starting("waiting to be admitted"));
+    let metrics = Metrics::new(&series)?;
+    let store = Store::new(config.store.clone(), &StoreMetrics::new(&series)?)?;
+    // The admin port outlives the traffic: whoever drains a worker wants to watch it.
+    let admin_stop = CancellationToken::new();
+    let mut servers = JoinSet::new();
+    let (watch, watched) = (vitals::register(&series)?, admin_stop.clone());
+    servers.spawn(async move {
+        watched.run_until_cancelled(watch.run()).await;
+        Ok(())
+    });
+    let router = Admin { readiness: readiness.clone(), registry: series }.router();
+    servers.spawn(lifecycle::serve(admin, router, admin_stop.clone(), Duration::from_millis(200)));
+
+    let me: NodeId = config.node.id.as_str().into();
+    let (keys, life) = (Keys::new(KEY_NUMBER, config.node.key.as_bytes()), Life::begin());
+    let (latest, follower) = watch::channel(Arc::default());
+    let holding = Holding::new(me.clone());
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let (answering, of, whose) = (keys.clone(), life.clone(), me.clone());
+    let answer_probes = async move { probe::answer(&udp, &answering, &whose, || of.incarnation()).await };
+    let stopped = stop.clone();
+    tasks.spawn(async move {
+        if let Some(Err(error)) = stopped.run_until_cancelled(answer_probes).await {
+            tracing::error!(%error, "probes over UDP are not answered any more");
+        }
+    });
+    let senders = beats::spawn(&config, &keys, &life, &tasks, &stop).await?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let pause = Duration::from_millis(config.beats.interval_ms).max(LEAST_PAUSE);
+    follow::spawn(&config.monitors, &client, &latest, &senders, pause, &tasks, &stop);
+    let registration = Registration {
+        id: me.clone(),
+        incarnation: life.incarnation(),
+        http: listen.http_address(),
+        udp: listen.udp_address(),
+        leaving: false,
+    };
+    tasks.spawn(follow::register(
+        registration.clone(),
+        life.clone(),
+        config.monitors.clone(),
+        client.clone(),
+        follower.clone(),
+        pause,
+        shutdown.clone(),
+    ));
+    tasks.spawn(holding.clone().keep(store.clone(), follower.clone(), metrics.clone(), stop.clone()));
+    tasks.spawn(follow::readiness(me.clone(), life.clone(), follower.clone(), readiness.clone(), stop.clone()));
+
+    tracing::info!(worker = config.node.id, http = %listen.http, "listening");
+    let (drain, left) = (Duration::from_millis(listen.drain_ms), CancellationToken::new());
+    let desk = Desk { me, life: life.clone(), keys, holding, store, latest: follower.clone(), metrics };
+    let (done, monitors) = (left.clone(), config.monitors.clone());
+    tasks.spawn(async move {
+        shutdown.cancelled().await;
+        readiness.step("stopping");
+        let last = Registration { incarnation: life.incarnation(), leaving: true, ..registration };
+        if tokio::time::timeout(drain, follow::leave(last, &monitors, &client, follower)).await.is_err() {
+            tracing::warn!("the partitions were still this worker's at the end of the drain");
+        }
+        done.cancel();
+    });
+    let served = lifecycle::serve(http, partitions::router(desk), left, drain).await;
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+        tracing::warn!("background work was still under way at the end of the drain");
+    }
+    admin_stop.cancel();
+    while let Some(server) = servers.join_next().await {
+        server??;
+    }
+    served
+}

@@ -1,0 +1,38 @@
+//! All series of a worker.
+
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, Result};
+
+/// From one round trip to the store to several.
+const TAKEOVER_S: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0];
+
+#[derive(Clone)]
+pub struct Metrics {
+    pub epoch: IntGauge,
+    pub serving: IntGauge,
+    pub takeover_seconds: Histogram,
+    /// By outcome: see `partitions.rs`.
+    pub requests: IntCounterVec,
+}
+
+impl Metrics {
+    pub fn new(registry: &Registry) -> Result<Self> {
+        let takeover = HistogramOpts::new(
+            "testbed_worker_takeover_seconds",
+            "from a table that gives partitions to this worker until the store has their fences up",
+        );
+        let metrics = Self {
+            epoch: IntGauge::new("testbed_worker_epoch", "of the table of assignments that this worker follows")?,
+            serving: IntGauge::new("testbed_worker_partitions", "partitions served")?,
+            takeover_seconds: Histogram::with_opts(takeover.buckets(TAKEOVER_S.to_vec()))?,
+            requests: IntCounterVec::new(
+                Opts::new("testbed_worker_requests_total", "requests for partitions, by what became of them"),
+                &["outcome"],
+            )?,
+        };
+        registry.register(Box::new(metrics.epoch.clone()))?;
+        registry.register(Box::new(metrics.serving.clone()))?;
+        registry.register(Box::new(metrics.takeover_seconds.clone()))?;
+        registry.register(Box::new(metrics.requests.clone()))?;
+        Ok(metrics)
+    }
+}
