@@ -6,6 +6,7 @@ pub mod analysis;
 mod charts;
 pub mod diff;
 pub mod experiments;
+mod findings;
 mod html;
 mod markdown;
 mod numbers;
@@ -27,6 +28,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 pub use analysis::Tolerances;
+pub use findings::{Findings, Table};
 pub use schema::{
     ArticleFigures, DataInfo, DataSource, Knee, Law, Machine, ModelFigures, Outage, OutagePhase, Probes, Recovery,
     Report, Revision, SCHEMA_VERSION, ScenarioInfo, Second, Slope, Soak, SoakMinute, Sources, Step, Verdict,
@@ -37,15 +39,17 @@ pub use schema::{
 /// # Errors
 /// The folder or a file cannot be written.
 pub fn write_all(report: &Report, out: &Path) -> Result<()> {
+    write(out, report, &markdown::render(report), &html::render(report))
+}
+
+fn write(out: &Path, report: &impl serde::Serialize, markdown: &str, html: &str) -> Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let mut value = serde_json::to_value(report).context("the report has no JSON form")?;
     round(&mut value);
     let mut json = serde_json::to_string_pretty(&value).context("the report has no JSON form")?;
     json.push('\n');
     // JSON first: the pages can be drawn from it again.
-    for (name, text) in
-        [("report.json", json), ("report.md", markdown::render(report)), ("report.html", html::render(report))]
-    {
+    for (name, text) in [("report.json", json.as_str()), ("report.md", markdown), ("report.html", html)] {
         let path = out.join(name);
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }

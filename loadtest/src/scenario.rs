@@ -28,6 +28,7 @@ pub const PROFILES: [&str; 2] = ["baseline", "protected"];
 
 const MAX_STEPS: usize = 50;
 const MAX_FAULTS: usize = 50;
+const LOSS_SEED: u64 = 1;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scenario {
@@ -147,6 +148,8 @@ pub enum FaultKind {
     Reset,
     /// New connections are refused.
     Refuse,
+    /// Commands and answers are lost and sent again, by a model of TCP.
+    Loss { pct: f64, seed: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -373,21 +376,36 @@ fn read_fault(table: Table<'_>, steps: usize, measure_s: u32) -> Fault {
         Stall,
         Reset,
         Refuse,
+        Loss,
     }
-    let kinds = [("latency", Kind::Latency), ("stall", Kind::Stall), ("reset", Kind::Reset), ("refuse", Kind::Refuse)];
+    let kinds = [
+        ("latency", Kind::Latency),
+        ("stall", Kind::Stall),
+        ("reset", Kind::Reset),
+        ("refuse", Kind::Refuse),
+        ("loss", Kind::Loss),
+    ];
     let kind = table.required("kind", |t, key| t.choice(key, &kinds).map(Some)).unwrap_or(Kind::Stall);
+    let other_kinds = match kind {
+        Kind::Latency => &["pct", "seed"][..],
+        Kind::Loss => &["ms"],
+        _ => &["ms", "pct", "seed"],
+    };
+    for &key in other_kinds {
+        if table.has(key) {
+            let kind = if key == "ms" { "latency" } else { "loss" };
+            table.fault(key, &format!("belongs to kind = \"{kind}\""));
+        }
+    }
     let kind = match kind {
         Kind::Latency => FaultKind::Latency { ms: table.required("ms", |t, key| t.integer(key, 1..=60_000)) },
-        other => {
-            if table.has("ms") {
-                table.fault("ms", "belongs to kind = \"latency\"");
-            }
-            match other {
-                Kind::Reset => FaultKind::Reset,
-                Kind::Refuse => FaultKind::Refuse,
-                _ => FaultKind::Stall,
-            }
-        }
+        Kind::Loss => FaultKind::Loss {
+            pct: table.required("pct", |t, key| t.number(key, 0.0..=100.0)),
+            seed: table.integer("seed", 0..=i64::MAX as u64).unwrap_or(LOSS_SEED),
+        },
+        Kind::Reset => FaultKind::Reset,
+        Kind::Refuse => FaultKind::Refuse,
+        Kind::Stall => FaultKind::Stall,
     };
     let fault = Fault {
         step: table.integer("step", 1..=steps.max(1) as u64).map(|number| number as usize - 1),

@@ -219,7 +219,7 @@ fn unlike(before: &Report, after: &Report) -> Vec<String> {
         ("scenario", before.scenario.name.clone(), after.scenario.name.clone()),
         ("law", law(before), law(after)),
         ("length of a step", length(before), length(after)),
-        ("machine", super::words::machine(before), super::words::machine(after)),
+        ("machine", super::words::machine(&before.machine), super::words::machine(&after.machine)),
         ("data", before.data.name.clone(), after.data.name.clone()),
     ];
     let different = pairs.into_iter().filter(|(_, old, new)| old != new);

@@ -1,7 +1,7 @@
 //! `report.html`: one file, nothing loaded from elsewhere, no script.
 
 use super::charts;
-use super::schema::Report;
+use super::schema::{Report, Verdict};
 use super::svg::escape;
 use super::tables::{self, Block, Cell, Grid, Mark, Rank};
 use super::{outage, words};
@@ -22,15 +22,19 @@ pub(super) fn render(report: &Report) -> String {
         charts::percentiles(report),
         charts::cpu(report)
     ));
-    body.push_str(&checks(report));
-    body.push_str(&remarks(report));
+    body.push_str(&checks(&report.verdicts));
+    body.push_str(&remarks(&report.remarks));
     body.push_str(&details(report, &blocks));
-    body.push_str(&conditions(report));
+    body.push_str(&conditions(&tables::conditions(report), &logs(report)));
+    page(&title, &body)
+}
+
+pub(super) fn page(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n",
-        escape(&title)
+        escape(title)
     )
 }
 
@@ -74,7 +78,7 @@ fn summary(report: &Report) -> String {
     let score = if report.verdicts.is_empty() {
         String::new()
     } else {
-        format!("<p class=\"score\"><a href=\"#checks\">Checks: {}</a></p>\n", escape(&words::score(report)))
+        format!("<p class=\"score\"><a href=\"#checks\">Checks: {}</a></p>\n", escape(&words::score(&report.verdicts)))
     };
     format!(
         "<section aria-labelledby=\"result\"><h2 id=\"result\">Result</h2>\n<div class=\"cards\">{cards}</div>\n{score}</section>\n"
@@ -159,12 +163,11 @@ fn scrolling(label: &str, table: &str) -> String {
     format!("<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{}\">{table}</div>\n", escape(label))
 }
 
-fn checks(report: &Report) -> String {
-    if report.verdicts.is_empty() {
+pub(super) fn checks(verdicts: &[Verdict]) -> String {
+    if verdicts.is_empty() {
         return String::new();
     }
-    let rows: String = report
-        .verdicts
+    let rows: String = verdicts
         .iter()
         .map(|v| {
             let (class, sign, said) = match v.passed {
@@ -187,16 +190,16 @@ fn checks(report: &Report) -> String {
     );
     format!(
         "<section aria-labelledby=\"checks\"><h2 id=\"checks\">Checks: {}</h2>\n{}</section>\n",
-        escape(&words::score(report)),
+        escape(&words::score(verdicts)),
         scrolling("Checks", &table)
     )
 }
 
-fn remarks(report: &Report) -> String {
-    if report.remarks.is_empty() {
+pub(super) fn remarks(remarks: &[String]) -> String {
+    if remarks.is_empty() {
         return String::new();
     }
-    let items: String = report.remarks.iter().map(|r| format!("<li>{}</li>", escape(r))).collect();
+    let items: String = remarks.iter().map(|r| format!("<li>{}</li>", escape(r))).collect();
     format!("<section aria-labelledby=\"remarks\"><h2 id=\"remarks\">Remarks</h2>\n<ul>{items}</ul></section>\n")
 }
 
@@ -209,9 +212,13 @@ fn details(report: &Report, blocks: &[Block]) -> String {
 }
 
 fn grid(grid: &Grid) -> String {
-    let heads: String = grid.head.iter().map(|h| format!("<th scope=\"col\">{}</th>", escape(h))).collect();
-    let rows: String = grid
-        .rows
+    plain_table(grid.title, grid.meaning, &grid.head, &grid.rows)
+}
+
+/// The first cell of a row is its name.
+pub(super) fn plain_table(title: &str, meaning: &str, head: &[String], rows: &[Vec<String>]) -> String {
+    let heads: String = head.iter().map(|h| format!("<th scope=\"col\">{}</th>", escape(h))).collect();
+    let rows: String = rows
         .iter()
         .map(|row| {
             let mut cells = row.iter();
@@ -221,17 +228,24 @@ fn grid(grid: &Grid) -> String {
         .collect();
     let table = format!(
         "<table><caption>{} <small>{}</small></caption><thead><tr>{heads}</tr></thead>\n<tbody>{rows}</tbody></table>",
-        escape(grid.title),
-        escape(grid.meaning)
+        escape(title),
+        escape(meaning)
     );
-    scrolling(grid.title, &table)
+    scrolling(title, &table)
 }
 
-fn conditions(report: &Report) -> String {
-    let rows: String = tables::conditions(report)
+/// `after`: HTML that follows the list.
+pub(super) fn conditions(conditions: &[(String, String)], after: &str) -> String {
+    let rows: String = conditions
         .iter()
         .map(|(name, value)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value)))
         .collect();
+    format!(
+        "<section aria-labelledby=\"conditions\"><h2 id=\"conditions\">Conditions</h2>\n<dl>{rows}</dl>\n{after}</section>\n"
+    )
+}
+
+fn logs(report: &Report) -> String {
     let logs: String = report
         .steps
         .iter()
@@ -246,14 +260,8 @@ fn conditions(report: &Report) -> String {
             )
         })
         .collect();
-    let logs = if logs.is_empty() {
-        String::new()
-    } else {
-        format!(
-            "<details><summary>Files with every latency (HDR histogram logs, µs)</summary><ul>{logs}</ul></details>\n"
-        )
-    };
-    format!(
-        "<section aria-labelledby=\"conditions\"><h2 id=\"conditions\">Conditions</h2>\n<dl>{rows}</dl>\n{logs}</section>\n"
-    )
+    if logs.is_empty() {
+        return logs;
+    }
+    format!("<details><summary>Files with every latency (HDR histogram logs, µs)</summary><ul>{logs}</ul></details>\n")
 }

@@ -1,6 +1,6 @@
 //! `report.md`: the terminal's content as tables.
 
-use super::schema::Report;
+use super::schema::{Report, Verdict};
 use super::tables::{self, Block, Mark, Rank};
 use super::{outage, words};
 
@@ -38,24 +38,8 @@ pub(super) fn render(report: &Report) -> String {
         out.push_str(&format!("\n## {}\n\n{}\n\n", grid.title, grid.meaning));
         push_table(&mut out, &grid.head, grid.rows.iter().cloned());
     }
-    if !report.verdicts.is_empty() {
-        out.push_str(&format!("\n## Checks: {}\n\n", words::score(report)));
-        let rows = report.verdicts.iter().map(|v| {
-            let result = match v.passed {
-                Some(true) => "✓ passed",
-                Some(false) => "✗ failed",
-                None => "– not judged",
-            };
-            vec![result.into(), v.name.clone(), v.expected.clone(), v.measured.clone(), v.note.clone()]
-        });
-        push_table(&mut out, &["result", "check", "wanted", "measured", "each step"].map(String::from), rows);
-    }
-    if !report.remarks.is_empty() {
-        out.push_str("\n## Remarks\n\n");
-        for remark in &report.remarks {
-            out.push_str(&format!("- {}\n", text(remark)));
-        }
-    }
+    push_checks(&mut out, &report.verdicts);
+    push_remarks(&mut out, &report.remarks);
     out.push_str("\n## Details\n");
     push_blocks(&mut out, report, &blocks, Rank::Detail);
     for grid in tables::grids(report) {
@@ -87,8 +71,34 @@ fn push_blocks(out: &mut String, report: &Report, blocks: &[Block], rank: Rank) 
     }
 }
 
+pub(super) fn push_checks(out: &mut String, verdicts: &[Verdict]) {
+    if verdicts.is_empty() {
+        return;
+    }
+    out.push_str(&format!("\n## Checks: {}\n\n", words::score(verdicts)));
+    let rows = verdicts.iter().map(|v| {
+        let result = match v.passed {
+            Some(true) => "✓ passed",
+            Some(false) => "✗ failed",
+            None => "– not judged",
+        };
+        vec![result.into(), v.name.clone(), v.expected.clone(), v.measured.clone(), v.note.clone()]
+    });
+    push_table(out, &["result", "check", "wanted", "measured", "each step"].map(String::from), rows);
+}
+
+pub(super) fn push_remarks(out: &mut String, remarks: &[String]) {
+    if remarks.is_empty() {
+        return;
+    }
+    out.push_str("\n## Remarks\n\n");
+    for remark in remarks {
+        out.push_str(&format!("- {}\n", text(remark)));
+    }
+}
+
 /// The first column is text, the others are numbers unless the heads say words.
-fn push_table(out: &mut String, head: &[String], rows: impl Iterator<Item = Vec<String>>) {
+pub(super) fn push_table(out: &mut String, head: &[String], rows: impl Iterator<Item = Vec<String>>) {
     let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| text(c)).collect::<Vec<_>>().join(" | "));
     let numbers = head.first().is_some_and(|h| h.is_empty() || h == "step");
     out.push_str(&line(head));
@@ -100,7 +110,7 @@ fn push_table(out: &mut String, head: &[String], rows: impl Iterator<Item = Vec<
 }
 
 /// Text that Markdown takes for nothing but text, in one line.
-fn text(raw: &str) -> String {
+pub(super) fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     for c in raw.chars() {
         match c {

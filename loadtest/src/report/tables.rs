@@ -459,9 +459,9 @@ pub(super) fn conditions(report: &Report) -> Vec<(String, String)> {
     let mut all = vec![
         ("Scenario".into(), format!("{}: {}", report.scenario.name, report.scenario.description)),
         ("Law of the store's delay".into(), words::law(&report.law)),
-        ("Machine".into(), words::machine(report)),
+        ("Machine".into(), words::machine(&report.machine)),
         ("Data".into(), words::data(report)),
-        ("Source code".into(), words::revision(report)),
+        ("Source code".into(), words::revision(&report.revision)),
         ("Begun".into(), report.created.clone()),
     ];
     all.extend(report.versions.iter().map(|(name, version)| (format!("Version: {name}"), version.clone())));

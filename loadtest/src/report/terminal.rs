@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::schema::Report;
-use super::tables::{self, Block, Cell, Grid, Mark, Rank, Row};
+use super::findings::Findings;
+use super::schema::{Report, Verdict};
+use super::tables::{self, Block, Cell, Mark, Rank, Row};
 use super::words;
 
 pub const WIDTH: usize = 120;
@@ -72,30 +73,58 @@ pub fn render(report: &Report, colour: bool) -> String {
     for grid in tables::extras(report) {
         out.push(paint.bold(grid.title));
         out.extend(wrap(grid.meaning, INDENT).into_iter().map(|line| paint.dim(&line)));
-        out.extend(plain_table(&grid, &paint));
+        out.extend(plain_table(&grid.head, &grid.rows, &paint));
         out.push(String::new());
     }
-    if !report.verdicts.is_empty() {
-        out.push(paint.bold(&format!("Checks: {}", words::score(report))));
-        out.extend(verdicts(report, &paint));
+    out.extend(checks(&report.verdicts, &paint));
+    out.extend(remarks(&report.remarks, &paint));
+    joined(&out)
+}
+
+/// What an experiment found out, in the same manner.
+pub fn render_findings(findings: &Findings, colour: bool) -> String {
+    let paint = Paint(colour);
+    let quick = if findings.quick { " · QUICK RUN" } else { "" };
+    let mut out = vec![String::new(), paint.bold(&format!("Experiment · {}{quick}", findings.experiment))];
+    out.extend(wrap(&findings.what, INDENT));
+    out.push(String::new());
+    for table in &findings.tables {
+        out.push(paint.bold(&table.title));
+        out.extend(wrap(&table.meaning, INDENT).into_iter().map(|line| paint.dim(&line)));
+        out.extend(plain_table(&table.head, &table.rows, &paint));
         out.push(String::new());
     }
-    if !report.remarks.is_empty() {
-        out.push(paint.bold("Remarks"));
-        for remark in &report.remarks {
-            out.extend(bullet("·", remark));
-        }
-        out.push(String::new());
+    out.extend(checks(&findings.verdicts, &paint));
+    out.extend(remarks(&findings.remarks, &paint));
+    joined(&out)
+}
+
+fn checks(all: &[Verdict], paint: &Paint) -> Vec<String> {
+    if all.is_empty() {
+        return Vec::new();
     }
+    let head = paint.bold(&format!("Checks: {}", words::score(all)));
+    std::iter::once(head).chain(verdicts(all, paint)).chain([String::new()]).collect()
+}
+
+fn remarks(all: &[String], paint: &Paint) -> Vec<String> {
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let bullets = all.iter().flat_map(|remark| bullet("·", remark));
+    std::iter::once(paint.bold("Remarks")).chain(bullets).chain([String::new()]).collect()
+}
+
+fn joined(out: &[String]) -> String {
     let mut text = out.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n");
     text.push('\n');
     text
 }
 
-fn verdicts(report: &Report, paint: &Paint) -> Vec<String> {
-    let name_width = report.verdicts.iter().map(|v| columns_of(&v.name)).max().unwrap_or(0);
+fn verdicts(all: &[Verdict], paint: &Paint) -> Vec<String> {
+    let name_width = all.iter().map(|v| columns_of(&v.name)).max().unwrap_or(0);
     let mut lines = Vec::new();
-    for v in &report.verdicts {
+    for v in all {
         let figures = format!("{}  (wanted: {})", v.measured, v.expected);
         let line = |sign: &str| format!("{INDENT}{sign} {}  {figures}", pad_right(&v.name, name_width));
         lines.extend(match v.passed {
@@ -147,8 +176,8 @@ fn table(blocks: &[&Block], columns: &[String], paint: &Paint) -> Vec<String> {
 }
 
 /// Names on the left, figures on the right.
-fn plain_table(grid: &Grid, paint: &Paint) -> Vec<String> {
-    let lines = || std::iter::once(&grid.head).chain(&grid.rows);
+fn plain_table(head: &Vec<String>, rows: &[Vec<String>], paint: &Paint) -> Vec<String> {
+    let lines = || std::iter::once(head).chain(rows);
     let width = |column: usize| lines().filter_map(|line| line.get(column)).map(|cell| columns_of(cell)).max();
     let label = width(0).unwrap_or(0).min(40);
     let line = |cells: &Vec<String>| {

@@ -2,7 +2,7 @@
 
 use super::analysis::{Standing, Tolerances, over_repeats, standing, timeout_share_pct, typical};
 use super::numbers::{count, ms, pct, per_request, plain};
-use super::schema::{DataSource, Knee, Law, Report, Step};
+use super::schema::{DataSource, Knee, Law, Machine, Report, Revision, Step, Verdict};
 
 /// What the whole report is about, for somebody who sees it first.
 pub(super) fn opening(report: &Report) -> String {
@@ -172,10 +172,10 @@ fn because(s: &Step) -> String {
 }
 
 /// "11 of 12 passed, 1 failed".
-pub(super) fn score(report: &Report) -> String {
-    let number = |wanted: Option<bool>| report.verdicts.iter().filter(|v| v.passed == wanted).count();
+pub(super) fn score(verdicts: &[Verdict]) -> String {
+    let number = |wanted: Option<bool>| verdicts.iter().filter(|v| v.passed == wanted).count();
     let (passed, failed, open) = (number(Some(true)), number(Some(false)), number(None));
-    let mut text = format!("{passed} of {} passed", report.verdicts.len());
+    let mut text = format!("{passed} of {} passed", verdicts.len());
     if failed > 0 {
         text.push_str(&format!(", {failed} failed"));
     }
@@ -185,8 +185,7 @@ pub(super) fn score(report: &Report) -> String {
     text
 }
 
-pub(super) fn machine(report: &Report) -> String {
-    let m = &report.machine;
+pub(super) fn machine(m: &Machine) -> String {
     let latency = m.memory_latency_ns.map_or_else(String::new, |ns| format!(" read in {} ns", plain(ns)));
     format!("{}, {} cores, {} GiB memory{latency}, {}, Linux {}", m.cpu, m.cores, plain(m.memory_gb), m.os, m.kernel)
 }
@@ -208,8 +207,7 @@ pub(super) fn data(report: &Report) -> String {
     )
 }
 
-pub(super) fn revision(report: &Report) -> String {
-    let r = &report.revision;
+pub(super) fn revision(r: &Revision) -> String {
     match (r.git.is_empty(), r.dirty) {
         (true, _) => "not known (no git clone)".into(),
         (false, true) => format!("{} with changes that are not committed", r.git),

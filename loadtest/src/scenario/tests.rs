@@ -129,6 +129,12 @@ fn faults_belong_to_a_step_and_end_within_it() {
 
     let found = errors(&[("[law]", "[[faults]]\nstep = 6\nat_s = 58\nfor_s = 5\nkind = \"reset\"\nms = 1\n\n[law]")]);
     assert_eq!(found.len(), 3, "{found:?}");
+
+    let loss = "[[faults]]\nat_s = 1\nfor_s = 1\nkind = \"loss\"\npct = 5.5\n\n[law]";
+    let scenario = with(&[("[law]", loss)]).unwrap();
+    assert_eq!(scenario.faults[0].kind, FaultKind::Loss { pct: 5.5, seed: 1 });
+    let found = errors(&[("[law]", &loss.replace("pct = 5.5", "pct = 101\nms = 1"))]);
+    assert_eq!(found.len(), 2, "{found:?}");
 }
 
 #[test]

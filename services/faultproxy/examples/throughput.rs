@@ -25,7 +25,7 @@ async fn main() -> anyhow::Result<()> {
     let (direct, proxied, admin) =
         (loopback(server.port), loopback(launcher::free_port()?), loopback(launcher::free_port()?));
     let listeners = vec![Route { listen: proxied.into(), upstream: direct.into() }];
-    let config = Config { listeners, admin, law: Law::None, max_connections: 1000 };
+    let config = Config { listeners, links: Vec::new(), admin, law: Law::None, max_connections: 1000 };
     let mut proxy = tokio::process::Command::new(std::env::current_exe()?)
         .arg(serde_json::to_string(&config)?)
         .stdin(Stdio::null())

@@ -18,7 +18,8 @@ use crate::{
     Route,
     fault::{ActiveFault, Control, FaultForm, FaultKind, FaultSpec, InvalidFault},
     law::{InvalidLaw, Law, LawForm},
-    metrics::Metrics,
+    link::Link,
+    metrics::{LinkMetrics, Metrics},
 };
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -35,6 +36,23 @@ pub struct State {
     pub commands_total: u64,
     pub malformed_total: u64,
     pub listeners: Vec<ListenerState>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkState>,
+}
+
+/// Datagrams, or pieces of a TCP stream as they were read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinkState {
+    #[serde(flatten)]
+    pub link: Link,
+    /// Connections, or clients whose datagrams are relayed.
+    pub flows: u64,
+    pub passed_total: u64,
+    /// By the fault; over TCP: retransmissions by the model.
+    pub lost_total: u64,
+    pub stalled_total: u64,
+    pub overflow_total: u64,
+    pub unreachable_total: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +67,7 @@ pub struct ListenerState {
 #[derive(Clone)]
 pub(crate) struct AdminState {
     pub(crate) routes: Arc<[Route]>,
+    pub(crate) links: Arc<[Link]>,
     pub(crate) control: Arc<Control>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -106,7 +125,7 @@ async fn clear(Extract(state): Extract<AdminState>) -> StatusCode {
 /// 204, whether it was in force or not; 404 if there is no such kind.
 async fn lift(Extract(state): Extract<AdminState>, Path(kind): Path<String>) -> Result<StatusCode, Refusal> {
     let Some(kind) = FaultKind::ALL.into_iter().find(|each| each.as_str() == kind) else {
-        let detail = "a fault is one of latency, stall, reset, refuse";
+        let detail = "a fault is one of latency, stall, reset, refuse, loss";
         return Err(Refusal::new(StatusCode::NOT_FOUND, problem::NOT_FOUND, detail, None));
     };
     state.control.lift(Some(kind));
@@ -143,7 +162,21 @@ impl AdminState {
             commands_total: listeners.iter().map(|each| each.commands_total).sum(),
             malformed_total: listeners.iter().map(|each| each.malformed_total).sum(),
             listeners,
+            links: self.links(),
         }
+    }
+
+    fn links(&self) -> Vec<LinkState> {
+        let state = |(link, counts): (&Link, &LinkMetrics)| LinkState {
+            link: link.clone(),
+            flows: u64::try_from(counts.flows.get()).unwrap_or(0),
+            passed_total: counts.passed.get(),
+            lost_total: counts.lost.get(),
+            stalled_total: counts.stalled.get(),
+            overflow_total: counts.overflow.get(),
+            unreachable_total: counts.unreachable.get(),
+        };
+        std::iter::zip(&*self.links, &self.metrics.links).map(state).collect()
     }
 }
 

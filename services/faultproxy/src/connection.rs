@@ -16,7 +16,8 @@ use crate::{
     Route,
     buffer::Buffer,
     command::{Answer, Commands, Step},
-    fault::Conditions,
+    fault::{Conditions, unstalled},
+    loss::Dice,
     metrics::{ListenerMetrics, Metrics},
     packet::{Event, Framer, Malformed},
     release::Releases,
@@ -79,6 +80,8 @@ pub(crate) struct Accepted {
     pub(crate) route: Route,
     /// Index of the listener in `Metrics::listeners`.
     pub(crate) listener: usize,
+    /// Of the connection at its listener.
+    pub(crate) number: u64,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) conditions: watch::Receiver<Conditions>,
     pub(crate) releases: Arc<Releases>,
@@ -88,8 +91,9 @@ pub(crate) struct Accepted {
 
 /// Serves the connection to its end; logs and counts what was wrong with it.
 pub(crate) async fn serve(accepted: Accepted) {
-    let Accepted { mut stream, route: Route { listen, upstream }, listener, metrics, conditions, releases, resets } =
-        accepted;
+    let Accepted { mut stream, route, listener, number, metrics, conditions, releases, resets } = accepted;
+    let Route { listen, upstream } = route;
+    let dice = [Dice::new(number, false), Dice::new(number, true)];
     let counts = &metrics.listeners[listener];
     let mut stopped = conditions.clone();
     let end = {
@@ -102,7 +106,7 @@ pub(crate) async fn serve(accepted: Accepted) {
         };
         tokio::select! {
             biased;
-            end = session(&mut stream, &upstream, &metrics, counts, conditions, &releases) => end,
+            end = session(&mut stream, &upstream, &metrics, counts, conditions, &releases, dice) => end,
             end = stop => end,
         }
     };
@@ -143,6 +147,7 @@ async fn session(
     counts: &ListenerMetrics,
     conditions: watch::Receiver<Conditions>,
     releases: &Releases,
+    dice: [Dice; 2],
 ) -> End {
     unstalled(&conditions).await;
     let mut store = match timeout(CONNECT_TIMEOUT, upstream.connect()).await {
@@ -158,6 +163,7 @@ async fn session(
         commands: Commands::default(),
         notice: Framer::new(1),
         deprecate_eof: false,
+        dice,
         releases,
         conditions,
         metrics,
@@ -171,14 +177,6 @@ async fn session(
     match session.serve_commands().await {
         Ok(never) => match never {},
         Err(end) => end,
-    }
-}
-
-/// Returns at once unless the store is stalled.
-async fn unstalled(conditions: &watch::Receiver<Conditions>) {
-    if conditions.borrow().stall {
-        // The sender outlives every connection: an error means the end, which the caller's `select` hears as well.
-        conditions.clone().wait_for(|now| !now.stall).await.ok();
     }
 }
 
@@ -208,6 +206,8 @@ struct Session<'a> {
     /// Reads what the server says unasked, which may be an ERR before it closes (timeout, shutdown).
     notice: Framer,
     deprecate_eof: bool,
+    /// There and back.
+    dice: [Dice; 2],
     releases: &'a Releases,
     conditions: watch::Receiver<Conditions>,
     metrics: &'a Metrics,
@@ -284,12 +284,14 @@ impl Session<'_> {
         }
     }
 
-    /// Law, latency and stall.
+    /// Law, latency, stall, and what a lost segment of the command or of its answer would cost.
     async fn hold_back(&mut self, arrival: Instant, in_flight: u64) {
-        let (delay, stall) = {
+        let (delay, loss, stall) = {
             let now = self.conditions.borrow();
-            (now.delay(in_flight, &mut rand::rng()), now.stall)
+            (now.delay(in_flight, &mut rand::rng()), now.loss, now.stall)
         };
+        let late: Duration = self.dice.iter_mut().map(|dice| dice.retransmission(loss).0).sum();
+        let delay = delay + late;
         if delay == Duration::ZERO && !stall {
             self.metrics.added_delay.observe(0.0);
             return;

@@ -10,10 +10,11 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::law::Law;
+use crate::{law::Law, loss::Loss};
 
 const MAX_LATENCY_MS: f64 = 60_000.0;
 const MAX_FOR_MS: u64 = 86_400_000;
+pub const DEFAULT_SEED: u64 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -22,10 +23,11 @@ pub enum FaultKind {
     Stall,
     Reset,
     Refuse,
+    Loss,
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 4] = [Self::Latency, Self::Stall, Self::Reset, Self::Refuse];
+    pub const ALL: [Self; 5] = [Self::Latency, Self::Stall, Self::Reset, Self::Refuse, Self::Loss];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -33,20 +35,26 @@ impl FaultKind {
             Self::Stall => "stall",
             Self::Reset => "reset",
             Self::Refuse => "refuse",
+            Self::Loss => "loss",
         }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
-    /// Every command takes longer by `ms` ± `jitter_ms` (uniform), on top of the law.
+    /// Every command takes longer by `ms` ± `jitter_ms` (uniform), on top of the law; on a link, everything sent, either way.
     Latency { ms: f64, jitter_ms: f64 },
-    /// Connections are accepted and commands read, but no byte reaches a client until it is lifted.
+    /// Connections are accepted and commands read, but no byte reaches a client until it is lifted. On a link nothing passes
+    /// either way: bytes wait, datagrams are lost.
     Stall,
     /// Every existing connection is closed with RST, once. With `for_ms`: for that long also each new one, once accepted.
+    /// Datagrams know no connection: a UDP link goes on.
     Reset,
-    /// The listening sockets are closed (ECONNREFUSED); existing connections go on.
+    /// The listening sockets are closed (ECONNREFUSED); existing connections go on, but not the flows of a UDP link.
     Refuse,
+    /// Each datagram of a UDP link is lost with this probability, either way. TCP loses nothing here: commands and bytes are
+    /// late by what their retransmission would take (`loss.rs`).
+    Loss { pct: f64, seed: u64 },
 }
 
 impl Fault {
@@ -56,12 +64,13 @@ impl Fault {
             Self::Stall => FaultKind::Stall,
             Self::Reset => FaultKind::Reset,
             Self::Refuse => FaultKind::Refuse,
+            Self::Loss { .. } => FaultKind::Loss,
         }
     }
 }
 
-/// JSON: `{"kind":"latency","ms":20,"jitter_ms":5,"for_ms":10000}`; `jitter_ms` and `for_ms` may be left out, `ms` and
-/// `jitter_ms` belong to latency only.
+/// JSON: `{"kind":"latency","ms":20,"jitter_ms":5,"for_ms":10000}`, `{"kind":"loss","pct":20,"seed":1}`; `jitter_ms`, `seed`
+/// and `for_ms` may be left out, `ms` and `jitter_ms` belong to latency only, `pct` and `seed` to loss.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "FaultForm", into = "FaultForm")]
 pub struct FaultSpec {
@@ -92,7 +101,24 @@ pub(crate) struct FaultForm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     jitter_ms: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pct: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     for_ms: Option<u64>,
+}
+
+impl FaultForm {
+    /// The first field that a fault of this kind does not have.
+    fn stray(&self) -> Option<(&'static str, FaultKind)> {
+        let belongs = [
+            ("ms", self.ms.is_some(), FaultKind::Latency),
+            ("jitter_ms", self.jitter_ms.is_some(), FaultKind::Latency),
+            ("pct", self.pct.is_some(), FaultKind::Loss),
+            ("seed", self.seed.is_some(), FaultKind::Loss),
+        ];
+        belongs.into_iter().find(|&(_, given, to)| given && to != self.kind).map(|(field, _, to)| (field, to))
+    }
 }
 
 impl TryFrom<FaultForm> for FaultSpec {
@@ -101,6 +127,9 @@ impl TryFrom<FaultForm> for FaultSpec {
         let invalid = |field, reason: String| Err(InvalidFault { field, reason });
         if let Some(for_ms) = form.for_ms.filter(|for_ms| !(1..=MAX_FOR_MS).contains(for_ms)) {
             return invalid("for_ms", format!("is {for_ms}, must lie within 1 and {MAX_FOR_MS}"));
+        }
+        if let Some((field, kind)) = form.stray() {
+            return invalid(field, format!("belongs to {} only", kind.as_str()));
         }
         let fault = match form.kind {
             FaultKind::Latency => {
@@ -114,8 +143,13 @@ impl TryFrom<FaultForm> for FaultSpec {
                 }
                 Fault::Latency { ms, jitter_ms }
             }
-            _ if form.ms.is_some() => return invalid("ms", "belongs to latency only".into()),
-            _ if form.jitter_ms.is_some() => return invalid("jitter_ms", "belongs to latency only".into()),
+            FaultKind::Loss => {
+                let Some(pct) = form.pct else { return invalid("pct", "missing".into()) };
+                if !(0.0..=100.0).contains(&pct) {
+                    return invalid("pct", format!("is {pct}, must lie within 0 and 100"));
+                }
+                Fault::Loss { pct, seed: form.seed.unwrap_or(DEFAULT_SEED) }
+            }
             FaultKind::Stall => Fault::Stall,
             FaultKind::Reset => Fault::Reset,
             FaultKind::Refuse => Fault::Refuse,
@@ -126,11 +160,12 @@ impl TryFrom<FaultForm> for FaultSpec {
 
 impl From<FaultSpec> for FaultForm {
     fn from(FaultSpec { fault, for_ms }: FaultSpec) -> Self {
-        let (ms, jitter_ms) = match fault {
-            Fault::Latency { ms, jitter_ms } => (Some(ms), Some(jitter_ms)),
-            _ => (None, None),
-        };
-        Self { kind: fault.kind(), ms, jitter_ms, for_ms }
+        let none = Self { kind: fault.kind(), ms: None, jitter_ms: None, pct: None, seed: None, for_ms };
+        match fault {
+            Fault::Latency { ms, jitter_ms } => Self { ms: Some(ms), jitter_ms: Some(jitter_ms), ..none },
+            Fault::Loss { pct, seed } => Self { pct: Some(pct), seed: Some(seed), ..none },
+            Fault::Stall | Fault::Reset | Fault::Refuse => none,
+        }
     }
 }
 
@@ -149,6 +184,7 @@ pub(crate) struct Conditions {
     pub(crate) law: Law,
     /// (ms, jitter_ms)
     latency: Option<(f64, f64)>,
+    pub(crate) loss: Option<Loss>,
     pub(crate) stall: bool,
     pub(crate) refuse: bool,
     pub(crate) reset_new: bool,
@@ -163,11 +199,22 @@ pub(crate) struct Conditions {
 impl Conditions {
     /// Time a command is held back, law and latency together.
     pub(crate) fn delay(&self, in_flight: u64, rng: &mut impl Rng) -> Duration {
-        let latency = self.latency.map_or(Duration::ZERO, |(ms, jitter_ms)| {
+        self.law.delay(in_flight, rng) + self.latency(rng)
+    }
+
+    pub(crate) fn latency(&self, rng: &mut impl Rng) -> Duration {
+        self.latency.map_or(Duration::ZERO, |(ms, jitter_ms)| {
             let ms = ms + jitter_ms * rng.random_range(-1.0..=1.0);
             Duration::from_secs_f64(ms.max(0.0) / 1000.0)
-        });
-        self.law.delay(in_flight, rng) + latency
+        })
+    }
+}
+
+/// Returns at once unless all is stalled.
+pub(crate) async fn unstalled(conditions: &watch::Receiver<Conditions>) {
+    if conditions.borrow().stall {
+        // The sender outlives every connection: an error means the end, which the caller's `select` hears as well.
+        conditions.clone().wait_for(|now| !now.stall).await.ok();
     }
 }
 
@@ -204,6 +251,10 @@ impl Faults {
         let has = |kind| self.0.iter().any(|(spec, _)| spec.fault.kind() == kind);
         conditions.latency = self.0.iter().find_map(|(spec, _)| match spec.fault {
             Fault::Latency { ms, jitter_ms } => Some((ms, jitter_ms)),
+            _ => None,
+        });
+        conditions.loss = self.0.iter().find_map(|(spec, _)| match spec.fault {
+            Fault::Loss { pct, seed } => Some(Loss { pct, seed }),
             _ => None,
         });
         conditions.stall = has(FaultKind::Stall);
@@ -294,84 +345,4 @@ impl Control {
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::{SeedableRng, rngs::SmallRng};
-
-    use super::*;
-
-    #[test]
-    fn json_forms() {
-        for (text, fault, for_ms) in [
-            (r#"{"kind":"stall"}"#, Fault::Stall, None),
-            (r#"{"kind":"refuse","for_ms":5}"#, Fault::Refuse, Some(5)),
-            (
-                r#"{"kind":"latency","ms":3,"jitter_ms":1,"for_ms":7}"#,
-                Fault::Latency { ms: 3.0, jitter_ms: 1.0 },
-                Some(7),
-            ),
-        ] {
-            let spec: FaultSpec = serde_json::from_str(text).unwrap();
-            assert_eq!(spec, FaultSpec { fault, for_ms });
-            let active = ActiveFault { spec, remaining_ms: for_ms };
-            let back: ActiveFault = serde_json::from_str(&serde_json::to_string(&spec).unwrap())
-                .map(|spec| ActiveFault { spec, remaining_ms: for_ms })
-                .unwrap();
-            assert_eq!(back, active);
-        }
-        for (text, expected) in [
-            (r#"{"kind":"latency"}"#, "ms: missing"),
-            (r#"{"kind":"latency","ms":-1}"#, "ms: is -1"),
-            (r#"{"kind":"latency","ms":1,"jitter_ms":2}"#, "jitter_ms: is 2"),
-            (r#"{"kind":"stall","ms":1}"#, "ms: belongs to latency"),
-            (r#"{"kind":"stall","for_ms":0}"#, "for_ms: is 0"),
-            (r#"{"kind":"stall","seconds":1}"#, "unknown field `seconds`"),
-            (r#"{"kind":"flood"}"#, "unknown variant `flood`"),
-        ] {
-            let error = serde_json::from_str::<FaultSpec>(text).unwrap_err().to_string();
-            assert!(error.contains(expected), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn one_of_a_kind_until_its_time_is_over() {
-        let start = Instant::now();
-        let mut faults = Faults::default();
-        faults.add(FaultSpec { fault: Fault::Stall, for_ms: Some(100) }, start);
-        faults.add(Fault::Latency { ms: 5.0, jitter_ms: 0.0 }.into(), start);
-        faults.add(Fault::Latency { ms: 9.0, jitter_ms: 0.0 }.into(), start);
-        faults.add(Fault::Reset.into(), start);
-        assert_eq!(faults.active(start).len(), 2);
-        assert_eq!(faults.next_expiry(), Some(start + Duration::from_millis(100)));
-        faults.expire(start + Duration::from_millis(99));
-        let mut conditions = Conditions::default();
-        faults.apply(&mut conditions);
-        assert_eq!((conditions.latency, conditions.stall, conditions.reset_new), (Some((9.0, 0.0)), true, false));
-        faults.expire(start + Duration::from_millis(100));
-        faults.apply(&mut conditions);
-        assert_eq!((conditions.latency, conditions.stall), (Some((9.0, 0.0)), false));
-    }
-
-    #[test]
-    fn latency_comes_on_top_of_the_law_and_jitters_around_its_mean() {
-        let law = Law::Linear { base_ms: 10.0, slope_ms: 1.0, spread: 0.0 };
-        let conditions = Conditions { law, latency: Some((20.0, 5.0)), ..Conditions::default() };
-        let mut rng = SmallRng::seed_from_u64(3);
-        let ms: Vec<f64> = (0..20_000).map(|_| conditions.delay(5, &mut rng).as_secs_f64() * 1000.0).collect();
-        assert!(ms.iter().all(|ms| (30.0..=40.0).contains(ms)));
-        let mean = ms.iter().sum::<f64>() / ms.len() as f64;
-        assert!((mean - 35.0).abs() < 0.1, "{mean}");
-    }
-
-    #[tokio::test]
-    async fn control_lifts_by_itself_and_counts_resets() {
-        let control = Control::new(Law::None);
-        let mut seen = control.subscribe();
-        control.add(FaultSpec { fault: Fault::Reset, for_ms: Some(1) });
-        assert!(seen.borrow_and_update().reset_new && seen.borrow().resets == 1);
-        tokio::select! {
-            () = control.expire() => unreachable!("runs for ever"),
-            lifted = seen.wait_for(|conditions| !conditions.reset_new) => assert_eq!(lifted.unwrap().resets, 1),
-        }
-        assert!(control.active().is_empty());
-    }
-}
+mod tests;

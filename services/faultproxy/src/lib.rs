@@ -3,6 +3,8 @@
 //! Path of a command: `listener` accepts → `connection` reads it, counts it in, holds it back (`law`, `fault`), forwards
 //! it, follows the response (`response`) to its end, counts it out. One count of commands in flight for all listeners.
 //! The server's greeting is the only thing rewritten (`handshake`); everything else passes byte for byte.
+//!
+//! Beside the store's listeners, `link` relays datagrams and bytes of anything else (heartbeats) under the same faults.
 
 mod admin;
 pub mod bench;
@@ -13,7 +15,9 @@ mod connection;
 pub mod fault;
 mod handshake;
 pub mod law;
+mod link;
 mod listener;
+mod loss;
 mod metrics;
 pub mod packet;
 mod release;
@@ -28,12 +32,13 @@ use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
-    admin::{ListenerState, State},
+    admin::{LinkState, ListenerState, State},
     client::{Client, ClientError},
-    fault::{ActiveFault, Fault, FaultKind, FaultSpec},
+    fault::{ActiveFault, DEFAULT_SEED, Fault, FaultKind, FaultSpec},
     law::Law,
+    link::{Link, Transport},
 };
-use crate::{fault::Control, listener::Accepting, metrics::Metrics, release::Releases};
+use crate::{fault::Control, link::Bound, listener::Accepting, metrics::Metrics, release::Releases};
 
 pub const DEFAULT_MAX_CONNECTIONS: usize = 4096;
 /// Time commands in flight have to finish at shutdown.
@@ -52,7 +57,10 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    #[serde(default)]
     pub listeners: Vec<Route>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
     pub admin: SocketAddr,
     /// In force at start; default none.
     #[serde(default)]
@@ -68,13 +76,22 @@ fn default_max_connections() -> usize {
 
 impl Config {
     fn validate(&self) -> anyhow::Result<()> {
-        ensure!(!self.listeners.is_empty(), "listeners: must not be empty");
+        ensure!(!(self.listeners.is_empty() && self.links.is_empty()), "listeners: must not be empty without links");
         let max = self.max_connections;
         ensure!((1..=65_536).contains(&max), "max_connections: is {max}, must lie within 1 and 65536");
         let mut seen = HashSet::from([Endpoint::from(self.admin)]);
         for Route { listen, upstream } in &self.listeners {
             ensure!(listen.is_unspecified() || seen.insert(listen.clone()), "listeners: {listen} is used twice");
             ensure!(listen != upstream, "listeners: {listen} is its own upstream");
+        }
+        let mut udp = HashSet::new();
+        for Link { transport, listen, upstream } in &self.links {
+            // Both transports have ports of their own.
+            let seen = if *transport == Transport::Tcp { &mut seen } else { &mut udp };
+            ensure!(listen.is_unspecified() || seen.insert(listen.clone()), "links: {listen} is used twice");
+            ensure!(listen != upstream, "links: {listen} is its own upstream");
+            let udp_on_unix = *transport == Transport::Udp && [listen, upstream].iter().any(|at| !at.is_tcp());
+            ensure!(!udp_on_unix, "links: UDP goes from address:port to address:port, not from {listen} to {upstream}");
         }
         Ok(())
     }
@@ -92,6 +109,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
 #[derive(Debug)]
 pub struct Proxy {
     routes: Vec<(Listener, Route)>,
+    links: Vec<(Bound, Link)>,
     admin: (TcpListener, SocketAddr),
     law: Law,
     max_connections: usize,
@@ -111,12 +129,22 @@ impl Proxy {
             let listen = listener.endpoint().context("no local address")?;
             routes.push((listener, Route { listen, upstream }));
         }
-        Ok(Self { routes, admin: (admin, admin_address), law: config.law, max_connections: config.max_connections })
+        let mut links = Vec::with_capacity(config.links.len());
+        for link in config.links {
+            links.push(link.bind().await?);
+        }
+        let Config { law, max_connections, .. } = config;
+        Ok(Self { routes, links, admin: (admin, admin_address), law, max_connections })
     }
 
     /// Bound addresses, in the order of the configuration.
     pub fn addresses(&self) -> Vec<Endpoint> {
         self.routes.iter().map(|(_, route)| route.listen.clone()).collect()
+    }
+
+    /// With bound addresses, in the order of the configuration.
+    pub fn links(&self) -> Vec<Link> {
+        self.links.iter().map(|(_, link)| link.clone()).collect()
     }
 
     pub fn admin_address(&self) -> SocketAddr {
@@ -133,8 +161,8 @@ impl Proxy {
     /// # Errors
     /// The admin API failed.
     pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let addresses = self.addresses();
-        let (metrics, watch) = Metrics::new(&addresses).context("metrics")?;
+        let links = self.links();
+        let (metrics, watch) = Metrics::new(&self.addresses(), &links).context("metrics")?;
         let metrics = Arc::new(metrics);
         let control = Arc::new(Control::new(self.law));
         let releases = Arc::new(Releases::default());
@@ -152,8 +180,23 @@ impl Proxy {
                 metrics: Arc::clone(&metrics),
                 room: Arc::clone(&room),
                 connections: connections.clone(),
+                number: 0,
             };
             background.spawn(shutdown.clone().run_until_cancelled_owned(listener.accept(socket)));
+        }
+        for (index, (bound, link)) in self.links.into_iter().enumerate() {
+            tracing::info!(listen = %link.listen, upstream = %link.upstream, transport = link.transport.as_str(), "relaying");
+            let shared = link::Shared {
+                link,
+                index,
+                control: Arc::clone(&control),
+                releases: Arc::clone(&releases),
+                metrics: Arc::clone(&metrics),
+                room: Arc::clone(&room),
+                connections: connections.clone(),
+            };
+            let relay = shared.serve(bound, shutdown.clone());
+            background.spawn(shutdown.clone().run_until_cancelled_owned(relay));
         }
         // Outlives `shutdown`: commands that are held back still have to go on. Ends when it is dropped.
         let mut releasing = JoinSet::new();
@@ -166,7 +209,8 @@ impl Proxy {
         let expiry = Arc::clone(&control);
         background.spawn(shutdown.clone().run_until_cancelled_owned(async move { expiry.expire().await }));
 
-        let state = admin::AdminState { routes: routes.into(), control: Arc::clone(&control), metrics };
+        let (routes, links) = (routes.into(), links.into());
+        let state = admin::AdminState { routes, links, control: Arc::clone(&control), metrics };
         let admin_shutdown = shutdown.clone();
         // A failure of the admin API is one of the process: nobody could lift a fault any more.
         let mut admin = std::pin::pin!(

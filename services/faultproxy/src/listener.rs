@@ -28,11 +28,13 @@ pub(crate) struct Accepting {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) connections: TaskTracker,
+    /// Connections so far: their dice differ.
+    pub(crate) number: u64,
 }
 
 impl Accepting {
     /// Accepts for ever; cancelled from outside.
-    pub(crate) async fn accept(self, mut socket: Listener) {
+    pub(crate) async fn accept(mut self, mut socket: Listener) {
         let mut conditions = self.control.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -60,7 +62,7 @@ impl Accepting {
         }
     }
 
-    fn admit(&self, stream: Stream) {
+    fn admit(&mut self, stream: Stream) {
         let conditions = self.control.subscribe();
         let (resets, reset_new) = {
             let now = conditions.borrow();
@@ -79,10 +81,12 @@ impl Accepting {
             return;
         };
         let open = Open::new(counts.connections.clone());
+        self.number += 1;
         let accepted = Accepted {
             stream,
             route: self.route.clone(),
             listener: self.index,
+            number: self.number,
             metrics: Arc::clone(&self.metrics),
             conditions,
             releases: Arc::clone(&self.releases),
@@ -111,10 +115,10 @@ impl Accepting {
 }
 
 /// Counts an open connection until dropped.
-struct Open(IntGauge);
+pub(crate) struct Open(IntGauge);
 
 impl Open {
-    fn new(gauge: IntGauge) -> Self {
+    pub(crate) fn new(gauge: IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }

@@ -11,6 +11,7 @@ use runtime::{Endpoint, vitals, vitals::Watch};
 use crate::{
     fault::{Control, FaultKind},
     law::Law,
+    link::Link,
     packet::Malformed,
 };
 
@@ -38,6 +39,23 @@ pub(crate) struct Metrics {
     pub(crate) added_delay: Histogram,
     pub(crate) upstream: Histogram,
     pub(crate) listeners: Vec<ListenerMetrics>,
+    pub(crate) links: Vec<LinkMetrics>,
+}
+
+/// Of a link: datagrams, or pieces of a TCP stream as they were read.
+#[derive(Debug)]
+pub(crate) struct LinkMetrics {
+    /// Connections, or flows of datagrams.
+    pub(crate) flows: IntGauge,
+    pub(crate) passed: IntCounter,
+    /// By the fault; over TCP as often as one would have been sent in vain.
+    pub(crate) lost: IntCounter,
+    /// Datagrams that a stall has cost.
+    pub(crate) stalled: IntCounter,
+    /// Datagrams and connections for which there was no room.
+    pub(crate) overflow: IntCounter,
+    /// The server, or the client when its answer came.
+    pub(crate) unreachable: IntCounter,
 }
 
 #[derive(Debug)]
@@ -54,7 +72,7 @@ pub(crate) struct ListenerMetrics {
 
 impl Metrics {
     /// And what watches the runtime it is called on.
-    pub(crate) fn new(listeners: &[Endpoint]) -> prometheus::Result<(Self, Watch)> {
+    pub(crate) fn new(listeners: &[Endpoint], links: &[Link]) -> prometheus::Result<(Self, Watch)> {
         let registry = Registry::new_custom(Some("faultproxy".into()), None)?;
         let commands = IntCounterVec::new(Opts::new("commands_total", "Commands with a response"), &["listener"])?;
         let connections = IntGaugeVec::new(Opts::new("connections", "Client connections open"), &["listener"])?;
@@ -103,6 +121,7 @@ impl Metrics {
         });
         let vitals = Registry::new();
         let watch = vitals::register(&vitals)?;
+        let links = link_metrics(&registry, links)?;
         let metrics = Self {
             in_flight: AtomicU64::new(0),
             in_flight_gauge,
@@ -113,6 +132,7 @@ impl Metrics {
             added_delay: added_delay.with_label_values::<&str>(&[]),
             upstream: upstream.with_label_values::<&str>(&[]),
             listeners: listeners.collect(),
+            links,
             registry,
         };
         Ok((metrics, watch))
@@ -134,6 +154,31 @@ impl Metrics {
         let families = [self.registry.gather(), self.vitals.gather()].concat();
         TextEncoder::new().encode_to_string(&families)
     }
+}
+
+fn link_metrics(registry: &Registry, links: &[Link]) -> prometheus::Result<Vec<LinkMetrics>> {
+    let flows = Opts::new("link_flows", "Connections, or clients whose datagrams are relayed");
+    let flows = IntGaugeVec::new(flows, &["transport", "listener"])?;
+    let items = Opts::new(
+        "link_items_total",
+        "Datagrams, or pieces of a TCP stream, by what became of them; lost over TCP: retransmissions by the model",
+    );
+    let items = IntCounterVec::new(items, &["transport", "listener", "outcome"])?;
+    registry.register(Box::new(flows.clone()))?;
+    registry.register(Box::new(items.clone()))?;
+    let each = links.iter().map(|link| {
+        let (transport, listen) = (link.transport.as_str(), link.listen.to_string());
+        let count = |outcome| items.with_label_values(&[transport, &listen, outcome]);
+        LinkMetrics {
+            flows: flows.with_label_values(&[transport, &listen]),
+            passed: count("passed"),
+            lost: count("lost"),
+            stalled: count("stalled"),
+            overflow: count("overflow"),
+            unreachable: count("unreachable"),
+        }
+    });
+    Ok(each.collect())
 }
 
 impl ListenerMetrics {

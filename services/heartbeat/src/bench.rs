@@ -1,6 +1,7 @@
 //! What `testbed bench heartbeats` measures: authenticated beats from one thread's socket into the table on another's. Here and not
-//! in the testbed, so that tuning needs no build of the whole.
+//! in the testbed, as it is all made of this crate's parts.
 
+pub mod codecs;
 mod sending;
 
 use std::{
@@ -15,7 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -47,6 +52,17 @@ pub enum Mode {
 impl Mode {
     pub const ALL: [Self; 4] = [Self::Single, Self::SingleSegmented, Self::Batched, Self::BatchedSegmented];
 
+    /// Those that this kernel can do.
+    ///
+    /// # Errors
+    /// No socket can be had.
+    pub fn available() -> io::Result<Vec<Self>> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let segments = state.max_gso_segments() > 1 && state.gro_segments() > 1;
+        Ok(Self::ALL.into_iter().filter(|mode| segments || !mode.segmented()).collect())
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Single => "one beat per datagram",
@@ -77,12 +93,31 @@ pub struct Run {
     pub bytes_per_beat: f64,
 }
 
-/// Sends for `length` from this thread and receives on another; a sender that runs ahead of the receiver is slowed down, as
-/// beats lost in a full buffer would only waste what both share.
+/// Sends for `length` from one thread and receives on another, both on the same two cores; a sender that runs ahead of the
+/// receiver is slowed down, as beats lost in a full buffer would only waste what both share.
 ///
 /// # Errors
 /// No sockets, or the receiver dropped what it should not have.
 pub fn ingest(mode: Mode, length: Duration, nodes: u64) -> io::Result<Run> {
+    // A thread of its own: the caller's keeps its cores. What it starts inherits these.
+    let both = thread::spawn(move || {
+        stay_on_two_cores()?;
+        send_and_receive(mode, length, nodes)
+    });
+    both.join().map_err(|_| io::Error::other("the sender has panicked"))?
+}
+
+fn stay_on_two_cores() -> io::Result<()> {
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread)?;
+    let mut two = CpuSet::new();
+    for cpu in (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu) == Ok(true)).take(2) {
+        two.set(cpu)?;
+    }
+    Ok(sched_setaffinity(this_thread, &two)?)
+}
+
+fn send_and_receive(mode: Mode, length: Duration, nodes: u64) -> io::Result<Run> {
     let receiver = UdpSocket::bind("127.0.0.1:0")?;
     let state = UdpSocketState::new(UdpSockRef::from(&receiver))?;
     state.set_recv_buffer_size(UdpSockRef::from(&receiver), 4 << 20)?;

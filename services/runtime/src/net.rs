@@ -42,6 +42,10 @@ impl Endpoint {
         matches!(self, Self::Tcp(address) if address.port() == 0)
     }
 
+    pub fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
     /// # Errors
     /// As `connect(2)`.
     pub async fn connect(&self) -> io::Result<Stream> {

@@ -138,6 +138,27 @@ pub enum ExperimentCommand {
   ./testbed experiment switchover --strategy majority --beat-ms 100
   ./testbed experiment switchover --json | jq '.series[] | {strategy, interval_ms, false_alarms}'")]
     Switchover(SwitchoverArgs),
+    /// Heartbeats over TCP and over UDP under the same faults: what arrives, how late, and who would be suspected wrongly
+    #[command(after_help = "Examples:
+  ./testbed experiment transports          seven conditions (about 4 minutes)
+  ./testbed experiment transports --quick
+  ./testbed experiment transports --json | jq .measured")]
+    Transports(FindingsArgs),
+    /// A heartbeat as JSON, Protobuf and Protobuf+Zstd: bytes, time, bandwidth of 10,000 nodes
+    #[command(after_help = "Examples:
+  ./testbed experiment codecs
+  ./testbed experiment codecs --json | jq '.measured[] | {name, bytes: .figures.bytes.median}'")]
+    Codecs(FindingsArgs),
+    /// 50,000 heartbeat senders in one process: how late their ticks are, what they cost, how they stop
+    #[command(after_help = "Examples:
+  ./testbed experiment senders             20 s each: ticks only, a datagram each, in batches (about 2 minutes)
+  ./testbed experiment senders --quick     5,000 senders for 2 s")]
+    Senders(FindingsArgs),
+    /// A monitor that is away: delays between tries, silent period, alarm, and the way back
+    #[command(after_help = "Examples:
+  ./testbed experiment reconnect           the article's delays (about 2 minutes)
+  ./testbed experiment reconnect --quick   all delays a tenth")]
+    Reconnect(FindingsArgs),
 }
 
 #[derive(Args)]
@@ -158,6 +179,19 @@ pub struct SwitchoverArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print switchover.json instead of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct FindingsArgs {
+    /// Shorter and smaller; nothing is judged
+    #[arg(long)]
+    pub quick: bool,
+    /// Where the report goes [default: reports/<time>-<name>]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print report.json instead of the tables
     #[arg(long)]
     pub json: bool,
 }
@@ -360,6 +394,7 @@ pub enum Engine {
   ./testbed fault law none
   ./testbed fault add stall --for 5s
   ./testbed fault add latency --ms 100 --for 30s
+  ./testbed fault add loss --pct 20 --for 30s
   ./testbed fault clear")]
 pub enum FaultCommand {
     /// Show the law and the faults in force
@@ -383,13 +418,26 @@ pub enum FaultCommand {
         #[arg(long, default_value_t = 0.0)]
         spread: f64,
     },
-    /// Add a fault: latency, stall, reset, refuse
+    /// Add a fault: latency, stall, reset, refuse, loss
+    #[command(
+        after_help = "loss: datagrams are lost; commands and other TCP are late by what retransmission would take.
+
+Examples:
+  ./testbed fault add stall --for 5s
+  ./testbed fault add loss --pct 20 --seed 7"
+    )]
     Add {
-        #[arg(value_parser = ["latency", "stall", "reset", "refuse"])]
+        #[arg(value_parser = ["latency", "stall", "reset", "refuse", "loss"])]
         kind: String,
         /// Added latency (latency only)
         #[arg(long, required_if_eq("kind", "latency"))]
         ms: Option<f64>,
+        /// Percent of what is sent, either way (loss only)
+        #[arg(long, required_if_eq("kind", "loss"))]
+        pct: Option<f64>,
+        /// Which are lost (loss only) [default: 1]
+        #[arg(long)]
+        seed: Option<u64>,
         /// It lifts itself after this long, e.g. 5s; without it, it stays until `fault clear`
         #[arg(long = "for", value_name = "TIME", value_parser = duration)]
         lasting: Option<Duration>,
@@ -432,6 +480,8 @@ pub struct TraceArgs {
 #[command(after_help = "Examples:
   ./testbed bench hit                    the cache-hit path beside a bare axum + redis handler
   ./testbed bench bloom --repeats 3
+  ./testbed bench heartbeats
+  ./testbed bench codecs --json | jq .marks
   ./testbed bench faultproxy --json | jq .ratio_median")]
 pub enum BenchCommand {
     /// Requests per CPU second of the api's cache-hit path, beside a bare axum + redis handler and its in-process cache
@@ -440,11 +490,15 @@ pub enum BenchCommand {
     Bloom(BenchArgs),
     /// Commands per second through faultproxy with law none, beside a direct connection
     Faultproxy(BenchArgs),
+    /// Authenticated heartbeats per second into the monitor's table, sender and receiver on two cores; a table of 1,000,000 nodes
+    Heartbeats(BenchArgs),
+    /// Bytes and nanoseconds of a heartbeat as JSON, Protobuf and Protobuf+Zstd, beside the article's
+    Codecs(BenchArgs),
 }
 
 #[derive(Clone, Copy, Args)]
 pub struct BenchArgs {
-    /// Runs of each side [default: 5 (hit) or 7]
+    /// Runs of each side [default: 5 (hit, heartbeats) or 7]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub repeats: Option<u8>,
     /// Print ratios, each side's figures and the conditions as JSON
@@ -592,6 +646,9 @@ pub enum ServeCommand {
     /// As many requests as a process answers; for `bench hit`
     #[command(hide = true)]
     Hammer { plan: PathBuf },
+    /// Many heartbeat senders; for `experiment senders`
+    #[command(hide = true)]
+    Fleet { plan: PathBuf },
     /// One step of load; told and asked by its parent
     #[command(hide = true)]
     Loadgen { plan: PathBuf },

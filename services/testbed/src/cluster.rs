@@ -396,7 +396,8 @@ pub async fn start_proxy(stack: &mut Stack, servers: &[mariadb::MySql], law: Law
         .collect();
     let addresses = listeners.iter().map(|route| route.listen.clone()).collect();
     let admin = loopback(free_port()?);
-    let config = faultproxy::Config { listeners, admin, law, max_connections: faultproxy::DEFAULT_MAX_CONNECTIONS };
+    let max_connections = faultproxy::DEFAULT_MAX_CONNECTIONS;
+    let config = faultproxy::Config { listeners, links: Vec::new(), admin, law, max_connections };
     let file = stack.child_dir("faultproxy")?.join("config.toml");
     std::fs::write(&file, toml::to_string(&config)?).with_context(|| format!("cannot write {}", file.display()))?;
     let spec = Spec::new("faultproxy", own_program()?).args(["serve", "faultproxy", "--config"]).args([file]);

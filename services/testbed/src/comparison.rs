@@ -21,7 +21,31 @@ pub struct Comparison {
     pub ratio_max: f64,
     pub ratios: Vec<Ratio>,
     pub sides: Vec<Side>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
     pub conditions: Conditions,
+}
+
+/// A figure of a side beside one from elsewhere.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Mark {
+    pub side: String,
+    pub figure: &'static str,
+    /// Median.
+    pub measured: f64,
+    #[serde(flatten)]
+    pub beside: Beside,
+    /// `None`: nothing to be met.
+    pub met: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Beside {
+    /// Published; measured on another machine.
+    Article(f64),
+    AtLeast(f64),
+    AtMost(f64),
 }
 
 /// A figure of one side over that of another, pair by pair: both runs of a pair lie close together, so a machine that slows
@@ -110,6 +134,17 @@ impl Side {
         let pairs = std::iter::zip(runs(self), runs(other)).map(|(mine, theirs)| mine / theirs);
         Ratio { figure, of: self.name.clone(), to: other.name.clone(), spread: Spread::of(pairs.collect()) }
     }
+
+    /// A side without the figure has NaN, which meets nothing.
+    pub fn mark(&self, figure: &'static str, beside: Beside) -> Mark {
+        let measured = self.figures.get(figure).map_or(f64::NAN, |spread| spread.median);
+        let met = match beside {
+            Beside::Article(_) => None,
+            Beside::AtLeast(least) => Some(measured >= least),
+            Beside::AtMost(most) => Some(measured <= most),
+        };
+        Mark { side: self.name.clone(), figure, measured, beside, met }
+    }
 }
 
 impl Comparison {
@@ -132,8 +167,13 @@ impl Comparison {
             ratio_max: first.max,
             ratios,
             sides,
+            marks: Vec::new(),
             conditions,
         })
+    }
+
+    pub fn beside(self, marks: Vec<Mark>) -> Self {
+        Self { marks, ..self }
     }
 
     /// For people: the median of each side's figures, then the ratios with their spread; ends in a line break.
@@ -151,9 +191,21 @@ impl Comparison {
             let name = format!("{} / {}, {}", ratio.of, ratio.to, ratio.figure);
             ratios.push(std::iter::once(name).chain([median, min, max].map(shown)).collect());
         }
+        let mut marks = vec![["beside", "measured", "other", "met"].map(str::to_owned).to_vec()];
+        for mark in &self.marks {
+            let other = match mark.beside {
+                Beside::Article(value) => format!("{} (article)", shown(value)),
+                Beside::AtLeast(value) => format!("≥ {}", shown(value)),
+                Beside::AtMost(value) => format!("≤ {}", shown(value)),
+            };
+            let met = mark.met.map_or("", |met| if met { "yes" } else { "NO" });
+            marks.push(vec![format!("{}, {}", mark.side, mark.figure), shown(mark.measured), other, met.to_owned()]);
+        }
+        let marks = if self.marks.is_empty() { String::new() } else { aligned(&marks) };
         let head = format!("{}: {}; {} runs of each side, in turns\n", self.name, self.what, self.repeats);
         let remarks: String = self.conditions.remarks.iter().map(|remark| format!("{remark}\n")).collect();
-        [head, aligned(&sides), aligned(&ratios), remarks].join("\n")
+        let parts = [head, aligned(&sides), aligned(&ratios), marks, remarks];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -221,13 +273,20 @@ mod tests {
             revision: Revision::default(),
             remarks: vec!["a remark".into()],
         };
-        let comparison = Comparison::new("x", "y".into(), vec![a, b], vec![ratio], conditions).unwrap();
+        let marks = vec![b.mark("per_s", Beside::AtLeast(300.0)), b.mark("per_s", Beside::Article(210.0))];
+        let comparison = Comparison::new("x", "y".into(), vec![a, b], vec![ratio], conditions).unwrap().beside(marks);
         let json = serde_json::to_value(&comparison).unwrap();
         assert_eq!((json["ratio_median"].as_f64(), json["repeats"].as_u64()), (Some(0.5), Some(3)));
         assert_eq!(json["sides"][1]["figures"]["per_s"]["max"].as_f64(), Some(200.0));
         assert_eq!(json["ratios"][0]["of"], "a");
+        assert_eq!(
+            (json["marks"][0]["at_least"].as_f64(), json["marks"][0]["met"].as_bool()),
+            (Some(300.0), Some(false))
+        );
+        assert_eq!((json["marks"][1]["article"].as_f64(), json["marks"][1]["met"].as_bool()), (Some(210.0), None));
         let table = comparison.table();
         assert!(table.contains("\na / b, per_s   0.500") && table.contains("a remark"), "{table}");
         assert!(table.contains("\n   per_s\na  100.0\nb  200.0\n"), "{table}");
+        assert!(table.contains("≥ 300.0   NO\n"), "{table}");
     }
 }

@@ -8,6 +8,7 @@ mod comparison;
 mod data;
 mod endpoints;
 mod evaluation;
+mod fleet;
 mod hammer;
 mod heartbeats;
 mod machine;

@@ -160,6 +160,7 @@ async fn inject(client: Client, fault: PlannedFault) {
     let spec = FaultSpec {
         fault: match fault.kind {
             FaultKind::Latency { ms } => Fault::Latency { ms: ms as f64, jitter_ms: 0.0 },
+            FaultKind::Loss { pct, seed } => Fault::Loss { pct, seed },
             FaultKind::Stall => Fault::Stall,
             FaultKind::Reset => Fault::Reset,
             FaultKind::Refuse => Fault::Refuse,

@@ -69,7 +69,8 @@ async fn configurations_are_checked() {
     assert!(serde_json::from_str::<Config>(&text.replace("\"law\"", "\"laws\"")).is_err());
 
     let route = Route { listen: free().into(), upstream: free().into() };
-    let good = Config { listeners: vec![route.clone()], admin: free(), law: Law::None, max_connections: 1 };
+    let good =
+        Config { listeners: vec![route.clone()], links: Vec::new(), admin: free(), law: Law::None, max_connections: 1 };
     for (bad, expected) in [
         (Config { listeners: vec![], ..good.clone() }, "must not be empty"),
         (Config { listeners: vec![route.clone(), route.clone()], ..good.clone() }, "used twice"),

@@ -117,12 +117,30 @@ async fn refuse_turns_new_connections_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_segment_makes_a_command_late() {
+    let Some(bed) = Bed::start("loss").await else { return };
+    let mut raw = bed.proxy.raw(CLASSIC).await;
+    bed.proxy.client.add_fault(Fault::Loss { pct: 20.0, seed: 7 }).await.unwrap();
+    let start = Instant::now();
+    // Nothing is lost for good: each is answered, and one of them late by a timeout at the least.
+    while bed.proxy.metric("faultproxy_added_delay_seconds_sum").await < 0.2 {
+        raw.ping().await.unwrap();
+        assert!(start.elapsed() < DEADLINE);
+    }
+    bed.proxy.client.lift(FaultKind::Loss).await.unwrap();
+    let added = bed.proxy.metric("faultproxy_added_delay_seconds_sum").await;
+    raw.ping().await.unwrap();
+    assert_eq!(bed.proxy.metric("faultproxy_added_delay_seconds_sum").await, added);
+    bed.stack.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unix_sockets_on_both_sides() {
     let Some(bed) = Bed::start("unix").await else { return };
     let listen = Endpoint::Unix(bed.stack.socket_path("proxy"));
     let upstream = Endpoint::Unix(bed.server.socket.clone());
     let listeners = vec![Route { listen: listen.clone(), upstream }];
-    let config = Config { listeners, admin: free(), law: Law::None, max_connections: 64 };
+    let config = Config { listeners, links: Vec::new(), admin: free(), law: Law::None, max_connections: 64 };
     let proxy = Proxy::bind(config).await.unwrap();
     let client = Client::new(&proxy.admin_url()).unwrap();
     let shutdown = CancellationToken::new();

@@ -5,5 +5,6 @@ mod admin;
 mod commands;
 mod faults;
 mod lifecycle;
+mod links;
 mod malformed;
 mod support;

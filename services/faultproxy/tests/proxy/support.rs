@@ -3,7 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultproxy::{Client, Config, Law, Proxy, Route, State, bench::RawClient};
+use faultproxy::{Client, Config, Law, Link, Proxy, Route, State, Transport, bench::RawClient};
 use launcher::{Stack, mariadb};
 use runtime::Endpoint;
 use sqlx::{Connection, MySqlConnection, mysql::MySqlConnectOptions};
@@ -43,9 +43,19 @@ impl Running {
 
     pub(crate) async fn with_max_connections(upstream: SocketAddr, max_connections: usize) -> Self {
         let listeners = vec![Route { listen: free().into(), upstream: upstream.into() }];
-        let config = Config { listeners, admin: free(), law: Law::None, max_connections };
+        Self::with(Config { listeners, links: Vec::new(), admin: free(), law: Law::None, max_connections }).await
+    }
+
+    /// No store, but this link.
+    pub(crate) async fn link(transport: Transport, upstream: SocketAddr) -> Self {
+        let links = vec![Link { transport, listen: free().into(), upstream: upstream.into() }];
+        Self::with(Config { listeners: Vec::new(), links, admin: free(), law: Law::None, max_connections: 64 }).await
+    }
+
+    async fn with(config: Config) -> Self {
         let proxy = Proxy::bind(config).await.unwrap();
-        let Endpoint::Tcp(address) = proxy.addresses()[0] else { panic!("not TCP") };
+        let mut listening = proxy.addresses().into_iter().chain(proxy.links().into_iter().map(|link| link.listen));
+        let Some(Endpoint::Tcp(address)) = listening.next() else { panic!("not TCP") };
         let url = proxy.admin_url();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(proxy.serve(shutdown.clone()));

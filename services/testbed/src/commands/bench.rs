@@ -1,6 +1,8 @@
 //! `testbed bench NAME`: comparisons, both sides in one run.
 
 mod bloom;
+pub mod codecs;
+mod heartbeats;
 mod hit;
 mod proxy;
 
@@ -17,6 +19,8 @@ pub async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
         BenchCommand::Faultproxy(args) => (proxy::run(args).await?, args),
         BenchCommand::Hit(args) => (hit::run(args).await?, args),
         BenchCommand::Bloom(args) => (bloom::run(args).await?, args),
+        BenchCommand::Heartbeats(args) => (heartbeats::run(args).await?, args),
+        BenchCommand::Codecs(args) => (codecs::run(args).await?, args),
     };
     if json {
         println!("{}", serde_json::to_string_pretty(&comparison)?);

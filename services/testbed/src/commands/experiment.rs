@@ -1,4 +1,12 @@
-//! `testbed experiment NAME`: a scenario made for one question, and the answer as verdicts.
+//! `testbed experiment NAME`: a scenario made for one question, and the answer as verdicts. Those about heartbeats need no load on
+//! the service: each is a file of its own.
+
+mod bed;
+mod codecs;
+mod findings;
+mod reconnect;
+mod senders;
+mod transports;
 
 use std::{process::ExitCode, time::SystemTime};
 
@@ -21,6 +29,10 @@ pub async fn run(command: ExperimentCommand) -> anyhow::Result<ExitCode> {
         ExperimentCommand::Penetration(args) => penetration(args).await,
         ExperimentCommand::Outage(args) => outage(args).await,
         ExperimentCommand::Switchover(args) => switchover(args).await,
+        ExperimentCommand::Transports(args) => transports::run(args).await,
+        ExperimentCommand::Codecs(args) => codecs::run(args).await,
+        ExperimentCommand::Senders(args) => senders::run(args).await,
+        ExperimentCommand::Reconnect(args) => reconnect::run(args).await,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use faultproxy::{Client, Fault, FaultSpec, Law};
+use faultproxy::{Client, DEFAULT_SEED, Fault, FaultSpec, Law};
 
 use crate::cli::FaultCommand;
 
@@ -28,8 +28,9 @@ pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
             client.set_law(law).await?;
             println!("law: {law}");
         }
-        FaultCommand::Add { kind, ms, lasting } => {
+        FaultCommand::Add { kind, ms, pct, seed, lasting } => {
             let fault = match kind.as_str() {
+                "loss" => Fault::Loss { pct: pct.unwrap_or_default(), seed: seed.unwrap_or(DEFAULT_SEED) },
                 "latency" => Fault::Latency { ms: ms.unwrap_or_default(), jitter_ms: 0.0 },
                 "stall" => Fault::Stall,
                 "reset" => Fault::Reset,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use loadtest::report::{self, Report, diff};
+use loadtest::report::{self, Findings, Report, diff};
 
 use crate::cli::{DiffArgs, ReportArgs, ReportCommand};
 
@@ -25,6 +25,12 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         Some(dir) => dir.clone(),
         None => newest().context("there is no report below reports/: ./testbed evaluate makes one")?,
     };
+    if let Some(findings) = Findings::load(&dir.join("report.json"))? {
+        if args.render {
+            findings.write_all(&dir)?;
+        }
+        return show(&findings, &dir, args.json);
+    }
     let report = Report::load(&dir.join("report.json"))?;
     if args.render {
         report::write_all(&report, &dir)?;
@@ -55,8 +61,22 @@ fn report_file(path: &Path) -> PathBuf {
 }
 
 pub fn print(report: &Report) {
-    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    print!("{}", report::terminal::render(report, colour));
+    print!("{}", report::terminal::render(report, colour()));
+}
+
+/// Shows what an experiment found out, which lies in `dir`.
+pub fn show(findings: &Findings, dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        println!("{}", std::fs::read_to_string(dir.join("report.json"))?);
+    } else {
+        print!("{}", report::terminal::render_findings(findings, colour()));
+        println!("{}", dir.join("report.html").display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// Names begin with the time, so the last one is the newest.

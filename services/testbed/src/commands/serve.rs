@@ -26,6 +26,7 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
             crate::bare::serve(listen, &redis, runtime::lifecycle::shutdown_on_signal()?).await
         })?,
         ServeCommand::Hammer { plan } => on_threads(1, crate::hammer::run(&plan))?,
+        ServeCommand::Fleet { plan } => on_threads(2, crate::fleet::run(&plan))?,
         ServeCommand::Loadgen { plan } => return Ok(loadtest::loadgen_main(&plan)),
         ServeCommand::Supervisor { spec } => super::up::supervise(&spec)?,
     }

@@ -16,3 +16,27 @@ fn a_hit_is_compared_with_the_least_that_can_be_done() {
     assert!(json["conditions"]["versions"]["redis"].is_string(), "{json}");
     assert_eq!(home.processes(), [] as [u64; 0]);
 }
+
+#[test]
+fn heartbeats_reach_the_table_in_every_way() {
+    let home = Home::bare();
+    let json = home.json(&["bench", "heartbeats", "--repeats", "1", "--json"]);
+    let sides = json["sides"].as_array().unwrap();
+    let figure = |side: usize, name: &str| sides[side]["figures"][name]["median"].as_f64().unwrap();
+    assert_eq!(figure(0, "beats_per_datagram"), 1.0, "{json}");
+    let batched = sides.iter().position(|side| side["name"] == "batches").unwrap();
+    assert!(figure(batched, "beats_per_datagram") > 5.0 && figure(batched, "beats_per_s") > 0.0, "{json}");
+    assert!(figure(sides.len() - 1, "bytes_per_node") <= 256.0, "{json}");
+    assert!(json["marks"].as_array().unwrap().iter().any(|mark| mark["at_least"] == 120_000.0), "{json}");
+}
+
+#[test]
+fn codecs_are_shown_beside_the_article() {
+    let json = Home::bare().json(&["bench", "codecs", "--repeats", "1", "--json"]);
+    let names: Vec<&str> = json["sides"].as_array().unwrap().iter().filter_map(|side| side["name"].as_str()).collect();
+    assert_eq!(names, ["JSON", "Protobuf", "Protobuf+Zstd"]);
+    let marks = json["marks"].as_array().unwrap();
+    let of = |figure: &str| marks.iter().find(|mark| mark["figure"] == figure).unwrap();
+    assert_eq!(of("article_fields_bytes")["article"], 187.0, "{json}");
+    assert_eq!(of("batch_saving_pct")["met"], true, "{json}");
+}

@@ -25,7 +25,8 @@ pub fn config(
     }
     let Some((first, admin)) = at else { bail!("faultproxy needs --config, or --mysql with --listen and --admin") };
     let law = scenario.map(Scenario::load).transpose()?.map_or(Law::None, |scenario| cluster::law(scenario.law));
-    Ok(Config { listeners: routes(mysql, first)?, admin, law, max_connections: DEFAULT_MAX_CONNECTIONS })
+    let listeners = routes(mysql, first)?;
+    Ok(Config { listeners, links: Vec::new(), admin, law, max_connections: DEFAULT_MAX_CONNECTIONS })
 }
 
 fn routes(mysql: &[String], first: SocketAddr) -> anyhow::Result<Vec<Route>> {

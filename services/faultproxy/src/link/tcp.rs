@@ -1,0 +1,212 @@
+//! Bytes in both directions, in order: what is late holds up what comes after it.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use runtime::net::{Listener, Stream};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{RETRY, Shared};
+use crate::{
+    connection::reset,
+    fault::{Conditions, unstalled},
+    listener::Open,
+    loss::Dice,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Read at once; counted and delayed as one segment.
+const PIECE_BYTES: usize = 16 * 1024;
+/// On their way in one direction; beyond them the sender waits, as for a full window.
+const PIECES: usize = 64;
+
+pub(super) struct Accepting {
+    shared: Shared,
+    stop: CancellationToken,
+    /// Connections so far: their dice differ.
+    number: u64,
+}
+
+impl Accepting {
+    pub(super) fn new(shared: Shared, stop: CancellationToken) -> Self {
+        Self { shared, stop, number: 0 }
+    }
+
+    pub(super) async fn accept(mut self, mut listener: Listener) {
+        let mut conditions = self.shared.control.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                refused = conditions.wait_for(|now| now.refuse) => {
+                    // The control outlives its links.
+                    drop(refused);
+                    None
+                }
+                accepted = listener.accept() => Some(accepted),
+            };
+            match accepted {
+                Some(Ok(stream)) => self.admit(stream),
+                Some(Err(error)) => {
+                    tracing::warn!(listen = %self.shared.link.listen, %error, "cannot accept");
+                    sleep(RETRY).await;
+                }
+                None => {
+                    // Only a closed socket refuses.
+                    drop(listener);
+                    conditions.wait_for(|now| !now.refuse).await.ok();
+                    listener = self.bind_again().await;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: Stream) {
+        let conditions = self.shared.control.subscribe();
+        let (resets, reset_new) = {
+            let now = conditions.borrow();
+            (now.resets, now.reset_new)
+        };
+        if reset_new {
+            return reset(&stream);
+        }
+        let Ok(permit) = Arc::clone(&self.shared.room).try_acquire_owned() else {
+            tracing::warn!(listen = %self.shared.link.listen, "too many connections");
+            return self.shared.counts().overflow.inc();
+        };
+        self.number += 1;
+        let open = Open::new(self.shared.counts().flows.clone());
+        let (shared, stop, number) = (self.shared.clone(), self.stop.clone(), self.number);
+        self.shared.connections.spawn(async move {
+            connection(shared, stream, conditions, number, resets, stop).await;
+            drop((open, permit));
+        });
+    }
+
+    async fn bind_again(&self) -> Listener {
+        loop {
+            match self.shared.link.listen.bind().await {
+                Ok(listener) => return listener,
+                Err(error) => {
+                    tracing::debug!(listen = %self.shared.link.listen, %error, "cannot listen again, trying on")
+                }
+            }
+            sleep(RETRY).await;
+        }
+    }
+}
+
+async fn connection(
+    shared: Shared,
+    stream: Stream,
+    conditions: watch::Receiver<Conditions>,
+    number: u64,
+    resets: u64,
+    stop: CancellationToken,
+) {
+    let mut changes = conditions.clone();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let there = Direction { shared: &shared, conditions: conditions.clone(), dice: Dice::new(number, false) };
+    let back = Direction { shared: &shared, conditions, dice: Dice::new(number, true) };
+    let relayed = async {
+        let server = timeout(CONNECT_TIMEOUT, shared.link.upstream.connect()).await;
+        let server = server.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).inspect_err(|error| {
+            tracing::warn!(upstream = %shared.link.upstream, %error, "unreachable, connection closed");
+            shared.counts().unreachable.inc();
+        })?;
+        let (mut from_server, mut to_server) = tokio::io::split(server);
+        // A half that ends ends its own direction only; an error ends both.
+        tokio::try_join!(there.opened(&mut reader, &mut to_server), back.relay(&mut from_server, &mut writer))
+    };
+    let was_reset = tokio::select! {
+        biased;
+        () = stop.cancelled() => false,
+        changed = changes.wait_for(|now| now.abort || now.resets != resets) => changed.is_ok_and(|now| !now.abort),
+        ended = relayed => {
+            if let Err(error) = ended {
+                tracing::debug!(listen = %shared.link.listen, %error, "connection ended");
+            }
+            false
+        }
+    };
+    if was_reset {
+        reset(&reader.unsplit(writer));
+    }
+}
+
+struct Direction<'a> {
+    shared: &'a Shared,
+    conditions: watch::Receiver<Conditions>,
+    dice: Dice,
+}
+
+impl Direction<'_> {
+    /// As `relay`, after the connection's first segment has come through. The kernel has accepted the client already: it sees its
+    /// first bytes answered late.
+    async fn opened(
+        mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        let arrival = Instant::now();
+        let loss = self.conditions.borrow().loss;
+        let (late, lost) = self.dice.retransmission_of_syn(loss);
+        self.shared.counts().lost.inc_by(u64::from(lost));
+        if late > Duration::ZERO {
+            self.shared.releases.wait(arrival, late).await;
+        }
+        self.relay(from, to).await
+    }
+
+    /// Relays until the end of the stream, which it passes on.
+    async fn relay(
+        mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        let (pieces, mut on_the_way) = mpsc::channel::<(Instant, Duration, Vec<u8>)>(PIECES);
+        let (shared, stalls) = (self.shared, self.conditions.clone());
+        let reading = async move {
+            let mut buffer = vec![0; PIECE_BYTES];
+            loop {
+                let length = from.read(&mut buffer).await?;
+                if length == 0 {
+                    return Ok::<_, io::Error>(());
+                }
+                let piece = (Instant::now(), self.delay(), buffer[..length].to_vec());
+                if pieces.send(piece).await.is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        let writing = async move {
+            while let Some((arrival, delay, bytes)) = on_the_way.recv().await {
+                if delay > Duration::ZERO {
+                    shared.releases.wait(arrival, delay).await;
+                }
+                unstalled(&stalls).await;
+                to.write_all(&bytes).await?;
+                shared.counts().passed.inc();
+            }
+            to.shutdown().await
+        };
+        tokio::try_join!(reading, writing).map(|_| ())
+    }
+
+    fn delay(&mut self) -> Duration {
+        let (latency, loss) = {
+            let now = self.conditions.borrow();
+            (now.latency(&mut rand::rng()), now.loss)
+        };
+        let (late, lost) = self.dice.retransmission(loss);
+        self.shared.counts().lost.inc_by(u64::from(lost));
+        latency + late
+    }
+}
