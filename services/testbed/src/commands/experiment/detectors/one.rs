@@ -67,7 +67,11 @@ fn print(judged: &Judged) {
     println!("{} ({})", judged.detector, params.join(", "));
     println!("{} beats every {:.1} ms, {:.2} % lost", judged.beats, judged.interval_ms, judged.lost_pct);
     let (p50, p99) = (text(q.detection_p50_s, 3), text(q.detection_p99_s, 3));
-    println!("detection time T_D   p50 {p50} s, p99 {p99} s, max {} s ({} crashes)", text(q.detection_max_s, 3), q.crashes);
+    println!(
+        "detection time T_D   p50 {p50} s, p99 {p99} s, max {} s ({} crashes)",
+        text(q.detection_max_s, 3),
+        q.crashes
+    );
     println!("mistakes             {} ({} a day)", q.mistakes, text(q.mistakes_per_day, 2));
     println!("recurrence T_MR      {} s", q.mistake_recurrence_s.map_or_else(|| "–".into(), |s| text(s, 1)));
     println!("duration T_M         {} s", text(q.mistake_duration_s, 3));

@@ -89,8 +89,21 @@ fn conditions(outcome: &Outcome) -> Table {
     );
     table(
         "By condition",
-        &format!("Seconds. Hindsight and the best other unchanged setting ({other}) by their p99; the rest is the adaptive detector."),
-        &["condition", "hindsight", "best other", "T_D p50", "T_D p99", "of hindsight", "mistakes", "T_MR", "T_M", "P_A"],
+        &format!(
+            "Seconds. Hindsight and the best other unchanged setting ({other}) by their p99; the rest is the adaptive detector."
+        ),
+        &[
+            "condition",
+            "hindsight",
+            "best other",
+            "T_D p50",
+            "T_D p99",
+            "of hindsight",
+            "mistakes",
+            "T_MR",
+            "T_M",
+            "P_A",
+        ],
         outcome.cells.iter().map(row).collect(),
     )
 }

@@ -109,8 +109,7 @@ fn geometric(from: f64, to: f64, steps: u32) -> impl Iterator<Item = f64> {
 }
 
 pub fn settings() -> Vec<Setting> {
-    let mut all: Vec<Setting> =
-        KINDS.iter().map(|kind| Setting { detector: kind.name, params: Vec::new() }).collect();
+    let mut all: Vec<Setting> = KINDS.iter().map(|kind| Setting { detector: kind.name, params: Vec::new() }).collect();
     let mut add = |detector, params: &[(&str, f64)]| {
         let params = params.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         all.push(Setting { detector, params });
