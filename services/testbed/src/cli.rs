@@ -159,6 +159,34 @@ pub enum ExperimentCommand {
   ./testbed experiment reconnect           the article's delays (about 2 minutes)
   ./testbed experiment reconnect --quick   all delays a tenth")]
     Reconnect(FindingsArgs),
+    /// Failure detectors: how soon a crash is detected, how often a healthy node is suspected, under 13 conditions and two beat rates
+    #[command(after_help = "Examples:
+  ./testbed experiment detectors             72 hours of each condition, all parameters swept (about 15 minutes)
+  ./testbed experiment detectors --quick     2 hours of each, not judged
+  ./testbed experiment detectors --trace mine.csv --detector phi-normal --param threshold=12 --json
+  ./testbed experiment detectors --trace mine.csv --detector fixed --param suspect=3 --crash-at 60000000000
+
+A trace is CSV, a line per beat sent: seq,send_ns,recv_ns with 'lost' for recv_ns if it did not arrive. Spans of
+parameters are in intervals of the beats; a wrong name is answered with the right ones.")]
+    Detectors(DetectorsArgs),
+}
+
+#[derive(Args)]
+pub struct DetectorsArgs {
+    /// Judge one detector on this trace instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "out"])]
+    pub trace: Option<PathBuf>,
+    /// Which one [default: adaptive]
+    #[arg(long, value_name = "NAME", requires = "trace")]
+    pub detector: Option<String>,
+    /// One of its parameters (repeatable)
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = param, requires = "trace")]
+    pub params: Vec<(String, f64)>,
+    /// The sender crashes then, on the clock of send_ns [default: 1000 crashes spread over the trace]
+    #[arg(long, value_name = "NS", requires = "trace")]
+    pub crash_at: Option<u64>,
+    #[command(flatten)]
+    pub findings: FindingsArgs,
 }
 
 #[derive(Args)]
@@ -671,6 +699,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|_| format!("'{text}' is no time, e.g. 5s or 500ms"))?;
     let allowed = Duration::from_millis(1)..=Duration::from_secs(86_400);
     if allowed.contains(&duration) { Ok(duration) } else { Err("must be at least 1 ms and at most a day".into()) }
+}
+
+/// `threshold=8`
+fn param(text: &str) -> Result<(String, f64), String> {
+    let known =
+        text.split_once('=').and_then(|(name, value)| Some((name.trim().to_owned(), value.trim().parse().ok()?)));
+    known.ok_or_else(|| format!("'{text}' is no parameter, e.g. threshold=8"))
 }
 
 /// As `duration`, within what a soak can be.

@@ -9,9 +9,17 @@ use crate::Nanos;
 const DAY: f64 = 86_400e9;
 /// Until what was learned is trusted; of caution after a mistake; and after another surprise meanwhile. So many beats, and so many
 /// seconds.
-const WARM_UP: u64 = 680;
+const WARM_UP: u64 = 440;
 const AFTER_ONE: u64 = 100;
-const AFTER_MORE: u64 = 300;
+const AFTER_MORE: u64 = 200;
+/// Of the mistakes that are aimed at: for beats that are late, and for losses that come in bursts. Estimates of either are less certain
+/// than how often beats are lost by chance.
+const FOR_LATE: f64 = 0.15;
+const FOR_BURSTS: f64 = 0.4;
+/// What is so only lately does not last all day: so many times the mistakes.
+const WHILE_NEW: f64 = 3.0;
+/// Times what an exponential tail makes expect.
+const MARGIN: f64 = 1.3;
 /// Beats between two reckonings.
 const STRIDE: u32 = 32;
 /// Beats that count as lately.
@@ -87,24 +95,27 @@ impl Adaptive {
         self.unreckoned += 1;
         if is_surprise || self.unreckoned >= STRIDE {
             self.unreckoned = 0;
-            let always = self.reckon(self.losses.always(), &self.always);
-            let lately = self.reckon(self.losses.lately(), &self.lately);
+            let always = self.reckon(self.mistakes, self.losses.always(), &self.always);
+            let lately = self.reckon(self.mistakes * WHILE_NEW, self.losses.lately(), &self.lately);
             self.learned = span(self.interval, always.max(lately));
         }
     }
 
     /// The timeout in intervals that longer runs of losses pass as seldom as is aimed at, and later beats as seldom.
-    fn reckon(&self, runs: Runs, spread: &Spread) -> f64 {
+    fn reckon(&self, mistakes: f64, runs: Runs, spread: &Spread) -> f64 {
         let (mut run, mut often, mut timeout) = (0.0, 1.0, 0.0_f64);
+        let allowed = if runs.are_bursts { mistakes * FOR_BURSTS } else { mistakes };
         loop {
-            // The beat that ends a run of this length comes so often; it may be late as well.
-            let late = spread.exceeded_by((self.mistakes / often).min(0.5));
-            timeout = timeout.max(run + 1.0 + late);
-            often *= if run == 0.0 { runs.often } else { runs.continued };
-            if often <= self.mistakes || run > LONGEST_RUN {
+            let next = often * if run == 0.0 { runs.often } else { runs.continued };
+            let is_last = next <= allowed || run > LONGEST_RUN;
+            // The beat that ends a run of this length comes so often, and may be late as well. If such a run is as rare as is allowed,
+            // it does not matter how late.
+            let share = if is_last && run > 0.0 && often <= 2.0 * allowed { 0.5 } else { mistakes * FOR_LATE / often };
+            timeout = timeout.max(run + 1.0 + MARGIN * spread.exceeded_by(share.min(0.5)));
+            if is_last {
                 return timeout;
             }
-            run += 1.0;
+            (run, often) = (run + 1.0, next);
         }
     }
 }

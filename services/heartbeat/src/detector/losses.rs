@@ -37,23 +37,25 @@ impl Counts {
 
     fn runs(&self) -> Runs {
         if self.runs == 0.0 {
-            return Runs { often: 0.0, continued: 0.0 };
+            return Runs::default();
         }
         let share = self.lost / (self.lost + self.received);
         let continued = self.lost - self.runs;
         // If each is lost by itself, a run goes on as often as any beat is lost.
         let by_chance = share * self.lost;
-        let is_bursty = continued > by_chance + 2.0 * by_chance.sqrt() + 1.5;
-        let continued = if is_bursty { (continued + 0.5) / (self.lost + 1.0) } else { share };
-        Runs { often: self.runs / self.received, continued }
+        let are_bursts = continued > by_chance + 2.0 * by_chance.sqrt() + 1.5;
+        let continued = if are_bursts { (continued + 0.5) / (self.lost + 1.0) } else { share };
+        Runs { often: self.runs / self.received, continued, are_bursts }
     }
 }
 
 /// Runs of at least k beats come `often × continued^(k-1)` times per received beat.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Runs {
     pub(super) often: f64,
     pub(super) continued: f64,
+    /// Rather than losses by chance.
+    pub(super) are_bursts: bool,
 }
 
 impl Losses {
@@ -75,6 +77,6 @@ impl Losses {
 
     pub(super) fn lately(&self) -> Runs {
         // A loss or two are nothing new.
-        if self.lately.runs < FEW { Runs { often: 0.0, continued: 0.0 } } else { self.lately.runs() }
+        if self.lately.runs < FEW { Runs::default() } else { self.lately.runs() }
     }
 }

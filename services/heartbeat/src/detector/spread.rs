@@ -52,7 +52,9 @@ impl Spread {
             let continued =
                 |from: f64, above: f64, sum: f64| from + (sum / above - from) * (above / wanted).ln().max(0.0);
             if before.is_some_and(|before| before > APART * upper(n)) && wanted < SEEN {
-                furthest = furthest.max(continued(upper(n), above, sum));
+                // Of one alone nothing is known but itself.
+                let kind = if above < 2.0 { sum } else { continued(upper(n), above, sum) };
+                furthest = furthest.max(kind);
             }
             before = Some(lower(n));
             above += f64::from(count);

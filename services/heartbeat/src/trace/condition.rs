@@ -114,11 +114,19 @@ impl Condition {
         let (mut is_bad, mut cursor) = (false, 0);
         // On the true clock, which is the observer's.
         let mut due = 0.0;
+        // Sent and arrived, of the newest beat that arrived.
+        let mut last = (0.0, 0.0);
         for sequence in 1..=beats {
             due += interval_ms * (1.0 - self.fast(due));
             let sent = sender.until(due, &mut cursor);
             let link = self.link(sent, length_ms);
-            let received = link.carry(&mut random, &mut is_bad).map(|delay| observer.after(sent + delay));
+            let arrived = link.carry(&mut random, &mut is_bad).map(|delay| sent + delay);
+            // What is sent at once keeps its order.
+            let arrived = arrived.map(|at| if sent == last.0 { at.max(last.1) } else { at });
+            if let Some(at) = arrived {
+                last = (sent, at);
+            }
+            let received = arrived.map(|at| observer.after(at));
             let nanos = |ms: f64| (ms * MS) as Nanos;
             out.push(Beat { sequence, sent: nanos(sent), received: received.map(nanos) });
         }

@@ -3,6 +3,7 @@
 
 mod bed;
 mod codecs;
+mod detectors;
 mod findings;
 mod reconnect;
 mod senders;
@@ -33,6 +34,7 @@ pub async fn run(command: ExperimentCommand) -> anyhow::Result<ExitCode> {
         ExperimentCommand::Codecs(args) => codecs::run(args).await,
         ExperimentCommand::Senders(args) => senders::run(args).await,
         ExperimentCommand::Reconnect(args) => reconnect::run(args).await,
+        ExperimentCommand::Detectors(args) => detectors::run(args).await,
     }
 }
 

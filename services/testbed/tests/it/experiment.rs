@@ -29,3 +29,34 @@ fn servers_are_killed_and_come_back() {
     assert!(page.contains("While a server was away") && page.contains("Second by second"), "{page}");
     assert_eq!(home.processes(), [] as [u64; 0]);
 }
+
+#[test]
+fn one_detector_is_judged_on_a_file() {
+    let Some(home) = Home::new() else { return };
+    // A beat a second, 0.1 s on its way; 50 and 51 are lost.
+    let received = |n: u64| if n / 2 == 25 { "lost".to_owned() } else { (n * 1_000_000_000 + 100_000_000).to_string() };
+    let lines: String = (1..=100).map(|n| format!("{n},{},{}\n", n * 1_000_000_000, received(n))).collect();
+    std::fs::write(home.path().join("trace.csv"), format!("seq,send_ns,recv_ns\n{lines}")).unwrap();
+    let judge = ["experiment", "detectors", "--trace", "trace.csv", "--detector", "fixed", "--json"];
+    let fixed = ["--param", "suspect=2.5", "--param", "scan=0", "--crash-at", "60500000000"];
+    let judged = home.json(&[judge.as_slice(), &fixed].concat());
+    let figure = |name: &str| judged[name].as_f64().unwrap();
+    assert_eq!((figure("interval_ms"), figure("crashes"), figure("mistakes")), (1_000.0, 1.0, 1.0), "{judged}");
+    // Heard at 60.1 s, suspected at 62.6 s; wrongly from 51.6 s to 52.1 s.
+    assert!((figure("detection_p99_s") - 2.1).abs() < 1e-6, "{judged}");
+    assert!((figure("mistake_duration_s") - 0.5).abs() < 1e-6 && judged["mistake_recurrence_s"].is_null(), "{judged}");
+    let spread = home.json(&judge);
+    assert!(spread["crashes"].as_u64().unwrap() > 900, "{spread}");
+}
+
+#[test]
+fn detectors_are_swept() {
+    let Some(home) = Home::new() else { return };
+    if !launcher::testing::full() {
+        return;
+    }
+    let report = home.json(&["experiment", "detectors", "--quick", "--out", "out", "--json"]);
+    let cells = report["measured"].as_array().unwrap();
+    assert!(cells.len() >= 24 && cells.iter().all(|cell| cell["settings"].as_array().unwrap().len() > 50), "{report}");
+    assert!(report["verdicts"].as_array().unwrap().iter().all(|verdict| verdict["passed"].is_null()), "{report}");
+}
