@@ -144,6 +144,7 @@ mod tests {
             seed: 7,
             worker_threads: 1,
             metrics: None,
+            telemetry: None,
         }
     }
 

@@ -14,7 +14,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use contract::http::Source;
 use goose::{
     GooseAttack,
     client::GooseClientBuilder,

@@ -17,8 +17,8 @@ mod outage;
 mod plane;
 mod progress;
 mod scrape;
-mod waterfall;
 mod switchover;
+mod waterfall;
 
 use std::process::ExitCode;
 
