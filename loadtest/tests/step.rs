@@ -353,6 +353,6 @@ async fn a_step_shows_its_counters_while_it_runs() {
         text.contains("loadgen_step{step=\"test\"} 1") && text.contains("loadgen_errors_total{class=\"connect\"} 0")
     );
     assert!(outcome.good > 0 && outcome.errors.is_empty());
-    // The port is given back: a scenario's next step takes it again.
-    std::net::TcpListener::bind(address).unwrap();
+    // The port is given back, once what is under way there has ended: a scenario's next step takes it again.
+    within(Duration::from_secs(10), || std::net::TcpListener::bind(address).is_ok()).await;
 }
