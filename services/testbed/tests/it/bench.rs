@@ -8,7 +8,7 @@ fn a_hit_is_compared_with_the_least_that_can_be_done() {
     let json = home.json(&["bench", "hit", "--repeats", "1", "--json"]);
     let sides = json["sides"].as_array().unwrap();
     let names: Vec<&str> = sides.iter().map(|side| side["name"].as_str().unwrap()).collect();
-    assert_eq!(names[..3], ["api × 64", "bare × 64", "api with in-process cache × 64"], "{json}");
+    assert_eq!(names[..3], ["api × 8", "bare × 8", "api with in-process cache × 8"], "{json}");
     assert_eq!(names.len(), 9, "three at each concurrency");
     let bytes = |side: usize| sides[side]["figures"]["body_bytes"]["median"].as_f64().unwrap();
     assert!(bytes(0) > 100.0 && (1..9).all(|side| (bytes(0) - bytes(side)).abs() < 5.0), "all answer the same: {json}");
@@ -38,5 +38,7 @@ fn codecs_are_shown_beside_the_article() {
     let marks = json["marks"].as_array().unwrap();
     let of = |figure: &str| marks.iter().find(|mark| mark["figure"] == figure).unwrap();
     assert_eq!(of("article_fields_bytes")["article"], 187.0, "{json}");
-    assert_eq!(of("batch_saving_pct")["met"], true, "{json}");
+    let judged =
+        marks.iter().find(|mark| mark["figure"] == "batch_saving_pct" && mark["at_least"].is_number()).unwrap();
+    assert_eq!(judged["met"], true, "{json}");
 }
