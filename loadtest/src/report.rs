@@ -20,6 +20,7 @@ mod tables;
 pub mod terminal;
 #[cfg(test)]
 mod tests;
+mod traces;
 pub mod trend;
 mod words;
 
@@ -31,7 +32,8 @@ pub use analysis::Tolerances;
 pub use findings::{Findings, Table};
 pub use schema::{
     ArticleFigures, DataInfo, DataSource, Knee, Law, Machine, ModelFigures, Outage, OutagePhase, Probes, Recovery,
-    Report, Revision, SCHEMA_VERSION, ScenarioInfo, Second, Slope, Soak, SoakMinute, Sources, Step, Verdict,
+    Report, Revision, Row, SCHEMA_VERSION, ScenarioInfo, Second, Slope, Soak, SoakMinute, Sources, Stage, Step,
+    TimeSpent, Verdict, Waterfall,
 };
 
 /// Writes `report.json`, `report.md` and the self-contained `report.html` into `out`, which is created if missing.

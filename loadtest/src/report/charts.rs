@@ -2,6 +2,7 @@
 
 mod outage;
 mod over_time;
+mod time_spent;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use super::schema::{Report, Step};
 use super::svg::{Axis, Bar, Caption, Line, Point, bars, escape, lines, marker};
 pub(super) use outage::outages;
 pub(super) use over_time::{recoveries, soak, timelines};
+pub(super) use time_spent::time_spent;
 
 /// Colours of the page's palette for profiles, and for processes.
 const PROFILE_COLOURS: usize = 6;

@@ -4,7 +4,7 @@ use super::charts;
 use super::schema::{Report, Verdict};
 use super::svg::escape;
 use super::tables::{self, Block, Cell, Grid, Mark, Rank};
-use super::{outage, words};
+use super::{outage, traces, words};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -22,6 +22,7 @@ pub(super) fn render(report: &Report) -> String {
         charts::percentiles(report),
         charts::cpu(report)
     ));
+    body.push_str(&time_spent(report));
     body.push_str(&checks(&report.verdicts));
     body.push_str(&remarks(&report.remarks));
     body.push_str(&details(report, &blocks));
@@ -98,6 +99,22 @@ fn extras(report: &Report) -> String {
         charts::recoveries(report),
         charts::outages(report),
         charts::soak(report)
+    )
+}
+
+fn time_spent(report: &Report) -> String {
+    let charts = charts::time_spent(report);
+    if charts.is_empty() {
+        return String::new();
+    }
+    let waterfalls: String = report.waterfalls.iter().map(traces::html).collect();
+    let examples =
+        if waterfalls.is_empty() { String::new() } else { format!("<div class=\"waterfalls\">{waterfalls}</div>") };
+    let tables: String = traces::grid(report).iter().map(grid).collect();
+    format!(
+        "<section aria-labelledby=\"time\"><h2 id=\"time\">Where the time went</h2>\n<p class=\"note\">{}</p>\n\
+         <div class=\"charts\">{charts}</div>\n{tables}{examples}</section>\n",
+        escape(traces::MEANING)
     )
 }
 

@@ -2,7 +2,7 @@
 
 use super::schema::{Report, Verdict};
 use super::tables::{self, Block, Mark, Rank};
-use super::{outage, words};
+use super::{outage, traces, words};
 
 pub(super) fn render(report: &Report) -> String {
     let mut out = format!(
@@ -37,6 +37,14 @@ pub(super) fn render(report: &Report) -> String {
     for grid in tables::extras(report).into_iter().chain(outage::seconds(report)) {
         out.push_str(&format!("\n## {}\n\n{}\n\n", grid.title, grid.meaning));
         push_table(&mut out, &grid.head, grid.rows.iter().cloned());
+    }
+    if let Some(grid) = traces::grid(report) {
+        out.push_str(&format!("\n## {}\n\n{}\n\n", grid.title, grid.meaning));
+        push_table(&mut out, &grid.head, grid.rows.iter().cloned());
+    }
+    for example in &report.waterfalls {
+        out.push_str(&format!("\n### {}\n\n", text(&traces::title(example))));
+        push_table(&mut out, &traces::HEAD.map(String::from), traces::rows(example));
     }
     push_checks(&mut out, &report.verdicts);
     push_remarks(&mut out, &report.remarks);

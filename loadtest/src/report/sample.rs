@@ -74,6 +74,7 @@ pub(crate) fn report() -> Report {
         knees: Vec::new(),
         recoveries: Vec::new(),
         outages: Vec::new(),
+        waterfalls: Vec::new(),
         soak: None,
         verdicts: Vec::new(),
         remarks: vec!["SAMPLE: all figures are made up.".into()],
@@ -124,7 +125,67 @@ pub(crate) fn with_extras() -> Report {
         step.known_good_per_s = Some(step.good_per_s / 2.0);
     }
     report.scenario.unknown_share = vec![0.0, 0.2, 0.5, 0.75, 0.9];
+    recorded(&mut report);
     report
+}
+
+/// One request of a hundred recorded, and two of them shown.
+fn recorded(report: &mut Report) {
+    let stage = |name: &str, mean_ms: f64, requests| Stage {
+        name: name.into(),
+        mean_ms,
+        median_ms: (requests > 0).then_some(mean_ms * 0.9),
+        requests,
+    };
+    for step in &mut report.steps {
+        let stages = vec![
+            stage("gateway", 0.6, 400),
+            stage("admission", 0.0, 0),
+            stage("Redis", 0.3, 400),
+            stage("pool wait", step.mean_ms * 0.4, 300),
+            stage("MySQL", step.mean_ms * 0.5, 300),
+            stage("ranking", 0.1, 300),
+            stage("api itself", 0.2, 400),
+        ];
+        step.time_spent = Some(TimeSpent { sample_ratio: 10.0 / step.offered_per_s, requests: 400, stages });
+    }
+    let row = |depth, service: &str, name: &str, offset_ms, duration_ms, detail: &str| Row {
+        depth,
+        service: service.into(),
+        name: name.into(),
+        offset_ms,
+        duration_ms,
+        failed: detail.starts_with("error"),
+        detail: detail.into(),
+    };
+    let waterfall = |kind: &str, profile: &str, rows: Vec<Row>| Waterfall {
+        kind: kind.into(),
+        profile: profile.into(),
+        offered_per_s: 1000.0,
+        trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
+        rows,
+    };
+    report.waterfalls = vec![
+        waterfall(
+            "A hit",
+            "protected",
+            vec![
+                row(0, "loadgen", "GET", 0.0, 1.4, "status_code=200"),
+                row(1, "api", "GET /recommendations", 0.5, 0.7, "testbed.answer.source=cache"),
+                row(2, "api", "GET", 0.6, 0.4, "testbed.cache.result=hit"),
+            ],
+        ),
+        waterfall(
+            "A timeout",
+            "baseline",
+            vec![
+                row(0, "loadgen", "GET", 0.0, 1002.0, "error.type=store-checkout-timeout"),
+                row(1, "api", "GET /recommendations <&>", 0.5, 1001.0, "error.type=store-checkout-timeout"),
+                row(2, "api", "load", 1.0, 1000.0, ""),
+                row(3, "api", "pool wait", 1.0, 1000.0, "error.type=timeout"),
+            ],
+        ),
+    ];
 }
 
 /// Twenty seconds without a server that only those notice who have no list.

@@ -44,6 +44,9 @@ pub struct Report {
     /// Servers killed under load; only in experiments that do so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outages: Vec<Outage>,
+    /// One of each kind of request that was recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waterfalls: Vec<Waterfall>,
     /// Only of a soak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak: Option<Soak>,
@@ -219,6 +222,61 @@ pub struct Step {
     pub latency_curve: Vec<(f64, f64)>,
     /// HDR histogram log (µs), relative to the report.
     pub hdr_log: Option<String>,
+
+    /// Where the time of recorded requests went; only where requests were recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_spent: Option<TimeSpent>,
+}
+
+/// What the recorded requests of a step spent their time with.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TimeSpent {
+    /// Of the requests that were sent, 0..=1.
+    pub sample_ratio: f64,
+    /// Recorded from the user to the store, and kept.
+    pub requests: u64,
+    /// In the order a request meets them; their means add up to the mean time of these requests.
+    pub stages: Vec<Stage>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    pub name: String,
+    /// Over all recorded requests.
+    pub mean_ms: f64,
+    /// Of those that have this stage; null without any.
+    pub median_ms: Option<f64>,
+    /// That have it.
+    pub requests: u64,
+}
+
+/// One recorded request as an example of its kind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Waterfall {
+    /// In words: `A hit`.
+    pub kind: String,
+    pub profile: String,
+    /// Of the step it is from.
+    pub offered_per_s: f64,
+    pub trace_id: String,
+    /// Parents before their children.
+    pub rows: Vec<Row>,
+}
+
+/// A span.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Spans above it.
+    pub depth: u32,
+    /// The process.
+    pub service: String,
+    pub name: String,
+    /// From the request's first moment.
+    pub offset_ms: f64,
+    pub duration_ms: f64,
+    pub failed: bool,
+    /// Its attributes in short.
+    pub detail: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

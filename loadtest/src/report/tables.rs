@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::analysis::{HELD_MAX_ERROR_PCT, HELD_MIN_ANSWERED_PCT, Standing, over_repeats, standing};
 use super::numbers::{NO_FIGURE, count, ms, pct, per_request, plain};
 use super::schema::{ArticleFigures, ModelFigures, Recovery, Report, Slope, Step};
-use super::{outage, words};
+use super::{outage, traces, words};
 
 /// One figure.
 pub(super) struct Block {
@@ -464,6 +464,7 @@ pub(super) fn conditions(report: &Report) -> Vec<(String, String)> {
         ("Source code".into(), words::revision(&report.revision)),
         ("Begun".into(), report.created.clone()),
     ];
+    all.extend(traces::conditions(report).map(|words| ("Recorded requests".into(), words)));
     all.extend(report.versions.iter().map(|(name, version)| (format!("Version: {name}"), version.clone())));
     all
 }

@@ -8,4 +8,5 @@ mod diffing;
 mod experimenting;
 mod html_page;
 mod judging;
+mod recorded;
 mod texts;

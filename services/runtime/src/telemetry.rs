@@ -48,6 +48,7 @@ struct Recorder {
     sampled: Share,
     logged: Share,
     slow: Duration,
+    retrospective: bool,
     stop: CancellationToken,
     /// Cancelled when the sender has ended.
     ended: CancellationToken,
@@ -113,6 +114,7 @@ impl Telemetry {
             sampled: Share::new(config.sample_ratio),
             logged: Share::new(config.log_ratio),
             slow: Duration::from_millis(config.slow_ms),
+            retrospective: config.retrospective,
             stop: stop.clone(),
             ended: ended.clone(),
             _stop: stop.clone().drop_guard(),
@@ -157,7 +159,8 @@ impl Telemetry {
         self.0.as_ref().map(|recorder| Context::root(recorder.sampled.holds(rand::random())))
     }
 
-    /// A span that began a while ago, recorded whatever was decided; `place` as of [`Arrival::place`].
+    /// A span that began a while ago, recorded whatever was decided, unless nothing is to be told of afterwards; `place` as of
+    /// [`Arrival::place`].
     pub fn record(
         &self,
         place: (Context, u64),
@@ -166,6 +169,9 @@ impl Telemetry {
         since: Instant,
     ) -> Span {
         let Some(recorder) = &self.0 else { return Span::NONE };
+        if !place.0.sampled && !recorder.retrospective {
+            return Span::NONE;
+        }
         let started_ns = unix_ns().saturating_sub(nanoseconds(since.elapsed()));
         Span::open(&recorder.spans, Context { sampled: true, ..place.0 }, place.1, kind, name, started_ns)
     }

@@ -31,7 +31,7 @@ pub struct Plan {
     pub port: Option<u16>,
     /// Of every replica; the sets of single ones come after it.
     pub telemetry: TelemetryConfig,
-    /// With a receiver of traces.
+    /// With a receiver of traces, to which all replicas send: `telemetry` says the rest.
     pub traces: bool,
     /// With Prometheus, and where the load generator will show its counters to it.
     pub prometheus: Option<SocketAddr>,
@@ -109,7 +109,8 @@ impl Cluster {
         let traces = if plan.traces { Some(start_traces(&mut stack, &http).await?) } else { None };
         if let Some(traces) = &traces {
             // It takes no logs: theirs are files of the stack.
-            plan.telemetry = TelemetryConfig { logs: false, ..TelemetryConfig::to(&format!("http://{}", traces.otlp)) };
+            plan.telemetry =
+                TelemetryConfig { endpoint: format!("http://{}", traces.otlp), logs: false, ..plan.telemetry };
         }
         let admins = (0..plan.replicas).map(|_| free_port()).collect::<anyhow::Result<Vec<_>>>()?;
         if let Some(loadgen) = plan.prometheus {

@@ -13,7 +13,8 @@ use loadtest::{
     model,
     plan::{Phase, StepPlan},
     report::{
-        self, DataInfo, DataSource, Law as LawInfo, Outage, Recovery, Report, ScenarioInfo, Soak, Step, soak, trend,
+        self, DataInfo, DataSource, Law as LawInfo, Outage, Recovery, Report, ScenarioInfo, Soak, Step, Waterfall,
+        soak, trend,
     },
     scenario::{self, Known, Scenario, Surge},
 };
@@ -24,6 +25,8 @@ use crate::{
     measure::{self, Target},
     outage,
     progress::{self, stage},
+    recording::{self, Recording},
+    time_spent,
 };
 
 /// A profile with some of its settings changed, under a name for the report.
@@ -57,6 +60,8 @@ pub struct Order {
     pub sets: Vec<String>,
     /// Whether memory and open files are looked at every minute.
     pub soak: bool,
+    /// Whether some requests of each step are recorded from the user to the store.
+    pub traces: bool,
     /// Where the report is to go; histogram logs go there on the way.
     pub out: PathBuf,
     pub created: SystemTime,
@@ -107,6 +112,8 @@ pub async fn run(order: &Order) -> anyhow::Result<Report> {
         steps: Vec::new(),
         recoveries: Vec::new(),
         outages: Vec::new(),
+        waterfalls: Vec::new(),
+        recording: None,
         soak: None,
     };
     let report = evaluation.run().await;
@@ -131,6 +138,9 @@ struct Evaluation<'a> {
     steps: Vec<Step>,
     recoveries: Vec<Recovery>,
     outages: Vec<Outage>,
+    /// One of each kind.
+    waterfalls: Vec<Waterfall>,
+    recording: Option<Recording>,
     soak: Option<Soak>,
 }
 
@@ -142,6 +152,8 @@ impl Evaluation<'_> {
         let mut plan = Plan::new(order.command, &order.scenario);
         plan.instances = order.instances;
         plan.sets.clone_from(&order.sets);
+        plan.traces = order.traces;
+        plan.telemetry = recording::only_what_the_load_generator_chose();
         // The profiles set their own law, once it is calibrated.
         let law = std::mem::replace(&mut plan.law, faultproxy::Law::None);
         stage(&self.bar, "starting servers");
@@ -150,6 +162,7 @@ impl Evaluation<'_> {
             &self.bar,
             &format!("importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len()),
         );
+        self.recording = Recording::of(&launcher::Description::read(cluster.stack.dir())?)?;
         let model_version = cluster.load(&loaded.dataset).await?;
         let known_ids = cluster.write_known_ids(&loaded.dataset)?;
         let law = self.calibrate(&mut cluster, law, &known_ids).await?;
@@ -186,6 +199,7 @@ impl Evaluation<'_> {
             verdicts: Vec::new(),
             recoveries: std::mem::take(&mut self.recoveries),
             outages: std::mem::take(&mut self.outages),
+            waterfalls: std::mem::take(&mut self.waterfalls),
             soak: self.soak.take(),
             remarks: remarks(order, &cluster),
         };
@@ -251,6 +265,8 @@ impl Evaluation<'_> {
                 cluster.flush_cache().await?;
             }
             let plan = StepPlan::of(scenario, users, n, known_ids, &target.gateway);
+            let telemetry = self.recording.as_ref().map(|recording| recording.telemetry(&plan));
+            let plan = StepPlan { telemetry, ..plan };
             let step = self.step(cluster, &target, variant, repeat, n, &plan).await?;
             self.steps.push(step);
         }
@@ -287,11 +303,23 @@ impl Evaluation<'_> {
             show(now);
         };
         let faults = scenario.faults_of(n);
+        if let Some(recording) = &self.recording {
+            recording.begin().await?;
+        }
         let (mut step, outcome) = measure::step(&mut cluster.stack, target, plan, faults, watch).await?;
         self.done_s += (plan.warm_up_ms + plan.measure_ms) / 1000;
         if self.order.soak {
             self.soak = Some(soak::conclude(soak::minutes(samples, &step.series)));
             step.series = soak::by_minute(&step.series);
+        }
+        if let Some(recording) = &self.recording {
+            let traces = recording.end(&outcome).await?;
+            step.time_spent = time_spent::time_spent(&traces, recording::sample_ratio(plan));
+            for example in time_spent::examples(&traces, &variant.name, step.offered_per_s) {
+                if self.waterfalls.iter().all(|known| known.kind != example.kind) {
+                    self.waterfalls.push(example);
+                }
+            }
         }
         let hdr_log = format!("{}-{users}-{repeat}.hlog", variant.name.replace(' ', ""));
         loadtest::plan::write_hdr_log(&self.order.out.join(&hdr_log), &outcome)?;

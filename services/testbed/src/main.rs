@@ -16,8 +16,10 @@ mod measure;
 mod outage;
 mod plane;
 mod progress;
+mod recording;
 mod scrape;
 mod switchover;
+mod time_spent;
 mod waterfall;
 
 use std::process::ExitCode;

@@ -140,7 +140,7 @@ fn bar(offset_ns: u64, duration_ns: u64, extent_ns: u64, width: usize) -> String
 }
 
 /// What a span says of itself that its name does not.
-fn details(span: &Span, offset_ns: u64) -> String {
+pub fn details(span: &Span, offset_ns: u64) -> String {
     let mut words = Vec::new();
     if !span.message.is_empty() {
         words.push(span.message.clone());

@@ -5,7 +5,10 @@ use std::time::Duration;
 use contract::http::Problem;
 use reqwest::{Method, StatusCode};
 
-use crate::{Choice, Summary, Trace, TraceId, query::List};
+use crate::{
+    Choice, Summary, Trace, TraceId,
+    query::{List, MAX_LIMIT},
+};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -49,6 +52,16 @@ impl Client {
             Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// All that are there, newest first.
+    pub async fn all(&self) -> Result<Vec<Trace>, ClientError> {
+        let mut traces = Vec::new();
+        for summary in self.list(Choice::Newest, MAX_LIMIT).await? {
+            // One may make room for another meanwhile.
+            traces.extend(self.trace(summary.id).await?);
+        }
+        Ok(traces)
     }
 
     /// Forgets all traces.

@@ -21,6 +21,8 @@ pub struct Quotas {
 pub struct Merit {
     pub duration_ns: u64,
     pub failed: bool,
+    /// Told of afterwards, because it failed or was slow: no part of a sample, which would be one of failures then.
+    pub afterwards: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Keep {
             self.failed.push_back(id);
             self.held(id).failed = true;
         }
-        if !held.sample {
+        if !held.sample && !merit.afterwards {
             self.sample.insert((id.lot(), id));
             self.held(id).sample = true;
         }
@@ -146,7 +148,7 @@ mod tests {
     }
 
     fn fine(duration_ns: u64) -> Merit {
-        Merit { duration_ns, failed: false }
+        Merit { duration_ns, failed: false, afterwards: false }
     }
 
     #[test]
@@ -178,7 +180,7 @@ mod tests {
     #[test]
     fn the_newest_failures_stay_and_a_trace_can_have_two_reasons() {
         let (mut keep, now) = (Keep::new(QUOTAS), Instant::now());
-        let failed = Merit { duration_ns: 1, failed: true };
+        let failed = Merit { failed: true, ..fine(1) };
         for n in 1..=2 {
             assert_eq!(keep.offer(id(n), failed, now), []);
         }
@@ -191,7 +193,7 @@ mod tests {
         assert_eq!(keep.offer(id(3), failed, now), []);
         assert_eq!(keep.reasons(id(2)), [Reason::Failed]);
         // It failed only with its last span.
-        keep.offer(id(11), Merit { duration_ns: 50, failed: true }, now);
+        keep.offer(id(11), Merit { failed: true, ..fine(50) }, now);
         assert_eq!(keep.reasons(id(11)), [Reason::Slow, Reason::Failed]);
     }
 
@@ -208,6 +210,8 @@ mod tests {
             assert!(keep.kept.len() <= 400);
         }
         assert_eq!(kept.len(), 400);
+        let afterwards = Merit { afterwards: true, ..fine(1) };
+        assert!((5001..=6000).all(|n| keep.offer(id(n), afterwards, now) == [id(n)]));
         let mean = (1..=4000).filter(|&n| keep.keeps(id(n))).sum::<u128>() / 400;
         // The mean of 400 of 1..=4000 has a standard deviation of 55.
         assert!((1780..=2220).contains(&mean), "{mean}");

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use contract::spans::attribute;
+
 use crate::{
     Merit, Reason, Span, Summary, Trace, TraceId,
     keep::{Keep, Quotas},
@@ -230,7 +232,12 @@ impl Assembly {
     }
 
     fn merit(&self) -> Merit {
-        Merit { duration_ns: root(&self.spans).map_or(0, |root| root.duration_ns), failed: self.failed() }
+        let afterwards = |span: &Span| span.attributes.contains_key(attribute::RETROSPECTIVE);
+        Merit {
+            duration_ns: root(&self.spans).map_or(0, |root| root.duration_ns),
+            failed: self.failed(),
+            afterwards: self.spans.iter().any(afterwards),
+        }
     }
 }
 

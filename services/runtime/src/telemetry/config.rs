@@ -12,7 +12,9 @@ pub struct TelemetryConfig {
     pub protocol: Protocol,
     /// Share of the traces begun here that are recorded. A request that brings a decision along keeps it.
     pub sample_ratio: f64,
-    /// A request that is not recorded and fails, or takes this long, is told of by one span afterwards.
+    /// Whether a request that is not recorded and fails, or takes `slow_ms`, is told of by one span afterwards.
+    pub retrospective: bool,
+    /// A request that takes this long is slow.
     pub slow_ms: u64,
     /// Share of the recorded requests that also get a log line. Failed ones always do.
     pub log_ratio: f64,
@@ -42,6 +44,7 @@ impl Default for TelemetryConfig {
             endpoint: OFF.to_owned(),
             protocol: Protocol::Grpc,
             sample_ratio: 0.01,
+            retrospective: true,
             // The latency objective.
             slow_ms: 300,
             log_ratio: 0.01,

@@ -40,6 +40,7 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
         instances: args.instances,
         sets: args.sets,
         soak: args.soak.is_some(),
+        traces: args.soak.is_none(),
         created,
     };
     let mut report = evaluation::run(&order).await?;

@@ -150,6 +150,7 @@ fn order(scenario: Scenario, variants: Vec<Variant>, args: &ExperimentArgs, sets
         instances: 1,
         sets,
         soak: false,
+        traces: false,
         created,
     }
 }

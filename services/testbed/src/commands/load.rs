@@ -15,10 +15,11 @@ use runtime::telemetry::TelemetryConfig;
 
 use crate::{
     cli::{Engine, LoadArgs},
-    cluster::OTLP,
+    cluster::{OTLP, TRACES},
     evaluation, machine,
     measure::{self, Target},
     progress::{self, stage},
+    recording,
 };
 
 pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
@@ -42,7 +43,9 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
 
     let metrics = up.endpoints.get(super::up::LOADGEN_METRICS).map(|address| address.parse()).transpose();
     let metrics = metrics.with_context(|| format!("{} of the running stack", super::up::LOADGEN_METRICS))?;
-    let telemetry = up.endpoints.get(OTLP).map(|endpoint| TelemetryConfig::to(endpoint));
+    // The native stack's receiver takes no log lines, a collector does.
+    let logs = !up.endpoints.contains_key(TRACES);
+    let telemetry = up.endpoints.get(OTLP).map(|endpoint| TelemetryConfig { logs, ..TelemetryConfig::to(endpoint) });
     let mut load =
         Load { scenario: &scenario, target, known_ids, metrics, telemetry, profile, twin, out: args.out.clone() };
     let measured = load.run(steps).await?;
@@ -71,6 +74,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         knees: Vec::new(),
         recoveries: Vec::new(),
         outages: Vec::new(),
+        waterfalls: Vec::new(),
         soak: None,
         verdicts: Vec::new(),
         remarks: load.remarks(),
@@ -146,7 +150,9 @@ impl Load<'_> {
             stage(&bar, &format!("{users} users"));
             let base = done as u64 * seconds * engines;
             let plan = StepPlan::of(self.scenario, users, n, &self.known_ids, &self.target.gateway);
-            let plan = StepPlan { metrics: self.metrics, telemetry: self.telemetry.clone(), ..plan };
+            let sample_ratio = recording::sample_ratio(&plan);
+            let telemetry = self.telemetry.clone().map(|telemetry| TelemetryConfig { sample_ratio, ..telemetry });
+            let plan = StepPlan { metrics: self.metrics, telemetry, ..plan };
             let show = |now: &loadtest::plan::Progress| {
                 bar.set_position(base + u64::from(now.elapsed_s));
                 let what = if now.phase == Phase::WarmUp { "warm-up" } else { "measuring" };

@@ -193,6 +193,8 @@ async fn hold(order: Order) -> anyhow::Result<()> {
     plan.port = order.port;
     plan.sets = order.sets;
     plan.traces = true;
+    // Of requests that bring no decision along, such as curl's; the load generator makes its own.
+    plan.telemetry.sample_ratio = 0.1;
     let loadgen = SocketAddr::from(([127, 0, 0, 1], launcher::free_port()?));
     plan.prometheus = launcher::find_program(prometheus::PROGRAMS).map(|_| loadgen);
     let mut cluster = Cluster::start(plan).await?;

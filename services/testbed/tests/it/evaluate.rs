@@ -50,13 +50,29 @@ fn both_profiles_are_measured_and_reported() {
     assert!(protected["store_queries_per_request"].as_f64().unwrap() < 0.05, "{protected}");
     assert!(protected["hit_ratio"].as_f64().unwrap() > 0.95);
     assert_eq!(protected["known_personal_pct"].as_f64(), Some(100.0));
+    // Some requests are recorded from the user to the store: the parts of their time, and one of each kind.
+    for step in steps {
+        let spent = &step["time_spent"];
+        assert!(spent["requests"].as_u64().unwrap() > 0 && spent["sample_ratio"].as_f64() == Some(1.0 / 6.0), "{step}");
+    }
+    let stage = |step: &Value, name: &str| {
+        let stages = step["time_spent"]["stages"].as_array().unwrap();
+        stages.iter().find(|stage| stage["name"] == name).unwrap()["mean_ms"].as_f64().unwrap()
+    };
+    assert!(stage(baseline, "MySQL") > 20.0 && stage(baseline, "gateway") > 0.0, "{baseline}");
+    assert!(stage(protected, "Redis") > 0.0 && stage(protected, "MySQL") < 5.0, "{protected}");
+    let kinds: Vec<_> = report["waterfalls"].as_array().unwrap().iter().map(|example| &example["kind"]).collect();
+    for kind in ["A hit", "A miss", "An unknown id, rejected"] {
+        assert!(kinds.contains(&&Value::from(kind)), "no {kind} in {kinds:?}");
+    }
     assert_eq!(report["law"]["kind"], "modelled");
     assert!(
         report["versions"]["store"].as_str().unwrap().contains("10.")
             || report["versions"]["store"].as_str().unwrap().contains("8.")
     );
     for file in ["report.html", "report.md"] {
-        assert!(std::fs::metadata(home.path().join("out").join(file)).unwrap().len() > 1000);
+        let page = std::fs::read_to_string(home.path().join("out").join(file)).unwrap();
+        assert!(page.contains("A miss: baseline at 60/s"), "{file}");
     }
     // The report can be shown again, and nothing runs any more.
     assert!(home.ok(&["report", "out"]).contains("baseline"));

@@ -30,6 +30,38 @@ fn up_load_break_import_down() {
             crate::wait_until(job, || seen(job));
         }
     }
+    // A request, from the user to the store, by the parents of its spans.
+    crate::wait_until("traces", || home.run(&["trace", "--slowest"]).status.success());
+    let traces = home.json(&["trace", "--slowest", "--limit", "20", "--json"]);
+    let edges = |trace: &serde_json::Value| {
+        let spans = trace["spans"].as_array().unwrap().clone();
+        let name = |span: &serde_json::Value| {
+            format!("{} {}", span["service"].as_str().unwrap(), span["name"].as_str().unwrap())
+        };
+        let above = |span: &serde_json::Value| spans.iter().find(|other| other["id"] == span["parent"]).map(name);
+        spans.iter().map(|span| (above(span), name(span))).collect::<Vec<_>>()
+    };
+    let expected = [
+        (None, "loadgen GET"),
+        (Some("loadgen GET"), "api GET /recommendations"),
+        (Some("api GET /recommendations"), "api GET"),
+        (Some("api GET /recommendations"), "api load"),
+        (Some("api load"), "api pool wait"),
+        (Some("api load"), "api SELECT behaviour"),
+        (Some("api load"), "api rank"),
+    ];
+    let whole = |trace: &serde_json::Value| {
+        let edges = edges(trace);
+        expected.iter().all(|(above, name)| edges.iter().any(|(a, n)| a.as_deref() == *above && n == name))
+    };
+    let traces = traces.as_array().unwrap();
+    let trace = traces
+        .iter()
+        .find(|trace| whole(trace))
+        .unwrap_or_else(|| panic!("{:#?}", traces.iter().map(edges).collect::<Vec<_>>()));
+    let shown = home.ok(&["trace", trace["id"].as_str().unwrap()]);
+    assert!(shown.contains("pool wait") && shown.contains('█'), "{shown}");
+    assert!(home.ok(&["trace"]).contains(trace["id"].as_str().unwrap()));
     let none = "4bf92f3577b34da6a3ce929d0e0e4736";
     assert!(home.fails(&["trace", none]).contains(&format!("no trace {none}")));
 
