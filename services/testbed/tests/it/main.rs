@@ -10,6 +10,7 @@ mod elsewhere;
 mod evaluate;
 mod experiment;
 mod heartbeats;
+mod queries;
 mod up;
 mod words;
 

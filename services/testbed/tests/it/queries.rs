@@ -1,0 +1,188 @@
+//! What dashboards and alerts ask, asked of a real Prometheus beside a real stack under a short load with a fault in it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::Value;
+
+use crate::{Home, alerts, dashboards, wait_until};
+
+/// Series that no part of the native stack makes, and why. Whatever asks for one of them is left out; nothing else is.
+const ELSEWHERE: [(&str, &str); 0] = [];
+
+/// Twenty users for 20 s, half of the ids unknown, lists that are never fresh so that every step of the path is taken; the store stands
+/// still for 3 s of it, which makes errors, waiting and refusals.
+const SCENARIO: &str = r#"
+name = "queries"
+description = "Touches every series."
+steps = [20]
+interval_ms = 500
+timeout_ms = 3000
+warm_up_s = 1
+measure_s = 20
+replicas = 2
+profiles = ["protected"]
+flush_cache_before_step = false
+[ids]
+unknown_share = 0.5
+known = "once"
+[law]
+kind = "none"
+[store]
+pool_size = 2
+order = "newest"
+checkout_timeout_ms = 1000
+max_waiting = 100
+[[faults]]
+at_s = 5
+for_s = 3
+kind = "stall"
+"#;
+/// Admission that is reached by a handful of requests that wait for the store.
+const SETS: [&str; 6] = [
+    "cache.fresh_ms=1",
+    "cache.stale_ms=0",
+    "guards.warmup=off",
+    "http.admission=fixed",
+    "http.admission_limit=3",
+    "http.admission_waiting=1",
+];
+
+struct Prometheus {
+    url: String,
+    http: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Prometheus {
+    fn of(home: &Home) -> Self {
+        let stack = std::fs::read_dir(home.path().join("stacks")).unwrap().next().unwrap().unwrap().path();
+        let described: Value = serde_json::from_slice(&std::fs::read(stack.join("stack.json")).unwrap()).unwrap();
+        Self {
+            url: described["endpoints"]["prometheus"].as_str().unwrap().to_owned(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+        }
+    }
+
+    fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
+        let url = reqwest::Url::parse_with_params(&format!("{}/api/v1/{path}", self.url), parameters).unwrap();
+        self.runtime.block_on(async { self.http.get(url).send().await.unwrap().json().await.unwrap() })
+    }
+
+    /// Every series of the stack's own processes that is there now.
+    fn series(&self) -> BTreeSet<String> {
+        let answer = self.ask("query", &[("query", "{job=~\"api|faultproxy\"}")]);
+        answer["data"]["result"].as_array().unwrap().iter().map(|series| series["metric"].to_string()).collect()
+    }
+
+    /// `None`: it has found a number at some instant of that time; else what was wrong.
+    fn problem(&self, expression: &str, from_s: u64, to_s: u64) -> Option<String> {
+        let (from, to) = (from_s.to_string(), to_s.to_string());
+        let answer = self.ask("query_range", &[("query", expression), ("start", &from), ("end", &to), ("step", "1")]);
+        let Some(series) = answer["data"]["result"].as_array() else { return Some(answer["error"].to_string()) };
+        let values = series.iter().flat_map(|series| series["values"].as_array().unwrap());
+        let found =
+            values.map(|value| value[1].as_str().unwrap()).any(|value| value != "NaN" && !value.contains("Inf"));
+        (!found).then(|| if series.is_empty() { "no series".to_owned() } else { "no number".to_owned() })
+    }
+
+    /// Those of these (place, expression) that find nothing.
+    fn check(&self, queries: &[(String, String)], from_s: u64, to_s: u64) -> Vec<String> {
+        let asked = queries.iter().filter(|(_, text)| !ELSEWHERE.iter().any(|(series, _)| text.contains(series)));
+        let problem = |(place, text): &(String, String)| {
+            let problem = self.problem(&asks_for_something(text), from_s, to_s)?;
+            Some(format!("{place}: {problem}: {text}"))
+        };
+        asked.filter_map(problem).collect()
+    }
+}
+
+/// The query with variables filled in as Grafana would, and without what would always answer.
+fn asks_for_something(text: &str) -> String {
+    text.replace("$__rate_interval", "10s").replace("$instance", ".*").replace(" or vector(0)", "")
+}
+
+fn of_dashboards() -> Vec<(String, String)> {
+    dashboards::dashboards().values().flat_map(dashboards::expressions).collect()
+}
+
+/// Each alert's expression as one that answers 0 or 1 where the alert would answer nothing.
+fn of_alerts() -> Vec<(String, String)> {
+    let judged = |text: &str| text.replace(" > ", " > bool ").replace(" == ", " == bool ");
+    alerts::alerts().iter().map(|(name, alert)| (name.clone(), judged(alert["expr"].as_str().unwrap()))).collect()
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[test]
+fn every_query_finds_data_and_no_series_vanishes() {
+    let Some(home) = Home::new() else { return };
+    if !launcher::testing::have(&["prometheus"]) {
+        return;
+    }
+    let scenario = home.path().join("queries.toml");
+    std::fs::write(&scenario, SCENARIO).unwrap();
+    let scenario = scenario.to_str().unwrap();
+    let sets: Vec<&str> = SETS.iter().flat_map(|set| ["--set", set]).collect();
+    home.ok(&[&["up", "--profile", "protected", "--users", "300", "--scenario", scenario][..], &sets].concat());
+    let prometheus = Prometheus::of(&home);
+    let complete = || {
+        let answer = prometheus.ask("query", &[("query", "sum(up{job=~\"api|faultproxy\"})")]);
+        answer["data"]["result"][0]["value"][1] == "3"
+    };
+    wait_until("Prometheus sees two replicas and faultproxy", complete);
+
+    let (from_s, before) = (now_s(), prometheus.series());
+    home.ok(&["load", scenario]);
+    // What the last scrape saw is evaluated a moment later.
+    wait_until("the rules have seen the load", || {
+        prometheus.problem("slo:latency_error:ratio_rate5m", from_s, now_s()).is_none()
+    });
+    let to_s = now_s();
+
+    let queries = of_dashboards();
+    assert!(queries.len() > 150, "only {} queries", queries.len());
+    assert_eq!(prometheus.check(&queries, from_s, to_s), [] as [String; 0]);
+    assert_eq!(prometheus.check(&of_alerts(), from_s, to_s), [] as [String; 0]);
+
+    // The check notices a query that is a little off.
+    for (sound, spoiled) in [
+        ("http_server_request_duration_seconds_count", "http_server_request_duration_seconds_total"),
+        ("http_route=\"/recommendations\"", "http_route=\"/recommendation\""),
+    ] {
+        let spoil = |(place, text): &(String, String)| (place.clone(), text.replace(sound, spoiled));
+        let off: Vec<_> = queries.iter().filter(|(_, text)| text.contains(sound)).map(spoil).collect();
+        assert!(off.len() >= 5, "{sound}");
+        assert_eq!(prometheus.check(&off, from_s, to_s).len(), off.len(), "{spoiled}");
+    }
+
+    // Every series is there from the start and outlives the fault.
+    let after = prometheus.series();
+    let vanished: Vec<_> = before.difference(&after).collect();
+    let late: Vec<_> = after.difference(&before).collect();
+    assert!(vanished.is_empty() && late.is_empty(), "vanished: {vanished:#?}\nnot there from the start: {late:#?}");
+    assert!(before.len() > 500, "only {} series", before.len());
+    rules_are_in_order(&prometheus);
+}
+
+/// Prometheus has evaluated every rule of deploy/prometheus without an error.
+fn rules_are_in_order(prometheus: &Prometheus) {
+    let answer = prometheus.ask("rules", &[]);
+    let groups = answer["data"]["groups"].as_array().unwrap();
+    let rules: BTreeMap<&str, &Value> = groups
+        .iter()
+        .flat_map(|group| group["rules"].as_array().unwrap())
+        .map(|rule| (rule["name"].as_str().unwrap(), rule))
+        .collect();
+    for (name, rule) in &rules {
+        assert_eq!(rule["health"], "ok", "{name}: {rule}");
+    }
+    for name in alerts::alerts().keys() {
+        assert!(rules.contains_key(name.as_str()), "Prometheus does not know the alert {name}");
+    }
+}
