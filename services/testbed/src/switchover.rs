@@ -17,7 +17,7 @@ use rand::RngExt as _;
 use stores::StoreConfig;
 use tokio::time::{sleep, timeout};
 
-use self::clients::{Load, Monitors, counting};
+use self::clients::{Load, Monitors};
 use self::report::Kill;
 pub use self::report::{Report, Sample, Series, Strategy, verdicts};
 use crate::{
@@ -144,13 +144,13 @@ async fn switch(
             let assignment = &seen.table.partitions[partition];
             let heir = assignment.primary.as_ref().and_then(|heir| seen.addresses.get(heir));
             let heir = heir.cloned().with_context(|| format!("partition {partition} has no primary"));
-            async move { anyhow::Ok(counting(partition, &heir?).await) }
+            async move { anyhow::Ok(monitors.counting(partition, &heir?).await) }
         });
         futures::future::try_join_all(heirs).await?;
         anyhow::Ok((confirmed, Instant::now()))
     };
     let redirected = async {
-        let asking = asking.iter().map(|(partition, address)| counting(*partition, address));
+        let asking = asking.iter().map(|(partition, address)| monitors.counting(*partition, address));
         futures::future::join_all(asking).await;
         Instant::now()
     };

@@ -83,7 +83,7 @@ impl WorkerConfig {
             },
             beats: Beats { interval_ms: 1_000, transport: Transport::Udp },
             monitors: BTreeMap::new(),
-            store: StoreConfig { pool_size: 16, ..store },
+            store: StoreConfig { pool_size: 16, checkout_timeout_ms: 2_000, ..store },
         }
     }
 }

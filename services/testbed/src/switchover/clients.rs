@@ -21,8 +21,9 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use crate::plane::Plane;
 
-/// A worker that works answers in a few milliseconds; one that was stopped never does.
+/// A worker that works answers in a few milliseconds; one that was stopped never does. Who measures asks again soon.
 const ANSWER: Duration = Duration::from_millis(50);
+const MEASURED_ANSWER: Duration = Duration::from_millis(25);
 /// Between two tries of who waits for an answer: what an instant is known to.
 const AGAIN: Duration = Duration::from_millis(2);
 const COME_BACK: Duration = Duration::from_secs(60);
@@ -31,9 +32,9 @@ const WRITERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(15);
 const HOPS: usize = 3;
 
-fn client() -> reqwest::Result<reqwest::Client> {
+fn client(answer: Duration) -> reqwest::Result<reqwest::Client> {
     // What a redirect says is looked at here.
-    reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(ANSWER).build()
+    reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(answer).build()
 }
 
 /// Follows all monitors by long polls: the latest table that any of them tells.
@@ -41,6 +42,7 @@ pub struct Monitors {
     latest: watch::Receiver<Arc<Assignments>>,
     /// Every node that was off-line in any table so far and was not asked about yet.
     offline: Arc<Mutex<BTreeSet<NodeId>>>,
+    asking: reqwest::Client,
     _pollers: JoinSet<()>,
 }
 
@@ -65,7 +67,7 @@ impl Monitors {
                 }
             });
         }
-        Ok(Self { latest, offline, _pollers: pollers })
+        Ok(Self { latest, offline, asking: client(MEASURED_ANSWER)?, _pollers: pollers })
     }
 
     pub fn latest(&self) -> Arc<Assignments> {
@@ -85,6 +87,16 @@ impl Monitors {
     pub async fn until(&self, what: &str, condition: impl Fn(&Assignments) -> bool) -> anyhow::Result<()> {
         let reached = tokio::time::timeout(COME_BACK, self.wait_for(condition)).await;
         reached.with_context(|| format!("not within {COME_BACK:?}: {what}"))?.map(drop)
+    }
+
+    /// Asks the worker at this address for work on the partition, and goes where it is sent, until it is done.
+    pub async fn counting(&self, partition: usize, address: &str) -> Counted {
+        loop {
+            if let Answer::Done(counted) = ask(&self.asking, partition, address).await {
+                return counted;
+            }
+            sleep(AGAIN).await;
+        }
     }
 
     /// How many others than this one were taken off-line since the last question.
@@ -109,18 +121,6 @@ fn note(told: &watch::Sender<Arc<Assignments>>, offline: &Mutex<BTreeSet<NodeId>
 async fn poll(http: &reqwest::Client, url: &str, epoch: u64) -> reqwest::Result<Arc<Assignments>> {
     let poll = http.get(url).query(&[("epoch", epoch), ("wait_ms", 10_000)]);
     poll.send().await?.error_for_status()?.json().await
-}
-
-/// Asks the worker at this address for work on the partition, and goes where it is sent, until it is done.
-pub async fn counting(partition: usize, address: &str) -> Counted {
-    loop {
-        if let Ok(client) = client()
-            && let Answer::Done(counted) = ask(&client, partition, address).await
-        {
-            return counted;
-        }
-        sleep(AGAIN).await;
-    }
 }
 
 enum Answer {
@@ -177,7 +177,7 @@ impl Load {
         let counts = Arc::<Counts>::default();
         let mut writers = JoinSet::new();
         for _ in 0..WRITERS {
-            let (client, counts, addresses) = (client()?, Arc::clone(&counts), addresses.clone());
+            let (client, counts, addresses) = (client(ANSWER)?, Arc::clone(&counts), addresses.clone());
             writers.spawn(async move {
                 loop {
                     let (partition, worker) = {

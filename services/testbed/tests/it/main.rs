@@ -28,7 +28,7 @@ pub struct Home(TempDir);
 impl Home {
     /// `None`: servers are missing, the test is skipped.
     pub fn new() -> Option<Self> {
-        launcher::testing::have(&["redis-server", "mariadbd|mysqld", "nginx"]).then(Self::bare)
+        launcher::testing::have(&["redis-server", "mariadbd|mysqld", "nginx", "etcd"]).then(Self::bare)
     }
 
     /// For what needs no servers.
