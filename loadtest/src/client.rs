@@ -1,8 +1,9 @@
 //! The users' HTTP/1.1 client: `GET` on kept connections, nothing else.
 //!
-//! A user waits on the socket itself. A general client has a task for each connection, which wakes the user's, parses the URL anew and looks
-//! into its pool under a lock: three times the processor time a request (`examples/generator_cost.rs`), taken from those who are measured
-//! on the same machine. Connections are taken newest first, so that no more are open than requests were ever under way at a time.
+//! A user waits on the socket itself. A general client has a task for each connection, which wakes the user's, and parses the URL anew; the
+//! processor time is taken from those who are measured on the same machine. With reqwest a request of a baseline step at 4000/s cost the load
+//! generator 94 µs, with this 55 µs (one run each on one machine: `cpu.load` by `answered_per_s` of the report). Connections are taken newest
+//! first, so that no more are open than requests were ever under way at a time.
 
 use std::{
     net::SocketAddr,
