@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use opentelemetry_proto::tonic::{
@@ -71,8 +72,10 @@ impl Receiver {
         self.running = Some(runtime);
     }
 
+    /// Returns when nothing of it runs any more. By a thread, as one runtime must not wait within another.
     pub fn kill(&mut self) {
-        self.running.take().unwrap().shutdown_background();
+        let running = self.running.take().unwrap();
+        std::thread::spawn(|| running.shutdown_timeout(Duration::from_secs(10))).join().unwrap();
     }
 
     pub fn received(&self) -> usize {
