@@ -44,7 +44,8 @@ pub fn time_spent(traces: &[Trace], sample_ratio: f64) -> Option<TimeSpent> {
         times.sort_by(f64::total_cmp);
         Stage {
             name: (*name).to_owned(),
-            mean_ms: times.iter().sum::<f64>() / requests as f64,
+            // The empty sum is -0.0, which would be printed as it stands.
+            mean_ms: times.iter().fold(0.0, |sum, ms| sum + ms) / requests as f64,
             requests: times.len() as u64,
             median_ms: times.get(times.len() / 2).copied(),
         }

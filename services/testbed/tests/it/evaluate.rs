@@ -53,7 +53,7 @@ fn both_profiles_are_measured_and_reported() {
     // Some requests are recorded from the user to the store: the parts of their time, and one of each kind.
     for step in steps {
         let spent = &step["time_spent"];
-        assert!(spent["requests"].as_u64().unwrap() > 0 && spent["sample_ratio"].as_f64() == Some(1.0 / 6.0), "{step}");
+        assert!(spent["requests"].as_u64().unwrap() > 0 && spent["sample_ratio"].as_f64() == Some(0.166_667), "{step}");
     }
     let stage = |step: &Value, name: &str| {
         let stages = step["time_spent"]["stages"].as_array().unwrap();

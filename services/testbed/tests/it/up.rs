@@ -61,7 +61,7 @@ fn up_load_break_import_down() {
         .unwrap_or_else(|| panic!("{:#?}", traces.iter().map(edges).collect::<Vec<_>>()));
     let shown = home.ok(&["trace", trace["id"].as_str().unwrap()]);
     assert!(shown.contains("pool wait") && shown.contains('█'), "{shown}");
-    assert!(home.ok(&["trace"]).contains(trace["id"].as_str().unwrap()));
+    assert!(home.ok(&["trace", "--limit", "1000"]).contains(trace["id"].as_str().unwrap()));
     let none = "4bf92f3577b34da6a3ce929d0e0e4736";
     assert!(home.fails(&["trace", none]).contains(&format!("no trace {none}")));
 
