@@ -522,6 +522,8 @@ pub enum BenchCommand {
     Heartbeats(BenchArgs),
     /// Bytes and nanoseconds of a heartbeat as JSON, Protobuf and Protobuf+Zstd, beside the article's
     Codecs(BenchArgs),
+    /// CPU of a cache hit with telemetry off and with 0, 10 and 100 % of the requests recorded, beside a bare handler with three spans
+    Telemetry(BenchArgs),
 }
 
 #[derive(Clone, Copy, Args)]
@@ -663,15 +665,18 @@ pub enum ServeCommand {
         #[arg(long, value_name = "ADDRESS:PORT")]
         admin: SocketAddr,
     },
-    /// The least that axum and Redis can do; for `bench hit`
+    /// The least that axum and Redis can do; for `bench hit` and `bench telemetry`
     #[command(hide = true)]
     Bare {
         #[arg(long)]
         listen: SocketAddr,
         #[arg(long)]
         redis: String,
+        /// Makes three spans of every request and sends them there
+        #[arg(long, value_name = "URL")]
+        telemetry: Option<String>,
     },
-    /// As many requests as a process answers; for `bench hit`
+    /// As many requests as a process answers; for the same two
     #[command(hide = true)]
     Hammer { plan: PathBuf },
     /// Many heartbeat senders; for `experiment senders`

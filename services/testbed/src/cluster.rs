@@ -237,6 +237,16 @@ impl Cluster {
         Ok(Replica { child, admin: format!("http://{}", config.http.admin) })
     }
 
+    /// The n-th replica's admin port.
+    pub fn admin(&self, n: usize) -> String {
+        format!("http://127.0.0.1:{}", self.admins[n])
+    }
+
+    /// What replicas are told of telemetry unless they are told otherwise.
+    pub fn telemetry(&self) -> &TelemetryConfig {
+        &self.plan.telemetry
+    }
+
     pub async fn stop_replicas(&mut self) -> anyhow::Result<()> {
         for replica in self.replicas.drain(..) {
             self.stack.stop_child(replica.child).await?;

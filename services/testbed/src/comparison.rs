@@ -20,6 +20,9 @@ pub struct Comparison {
     pub ratio_min: f64,
     pub ratio_max: f64,
     pub ratios: Vec<Ratio>,
+    /// The ratios by what they are a function of, where there is such a thing.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rates: BTreeMap<String, Summary>,
     pub sides: Vec<Side>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<Mark>,
@@ -57,6 +60,20 @@ pub struct Ratio {
     pub to: String,
     #[serde(flatten)]
     pub spread: Spread,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Summary {
+    pub ratio_median: f64,
+    pub ratio_min: f64,
+    pub ratio_max: f64,
+}
+
+impl Ratio {
+    pub fn summary(&self) -> Summary {
+        let Spread { median, min, max, .. } = self.spread;
+        Summary { ratio_median: median, ratio_min: min, ratio_max: max }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -166,6 +183,7 @@ impl Comparison {
             ratio_min: first.min,
             ratio_max: first.max,
             ratios,
+            rates: BTreeMap::new(),
             sides,
             marks: Vec::new(),
             conditions,

@@ -1,10 +1,12 @@
 //! `testbed bench NAME`: comparisons, both sides in one run.
 
+mod answering;
 mod bloom;
 pub mod codecs;
 mod heartbeats;
 mod hit;
 mod proxy;
+mod telemetry;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -21,6 +23,7 @@ pub async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
         BenchCommand::Bloom(args) => (bloom::run(args).await?, args),
         BenchCommand::Heartbeats(args) => (heartbeats::run(args).await?, args),
         BenchCommand::Codecs(args) => (codecs::run(args).await?, args),
+        BenchCommand::Telemetry(args) => (telemetry::run(args).await?, args),
     };
     if json {
         println!("{}", serde_json::to_string_pretty(&comparison)?);

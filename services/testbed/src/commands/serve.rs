@@ -22,8 +22,8 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
         ServeCommand::Traces { listen, admin } => {
             traces(tracestore::Config { listen, admin, limits: Default::default() })?
         }
-        ServeCommand::Bare { listen, redis } => on_threads(1, async {
-            crate::bare::serve(listen, &redis, runtime::lifecycle::shutdown_on_signal()?).await
+        ServeCommand::Bare { listen, redis, telemetry } => on_threads(1, async {
+            crate::bare::serve(listen, &redis, telemetry.as_deref(), runtime::lifecycle::shutdown_on_signal()?).await
         })?,
         ServeCommand::Hammer { plan } => on_threads(1, crate::hammer::run(&plan))?,
         ServeCommand::Fleet { plan } => on_threads(2, crate::fleet::run(&plan))?,

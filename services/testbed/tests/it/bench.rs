@@ -42,3 +42,19 @@ fn codecs_are_shown_beside_the_article() {
         marks.iter().find(|mark| mark["figure"] == "batch_saving_pct" && mark["at_least"].is_number()).unwrap();
     assert_eq!(judged["met"], true, "{json}");
 }
+
+#[test]
+fn telemetry_is_compared_with_the_same_binary_without_it() {
+    let Some(home) = Home::new() else { return };
+    let json = home.json(&["bench", "telemetry", "--repeats", "1", "--json"]);
+    for rate in ["0", "0.1", "1"] {
+        assert!(json["rates"][rate]["ratio_median"].as_f64().is_some_and(|ratio| ratio > 0.0), "{json}");
+    }
+    assert_eq!(json["rates"]["0"]["ratio_median"], json["ratio_median"]);
+    assert_eq!(json["sides"].as_array().map(Vec::len), Some(6));
+    let remarks: Vec<&str> =
+        json["conditions"]["remarks"].as_array().unwrap().iter().filter_map(|r| r.as_str()).collect();
+    assert!(remarks.contains(&"api, 0 % recorded: 0 spans sent, 0 dropped."), "{remarks:?}");
+    assert!(!remarks.contains(&"api, 100 % recorded: 0 spans sent, 0 dropped."), "{remarks:?}");
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}
