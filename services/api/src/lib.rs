@@ -21,12 +21,11 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use prometheus::Registry;
 use runtime::{
-    Admin, Endpoint, Readiness, lifecycle,
+    AdminPort, Endpoint, Readiness, lifecycle,
     telemetry::{Service, Telemetry},
-    vitals,
 };
 use stores::{Store, StoreMetrics, redis::Redis};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::{AdmissionMode, ApiConfig, Profile};
@@ -106,18 +105,7 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
         .with_context(|| format!("cannot listen on {} (http.admin)", config.http.admin))?;
     let (registry, readiness) = (Registry::new(), Readiness::starting("connecting"));
     let drain = Duration::from_millis(config.http.drain_ms);
-    let mut servers = JoinSet::new();
-    let admin_router = Admin { readiness: readiness.clone(), registry: registry.clone() }.router();
-    // The admin port outlives the traffic: whoever drains a replica wants to watch it.
-    let admin_stop = CancellationToken::new();
-    servers.spawn(lifecycle::serve(admin, admin_router, admin_stop.clone(), Duration::from_millis(200)));
-
-    let (watch, watched) = (vitals::register(&registry)?, admin_stop.clone());
-    servers.spawn(async move {
-        watched.run_until_cancelled(watch.run()).await;
-        Ok(())
-    });
-
+    let admin = AdminPort::open(admin, &readiness, &registry)?;
     let tasks = TaskTracker::new();
     let app = tokio::select! {
         app = start(config, &registry, &readiness, tasks.clone()) => app?,
@@ -129,15 +117,9 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
     let telemetry = app.telemetry.clone();
     let served = lifecycle::serve(http, Front { router: router::router(app.clone()), app }, shutdown, drain).await;
     readiness.step("stopping");
-    tasks.close();
-    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
-        tracing::warn!("background work was still under way at the end of the drain");
-    }
+    lifecycle::drain(&tasks, drain).await;
     telemetry.stop(TELEMETRY_PATIENCE).await;
-    admin_stop.cancel();
-    while let Some(server) = servers.join_next().await {
-        server??;
-    }
+    admin.close().await?;
     served
 }
 

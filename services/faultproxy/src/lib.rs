@@ -6,6 +6,7 @@
 //!
 //! Beside the store's listeners, `link` relays datagrams and bytes of anything else (heartbeats) under the same faults.
 
+mod accept;
 mod admin;
 pub mod bench;
 mod buffer;
@@ -33,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
     admin::{LinkState, ListenerState, State},
-    client::{Client, ClientError},
+    client::Client,
     fault::{ActiveFault, DEFAULT_SEED, Fault, FaultKind, FaultSpec},
     law::Law,
     link::{Link, Transport},

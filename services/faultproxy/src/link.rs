@@ -4,7 +4,7 @@
 mod tcp;
 mod udp;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use runtime::{Endpoint, net::Listener};
@@ -13,9 +13,6 @@ use tokio::{net::UdpSocket, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{fault::Control, metrics::Metrics, release::Releases};
-
-/// Pause after an accept, receive or bind that failed (out of descriptors, port taken meanwhile).
-const RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -25,11 +25,10 @@ use heartbeat::{
     transport::{Ingest, Sink, http::Plain, tcp, udp},
 };
 use prometheus::Registry as Series;
-use runtime::{Admin, Endpoint, Readiness, lifecycle, net::Listener, vitals};
+use runtime::{AdminPort, Endpoint, Readiness, lifecycle, net::Listener};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -58,16 +57,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let sockets = Sockets::bind(&config.listen).await?;
     let (series, readiness) = (Series::new(), Readiness::starting("reading the registry"));
     let metrics = Metrics::new(&series)?;
-    // The admin port outlives the traffic: whoever drains a monitor wants to watch it.
-    let admin_stop = CancellationToken::new();
-    let mut servers = JoinSet::new();
-    let (watch, watched) = (vitals::register(&series)?, admin_stop.clone());
-    servers.spawn(async move {
-        watched.run_until_cancelled(watch.run()).await;
-        Ok(())
-    });
-    let admin = Admin { readiness: readiness.clone(), registry: series }.router();
-    servers.spawn(lifecycle::serve(sockets.admin, admin, admin_stop.clone(), Duration::from_millis(200)));
+    let mut admin = AdminPort::open(sockets.admin, &readiness, &series)?;
 
     let clock = Clock::start();
     let keys = Keys::new(KEY_NUMBER, config.node.key.as_bytes());
@@ -93,7 +83,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     tasks.spawn(tcp::receive(sockets.tcp, Arc::clone(&ingest), tcp::Limits::default(), shutdown.clone()));
     tasks.spawn(watch_registry(registry.clone(), inbox, shutdown.clone()));
     let (udp, to_udp, stop_udp) = (sockets.udp, Arc::clone(&ingest), shutdown.clone());
-    servers.spawn(async move { udp.run(to_udp, stop_udp).await.context("cannot receive heartbeats over UDP") });
+    admin.spawn(async move { udp.run(to_udp, stop_udp).await.context("cannot receive heartbeats over UDP") });
     let monitors = monitors.len();
     let sweep = Sweep {
         me,
@@ -113,14 +103,8 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
 
     tracing::info!(monitor = config.node.id, http = %config.listen.http, "listening");
     let served = lifecycle::serve(sockets.http, router, shutdown, drain).await;
-    tasks.close();
-    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
-        tracing::warn!("probes were still under way at the end of the drain");
-    }
-    admin_stop.cancel();
-    while let Some(server) = servers.join_next().await {
-        server??;
-    }
+    lifecycle::drain(&tasks, drain).await;
+    admin.close().await?;
     served
 }
 

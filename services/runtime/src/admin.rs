@@ -1,6 +1,9 @@
 //! The admin port: `/healthz` (the process lives), `/readyz` (it may get traffic), `/metrics` (Prometheus text).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -11,6 +14,13 @@ use axum::{
 };
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{lifecycle, net::Listener, vitals};
+
+/// For the last who asks.
+const DRAIN: Duration = Duration::from_millis(200);
 
 /// What a process still waits for before it takes traffic. Clones share one state.
 #[derive(Debug, Clone)]
@@ -59,6 +69,44 @@ impl Admin {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(self)
+    }
+}
+
+/// The admin port and the vital signs of a process, and what else is to live as long. They outlive the traffic: whoever drains a process
+/// wants to watch it.
+pub struct AdminPort {
+    stop: CancellationToken,
+    running: JoinSet<anyhow::Result<()>>,
+}
+
+impl AdminPort {
+    /// # Errors
+    /// The registry has one of the vital signs' names already.
+    pub fn open(listener: Listener, readiness: &Readiness, registry: &Registry) -> anyhow::Result<Self> {
+        let (watch, stop, mut running) = (vitals::register(registry)?, CancellationToken::new(), JoinSet::new());
+        let router = Admin { readiness: readiness.clone(), registry: registry.clone() }.router();
+        running.spawn(lifecycle::serve(listener, router, stop.clone(), DRAIN));
+        let watched = stop.clone();
+        running.spawn(async move {
+            watched.run_until_cancelled(watch.run()).await;
+            Ok(())
+        });
+        Ok(Self { stop, running })
+    }
+
+    /// Has an end of its own, and is waited for.
+    pub fn spawn(&mut self, server: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        self.running.spawn(server);
+    }
+
+    /// # Errors
+    /// What ran here failed.
+    pub async fn close(mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        while let Some(ended) = self.running.join_next().await {
+            ended??;
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 //! death: config → telemetry → bind → state → ready → serve → drain with a deadline.
 
 pub mod admin;
+pub mod client;
 pub mod config;
 pub mod lifecycle;
 pub mod logs;
@@ -9,5 +10,6 @@ pub mod net;
 pub mod telemetry;
 pub mod vitals;
 
-pub use admin::{Admin, Readiness};
+pub use admin::{Admin, AdminPort, Readiness};
+pub use client::AdminClient;
 pub use net::Endpoint;

@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use anyhow::Context;
 use axum::{extract::Request, response::Response};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
 use crate::net::Listener;
@@ -48,5 +48,13 @@ where
             tracing::warn!(drain_ms = drain.as_millis() as u64, "requests were still in flight at the end of the drain");
             Ok(())
         }
+    }
+}
+
+/// Waits for what goes on behind the answers, at most for `drain`.
+pub async fn drain(tasks: &TaskTracker, drain: Duration) {
+    tasks.close();
+    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+        tracing::warn!("background work was still under way at the end of the drain");
     }
 }

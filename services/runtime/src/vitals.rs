@@ -6,7 +6,13 @@ mod allocator;
 mod process;
 mod scheduler;
 
-use prometheus::{Counter, Gauge, Opts, Registry, Result, core::Collector, proto::MetricFamily};
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::{
+    Counter, Gauge, Opts, Registry, Result,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
 
 pub use self::scheduler::Watch;
 
@@ -15,10 +21,42 @@ pub use self::scheduler::Watch;
 /// # Errors
 /// The registry has one of these names already.
 pub fn register(registry: &Registry) -> Result<Watch> {
-    registry.register(Box::new(process::Process::new()?))?;
-    registry.register(Box::new(allocator::Allocator::new()?))?;
-    registry.register(Box::new(scheduler::Scheduler::new(tokio::runtime::Handle::current())?))?;
+    registry.register(Box::new(OnDemand::of(process::Process::new()?)))?;
+    registry.register(Box::new(OnDemand::of(allocator::Allocator::new()?)))?;
+    registry.register(Box::new(OnDemand::of(scheduler::Scheduler::new(tokio::runtime::Handle::current())?)))?;
     Watch::new(registry)
+}
+
+/// Figures whose source counts by itself.
+trait Source: Send + Sync {
+    fn all(&self) -> Vec<&dyn Collector>;
+    /// Brings them up to date. What cannot be read keeps its last value.
+    fn read(&self);
+}
+
+/// Read when somebody asks.
+struct OnDemand<S> {
+    source: S,
+    /// Two who ask at once would count twice what has come since.
+    reading: Mutex<()>,
+}
+
+impl<S> OnDemand<S> {
+    fn of(source: S) -> Self {
+        Self { source, reading: Mutex::new(()) }
+    }
+}
+
+impl<S: Source> Collector for OnDemand<S> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.source.all().into_iter().flat_map(|one| one.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let _one_at_a_time = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.source.read();
+        self.source.all().into_iter().flat_map(|one| one.collect()).collect()
+    }
 }
 
 fn gauge(name: &str, help: &str) -> Result<Gauge> {
@@ -31,10 +69,6 @@ fn advance(counter: &Counter, to: f64) {
     if ahead > 0.0 {
         counter.inc_by(ahead);
     }
-}
-
-fn collect(all: &[&dyn Collector]) -> Vec<MetricFamily> {
-    all.iter().flat_map(|one| one.collect()).collect()
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use runtime::{Admin, Endpoint, Readiness, lifecycle, net::Listener};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::{
-    client::{Client, ClientError},
+    client::Client,
     ids::{InvalidId, SpanId, TraceId},
     keep::{Keep, Merit, Quotas},
     metrics::Metrics,

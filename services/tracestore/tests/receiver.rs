@@ -13,12 +13,13 @@ use opentelemetry_proto::tonic::{
     trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::SpanKind, status::StatusCode},
 };
 use prost::Message as _;
+use runtime::client::ClientError;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 use tokio_util::sync::CancellationToken;
-use tracestore::{Choice, Client, ClientError, Config, Kind, Limits, Reason, Receiver, TraceId};
+use tracestore::{Choice, Client, Config, Kind, Limits, Reason, Receiver, TraceId};
 
 struct Running {
     otlp: String,

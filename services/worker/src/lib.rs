@@ -14,9 +14,9 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use heartbeat::{assign::NodeId, auth::Keys, registry::Registration, transport::probe};
 use prometheus::Registry;
-use runtime::{Admin, Endpoint, Readiness, lifecycle, vitals};
+use runtime::{AdminPort, Endpoint, Readiness, lifecycle};
 use stores::{Store, StoreMetrics};
-use tokio::{net::UdpSocket, sync::watch, task::JoinSet};
+use tokio::{net::UdpSocket, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::WorkerConfig;
@@ -40,16 +40,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let (series, readiness) = (Registry::new(), Readiness::starting("waiting to be admitted"));
     let metrics = Metrics::new(&series)?;
     let store = Store::new(config.store.clone(), &StoreMetrics::new(&series)?)?;
-    // The admin port outlives the traffic: whoever drains a worker wants to watch it.
-    let admin_stop = CancellationToken::new();
-    let mut servers = JoinSet::new();
-    let (watch, watched) = (vitals::register(&series)?, admin_stop.clone());
-    servers.spawn(async move {
-        watched.run_until_cancelled(watch.run()).await;
-        Ok(())
-    });
-    let router = Admin { readiness: readiness.clone(), registry: series }.router();
-    servers.spawn(lifecycle::serve(admin, router, admin_stop.clone(), Duration::from_millis(200)));
+    let admin = AdminPort::open(admin, &readiness, &series)?;
 
     let me: NodeId = config.node.id.as_str().into();
     let (keys, life) = (Keys::new(KEY_NUMBER, config.node.key.as_bytes()), Life::begin());
@@ -102,13 +93,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     });
     let served = lifecycle::serve(http, partitions::router(desk), left, drain).await;
     stop.cancel();
-    tasks.close();
-    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
-        tracing::warn!("background work was still under way at the end of the drain");
-    }
-    admin_stop.cancel();
-    while let Some(server) = servers.join_next().await {
-        server??;
-    }
+    lifecycle::drain(&tasks, drain).await;
+    admin.close().await?;
     served
 }

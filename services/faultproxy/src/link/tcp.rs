@@ -10,15 +10,15 @@ use runtime::net::{Listener, Stream};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{RETRY, Shared};
+use super::Shared;
 use crate::{
+    accept::{Arrived, Open, accept},
     connection::reset,
     fault::{Conditions, unstalled},
-    listener::Open,
     loss::Dice,
 };
 
@@ -40,43 +40,12 @@ impl Accepting {
         Self { shared, stop, number: 0 }
     }
 
-    pub(super) async fn accept(mut self, mut listener: Listener) {
-        let mut conditions = self.shared.control.subscribe();
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                refused = conditions.wait_for(|now| now.refuse) => {
-                    // The control outlives its links.
-                    drop(refused);
-                    None
-                }
-                accepted = listener.accept() => Some(accepted),
-            };
-            match accepted {
-                Some(Ok(stream)) => self.admit(stream),
-                Some(Err(error)) => {
-                    tracing::warn!(listen = %self.shared.link.listen, %error, "cannot accept");
-                    sleep(RETRY).await;
-                }
-                None => {
-                    // Only a closed socket refuses.
-                    drop(listener);
-                    conditions.wait_for(|now| !now.refuse).await.ok();
-                    listener = self.bind_again().await;
-                }
-            }
-        }
+    pub(super) async fn accept(mut self, socket: Listener) {
+        let (listen, control) = (self.shared.link.listen.clone(), Arc::clone(&self.shared.control));
+        accept(socket, listen, control, |arrived| self.admit(arrived)).await;
     }
 
-    fn admit(&mut self, stream: Stream) {
-        let conditions = self.shared.control.subscribe();
-        let (resets, reset_new) = {
-            let now = conditions.borrow();
-            (now.resets, now.reset_new)
-        };
-        if reset_new {
-            return reset(&stream);
-        }
+    fn admit(&mut self, Arrived { stream, conditions, resets }: Arrived) {
         let Ok(permit) = Arc::clone(&self.shared.room).try_acquire_owned() else {
             tracing::warn!(listen = %self.shared.link.listen, "too many connections");
             return self.shared.counts().overflow.inc();
@@ -88,18 +57,6 @@ impl Accepting {
             connection(shared, stream, conditions, number, resets, stop).await;
             drop((open, permit));
         });
-    }
-
-    async fn bind_again(&self) -> Listener {
-        loop {
-            match self.shared.link.listen.bind().await {
-                Ok(listener) => return listener,
-                Err(error) => {
-                    tracing::debug!(listen = %self.shared.link.listen, %error, "cannot listen again, trying on")
-                }
-            }
-            sleep(RETRY).await;
-        }
     }
 }
 

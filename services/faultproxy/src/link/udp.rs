@@ -16,8 +16,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{RETRY, Shared};
-use crate::{fault::Conditions, listener::Open, loss::Dice};
+use super::Shared;
+use crate::{
+    accept::{Open, RETRY},
+    fault::Conditions,
+    loss::Dice,
+};
 
 /// A datagram cannot be longer.
 const DATAGRAM_BYTES: usize = 65_536;

@@ -1,6 +1,7 @@
 use contract::http::Problem;
-use faultproxy::{Client, ClientError, Config, Fault, FaultSpec, Law, Proxy, Route};
+use faultproxy::{Client, Config, Fault, FaultSpec, Law, Proxy, Route};
 use reqwest::{Method, StatusCode};
+use runtime::client::ClientError;
 
 use crate::support::{Running, free};
 
@@ -53,10 +54,12 @@ async fn errors_are_problems() {
     assert!(state.law == Law::None && state.faults.is_empty());
     // The client tells what the server said.
     let bad = FaultSpec { fault: Fault::Latency { ms: 1e9, jitter_ms: 0.0 }, for_ms: None };
-    let Err(ClientError::Refused { status, detail }) = proxy.client.add_fault(bad).await else { panic!("accepted") };
+    let Err(ClientError::Refused { status, detail, .. }) = proxy.client.add_fault(bad).await else {
+        panic!("accepted")
+    };
     assert!(status == 400 && detail.starts_with("ms: is 1000000000"), "{detail}");
     let nobody = Client::new(&format!("http://{}", free())).unwrap();
-    assert!(matches!(nobody.state().await, Err(ClientError::Http(_))));
+    assert!(matches!(nobody.state().await, Err(ClientError::Http { .. })));
 }
 
 #[tokio::test]

@@ -1,13 +1,9 @@
 //! jemalloc's own account. All zero where another allocator is in charge, as in tests.
 
-use prometheus::{
-    Gauge, Result,
-    core::{Collector, Desc},
-    proto::MetricFamily,
-};
+use prometheus::{Gauge, Result, core::Collector};
 use tikv_jemalloc_ctl::{epoch, stats};
 
-use super::{collect, gauge};
+use super::{Source, gauge};
 
 pub struct Allocator {
     allocated: Gauge,
@@ -25,9 +21,11 @@ impl Allocator {
             retained: gauge("jemalloc_retained_bytes", "Address space given back to the kernel but not unmapped")?,
         })
     }
+}
 
-    fn all(&self) -> [&dyn Collector; 4] {
-        [&self.allocated, &self.active, &self.resident, &self.retained]
+impl Source for Allocator {
+    fn all(&self) -> Vec<&dyn Collector> {
+        vec![&self.allocated, &self.active, &self.resident, &self.retained]
     }
 
     fn read(&self) {
@@ -45,16 +43,5 @@ impl Allocator {
                 gauge.set(bytes as f64);
             }
         }
-    }
-}
-
-impl Collector for Allocator {
-    fn desc(&self) -> Vec<&Desc> {
-        self.all().into_iter().flat_map(|one| one.desc()).collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        self.read();
-        collect(&self.all())
     }
 }

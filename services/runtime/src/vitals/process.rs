@@ -2,18 +2,13 @@
 
 use std::{
     fs,
-    sync::{Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
-use prometheus::{
-    Counter, Gauge, Result,
-    core::{Collector, Desc},
-    proto::MetricFamily,
-};
+use prometheus::{Counter, Gauge, Result, core::Collector};
 
-use super::{advance, collect, gauge};
+use super::{Source, advance, gauge};
 
 pub struct Process {
     cpu: Counter,
@@ -23,8 +18,6 @@ pub struct Process {
     max_files: Gauge,
     threads: Gauge,
     started: Gauge,
-    /// Two who ask at once would count CPU twice.
-    reading: Mutex<()>,
 }
 
 impl Process {
@@ -39,12 +32,13 @@ impl Process {
             max_files: gauge("process_max_fds", "Open files that this process may have")?,
             threads: gauge("process_threads", "Threads of this process")?,
             started,
-            reading: Mutex::new(()),
         })
     }
+}
 
-    fn all(&self) -> [&dyn Collector; 7] {
-        [
+impl Source for Process {
+    fn all(&self) -> Vec<&dyn Collector> {
+        vec![
             &self.cpu,
             &self.resident,
             &self.virtual_memory,
@@ -55,7 +49,6 @@ impl Process {
         ]
     }
 
-    /// What cannot be read keeps its last value.
     fn read(&self) {
         if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
             let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
@@ -90,17 +83,5 @@ fn open_files() -> Option<u64> {
     match fs::metadata("/proc/self/fd").ok()?.len() {
         0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64),
         count => Some(count),
-    }
-}
-
-impl Collector for Process {
-    fn desc(&self) -> Vec<&Desc> {
-        self.all().into_iter().flat_map(|one| one.desc()).collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let _one_at_a_time = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read();
-        collect(&self.all())
     }
 }

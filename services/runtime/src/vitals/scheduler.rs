@@ -1,22 +1,15 @@
 //! The async runtime: how busy its threads are, and how late a task gets its turn. Of tokio's own figures the stable ones only; what
 //! tokio-metrics adds to them needs `tokio_unstable` or a wrapper around every task.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, Registry, Result,
-    core::{Collector, Desc},
-    proto::MetricFamily,
-};
+use prometheus::{Counter, Gauge, Histogram, HistogramOpts, Registry, Result, core::Collector};
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep_until},
 };
 
-use super::{advance, collect, gauge};
+use super::{Source, advance, gauge};
 
 pub struct Scheduler {
     runtime: Handle,
@@ -24,8 +17,6 @@ pub struct Scheduler {
     busy: Counter,
     alive: Gauge,
     queued: Gauge,
-    /// Two who ask at once would count busy time twice.
-    reading: Mutex<()>,
 }
 
 impl Scheduler {
@@ -36,12 +27,13 @@ impl Scheduler {
             busy: Counter::new("tokio_runtime_busy_seconds_total", "Time these threads did not wait, all together")?,
             alive: gauge("tokio_runtime_alive_tasks", "Tasks that have not ended")?,
             queued: gauge("tokio_runtime_global_queue_depth", "Tasks that wait for any thread")?,
-            reading: Mutex::new(()),
         })
     }
+}
 
-    fn all(&self) -> [&dyn Collector; 4] {
-        [&self.workers, &self.busy, &self.alive, &self.queued]
+impl Source for Scheduler {
+    fn all(&self) -> Vec<&dyn Collector> {
+        vec![&self.workers, &self.busy, &self.alive, &self.queued]
     }
 
     fn read(&self) {
@@ -51,18 +43,6 @@ impl Scheduler {
         self.queued.set(metrics.global_queue_depth() as f64);
         let busy = (0..metrics.num_workers()).map(|worker| metrics.worker_total_busy_duration(worker));
         advance(&self.busy, busy.sum::<Duration>().as_secs_f64());
-    }
-}
-
-impl Collector for Scheduler {
-    fn desc(&self) -> Vec<&Desc> {
-        self.all().into_iter().flat_map(|one| one.desc()).collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let _one_at_a_time = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read();
-        collect(&self.all())
     }
 }
 

@@ -139,7 +139,7 @@ impl Supervisor {
                     Some(url) => println!("        {url}"),
                     None => println!("        (Prometheus is not installed: nothing keeps the metrics)"),
                 }
-                println!("  look  ./testbed status");
+                println!("        ./testbed status");
                 println!("  end   ./testbed down");
                 return Ok(ExitCode::SUCCESS);
             }
