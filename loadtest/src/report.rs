@@ -29,7 +29,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 pub use analysis::Tolerances;
-pub use findings::{Findings, Table};
+pub use findings::{Chart, Curve, Findings, Table};
 pub use schema::{
     ArticleFigures, DataInfo, DataSource, Knee, Law, Machine, ModelFigures, Outage, OutagePhase, Probes, Recovery,
     Report, Revision, Row, SCHEMA_VERSION, ScenarioInfo, Second, Slope, Soak, SoakMinute, Sources, Stage, Step,

@@ -1,5 +1,6 @@
 //! Which charts a report gets. Each is a `<figure>` with its legend.
 
+mod curves;
 mod outage;
 mod over_time;
 mod time_spent;
@@ -10,6 +11,7 @@ use super::analysis::{over_repeats, typical};
 use super::numbers::{count, ms, pct, per_request, plain};
 use super::schema::{Report, Step};
 use super::svg::{Axis, Bar, Caption, Line, Point, bars, escape, lines, marker};
+pub(super) use curves::curves;
 pub(super) use outage::outages;
 pub(super) use over_time::{recoveries, soak, timelines};
 pub(super) use time_spent::time_spent;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::schema::{Machine, Revision, SCHEMA_VERSION, Verdict};
-use super::{html, markdown, svg::escape, words};
+use super::{charts, html, markdown, svg::escape, words};
 
 /// `report.json` of such an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub struct Findings {
     pub versions: BTreeMap<String, String>,
     pub revision: Revision,
     pub tables: Vec<Table>,
+    #[serde(default)]
+    pub charts: Vec<Chart>,
     /// The tables in numbers; the shape is the experiment's own.
     pub measured: serde_json::Value,
     #[serde(default)]
@@ -40,6 +42,24 @@ pub struct Table {
     pub meaning: String,
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,
+}
+
+/// Curves of one figure over another, both on a log scale. What is 0 stands at the axis's beginning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chart {
+    pub title: String,
+    pub meaning: String,
+    /// With its unit.
+    pub x_label: String,
+    pub y_label: String,
+    pub curves: Vec<Curve>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    pub name: String,
+    /// `(x, y)`, along the line.
+    pub points: Vec<(f64, f64)>,
 }
 
 impl Findings {
@@ -99,6 +119,12 @@ impl Findings {
             escape(&title),
             escape(&self.what)
         );
+        if !self.charts.is_empty() {
+            body.push_str(&format!(
+                "<section aria-labelledby=\"curves\"><h2 id=\"curves\">The curves</h2>\n<div class=\"charts\">{}</div></section>\n",
+                charts::curves(&self.charts)
+            ));
+        }
         body.push_str(
             "<section aria-labelledby=\"figures\"><h2 id=\"figures\">The figures</h2>\n<div class=\"tables\">",
         );
@@ -145,6 +171,13 @@ mod tests {
                 head: cells(["codec", "bytes"]),
                 rows: vec![cells(["JSON", "187"])],
             }],
+            charts: vec![Chart {
+                title: "Size & speed".into(),
+                meaning: "smaller is slower".into(),
+                x_label: "bytes".into(),
+                y_label: "ns".into(),
+                curves: vec![Curve { name: "Protobuf".into(), points: vec![(0.0, 900.0), (73.0, 10.0)] }],
+            }],
             measured: serde_json::json!({"JSON": {"bytes": 187.0}}),
             verdicts: vec![Verdict {
                 name: "small".into(),
@@ -170,6 +203,7 @@ mod tests {
             assert!(page.contains(part) && markdown.contains(part) && shown.contains(part), "{part}");
         }
         assert!(page.contains("three &lt;ways&gt;") && findings.failed());
+        assert!(page.contains("Size &amp; speed") && page.contains("Protobuf: 73") && !page.contains("NaN"));
     }
 
     #[test]

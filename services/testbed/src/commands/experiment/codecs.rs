@@ -24,6 +24,7 @@ pub async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
              The dictionary of Zstandard was trained on nodes that share no name with these."
         ),
         tables: vec![beats(&sides), batches(&sides)],
+        charts: Vec::new(),
         measured: serde_json::to_value(&sides)?,
         verdicts: vec![verdict(
             "Protobuf+Zstd batches beside plain Protobuf",

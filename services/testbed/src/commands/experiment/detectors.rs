@@ -1,6 +1,7 @@
 //! `experiment detectors`: failure detectors on seeded traces, their parameters swept, and whether one unchanged setting is good
 //! everywhere; `--trace`: one detector on anybody's file.
 
+mod curves;
 mod one;
 mod shown;
 mod sweep;

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::SystemTime};
 
-use loadtest::report::{Findings, SCHEMA_VERSION, Table, Verdict};
+use loadtest::report::{Chart, Findings, SCHEMA_VERSION, Table, Verdict};
 
 use crate::{cli::FindingsArgs, commands::report, evaluation, machine};
 
@@ -11,6 +11,7 @@ pub struct Found {
     /// What was done, in words.
     pub what: String,
     pub tables: Vec<Table>,
+    pub charts: Vec<Chart>,
     /// The tables in numbers.
     pub measured: serde_json::Value,
     pub verdicts: Vec<Verdict>,
@@ -19,7 +20,7 @@ pub struct Found {
 
 /// Writes and shows it; exit code 2: something was judged and failed.
 pub fn publish(name: &str, begun: SystemTime, found: Found, args: &FindingsArgs) -> anyhow::Result<ExitCode> {
-    let Found { what, tables, measured, mut verdicts, mut remarks } = found;
+    let Found { what, tables, charts, measured, mut verdicts, mut remarks } = found;
     if cfg!(debug_assertions) {
         remarks.push("This is a debug build: its figures say nothing about a release build.".into());
     }
@@ -36,6 +37,7 @@ pub fn publish(name: &str, begun: SystemTime, found: Found, args: &FindingsArgs)
         versions: machine::own_versions(),
         revision: machine::revision(),
         tables,
+        charts,
         measured,
         verdicts,
         remarks,

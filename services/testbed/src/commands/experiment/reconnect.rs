@@ -82,6 +82,7 @@ pub async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
             policy.tries
         ),
         tables: vec![shown(&measured, &policy)],
+        charts: Vec::new(),
         verdicts: judged(&measured, &policy),
         measured: serde_json::to_value(&measured)?,
         remarks: Vec::new(),

@@ -61,6 +61,7 @@ pub async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
             run_ms / 1_000
         ),
         tables: vec![shown(&all)],
+        charts: Vec::new(),
         measured: serde_json::to_value(&all)?,
         verdicts: all.iter().flat_map(judged).collect(),
         remarks: vec!["A tick is late by up to a turn of the runtime's timer, 1 ms, by itself.".into()],

@@ -94,6 +94,7 @@ pub async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
         ),
         tables: shown::tables(&measured, &costs),
         verdicts: shown::judged(&measured),
+        charts: Vec::new(),
         measured: serde_json::json!({ "conditions": measured, "costs": costs }),
         remarks: vec![
             "A proxy between two connections cannot lose a segment of either: loss over TCP is modelled as the delay of a lone segment's \

@@ -5,7 +5,7 @@ use loadtest::report::{Table, Verdict};
 use serde_json::json;
 
 use super::{
-    Found, GOAL, PLAIN_GOAL,
+    Found, GOAL, PLAIN_GOAL, curves,
     sweep::{Cell, OURS, Outcome, Plan, RIVALS, is_rare},
     text,
 };
@@ -22,7 +22,8 @@ pub fn found(outcome: &Outcome, plan: &Plan) -> Found {
             plan.length_s / 3_600,
             plan.crashes
         ),
-        tables: vec![unchanged(outcome), conditions(outcome), defaults(outcome), curves(outcome)],
+        tables: vec![unchanged(outcome), conditions(outcome), defaults(outcome), curves::table(outcome)],
+        charts: curves::charts(outcome),
         measured: measured(outcome),
         verdicts: verdicts(outcome),
         remarks: vec![
@@ -109,7 +110,7 @@ fn conditions(outcome: &Outcome) -> Table {
 }
 
 /// Of one setting over all cells: geometric mean of the p99 in intervals, mistakes a day on average, cells with one a day at most.
-fn summary(outcome: &Outcome, setting: usize) -> Option<(f64, f64, usize)> {
+pub fn summary(outcome: &Outcome, setting: usize) -> Option<(f64, f64, usize)> {
     let (mut logs, mut mistakes, mut rare) = (0.0, 0.0, 0);
     for cell in &outcome.cells {
         let quality = cell.qualities[setting].as_ref()?;
@@ -142,39 +143,6 @@ fn defaults(outcome: &Outcome) -> Table {
          there is one mistake a day at most.",
         &["detector", "defaults", "p99, intervals", "mistakes a day", "conditions held", "what it is"],
         KINDS.iter().enumerate().map(row).collect(),
-    )
-}
-
-/// Settings of a detector that no other setting of it beats in both: mistakes a day ascending, p99 descending.
-fn front(outcome: &Outcome, detector: &str) -> Vec<(usize, (f64, f64, usize))> {
-    let of = (0..outcome.settings.len()).filter(|&n| outcome.settings[n].detector == detector);
-    let mut known: Vec<_> = of.filter_map(|n| Some((n, summary(outcome, n)?))).collect();
-    known.sort_by(|a, b| a.1.1.total_cmp(&b.1.1).then(a.1.0.total_cmp(&b.1.0)));
-    let mut soonest = f64::INFINITY;
-    known.retain(|(_, (p99, ..))| {
-        let is_better = *p99 < soonest;
-        soonest = soonest.min(*p99);
-        is_better
-    });
-    known
-}
-
-fn curves(outcome: &Outcome) -> Table {
-    let mut rows = Vec::new();
-    for kind in &KINDS {
-        for (n, (p99, mistakes, rare)) in front(outcome, kind.name) {
-            let setting = outcome.settings[n].words();
-            let cells = [kind.name.to_owned(), setting, text(mistakes, 3), text(p99, 2), rare.to_string()];
-            rows.push(cells.to_vec());
-        }
-    }
-    table(
-        "The curves",
-        "Settings that no other of the same detector beats both in mistakes a day (mean over the conditions) and in p99 detection time (in \
-         intervals, geometric mean): the more mistakes are allowed, the sooner is a crash detected. Each condition by itself is in \
-         report.json. A detector without rows makes more than 1,000 mistakes a day somewhere, whatever its setting.",
-        &["detector", "setting", "mistakes a day", "p99, intervals", "conditions held"],
-        rows,
     )
 }
 
