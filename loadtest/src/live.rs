@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
 };
-use runtime::{Admin, Endpoint, Readiness, lifecycle};
+use runtime::{Admin, Endpoint, Exemplars, Readiness, lifecycle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -104,7 +104,7 @@ impl Live {
         let listener = listener.with_context(|| format!("cannot listen on {address} (metrics)"))?;
         let readiness = Readiness::starting("running");
         readiness.ready();
-        let router = Admin { readiness, registry: self.registry.clone() }.router();
+        let router = Admin { readiness, registry: self.registry.clone(), exemplars: Exemplars::default() }.router();
         tokio::spawn(async move {
             if let Err(error) = lifecycle::serve(listener, router, stop, Duration::ZERO).await {
                 eprintln!("the load generator's metrics are gone: {error:#}");

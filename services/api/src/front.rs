@@ -67,7 +67,7 @@ async fn recommended(app: AppState, mut request: Request) -> Answer {
     let traced = Traced::begin(&app.telemetry, &mut request, Some(PATH), started);
     let answer = AssertUnwindSafe(recommend::get(State(app.clone()), request)).catch_unwind().await;
     let mut response = answer.unwrap_or(Err(ApiError::Internal)).into_response();
-    app.metrics.http.observe(Some(PATH), response.status().as_u16(), started.elapsed());
-    traced.end(&app.telemetry, Some(PATH), &mut response);
+    let durations = app.metrics.http.of(Some(PATH), response.status().as_u16());
+    traced.end(&app.telemetry, durations, Some(PATH), &mut response);
     Ok(response)
 }

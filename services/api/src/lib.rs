@@ -21,7 +21,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use prometheus::Registry;
 use runtime::{
-    AdminPort, Endpoint, Readiness, lifecycle,
+    AdminPort, Endpoint, Exemplars, Readiness, lifecycle,
     telemetry::{Service, Telemetry},
 };
 use stores::{Store, StoreMetrics, redis::Redis};
@@ -108,7 +108,7 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
     let admin = AdminPort::open(admin, &readiness, &registry)?;
     let tasks = TaskTracker::new();
     let app = tokio::select! {
-        app = start(config, &registry, &readiness, tasks.clone()) => app?,
+        app = start(config, &registry, admin.exemplars(), &readiness, tasks.clone()) => app?,
         () = shutdown.cancelled() => return Ok(()),
     };
     tasks.spawn(guard::rebuild::run(app.clone(), shutdown.clone()));
@@ -126,10 +126,11 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
 async fn start(
     config: ApiConfig,
     registry: &Registry,
+    exemplars: &Exemplars,
     readiness: &Readiness,
     tasks: TaskTracker,
 ) -> anyhow::Result<AppState> {
-    let metrics = Metrics::new(registry, &router::ROUTES)?;
+    let metrics = Metrics::new(registry, exemplars, &router::ROUTES)?;
     let service = Service { name: "api", listen: config.http.listen.to_string() };
     let telemetry = Telemetry::start(&config.telemetry, service, registry)?;
     let stores = StoreMetrics::new(registry)?;

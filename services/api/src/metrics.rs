@@ -1,11 +1,15 @@
 //! All series of the API, resolved once. Buckets are fine below 5 ms, where a cache hit lies.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use contract::http::Source;
+use contract::{http::Source, spans::attribute};
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, Result,
 };
+use runtime::{Exemplars, exemplars::Series, telemetry::Span};
 
 use crate::recommend::guard::rebuild::Reason;
 
@@ -26,17 +30,25 @@ pub struct Metrics {
 #[derive(Clone)]
 pub struct HttpMetrics {
     /// So few that looking through them is quicker than hashing.
-    routes: Vec<(&'static str, [Histogram; CLASSES.len()])>,
-    unmatched: [Histogram; CLASSES.len()],
+    routes: Vec<(&'static str, [Durations; CLASSES.len()])>,
+    unmatched: [Durations; CLASSES.len()],
     /// Lists that were answered, resolved once more: for those answered from memory a look-up is no small part.
-    pub recommended: Histogram,
+    pub recommended: Durations,
     active: IntGauge,
+}
+
+/// How long requests of one route and class took, and examples of them.
+#[derive(Clone)]
+pub struct Durations {
+    seconds: Histogram,
+    exemplars: Arc<Series>,
 }
 
 /// A request under way.
 pub struct Active<'a>(&'a IntGauge);
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const SUCCESS: usize = 1;
 
 #[derive(Clone)]
 pub struct AnswerMetrics([IntCounter; Source::ALL.len()]);
@@ -110,7 +122,7 @@ pub struct WarmupMetrics {
 impl Metrics {
     /// # Errors
     /// The registry has one of these names already.
-    pub fn new(registry: &Registry, routes: &[&'static str]) -> Result<Self> {
+    pub fn new(registry: &Registry, exemplars: &Exemplars, routes: &[&'static str]) -> Result<Self> {
         let answers =
             counters(registry, "recommendations_total", "Recommendation answers by where they came from", "source")?;
         let cache = counters(
@@ -128,7 +140,7 @@ impl Metrics {
         let answer = |source: Source| answers.get_metric_with_label_values(&[source.as_str()]);
         let [cache_answers, store_answers, popular_answers, stale_answers] = Source::ALL;
         Ok(Self {
-            http: HttpMetrics::new(registry, routes)?,
+            http: HttpMetrics::new(registry, exemplars, routes)?,
             answers: AnswerMetrics([
                 answer(cache_answers)?,
                 answer(store_answers)?,
@@ -305,30 +317,35 @@ impl AdmissionMetrics {
 }
 
 impl HttpMetrics {
-    fn new(registry: &Registry, routes: &[&'static str]) -> Result<Self> {
-        let buckets = vec![
+    fn new(registry: &Registry, exemplars: &Exemplars, routes: &[&'static str]) -> Result<Self> {
+        const NAME: &str = "http_server_request_duration_seconds";
+        const LABELS: [&str; 2] = ["http_route", "status_class"];
+        let buckets = [
             0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3,
             0.5, 0.75, 1.0, 2.0, 3.0, 5.0, 10.0,
         ];
         let durations = HistogramVec::new(
-            HistogramOpts::new(
-                "http_server_request_duration_seconds",
-                "Time from a request's arrival in the service to its answer",
-            )
-            .buckets(buckets),
-            &["http_route", "status_class"],
+            HistogramOpts::new(NAME, "Time from a request's arrival in the service to its answer")
+                .buckets(buckets.to_vec()),
+            &LABELS,
         )?;
         registry.register(Box::new(durations.clone()))?;
-        let of_route = |route: &str| -> Result<[Histogram; CLASSES.len()]> {
-            let [a, b, c, d, e] = CLASSES.map(|class| durations.get_metric_with_label_values(&[route, class]));
-            Ok([a?, b?, c?, d?, e?])
+        let of = |route: &str, class: &str| {
+            let seconds = durations.get_metric_with_label_values(&[route, class])?;
+            let exemplars = exemplars.series(NAME, &[(LABELS[0], route), (LABELS[1], class)], &buckets);
+            Result::Ok(Durations { seconds, exemplars })
         };
-        let routes = routes.iter().map(|route| Ok((*route, of_route(route)?))).collect::<Result<_>>()?;
-        let [_, recommended, ..] = of_route(crate::recommend::PATH)?;
+        let of_route = |route: &str| {
+            let [a, b, c, d, e] = CLASSES.map(|class| of(route, class));
+            Result::Ok([a?, b?, c?, d?, e?])
+        };
+        let routes = routes.iter().map(|route| Ok((*route, of_route(route)?))).collect::<Result<Vec<_>>>()?;
+        let unmatched = of_route("unmatched")?;
+        let recommended = at(&routes, &unmatched, Some(crate::recommend::PATH))[SUCCESS].clone();
         let active =
             IntGauge::new("http_server_active_requests", "Requests under way; those answered from memory never are")?;
         registry.register(Box::new(active.clone()))?;
-        Ok(Self { routes, unmatched: of_route("unmatched")?, recommended, active })
+        Ok(Self { routes, unmatched, recommended, active })
     }
 
     /// One more, until it is dropped.
@@ -337,11 +354,25 @@ impl HttpMetrics {
         Active(&self.active)
     }
 
-    pub fn observe(&self, route: Option<&str>, status: u16, took: Duration) {
-        let known = self.routes.iter().find(|(known, _)| Some(*known) == route);
-        let of_route = known.map_or(&self.unmatched, |(_, histograms)| histograms);
+    pub fn of(&self, route: Option<&str>, status: u16) -> &Durations {
         let class = usize::from(status / 100).saturating_sub(1).min(CLASSES.len() - 1);
-        of_route[class].observe(took.as_secs_f64());
+        &at(&self.routes, &self.unmatched, route)[class]
+    }
+}
+
+fn at<'a, T>(routes: &'a [(&'static str, T)], unmatched: &'a T, route: Option<&str>) -> &'a T {
+    routes.iter().find(|(known, _)| Some(*known) == route).map_or(unmatched, |(_, found)| found)
+}
+
+impl Durations {
+    /// A recorded request may be an exemplar from now on; its span then says so, for whoever chooses which traces to keep.
+    pub fn observe(&self, took: Duration, span: &Span) {
+        self.seconds.observe(took.as_secs_f64());
+        if let Some(context) = span.context()
+            && self.exemplars.offer(took, context.trace_id, SystemTime::now())
+        {
+            span.set(attribute::EXEMPLAR, true);
+        }
     }
 }
 

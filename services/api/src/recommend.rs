@@ -129,11 +129,10 @@ pub fn from_memory(app: &AppState, request: &Request) -> Option<Response> {
     let (user_id, limit) = query::at_a_glance(request.uri().query()?)?;
     let body = app.memory.answer(user_id, limit, unix_ms())?;
     app.metrics.answers.of(Source::Cache).inc();
-    app.metrics.http.recommended.observe(started.elapsed().as_secs_f64());
     let mut response = json(body.into());
     let traced = Traced::of(&app.telemetry, request, Some(PATH), started);
     traced.span.set(attribute::ANSWER_SOURCE, Source::Cache.as_str());
-    traced.end(&app.telemetry, Some(PATH), &mut response);
+    traced.end(&app.telemetry, &app.metrics.http.recommended, Some(PATH), &mut response);
     Some(response)
 }
 

@@ -61,8 +61,8 @@ async fn measured(
     if response.status().is_client_error() && !is_problem(&response) {
         response = refusal(response.status(), app.config.http.max_body_bytes).into_response();
     }
-    app.metrics.http.observe(route, response.status().as_u16(), started.elapsed());
-    traced.end(&app.telemetry, route, &mut response);
+    let durations = app.metrics.http.of(route, response.status().as_u16());
+    traced.end(&app.telemetry, durations, route, &mut response);
     response
 }
 

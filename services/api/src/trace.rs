@@ -10,7 +10,7 @@ use axum::{
 use contract::spans::attribute;
 use runtime::telemetry::{self, Arrival, Context, Kind, Span, Telemetry};
 
-use crate::error::ApiError;
+use crate::{error::ApiError, metrics::Durations};
 
 static TRACEPARENT: HeaderName = HeaderName::from_static(telemetry::TRACEPARENT);
 
@@ -52,14 +52,15 @@ impl Traced {
         Self { arrival, method, started, span }
     }
 
-    /// A request that was not sampled is told of after all if it failed or was slow. What failed gets one line in the log, sampled or not.
-    pub fn end(self, telemetry: &Telemetry, route: Option<&str>, response: &mut Response) {
+    /// Counts and times it. A request that was not sampled is told of after all if it failed or was slow. What failed gets one line in the
+    /// log, sampled or not.
+    pub fn end(self, telemetry: &Telemetry, durations: &Durations, route: Option<&str>, response: &mut Response) {
         let status = response.status();
         let (failed, took) = (status.is_server_error(), self.started.elapsed());
         let mut span = self.span;
         if !span.is_recorded() {
             if !failed && !telemetry.is_slow(took) {
-                return;
+                return durations.observe(took, &Span::NONE);
             }
             // Its place is also that of the log line, where nothing is recorded.
             let place = self.arrival.place();
@@ -78,6 +79,7 @@ impl Traced {
             }
         }
         span.set(attribute::HTTP_RESPONSE_STATUS_CODE, status.as_u16());
+        durations.observe(took, &span);
     }
 }
 

@@ -43,6 +43,9 @@ pub mod attribute {
     pub const CACHE_RESULT: &str = "testbed.cache.result";
     /// True on the one span of a request that was not sampled, but failed or was slow: there are no spans below it.
     pub const RETROSPECTIVE: &str = "testbed.retrospective";
+    /// True on the server span of a request that a histogram's bucket names as its example: a trace that somebody may follow, and thus to
+    /// be kept.
+    pub const EXEMPLAR: &str = "testbed.exemplar";
     /// Items ranked or written.
     pub const ITEMS: &str = "testbed.items";
 }

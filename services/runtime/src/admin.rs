@@ -1,4 +1,5 @@
-//! The admin port: `/healthz` (the process lives), `/readyz` (it may get traffic), `/metrics` (Prometheus text).
+//! The admin port: `/healthz` (the process lives), `/readyz` (it may get traffic), `/metrics` (Prometheus text, or OpenMetrics if asked
+//! for).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -8,16 +9,22 @@ use std::{
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{lifecycle, net::Listener, vitals};
+use crate::{
+    Exemplars,
+    exemplars::{MEDIA_TYPE, OPENMETRICS},
+    lifecycle,
+    net::Listener,
+    vitals,
+};
 
 /// For the last who asks.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -60,6 +67,7 @@ impl Readiness {
 pub struct Admin {
     pub readiness: Readiness,
     pub registry: Registry,
+    pub exemplars: Exemplars,
 }
 
 impl Admin {
@@ -75,6 +83,7 @@ impl Admin {
 /// The admin port and the vital signs of a process, and what else is to live as long. They outlive the traffic: whoever drains a process
 /// wants to watch it.
 pub struct AdminPort {
+    exemplars: Exemplars,
     stop: CancellationToken,
     running: JoinSet<anyhow::Result<()>>,
 }
@@ -84,14 +93,21 @@ impl AdminPort {
     /// The registry has one of the vital signs' names already.
     pub fn open(listener: Listener, readiness: &Readiness, registry: &Registry) -> anyhow::Result<Self> {
         let (watch, stop, mut running) = (vitals::register(registry)?, CancellationToken::new(), JoinSet::new());
-        let router = Admin { readiness: readiness.clone(), registry: registry.clone() }.router();
+        let exemplars = Exemplars::default();
+        let (readiness, registry) = (readiness.clone(), registry.clone());
+        let router = Admin { readiness, registry, exemplars: exemplars.clone() }.router();
         running.spawn(lifecycle::serve(listener, router, stop.clone(), DRAIN));
         let watched = stop.clone();
         running.spawn(async move {
             watched.run_until_cancelled(watch.run()).await;
             Ok(())
         });
-        Ok(Self { stop, running })
+        Ok(Self { exemplars, stop, running })
+    }
+
+    /// Where `/metrics` looks for exemplars.
+    pub fn exemplars(&self) -> &Exemplars {
+        &self.exemplars
     }
 
     /// Has an end of its own, and is waited for.
@@ -116,13 +132,19 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     (status, Json(phase)).into_response()
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    let mut text = Vec::with_capacity(16 * 1024);
-    match TextEncoder::new().encode(&admin.registry.gather(), &mut text) {
-        Ok(()) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let text = match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
+        Ok(text) => text,
         Err(error) => {
             tracing::error!(%error, "cannot encode the metrics");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
-    }
+    };
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let (kind, text) = if accepted.contains(MEDIA_TYPE) {
+        (OPENMETRICS, admin.exemplars.openmetrics(&text))
+    } else {
+        (prometheus::TEXT_FORMAT, text)
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod client;
 pub mod config;
+pub mod exemplars;
 pub mod lifecycle;
 pub mod logs;
 pub mod net;
@@ -12,4 +13,5 @@ pub mod vitals;
 
 pub use admin::{Admin, AdminPort, Readiness};
 pub use client::AdminClient;
+pub use exemplars::Exemplars;
 pub use net::Endpoint;

@@ -104,6 +104,7 @@ fn reasons(reasons: &[Reason]) -> String {
         Reason::Open => "still open",
         Reason::Slow => "slow",
         Reason::Failed => "failed",
+        Reason::Exemplar => "exemplar",
         Reason::Sample => "sample",
     };
     reasons.iter().map(word).collect::<Vec<_>>().join(", ")

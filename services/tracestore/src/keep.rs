@@ -1,4 +1,4 @@
-//! Which traces are kept: the slowest, the newest that failed, and some drawn by lot. Pure: told of traces, it says which to let go.
+//! Which traces are kept: the slowest, the newest that failed or are exemplars, and some drawn by lot. Pure: told of traces, it says which to let go.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -11,6 +11,7 @@ use crate::{Reason, TraceId};
 pub struct Quotas {
     pub slow: usize,
     pub failed: usize,
+    pub exemplars: usize,
     pub sample: usize,
     /// A slow trace makes room for a faster one after this long: a cold start an hour ago is not what somebody asks for.
     pub slow_for: Duration,
@@ -21,6 +22,8 @@ pub struct Quotas {
 pub struct Merit {
     pub duration_ns: u64,
     pub failed: bool,
+    /// A histogram names it.
+    pub exemplar: bool,
     /// Told of afterwards, because it failed or was slow: no part of a sample, which would be one of failures then.
     pub afterwards: bool,
 }
@@ -32,6 +35,7 @@ pub struct Keep {
     slow: BTreeMap<(u64, TraceId), Instant>,
     /// Oldest first.
     failed: VecDeque<TraceId>,
+    exemplars: VecDeque<TraceId>,
     /// The lowest lots. A lot is a hash of the id: each trace has the same chance, whenever it comes and however often it is told of.
     sample: BTreeSet<(u64, TraceId)>,
     kept: HashMap<TraceId, Held>,
@@ -42,12 +46,32 @@ pub struct Keep {
 struct Held {
     slow: Option<u64>,
     failed: bool,
+    exemplar: bool,
     sample: bool,
+}
+
+impl Held {
+    fn reasons(self) -> impl Iterator<Item = Reason> {
+        let all = [
+            (self.slow.is_some(), Reason::Slow),
+            (self.failed, Reason::Failed),
+            (self.exemplar, Reason::Exemplar),
+            (self.sample, Reason::Sample),
+        ];
+        all.into_iter().filter(|(is, _)| *is).map(|(_, reason)| reason)
+    }
 }
 
 impl Keep {
     pub fn new(quotas: Quotas) -> Self {
-        Self { quotas, slow: BTreeMap::new(), failed: VecDeque::new(), sample: BTreeSet::new(), kept: HashMap::new() }
+        Self {
+            quotas,
+            slow: BTreeMap::new(),
+            failed: VecDeque::new(),
+            exemplars: VecDeque::new(),
+            sample: BTreeSet::new(),
+            kept: HashMap::new(),
+        }
     }
 
     /// Judges a trace, or judges it anew because a span was late. Answers the traces that are let go for it, itself perhaps among them.
@@ -66,6 +90,10 @@ impl Keep {
             self.failed.push_back(id);
             self.held(id).failed = true;
         }
+        if merit.exemplar && !held.exemplar {
+            self.exemplars.push_back(id);
+            self.held(id).exemplar = true;
+        }
         if !held.sample && !merit.afterwards {
             self.sample.insert((id.lot(), id));
             self.held(id).sample = true;
@@ -77,9 +105,7 @@ impl Keep {
 
     /// Empty if the trace is not kept.
     pub fn reasons(&self, id: TraceId) -> Vec<Reason> {
-        let held = self.kept.get(&id).copied().unwrap_or_default();
-        let all = [(held.slow.is_some(), Reason::Slow), (held.failed, Reason::Failed), (held.sample, Reason::Sample)];
-        all.into_iter().filter(|(is, _)| *is).map(|(_, reason)| reason).collect()
+        self.kept.get(&id).into_iter().flat_map(|held| held.reasons()).collect()
     }
 
     pub fn keeps(&self, id: TraceId) -> bool {
@@ -114,6 +140,12 @@ impl Keep {
             self.held(id).failed = false;
             out.push(id);
         }
+        while self.exemplars.len() > self.quotas.exemplars
+            && let Some(id) = self.exemplars.pop_front()
+        {
+            self.held(id).exemplar = false;
+            out.push(id);
+        }
         while self.sample.len() > self.quotas.sample
             && let Some((_, id)) = self.sample.pop_last()
         {
@@ -129,7 +161,7 @@ impl Keep {
 
     /// True if the trace was held and has no place any more.
     fn let_go(&mut self, id: TraceId) -> bool {
-        let gone = self.kept.get(&id).is_some_and(|held| held.slow.is_none() && !held.failed && !held.sample);
+        let gone = self.kept.get(&id).is_some_and(|held| held.reasons().next().is_none());
         if gone {
             self.kept.remove(&id);
         }
@@ -141,14 +173,14 @@ impl Keep {
 mod tests {
     use super::*;
 
-    const QUOTAS: Quotas = Quotas { slow: 2, failed: 2, sample: 0, slow_for: Duration::from_secs(600) };
+    const QUOTAS: Quotas = Quotas { slow: 2, failed: 2, exemplars: 2, sample: 0, slow_for: Duration::from_secs(600) };
 
     fn id(n: u128) -> TraceId {
         TraceId::from_bytes(&n.to_be_bytes()).unwrap()
     }
 
     fn fine(duration_ns: u64) -> Merit {
-        Merit { duration_ns, failed: false, afterwards: false }
+        Merit { duration_ns, failed: false, exemplar: false, afterwards: false }
     }
 
     #[test]
@@ -195,6 +227,20 @@ mod tests {
         // It failed only with its last span.
         keep.offer(id(11), Merit { failed: true, ..fine(50) }, now);
         assert_eq!(keep.reasons(id(11)), [Reason::Slow, Reason::Failed]);
+    }
+
+    #[test]
+    fn exemplars_stay_although_they_are_ordinary() {
+        let (mut keep, now) = (Keep::new(QUOTAS), Instant::now());
+        let exemplar = Merit { exemplar: true, ..fine(1) };
+        for n in 1..=2 {
+            assert_eq!(keep.offer(id(n), exemplar, now), []);
+        }
+        for n in 10..=12 {
+            keep.offer(id(n), fine(50), now);
+        }
+        assert_eq!(keep.reasons(id(1)), [Reason::Exemplar]);
+        assert_eq!(keep.offer(id(3), exemplar, now), [id(1)]);
     }
 
     /// Each of 4,000 traces has the same chance, whether it comes early or late: the sample's mean position is the middle.

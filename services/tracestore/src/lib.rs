@@ -23,7 +23,7 @@ use std::{
 
 use anyhow::Context;
 use prometheus::Registry;
-use runtime::{Admin, Endpoint, Readiness, lifecycle, net::Listener};
+use runtime::{Admin, Endpoint, Exemplars, Readiness, lifecycle, net::Listener};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::{
@@ -99,7 +99,9 @@ impl Receiver {
         let shared = Shared { store, metrics };
         let readiness = Readiness::starting("");
         readiness.ready();
-        let admin = Admin { readiness, registry }.router().merge(query::router(shared.clone()));
+        let admin = Admin { readiness, registry, exemplars: Exemplars::default() }
+            .router()
+            .merge(query::router(shared.clone()));
         let settling = async {
             let mut tick = tokio::time::interval(TICK);
             loop {

@@ -58,6 +58,8 @@ pub enum Reason {
     Slow,
     /// A span of it has failed.
     Failed,
+    /// A histogram names it as the example of a bucket.
+    Exemplar,
     /// Drawn by lot: what an ordinary request looks like.
     Sample,
 }

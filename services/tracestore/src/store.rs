@@ -31,7 +31,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            quotas: Quotas { slow: 100, failed: 100, sample: 400, slow_for: Duration::from_secs(600) },
+            quotas: Quotas { slow: 100, failed: 100, exemplars: 500, sample: 400, slow_for: Duration::from_secs(600) },
             settle: Duration::from_secs(6),
             open_bytes: 32 << 20,
             trace_bytes: 64 << 10,
@@ -232,11 +232,12 @@ impl Assembly {
     }
 
     fn merit(&self) -> Merit {
-        let afterwards = |span: &Span| span.attributes.contains_key(attribute::RETROSPECTIVE);
+        let any = |key| self.spans.iter().any(|span| span.attributes.contains_key(key));
         Merit {
             duration_ns: root(&self.spans).map_or(0, |root| root.duration_ns),
             failed: self.failed(),
-            afterwards: self.spans.iter().any(afterwards),
+            exemplar: any(attribute::EXEMPLAR),
+            afterwards: any(attribute::RETROSPECTIVE),
         }
     }
 }

@@ -52,6 +52,7 @@ const SETS: [&str; 6] = [
 
 struct Prometheus {
     url: String,
+    traces: String,
     http: reqwest::Client,
     runtime: tokio::runtime::Runtime,
 }
@@ -60,8 +61,10 @@ impl Prometheus {
     fn of(home: &Home) -> Self {
         let stack = std::fs::read_dir(home.path().join("stacks")).unwrap().next().unwrap().unwrap().path();
         let described: Value = serde_json::from_slice(&std::fs::read(stack.join("stack.json")).unwrap()).unwrap();
+        let endpoint = |name: &str| described["endpoints"][name].as_str().unwrap().to_owned();
         Self {
-            url: described["endpoints"]["prometheus"].as_str().unwrap().to_owned(),
+            url: endpoint("prometheus"),
+            traces: endpoint("traces"),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
         }
@@ -70,6 +73,29 @@ impl Prometheus {
     fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
         let url = reqwest::Url::parse_with_params(&format!("{}/api/v1/{path}", self.url), parameters).unwrap();
         self.runtime.block_on(async { self.http.get(url).send().await.unwrap().json().await.unwrap() })
+    }
+
+    /// Of all exemplars of that time, the bucket and the trace that each leads to.
+    fn exemplars(&self, series: &str, from_s: u64, to_s: u64) -> Vec<(Value, String)> {
+        let (from, to) = (from_s.to_string(), to_s.to_string());
+        let answer = self.ask("query_exemplars", &[("query", series), ("start", &from), ("end", &to)]);
+        let of_series = |series: &Value| {
+            let labels = series["seriesLabels"].clone();
+            let exemplars = series["exemplars"].as_array().unwrap().clone();
+            exemplars
+                .into_iter()
+                .map(move |one| (labels.clone(), one["labels"]["trace_id"].as_str().unwrap().to_owned()))
+        };
+        answer["data"].as_array().unwrap().iter().flat_map(|series| of_series(series).collect::<Vec<_>>()).collect()
+    }
+
+    /// `None`: the store of traces does not have it.
+    fn trace(&self, id: &str) -> Option<Value> {
+        let url = format!("{}/traces/{id}", self.traces);
+        self.runtime.block_on(async {
+            let answer = self.http.get(url).send().await.unwrap();
+            if answer.status().is_success() { answer.json().await.unwrap() } else { None }
+        })
     }
 
     /// Every series of the stack's own processes that is there now.
@@ -168,6 +194,27 @@ fn every_query_finds_data_and_no_series_vanishes() {
     assert!(vanished.is_empty() && late.is_empty(), "vanished: {vanished:#?}\nnot there from the start: {late:#?}");
     assert!(before.len() > 500, "only {} series", before.len());
     rules_are_in_order(&prometheus);
+    exemplars_lead_to_traces(&prometheus, from_s, to_s);
+}
+
+/// Not one of them leads nowhere.
+fn exemplars_lead_to_traces(prometheus: &Prometheus, from_s: u64, to_s: u64) {
+    let exemplars = prometheus.exemplars("http_server_request_duration_seconds_bucket", from_s, to_s);
+    let classes: BTreeSet<&str> =
+        exemplars.iter().map(|(series, _)| series["status_class"].as_str().unwrap()).collect();
+    assert_eq!(classes, BTreeSet::from(["2xx", "5xx"]), "{exemplars:?}");
+    for (series, id) in &exemplars {
+        let trace = prometheus.trace(id).unwrap_or_else(|| panic!("{id} of {series} is not kept"));
+        let spans = trace["spans"].as_array().unwrap();
+        let server =
+            spans.iter().find(|span| span["name"] == "GET /recommendations" && span["service"] == "api").unwrap();
+        let status = server["attributes"]["http.response.status_code"].as_str().unwrap();
+        assert_eq!(series["status_class"].as_str().unwrap()[..1], status[..1], "{trace}");
+        let upper = series["le"].as_str().unwrap().parse().unwrap_or(f64::INFINITY);
+        let took = server["duration_ns"].as_f64().unwrap() / 1e9;
+        // The span ends a little later.
+        assert!(took <= upper + 0.1, "{took} s in the bucket up to {upper}");
+    }
 }
 
 /// Prometheus has evaluated every rule of deploy/prometheus without an error.
