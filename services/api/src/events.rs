@@ -1,15 +1,17 @@
 //! `POST /events`: what users did, appended to their behaviour log.
 
-use axum::{Json, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
+use axum::{Extension, Json, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
 use contract::{
     Event, UserId,
     http::{EventsAccepted, NewEvent},
 };
+use runtime::telemetry::Span;
 
 use crate::{
     AppState, body,
     error::ApiError,
     recommend::{guard, unix_ms},
+    trace,
 };
 
 pub const MAX_EVENTS: usize = 1000;
@@ -28,6 +30,7 @@ pub const MAX_EVENTS: usize = 1000;
 )]
 pub async fn create(
     State(app): State<AppState>,
+    span: Option<Extension<Span>>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<(StatusCode, Json<EventsAccepted>), ApiError> {
@@ -50,24 +53,24 @@ pub async fn create(
             })
         })
         .collect::<Result<Vec<Event>, ApiError>>()?;
-    app.with_deadline(write(&app, &events, now_ms)).await?;
+    app.with_deadline(write(&app, &events, now_ms, &trace::of_request(span))).await?;
     app.metrics.events.inc_by(events.len() as u64);
     Ok((StatusCode::ACCEPTED, Json(EventsAccepted { accepted: events.len() })))
 }
 
-async fn write(app: &AppState, events: &[Event], now_ms: i64) -> Result<(), ApiError> {
+async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Result<(), ApiError> {
     let mut users: Vec<&UserId> = events.iter().map(|event| &event.user_id).collect();
     users.sort_unstable();
     users.dedup();
-    let redis = &mut app.redis.clone();
+    let redis = &mut app.redis.traced(span);
     // As in `users`: before and after.
     guard::announce(&users, redis).await.map_err(ApiError::Cache)?;
-    let appended = app.store.append(events, now_ms).await;
+    let appended = app.store.append(events, now_ms, span).await;
     // Also after a failure: a part may have been written.
     users.iter().for_each(|user_id| app.memory.forget(user_id));
     appended?;
     guard::announce(&users, redis).await.map_err(ApiError::Cache)?;
-    app.cache.forget(&users).await.map_err(ApiError::Cache)
+    app.cache.forget(&users, redis).await.map_err(ApiError::Cache)
 }
 
 /// 1970-01-01 to 2100-01-01: a value in milliseconds lies far outside.

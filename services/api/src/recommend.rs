@@ -45,7 +45,6 @@ pub const DEFAULT_LIMIT: usize = 20;
 pub async fn get(State(app): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let (user_id, limit) = asked(request.uri().query().unwrap_or_default())?;
     let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
-    // There only if the request is sampled.
     let span = request.extensions().get::<Span>().cloned().unwrap_or_default();
     let _admitted = match &app.admission {
         Some(admission) => Some(admission.enter(deadline, &span).await?),

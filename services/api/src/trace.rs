@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, sync::Arc, time::Instant};
 
 use axum::{
+    Extension,
     extract::Request,
     http::{HeaderName, HeaderValue, Method},
     response::Response,
@@ -81,6 +82,11 @@ impl Traced {
         span.set(attribute::HTTP_RESPONSE_STATUS_CODE, status.as_u16());
         durations.observe(took, &span);
     }
+}
+
+/// A handler's request's own: there only if the request is sampled.
+pub fn of_request(extension: Option<Extension<Span>>) -> Span {
+    extension.map(|Extension(span)| span).unwrap_or_default()
 }
 
 fn server_span(

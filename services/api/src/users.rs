@@ -1,7 +1,7 @@
 //! `POST /users`.
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::State,
     http::{HeaderMap, StatusCode},
@@ -10,11 +10,13 @@ use contract::{
     UserId,
     http::{NewUser, UserCreated},
 };
+use runtime::telemetry::Span;
 
 use crate::{
     AppState, body,
     error::ApiError,
     recommend::{guard, unix_ms},
+    trace,
 };
 
 /// Creates a user. Asked again it changes nothing and answers 200.
@@ -31,23 +33,24 @@ use crate::{
 )]
 pub async fn create(
     State(app): State<AppState>,
+    span: Option<Extension<Span>>,
     headers: HeaderMap,
     bytes: Bytes,
 ) -> Result<(StatusCode, Json<UserCreated>), ApiError> {
     let new: NewUser = body::json(&headers, &bytes)?;
     let user_id: UserId =
         new.user_id.parse().map_err(|error: contract::IdError| ApiError::invalid("user_id", error.to_string()))?;
-    let created = app.with_deadline(register(&app, &user_id)).await?;
+    let created = app.with_deadline(register(&app, &user_id, &trace::of_request(span))).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(UserCreated { user_id: user_id.as_str().to_owned(), created })))
 }
 
 /// Announced before the insert, so that a crash in between leaves no user whom the guards call unknown, and after it, in
 /// case Redis lost the first announcement to a restart while a filter was being built.
-async fn register(app: &AppState, user_id: &UserId) -> Result<bool, ApiError> {
-    let redis = &mut app.redis.clone();
+async fn register(app: &AppState, user_id: &UserId, span: &Span) -> Result<bool, ApiError> {
+    let redis = &mut app.redis.traced(span);
     guard::announce(&[user_id], redis).await.map_err(ApiError::Cache)?;
-    let created = app.store.create_user(user_id, unix_ms() as i64).await;
+    let created = app.store.create_user(user_id, unix_ms() as i64, span).await;
     app.memory.forget(user_id);
     let created = created?;
     guard::announce(&[user_id], redis).await.map_err(ApiError::Cache)?;

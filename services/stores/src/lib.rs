@@ -12,6 +12,7 @@ mod migrate;
 mod mysql;
 mod pool;
 pub mod redis;
+mod spans;
 
 pub use breaker::Breaker;
 pub use bulk::{Imported, Row as ImportRow};

@@ -2,21 +2,19 @@
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
-use contract::{
-    Event, EventKind, ItemId, SHARDS, ShardId, UserId, shard_of,
-    spans::{attribute, name, system},
-};
+use contract::{Event, EventKind, ItemId, SHARDS, ShardId, UserId, shard_of, spans::attribute};
 use futures::TryStreamExt;
-use runtime::telemetry::{Kind, Span};
+use runtime::telemetry::Span;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, mysql::MySqlRow};
 use tokio::time::Instant;
 
 use crate::{
     bulk::push_hex,
-    config::{Address, StoreConfig},
+    config::StoreConfig,
     dialer::StatementLimit,
     metrics::{ShardMetrics, StoreMetrics},
     pool::{Lease, Pool, StoreError, Waiting},
+    spans,
 };
 
 /// What a user did, newest first where a list of them is returned.
@@ -95,6 +93,16 @@ impl Store {
         self.pool(shard).checkout(deadline).await
     }
 
+    async fn traced_checkout(
+        &self,
+        shard: ShardId,
+        deadline: Option<Instant>,
+        span: &Span,
+    ) -> Result<Lease, StoreError> {
+        let waiting = spans::pool_wait(span, shard, &self.pool(shard).address);
+        spans::told(&waiting, self.checkout(shard, deadline).await)
+    }
+
     fn pool(&self, shard: ShardId) -> &Pool {
         &self.0.pools[self.0.instance_of[shard.index()]]
     }
@@ -123,21 +131,13 @@ impl Store {
         span: &Span,
     ) -> Result<Vec<LoggedEvent>, StoreError> {
         let shard = shard_of(user_id.as_str());
-        let pool = self.pool(shard);
-        let waiting = span.child(Kind::Internal, name::POOL_WAIT);
-        waiting.set_with(attribute::DB_CLIENT_CONNECTION_POOL_NAME, || pool.address.clone());
-        waiting.set_with(attribute::DB_NAMESPACE, || shard.schema());
-        let mut lease = self.checkout(shard, deadline).await.inspect_err(|error| waiting.fail(error.kind()))?;
-        drop(waiting);
+        let mut lease = self.traced_checkout(shard, deadline, span).await?;
         let sql: Arc<str> = history_sql(shard, user_id, lease.statement_limit()).into();
-        let query = history_span(span, shard, pool);
+        let query = spans::query(span, "SELECT behaviour", shard, &self.pool(shard).address);
         detached(async move {
-            let events = history(&mut lease, &sql).await;
-            match &events {
-                Ok(events) => query.set(attribute::DB_RESPONSE_RETURNED_ROWS, events.len()),
-                Err(error) => query.fail(error.kind()),
-            }
-            events
+            let events = spans::told(&query, history(&mut lease, &sql).await)?;
+            query.set(attribute::DB_RESPONSE_RETURNED_ROWS, events.len());
+            Ok(events)
         })
         .await
     }
@@ -221,29 +221,34 @@ impl Store {
         }
     }
 
-    /// Creates the user unless it exists. True: it is new.
+    /// Creates the user unless it exists. True: it is new. Waiting and query are spans below `span`, as in `history`.
     ///
     /// # Errors
     /// As `history`; the user may have been created nonetheless, and creating it again is harmless.
-    pub async fn create_user(&self, user_id: &UserId, now_ms: i64) -> Result<bool, StoreError> {
+    pub async fn create_user(&self, user_id: &UserId, now_ms: i64, span: &Span) -> Result<bool, StoreError> {
         let shard = shard_of(user_id.as_str());
         let sql = format!("INSERT IGNORE INTO {}.users (user_id, created_at_ms) VALUES (?, ?)", shard.schema());
-        let mut lease = self.checkout(shard, None).await?;
+        let mut lease = self.traced_checkout(shard, None, span).await?;
+        let query = spans::query(span, "INSERT users", shard, &self.pool(shard).address);
         let user_id = user_id.clone();
         detached(async move {
             let insert = sqlx::query(AssertSqlSafe(sql)).bind(user_id.as_str().as_bytes()).bind(now_ms);
-            let result = insert.execute(lease.connection().await?).await;
-            Ok(lease.write(result)?.rows_affected() == 1)
+            let inserted = async {
+                let result = insert.execute(lease.connection().await?).await;
+                lease.write(result)
+            };
+            Ok(spans::told(&query, inserted.await)?.rows_affected() == 1)
         })
         .await
     }
 
     /// Appends to the log and creates the users it does not know; one transaction per shard, in shard order. An event that
-    /// the log holds already changes nothing, so a batch that failed half-way can be sent again whole.
+    /// the log holds already changes nothing, so a batch that failed half-way can be sent again whole. Each transaction, and the wait
+    /// before it, is a span below `span`.
     ///
     /// # Errors
     /// As `history`; earlier shards of the batch are written.
-    pub async fn append(&self, events: &[Event], now_ms: i64) -> Result<(), StoreError> {
+    pub async fn append(&self, events: &[Event], now_ms: i64, span: &Span) -> Result<(), StoreError> {
         for shard in ShardId::all() {
             let of_shard = events.iter().filter(|event| shard_of(event.user_id.as_str()) == shard);
             let mut of_shard: Vec<Event> = of_shard.cloned().collect();
@@ -252,10 +257,15 @@ impl Store {
             }
             // One order for all writers: two batches with the same users cannot wait for each other in a circle.
             of_shard.sort_by(|a, b| a.user_id.cmp(&b.user_id));
-            let mut lease = self.checkout(shard, None).await?;
+            let mut lease = self.traced_checkout(shard, None, span).await?;
+            let query = spans::query(span, "INSERT behaviour", shard, &self.pool(shard).address);
+            query.set(attribute::ITEMS, of_shard.len());
             detached(async move {
-                let result = append_to_shard(lease.connection().await?, shard, &of_shard, now_ms).await;
-                lease.write(result)
+                let appended = async {
+                    let result = append_to_shard(lease.connection().await?, shard, &of_shard, now_ms).await;
+                    lease.write(result)
+                };
+                spans::told(&query, appended.await)
             })
             .await?;
         }
@@ -278,28 +288,6 @@ async fn history(lease: &mut Lease, sql: &Arc<str>) -> Result<Vec<LoggedEvent>, 
             return Ok(events);
         }
     }
-}
-
-/// Of the query; its text has the user's id in it and is not told.
-fn history_span(above: &Span, shard: ShardId, pool: &Pool) -> Span {
-    const SUMMARY: &str = "SELECT behaviour";
-    let span = above.child(Kind::Client, SUMMARY);
-    if span.is_recorded() {
-        span.set(attribute::DB_SYSTEM_NAME, system::MYSQL);
-        span.set(attribute::DB_NAMESPACE, shard.schema());
-        span.set(attribute::DB_COLLECTION_NAME, "behaviour");
-        span.set(attribute::DB_OPERATION_NAME, "SELECT");
-        span.set(attribute::DB_QUERY_SUMMARY, SUMMARY);
-        match Address::parse(&pool.address) {
-            Some(Address::Tcp { host, port }) => {
-                span.set(attribute::SERVER_ADDRESS, host.to_owned());
-                span.set(attribute::SERVER_PORT, port);
-            }
-            Some(Address::Unix { path }) => span.set(attribute::SERVER_ADDRESS, path.to_owned()),
-            None => {}
-        }
-    }
-    span
 }
 
 async fn append_to_shard(

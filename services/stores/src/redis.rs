@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use contract::spans::{attribute, system};
 use redis::{
-    Arg, Client, Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+    Arg, Client, Cmd, ConnectionAddr, Pipeline, RedisError, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
 };
 use runtime::telemetry::{Kind, Span};
@@ -44,6 +44,7 @@ pub struct Redis {
 }
 
 struct Shared {
+    address: ConnectionAddr,
     breaker: Breaker,
     /// The longest that a command can take: a new connection, then the answer.
     patience: Duration,
@@ -85,6 +86,7 @@ impl RedisConfig {
     /// The address is not valid.
     pub fn guarded(&self, metrics: RedisMetrics) -> RedisResult<Redis> {
         let shared = Shared {
+            address: Client::open(self.url.as_str())?.get_connection_info().addr().clone(),
             breaker: Breaker::new("redis", BACK_OFF, MAX_TIMEOUTS),
             patience: Duration::from_millis(self.connect_timeout_ms + self.response_timeout_ms),
             metrics,
@@ -155,8 +157,16 @@ fn operation(command: &Cmd) -> String {
 }
 
 /// `command`, or the first of a pipeline of so many.
-fn describe(span: &Span, command: &Cmd, commands: usize) {
+fn describe(span: &Span, address: &ConnectionAddr, command: &Cmd, commands: usize) {
     span.set(attribute::DB_SYSTEM_NAME, system::REDIS);
+    match address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            span.set(attribute::SERVER_ADDRESS, host.clone());
+            span.set(attribute::SERVER_PORT, *port);
+        }
+        ConnectionAddr::Unix(path) => span.set(attribute::SERVER_ADDRESS, path.display().to_string()),
+        _ => {}
+    }
     let name = operation(command);
     if commands == 1 {
         span.set(attribute::DB_OPERATION_NAME, name);
@@ -188,7 +198,7 @@ impl ConnectionLike for Redis {
             let limit = self.limit(now);
             let span = self.span.child_named(Kind::Client, || operation(cmd));
             if span.is_recorded() {
-                describe(&span, cmd, 1);
+                describe(&span, &self.shared.address, cmd, 1);
             }
             let result = async {
                 let pass = self.shared.admit(now)?;
@@ -213,7 +223,7 @@ impl ConnectionLike for Redis {
             if span.is_recorded()
                 && let Some(first) = pipeline.cmd_iter().next()
             {
-                describe(&span, first, pipeline.cmd_iter().count());
+                describe(&span, &self.shared.address, first, pipeline.cmd_iter().count());
             }
             let result = async {
                 let pass = self.shared.admit(now)?;

@@ -140,12 +140,12 @@ impl Cache {
     ///
     /// # Errors
     /// Redis failed.
-    pub async fn forget(&self, user_ids: &[&UserId]) -> redis::RedisResult<()> {
+    pub async fn forget(&self, user_ids: &[&UserId], redis: &mut Redis) -> redis::RedisResult<()> {
         let mut command = redis::cmd("DEL");
         for user_id in user_ids {
             command.arg(keys::recommendations(user_id.as_str()));
         }
-        command.query_async(&mut self.redis.clone()).await
+        command.query_async(redis).await
     }
 
     fn set_command(&self, user_id: &UserId, list: &RankedList, now_ms: u64) -> redis::Cmd {

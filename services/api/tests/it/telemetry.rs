@@ -88,7 +88,12 @@ async fn a_hit_and_an_unknown_id() {
         assert_eq!(server.get(key).map(String::as_str), Some(value), "{key}");
     }
     let get = trace.span("GET");
-    assert_eq!(attributes(get)[attribute::DB_SYSTEM_NAME], "redis");
+    let redis = attributes(get);
+    assert_eq!(
+        (redis[attribute::DB_SYSTEM_NAME].as_str(), redis[attribute::SERVER_ADDRESS].as_str()),
+        ("redis", "127.0.0.1")
+    );
+    assert_eq!(redis[attribute::SERVER_PORT], fixture.redis.port.to_string());
     let within = trace.span(SERVER);
     assert!(within.start_time_unix_nano <= get.start_time_unix_nano);
     assert!(get.end_time_unix_nano <= within.end_time_unix_nano && !failed(within));
@@ -160,6 +165,53 @@ async fn a_miss_and_one_that_shares_its_load() {
     let link = &joined.span("load wait").links[0];
     let load = led.span("load");
     assert_eq!((&link.trace_id, &link.span_id), (&load.trace_id, &load.span_id));
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sign_up_and_events() {
+    let Some(fixture) = Fixture::start().await else { return };
+    let receiver = Receiver::start();
+    let replica = Replica::start(told_to(&receiver, fixture.config(Profile::Protected))).await;
+    let post = async |path: &str, context: Context, body: String| {
+        let request = replica.http.post(format!("{}{path}", replica.base)).header(TRACEPARENT, context.to_string());
+        request.header("content-type", "application/json").body(body).send().await.unwrap().status()
+    };
+
+    const SIGN_UP: &str = "POST /users";
+    let sign_up = Context::root(true);
+    assert_eq!(post("/users", sign_up, r#"{"user_id": "somebody"}"#.into()).await, StatusCode::CREATED);
+    let trace = receiver.trace_with(sign_up, &[SIGN_UP]).await;
+    let expected = [("caller", SIGN_UP), (SIGN_UP, "SADD"), (SIGN_UP, "pool wait"), (SIGN_UP, "INSERT users")];
+    assert_eq!(trace.edges(sign_up), edges(expected));
+    assert_eq!(trace.0.len(), expected.len() + 1, "announced before and after");
+    let insert = attributes(trace.span("INSERT users"));
+    assert_eq!(insert[attribute::DB_OPERATION_NAME], "INSERT");
+    assert_eq!(insert[attribute::DB_COLLECTION_NAME], "users");
+    assert_eq!(insert[attribute::DB_NAMESPACE], contract::shard_of("somebody").schema());
+
+    const EVENTS: &str = "POST /events";
+    let (first, second) = ("somebody", fixture.user(1));
+    let event =
+        |user: &str| format!(r#"{{"user_id": "{user}", "item_id": "{}", "event": "view"}}"#, fixture.dataset.items[0]);
+    let events = Context::root(true);
+    let body = format!("[{}, {}]", event(first), event(second));
+    assert_eq!(post("/events", events, body).await, StatusCode::ACCEPTED);
+    let trace = receiver.trace_with(events, &[EVENTS]).await;
+    assert_eq!(
+        trace.edges(events),
+        edges([
+            ("caller", EVENTS),
+            (EVENTS, "SADD"),
+            (EVENTS, "pool wait"),
+            (EVENTS, "INSERT behaviour"),
+            (EVENTS, "DEL"),
+        ])
+    );
+    let inserts: Vec<_> = trace.0.iter().filter(|span| span.name == "INSERT behaviour").map(attributes).collect();
+    let shards: BTreeSet<&str> = inserts.iter().map(|insert| insert[attribute::DB_NAMESPACE].as_str()).collect();
+    let expected = [first, second].map(|user| contract::shard_of(user).schema());
+    assert_eq!(shards, expected.iter().map(String::as_str).collect());
     replica.stop().await;
 }
 

@@ -62,7 +62,7 @@ async fn reads_survive_a_restart_of_the_server() {
     let Some(mut servers) = Servers::start(1).await else { return };
     let store = servers.store();
     store.open(4, Duration::from_secs(10)).await.unwrap();
-    store.create_user(&user(1), 0).await.unwrap();
+    store.create_user(&user(1), 0, &Span::NONE).await.unwrap();
     servers.kill_first().await;
     servers.restart_first().await;
     for n in 0..20 {

@@ -19,11 +19,11 @@ async fn works_on(instances: usize) {
         .enumerate()
         .flat_map(|(n, user)| (0..n % 5).map(move |k| event(user.as_str(), &format!("i{k}"), k as i64)))
         .collect();
-    store.append(&log, 7).await.unwrap();
+    store.append(&log, 7, &Span::NONE).await.unwrap();
     // What was sent twice counts once.
-    store.append(&log, 8).await.unwrap();
-    assert!(store.create_user(&users[0], 9).await.unwrap());
-    assert!(!store.create_user(&users[1], 9).await.unwrap());
+    store.append(&log, 8, &Span::NONE).await.unwrap();
+    assert!(store.create_user(&users[0], 9, &Span::NONE).await.unwrap());
+    assert!(!store.create_user(&users[1], 9, &Span::NONE).await.unwrap());
 
     for (n, user) in users.iter().enumerate() {
         let history = store.history(user, None, &Span::NONE).await.unwrap();
@@ -120,9 +120,9 @@ async fn migrations_run_concurrently_and_again() {
     let all = futures::future::join_all((0..8).map(|_| stores::migrate(&servers.config))).await;
     assert!(all.iter().all(Result::is_ok), "{all:?}");
     let store = servers.store();
-    store.create_user(&"u".parse().unwrap(), 0).await.unwrap();
+    store.create_user(&"u".parse().unwrap(), 0, &Span::NONE).await.unwrap();
     stores::migrate(&servers.config).await.unwrap();
-    assert!(!store.create_user(&"u".parse().unwrap(), 0).await.unwrap(), "a repeat keeps the data");
+    assert!(!store.create_user(&"u".parse().unwrap(), 0, &Span::NONE).await.unwrap(), "a repeat keeps the data");
 }
 
 /// Several migrators on empty servers: the first one's schemas must not be in the others' way.
