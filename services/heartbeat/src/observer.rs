@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-pub use settings::Settings;
+pub use settings::{PARTITIONED_AFTER, Settings};
 
 use crate::{
     Nanos,
@@ -225,6 +225,11 @@ impl Observer {
         self.index.get(id).map(|&at| self.nodes[at].soft.incarnation())
     }
 
+    /// Since the node was last heard.
+    pub fn silence(&self, now: Nanos, id: &str) -> Option<Nanos> {
+        self.index.get(id).map(|&at| now.saturating_sub(self.nodes[at].soft.heard_at()))
+    }
+
     /// Id, state and when it was last heard, of every node.
     pub fn states(&self) -> impl Iterator<Item = (&NodeId, &Soft)> {
         self.nodes.iter().map(|node| (&node.id, &node.soft))
@@ -241,6 +246,11 @@ impl Observer {
     /// Monitors whose votes count now, this one included.
     pub fn present(&self, now: Nanos) -> usize {
         self.votes.present(now)
+    }
+
+    /// How many monitors say now that this life of the node has failed.
+    pub fn votes_against(&self, now: Nanos, id: &str, incarnation: u64) -> usize {
+        self.votes.count(now, Question::Failed, id, incarnation)
     }
 
     fn watch(&mut self, now: Nanos, node: &Registration) {
@@ -300,8 +310,7 @@ impl Observer {
         self.mind_changed = false;
         self.next_ballot = now + self.settings.interval;
         let life = |node: &Watched| (node.id.clone(), node.soft.incarnation());
-        let failed: BTreeMap<_, _> =
-            self.nodes.iter().filter(|node| node.soft.state() == State::Failed).map(life).collect();
+        let failed: BTreeMap<_, _> = self.nodes.iter().filter(|node| node.soft.state().is_failed()).map(life).collect();
         let fit: BTreeMap<_, _> = self.nodes.iter().filter(|node| self.is_candidate(node)).map(life).collect();
         self.reconsider |= !failed.is_empty() || !fit.is_empty();
         let ballot = self.votes.cast(now, failed, fit);
@@ -354,7 +363,7 @@ impl Observer {
     fn changed(&mut self, at: usize, transition: Option<Transition>) {
         let Some(transition) = transition else { return };
         let node = &self.nodes[at];
-        self.mind_changed |= transition.from == State::Failed || transition.to == State::Failed;
+        self.mind_changed |= transition.from.is_failed() != transition.to.is_failed();
         let (node, incarnation) = (node.id.clone(), node.soft.incarnation());
         self.effects.push(Effect::Changed { node, incarnation, transition });
     }

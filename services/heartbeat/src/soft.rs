@@ -1,12 +1,13 @@
 //! Soft states of one node as one observer sees it. A miss condemns nobody: it starts probes.
 //!
 //! ```text
-//! healthy ──a beat is overdue──▶ suspicious ──probes unanswered──▶ warning ──probes unanswered──▶ failed
-//!    ▲          (miss 1)             │           (miss 2)              │          (miss 3)            │
-//!    └─────────── a beat, or an answer to a probe on any path, of this life or a later one ───────────┘
+//! healthy ──a beat is overdue──▶ suspicious ──probes unanswered──▶ warning ──probes unanswered──▶ failed ──▶ partitioned
+//!    ▲          (miss 1)             │           (miss 2)              │          (miss 3)            │  (miss N)  │
+//!    └─────────── a beat, or an answer to a probe on any path, of this life or a later one ───────────┴────────────┘
 //! ```
 //! `warning` lowers the node's weight, `failed` is this observer's vote: what the majority does with it is `vote`'s and
-//! `decide`'s. A failed node is probed on, at growing intervals.
+//! `decide`'s. A failed node is probed on, at growing intervals. After so many failures in a row that no restart takes that long it is
+//! `partitioned`: the vote stands, and people are told that the way to it is cut.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +20,11 @@ pub enum State {
     Suspicious,
     Warning,
     Failed,
+    Partitioned,
 }
 
 impl State {
-    pub const ALL: [State; 4] = [Self::Healthy, Self::Suspicious, Self::Warning, Self::Failed];
+    pub const ALL: [State; 5] = [Self::Healthy, Self::Suspicious, Self::Warning, Self::Failed, Self::Partitioned];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -30,7 +32,13 @@ impl State {
             Self::Suspicious => "suspicious",
             Self::Warning => "warning",
             Self::Failed => "failed",
+            Self::Partitioned => "partitioned",
         }
+    }
+
+    /// Whether this observer votes against the node.
+    pub fn is_failed(self) -> bool {
+        matches!(self, Self::Failed | Self::Partitioned)
     }
 
     /// Share of new work that a node in this state should get.
@@ -38,7 +46,7 @@ impl State {
         match self {
             Self::Healthy | Self::Suspicious => 1.0,
             Self::Warning => 0.5,
-            Self::Failed => 0.0,
+            Self::Failed | Self::Partitioned => 0.0,
         }
     }
 }
@@ -81,6 +89,23 @@ pub struct Transition {
     pub silent: Nanos,
 }
 
+impl Transition {
+    /// All that there are.
+    pub fn all() -> impl Iterator<Item = (State, State, Cause)> {
+        use {Cause as C, State as S};
+        let worse = [
+            (S::Healthy, S::Suspicious, C::Overdue),
+            (S::Suspicious, S::Warning, C::Unanswered),
+            (S::Warning, S::Failed, C::Unanswered),
+            (S::Failed, S::Partitioned, C::Unanswered),
+            (S::Failed, S::Warning, C::Pause),
+            (S::Partitioned, S::Warning, C::Pause),
+        ];
+        let from = |from| [C::Beat, C::Answer, C::Registered].map(|cause| (from, S::Healthy, cause));
+        worse.into_iter().chain([S::Suspicious, S::Warning, S::Failed, S::Partitioned].into_iter().flat_map(from))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// How long a round of probes may go unanswered.
@@ -89,12 +114,19 @@ pub struct Settings {
     pub longest_round: Nanos,
     /// After a pause of the observer, or its start: how long nobody is suspected, so that a beat can arrive.
     pub grace: Nanos,
+    /// Failures in a row, the overdue beat included, after which a node is partitioned. It has failed at 3 in any case.
+    pub partitioned_after: u32,
 }
+
+/// Failures in a row that make a node failed.
+const FAILED_AFTER: u32 = 3;
 
 /// What one observer holds of one node besides its detector.
 #[derive(Debug, Clone)]
 pub struct Soft {
     state: State,
+    /// In a row: the overdue beat, and rounds of probes without an answer.
+    failures: u32,
     incarnation: u64,
     heard_at: Nanos,
     /// Whether `heard_at` is more than the instant from which it was waited for.
@@ -122,6 +154,7 @@ impl Soft {
     pub fn new(now: Nanos, incarnation: u64, settings: &Settings) -> Self {
         Self {
             state: State::Healthy,
+            failures: 0,
             incarnation,
             heard_at: now,
             heard: false,
@@ -191,12 +224,16 @@ impl Soft {
         if now < self.due(deadline) {
             return Step::default();
         }
+        self.failures = self.failures.saturating_add(1);
         let (to, cause) = match self.state {
             State::Healthy => (State::Suspicious, Cause::Overdue),
             State::Suspicious => (State::Warning, Cause::Unanswered),
-            State::Warning | State::Failed => (State::Failed, Cause::Unanswered),
+            State::Warning => (State::Failed, Cause::Unanswered),
+            State::Failed if self.failures >= settings.partitioned_after => (State::Partitioned, Cause::Unanswered),
+            State::Failed => (State::Failed, Cause::Unanswered),
+            State::Partitioned => (State::Partitioned, Cause::Unanswered),
         };
-        let doubled = if self.state == State::Failed { self.round_length * 2 } else { settings.round };
+        let doubled = if self.state.is_failed() { self.round_length * 2 } else { settings.round };
         let transition = self.change(now, to, cause);
         Step { transition, probe: Some(self.begin_round(now, doubled.min(settings.longest_round))) }
     }
@@ -218,7 +255,8 @@ impl Soft {
             State::Suspicious | State::Warning => {
                 Step { transition: None, probe: Some(self.begin_round(now, settings.round)) }
             }
-            State::Failed => {
+            State::Failed | State::Partitioned => {
+                self.failures = FAILED_AFTER - 1;
                 let transition = self.change(now, State::Warning, Cause::Pause);
                 Step { transition, probe: Some(self.begin_round(now, settings.round)) }
             }
@@ -235,6 +273,13 @@ impl Soft {
     fn change(&mut self, now: Nanos, to: State, cause: Cause) -> Option<Transition> {
         let from = std::mem::replace(&mut self.state, to);
         let silent = now.saturating_sub(self.heard_at);
+        if to == State::Healthy {
+            self.failures = 0;
+        }
+        debug_assert!(
+            from == to || Transition::all().any(|known| known == (from, to, cause)),
+            "{from:?} {to:?} {cause:?}"
+        );
         (from != to).then_some(Transition { from, to, cause, silent })
     }
 }
@@ -243,7 +288,7 @@ impl Soft {
 mod tests {
     use super::*;
 
-    const SETTINGS: Settings = Settings { round: 10, longest_round: 40, grace: 30 };
+    const SETTINGS: Settings = Settings { round: 10, longest_round: 40, grace: 30, partitioned_after: 6 };
 
     fn states(soft: &mut Soft, times: &[Nanos]) -> Vec<State> {
         let step = |now: &Nanos| {
@@ -281,6 +326,19 @@ mod tests {
             }
         }
         assert_eq!(probes, [130, 150, 190, 230, 270, 310, 350, 390]);
+    }
+
+    #[test]
+    fn six_failures_in_a_row_are_a_partition_and_one_sign_of_life_ends_the_row() {
+        let mut soft = Soft::new(0, 1, &SETTINGS);
+        // Failed at 120; further rounds end at 130, 150 and 190.
+        assert_eq!(states(&mut soft, &[100, 110, 120, 130, 150]).last(), Some(&State::Failed));
+        assert_eq!(states(&mut soft, &[189, 190, 230]), [State::Failed, State::Partitioned, State::Partitioned]);
+        let step = soft.excuse(240, &SETTINGS);
+        assert_eq!(step.transition.map(|t| (t.from, t.to)), Some((State::Partitioned, State::Warning)));
+        assert_eq!(states(&mut soft, &[250, 260]), [State::Failed, State::Failed], "a pause of ours begins a new row");
+        assert!(soft.alive(270, 1, Cause::Beat).is_some());
+        assert_eq!(states(&mut soft, &[271, 281, 291])[2], State::Failed);
     }
 
     #[test]

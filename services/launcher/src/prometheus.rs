@@ -1,6 +1,6 @@
 //! Prometheus, with the rules of `deploy/prometheus` and targets on this machine.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -41,6 +41,27 @@ pub struct Prometheus {
     pub url: String,
     /// E.g. `Prometheus 2.42.0`.
     pub version: String,
+    dir: PathBuf,
+}
+
+/// Files that Prometheus looks for, and rereads when they change: targets that come after it has started.
+const LATER: &str = "later-*.json";
+
+impl Prometheus {
+    /// Scrapes these, too, from now on; a job of the same name that was added before is replaced.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add(&self, job: &Job) -> anyhow::Result<()> {
+        let group = |(instance, address): &(String, String)| serde_json::json!({ "targets": [address], "labels": { "job": job.name, "instance": instance } });
+        let groups: Vec<_> = job.targets.iter().map(group).collect();
+        let file = self.dir.join(LATER.replace('*', &job.name));
+        // By another name first: half a file is none.
+        let part = file.with_extension("part");
+        std::fs::write(&part, serde_json::to_vec(&groups)?)
+            .and_then(|()| std::fs::rename(&part, &file))
+            .with_context(|| format!("cannot write {}", file.display()))
+    }
 }
 
 /// Starts Prometheus and waits until it answers queries; its targets need not run yet. What it has seen ends with the stack.
@@ -72,7 +93,7 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Prome
     let child = stack.spawn(spec)?;
     stack.wait_ready(child, READY_DEADLINE, || is_ready(port)).await?;
     let pid = stack.pid(child).unwrap_or_default();
-    Ok(Prometheus { child, pid, url: format!("http://127.0.0.1:{port}"), version })
+    Ok(Prometheus { child, pid, url: format!("http://127.0.0.1:{port}"), version, dir })
 }
 
 fn config(options: &Options, own_port: u16) -> String {
@@ -90,6 +111,7 @@ fn config(options: &Options, own_port: u16) -> String {
             text.push_str(&format!("      - {{ targets: [\"{address}\"], labels: {{ instance: \"{instance}\" }} }}\n"));
         }
     }
+    text.push_str(&format!("  - job_name: later\n    file_sd_configs: [{{ files: [\"{LATER}\"] }}]\n"));
     text
 }
 

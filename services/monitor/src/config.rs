@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use contract::id;
-use heartbeat::{assign::NodeId, observer::Settings, vote};
+use heartbeat::{
+    assign::NodeId,
+    observer::{PARTITIONED_AFTER, Settings},
+    soft, vote,
+};
 use runtime::config::Validate;
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +74,8 @@ pub struct Detect {
     /// Of the detector; those left out have their defaults.
     #[serde(default)]
     pub params: BTreeMap<String, f64>,
+    /// Failures in a row after which the way to a node counts as cut: the overdue beat, and probes that nobody answered. It fails at 3.
+    pub partitioned_after: u32,
     /// Who decides that a node has failed.
     pub votes: Rule,
 }
@@ -105,6 +111,7 @@ impl MonitorConfig {
                 interval_ms: 1_000,
                 detector: "fixed".into(),
                 params: BTreeMap::new(),
+                partitioned_after: PARTITIONED_AFTER,
                 votes: Rule::Majority,
             },
             peers: BTreeMap::new(),
@@ -125,7 +132,8 @@ impl MonitorConfig {
             Rule::Majority => vote::majority,
             Rule::One => |_| 1,
         };
-        Settings { quorum, ..settings }
+        let soft = soft::Settings { partitioned_after: self.detect.partitioned_after, ..settings.soft };
+        Settings { quorum, soft, ..settings }
     }
 }
 
@@ -153,6 +161,7 @@ impl Validate for MonitorConfig {
             ("listen.drain_ms", self.listen.drain_ms, 0..=60_000),
             ("registry.term_ms", self.registry.term_ms, 2_000..=60_000),
             ("detect.interval_ms", self.detect.interval_ms, 20..=60_000),
+            ("detect.partitioned_after", self.detect.partitioned_after.into(), 4..=1_000),
         ] {
             if !range.contains(&value) {
                 problems.push(format!("{key}: {value} is not in {}..={}", range.start(), range.end()));

@@ -9,6 +9,7 @@ mod peers;
 pub mod probes;
 pub mod receive;
 pub mod status;
+mod suspicions;
 mod sweep;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

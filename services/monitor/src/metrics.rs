@@ -1,10 +1,17 @@
 //! All series of a monitor.
 
-use heartbeat::{auth::Reject, soft::State, transport::Counts};
+use heartbeat::{
+    assign::PARTITIONS,
+    auth::Reject,
+    soft::{State, Transition},
+    transport::Counts,
+};
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result,
+    Counter, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result,
 };
 
+/// Requests to etcd that the sweep makes.
+const REQUESTS: [&str; 3] = ["read", "campaign", "commit"];
 /// Silence at which a node is failed: from 100 ms beats to the article's 5 s and beyond.
 const SILENCE_S: [f64; 12] = [0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0];
 
@@ -18,7 +25,12 @@ pub struct Metrics {
     pub node_state: IntGaugeVec,
     pub transitions: IntCounterVec,
     pub silence: Histogram,
+    pub mistakes: IntCounter,
+    pub mistaken_seconds: Counter,
+    /// Monitors that have failed the node.
+    pub votes: IntGaugeVec,
     pub confirmed: IntCounter,
+    pub detection: Histogram,
     pub epoch: IntGauge,
     pub partition_epoch: IntGaugeVec,
     pub leading: IntGauge,
@@ -27,7 +39,7 @@ pub struct Metrics {
     pub ballots_received: IntCounter,
     pub probes: IntCounterVec,
     pub pauses: IntCounter,
-    pub paused_seconds: Gauge,
+    pub paused_seconds: Counter,
     pub registry_up: IntGauge,
     pub registry_requests: IntCounterVec,
 }
@@ -40,11 +52,15 @@ impl Metrics {
             nodes: gauges("nodes", "nodes by the state this monitor sees them in", &["state"])?,
             node_state: gauges("node_state", "1 for the state that this monitor sees the node in", &["node", "state"])?,
             transitions: counters("transitions_total", "changes of a node's state", &["from", "to", "cause"])?,
-            silence: Histogram::with_opts(
-                HistogramOpts::new(name("silence_at_failure_seconds"), "silence of a node when this monitor failed it")
-                    .buckets(SILENCE_S.to_vec()),
+            silence: histogram("silence_at_failure_seconds", "silence of a node when this monitor failed it")?,
+            mistakes: counter("mistakes_total", "suspicions of a node that then gave a sign of the same life")?,
+            mistaken_seconds: Counter::with_opts(opts("mistaken_seconds_total", "how long they lasted in all"))?,
+            votes: gauges("votes_against", "monitors that have failed the node, by this one's count", &["node"])?,
+            confirmed: counter("failures_confirmed_total", "failed nodes that the table of assignments took off-line")?,
+            detection: histogram(
+                "detection_seconds",
+                "from a node's last sign of life to the table without it; told of by the monitor that led",
             )?,
-            confirmed: counter("failures_confirmed_total", "nodes that the table of assignments took off-line")?,
             epoch: gauge("epoch", "of the table of assignments")?,
             partition_epoch: gauges("partition_epoch", "in which the partition got its primary", &["partition"])?,
             leading: gauge("leading", "1 while this monitor leads")?,
@@ -53,7 +69,7 @@ impl Metrics {
             ballots_received: counter("ballots_received_total", "ballots of other monitors")?,
             probes: counters("probes_total", "probes of nodes that are not healthy", &["path", "outcome"])?,
             pauses: counter("own_pauses_total", "times that this monitor itself stood still")?,
-            paused_seconds: Gauge::with_opts(opts("own_pauses_seconds_total", "how long it stood still in all"))?,
+            paused_seconds: Counter::with_opts(opts("own_pauses_seconds_total", "how long it stood still in all"))?,
             registry_up: gauge("registry_up", "1 while etcd answers")?,
             registry_requests: counters("registry_requests_total", "requests to etcd", &["request", "outcome"])?,
         };
@@ -61,21 +77,37 @@ impl Metrics {
         for vector in [beats, transitions, ballots_sent, probes, &metrics.registry_requests] {
             registry.register(Box::new(vector.clone()))?;
         }
-        for vector in [nodes, node_state, partition_epoch] {
+        for vector in [nodes, node_state, partition_epoch, &metrics.votes] {
             registry.register(Box::new(vector.clone()))?;
         }
-        for counter in [&metrics.beats_dropped, &metrics.confirmed, &metrics.ballots_received, &metrics.pauses] {
+        let Self { beats_dropped, confirmed, ballots_received, pauses, mistakes, .. } = &metrics;
+        for counter in [beats_dropped, confirmed, ballots_received, pauses, mistakes] {
             registry.register(Box::new(counter.clone()))?;
+        }
+        for histogram in [&metrics.silence, &metrics.detection] {
+            registry.register(Box::new(histogram.clone()))?;
+        }
+        for seconds in [&metrics.paused_seconds, &metrics.mistaken_seconds] {
+            registry.register(Box::new(seconds.clone()))?;
         }
         for gauge in [&metrics.epoch, &metrics.leading, &metrics.present, &metrics.registry_up] {
             registry.register(Box::new(gauge.clone()))?;
         }
-        registry.register(Box::new(metrics.silence.clone()))?;
-        registry.register(Box::new(metrics.paused_seconds.clone()))?;
         // A known series is zero before it is counted.
         metrics.count_beats(&Counts::default());
         for state in State::ALL {
             nodes.with_label_values(&[state.as_str()]).set(0);
+        }
+        for (from, to, cause) in Transition::all() {
+            transitions.with_label_values(&[from.as_str(), to.as_str(), cause.as_str()]);
+        }
+        for request in REQUESTS {
+            for outcome in ["ok", "failed"] {
+                metrics.registry_requests.with_label_values(&[request, outcome]);
+            }
+        }
+        for partition in 0..PARTITIONS {
+            partition_epoch.with_label_values(&[partition.to_string()]);
         }
         Ok(metrics)
     }
@@ -107,6 +139,10 @@ fn counter(thing: &str, help: &str) -> Result<IntCounter> {
 
 fn counters(thing: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
     IntCounterVec::new(opts(thing, help), labels)
+}
+
+fn histogram(thing: &str, help: &str) -> Result<Histogram> {
+    Histogram::with_opts(HistogramOpts::new(name(thing), help).buckets(SILENCE_S.to_vec()))
 }
 
 fn gauge(thing: &str, help: &str) -> Result<IntGauge> {

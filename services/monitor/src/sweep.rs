@@ -27,6 +27,7 @@ use crate::{
     peers::Peers,
     probes::Probes,
     status::{Changes, Node, Status, What},
+    suspicions::Suspicions,
 };
 
 /// Inputs taken together before the observer is asked what to do.
@@ -68,6 +69,13 @@ pub struct Sweep {
     pub readiness: Readiness,
 }
 
+/// What is told of later.
+#[derive(Default)]
+struct Told {
+    changes: Changes,
+    suspicions: Suspicions,
+}
+
 /// Requests to the registry under way, and how it is.
 #[derive(Default)]
 struct Asked {
@@ -81,21 +89,21 @@ struct Asked {
 impl Sweep {
     /// Until `stop`. Then lets go of the lead, so that another monitor need not wait for the end of the term.
     pub async fn run(mut self, stop: CancellationToken) {
-        let (mut asked, mut changes, mut last_forgotten) = (Asked::default(), Changes::default(), 0);
+        let (mut asked, mut told, mut last_forgotten) = (Asked::default(), Told::default(), 0);
         loop {
             let wake = Instant::from_std(self.clock.instant(self.observer.next_wake()));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(input) = self.inbox.recv() => self.take_in(input, &mut asked, &changes),
+                Some(input) = self.inbox.recv() => self.take_in(input, &mut asked, &told.changes),
                 Some(answer) = asked.tasks.join_next() => self.answered(answer, &mut asked),
                 () = sleep_until(wake) => {}
             }
             let now = self.clock.now();
             for effect in self.observer.tick(now) {
-                self.act(effect, now, &mut asked, &mut changes);
+                self.act(effect, now, &mut asked, &mut told);
             }
-            self.publish(&mut changes);
+            self.publish(now, &mut told);
             if now > last_forgotten + FORGET_AFTER / 10 {
                 last_forgotten = now;
                 self.ingest.table().forget_before(now.saturating_sub(FORGET_AFTER));
@@ -137,7 +145,7 @@ impl Sweep {
         }
     }
 
-    fn act(&mut self, effect: Effect, now: Nanos, asked: &mut Asked, changes: &mut Changes) {
+    fn act(&mut self, effect: Effect, now: Nanos, asked: &mut Asked, told: &mut Told) {
         match effect {
             Effect::Probe { node, round } => self.probe(&node, round),
             Effect::Share(ballot) => {
@@ -146,15 +154,19 @@ impl Sweep {
             }
             Effect::Ask(request) => self.ask(request, now, asked),
             Effect::Changed { node, incarnation, transition } => {
-                self.changed(&node, incarnation, &transition);
-                changes.note(What::transition(&node, &transition));
+                self.changed(&node, &transition);
+                if let Some(lasted) = told.suspicions.note(now, &node, incarnation, &transition) {
+                    self.metrics.mistakes.inc();
+                    self.metrics.mistaken_seconds.inc_by(lasted.as_secs_f64());
+                }
+                told.changes.note(What::transition(&node, &transition));
             }
             Effect::Paused(gap) => {
                 let pause = Duration::from_nanos(gap);
                 tracing::warn!(ms = pause.as_millis() as u64, "this monitor stood still: nobody is blamed for it");
                 self.metrics.pauses.inc();
-                self.metrics.paused_seconds.add(pause.as_secs_f64());
-                changes.note(What::Paused { ms: pause.as_secs_f64() * 1e3 });
+                self.metrics.paused_seconds.inc_by(pause.as_secs_f64());
+                told.changes.note(What::Paused { ms: pause.as_secs_f64() * 1e3 });
             }
         }
     }
@@ -171,13 +183,12 @@ impl Sweep {
         self.probes.send(registration, via, round);
     }
 
-    fn changed(&self, node: &NodeId, incarnation: u64, transition: &Transition) {
+    fn changed(&self, node: &NodeId, transition: &Transition) {
         let Transition { from, to, cause, silent } = *transition;
         let silent = Duration::from_nanos(silent);
-        let span = tracing::info_span!("heartbeat.transition", %node, incarnation);
         let silent_ms = silent.as_millis() as u64;
         let (from, to, cause) = (from.as_str(), to.as_str(), cause.as_str());
-        span.in_scope(|| tracing::info!(%node, from, to, cause, silent_ms, "state changed"));
+        tracing::info!(%node, from, to, cause, silent_ms, "state changed");
         self.metrics.transitions.with_label_values(&[from, to, cause]).inc();
         if transition.to == State::Failed {
             self.metrics.silence.observe(silent.as_secs_f64());
@@ -240,20 +251,19 @@ impl Sweep {
     }
 
     /// Tells those who follow of a later table.
-    fn publish(&self, changes: &mut Changes) {
+    fn publish(&self, now: Nanos, told: &mut Told) {
         let snapshot = self.observer.snapshot();
         let later = &snapshot.table;
         let before = Arc::clone(&self.assignments.borrow().table);
         if later.epoch <= before.epoch {
             return;
         }
-        let span = tracing::info_span!("heartbeat.epoch", epoch = later.epoch);
         for what in What::between(&before, later) {
-            if matches!(what, What::Offline { .. }) {
-                self.metrics.confirmed.inc();
+            if let What::Offline { node, .. } = &what {
+                self.confirmed(now, node);
             }
-            span.in_scope(|| tracing::info!(epoch = later.epoch, change = ?what, "the table has changed"));
-            changes.note(what);
+            tracing::info!(epoch = later.epoch, change = ?what, "the table has changed");
+            told.changes.note(what);
         }
         self.metrics.epoch.set(later.epoch.cast_signed());
         for (number, assignment) in later.partitions.iter().enumerate() {
@@ -264,6 +274,18 @@ impl Sweep {
         self.assignments.send_replace(Arc::new(Assignments { table: Arc::clone(later), addresses }));
     }
 
+    /// The table has taken the node off-line. One that left by itself has not failed.
+    fn confirmed(&self, now: Nanos, node: &NodeId) {
+        if self.observer.snapshot().nodes.get(node).is_some_and(|registration| registration.leaving) {
+            return;
+        }
+        self.metrics.confirmed.inc();
+        // The others may hear of it late, for reasons of their own.
+        if let Some(silent) = self.observer.silence(now, node).filter(|_| self.observer.is_leading(now)) {
+            self.metrics.detection.observe(Duration::from_nanos(silent).as_secs_f64());
+        }
+    }
+
     fn gauge(&self, now: Nanos) {
         let mut counts = [0; State::ALL.len()];
         for (node, soft) in self.observer.states() {
@@ -272,6 +294,8 @@ impl Sweep {
                 let gauge = self.metrics.node_state.with_label_values(&[&**node, state.as_str()]);
                 gauge.set((soft.state() == state).into());
             }
+            let votes = self.observer.votes_against(now, node, soft.incarnation());
+            self.metrics.votes.with_label_values(&[&**node]).set(votes as i64);
         }
         for state in State::ALL {
             self.metrics.nodes.with_label_values(&[state.as_str()]).set(counts[state as usize]);

@@ -44,6 +44,7 @@ pub struct Cluster {
     pub proxy: Proxy,
     pub nginx: nginx::Nginx,
     pub replicas: Vec<Replica>,
+    pub prometheus: Option<prometheus::Prometheus>,
     plan: Plan,
     admins: Vec<u16>,
     http: reqwest::Client,
@@ -113,12 +114,14 @@ impl Cluster {
                 TelemetryConfig { endpoint: format!("http://{}", traces.otlp), logs: false, ..plan.telemetry };
         }
         let admins = (0..plan.replicas).map(|_| free_port()).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut prometheus = None;
         if let Some(loadgen) = plan.prometheus {
             let mut jobs = jobs(&admins, &proxy.admin, loadgen);
             jobs.extend(traces.iter().map(|traces| job("tracestore", [("traces".into(), traces.admin.to_string())])));
             let options = prometheus::Options { interval: SCRAPE_INTERVAL, jobs };
-            let prometheus = prometheus::start(&mut stack, &options).await?;
-            stack.set_endpoint("prometheus", &prometheus.url)?;
+            let started = prometheus::start(&mut stack, &options).await?;
+            stack.set_endpoint("prometheus", &started.url)?;
+            prometheus = Some(started);
         }
         let upstreams = (0..plan.replicas as usize).map(|n| replica_socket(&stack, n).to_string()).collect();
         let nginx = nginx::start(
@@ -135,7 +138,7 @@ impl Cluster {
         for (n, server) in servers.iter().enumerate() {
             stack.set_endpoint(&format!("mysql-{n:02}"), &format!("127.0.0.1:{}", server.port))?;
         }
-        Ok(Self { stack, redis, servers, proxy, nginx, replicas: Vec::new(), plan, admins, http })
+        Ok(Self { stack, redis, servers, proxy, nginx, replicas: Vec::new(), prometheus, plan, admins, http })
     }
 
     /// The store without faultproxy in front of it: for migration and import, which are no part of any measurement.
@@ -358,7 +361,7 @@ fn jobs(admins: &[u16], faultproxy: &str, loadgen: SocketAddr) -> Vec<prometheus
     ]
 }
 
-fn job(name: &str, targets: impl IntoIterator<Item = (String, String)>) -> prometheus::Job {
+pub fn job(name: &str, targets: impl IntoIterator<Item = (String, String)>) -> prometheus::Job {
     prometheus::Job { name: name.into(), targets: targets.into_iter().collect() }
 }
 

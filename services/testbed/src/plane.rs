@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
-use launcher::{ChildId, Signal, Spec, Stack, etcd, free_port};
+use launcher::{ChildId, Signal, Spec, Stack, etcd, free_port, prometheus};
 use monitor::{MonitorConfig, config::Rule};
 use stores::StoreConfig;
 use worker::{WorkerConfig, config::Monitor};
 
-use crate::cluster::own_program;
+use crate::cluster::{self, own_program};
 
 /// Settles within three beats, and the time that processes take to start on a busy machine.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -95,6 +95,15 @@ impl Plane {
 
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.monitors.iter().chain(&self.workers)
+    }
+
+    /// What Prometheus asks, by the jobs that compose's has for them.
+    pub fn jobs(&self) -> [prometheus::Job; 2] {
+        let of = |members: &[Member]| {
+            let target = |member: &Member| (member.name.clone(), member.admin.trim_start_matches("http://").to_owned());
+            members.iter().map(target).collect::<Vec<_>>()
+        };
+        [cluster::job("monitor", of(&self.monitors)), cluster::job("worker", of(&self.workers))]
     }
 
     /// Until every monitor knows the registry and every worker is online.

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{Monitor, Transport, WorkerConfig},
     life::Life,
+    metrics::Metrics,
 };
 
 /// What a beat says the node offers.
@@ -35,6 +36,7 @@ pub async fn spawn(
     config: &WorkerConfig,
     keys: &Keys,
     life: &Life,
+    metrics: &Metrics,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Handles> {
@@ -48,8 +50,14 @@ pub async fn spawn(
                 let outlet =
                     Single::connect(address, keys.clone()).await.context("cannot open a socket for heartbeats")?;
                 let pace = Pace::new(clock.now(), interval.as_nanos() as Nanos);
-                let stop = stop.clone();
-                tasks.spawn(async move { on_schedule(clock, pace, stop, |_| outlet.send(&beats.next())).await });
+                let [sent, refused] =
+                    ["sent", "refused"].map(|outcome| metrics.beats.with_label_values(&[name.as_str(), outcome]));
+                let emit = move |_| {
+                    outlet.send(&beats.next());
+                    sent.inc_by(outlet.sent().datagrams() - sent.get());
+                    refused.inc_by(outlet.sent().refused() - refused.get());
+                };
+                tasks.spawn(on_schedule(clock, pace, stop.clone(), emit));
             }
             Transport::Tcp => {
                 let settings = tcp::Settings {

@@ -55,7 +55,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
             tracing::error!(%error, "probes over UDP are not answered any more");
         }
     });
-    let senders = beats::spawn(&config, &keys, &life, &tasks, &stop).await?;
+    let senders = beats::spawn(&config, &keys, &life, &metrics, &tasks, &stop).await?;
     let client = reqwest::Client::builder().no_proxy().build()?;
     let pause = Duration::from_millis(config.beats.interval_ms).max(LEAST_PAUSE);
     follow::spawn(&config.monitors, &client, &latest, &senders, pause, &tasks, &stop);

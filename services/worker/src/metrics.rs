@@ -2,6 +2,8 @@
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, Result};
 
+/// What becomes of requests for partitions.
+const OUTCOMES: [&str; 7] = ["done", "failed", "no_such_partition", "taking_over", "nobodys", "sent_on", "old_epoch"];
 /// From one round trip to the store to several.
 const TAKEOVER_S: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0];
 
@@ -12,6 +14,8 @@ pub struct Metrics {
     pub takeover_seconds: Histogram,
     /// By outcome: see `partitions.rs`.
     pub requests: IntCounterVec,
+    /// Over UDP, by monitor: `sent`, or `refused` by a socket without room.
+    pub beats: IntCounterVec,
 }
 
 impl Metrics {
@@ -28,11 +32,19 @@ impl Metrics {
                 Opts::new("testbed_worker_requests_total", "requests for partitions, by what became of them"),
                 &["outcome"],
             )?,
+            beats: IntCounterVec::new(
+                Opts::new("testbed_worker_beats_total", "heartbeats sent as datagrams, by monitor"),
+                &["monitor", "outcome"],
+            )?,
         };
         registry.register(Box::new(metrics.epoch.clone()))?;
         registry.register(Box::new(metrics.serving.clone()))?;
         registry.register(Box::new(metrics.takeover_seconds.clone()))?;
         registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.beats.clone()))?;
+        for outcome in OUTCOMES {
+            metrics.requests.with_label_values(&[outcome]);
+        }
         Ok(metrics)
     }
 }

@@ -19,6 +19,9 @@ pub struct Settings {
     pub quorum: fn(usize) -> usize,
 }
 
+/// The overdue beat and five rounds without an answer: 3.15 intervals after the beat was due.
+pub const PARTITIONED_AFTER: u32 = 6;
+
 impl Settings {
     /// A crash is confirmed, in intervals: up to 1 until the beat is missed, the detector's margin, two rounds of 0.35. After
     /// a pause of the monitor: grace of 1.2, two rounds: 1.9, below the 2 that are promised.
@@ -26,7 +29,12 @@ impl Settings {
         let round = interval * 7 / 20;
         Self {
             interval,
-            soft: soft::Settings { round, longest_round: interval * 8, grace: interval * 6 / 5 },
+            soft: soft::Settings {
+                round,
+                longest_round: interval * 8,
+                grace: interval * 6 / 5,
+                partitioned_after: PARTITIONED_AFTER,
+            },
             pause: interval / 2,
             catch_up: interval / 10,
             vote_lifetime: interval * 5 / 2,

@@ -211,7 +211,11 @@ async fn hold(order: Order) -> anyhow::Result<()> {
             let plan = plane::Plan { monitors, workers, ..plane::Plan::default() };
             // The law is the replicas' store's; a takeover is not to be slower for it.
             let store = cluster.direct_store();
-            Some(Plane::start(&mut cluster.stack, &plan, &store).await?)
+            let plane = Plane::start(&mut cluster.stack, &plan, &store).await?;
+            if let Some(prometheus) = &cluster.prometheus {
+                plane.jobs().iter().try_for_each(|job| prometheus.add(job))?;
+            }
+            Some(plane)
         }
     };
     cluster.stack.set_endpoint(KNOWN_IDS, &known_ids.display().to_string())?;

@@ -12,7 +12,8 @@ use serde_json::Value;
 /// None of them is deprecated in Grafana 12.
 const PANELS: [&str; 7] = ["timeseries", "stat", "heatmap", "bargauge", "table", "logs", "row"];
 /// By name: what each dashboard is for.
-const EXPECTED: [&str; 6] = ["cache-and-guards", "load-test", "overview", "request-path", "runtime", "shards"];
+const EXPECTED: [&str; 7] =
+    ["cache-and-guards", "heartbeats", "load-test", "overview", "request-path", "runtime", "shards"];
 /// Grafana's own variables; all others must be declared.
 const BUILT_IN: [&str; 3] = ["__rate_interval", "__interval", "__range"];
 

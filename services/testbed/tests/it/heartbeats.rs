@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::{Home, wait_until};
 
 impl Home {
-    fn beats(&self) -> Value {
+    pub fn beats(&self) -> Value {
         self.json(&["status", "--json"])["heartbeats"].clone()
     }
 
-    fn child(&self, name: &str) -> Process {
+    pub fn child(&self, name: &str) -> Process {
         let stacks = launcher_description(self);
         let child = stacks["children"].as_array().unwrap().iter().find(|child| child["name"] == name).unwrap().clone();
         Process { pid: child["pid"].as_u64().unwrap() as u32, start_ticks: child["start_ticks"].as_u64().unwrap() }
@@ -26,7 +26,7 @@ fn launcher_description(home: &Home) -> Value {
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
-fn online(beats: &Value) -> usize {
+pub fn online(beats: &Value) -> usize {
     beats["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(|node| node["online"] == true).count())
 }
 

@@ -1,13 +1,15 @@
-//! What dashboards and alerts ask, asked of a real Prometheus beside a real stack under a short load with a fault in it.
+//! What dashboards and alerts ask, asked of a real Prometheus beside a real stack under a short load with a fault in it, while a
+//! worker is stopped, failed and taken back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use launcher::Signal;
 use serde_json::Value;
 
-use crate::{Home, alerts, dashboards, wait_until};
+use crate::{Home, alerts, dashboards, heartbeats::online, wait_until};
 
 /// Series that no part of the native stack makes, and why. Whatever asks for one of them is left out; nothing else is.
 const ELSEWHERE: [(&str, &str); 0] = [];
@@ -40,6 +42,9 @@ at_s = 5
 for_s = 3
 kind = "stall"
 "#;
+/// The jobs of the stack's own processes: two replicas, faultproxy, three monitors, three workers.
+const JOBS: &str = "api|faultproxy|monitor|worker";
+const TARGETS: &str = "9";
 /// Admission that is reached by a handful of requests that wait for the store.
 const SETS: [&str; 6] = [
     "cache.fresh_ms=1",
@@ -100,7 +105,7 @@ impl Prometheus {
 
     /// Every series of the stack's own processes that is there now.
     fn series(&self) -> BTreeSet<String> {
-        let answer = self.ask("query", &[("query", "{job=~\"api|faultproxy\"}")]);
+        let answer = self.ask("query", &[("query", &format!("{{job=~\"{JOBS}\"}}"))]);
         answer["data"]["result"].as_array().unwrap().iter().map(|series| series["metric"].to_string()).collect()
     }
 
@@ -128,7 +133,8 @@ impl Prometheus {
 
 /// The query with variables filled in as Grafana would, and without what would always answer.
 fn asks_for_something(text: &str) -> String {
-    text.replace("$__rate_interval", "10s").replace("$instance", ".*").replace(" or vector(0)", "")
+    let filled = text.replace("$__rate_interval", "10s").replace("$__range", "30s").replace("$instance", ".*");
+    filled.replace(" or vector(0)", "")
 }
 
 fn of_dashboards() -> Vec<(String, String)> {
@@ -158,13 +164,20 @@ fn every_query_finds_data_and_no_series_vanishes() {
     home.ok(&[&["up", "--profile", "protected", "--users", "300", "--scenario", scenario][..], &sets].concat());
     let prometheus = Prometheus::of(&home);
     let complete = || {
-        let answer = prometheus.ask("query", &[("query", "sum(up{job=~\"api|faultproxy\"})")]);
-        answer["data"]["result"][0]["value"][1] == "3"
+        let answer = prometheus.ask("query", &[("query", &format!("sum(up{{job=~\"{JOBS}\"}})"))]);
+        answer["data"]["result"][0]["value"][1] == TARGETS
     };
-    wait_until("Prometheus sees two replicas and faultproxy", complete);
+    wait_until("Prometheus sees every process", complete);
 
     let (from_s, before) = (now_s(), prometheus.series());
-    home.ok(&["load", scenario]);
+    let mut load = home.start(&["load", scenario]);
+    let stopped = home.child("worker-2");
+    assert!(stopped.signal(Signal::SIGSTOP));
+    wait_until("the stopped worker is failed", || online(&home.beats()) == 2);
+    assert!(stopped.signal(Signal::SIGCONT));
+    wait_until("it comes back in a new life", || online(&home.beats()) == 3);
+    assert!(load.wait().unwrap().success());
+    wait_until("Prometheus sees it again", complete);
     // What the last scrape saw is evaluated a moment later.
     wait_until("the rules have seen the load", || {
         prometheus.problem("slo:latency_error:ratio_rate5m", from_s, now_s()).is_none()
