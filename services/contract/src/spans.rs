@@ -48,6 +48,16 @@ pub mod attribute {
     pub const EXEMPLAR: &str = "testbed.exemplar";
     /// Items ranked or written.
     pub const ITEMS: &str = "testbed.items";
+    /// The worker that a span is about, or several of them.
+    pub const NODE: &str = "testbed.node";
+    pub const INCARNATION: &str = "testbed.incarnation";
+    /// Of the table of assignments.
+    pub const EPOCH: &str = "testbed.epoch";
+    /// Partitions that change hands.
+    pub const PARTITIONS: &str = "testbed.partitions";
+    pub const VOTES: &str = "testbed.votes";
+    /// How a suspicion ended: `confirmed`, or what refuted it.
+    pub const OUTCOME: &str = "testbed.outcome";
 }
 
 /// Names of spans that are no request, command or query: those are named after what they do, such as `GET /recommendations`, `GET`,
@@ -65,6 +75,22 @@ pub mod name {
     /// Behind the answer; the command to Redis is below it.
     pub const CACHE_FILL: &str = "cache fill";
     pub const REFRESH_AHEAD: &str = "refresh ahead";
+
+    /// A failed worker's partitions go to others: from its last sign of life to the table without it. The leading monitor's, and the
+    /// beginning of the trace. Its id is the lower half of the trace's, so that whoever knows the trace can tell more below it.
+    pub const FAILOVER: &str = "failover";
+    /// The same where nobody failed: a worker came or left.
+    pub const ASSIGNMENT: &str = "assignment";
+    /// One monitor's view of a worker, from its last sign of life until that is settled. Below it a span for each state that it was in.
+    pub const SUSPICION: &str = "suspicion";
+    /// Until a beat was overdue.
+    pub const SILENCE: &str = "silence";
+    /// From the leading monitor's own vote to that of enough others.
+    pub const MAJORITY: &str = "majority";
+    /// The transaction that changes the table.
+    pub const SWITCH: &str = "switch";
+    /// A worker's, from the table that gives it partitions until their fences are up; below the switch.
+    pub const TAKEOVER: &str = "takeover";
 }
 
 /// Values of `db.system.name`.
@@ -72,6 +98,7 @@ pub mod system {
     pub const REDIS: &str = "redis";
     /// As the client's protocol: the server may be MariaDB.
     pub const MYSQL: &str = "mysql";
+    pub const ETCD: &str = "etcd";
 }
 
 #[cfg(test)]

@@ -22,6 +22,9 @@ pub struct Table {
     /// 16, by number.
     pub partitions: Vec<Assignment>,
     pub nodes: BTreeMap<NodeId, Standing>,
+    /// Of the span that wrote it (W3C trace context): who takes over because of it goes on with that trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,7 +45,12 @@ pub struct Standing {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { epoch: 0, partitions: vec![Assignment::default(); PARTITIONS], nodes: BTreeMap::new() }
+        Self {
+            epoch: 0,
+            partitions: vec![Assignment::default(); PARTITIONS],
+            nodes: BTreeMap::new(),
+            traceparent: None,
+        }
     }
 }
 
@@ -122,7 +130,7 @@ pub fn stamp(table: &Table, mut partitions: Vec<Assignment>) -> Table {
     for (new, old) in partitions.iter_mut().zip(&table.partitions) {
         new.epoch = if new.primary == old.primary { old.epoch } else { epoch };
     }
-    let next = Table { epoch, partitions, nodes: table.nodes.clone() };
+    let next = Table { epoch, partitions, nodes: table.nodes.clone(), traceparent: None };
     debug_assert_eq!(check_step(table, &next), Ok(()));
     next
 }

@@ -209,6 +209,13 @@ impl Observer {
         std::mem::take(&mut self.effects)
     }
 
+    /// The commit that was asked for last is told of under this trace.
+    pub fn trace(&mut self, traceparent: Option<String>) {
+        if let Some(table) = &mut self.committing {
+            table.traceparent = traceparent;
+        }
+    }
+
     /// When `tick` has something to do if nothing comes in before; often enough to tell a pause from having nothing to do.
     pub fn next_wake(&self) -> Nanos {
         let due = self.agenda.peek().map_or(Nanos::MAX, |Reverse((due, _))| *due);
@@ -223,6 +230,11 @@ impl Observer {
     /// The life of the node that is known, heard or registered.
     pub fn incarnation(&self, id: &str) -> Option<u64> {
         self.index.get(id).map(|&at| self.nodes[at].soft.incarnation())
+    }
+
+    /// Whether the node has said that it stops.
+    pub fn is_leaving(&self, id: &str) -> bool {
+        self.snapshot.nodes.get(id).is_some_and(|registration| registration.leaving)
     }
 
     /// Since the node was last heard.

@@ -8,7 +8,7 @@ use heartbeat::{
     observer::{PARTITIONED_AFTER, Settings},
     soft, vote,
 };
-use runtime::config::Validate;
+use runtime::{config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::detector;
@@ -22,6 +22,7 @@ pub struct MonitorConfig {
     pub listen: Listen,
     pub registry: Registry,
     pub detect: Detect,
+    pub telemetry: TelemetryConfig,
     /// The other monitors: name → `host:port` of their HTTP. None: this one decides alone.
     #[serde(default)]
     pub peers: BTreeMap<String, String>,
@@ -115,6 +116,7 @@ impl MonitorConfig {
                 votes: Rule::Majority,
             },
             peers: BTreeMap::new(),
+            telemetry: TelemetryConfig::default(),
         }
     }
 
@@ -167,6 +169,7 @@ impl Validate for MonitorConfig {
                 problems.push(format!("{key}: {value} is not in {}..={}", range.start(), range.end()));
             }
         }
+        self.telemetry.validate(problems);
         if let Err(error) = detector::make(&self.detect) {
             problems.push(format!("detect.detector, detect.params: {error}"));
         }

@@ -11,6 +11,7 @@ pub mod receive;
 pub mod status;
 mod suspicions;
 mod sweep;
+mod switch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,7 +27,11 @@ use heartbeat::{
     transport::{Ingest, Sink, http::Plain, tcp, udp},
 };
 use prometheus::Registry as Series;
-use runtime::{AdminPort, Endpoint, Readiness, lifecycle, net::Listener};
+use runtime::{
+    AdminPort, Endpoint, Readiness, lifecycle,
+    net::Listener,
+    telemetry::{Service, Telemetry},
+};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -47,6 +52,8 @@ use crate::{
 const INBOX: usize = 65_536;
 /// Number of the one key in use, on the wire.
 const KEY_NUMBER: u8 = 1;
+/// For what is left to be told at the end.
+const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
 /// After the watch on the registry broke, it is tried again so often.
 const WATCH_AGAIN: Duration = Duration::from_millis(500);
 
@@ -58,6 +65,8 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let sockets = Sockets::bind(&config.listen).await?;
     let (series, readiness) = (Series::new(), Readiness::starting("reading the registry"));
     let metrics = Metrics::new(&series)?;
+    let service = Service { name: "monitor", listen: config.node.id.clone() };
+    let telemetry = Telemetry::start(&config.telemetry, service, &series)?;
     let mut admin = AdminPort::open(sockets.admin, &readiness, &series)?;
 
     let clock = Clock::start();
@@ -98,6 +107,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
         ingest,
         assignments,
         metrics,
+        telemetry: telemetry.clone(),
         readiness,
     };
     tasks.spawn(sweep.run(shutdown.clone()));
@@ -105,6 +115,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     tracing::info!(monitor = config.node.id, http = %config.listen.http, "listening");
     let served = lifecycle::serve(sockets.http, router, shutdown, drain).await;
     lifecycle::drain(&tasks, drain).await;
+    telemetry.stop(TELEMETRY_PATIENCE).await;
     admin.close().await?;
     served
 }

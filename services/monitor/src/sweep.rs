@@ -13,7 +13,7 @@ use heartbeat::{
     transport::{Ingest, assignments::Assignments},
     vote::Ballot,
 };
-use runtime::Readiness;
+use runtime::{Readiness, telemetry::Telemetry};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -28,6 +28,7 @@ use crate::{
     probes::Probes,
     status::{Changes, Node, Status, What},
     suspicions::Suspicions,
+    switch::Switch,
 };
 
 /// Inputs taken together before the observer is asked what to do.
@@ -66,14 +67,16 @@ pub struct Sweep {
     /// For those who follow.
     pub assignments: watch::Sender<Arc<Assignments>>,
     pub metrics: Metrics,
+    pub telemetry: Telemetry,
     pub readiness: Readiness,
 }
 
 /// What is told of later.
-#[derive(Default)]
 struct Told {
     changes: Changes,
     suspicions: Suspicions,
+    /// The commit under way.
+    switch: Option<Switch>,
 }
 
 /// Requests to the registry under way, and how it is.
@@ -89,14 +92,16 @@ struct Asked {
 impl Sweep {
     /// Until `stop`. Then lets go of the lead, so that another monitor need not wait for the end of the term.
     pub async fn run(mut self, stop: CancellationToken) {
-        let (mut asked, mut told, mut last_forgotten) = (Asked::default(), Told::default(), 0);
+        let suspicions = Suspicions::new(self.telemetry.clone(), self.clock);
+        let mut told = Told { changes: Changes::default(), suspicions, switch: None };
+        let (mut asked, mut last_forgotten) = (Asked::default(), 0);
         loop {
             let wake = Instant::from_std(self.clock.instant(self.observer.next_wake()));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(input) = self.inbox.recv() => self.take_in(input, &mut asked, &told.changes),
-                Some(answer) = asked.tasks.join_next() => self.answered(answer, &mut asked),
+                Some(answer) = asked.tasks.join_next() => self.answered(answer, &mut asked, &mut told),
                 () = sleep_until(wake) => {}
             }
             let now = self.clock.now();
@@ -152,7 +157,16 @@ impl Sweep {
                 self.peers.share(&ballot);
                 self.gauge(now);
             }
-            Effect::Ask(request) => self.ask(request, now, asked),
+            Effect::Ask(mut request) => {
+                if let Request::Commit { table, .. } = &mut request {
+                    let known = (&self.observer, &told.suspicions);
+                    let switch = Switch::begin(&self.telemetry, self.clock, now, known, table);
+                    table.traceparent = switch.traceparent();
+                    self.observer.trace(table.traceparent.clone());
+                    told.switch = Some(switch);
+                }
+                self.ask(request, now, asked);
+            }
             Effect::Changed { node, incarnation, transition } => {
                 self.changed(&node, &transition);
                 if let Some(lasted) = told.suspicions.note(now, &node, incarnation, &transition) {
@@ -211,6 +225,7 @@ impl Sweep {
         &mut self,
         answer: Result<(Nanos, &'static str, Result<Response, RegistryError>), tokio::task::JoinError>,
         asked: &mut Asked,
+        told: &mut Told,
     ) {
         let Ok((when, name, response)) = answer else {
             // A panic in there is a bug of ours; the monitor goes on as if etcd had not answered.
@@ -222,6 +237,15 @@ impl Sweep {
         }
         let outcome = if response.is_ok() { "ok" } else { "failed" };
         self.metrics.registry_requests.with_label_values(&[name, outcome]).inc();
+        if name == COMMIT
+            && let Some(switch) = told.switch.take()
+        {
+            match &response {
+                Ok(Response::Conflict) => switch.fail("conflict"),
+                Ok(_) => {}
+                Err(_) => switch.fail("unanswered"),
+            }
+        }
         let was_up = std::mem::replace(&mut asked.is_up, response.is_ok());
         self.metrics.registry_up.set(response.is_ok().into());
         let now = self.clock.now();
@@ -261,6 +285,7 @@ impl Sweep {
         for what in What::between(&before, later) {
             if let What::Offline { node, .. } = &what {
                 self.confirmed(now, node);
+                told.suspicions.confirmed(now, node, later.traceparent.as_deref());
             }
             tracing::info!(epoch = later.epoch, change = ?what, "the table has changed");
             told.changes.note(what);
@@ -276,7 +301,7 @@ impl Sweep {
 
     /// The table has taken the node off-line. One that left by itself has not failed.
     fn confirmed(&self, now: Nanos, node: &NodeId) {
-        if self.observer.snapshot().nodes.get(node).is_some_and(|registration| registration.leaving) {
+        if self.observer.is_leaving(node) {
             return;
         }
         self.metrics.confirmed.inc();
@@ -332,12 +357,13 @@ impl Sweep {
 }
 
 const READ: &str = "read";
+const COMMIT: &str = "commit";
 
 fn name(request: &Request) -> &'static str {
     match request {
         Request::Read => READ,
         Request::Campaign { .. } => "campaign",
         Request::Register(_) => "register",
-        Request::Commit { .. } => "commit",
+        Request::Commit { .. } => COMMIT,
     }
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     outbox::{Counts, Outbox},
-    span::{Ended, nanoseconds, unix_ns},
+    span::{Ended, unix_ns, unix_ns_of},
 };
 
 pub use self::{
@@ -172,8 +172,19 @@ impl Telemetry {
         if !place.0.sampled && !recorder.retrospective {
             return Span::NONE;
         }
-        let started_ns = unix_ns().saturating_sub(nanoseconds(since.elapsed()));
+        let started_ns = unix_ns_of(since);
         Span::open(&recorder.spans, Context { sampled: true, ..place.0 }, place.1, kind, name, started_ns)
+    }
+
+    /// A span below one of another process that sent its `traceparent` along; not recorded if that one is not.
+    pub fn follow(&self, traceparent: &str, kind: Kind, name: &'static str) -> Span {
+        let (Some(recorder), Some(above)) = (&self.0, Context::parse(traceparent.as_bytes())) else {
+            return Span::NONE;
+        };
+        if !above.sampled {
+            return Span::NONE;
+        }
+        Span::open(&recorder.spans, above.sibling(), above.span_id, kind, name, unix_ns())
     }
 
     /// So slow that it is told of although it was not sampled.

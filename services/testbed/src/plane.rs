@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use anyhow::{Context, ensure};
 use launcher::{ChildId, Signal, Spec, Stack, etcd, free_port, prometheus};
 use monitor::{MonitorConfig, config::Rule};
+use runtime::telemetry::TelemetryConfig;
 use stores::StoreConfig;
 use worker::{WorkerConfig, config::Monitor};
 
@@ -26,11 +27,20 @@ pub struct Plan {
     pub votes: Rule,
     /// Further settings of every monitor, `key=value`.
     pub monitor_sets: Vec<String>,
+    /// Of monitors and workers.
+    pub telemetry: TelemetryConfig,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { monitors: 3, workers: 3, interval_ms: 1_000, votes: Rule::Majority, monitor_sets: Vec::new() }
+        Self {
+            monitors: 3,
+            workers: 3,
+            interval_ms: 1_000,
+            votes: Rule::Majority,
+            monitor_sets: Vec::new(),
+            telemetry: TelemetryConfig::default(),
+        }
     }
 }
 
@@ -81,6 +91,7 @@ impl Plane {
             (listen.http, listen.udp, listen.admin) = (loopback()?, loopback()?, loopback()?);
             config.beats.interval_ms = plan.interval_ms;
             config.monitors.clone_from(&known);
+            config.telemetry.clone_from(&plan.telemetry);
             let (name, at) = (config.node.id.clone(), (config.listen.http, config.listen.admin));
             plane.workers.push(Member::new(stack, name, "worker", at, &config, &[])?);
         }
@@ -205,6 +216,7 @@ fn monitor_configs(plan: &Plan, key: &str, etcd: &str) -> anyhow::Result<Vec<Mon
         config.registry.term_ms = (plan.interval_ms * TERM_BEATS).max(LEAST_TERM_MS);
         config.detect.interval_ms = plan.interval_ms;
         config.detect.votes = plan.votes;
+        config.telemetry.clone_from(&plan.telemetry);
         let others = names.iter().zip(&http).filter(|(other, _)| *other != name);
         config.peers = others.map(|(other, http)| (other.clone(), http.to_string())).collect();
         Ok(config)

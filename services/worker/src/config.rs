@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use contract::id;
-use runtime::config::Validate;
+use runtime::{config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
 use stores::StoreConfig;
 
@@ -16,6 +16,7 @@ pub struct WorkerConfig {
     /// By name.
     pub monitors: BTreeMap<String, Monitor>,
     pub store: StoreConfig,
+    pub telemetry: TelemetryConfig,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -84,6 +85,7 @@ impl WorkerConfig {
             beats: Beats { interval_ms: 1_000, transport: Transport::Udp },
             monitors: BTreeMap::new(),
             store: StoreConfig { pool_size: 16, checkout_timeout_ms: 2_000, ..store },
+            telemetry: TelemetryConfig::default(),
         }
     }
 }
@@ -118,5 +120,6 @@ impl Validate for WorkerConfig {
             }
         }
         self.store.validate(problems);
+        self.telemetry.validate(problems);
     }
 }

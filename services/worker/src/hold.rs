@@ -5,13 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::ShardId;
+use contract::{
+    ShardId,
+    spans::{attribute, name, system},
+};
 use futures::future::join_all;
 use heartbeat::{
-    assign::NodeId,
+    assign::{NodeId, Table},
     tenure::{Fence, Tenure},
     transport::assignments::Assignments,
 };
+use runtime::telemetry::{Kind, Span, Telemetry};
 use stores::{Overruled, Store, StoreError};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -40,11 +44,12 @@ impl Holding {
         self,
         store: Store,
         mut latest: watch::Receiver<Arc<Assignments>>,
-        metrics: Metrics,
+        (metrics, telemetry): (Metrics, Telemetry),
         stop: CancellationToken,
     ) {
         let follow = async {
             let (mut open, mut since): (Vec<Fence>, _) = (Vec::new(), Instant::now());
+            let mut takeover = Span::NONE;
             loop {
                 let changed = if open.is_empty() {
                     latest.changed().await.is_ok()
@@ -55,11 +60,15 @@ impl Holding {
                 if changed {
                     let table = Arc::clone(&latest.borrow_and_update().table);
                     metrics.epoch.set(table.epoch.cast_signed());
-                    (open, since) = (self.tenure().learn(table), Instant::now());
+                    (open, since) = (self.tenure().learn(Arc::clone(&table)), Instant::now());
+                    takeover = begin(&telemetry, &table, open.len());
                 } else if open.is_empty() {
                     return;
                 }
-                open = self.fence(&store, &open).await;
+                open = self.fence(&store, &open, &takeover).await;
+                if open.is_empty() {
+                    takeover = Span::NONE;
+                }
                 let serving = self.tenure().serving().count();
                 metrics.serving.set(serving as i64);
                 if open.is_empty() && changed {
@@ -72,9 +81,10 @@ impl Holding {
     }
 
     /// Puts fences up, all at once; answers those that are to be tried again.
-    async fn fence(&self, store: &Store, fences: &[Fence]) -> Vec<Fence> {
+    async fn fence(&self, store: &Store, fences: &[Fence], takeover: &Span) -> Vec<Fence> {
         let put_up = |fence: Fence| async move {
             let shard = shard(fence.partition)?;
+            let told = fence_span(takeover, shard);
             match store.fence(shard, fence.epoch).await {
                 Ok(Ok(())) => self.tenure().fenced(fence),
                 Ok(Err(Overruled { by_epoch })) => {
@@ -84,10 +94,12 @@ impl Holding {
                         by_epoch,
                         "a later owner was quicker"
                     );
+                    told.fail("overruled");
                     self.tenure().overruled(fence.partition, fence.epoch);
                 }
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
+                    told.fail("store_unavailable");
                     tracing::warn!(error, partition = fence.partition, "cannot put the fence up, trying again");
                     return Some(fence);
                 }
@@ -114,6 +126,27 @@ impl Holding {
         }
         Ok(counted)
     }
+}
+
+/// Goes on with the trace of whoever wrote the table; nothing to be fenced is nothing to be told of.
+fn begin(telemetry: &Telemetry, table: &Table, fences: usize) -> Span {
+    let traceparent = table.traceparent.as_deref().filter(|_| fences > 0);
+    let Some(traceparent) = traceparent else { return Span::NONE };
+    let span = telemetry.follow(traceparent, Kind::Internal, name::TAKEOVER);
+    span.set(attribute::EPOCH, table.epoch);
+    span.set(attribute::PARTITIONS, fences);
+    span
+}
+
+fn fence_span(takeover: &Span, shard: ShardId) -> Span {
+    const SUMMARY: &str = "UPDATE ownership";
+    let span = takeover.child(Kind::Client, SUMMARY);
+    span.set(attribute::DB_SYSTEM_NAME, system::MYSQL);
+    span.set_with(attribute::DB_NAMESPACE, || shard.schema());
+    span.set(attribute::DB_COLLECTION_NAME, "ownership");
+    span.set(attribute::DB_OPERATION_NAME, "UPDATE");
+    span.set(attribute::DB_QUERY_SUMMARY, SUMMARY);
+    span
 }
 
 /// Partition i is shard i.

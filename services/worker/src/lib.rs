@@ -14,7 +14,10 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use heartbeat::{assign::NodeId, auth::Keys, registry::Registration, transport::probe};
 use prometheus::Registry;
-use runtime::{AdminPort, Endpoint, Readiness, lifecycle};
+use runtime::{
+    AdminPort, Endpoint, Readiness, lifecycle,
+    telemetry::{Service, Telemetry},
+};
 use stores::{Store, StoreMetrics};
 use tokio::{net::UdpSocket, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,6 +27,8 @@ use crate::{hold::Holding, life::Life, metrics::Metrics, partitions::Desk};
 
 /// Number of the one key in use, on the wire.
 const KEY_NUMBER: u8 = 1;
+/// For what is left to be told at the end.
+const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
 /// Shortest pause between two tries to register, or to ask a monitor that is away.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,6 +44,8 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let udp = UdpSocket::bind(listen.udp).await.with_context(|| refused("udp", listen.udp))?;
     let (series, readiness) = (Registry::new(), Readiness::starting("waiting to be admitted"));
     let metrics = Metrics::new(&series)?;
+    let service = Service { name: "worker", listen: config.node.id.clone() };
+    let telemetry = Telemetry::start(&config.telemetry, service, &series)?;
     let store = Store::new(config.store.clone(), &StoreMetrics::new(&series)?)?;
     let admin = AdminPort::open(admin, &readiness, &series)?;
 
@@ -75,7 +82,8 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         pause,
         shutdown.clone(),
     ));
-    tasks.spawn(holding.clone().keep(store.clone(), follower.clone(), metrics.clone(), stop.clone()));
+    let told = (metrics.clone(), telemetry.clone());
+    tasks.spawn(holding.clone().keep(store.clone(), follower.clone(), told, stop.clone()));
     tasks.spawn(follow::readiness(me.clone(), life.clone(), follower.clone(), readiness.clone(), stop.clone()));
 
     tracing::info!(worker = config.node.id, http = %listen.http, "listening");
@@ -94,6 +102,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let served = lifecycle::serve(http, partitions::router(desk), left, drain).await;
     stop.cancel();
     lifecycle::drain(&tasks, drain).await;
+    telemetry.stop(TELEMETRY_PATIENCE).await;
     admin.close().await?;
     served
 }

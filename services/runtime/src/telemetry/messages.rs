@@ -19,9 +19,9 @@ use super::{
 /// Who tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// `api`, `loadgen`.
+    /// `api`, `monitor`, …
     pub name: &'static str,
-    /// Where it listens, which tells it from its likes on this machine.
+    /// Where it listens or what it is called, which tells it from its likes on this machine.
     pub listen: String,
 }
 

@@ -2,8 +2,11 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
@@ -58,6 +61,8 @@ struct Open {
     parent_id: u64,
     kind: Kind,
     started_ns: u64,
+    /// 0: when the last handle goes.
+    ended_ns: AtomicU64,
     details: Mutex<Details>,
 }
 
@@ -75,7 +80,8 @@ impl Span {
         // Most have about as many as a command to a store.
         let details = Details { name: name.into(), attributes: Vec::with_capacity(8), ..Details::default() };
         let (outbox, details) = (Arc::clone(outbox), Mutex::new(details));
-        Self(Some(Arc::new(Open { outbox, context, parent_id, kind, started_ns, details })))
+        let ended_ns = AtomicU64::new(0);
+        Self(Some(Arc::new(Open { outbox, context, parent_id, kind, started_ns, ended_ns, details })))
     }
 
     pub fn is_recorded(&self) -> bool {
@@ -90,6 +96,21 @@ impl Span {
     #[must_use]
     pub fn child(&self, kind: Kind, name: &'static str) -> Self {
         self.child_named(kind, || name)
+    }
+
+    /// One that began a while ago.
+    #[must_use]
+    pub fn child_since(&self, kind: Kind, name: &'static str, since: Instant) -> Self {
+        let Some(parent) = &self.0 else { return Self::NONE };
+        let context = Context { span_id: new_span_id(), ..parent.context };
+        Self::open(&parent.outbox, context, parent.context.span_id, kind, name, unix_ns_of(since))
+    }
+
+    /// It ended then, and not when its last handle goes.
+    pub fn ended(&self, at: Instant) {
+        if let Some(open) = &self.0 {
+            open.ended_ns.store(unix_ns_of(at), Relaxed);
+        }
     }
 
     /// The same where the name has to be made.
@@ -137,7 +158,11 @@ impl Drop for Open {
     fn drop(&mut self) {
         let details = std::mem::take(self.details.get_mut().unwrap_or_else(PoisonError::into_inner));
         // The clock may have been set back in between.
-        let ended_ns = unix_ns().max(self.started_ns);
+        let ended_ns = match self.ended_ns.load(Relaxed) {
+            0 => unix_ns(),
+            told => told,
+        };
+        let ended_ns = ended_ns.max(self.started_ns);
         let Self { context, parent_id, kind, started_ns, .. } = *self;
         self.outbox.put(Ended { context, parent_id, kind, started_ns, ended_ns, details });
     }
@@ -163,6 +188,11 @@ impl From<usize> for Value {
         Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
 impl From<bool> for Value {
     fn from(value: bool) -> Self {
         Self::Bool(value)
@@ -172,6 +202,11 @@ impl From<bool> for Value {
 /// Since 1970; good until 2554.
 pub(super) fn unix_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanoseconds)
+}
+
+/// Of an instant that is over.
+pub(super) fn unix_ns_of(at: Instant) -> u64 {
+    unix_ns().saturating_sub(nanoseconds(at.elapsed()))
 }
 
 pub(super) fn nanoseconds(time: Duration) -> u64 {

@@ -208,7 +208,8 @@ async fn hold(order: Order) -> anyhow::Result<()> {
         workers => {
             println!("{STAGE}starting etcd, {} monitors and {workers} workers", order.monitors);
             let (monitors, workers) = (order.monitors.into(), workers.into());
-            let plan = plane::Plan { monitors, workers, ..plane::Plan::default() };
+            let telemetry = cluster.telemetry().clone();
+            let plan = plane::Plan { monitors, workers, telemetry, ..plane::Plan::default() };
             // The law is the replicas' store's; a takeover is not to be slower for it.
             let store = cluster.direct_store();
             let plane = Plane::start(&mut cluster.stack, &plan, &store).await?;

@@ -1,6 +1,6 @@
 //! Monitors and workers as `up` starts them, killed and stopped.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use launcher::{Process, Signal};
 use serde_json::Value;
@@ -54,6 +54,51 @@ async fn counted(client: &reqwest::Client, worker: &str, partition: usize) -> Va
     }
 }
 
+const UNKNOWN: &str = "?";
+
+/// From the monitors' suspicions over the majority and the transaction to the fences that the new primaries put up.
+fn failover_is_one_trace(home: &Home, lost: &str) -> bool {
+    let traces = home.json(&["trace", "--errors", "--limit", "100", "--json"]);
+    let is_of = |trace: &&Value| {
+        let spans = trace["spans"].as_array().unwrap();
+        spans.iter().any(|span| span["name"] == "failover" && span["attributes"]["testbed.node"] == lost)
+    };
+    let Some(trace) = traces.as_array().unwrap().iter().find(is_of) else { return false };
+    let spans = trace["spans"].as_array().unwrap();
+    // Service and name of each span, the ones above it first.
+    let path = |mut span: &Value| {
+        let mut path = Vec::new();
+        loop {
+            path.push(format!("{} {}", span["service"].as_str().unwrap(), span["name"].as_str().unwrap()));
+            match spans.iter().find(|above| above["id"] == span["parent"]) {
+                Some(above) => span = above,
+                None if span["parent"].is_null() => break,
+                None => {
+                    path.push(UNKNOWN.to_owned());
+                    break;
+                }
+            }
+        }
+        path.reverse();
+        path.join(" → ")
+    };
+    let paths: Vec<String> = spans.iter().map(path).collect();
+    let count = |path: &str| paths.iter().filter(|known| *known == path).count();
+    let instances = |name: &str| -> BTreeSet<&str> {
+        spans.iter().filter(|span| span["name"] == name).map(|span| span["instance"].as_str().unwrap()).collect()
+    };
+    assert!(instances("takeover").iter().all(|worker| !worker.ends_with(lost)), "{trace:#}");
+    let states = ["silence", "suspicious", "warning", "failed"];
+    // Each process sends its own spans, at a time of its own.
+    paths.iter().all(|path| !path.starts_with(UNKNOWN))
+        && count("monitor failover → monitor switch") == 1
+        && count("monitor failover → monitor majority") <= 1
+        && count("monitor failover → monitor switch → worker takeover → worker UPDATE ownership") >= 5
+        && instances("takeover").len() == 2
+        && instances("suspicion").len() == 3
+        && states.iter().all(|state| count(&format!("monitor failover → monitor suspicion → monitor {state}")) >= 2)
+}
+
 #[test]
 fn workers_that_are_killed_or_stopped_are_replaced_and_their_clients_sent_on() {
     let Some(home) = Home::new() else { return };
@@ -101,6 +146,7 @@ fn workers_that_are_killed_or_stopped_are_replaced_and_their_clients_sent_on() {
     wait_until("the killed worker is failed", || partition_of(&home.beats(), "worker-1").is_none());
     let done = runtime.block_on(counted(&following, &address("worker-0"), partition));
     assert_ne!(done["worker"].as_str(), Some("worker-1"), "{done}");
+    wait_until("the failover is one trace", || failover_is_one_trace(&home, "worker-1"));
     wait_until("it is started again and admitted", || online(&home.beats()) == 3);
 
     // One of three monitors: nothing changes.
