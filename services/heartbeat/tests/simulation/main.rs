@@ -4,7 +4,9 @@
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
 mod checks;
+mod events;
 mod faults;
+mod process;
 mod random;
 mod world;
 
