@@ -63,6 +63,13 @@ pub enum State {
 }
 
 impl State {
+    pub const LABELS: [&str; 5] = ["connected", "waiting", "trying", "silent", "stopped"];
+
+    /// Whether nothing is sent now, nor about to be.
+    pub fn is_idle(self) -> bool {
+        matches!(self, Self::Waiting { .. } | Self::Silent { .. } | Self::Stopped)
+    }
+
     /// Value of a metric's label.
     pub fn label(self) -> &'static str {
         match self {

@@ -11,6 +11,7 @@ mod stack;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use worker::config::Transport;
 
 pub use self::{data::*, evaluate::*, experiment::*, load::*, report::*, serve::*, stack::*};
 
@@ -60,6 +61,14 @@ fn monitors(text: &str) -> Result<u8, String> {
         "1" => Ok(1),
         "3" => Ok(3),
         _ => Err("1 or 3".into()),
+    }
+}
+
+fn beats(text: &str) -> Result<Transport, String> {
+    match text {
+        "udp" => Ok(Transport::Udp),
+        "tcp" => Ok(Transport::Tcp),
+        _ => Err("udp or tcp".into()),
     }
 }
 

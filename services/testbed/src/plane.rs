@@ -7,7 +7,10 @@ use launcher::{ChildId, Signal, Spec, Stack, etcd, free_port, prometheus};
 use monitor::{MonitorConfig, config::Rule};
 use runtime::telemetry::TelemetryConfig;
 use stores::StoreConfig;
-use worker::{WorkerConfig, config::Monitor};
+use worker::{
+    WorkerConfig,
+    config::{Monitor, Transport},
+};
 
 use crate::cluster::{self, own_program};
 
@@ -23,6 +26,8 @@ pub struct Plan {
     pub monitors: usize,
     pub workers: usize,
     pub interval_ms: u64,
+    /// Of the beats.
+    pub transport: Transport,
     /// Who decides that a worker has failed.
     pub votes: Rule,
     /// Further settings of every monitor, `key=value`.
@@ -37,6 +42,7 @@ impl Default for Plan {
             monitors: 3,
             workers: 3,
             interval_ms: 1_000,
+            transport: Transport::Udp,
             votes: Rule::Majority,
             monitor_sets: Vec::new(),
             telemetry: TelemetryConfig::default(),
@@ -73,7 +79,11 @@ impl Plane {
         let key = format!("{:032x}", rand::random::<u128>());
         let monitors = monitor_configs(plan, &key, &etcd.url)?;
         let known = monitors.iter().map(|config| {
-            let (http, beats) = (config.listen.http.to_string(), config.listen.udp.to_string());
+            let beats = match plan.transport {
+                Transport::Udp => config.listen.udp,
+                Transport::Tcp => config.listen.tcp,
+            };
+            let (http, beats) = (config.listen.http.to_string(), beats.to_string());
             (config.node.id.clone(), Monitor { http, beats })
         });
         let known: BTreeMap<String, Monitor> = known.collect();
@@ -89,7 +99,7 @@ impl Plane {
             config.node.key.clone_from(&key);
             let listen = &mut config.listen;
             (listen.http, listen.udp, listen.admin) = (loopback()?, loopback()?, loopback()?);
-            config.beats.interval_ms = plan.interval_ms;
+            (config.beats.interval_ms, config.beats.transport) = (plan.interval_ms, plan.transport);
             config.monitors.clone_from(&known);
             config.telemetry.clone_from(&plan.telemetry);
             let (name, at) = (config.node.id.clone(), (config.listen.http, config.listen.admin));

@@ -8,7 +8,11 @@ use runtime::Readiness;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{beats::Handles, config::Monitor, life::Life};
+use crate::{
+    beats::{By, Senders},
+    config::Monitor,
+    life::Life,
+};
 
 /// How long a monitor keeps a poll that it has nothing new for, and what the network gets besides.
 const POLL: Duration = Duration::from_secs(10);
@@ -22,21 +26,21 @@ pub fn spawn(
     monitors: &BTreeMap<String, Monitor>,
     http: &reqwest::Client,
     latest: &Latest,
-    senders: &Handles,
+    senders: &Senders,
     pause: Duration,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
     for (name, monitor) in monitors {
         let (url, http, latest) = (format!("http://{}/partitions", monitor.http), http.clone(), latest.clone());
-        let sender = senders.get(name).cloned();
+        let (name, senders) = (name.clone(), senders.clone());
         let poll_for_ever = async move {
             loop {
                 let known = latest.borrow().table.epoch;
                 match poll(&http, &url, known).await {
                     Ok(assignments) => {
                         // It was in touch: beats that it was given up for begin again.
-                        sender.iter().for_each(heartbeat::transport::tcp::Handle::resume);
+                        senders.resume(&name, By::Contact);
                         latest.send_if_modified(|known| {
                             let is_later = assignments.table.epoch > known.table.epoch;
                             if is_later {

@@ -1,7 +1,7 @@
 //! A worker: registers with the monitors and beats (`beats`), follows the table (`follow`), takes over the partitions that it
 //! gives to this worker (`hold`), and works on them (`partitions`).
 
-mod beats;
+pub mod beats;
 pub mod config;
 mod follow;
 mod hold;
@@ -88,7 +88,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
 
     tracing::info!(worker = config.node.id, http = %listen.http, "listening");
     let (drain, left) = (Duration::from_millis(listen.drain_ms), CancellationToken::new());
-    let desk = Desk { me, life: life.clone(), keys, holding, store, latest: follower.clone(), metrics };
+    let desk = Desk { me, life: life.clone(), keys, holding, store, latest: follower.clone(), senders, metrics };
     let (done, monitors) = (left.clone(), config.monitors.clone());
     tasks.spawn(async move {
         shutdown.cancelled().await;

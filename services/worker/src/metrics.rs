@@ -1,6 +1,6 @@
 //! All series of a worker.
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, Result};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result};
 
 /// What becomes of requests for partitions.
 const OUTCOMES: [&str; 7] = ["done", "failed", "no_such_partition", "taking_over", "nobodys", "sent_on", "old_epoch"];
@@ -16,6 +16,10 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Over UDP, by monitor: `sent`, or `refused` by a socket without room.
     pub beats: IntCounterVec,
+    /// Over TCP: 1 for the state that the sender to the monitor is in; see `heartbeat::reconnect`.
+    pub sender_state: IntGaugeVec,
+    /// Senders started again, by monitor, and by its `contact` or an `operator`.
+    pub resumed: IntCounterVec,
 }
 
 impl Metrics {
@@ -36,12 +40,28 @@ impl Metrics {
                 Opts::new("testbed_worker_beats_total", "heartbeats sent as datagrams, by monitor"),
                 &["monitor", "outcome"],
             )?,
+            sender_state: IntGaugeVec::new(
+                Opts::new(
+                    "testbed_worker_sender_state",
+                    "1 for the state that the sender of heartbeats is in; 0 everywhere over UDP, which gives nobody up",
+                ),
+                &["monitor", "state"],
+            )?,
+            resumed: IntCounterVec::new(
+                Opts::new(
+                    "testbed_worker_senders_resumed_total",
+                    "senders started again after they had given up or paused",
+                ),
+                &["monitor", "by"],
+            )?,
         };
         registry.register(Box::new(metrics.epoch.clone()))?;
         registry.register(Box::new(metrics.serving.clone()))?;
         registry.register(Box::new(metrics.takeover_seconds.clone()))?;
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.beats.clone()))?;
+        registry.register(Box::new(metrics.sender_state.clone()))?;
+        registry.register(Box::new(metrics.resumed.clone()))?;
         for outcome in OUTCOMES {
             metrics.requests.with_label_values(&[outcome]);
         }

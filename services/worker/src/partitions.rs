@@ -1,7 +1,7 @@
 //! What a worker answers, on one screen. Work for a partition that is another's is sent on to its primary (307), work under an
 //! epoch that is over is refused (409).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -24,7 +24,12 @@ use serde::{Deserialize, Serialize};
 use stores::{Overruled, Store};
 use tokio::sync::watch;
 
-use crate::{hold::Holding, life::Life, metrics::Metrics};
+use crate::{
+    beats::{By, Resumed, Senders},
+    hold::Holding,
+    life::Life,
+    metrics::Metrics,
+};
 
 /// For a monitor that waits for the answer: the least that a round of probes takes.
 const PROBE_FOR_OTHERS: Duration = Duration::from_millis(300);
@@ -37,6 +42,7 @@ pub struct Desk {
     pub holding: Holding,
     pub store: Store,
     pub latest: watch::Receiver<Arc<Assignments>>,
+    pub senders: Senders,
     pub metrics: Metrics,
 }
 
@@ -45,6 +51,7 @@ pub fn router(desk: Desk) -> Router {
     Router::new()
         .route("/partitions/{number}/count", post(count))
         .route("/probe", get(probed))
+        .route("/beats/resume", post(resume))
         .with_state(desk)
         .merge(assignments::router(latest))
 }
@@ -144,6 +151,11 @@ async fn probed(State(desk): State<Desk>, Query(sought): Query<Sought>) -> Respo
         Some(incarnation) => Json(Alive { id, incarnation }).into_response(),
         None => answer(StatusCode::GATEWAY_TIMEOUT, problem::DEADLINE_EXCEEDED, format!("{id} did not answer")),
     }
+}
+
+/// `testbed fault resume`
+async fn resume(State(desk): State<Desk>) -> Json<BTreeMap<String, Resumed>> {
+    Json(desk.senders.resume_all(By::Operator))
 }
 
 /// A problem document; whoever may try again is told so.

@@ -5,8 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use api::Profile;
 use clap::{Args, Subcommand};
 use tracestore::TraceId;
+use worker::config::Transport;
 
-use super::{LawChoice, duration, monitors};
+use super::{LawChoice, beats, duration, monitors};
 
 /// Start the stack and leave it running
 #[derive(Args)]
@@ -42,6 +43,9 @@ pub struct UpArgs {
     /// Monitors that watch them
     #[arg(long, default_value = "3", value_name = "1|3", value_parser = monitors)]
     pub monitors: u8,
+    /// How their heartbeats travel
+    #[arg(long, default_value = "udp", value_name = "udp|tcp", value_parser = beats)]
+    pub beats: Transport,
     /// Port of the gateway [default: a free one]
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
@@ -96,7 +100,8 @@ pub struct DoctorArgs {
   ./testbed fault add stall --for 5s
   ./testbed fault add latency --ms 100 --for 30s
   ./testbed fault add loss --pct 20 --for 30s
-  ./testbed fault clear")]
+  ./testbed fault clear
+  ./testbed fault resume")]
 pub enum FaultCommand {
     /// Show the law and the faults in force
     Show {
@@ -145,6 +150,17 @@ Examples:
     },
     /// Lift all faults (the law stays)
     Clear,
+    /// Start heartbeats over TCP again at once that wait, are silent, or have stopped with an alarm
+    #[command(after_help = "A monitor's contact does the same. Over UDP (up's default) no sender ever gives up.
+
+Examples:
+  ./testbed fault resume
+  ./testbed fault resume worker-0 worker-2")]
+    Resume {
+        /// Whose [default: every worker's]
+        #[arg(value_name = "WORKER")]
+        workers: Vec<String>,
+    },
 }
 
 /// Show where the time of single requests went: waterfalls of the running stack's traces

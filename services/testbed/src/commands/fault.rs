@@ -1,19 +1,26 @@
-//! `testbed fault`: talks to the faultproxy of the running stack.
+//! `testbed fault`: talks to the faultproxy of the running stack, and to workers whose heartbeats have stopped.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use faultproxy::{Client, DEFAULT_SEED, Fault, FaultSpec, Law};
+
+use worker::beats::Resumed;
 
 use crate::cli::FaultCommand;
 
+const WORKER: &str = "worker-";
+const PATIENCE: Duration = Duration::from_secs(2);
+
 pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
     let stack = super::running_stack()?;
-    let address = stack.endpoints.get("faultproxy").context("the running stack has no faultproxy")?;
-    let client = Client::new(address)?;
+    let proxy = || {
+        let address = stack.endpoints.get("faultproxy").context("the running stack has no faultproxy")?;
+        anyhow::Ok(Client::new(address)?)
+    };
     match command {
         FaultCommand::Show { json } => {
-            let state = client.state().await?;
+            let state = proxy()?.state().await?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&state)?);
                 return Ok(ExitCode::SUCCESS);
@@ -25,7 +32,7 @@ pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
         }
         FaultCommand::Law { none: _, base_ms, slope_ms, spread } => {
             let law = base_ms.map_or(Law::None, |base_ms| Law::Linear { base_ms, slope_ms, spread });
-            client.set_law(law).await?;
+            proxy()?.set_law(law).await?;
             println!("law: {law}");
         }
         FaultCommand::Add { kind, ms, pct, seed, lasting } => {
@@ -36,16 +43,48 @@ pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
                 "reset" => Fault::Reset,
                 _ => Fault::Refuse,
             };
-            client.add_fault(FaultSpec { fault, for_ms: lasting.map(|time| time.as_millis() as u64) }).await?;
+            proxy()?.add_fault(FaultSpec { fault, for_ms: lasting.map(|time| time.as_millis() as u64) }).await?;
             println!(
                 "{kind} is in force{}",
                 lasting.map_or_else(|| ": ./testbed fault clear lifts it".into(), |time| format!(" for {time:?}"))
             );
         }
         FaultCommand::Clear => {
-            client.clear().await?;
+            proxy()?.clear().await?;
             println!("no faults; the law stays");
         }
+        FaultCommand::Resume { workers } => return resume(&stack.endpoints, &workers).await,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the senders of heartbeats of these workers again, of all of them if none is named.
+async fn resume(endpoints: &BTreeMap<String, String>, named: &[String]) -> anyhow::Result<ExitCode> {
+    let is_worker = |name: &str| name.strip_prefix(WORKER).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let known: Vec<&str> = endpoints.keys().map(String::as_str).filter(|name| is_worker(name)).collect();
+    if let Some(stranger) = named.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!("the running stack has no worker {stranger}; it has: {}", known.join(", "));
+    }
+    let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    let mut all_answered = true;
+    for name in known.into_iter().filter(|name| named.is_empty() || named.iter().any(|named| named == name)) {
+        let answer = http.post(format!("{}/beats/resume", endpoints[name])).send().await;
+        let senders = match answer.and_then(reqwest::Response::error_for_status) {
+            Ok(answer) => answer.json::<BTreeMap<String, Resumed>>().await,
+            Err(error) => Err(error),
+        };
+        match senders {
+            Ok(senders) if senders.is_empty() => println!("{name}: over UDP, which gives nobody up"),
+            Ok(senders) => {
+                for (monitor, Resumed { was, resumed }) in senders {
+                    println!("{name} to {monitor}: {was}{}", if resumed { ", tries again now" } else { "" });
+                }
+            }
+            Err(error) => {
+                all_answered = false;
+                eprintln!("{name} does not answer: {error}");
+            }
+        }
+    }
+    Ok(if all_answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -15,6 +15,7 @@ use launcher::{Stack, prometheus};
 use loadtest::scenario::Scenario;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
+use worker::config::Transport;
 
 use crate::{
     cli::{LawChoice, UpArgs},
@@ -47,6 +48,7 @@ struct Order {
     port: Option<u16>,
     monitors: u8,
     workers: u8,
+    beats: Transport,
 }
 
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -82,6 +84,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         port: args.port,
         monitors: args.monitors,
         workers: args.workers,
+        beats: args.beats,
     };
     let home = launcher::home();
     std::fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
@@ -209,7 +212,8 @@ async fn hold(order: Order) -> anyhow::Result<()> {
             println!("{STAGE}starting etcd, {} monitors and {workers} workers", order.monitors);
             let (monitors, workers) = (order.monitors.into(), workers.into());
             let telemetry = cluster.telemetry().clone();
-            let plan = plane::Plan { monitors, workers, telemetry, ..plane::Plan::default() };
+            let transport = order.beats;
+            let plan = plane::Plan { monitors, workers, transport, telemetry, ..plane::Plan::default() };
             // The law is the replicas' store's; a takeover is not to be slower for it.
             let store = cluster.direct_store();
             let plane = Plane::start(&mut cluster.stack, &plan, &store).await?;

@@ -102,7 +102,7 @@ fn failover_is_one_trace(home: &Home, lost: &str) -> bool {
 #[test]
 fn workers_that_are_killed_or_stopped_are_replaced_and_their_clients_sent_on() {
     let Some(home) = Home::new() else { return };
-    home.ok(&["up", "--users", "50", "--scenario", "smoke", "--law", "none"]);
+    home.ok(&["up", "--users", "50", "--scenario", "smoke", "--law", "none", "--beats", "tcp"]);
     wait_until("three workers share the partitions", || {
         let beats = home.beats();
         online(&beats) == 3 && (0..3).all(|n| partition_of(&beats, &format!("worker-{n}")).is_some())
@@ -159,7 +159,24 @@ fn workers_that_are_killed_or_stopped_are_replaced_and_their_clients_sent_on() {
         others.iter().all(|m| m["present"] == 2) && others.iter().any(|m| m["leading"] == true)
     });
     assert_eq!((online(&home.beats()), &home.beats()["epoch"]), (3, &epoch_before));
+    // It takes connections and answers nothing: the workers give it up, and try again when they are told to.
+    wait_until("a sender waits for its next try", || {
+        let text = home.ok(&["fault", "resume", "worker-0"]);
+        assert!(text.contains("worker-0 to monitor-1: connected\n"), "{text}");
+        text.contains("worker-0 to monitor-0: waiting, tries again now")
+    });
+    assert!(home.fails(&["fault", "resume", "worker-9"]).contains("worker-0, worker-1, worker-2"));
     assert!(monitor.signal(Signal::SIGCONT));
+    wait_until("it hears all of them again", || {
+        let nodes = home.beats()["nodes"].clone();
+        nodes.as_array().unwrap().iter().all(|node| node["states"]["monitor-0"] == "healthy")
+    });
+    let admin = reqwest::Url::parse(&address("worker-0-admin")).unwrap().join("metrics").unwrap();
+    let metrics = runtime.block_on(async { plain.get(admin).send().await.unwrap().text().await.unwrap() });
+    let resumed = metrics
+        .lines()
+        .find(|line| line.starts_with("testbed_worker_senders_resumed_total{by=\"operator\",monitor=\"monitor-0\"}"));
+    assert!(resumed.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
 
     let text = home.ok(&["status"]);
     assert!(text.contains("worker-0") && text.contains("online"), "{text}");

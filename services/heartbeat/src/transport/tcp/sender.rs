@@ -42,9 +42,15 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// The monitor was in touch, or an operator asks for it: tries start again unless the connection stands.
-    pub fn resume(&self) {
-        self.resume.notify_one();
+    /// The monitor was in touch, or an operator asks for it: tries start again unless the connection stands or one is under way.
+    /// Answers the state before, and whether they do.
+    pub fn resume(&self) -> (State, bool) {
+        let state = *self.state.borrow();
+        // A word that nobody waits for would be kept, and cut the first pause after a failure later on.
+        if state.is_idle() {
+            self.resume.notify_one();
+        }
+        (state, state.is_idle())
     }
 
     /// The state, and word of its changes.

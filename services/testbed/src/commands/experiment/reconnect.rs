@@ -172,7 +172,9 @@ async fn for_good(scale: u32) -> anyhow::Result<Measured> {
     tokio::time::sleep(3 * INTERVAL / scale).await;
     let beats_while_stopped = senders.bed.ingest.counts().accepted() - late;
     ensure!(late >= before, "counts fell");
-    senders.handles.iter().for_each(Handle::resume);
+    for handle in &senders.handles {
+        handle.resume();
+    }
     let resumed = senders.connected().await?;
     senders.stop().await?;
 
