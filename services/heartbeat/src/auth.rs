@@ -20,6 +20,8 @@ pub enum Kind {
     Beat = 1,
     Batch = 2,
     Ack = 3,
+    /// A ballot or a registration: see `transport::words`.
+    Word = 4,
 }
 
 /// What the receiver must know before it reads the payload.
@@ -66,6 +68,9 @@ impl Reject {
         Self::StaleIncarnation,
         Self::Full,
     ];
+
+    /// Why a ballot or a registration is not believed.
+    pub const OF_WORDS: [Self; 4] = [Self::Frame, Self::Key, Self::Mac, Self::Decode];
 
     /// Value of a metric's label.
     pub fn label(self) -> &'static str {
@@ -152,6 +157,7 @@ impl Keys {
             1 => Kind::Beat,
             2 => Kind::Batch,
             3 => Kind::Ack,
+            4 => Kind::Word,
             _ => return Err(Reject::Frame),
         };
         let keys = [Some(self.current), self.former];

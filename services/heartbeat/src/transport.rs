@@ -6,6 +6,7 @@ pub mod http;
 pub mod probe;
 pub mod tcp;
 pub mod udp;
+pub mod words;
 
 use std::{
     net::SocketAddr,
@@ -150,7 +151,7 @@ impl Ingest {
     ) -> Result<Option<Ack>, Reject> {
         let Scratch { zstd, outcomes } = scratch;
         let ack = match (header.kind, header.codec) {
-            (Kind::Ack, _) => return Err(Reject::Frame),
+            (Kind::Ack | Kind::Word, _) => return Err(Reject::Frame),
             (Kind::Beat, CodecId::Json) => {
                 let beat = Json.decode(payload).map_err(|error| reason(&error))?;
                 numbered(beat.sequence)?;

@@ -78,13 +78,13 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let registry = registry.context("registry.etcd is not valid")?;
     let (assignments, followers) = watch::channel(Arc::default());
     let plain = if config.listen.plain { Plain::Accepted } else { Plain::Refused };
-    let router = receive::router(Arc::clone(&ingest), plain, followers, inbox.clone(), registry.clone())?;
+    let router = receive::router(Arc::clone(&ingest), plain, followers, inbox.clone(), registry.clone(), &metrics)?;
 
     let (tasks, drain) = (TaskTracker::new(), Duration::from_millis(config.listen.drain_ms));
     let (settings, monitors) = (config.settings(), config.monitors());
     let interval = Duration::from_nanos(settings.interval);
     let http = reqwest::Client::builder().no_proxy().build()?;
-    let peers = Peers::spawn(&config.peers, &http, interval, &metrics.ballots_sent, &tasks, &shutdown);
+    let peers = Peers::spawn(&config.peers, (&http, &keys), interval, &metrics.ballots_sent, &tasks, &shutdown);
     let round = Duration::from_nanos(settings.soft.round);
     let probes = Probes::new(keys, round, inbox.clone(), tasks.clone(), &metrics.probes)?;
     let me: NodeId = config.node.id.as_str().into();

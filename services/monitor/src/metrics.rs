@@ -10,6 +10,9 @@ use prometheus::{
     Counter, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result,
 };
 
+/// Values of the label `word`.
+pub const BALLOT: &str = "ballot";
+pub const REGISTRATION: &str = "registration";
 /// Requests to etcd that the sweep makes.
 const REQUESTS: [&str; 3] = ["read", "campaign", "commit"];
 /// Silence at which a node is failed: from 100 ms beats to the article's 5 s and beyond.
@@ -37,6 +40,8 @@ pub struct Metrics {
     pub present: IntGauge,
     pub ballots_sent: IntCounterVec,
     pub ballots_received: IntCounter,
+    /// Ballots and registrations that were not believed.
+    pub words_refused: IntCounterVec,
     pub probes: IntCounterVec,
     pub pauses: IntCounter,
     pub paused_seconds: Counter,
@@ -67,14 +72,21 @@ impl Metrics {
             present: gauge("monitors_present", "monitors whose votes count now, this one included")?,
             ballots_sent: counters("ballots_sent_total", "ballots to each other monitor", &["to", "outcome"])?,
             ballots_received: counter("ballots_received_total", "ballots of other monitors")?,
+            words_refused: counters(
+                "words_refused_total",
+                "ballots and registrations not believed",
+                &["word", "reason"],
+            )?,
             probes: counters("probes_total", "probes of nodes that are not healthy", &["path", "outcome"])?,
             pauses: counter("own_pauses_total", "times that this monitor itself stood still")?,
             paused_seconds: Counter::with_opts(opts("own_pauses_seconds_total", "how long it stood still in all"))?,
             registry_up: gauge("registry_up", "1 while etcd answers")?,
             registry_requests: counters("registry_requests_total", "requests to etcd", &["request", "outcome"])?,
         };
-        let Self { beats, nodes, node_state, transitions, partition_epoch, ballots_sent, probes, .. } = &metrics;
-        for vector in [beats, transitions, ballots_sent, probes, &metrics.registry_requests] {
+        let Self {
+            beats, nodes, node_state, transitions, partition_epoch, ballots_sent, probes, words_refused, ..
+        } = &metrics;
+        for vector in [beats, transitions, ballots_sent, probes, words_refused, &metrics.registry_requests] {
             registry.register(Box::new(vector.clone()))?;
         }
         for vector in [nodes, node_state, partition_epoch, &metrics.votes] {
@@ -100,6 +112,11 @@ impl Metrics {
         }
         for (from, to, cause) in Transition::all() {
             transitions.with_label_values(&[from.as_str(), to.as_str(), cause.as_str()]);
+        }
+        for word in [BALLOT, REGISTRATION] {
+            for reason in Reject::OF_WORDS {
+                words_refused.with_label_values(&[word, reason.label()]);
+            }
         }
         for request in REQUESTS {
             for outcome in ["ok", "failed"] {

@@ -3,18 +3,25 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::body::Bytes;
-use heartbeat::vote::Ballot;
+use heartbeat::{
+    auth::Keys,
+    transport::{http::SEALED, words},
+    vote::Ballot,
+};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub struct Peers(watch::Sender<Bytes>);
+pub struct Peers {
+    latest: watch::Sender<Bytes>,
+    keys: Keys,
+}
 
 impl Peers {
     /// `addresses`: name → `host:port`. A ballot that takes longer than `interval` is given up for the next.
     pub fn spawn(
         addresses: &BTreeMap<String, String>,
-        http: &reqwest::Client,
+        (http, keys): (&reqwest::Client, &Keys),
         interval: Duration,
         sent: &IntCounterVec,
         tasks: &TaskTracker,
@@ -27,7 +34,7 @@ impl Peers {
             let keep_sending = async move {
                 while latest.changed().await.is_ok() {
                     let ballot = latest.borrow_and_update().clone();
-                    let post = http.post(&url).header("content-type", "application/json").body(ballot);
+                    let post = http.post(&url).header("content-type", SEALED).body(ballot);
                     let answer = post.timeout(interval).send().await.and_then(reqwest::Response::error_for_status);
                     if let Err(error) = &answer {
                         // Counted; a monitor that is away would fill the log.
@@ -39,11 +46,11 @@ impl Peers {
             let stop = stop.clone();
             tasks.spawn(async move { stop.run_until_cancelled(keep_sending).await });
         }
-        Self(ballots)
+        Self { latest: ballots, keys: keys.clone() }
     }
 
     pub fn share(&self, ballot: &Ballot) {
         // Maps with string keys, strings and numbers always serialise. Without peers nobody reads it.
-        self.0.send_replace(serde_json::to_vec(ballot).unwrap_or_default().into());
+        self.latest.send_replace(words::seal(&self.keys, ballot).unwrap_or_default().into());
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::{DefaultBodyLimit, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -14,18 +15,26 @@ use contract::{
     id,
 };
 use heartbeat::{
+    auth::{Keys, Reject},
     registry::{Registration, Request, Response as Answer},
     transport::{
         Ingest,
         assignments::{self, Assignments},
-        http::{self, Plain},
+        http::{self, Plain, SEALED},
+        words,
     },
     vote::Ballot,
 };
+use prometheus::IntCounterVec;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{etcd::Registry, status::Status, sweep::Input};
+use crate::{
+    etcd::Registry,
+    metrics::{BALLOT, Metrics, REGISTRATION},
+    status::Status,
+    sweep::Input,
+};
 
 /// A ballot names every failed node: 1,000 of the longest ids.
 const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -45,6 +54,9 @@ pub enum Registered {
 struct Desk {
     inbox: mpsc::Sender<Input>,
     registry: Registry,
+    keys: Keys,
+    plain: Plain,
+    refused: IntCounterVec,
 }
 
 /// # Errors
@@ -55,26 +67,43 @@ pub fn router(
     latest: watch::Receiver<Arc<Assignments>>,
     inbox: mpsc::Sender<Input>,
     registry: Registry,
+    metrics: &Metrics,
 ) -> std::io::Result<Router> {
+    let (keys, refused) = (ingest.keys().clone(), metrics.words_refused.clone());
     Ok(Router::new()
         .route("/ballot", post(ballot))
         .route("/register", post(register))
         .route("/status", get(status))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Desk { inbox, registry })
+        .with_state(Desk { inbox, registry, keys, plain, refused })
         .merge(http::router(ingest, plain)?)
         .merge(assignments::router(latest)))
 }
 
-async fn ballot(State(desk): State<Desk>, Json(ballot): Json<Ballot>) -> StatusCode {
+/// Only sealed: nobody but monitors has anything to vote on.
+async fn ballot(State(desk): State<Desk>, body: Bytes) -> Response {
+    let ballot: Ballot = match words::open(&desk.keys, &body) {
+        Ok(ballot) => ballot,
+        Err(reason) => return desk.not_believed(BALLOT, reason),
+    };
     // A full inbox loses it, as the network might have; the next one says more.
     match desk.inbox.try_send(Input::Ballot(ballot)) {
-        Ok(()) => StatusCode::NO_CONTENT,
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
-async fn register(State(desk): State<Desk>, Json(node): Json<Registration>) -> Response {
+/// Sealed, or plain JSON where beats may be so, too.
+async fn register(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
+    let is_sealed = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == SEALED);
+    let node = match desk.plain {
+        Plain::Accepted if !is_sealed => serde_json::from_slice(&body).map_err(|_| Reject::Decode),
+        _ => words::open(&desk.keys, &body),
+    };
+    let node: Registration = match node {
+        Ok(node) => node,
+        Err(reason) => return desk.not_believed(REGISTRATION, reason),
+    };
     if let Err(error) = id::check(&node.id) {
         return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &format!("id {error}"));
     }
@@ -100,6 +129,19 @@ async fn status(State(desk): State<Desk>) -> Result<Json<Status>, Response> {
     let busy = || refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, "the monitor is busy or stopping");
     desk.inbox.try_send(Input::Status(reply)).map_err(|_| busy())?;
     answer.await.map(Json).map_err(|_| busy())
+}
+
+impl Desk {
+    fn not_believed(&self, word: &str, reason: Reject) -> Response {
+        self.refused.with_label_values(&[word, reason.label()]).inc();
+        if reason == Reject::Decode {
+            let detail = format!("this is no {word}");
+            return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &detail);
+        }
+        let detail =
+            format!("a {word} must be sealed with the key of monitors and workers (node.key): {}", reason.label());
+        refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, &detail)
+    }
 }
 
 fn refused(status: StatusCode, kind: &str, detail: &str) -> Response {

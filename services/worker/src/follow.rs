@@ -3,7 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use heartbeat::{assign::NodeId, registry::Registration, transport::assignments::Assignments};
+use heartbeat::{
+    assign::NodeId,
+    auth::Keys,
+    registry::Registration,
+    transport::{assignments::Assignments, http::SEALED, words},
+};
 use runtime::Readiness;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -67,12 +72,19 @@ async fn poll(http: &reqwest::Client, url: &str, epoch: u64) -> Result<Arc<Assig
     poll.send().await?.error_for_status()?.json().await
 }
 
+/// What it takes to be believed by a monitor. Cheap to clone.
+#[derive(Clone)]
+pub struct Speaker {
+    pub http: reqwest::Client,
+    pub keys: Keys,
+}
+
 /// Registers this life, asking one monitor after the other, until `stop`.
 pub async fn register(
     registration: Registration,
     life: Life,
     monitors: BTreeMap<String, Monitor>,
-    http: reqwest::Client,
+    speaker: Speaker,
     latest: watch::Receiver<Arc<Assignments>>,
     pause: Duration,
     stop: CancellationToken,
@@ -85,7 +97,7 @@ pub async fn register(
             }
             if !life.is_admitted(me, &table) {
                 let registration = Registration { incarnation: life.incarnation(), ..registration.clone() };
-                if let Err(error) = say(&http, monitor, &registration).await {
+                if let Err(error) = speaker.say(monitor, &registration).await {
                     tracing::debug!(%error, monitor = monitor.http, "cannot register");
                 }
             }
@@ -100,11 +112,11 @@ pub async fn register(
 pub async fn leave(
     last: Registration,
     monitors: &BTreeMap<String, Monitor>,
-    http: &reqwest::Client,
+    speaker: &Speaker,
     mut latest: watch::Receiver<Arc<Assignments>>,
 ) {
     for monitor in monitors.values() {
-        match say(http, monitor, &last).await {
+        match speaker.say(monitor, &last).await {
             Ok(()) => {
                 // An error: nobody follows any more.
                 latest.wait_for(|latest| !latest.table.is_online(&last.id)).await.map(drop).ok();
@@ -133,8 +145,11 @@ pub async fn readiness(
     stop.run_until_cancelled(follow).await;
 }
 
-async fn say(http: &reqwest::Client, monitor: &Monitor, registration: &Registration) -> Result<(), reqwest::Error> {
-    let url = format!("http://{}/register", monitor.http);
-    let post = http.post(url).json(registration).timeout(REGISTER_PATIENCE);
-    post.send().await?.error_for_status().map(drop)
+impl Speaker {
+    async fn say(&self, monitor: &Monitor, registration: &Registration) -> anyhow::Result<()> {
+        let url = format!("http://{}/register", monitor.http);
+        let sealed = words::seal(&self.keys, registration)?;
+        let post = self.http.post(url).header("content-type", SEALED).body(sealed).timeout(REGISTER_PATIENCE);
+        Ok(post.send().await?.error_for_status().map(drop)?)
+    }
 }

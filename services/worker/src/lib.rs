@@ -64,6 +64,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     });
     let senders = beats::spawn(&config, &keys, &life, &metrics, &tasks, &stop).await?;
     let client = reqwest::Client::builder().no_proxy().build()?;
+    let speaker = follow::Speaker { http: client.clone(), keys: keys.clone() };
     let pause = Duration::from_millis(config.beats.interval_ms).max(LEAST_PAUSE);
     follow::spawn(&config.monitors, &client, &latest, &senders, pause, &tasks, &stop);
     let registration = Registration {
@@ -77,7 +78,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         registration.clone(),
         life.clone(),
         config.monitors.clone(),
-        client.clone(),
+        speaker.clone(),
         follower.clone(),
         pause,
         shutdown.clone(),
@@ -94,7 +95,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         shutdown.cancelled().await;
         readiness.step("stopping");
         let last = Registration { incarnation: life.incarnation(), leaving: true, ..registration };
-        if tokio::time::timeout(drain, follow::leave(last, &monitors, &client, follower)).await.is_err() {
+        if tokio::time::timeout(drain, follow::leave(last, &monitors, &speaker, follower)).await.is_err() {
             tracing::warn!("the partitions were still this worker's at the end of the drain");
         }
         done.cancel();

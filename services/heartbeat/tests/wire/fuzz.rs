@@ -14,8 +14,10 @@ use heartbeat::{
         Codec, CodecId, Json, Protobuf, ProtobufZstd,
         protobuf::{BatchRef, BeatRef},
     },
+    registry::Registration,
     table::Table,
-    transport::{Ingest, Scratch, codec, tcp::FrameReader},
+    transport::{Ingest, Scratch, codec, tcp::FrameReader, words},
+    vote::Ballot,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -87,8 +89,9 @@ fn ingest() -> Target {
     let peer = "127.0.0.1:1".parse().unwrap();
     Box::new(move |bytes| {
         ingest.frame(&mut scratch, 1, peer, bytes).ok();
-        for (kind, codec) in
-            [Kind::Beat, Kind::Batch, Kind::Ack].into_iter().flat_map(|kind| CodecId::ALL.map(|id| (kind, id)))
+        for (kind, codec) in [Kind::Beat, Kind::Batch, Kind::Ack, Kind::Word]
+            .into_iter()
+            .flat_map(|kind| CodecId::ALL.map(|id| (kind, id)))
         {
             let mut frame = Vec::new();
             let header = Header { kind, codec, ack_wanted: true };
@@ -98,6 +101,8 @@ fn ingest() -> Target {
             })
             .unwrap();
             ingest.frame(&mut scratch, 1, peer, &frame).ok();
+            words::open::<Ballot>(&keys, &frame).ok();
+            words::open::<Registration>(&keys, &frame).ok();
         }
     })
 }

@@ -12,7 +12,7 @@ use heartbeat::{
     message::Beat,
     registry::Registration,
     sender::{Outlet as _, Single},
-    transport::probe,
+    transport::{http::SEALED, probe, words},
 };
 use launcher::{Stack, etcd, free_port};
 use monitor::{MonitorConfig, probes::Alive, receive::Registered, status::Status};
@@ -167,8 +167,13 @@ impl Worker {
         worker
     }
 
+    fn sealed(&self, monitors: &Monitors, n: usize) -> reqwest::RequestBuilder {
+        let frame = words::seal(&Keys::new(1, KEY.as_bytes()), &self.registration).unwrap();
+        monitors.http.post(monitors.url(n, "/register")).header("content-type", SEALED).body(frame)
+    }
+
     pub async fn register(&self, monitors: &Monitors, n: usize) -> Option<Registered> {
-        let answer = monitors.http.post(monitors.url(n, "/register")).json(&self.registration).send().await.ok()?;
+        let answer = self.sealed(monitors, n).send().await.ok()?;
         answer.error_for_status().ok()?.json().await.ok()
     }
 }

@@ -173,7 +173,10 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
     })
     .await;
     let ballot = r#"{"from": "stranger", "round": 1, "seen": {}, "failed": {"a": 99999999999999}, "fit": {}}"#;
-    assert_eq!(post("/ballot", ballot).await, 204);
+    assert_eq!(post("/ballot", ballot).await, 401, "whoever has no key has no vote");
+    assert_eq!(post("/register", "{}").await, 400);
+    let refused = "testbed_heartbeat_words_refused_total{reason=\"frame\",word=\"ballot\"} 1";
+    assert!(monitors.metrics(0).await.contains(refused));
     let status = monitors.status(0).await.unwrap();
     assert_eq!((status.nodes.len(), state(&status, "stranger")), (2, None));
     monitors.stop().await;
