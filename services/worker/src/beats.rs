@@ -126,7 +126,7 @@ pub async fn spawn(
                     seed: wall_ms(),
                 };
                 let (sender, handle) = tcp::Sender::new(settings, clock);
-                tasks.spawn(show_state(handle.state(), states.clone(), stop.clone()));
+                tasks.spawn(show_state(handle.state(), states, stop.clone()));
                 handles.insert(name.clone(), handle);
                 tasks.spawn(sender.run(move || beats.next(), stop.clone()));
             }

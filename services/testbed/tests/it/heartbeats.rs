@@ -56,6 +56,24 @@ async fn counted(client: &reqwest::Client, worker: &str, partition: usize) -> Va
 
 const UNKNOWN: &str = "?";
 
+/// Service and name of a span, those of the spans above it first.
+fn path<'a>(mut span: &'a Value, spans: &'a [Value]) -> String {
+    let mut path = Vec::new();
+    loop {
+        path.push(format!("{} {}", span["service"].as_str().unwrap(), span["name"].as_str().unwrap()));
+        match spans.iter().find(|above| above["id"] == span["parent"]) {
+            Some(above) => span = above,
+            None if span["parent"].is_null() => break,
+            None => {
+                path.push(UNKNOWN.to_owned());
+                break;
+            }
+        }
+    }
+    path.reverse();
+    path.join(" → ")
+}
+
 /// From the monitors' suspicions over the majority and the transaction to the fences that the new primaries put up.
 fn failover_is_one_trace(home: &Home, lost: &str) -> bool {
     let traces = home.json(&["trace", "--errors", "--limit", "100", "--json"]);
@@ -65,24 +83,7 @@ fn failover_is_one_trace(home: &Home, lost: &str) -> bool {
     };
     let Some(trace) = traces.as_array().unwrap().iter().find(is_of) else { return false };
     let spans = trace["spans"].as_array().unwrap();
-    // Service and name of each span, the ones above it first.
-    let path = |mut span: &Value| {
-        let mut path = Vec::new();
-        loop {
-            path.push(format!("{} {}", span["service"].as_str().unwrap(), span["name"].as_str().unwrap()));
-            match spans.iter().find(|above| above["id"] == span["parent"]) {
-                Some(above) => span = above,
-                None if span["parent"].is_null() => break,
-                None => {
-                    path.push(UNKNOWN.to_owned());
-                    break;
-                }
-            }
-        }
-        path.reverse();
-        path.join(" → ")
-    };
-    let paths: Vec<String> = spans.iter().map(path).collect();
+    let paths: Vec<String> = spans.iter().map(|span| path(span, spans)).collect();
     let count = |path: &str| paths.iter().filter(|known| *known == path).count();
     let instances = |name: &str| -> BTreeSet<&str> {
         spans.iter().filter(|span| span["name"] == name).map(|span| span["instance"].as_str().unwrap()).collect()
