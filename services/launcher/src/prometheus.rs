@@ -1,5 +1,7 @@
 //! Prometheus, with the rules of `deploy/prometheus` and targets on this machine.
 
+mod windows;
+
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
@@ -11,6 +13,8 @@ use tokio::{
 use crate::{ChildId, Signal, Spec, Stack, free_port, programs, stack::flag};
 
 pub const PROGRAMS: &[&str] = &["prometheus"];
+/// A window shorter than that may have one sample in it, and a rate of nothing.
+const SCRAPES_OF_A_RATE: u32 = 4;
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// What compose's Prometheus evaluates, too.
 const RULES: [(&str, &str); 2] = [
@@ -22,6 +26,8 @@ const RULES: [(&str, &str); 2] = [
 pub struct Options {
     /// Of scraping and of the rules.
     pub interval: Duration,
+    /// All times of the rules are divided by this, down to some scrapes; 1: they are production's.
+    pub hurry: u32,
     pub jobs: Vec<Job>,
 }
 
@@ -78,7 +84,10 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Prome
         std::fs::write(dir.join(name), text).with_context(|| format!("cannot write {name} in {}", dir.display()))
     };
     for (name, text) in RULES {
-        write(name, text)?;
+        match options.hurry {
+            1 => write(name, text)?,
+            by => write(name, &windows::divided(text, by, options.interval * SCRAPES_OF_A_RATE)?)?,
+        }
     }
     write("prometheus.yml", &config(options, port))?;
     let spec = Spec::new(NAME, program)
@@ -146,7 +155,7 @@ mod tests {
     #[test]
     fn targets_have_the_names_of_the_stack() {
         let jobs = vec![Job { name: "api".into(), targets: vec![("api-0".into(), "127.0.0.1:1".into())] }];
-        let text = config(&Options { interval: Duration::from_secs(2), jobs }, 9);
+        let text = config(&Options { interval: Duration::from_secs(2), hurry: 1, jobs }, 9);
         assert!(text.contains("job_name: api\n    static_configs:\n      - { targets: [\"127.0.0.1:1\"], labels: { instance: \"api-0\" } }"), "{text}");
         assert!(text.contains("scrape_interval: 2000ms") && text.contains("127.0.0.1:9"), "{text}");
     }

@@ -33,8 +33,25 @@ pub struct Plan {
     pub telemetry: TelemetryConfig,
     /// With a receiver of traces, to which all replicas send: `telemetry` says the rest.
     pub traces: bool,
-    /// With Prometheus, and where the load generator will show its counters to it.
-    pub prometheus: Option<SocketAddr>,
+    pub prometheus: Option<Monitoring>,
+}
+
+/// Prometheus beside the stack.
+#[derive(Debug, Clone, Copy)]
+pub struct Monitoring {
+    /// Where the load generator will show its counters to it.
+    pub loadgen: SocketAddr,
+    /// Of scraping and of the rules.
+    pub interval: Duration,
+    /// All times of the rules are divided by this.
+    pub hurry: u32,
+}
+
+impl Monitoring {
+    /// A stack of `up` often lives for minutes only.
+    pub fn usual(loadgen: SocketAddr) -> Self {
+        Self { loadgen, interval: Duration::from_secs(2), hurry: 1 }
+    }
 }
 
 pub struct Cluster {
@@ -45,6 +62,7 @@ pub struct Cluster {
     pub nginx: nginx::Nginx,
     pub replicas: Vec<Replica>,
     pub prometheus: Option<prometheus::Prometheus>,
+    traces: Option<Traces>,
     plan: Plan,
     admins: Vec<u16>,
     http: reqwest::Client,
@@ -64,8 +82,6 @@ pub struct Replica {
 
 /// What a stack's receiver of OTLP is called among its endpoints; not there if there is none.
 pub const OTLP: &str = "otlp";
-/// A stack of `up` often lives for minutes only.
-const SCRAPE_INTERVAL: Duration = Duration::from_secs(2);
 /// Where traces are asked for.
 pub const TRACES: &str = "traces";
 /// Replicas may have to warm up a million users.
@@ -107,7 +123,8 @@ impl Cluster {
         }
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
         let proxy = start_proxy(&mut stack, &servers, plan.law).await?;
-        let traces = if plan.traces { Some(start_traces(&mut stack, &http).await?) } else { None };
+        let traces =
+            if plan.traces { Some(start_traces(&mut stack, &http, Traces::addresses()?).await?) } else { None };
         if let Some(traces) = &traces {
             // It takes no logs: theirs are files of the stack.
             plan.telemetry =
@@ -115,10 +132,10 @@ impl Cluster {
         }
         let admins = (0..plan.replicas).map(|_| free_port()).collect::<anyhow::Result<Vec<_>>>()?;
         let mut prometheus = None;
-        if let Some(loadgen) = plan.prometheus {
+        if let Some(Monitoring { loadgen, interval, hurry }) = plan.prometheus {
             let mut jobs = jobs(&admins, &proxy.admin, loadgen);
             jobs.extend(traces.iter().map(|traces| job("tracestore", [("traces".into(), traces.admin.to_string())])));
-            let options = prometheus::Options { interval: SCRAPE_INTERVAL, jobs };
+            let options = prometheus::Options { interval, hurry, jobs };
             let started = prometheus::start(&mut stack, &options).await?;
             stack.set_endpoint("prometheus", &started.url)?;
             prometheus = Some(started);
@@ -138,7 +155,7 @@ impl Cluster {
         for (n, server) in servers.iter().enumerate() {
             stack.set_endpoint(&format!("mysql-{n:02}"), &format!("127.0.0.1:{}", server.port))?;
         }
-        Ok(Self { stack, redis, servers, proxy, nginx, replicas: Vec::new(), prometheus, plan, admins, http })
+        Ok(Self { stack, redis, servers, proxy, nginx, replicas: Vec::new(), prometheus, traces, plan, admins, http })
     }
 
     /// The store without faultproxy in front of it: for migration and import, which are no part of any measurement.
@@ -290,6 +307,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// The receiver of traces, with all that it has kept.
+    pub async fn kill_traces(&mut self) -> anyhow::Result<()> {
+        let child = self.traces.as_ref().context("the stack has no receiver of traces")?.child;
+        self.stack.kill(child, Signal::SIGKILL)?;
+        self.stack.stop_child(child).await
+    }
+
+    /// An empty one at the old one's addresses.
+    pub async fn restart_traces(&mut self) -> anyhow::Result<()> {
+        let traces = self.traces.as_mut().context("the stack has no receiver of traces")?;
+        *traces = start_traces(&mut self.stack, &self.http, (traces.otlp, traces.admin)).await?;
+        Ok(())
+    }
+
     /// Redis for the testbed's own use: patient.
     pub fn redis_for_tools(&self) -> anyhow::Result<::redis::aio::ConnectionManager> {
         let config = stores::redis::RedisConfig {
@@ -367,12 +398,23 @@ pub fn job(name: &str, targets: impl IntoIterator<Item = (String, String)>) -> p
 
 /// A receiver of traces: where spans are sent to, and where they are asked for.
 struct Traces {
+    child: ChildId,
     otlp: SocketAddr,
     admin: SocketAddr,
 }
 
-async fn start_traces(stack: &mut Stack, http: &reqwest::Client) -> anyhow::Result<Traces> {
-    let (otlp, admin) = (loopback(free_port()?), loopback(free_port()?));
+impl Traces {
+    /// Free ones.
+    fn addresses() -> anyhow::Result<(SocketAddr, SocketAddr)> {
+        Ok((loopback(free_port()?), loopback(free_port()?)))
+    }
+}
+
+async fn start_traces(
+    stack: &mut Stack,
+    http: &reqwest::Client,
+    (otlp, admin): (SocketAddr, SocketAddr),
+) -> anyhow::Result<Traces> {
     let spec = Spec::new("traces", own_program()?).args([
         "serve",
         "traces",
@@ -390,7 +432,7 @@ async fn start_traces(stack: &mut Stack, http: &reqwest::Client) -> anyhow::Resu
         })
         .await?;
     stack.set_endpoint(TRACES, &format!("http://{admin}"))?;
-    Ok(Traces { otlp, admin })
+    Ok(Traces { child, otlp, admin })
 }
 
 fn loopback(port: u16) -> SocketAddr {

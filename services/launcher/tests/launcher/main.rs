@@ -332,7 +332,7 @@ async fn prometheus_scrapes_and_knows_the_rules() {
     }
     let mut stack = Stack::create("test-prometheus").unwrap();
     let jobs = vec![prometheus::Job { name: "nobody".into(), targets: vec![("n-0".into(), "127.0.0.1:1".into())] }];
-    let options = prometheus::Options { interval: Duration::from_millis(200), jobs };
+    let options = prometheus::Options { interval: Duration::from_millis(200), hurry: 1, jobs };
     let prometheus = prometheus::start(&mut stack, &options).await.unwrap();
     assert!(prometheus.version.starts_with("Prometheus 2"), "{}", prometheus.version);
     let port = prometheus.url.rsplit_once(':').unwrap().1.parse().unwrap();

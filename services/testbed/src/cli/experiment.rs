@@ -38,6 +38,19 @@ pub enum ExperimentCommand {
   ./testbed experiment switchover --strategy majority --beat-ms 100
   ./testbed experiment switchover --json | jq '.series[] | {strategy, interval_ms, false_alarms}'")]
     Switchover(SwitchoverArgs),
+    /// Every alert made to fire on a real stack by a fault of its own, and to clear, in windows of seconds instead of hours
+    #[command(after_help = "Examples:
+  ./testbed experiment alerts              all of deploy/prometheus/alerts.yml (about 6 minutes)
+  ./testbed experiment alerts --quick      without the burn rates, whose windows are the longest
+  ./testbed experiment alerts --alert TargetDown --alert CacheAway
+  ./testbed experiment alerts --json | jq '.measured.alerts[] | {alert, fires_s, clears_s}'")]
+    Alerts(AlertsArgs),
+    /// The receiver of traces killed and started again under load: errors, latency, memory, and whether each lost span is counted
+    #[command(after_help = "Examples:
+  ./testbed experiment collector           five times: alive, killed, started again, 15 s each (about 5 minutes)
+  ./testbed experiment collector --quick   once, 5 s each
+  ./testbed experiment collector --json | jq '.measured | {errors, killed_p99_ratio, spans_made, spans_sent, spans_dropped}'")]
+    Collector(FindingsArgs),
     /// Heartbeats over TCP and over UDP under the same faults: what arrives, how late, and who would be suspected wrongly
     #[command(after_help = "Examples:
   ./testbed experiment transports          seven conditions (about 4 minutes)
@@ -69,6 +82,15 @@ pub enum ExperimentCommand {
 A trace is CSV, a line per beat sent: seq,send_ns,recv_ns with 'lost' for recv_ns if it did not arrive. Spans of
 parameters are in intervals of the beats; a wrong name is answered with the right ones.")]
     Detectors(DetectorsArgs),
+}
+
+#[derive(Args)]
+pub struct AlertsArgs {
+    /// Only the fault that sets off this one (repeatable)
+    #[arg(long = "alert", value_name = "NAME")]
+    pub alerts: Vec<String>,
+    #[command(flatten)]
+    pub findings: FindingsArgs,
 }
 
 #[derive(Args)]

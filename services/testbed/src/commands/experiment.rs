@@ -1,8 +1,10 @@
 //! `testbed experiment NAME`: a scenario made for one question, and the answer as verdicts. Those about heartbeats need no load on
 //! the service: each is a file of its own.
 
+mod alerts;
 mod bed;
 mod codecs;
+mod collector;
 mod detectors;
 mod findings;
 mod reconnect;
@@ -30,6 +32,8 @@ pub async fn run(command: ExperimentCommand) -> anyhow::Result<ExitCode> {
         ExperimentCommand::Penetration(args) => penetration(args).await,
         ExperimentCommand::Outage(args) => outage(args).await,
         ExperimentCommand::Switchover(args) => switchover(args).await,
+        ExperimentCommand::Alerts(args) => alerts::run(args).await,
+        ExperimentCommand::Collector(args) => collector::run(args).await,
         ExperimentCommand::Transports(args) => transports::run(args).await,
         ExperimentCommand::Codecs(args) => codecs::run(args).await,
         ExperimentCommand::Senders(args) => senders::run(args).await,

@@ -19,7 +19,7 @@ use worker::config::Transport;
 
 use crate::{
     cli::{LawChoice, UpArgs},
-    cluster::{self, Cluster, Plan},
+    cluster::{self, Cluster, Monitoring, Plan},
     data,
     plane::{self, Plane},
 };
@@ -199,7 +199,7 @@ async fn hold(order: Order) -> anyhow::Result<()> {
     // Of requests that bring no decision along, such as curl's; the load generator makes its own.
     plan.telemetry.sample_ratio = 0.1;
     let loadgen = SocketAddr::from(([127, 0, 0, 1], launcher::free_port()?));
-    plan.prometheus = launcher::find_program(prometheus::PROGRAMS).map(|_| loadgen);
+    plan.prometheus = launcher::find_program(prometheus::PROGRAMS).map(|_| Monitoring::usual(loadgen));
     let mut cluster = Cluster::start(plan).await?;
     println!("{STAGE}importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len());
     cluster.load(&loaded.dataset).await?;

@@ -30,6 +30,46 @@ fn servers_are_killed_and_come_back() {
     assert_eq!(home.processes(), [] as [u64; 0]);
 }
 
+fn alerts(home: &Home, words: &[&str], count: usize) {
+    let report = home.json(&[&["experiment", "alerts", "--out", "out", "--json"], words].concat());
+    let alerts = report["measured"]["alerts"].as_array().unwrap();
+    assert_eq!(alerts.len(), count, "{report}");
+    for alert in alerts {
+        assert!(alert["fires_s"].is_number() && alert["clears_s"].is_number(), "{alert}");
+    }
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}
+
+#[test]
+fn two_alerts_fire_on_their_faults_and_clear() {
+    let Some(home) = Home::new() else { return };
+    if launcher::testing::have(&["prometheus"]) {
+        alerts(&home, &["--quick", "--alert", "CacheAway", "--alert", "TelemetryLost"], 2);
+    }
+}
+
+#[test]
+fn every_alert_fires_on_its_fault_and_clears() {
+    let Some(home) = Home::new() else { return };
+    if launcher::testing::have(&["prometheus"]) && launcher::testing::full() {
+        alerts(&home, &[], crate::alerts::alerts().len());
+    }
+}
+
+#[test]
+fn a_receiver_that_is_killed_under_load_costs_counted_spans_only() {
+    let Some(home) = Home::new() else { return };
+    if !launcher::testing::full() {
+        return;
+    }
+    let report = home.json(&["experiment", "collector", "--quick", "--out", "out", "--json"]);
+    let figure = |name: &str| report["measured"][name].as_f64().unwrap();
+    assert_eq!(figure("errors"), 0.0, "{report}");
+    assert_eq!(figure("spans_sent") + figure("spans_dropped"), figure("spans_made"), "{report}");
+    assert!(report["measured"]["periods"][2]["resumed_s"].is_number(), "{report}");
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}
+
 #[test]
 fn one_detector_is_judged_on_a_file() {
     let Some(home) = Home::new() else { return };

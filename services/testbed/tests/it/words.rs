@@ -34,6 +34,7 @@ fn errors_say_what_to_do() {
         (&["serve", "hammer", "no-such.json"], "no-such.json"),
         (&["serve", "fleet", "no-such.json"], "no-such.json"),
         (&["experiment", "codecs", "--repeat", "3"], "--repeat"),
+        (&["experiment", "alerts", "--alert", "Nothing"], "TargetDown"),
         (&["fault", "add", "loss"], "--pct"),
         (&["serve", "bare", "--listen", "nowhere", "--redis", "x"], "--listen"),
         (&["serve", "loadgen"], "PLAN"),
