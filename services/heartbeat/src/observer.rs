@@ -232,11 +232,6 @@ impl Observer {
         self.index.get(id).map(|&at| self.nodes[at].soft.incarnation())
     }
 
-    /// Whether the node has said that it stops.
-    pub fn is_leaving(&self, id: &str) -> bool {
-        self.snapshot.nodes.get(id).is_some_and(|registration| registration.leaving)
-    }
-
     /// Since the node was last heard.
     pub fn silence(&self, now: Nanos, id: &str) -> Option<Nanos> {
         self.index.get(id).map(|&at| now.saturating_sub(self.nodes[at].soft.heard_at()))
@@ -267,10 +262,12 @@ impl Observer {
 
     fn watch(&mut self, now: Nanos, node: &Registration) {
         if let Some(&at) = self.index.get(&node.id) {
-            let transition = self.nodes[at].soft.reborn(now, node.incarnation, &self.settings.soft);
-            if transition.is_some() {
-                self.nodes[at].detector = (self.make_detector)();
+            let known = &mut self.nodes[at];
+            if node.incarnation > known.soft.incarnation() {
+                // Also of a node whose end nobody noticed: the next life's beats are counted from 1 again.
+                known.detector = (self.make_detector)();
             }
+            let transition = known.soft.reborn(now, node.incarnation, &self.settings.soft);
             self.changed(at, transition);
             return self.enqueue(at);
         }
@@ -308,6 +305,10 @@ impl Observer {
                 continue;
             }
             node.queued = Nanos::MAX;
+            if self.snapshot.has_left(&node.id) {
+                // A later life of it is put on the agenda again by its registration.
+                continue;
+            }
             let deadline = node.detector.deadline();
             let step = node.soft.tick(now, deadline, &self.settings.soft);
             self.take(at, step);
@@ -409,3 +410,6 @@ impl decide::Opinion for Poll<'_> {
         self.observer.state(node) == Some(State::Warning)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,18 @@ pub struct Snapshot {
     pub table: Arc<Table>,
 }
 
+impl Snapshot {
+    /// Whether the node has said that it stops.
+    pub fn is_leaving(&self, id: &str) -> bool {
+        self.nodes.get(id).is_some_and(|registration| registration.leaving)
+    }
+
+    /// Whether it has said so and others have its places: its silence says nothing.
+    pub fn has_left(&self, id: &str) -> bool {
+        self.is_leaving(id) && !self.table.is_online(id)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     pub monitor: NodeId,

@@ -37,6 +37,9 @@ pub struct Node {
     pub incarnation: u64,
     /// Whether the table of assignments has it as online.
     pub online: bool,
+    /// It has said so before it stopped, and is not watched any more.
+    #[serde(default)]
+    pub left: bool,
     /// Since it was last heard.
     pub silent_ms: f64,
     pub primary_of: usize,

@@ -301,7 +301,7 @@ impl Sweep {
 
     /// The table has taken the node off-line. One that left by itself has not failed.
     fn confirmed(&self, now: Nanos, node: &NodeId) {
-        if self.observer.is_leaving(node) {
+        if self.observer.snapshot().is_leaving(node) {
             return;
         }
         self.metrics.confirmed.inc();
@@ -314,10 +314,12 @@ impl Sweep {
     fn gauge(&self, now: Nanos) {
         let mut counts = [0; State::ALL.len()];
         for (node, soft) in self.observer.states() {
-            counts[soft.state() as usize] += 1;
+            // Whoever has left is in no state, and the series stay.
+            let is_here = !self.observer.snapshot().has_left(node);
+            counts[soft.state() as usize] += i64::from(is_here);
             for state in State::ALL {
                 let gauge = self.metrics.node_state.with_label_values(&[&**node, state.as_str()]);
-                gauge.set((soft.state() == state).into());
+                gauge.set((is_here && soft.state() == state).into());
             }
             let votes = self.observer.votes_against(now, node, soft.incarnation());
             self.metrics.votes.with_label_values(&[&**node]).set(votes as i64);
@@ -338,6 +340,7 @@ impl Sweep {
             state: soft.state(),
             incarnation: soft.incarnation(),
             online: table.is_online(id),
+            left: snapshot.has_left(id),
             silent_ms: now.saturating_sub(soft.heard_at()) as f64 / 1e6,
             primary_of: table.partitions.iter().filter(|a| a.primary.as_ref() == Some(id)).count(),
             replica_of: table.partitions.iter().filter(|a| a.replicas.contains(id)).count(),

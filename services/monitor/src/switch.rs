@@ -76,7 +76,7 @@ impl Switch {
 /// A node that the table takes off-line because it failed; one that left by itself has not.
 fn lost<'a>(what: &'a What, observer: &Observer) -> Option<&'a NodeId> {
     match what {
-        What::Offline { node, .. } if !observer.is_leaving(node) => Some(node),
+        What::Offline { node, .. } if !observer.snapshot().is_leaving(node) => Some(node),
         _ => None,
     }
 }

@@ -35,6 +35,8 @@ pub struct Monitor {
 pub struct Node {
     pub id: NodeId,
     pub online: bool,
+    /// By itself: it has not failed.
+    pub left: bool,
     pub incarnation: u64,
     /// As each monitor sees it.
     pub states: BTreeMap<String, State>,
@@ -73,6 +75,7 @@ fn combine(seen: Vec<(String, Option<Status>)>) -> Option<Heartbeats> {
         Node {
             id: node.id.clone(),
             online: node.online,
+            left: node.left,
             incarnation: node.incarnation,
             states: views().map(|(name, view)| (name.clone(), view.state)).collect(),
             silent_ms: views().map(|(_, view)| view.silent_ms).fold(f64::INFINITY, f64::min),
@@ -117,7 +120,11 @@ pub fn table(seen: &Heartbeats) -> String {
     _ = writeln!(text, "  {head}");
     for node in &seen.nodes {
         let states: Vec<&str> = node.states.values().map(|state| state.as_str()).collect();
-        let online = if node.online { "online" } else { "off-line" };
+        let online = match (node.online, node.left) {
+            (true, _) => "online",
+            (false, true) => "left",
+            (false, false) => "off-line",
+        };
         let silent = format!("{:.1} s", node.silent_ms / 1e3);
         let Node { id, primary_of, replica_of, .. } = node;
         let states = states.join(" · ");
@@ -157,6 +164,7 @@ mod tests {
             state,
             incarnation: 7,
             online: epoch < 3,
+            left: false,
             silent_ms: 100.0 * epoch as f64,
             primary_of: 16,
             replica_of: 0,
