@@ -242,6 +242,8 @@ fn pad_right(text: &str, width: usize) -> String {
 }
 
 fn wrap(text: &str, indent: &str) -> Vec<String> {
+    // As the lines after the first.
+    let indent = &indent[..indent.len().min(WIDTH / 2)];
     wrap_hanging(&format!("{indent}{text}"), indent.len())
 }
 
