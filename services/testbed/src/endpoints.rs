@@ -39,10 +39,19 @@ pub fn elsewhere() -> anyhow::Result<Option<Description>> {
     }))
 }
 
+/// Endpoints of the processes of one kind, which are called `kind-N`: name and address.
+pub fn numbered<'a>(
+    endpoints: &'a BTreeMap<String, String>,
+    kind: &'static str,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let number = move |name: &'a str| name.strip_prefix(kind)?.strip_prefix('-');
+    let is_numbered = move |name: &'a str| number(name).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    endpoints.iter().map(|(name, address)| (name.as_str(), address.as_str())).filter(move |(name, _)| is_numbered(name))
+}
+
 /// MySQL servers of a stack, `host:port`, in the order of their numbers: that in which the shards are dealt to them.
 pub fn mysql_servers(stack: &Description) -> Vec<String> {
-    let servers = stack.endpoints.iter().filter(|(name, _)| name.starts_with("mysql-"));
-    servers.map(|(_, address)| address.clone()).collect()
+    numbered(&stack.endpoints, "mysql").map(|(_, address)| address.to_owned()).collect()
 }
 
 fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {

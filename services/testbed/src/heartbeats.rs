@@ -6,9 +6,9 @@ use heartbeat::{assign::NodeId, clock::wall_ms, soft::State};
 use monitor::status::{Change, Status, What};
 use serde::Serialize;
 
+use crate::endpoints;
+
 const PATIENCE: Duration = Duration::from_millis(800);
-/// Names of the endpoints are these and a number.
-const MONITOR: &str = "monitor-";
 const CHANGES_SHOWN: usize = 10;
 
 #[derive(Debug, Serialize)]
@@ -52,8 +52,7 @@ pub struct Node {
 /// No HTTP client can be built.
 pub async fn read(endpoints: &BTreeMap<String, String>) -> anyhow::Result<Option<Heartbeats>> {
     let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
-    let is_monitor = |name: &str| name.strip_prefix(MONITOR).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
-    let monitors = endpoints.iter().filter(|(name, _)| is_monitor(name));
+    let monitors = endpoints::numbered(endpoints, "monitor");
     let asked =
         monitors.map(|(name, url)| (name, http.get(format!("{url}/status")).send())).map(async |(name, answer)| {
             let answer = answer.await;
@@ -61,7 +60,7 @@ pub async fn read(endpoints: &BTreeMap<String, String>) -> anyhow::Result<Option
                 Ok(answer) => answer.json::<Status>().await.ok(),
                 Err(_) => None,
             };
-            (name.clone(), status)
+            (name.to_owned(), status)
         });
     Ok(combine(futures::future::join_all(asked).await))
 }

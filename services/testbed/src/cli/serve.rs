@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use api::Profile;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 /// Be one of the processes of the stack
 #[derive(Subcommand)]
@@ -20,37 +20,26 @@ pub enum ServeCommand {
         /// Which guards are on by default
         #[arg(long, default_value = "protected", value_name = "baseline|protected")]
         profile: Profile,
-        /// TOML file; TESTBED_SECTION__KEY and --set override it
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// Servers that the 16 shards are dealt to in turn, if the file does not say
-        #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "127.0.0.1:3306")]
-        mysql: Vec<String>,
-        #[arg(long = "set", value_name = "KEY=VALUE")]
-        sets: Vec<String>,
+        #[command(flatten)]
+        settings: SettingsArgs,
+        #[command(flatten)]
+        store: StoreArgs,
     },
     /// One of the monitors that hear heartbeats, vote on failures and assign partitions
     Monitor {
         /// Its name
         id: String,
-        /// TOML file; TESTBED_SECTION__KEY and --set override it
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        #[arg(long = "set", value_name = "KEY=VALUE")]
-        sets: Vec<String>,
+        #[command(flatten)]
+        settings: SettingsArgs,
     },
     /// One of the workers that share the partitions
     Worker {
         /// Its name
         id: String,
-        /// TOML file; TESTBED_SECTION__KEY and --set override it
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// Servers that the 16 shards are dealt to in turn, if the file does not say
-        #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "127.0.0.1:3306")]
-        mysql: Vec<String>,
-        #[arg(long = "set", value_name = "KEY=VALUE")]
-        sets: Vec<String>,
+        #[command(flatten)]
+        settings: SettingsArgs,
+        #[command(flatten)]
+        store: StoreArgs,
     },
     /// The proxy in front of the store that makes it slow or broken
     Faultproxy {
@@ -100,4 +89,22 @@ pub enum ServeCommand {
     /// Owner of the stack that `up` starts
     #[command(hide = true)]
     Supervisor { spec: PathBuf },
+}
+
+/// Of a process that has a configuration of its own.
+#[derive(Args)]
+pub struct SettingsArgs {
+    /// TOML file; TESTBED_SECTION__KEY and --set override it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Change a setting (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct StoreArgs {
+    /// Servers that the 16 shards are dealt to in turn, if the file does not say
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "127.0.0.1:3306")]
+    pub mysql: Vec<String>,
 }

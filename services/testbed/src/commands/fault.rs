@@ -4,12 +4,10 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use faultproxy::{Client, DEFAULT_SEED, Fault, FaultSpec, Law};
-
 use worker::beats::Resumed;
 
-use crate::cli::FaultCommand;
+use crate::{cli::FaultCommand, endpoints};
 
-const WORKER: &str = "worker-";
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
@@ -60,15 +58,16 @@ pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
 
 /// Starts the senders of heartbeats of these workers again, of all of them if none is named.
 async fn resume(endpoints: &BTreeMap<String, String>, named: &[String]) -> anyhow::Result<ExitCode> {
-    let is_worker = |name: &str| name.strip_prefix(WORKER).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
-    let known: Vec<&str> = endpoints.keys().map(String::as_str).filter(|name| is_worker(name)).collect();
-    if let Some(stranger) = named.iter().find(|name| !known.contains(&name.as_str())) {
+    let known: BTreeMap<&str, &str> = endpoints::numbered(endpoints, "worker").collect();
+    if let Some(stranger) = named.iter().find(|name| !known.contains_key(name.as_str())) {
+        let known: Vec<&str> = known.into_keys().collect();
         bail!("the running stack has no worker {stranger}; it has: {}", known.join(", "));
     }
     let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
     let mut all_answered = true;
-    for name in known.into_iter().filter(|name| named.is_empty() || named.iter().any(|named| named == name)) {
-        let answer = http.post(format!("{}/beats/resume", endpoints[name])).send().await;
+    for (name, url) in known.into_iter().filter(|(name, _)| named.is_empty() || named.iter().any(|named| named == name))
+    {
+        let answer = http.post(format!("{url}/beats/resume")).send().await;
         let senders = match answer.and_then(reqwest::Response::error_for_status) {
             Ok(answer) => answer.json::<BTreeMap<String, Resumed>>().await,
             Err(error) => Err(error),

@@ -2,20 +2,22 @@
 
 mod proxy;
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use api::{ApiConfig, Profile};
 use monitor::MonitorConfig;
+use runtime::config::Validate;
+use serde::{Serialize, de::DeserializeOwned};
 use stores::StoreConfig;
 use worker::WorkerConfig;
 
-use crate::cli::ServeCommand;
+use crate::cli::{ServeCommand, SettingsArgs, StoreArgs};
 
 pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
     match command {
-        ServeCommand::Api { profile, config, mysql, sets } => api(profile, config.as_deref(), &mysql, &sets)?,
-        ServeCommand::Monitor { id, config, sets } => monitor(&id, config.as_deref(), &sets)?,
-        ServeCommand::Worker { id, config, mysql, sets } => worker(&id, config.as_deref(), &mysql, &sets)?,
+        ServeCommand::Api { profile, settings, store } => api(profile, &settings, &store)?,
+        ServeCommand::Monitor { id, settings } => monitor(&id, &settings)?,
+        ServeCommand::Worker { id, settings, store } => worker(&id, &settings, &store)?,
         ServeCommand::Faultproxy { config, mysql, listen, admin, scenario } => {
             faultproxy(proxy::config(config.as_deref(), &mysql, listen.zip(admin), scenario.as_deref())?)?;
         }
@@ -33,10 +35,13 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn api(profile: Profile, file: Option<&Path>, mysql: &[String], sets: &[String]) -> anyhow::Result<()> {
-    let store = StoreConfig::spread_over(mysql);
-    let defaults = ApiConfig::new(profile, store, "redis://127.0.0.1:6379");
-    let config = runtime::config::load(defaults, file, sets)?;
+fn load<C: Serialize + DeserializeOwned + Validate>(defaults: C, settings: &SettingsArgs) -> anyhow::Result<C> {
+    runtime::config::load(defaults, settings.config.as_deref(), &settings.sets)
+}
+
+fn api(profile: Profile, settings: &SettingsArgs, store: &StoreArgs) -> anyhow::Result<()> {
+    let store = StoreConfig::spread_over(&store.mysql);
+    let config = load(ApiConfig::new(profile, store, "redis://127.0.0.1:6379"), settings)?;
     runtime::logs::init();
     on_threads(config.http.worker_threads, async {
         let stop = runtime::lifecycle::shutdown_on_signal()?;
@@ -44,8 +49,8 @@ fn api(profile: Profile, file: Option<&Path>, mysql: &[String], sets: &[String])
     })
 }
 
-fn monitor(id: &str, file: Option<&Path>, sets: &[String]) -> anyhow::Result<()> {
-    let config = runtime::config::load(MonitorConfig::new(id), file, sets)?;
+fn monitor(id: &str, settings: &SettingsArgs) -> anyhow::Result<()> {
+    let config = load(MonitorConfig::new(id), settings)?;
     runtime::logs::init();
     on_threads(1, async {
         let stop = runtime::lifecycle::shutdown_on_signal()?;
@@ -53,8 +58,8 @@ fn monitor(id: &str, file: Option<&Path>, sets: &[String]) -> anyhow::Result<()>
     })
 }
 
-fn worker(id: &str, file: Option<&Path>, mysql: &[String], sets: &[String]) -> anyhow::Result<()> {
-    let config = runtime::config::load(WorkerConfig::new(id, StoreConfig::spread_over(mysql)), file, sets)?;
+fn worker(id: &str, settings: &SettingsArgs, store: &StoreArgs) -> anyhow::Result<()> {
+    let config = load(WorkerConfig::new(id, StoreConfig::spread_over(&store.mysql)), settings)?;
     runtime::logs::init();
     on_threads(1, async {
         let stop = runtime::lifecycle::shutdown_on_signal()?;

@@ -46,6 +46,14 @@ struct Seen {
     beside: BTreeSet<String>,
 }
 
+impl Seen {
+    /// Names the others, in words.
+    fn company(&self) -> Option<String> {
+        let beside: Vec<&str> = self.beside.iter().map(String::as_str).collect();
+        (!beside.is_empty()).then(|| format!("{} was not alone, there fired too: {}.", self.alert, beside.join(", ")))
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Measured {
     /// Times of the rules are divided by this.
@@ -83,12 +91,15 @@ pub async fn run(args: AlertsArgs) -> anyhow::Result<ExitCode> {
         charts: Vec::new(),
         verdicts: judged(&measured),
         measured: serde_json::to_value(&measured)?,
-        remarks: vec![
+        remarks: [
             versions,
             "Production's times are those of promtool's cases (deploy/prometheus/alerts_test.yml); these are an alert's way from the fault \
              through scraping and rules, and what its windows add."
                 .into(),
-        ],
+        ]
+        .into_iter()
+        .chain(measured.alerts.iter().filter_map(Seen::company))
+        .collect(),
     };
     findings::publish("alerts", begun, found, &args.findings)
 }
@@ -173,20 +184,12 @@ async fn try_case(bed: &mut Bed, case: &'static Case) -> anyhow::Result<Vec<Seen
 
 fn shown(measured: &Measured) -> Table {
     let seconds = |s: Option<f64>| s.map_or_else(|| "never".into(), |s| format!("{s:.1}"));
-    let row = |seen: &Seen| {
-        let beside: Vec<&str> = seen.beside.iter().map(String::as_str).collect();
-        vec![
-            seen.alert.to_owned(),
-            seen.fault.to_owned(),
-            seconds(seen.fires_s),
-            seconds(seen.clears_s),
-            beside.join(", "),
-        ]
-    };
+    let row =
+        |seen: &Seen| vec![seen.alert.to_owned(), seen.fault.to_owned(), seconds(seen.fires_s), seconds(seen.clears_s)];
     table(
         "Alerts and their faults",
-        "From the fault's beginning until the alert fires, and from its end until the alert is silent. Beside: others that fired meanwhile.",
-        &["alert", "fault", "fires after, s", "clears after, s", "beside"],
+        "From the fault's beginning until the alert fires, and from its end until the alert is silent.",
+        &["alert", "fault", "fires after, s", "clears after, s"],
         measured.alerts.iter().map(row).collect(),
     )
 }
