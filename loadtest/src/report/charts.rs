@@ -73,6 +73,8 @@ struct Series<'a> {
     class: String,
     shape: usize,
     value: Box<dyn Fn(u32) -> Option<f64> + 'a>,
+    /// It is of an invalid step.
+    doubtful: Box<dyn Fn(u32) -> bool + 'a>,
 }
 
 type Figure = fn(&Step) -> Option<f64>;
@@ -90,6 +92,7 @@ fn series<'a>(report: &'a Report, article: Figure, model: Figure, measured: Figu
                 class: class.into(),
                 shape,
                 value: Box::new(move |users| report.runs(profile, users).find_map(figure)),
+                doubtful: Box::new(|_| false),
             });
         }
     }
@@ -99,6 +102,7 @@ fn series<'a>(report: &'a Report, article: Figure, model: Figure, measured: Figu
             class: profile_class(i),
             shape: i,
             value: Box::new(move |users| over_repeats(report, profile, users, measured).map(|s| s.median)),
+            doubtful: Box::new(move |users| report.runs(profile, users).any(|step| !step.valid)),
         });
     }
     all
@@ -123,14 +127,18 @@ fn over_rate(report: &Report, chart: &OverRate, series: Vec<Series>) -> String {
     let mut drawn = Vec::new();
     let mut keys = Vec::new();
     let mut told = Vec::new();
+    let mut any_doubtful = false;
     let mut top = if chart.ideal { rates.iter().copied().fold(0.0, f64::max) } else { 0.0 };
     for s in series {
         let points: Vec<Point> = users
             .iter()
-            .filter_map(|&u| Some((offered(u), (s.value)(u)?)))
-            .map(|(x, y)| {
-                let hint = format!("{}: {}{} at {} requests/s offered", s.label, (chart.show)(y), chart.unit, count(x));
-                Point { x, y, hint }
+            .filter_map(|&u| Some((offered(u), (s.value)(u)?, (s.doubtful)(u))))
+            .map(|(x, y, doubtful)| {
+                let said = if doubtful { " (invalid step)" } else { "" };
+                let hint =
+                    format!("{}: {}{} at {} requests/s offered{said}", s.label, (chart.show)(y), chart.unit, count(x));
+                any_doubtful |= doubtful;
+                Point { x, y, hint, doubtful }
             })
             .collect();
         top = points.iter().map(|p| p.y).fold(top, f64::max);
@@ -151,7 +159,8 @@ fn over_rate(report: &Report, chart: &OverRate, series: Vec<Series>) -> String {
         Caption { id: chart.id, title: chart.title, description: &format!("Line chart. {}.", told.join("; ")) };
     let x = Axis::at_values("requests/s offered", &rates, |v| format!("{v:.0}"));
     let y = Axis::from_zero(chart.y_label, top, |v| if v < 1000.0 { plain(v) } else { count(v) });
-    figure(chart.title, chart.lead, &lines(&caption, &x, &y, rule, &drawn), &keys)
+    let lead = if any_doubtful { format!("{} !: an invalid step.", chart.lead) } else { chart.lead.to_owned() };
+    figure(chart.title, &lead, &lines(&caption, &x, &y, rule, &drawn), &keys)
 }
 
 /// Mean latency, errors, good answers and what causes them over the offered rate.
@@ -255,6 +264,7 @@ pub(super) fn percentiles(report: &Report) -> String {
                 x: nines(p),
                 y: v.max(1e-3),
                 hint: format!("{profile}: {} % within {} ms", plain(p), ms(v)),
+                ..Point::default()
             })
             .collect();
         told.push(format!(
@@ -301,7 +311,7 @@ fn thin_markers(drawn: &mut Vec<Line>) {
     const MARKED: usize = 12;
     for line in std::mem::take(drawn) {
         let stride = line.points.len().div_ceil(MARKED).max(1);
-        let bare = line.points.iter().map(|p| Point { x: p.x, y: p.y, hint: String::new() }).collect();
+        let bare = line.points.iter().map(|p| Point { x: p.x, y: p.y, ..Point::default() }).collect();
         let class = line.class.clone();
         let marks =
             line.points.into_iter().enumerate().filter(|(i, _)| i % stride == stride / 2).map(|(_, p)| p).collect();

@@ -106,11 +106,14 @@ pub(super) struct Caption<'a> {
     pub(super) description: &'a str,
 }
 
+#[derive(Default)]
 pub(super) struct Point {
     pub(super) x: f64,
     pub(super) y: f64,
     /// Shown when pointed at.
     pub(super) hint: String,
+    /// Drawn with an exclamation mark.
+    pub(super) doubtful: bool,
 }
 
 pub(super) struct Line {
@@ -191,7 +194,16 @@ pub(super) fn lines(caption: &Caption, x: &Axis, y: &Axis, rule: Option<[(f64, f
         ));
         for ((px, py), point) in spots.iter().zip(&line.points) {
             if let Some(shape) = line.shape {
-                out.push_str(&format!("<g>{}<title>{}</title></g>", marker(shape, *px, *py), escape(&point.hint)));
+                let doubt = if point.doubtful {
+                    format!("<text class=\"doubt\" x=\"{px:.1}\" y=\"{:.1}\" text-anchor=\"middle\">!</text>", py - 8.0)
+                } else {
+                    String::new()
+                };
+                out.push_str(&format!(
+                    "<g>{}{doubt}<title>{}</title></g>",
+                    marker(shape, *px, *py),
+                    escape(&point.hint)
+                ));
             }
         }
         out.push_str("</g>");

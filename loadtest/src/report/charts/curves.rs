@@ -36,7 +36,7 @@ fn class(i: usize) -> String {
 fn points(chart: &Chart, curve: &Curve) -> Vec<Point> {
     let point = |&(x, y): &(f64, f64)| {
         let hint = format!("{}: {} {}, {} {}", curve.name, plain(x), chart.x_label, plain(y), chart.y_label);
-        Point { x, y, hint }
+        Point { x, y, hint, ..Point::default() }
     };
     curve.points.iter().map(point).collect()
 }

@@ -35,7 +35,7 @@ pub(in crate::report) fn outages(report: &Report) -> String {
 
 /// Milliseconds and percent share the axis: both start at nothing, and both are to stay low.
 fn latency(title: &str, lead: &str, of: &Outage, id: &str) -> String {
-    let point = |second: u32, y: f64, hint: String| Point { x: f64::from(second), y, hint };
+    let point = |second: u32, y: f64, hint: String| Point { x: f64::from(second), y, hint, ..Point::default() };
     let p99 = of.series.iter().filter_map(|s| {
         let value = s.p99_ms?;
         Some(point(s.second, value, format!("second {}: p99 {} ms", s.second, ms(value))))

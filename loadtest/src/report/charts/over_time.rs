@@ -106,7 +106,7 @@ pub(in crate::report) fn soak(report: &Report) -> String {
         let point = |minute: &crate::report::SoakMinute| {
             let mb = *minute.rss_mb.get(name)?;
             let hint = format!("{name}: {} MiB after minute {}", plain(mb), minute.minute);
-            Some(Point { x: f64::from(minute.minute), y: mb, hint })
+            Some(Point { x: f64::from(minute.minute), y: mb, hint, ..Point::default() })
         };
         let points: Vec<Point> = soak.minutes.iter().filter_map(point).collect();
         if let (Some(first), Some(last)) = (points.first(), points.last()) {

@@ -163,3 +163,15 @@ fn each_chart_point_lies_inside_its_drawing() {
         }
     }
 }
+
+#[test]
+fn what_an_invalid_step_measured_is_marked_in_the_charts() {
+    let marks = |report: &Report| html::render(report).matches("class=\"doubt\"").count();
+    let mut report = sample::report();
+    report.steps.iter_mut().for_each(|step| step.valid = true);
+    assert_eq!(marks(&report), 0);
+    let step = report.steps.last_mut().unwrap();
+    step.valid = false;
+    // Latency, errors, good answers, queries of the store.
+    assert_eq!(marks(&report), 4);
+}

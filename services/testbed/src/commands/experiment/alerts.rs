@@ -195,11 +195,12 @@ fn shown(measured: &Measured) -> Table {
 }
 
 fn judged(measured: &Measured) -> Vec<Verdict> {
+    let fired: Vec<&str> = measured.fired_in_calm.iter().map(String::as_str).collect();
     let silent = verdict(
         "without a fault",
         format!("none fires in {:.0} s", measured.calm_s),
-        format!("{:?}", measured.fired_in_calm),
-        measured.fired_in_calm.is_empty(),
+        if fired.is_empty() { "none".into() } else { fired.join(", ") },
+        fired.is_empty(),
         "",
     );
     let alert = |seen: &Seen| {
