@@ -32,6 +32,7 @@ fn measure(arguments: &[String]) -> Result<()> {
         users: number(0, 5000)?,
         surge: None,
         interval_ms: 1000,
+        arrival_grid_ms: 0,
         timeout_ms: 3000,
         warm_up_ms: 3000,
         measure_ms: u64::from(number(2, 15)?) * 1000,

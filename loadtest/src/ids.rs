@@ -135,6 +135,7 @@ mod tests {
             users: 1,
             surge: None,
             interval_ms: 1000,
+            arrival_grid_ms: 0,
             timeout_ms: 1000,
             warm_up_ms: 0,
             measure_ms: 1000,

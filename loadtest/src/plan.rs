@@ -36,6 +36,9 @@ pub struct StepPlan {
     #[serde(default)]
     pub surge: Option<Surge>,
     pub interval_ms: u64,
+    /// As `Scenario::arrival_grid_ms`.
+    #[serde(default)]
+    pub arrival_grid_ms: u64,
     pub timeout_ms: u64,
     pub warm_up_ms: u64,
     pub measure_ms: u64,
@@ -79,6 +82,7 @@ impl StepPlan {
             users,
             surge: None,
             interval_ms: scenario.interval_ms,
+            arrival_grid_ms: scenario.arrival_grid_ms,
             timeout_ms: scenario.timeout_ms,
             warm_up_ms: u64::from(scenario.warm_up_s) * 1000,
             measure_ms: u64::from(scenario.measure_s) * 1000,
@@ -104,6 +108,11 @@ impl StepPlan {
         ensure!(base.query().is_none() && base.fragment().is_none(), "base_url {:?} has a query", self.base_url);
         ensure!((1..=20_000).contains(&self.users), "users must be 1..=20000, is {}", self.users);
         ensure!((10..=60_000).contains(&self.interval_ms), "interval_ms must be 10..=60000, is {}", self.interval_ms);
+        ensure!(
+            self.arrival_grid_ms <= self.interval_ms,
+            "arrival_grid_ms must be at most interval_ms, is {}",
+            self.arrival_grid_ms
+        );
         ensure!((10..=60_000).contains(&self.timeout_ms), "timeout_ms must be 10..=60000, is {}", self.timeout_ms);
         ensure!(self.warm_up_ms <= 600_000, "warm_up_ms must be 0..=600000, is {}", self.warm_up_ms);
         let longest = u64::from(MAX_MEASURE_S) * 1000;
@@ -321,6 +330,7 @@ pub(crate) mod tests {
             users: 10,
             surge: None,
             interval_ms: 1000,
+            arrival_grid_ms: 0,
             timeout_ms: 3000,
             warm_up_ms: 0,
             measure_ms: 1000,

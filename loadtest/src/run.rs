@@ -273,7 +273,7 @@ fn presence(plan: &StepPlan) -> Vec<(u64, u64)> {
     let interval_us = plan.interval_ms * 1000;
     let warm_up_us = plan.warm_up_ms * 1000;
     let end_us = warm_up_us + plan.measure_ms * 1000;
-    let phases = |users: u32| schedule::phases(users as usize, interval_us, plan.seed);
+    let phases = |users: u32| schedule::phases(users as usize, interval_us, plan.arrival_grid_ms * 1000, plan.seed);
     let mut presence: Vec<_> = phases(plan.users).into_iter().map(|phase| (phase, end_us)).collect();
     if let Some(surge) = plan.surge {
         let (from_us, to_us) = (warm_up_us + surge.from_ms * 1000, warm_up_us + surge.to_ms * 1000);
@@ -316,6 +316,7 @@ mod tests {
             users: 2,
             surge: Some(Surge { users: 4, from_ms: 2000, to_ms: 5000 }),
             interval_ms: 1000,
+            arrival_grid_ms: 0,
             timeout_ms: 1000,
             warm_up_ms: 3000,
             measure_ms: 9000,

@@ -38,6 +38,8 @@ pub struct Scenario {
     pub steps: Vec<u32>,
     /// Time between two planned requests of one user.
     pub interval_ms: u64,
+    /// Users begin at multiples of this, so that those between two send together; 0: each at an instant of its own, evenly spread.
+    pub arrival_grid_ms: u64,
     /// A request unanswered after this long is an error.
     pub timeout_ms: u64,
     /// Whole seconds, discarded at the start of each step.
@@ -275,6 +277,7 @@ fn read_scenario(document: Table<'_>) -> Scenario {
         name: document.required("name", Table::text),
         description: document.required("description", Table::text),
         interval_ms: document.required("interval_ms", |t, key| t.integer(key, 10..=60_000)),
+        arrival_grid_ms: document.integer("arrival_grid_ms", 0..=10).unwrap_or_default(),
         timeout_ms: document.required("timeout_ms", |t, key| t.integer(key, 10..=60_000)),
         warm_up_s: document.required("warm_up_s", |t, key| t.integer(key, 0..=600)) as u32,
         measure_s,

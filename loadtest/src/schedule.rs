@@ -10,9 +10,11 @@ pub(crate) fn next_planned(planned: u64, answered: u64, interval: u64) -> (u64, 
     (planned + steps * interval, steps - 1)
 }
 
-/// First planned instants of all users: evenly spread over the interval, in shuffled order.
-pub(crate) fn phases(users: usize, interval: u64, seed: u64) -> Vec<u64> {
-    let mut phases: Vec<u64> = (0..users as u64).map(|user| user * interval / users as u64).collect();
+/// First planned instants of all users: evenly spread over the interval, in shuffled order. With a grid above 0, each is moved
+/// forward to it: those who fall together send together.
+pub(crate) fn phases(users: usize, interval: u64, grid: u64, seed: u64) -> Vec<u64> {
+    let grid = grid.max(1);
+    let mut phases: Vec<u64> = (0..users as u64).map(|user| user * interval / users as u64 / grid * grid).collect();
     phases.shuffle(&mut SmallRng::seed_from_u64(seed));
     phases
 }
@@ -37,10 +39,17 @@ mod tests {
 
     #[test]
     fn phases_are_even_and_shuffled() {
-        let phases = phases(1000, 1_000_000, 1);
+        let phases = phases(1000, 1_000_000, 0, 1);
         let mut sorted = phases.clone();
         sorted.sort_unstable();
         assert_ne!(phases, sorted);
         assert!(sorted.iter().copied().eq((0..1000).map(|user| user * 1000)));
+    }
+
+    #[test]
+    fn on_a_grid_as_many_send_at_each_instant() {
+        let mut phases = phases(1000, 1_000_000, 4000, 1);
+        phases.sort_unstable();
+        assert!(phases.iter().copied().eq((0..1000).map(|user| user / 4 * 4000)));
     }
 }

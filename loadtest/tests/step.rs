@@ -81,6 +81,7 @@ fn setup(base_url: &str, known: usize) -> Setup {
         users: 20,
         surge: None,
         interval_ms: 100,
+        arrival_grid_ms: 0,
         timeout_ms: 2000,
         warm_up_ms: 1000,
         measure_ms: 1000,

@@ -13,6 +13,7 @@ fn plan() -> StepPlan {
         users: 4,
         surge: None,
         interval_ms: 200,
+        arrival_grid_ms: 0,
         timeout_ms: 300,
         warm_up_ms: 1000,
         measure_ms: 3000,

@@ -43,6 +43,7 @@ pub(crate) fn report() -> Report {
             warm_up_s: 15.0,
             measure_s: 60.0,
             interval_ms: 1000,
+            arrival_grid_ms: 0,
             timeout_ms: 3000,
             unknown_share: vec![0.5; TABLE.len()],
             known: "once".into(),

@@ -67,6 +67,9 @@ pub struct ScenarioInfo {
     pub measure_s: f64,
     /// Time between two planned requests of one user.
     pub interval_ms: u64,
+    /// Users send at multiples of it, several at once; 0: each at an instant of its own.
+    #[serde(default)]
+    pub arrival_grid_ms: u64,
     /// A request unanswered after this long is an error.
     pub timeout_ms: u64,
     /// One per step: share of requests with an id that no user has, 0..=1.

@@ -21,12 +21,16 @@ pub(super) fn opening(report: &Report) -> String {
     } else {
         String::new()
     };
+    let together = match s.arrival_grid_ms {
+        0 => String::new(),
+        grid => format!(" Users send every {grid} ms, those of that time at once."),
+    };
     let known = match s.known.as_str() {
         "once" => "no known user is asked for twice in a step".into(),
         other => format!("known users are picked so: {other}"),
     };
     format!(
-        "The service was offered {range}, {} s each after {} s of warm-up{repeats}. {} of the requests ask for users that do \
+        "The service was offered {range}, {} s each after {} s of warm-up{repeats}.{together} {} of the requests ask for users that do \
          not exist; {known}. A request unanswered after {} s is an error.",
         plain(s.measure_s),
         plain(s.warm_up_s),

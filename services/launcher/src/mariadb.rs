@@ -171,9 +171,10 @@ impl Server {
                 flag("--innodb-flush-method", "nosync"),
                 // Hundreds of connections share two or four cores: a thread for each would spend its time on switching.
                 flag("--thread-handling", "pool-of-threads"),
-                // Every query has one sensible plan: statistics would be read for each, to no effect.
+                // Every query has one sensible plan: statistics would be read for each, and the index asked, to no effect.
                 flag("--use-stat-tables", "never"),
                 flag("--optimizer-use-condition-selectivity", "1"),
+                flag("--eq-range-index-dive-limit", "1"),
                 // Grows with the pool, so that loading data does not wait for checkpoints.
                 flag("--innodb-log-file-size", format!("{}M", (options.buffer_pool_mb / 4).clamp(5, 256))),
             ]),

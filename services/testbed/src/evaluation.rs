@@ -438,6 +438,7 @@ pub fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
         warm_up_s: f64::from(scenario.warm_up_s),
         measure_s: f64::from(scenario.measure_s),
         interval_ms: scenario.interval_ms,
+        arrival_grid_ms: scenario.arrival_grid_ms,
         timeout_ms: scenario.timeout_ms,
         unknown_share: scenario.unknown_share.clone(),
         known: scenario.known.describe(),
