@@ -54,18 +54,20 @@ fn a_file_is_read_and_a_missing_one_named() {
 fn every_error_is_reported_with_line_and_field() {
     let found = errors(&[
         ("interval_ms = 1000", "interval_ms = 0"),
+        ("arrival_grid_ms = 4", "arrival_grid_ms = 11"),
         ("timeout_ms = 3000\n", "timeout = 3000\n"),
         ("unknown_share = 0.5", "unknown_share = 1.5"),
         ("order = \"newest\"", "order = \"random\""),
         ("pool_size = 100", "pool_size = \"many\""),
     ]);
-    assert_eq!(found.len(), 6, "{found:#?}");
+    assert_eq!(found.len(), 7, "{found:#?}");
     assert!(found[0].starts_with("line 1: timeout_ms is missing"), "{found:#?}");
     assert!(found[1].starts_with("line 5: interval_ms must be 10..=60000, is 0"), "{found:#?}");
-    assert!(found[2].starts_with("line 6: timeout is unknown; known here: article, description"), "{found:#?}");
-    assert!(found[3].contains("ids.unknown_share must be 0..=1, is 1.5"), "{found:#?}");
-    assert!(found[4].contains("store.pool_size must be an integer, is a string"), "{found:#?}");
-    assert!(found[5].contains("store.order must be \"newest\" or \"oldest\""), "{found:#?}");
+    assert!(found[2].starts_with("line 8: arrival_grid_ms must be 0..=10, is 11"), "{found:#?}");
+    assert!(found[3].starts_with("line 9: timeout is unknown; known here: arrival_grid_ms, article"), "{found:#?}");
+    assert!(found[4].contains("ids.unknown_share must be 0..=1, is 1.5"), "{found:#?}");
+    assert!(found[5].contains("store.pool_size must be an integer, is a string"), "{found:#?}");
+    assert!(found[6].contains("store.order must be \"newest\" or \"oldest\""), "{found:#?}");
 }
 
 #[test]
