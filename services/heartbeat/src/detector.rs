@@ -15,6 +15,7 @@ mod fixed;
 mod guard;
 mod losses;
 mod majority;
+mod order;
 mod phi;
 mod spread;
 mod tail;

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use self::clients::{Load, Monitors};
 use self::report::Kill;
-pub use self::report::{Report, Sample, Series, Strategy, verdicts};
+pub use self::report::{EtcdAway, Report, Sample, Series, Strategy, verdicts};
 use crate::{
     cluster,
     plane::{self, Plane},
@@ -31,11 +31,16 @@ const WORKERS: usize = 3;
 /// With three workers and level load, each has at least so many of the 16 partitions.
 const LEAST_PRIMARIES: usize = 5;
 
-/// The interval of the beats, and how often each way of dying is tried.
+/// Once etcd is back: monitors that waited for it would act by then.
+const ETCD_IS_BACK: Duration = Duration::from_secs(10);
+
+/// The interval of the beats, how often each way of dying is tried, and for how long etcd stands still afterwards, if at all. That
+/// is tried with the majority's rule only.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     pub interval_ms: u64,
     pub kills: usize,
+    pub etcd_away: Duration,
 }
 
 /// Runs all strategies at all intervals on one store.
@@ -90,6 +95,13 @@ async fn series(
         }
     }
     monitors.until("the last one is back", is_level).await?;
+    let etcd_away = if strategy == Strategy::Majority && !round.etcd_away.is_zero() {
+        let outcome = etcd_away(stack, &plane, &monitors, &load, round.etcd_away).await?;
+        told(&format!("  {}", outcome.text()));
+        Some(outcome)
+    } else {
+        None
+    };
     let load = load.stop().await;
     plane.stop(stack).await?;
     Ok(Series {
@@ -100,7 +112,28 @@ async fn series(
         writes: load.done,
         refused: load.refused,
         stale_writes: load.stale,
+        etcd_away,
     })
+}
+
+/// All live, and the registry stands still.
+async fn etcd_away(
+    stack: &mut Stack,
+    plane: &Plane,
+    monitors: &Monitors,
+    load: &Load,
+    length: Duration,
+) -> anyhow::Result<EtcdAway> {
+    let (before, written) = (monitors.latest(), load.done());
+    stack.kill(plane.etcd.child, Signal::SIGSTOP)?;
+    sleep(length).await;
+    let writes = load.done() - written;
+    stack.kill(plane.etcd.child, Signal::SIGCONT)?;
+    sleep(ETCD_IS_BACK).await;
+    let after = monitors.latest();
+    let pairs = before.table.partitions.iter().zip(&after.table.partitions);
+    let moved = pairs.filter(|(before, after)| before.primary != after.primary).count();
+    Ok(EtcdAway { seconds: length.as_secs(), offline: monitors.offline(), moved, writes })
 }
 
 fn is_level(seen: &Assignments) -> bool {

@@ -1,31 +1,44 @@
 use super::{
     Detector, Latest, News,
     losses::{Losses, Runs},
+    order::Order,
     span,
     spread::Spread,
 };
 use crate::Nanos;
 
 const DAY: f64 = 86_400e9;
-/// Until what was learned is trusted; of caution after a mistake; and after another surprise meanwhile. So many beats, and so many
-/// seconds.
+/// While nothing is known; until what stands still now and then should have shown; and of caution after a mistake or a warning, and
+/// after another one meanwhile. So many beats, and so many seconds.
 const WARM_UP: u64 = 440;
+const LEARNING: u64 = 600;
 const AFTER_ONE: u64 = 100;
 const AFTER_MORE: u64 = 200;
+/// What stands still (a process, a machine, a network) is back by then, nearly always.
+const STAND_STILL: Nanos = 3_000_000_000;
 /// Of the mistakes that are aimed at: for beats that are late, and for losses that come in bursts. Estimates of either are less certain
 /// than how often beats are lost by chance.
 const FOR_LATE: f64 = 0.15;
-const FOR_BURSTS: f64 = 0.4;
-/// What is so only lately does not last all day: so many times the mistakes.
-const WHILE_NEW: f64 = 3.0;
+const FOR_BURSTS: f64 = 0.1;
+/// What changed once will change again: of the mistakes that are aimed at, while things are worse than always.
+const WHILE_WORSE: f64 = 0.1;
 /// Times what an exponential tail makes expect.
 const MARGIN: f64 = 1.3;
+/// Intervals. Whatever was seen, a rare beat may be as late as that.
+const LEAST_LATE: f64 = 0.2;
+/// Nanoseconds. Where beats are later than that they get lost as well: one may be so in as many as were seen.
+const OF_A_LAN: f64 = 5e6;
+/// So many times later than any beat before is a warning; but not below so many intervals.
+const NOVEL: f64 = 4.0;
+const LEAST_NOVEL: f64 = 0.02;
 /// Beats between two reckonings.
 const STRIDE: u32 = 32;
 /// Beats that count as lately.
 const LATELY: u32 = 4096;
 /// In beats; what is expected to be longer is cut off here.
 const LONGEST_RUN: f64 = 1e3;
+/// A share that is reckoned with whatever was seen: of beats that are late, and of those behind a late one.
+const RARE: f64 = 0.01;
 
 /// Our own. Silence between two beats is a run of losses and the lateness of the beat that ends it. Both are learned apart, and the
 /// timeout is what they will come to once in `days`. While little is known, and after a mistake, it is `careful` intervals.
@@ -38,12 +51,15 @@ pub struct Adaptive {
     latest: Option<Latest>,
     /// Sent, as the sequence numbers tell.
     beats: u64,
+    /// Number of the beat from which on the timeout may be below `careful`, and below what takes what stands still.
     careful_until: u64,
+    wary_until: u64,
     /// Beats since `learned` was reckoned.
     unreckoned: u32,
     /// As reckoned from what was learned.
     learned: Nanos,
     losses: Losses,
+    order: Order,
     always: Spread,
     lately: Spread,
 }
@@ -53,82 +69,148 @@ fn both(number: u64, interval: Nanos) -> u64 {
     number.max(number * 1_000_000_000 / interval.max(1))
 }
 
+fn stand_still(interval: Nanos) -> Nanos {
+    span(interval, 3.0).max(STAND_STILL)
+}
+
 impl Adaptive {
     /// `careful` is in intervals.
     pub fn new(interval: Nanos, days: f64, careful: f64) -> Self {
-        let careful = span(interval, careful);
+        let (interval, careful) = (interval.max(1), span(interval, careful));
+        let furthest = stand_still(interval) as f64 / interval as f64;
         Self {
-            interval: interval.max(1),
+            interval,
             mistakes: interval as f64 / (DAY * days),
             careful,
             latest: None,
             beats: 0,
-            careful_until: both(WARM_UP, interval),
+            careful_until: 0,
+            wary_until: both(LEARNING, interval),
             unreckoned: 0,
             learned: careful,
             losses: Losses::default(),
-            always: Spread::new(1 << 21),
-            lately: Spread::new(LATELY),
+            order: Order::default(),
+            always: Spread::new(1 << 21, furthest),
+            lately: Spread::new(LATELY, furthest),
         }
     }
 
-    fn learn(&mut self, gap: Nanos, run: u64) {
+    fn learn(&mut self, gap: Nanos, before: u64, sequence: u64) {
         let interval = self.interval as f64;
         let gaps = gap as f64 / interval;
         // More cannot have been lost in so short a time: numbers were skipped, or this observer slept.
-        let run = run.min(gaps as u64);
+        let run = (sequence - before - 1).min(gaps as u64);
         let late = gaps - (run + 1) as f64;
+        let is_novel = late > LEAST_NOVEL && late > NOVEL * self.always.latest();
         self.beats += 1 + run;
         self.losses.add(run);
+        self.order.newer(before, sequence, late);
         self.always.add(late);
         self.lately.add(late);
-        let is_surprise = gap >= self.learned && self.beats > both(WARM_UP, self.interval);
-        if is_surprise {
-            let is_careful = self.beats < self.careful_until;
-            if !is_careful {
-                self.losses.begin_anew();
-                self.lately = Spread::new(LATELY);
+        let is_known = self.beats > both(WARM_UP, self.interval);
+        let is_beyond = is_known && gap >= self.learned;
+        if is_beyond {
+            let caution = if self.beats < self.careful_until { AFTER_MORE } else { AFTER_ONE };
+            if self.beats >= self.careful_until {
+                self.begin_anew();
             }
-            let caution = if is_careful { AFTER_MORE } else { AFTER_ONE };
             self.careful_until = self.careful_until.max(self.beats + both(caution, self.interval));
+        } else if is_known && is_novel {
+            self.begin_anew();
+            self.wary_until = self.wary_until.max(self.beats + both(AFTER_ONE, self.interval));
         }
         self.unreckoned += 1;
-        if is_surprise || self.unreckoned >= STRIDE {
+        if is_beyond || is_novel || self.unreckoned >= STRIDE {
             self.unreckoned = 0;
-            let always = self.reckon(self.mistakes, self.losses.always(), &self.always);
-            let lately = self.reckon(self.mistakes * WHILE_NEW, self.losses.lately(), &self.lately);
-            self.learned = span(self.interval, always.max(lately));
+            self.reckon();
         }
     }
 
-    /// The timeout in intervals that longer runs of losses pass as seldom as is aimed at, and later beats as seldom.
-    fn reckon(&self, mistakes: f64, runs: Runs, spread: &Spread) -> f64 {
-        let (mut run, mut often, mut timeout) = (0.0, 1.0, 0.0_f64);
-        let allowed = if runs.are_bursts { mistakes * FOR_BURSTS } else { mistakes };
-        loop {
-            let next = often * if run == 0.0 { runs.often } else { runs.continued };
-            let is_last = next <= allowed || run > LONGEST_RUN;
-            // The beat that ends a run of this length comes so often, and may be late as well. If such a run is as rare as is allowed,
-            // it does not matter how late.
-            let share = if is_last && run > 0.0 && often <= 2.0 * allowed { 0.5 } else { mistakes * FOR_LATE / often };
-            timeout = timeout.max(run + 1.0 + MARGIN * spread.exceeded_by(share.min(0.5)));
-            if is_last {
-                return timeout;
-            }
-            (run, often) = (run + 1.0, next);
+    /// The least timeout, whatever was learned.
+    fn least(&self) -> Nanos {
+        if self.beats < self.careful_until {
+            return self.careful;
         }
+        if self.beats >= self.wary_until {
+            return 0;
+        }
+        let runs = self.losses.always();
+        let is_warm = runs.are_known_by_chance() || !runs.are_bursts && self.beats >= both(WARM_UP, self.interval);
+        if is_warm { stand_still(self.interval).min(self.careful) } else { self.careful }
+    }
+
+    /// Things are not what they were: what is called lately begins now.
+    fn begin_anew(&mut self) {
+        self.losses.begin_anew();
+        self.lately.begin_anew();
+    }
+
+    fn reckon(&mut self) {
+        let always = self.timeout(self.mistakes, self.losses.always(), &self.always);
+        // What is so lately counts if chance does not make it of what is so always.
+        let runs = self.losses.worse_lately();
+        let spread = self.lately.is_later_than(&self.always).then_some(&self.lately);
+        let lately = if runs.is_some() || spread.is_some() {
+            let runs = runs.unwrap_or_else(|| self.losses.always());
+            self.timeout(self.mistakes * WHILE_WORSE, runs, spread.unwrap_or(&self.always))
+        } else {
+            0.0
+        };
+        self.learned = span(self.interval, always.max(lately));
+    }
+
+    /// In intervals: longer runs of losses pass it as seldom as is aimed at, and later beats as seldom.
+    fn timeout(&self, mistakes: f64, mut runs: Runs, spread: &Spread) -> f64 {
+        if runs == Runs::default() && spread.latest() * self.interval as f64 > OF_A_LAN {
+            runs = Runs::one_in(spread.total().into());
+        }
+        let allowed = if runs.are_bursts { mistakes * FOR_BURSTS } else { mistakes };
+        // The longest run that is not too rare, and how often one no shorter comes.
+        let (mut run, mut often) = (0.0, 1.0);
+        while often * runs.go_on(run) > allowed && run <= LONGEST_RUN {
+            often *= runs.go_on(run);
+            run += 1.0;
+        }
+        let latest = self.late(spread, mistakes * FOR_LATE);
+        // The beat that ends a run comes as often as the run, and may be late as well. If such a run is as rare as is allowed, it
+        // does not matter how late.
+        let share = if run > 0.0 && often <= 2.0 * allowed { 0.5 } else { mistakes * FOR_LATE / often };
+        let mut timeout = run + 1.0 + self.late(spread, share);
+        // Beats that end shorter runs come more often, and the latest of them are later; but no later than the latest of all.
+        while run > 0.0 && run + latest > timeout {
+            run -= 1.0;
+            often /= runs.go_on(run);
+            timeout = timeout.max(run + 1.0 + self.late(spread, mistakes * FOR_LATE / often));
+        }
+        timeout
+    }
+
+    /// What the lateness of one beat in `1 / share` will exceed, in intervals.
+    fn late(&self, spread: &Spread, share: f64) -> f64 {
+        if share >= 0.5 {
+            return MARGIN * spread.exceeded_by(0.5);
+        }
+        let late = MARGIN * spread.exceeded_by(share);
+        let late = if share < RARE { late.max(LEAST_LATE) } else { late };
+        if late <= 1.0 || !self.order.is_each_by_itself().unwrap_or_else(|| spread.is_of_one_kind()) {
+            return late;
+        }
+        // The next beat overtakes it, unless that is late as well: as seldom as all beats seen, whose latest was none of these.
+        let share = (share * f64::from(spread.total())).clamp(share.min(RARE), RARE);
+        1.0 + (MARGIN * spread.exceeded_by(share)).min(1.0)
     }
 }
 
 impl Detector for Adaptive {
     fn heard(&mut self, now: Nanos, sequence: u64) {
-        if let News::Since(before) = Latest::advance(&mut self.latest, now, sequence) {
-            self.learn(now.saturating_sub(before.at), sequence - before.sequence - 1);
+        match Latest::advance(&mut self.latest, now, sequence) {
+            News::Since(before) => self.learn(now.saturating_sub(before.at), before.sequence, sequence),
+            News::None => self.order.older(sequence),
+            News::First => {}
         }
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        let timeout = if self.beats < self.careful_until { self.learned.max(self.careful) } else { self.learned };
-        Some(self.latest?.at + timeout)
+        Some(self.latest?.at + self.learned.max(self.least()))
     }
 }

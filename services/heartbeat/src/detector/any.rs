@@ -132,7 +132,7 @@ pub const KINDS: [Kind; 10] = [
         name: "adaptive",
         what: "the longest run of losses and the latest beat that the link will show once in `days`",
         params: &[
-            param("days", 2.0, 0.01, 1e4, "days between mistakes that are aimed at"),
+            param("days", 2.5, 0.01, 1e4, "days between mistakes that are aimed at"),
             param("careful", 30.0, 1.0, LONGEST, "intervals of silence until suspected while little is known"),
         ],
         make: |interval, p| Any::Adaptive(Box::new(Adaptive::new(interval, p[0], p[1]))),

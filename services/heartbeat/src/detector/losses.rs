@@ -4,7 +4,15 @@
 /// Received beats that are kept in mind: above it all counts are halved. For always, and for lately.
 const ALWAYS: f64 = (1 << 21) as f64;
 const LATELY: f64 = 1024.0;
-const FEW: f64 = 4.0;
+/// Standard deviations beyond what chance makes of it.
+const BURSTY: f64 = 3.0;
+/// Runs by which bursts are told from chance.
+const KNOWN: f64 = 6.0;
+/// Beats. What few bursts tell is not spun further.
+const FAR: f64 = 30.0;
+/// More than chance makes of what is expected: so many standard deviations, and so many, more.
+const SURE: f64 = 4.0;
+const FEW: f64 = 3.0;
 /// A sender that was away for longer was no run of losses.
 const LONGEST: u64 = 64;
 
@@ -39,23 +47,56 @@ impl Counts {
         if self.runs == 0.0 {
             return Runs::default();
         }
-        let share = self.lost / (self.lost + self.received);
+        let all = self.lost + self.received;
+        let share = self.lost / all;
         let continued = self.lost - self.runs;
         // If each is lost by itself, a run goes on as often as any beat is lost.
         let by_chance = share * self.lost;
-        let are_bursts = continued > by_chance + 2.0 * by_chance.sqrt() + 1.5;
-        let continued = if are_bursts { (continued + 0.5) / (self.lost + 1.0) } else { share };
-        Runs { often: self.runs / self.received, continued, are_bursts }
+        let are_bursts = continued > by_chance + BURSTY * by_chance.sqrt() + 1.5;
+        let (continued, of) = if are_bursts {
+            (continued + 0.5, self.lost + 1.0)
+        } else {
+            // Of shares that chance would make seen as this one, a low one: while little was seen it would be raised for little.
+            (share - (share * (1.0 - share) / all).sqrt(), f64::INFINITY)
+        };
+        Runs { often: self.runs / self.received, continued, of, are_bursts, seen: self.runs }
     }
 }
 
-/// Runs of at least k beats come `often × continued^(k-1)` times per received beat.
+/// How often runs of lost beats come, and how often they go on.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Runs {
+    /// Per received beat.
     pub(super) often: f64,
-    pub(super) continued: f64,
+    /// Times that a run of bursts went on, of as many; by chance, the share of beats that are lost.
+    continued: f64,
+    of: f64,
     /// Rather than losses by chance.
     pub(super) are_bursts: bool,
+    seen: f64,
+}
+
+impl Runs {
+    /// One of these may come per so many beats, though none was seen.
+    pub(super) fn one_in(beats: f64) -> Self {
+        Self { often: 1.0 / beats.max(1.0), of: f64::INFINITY, ..Self::default() }
+    }
+
+    /// How often a run of that length, or no run yet, goes on. Whoever has seen few bursts and is in a long one learns from it, too
+    /// (Pólya's urn), but for the very long ones.
+    pub(super) fn go_on(&self, run: f64) -> f64 {
+        match run {
+            0.0 => self.often,
+            _ if self.of.is_infinite() => self.continued,
+            _ if run > FAR => self.continued / self.of,
+            _ => (self.continued + run - 1.0) / (self.of + run - 1.0),
+        }
+    }
+
+    /// Losses were seen often enough to tell that they are by chance.
+    pub(super) fn are_known_by_chance(&self) -> bool {
+        self.seen >= KNOWN && !self.are_bursts
+    }
 }
 
 impl Losses {
@@ -75,8 +116,36 @@ impl Losses {
         self.always.runs()
     }
 
-    pub(super) fn lately(&self) -> Runs {
-        // A loss or two are nothing new.
-        if self.lately.runs < FEW { Runs::default() } else { self.lately.runs() }
+    /// What is so lately, if it is more than chance makes of what is so always.
+    pub(super) fn worse_lately(&self) -> Option<Runs> {
+        let (all, few) = (self.always, self.lately);
+        let part = few.received / all.received.max(1.0);
+        let is_more = |few: f64, all: f64| few > all * part + SURE * (all * part).sqrt() + FEW;
+        // Whether bursts became more frequent, or longer.
+        let is_worse = is_more(few.runs, all.runs) || is_more(few.lost, all.lost);
+        is_worse.then(|| few.runs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_chance_explains_is_nothing_new() {
+        let mut losses = Losses::default();
+        // One in twenty, evenly.
+        let beats = |losses: &mut Losses, number: u64, one_in: u64| {
+            (0..number).for_each(|n| losses.add(u64::from(n % one_in == 0)));
+        };
+        beats(&mut losses, 20_000, 20);
+        assert_eq!(losses.worse_lately(), None);
+        losses.begin_anew();
+        beats(&mut losses, 1_000, 18);
+        assert_eq!(losses.worse_lately(), None);
+        beats(&mut losses, 1_000, 8);
+        let lately = losses.worse_lately().expect("an eighth");
+        assert!((0.08..0.12).contains(&lately.often) && !lately.are_bursts, "{lately:?}");
+        assert!(losses.always().often < 0.06);
     }
 }

@@ -11,7 +11,13 @@ const TOPS: [u32; 3] = [8, 32, 128];
 /// What was exceeded so often needs no continuation.
 const SEEN: f64 = 8.0;
 /// So many times later than the next is far later.
-const APART: f64 = 2.5;
+const APART: f64 = 4.0;
+/// Beyond it, what the latest are later than, so many times the mean of them is no end of a network's tail.
+const SMOOTH: f64 = 1.5;
+/// Beats by which a share is known well enough.
+const ENOUGH: f64 = 64.0;
+/// What few tell is cut off at so many times their mean, if that is beyond what is said to be furthest.
+const TIMES: f64 = 4.0;
 
 /// Lateness in intervals.
 #[derive(Debug, Clone)]
@@ -20,11 +26,17 @@ pub(super) struct Spread {
     total: u32,
     /// Above it all counts are halved: what is old fades.
     most: u32,
+    /// Intervals. A kind of which little is known is not taken to go beyond.
+    furthest: f64,
 }
 
 impl Spread {
-    pub(super) fn new(most: u32) -> Self {
-        Self { counts: [0; BINS], total: 0, most }
+    pub(super) fn new(most: u32, furthest: f64) -> Self {
+        Self { counts: [0; BINS], total: 0, most, furthest }
+    }
+
+    pub(super) fn begin_anew(&mut self) {
+        (self.counts, self.total) = ([0; BINS], 0);
     }
 
     pub(super) fn add(&mut self, late: f64) {
@@ -36,9 +48,61 @@ impl Spread {
         }
     }
 
+    pub(super) fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// No beat was as late as that.
+    pub(super) fn latest(&self) -> f64 {
+        self.counts.iter().rposition(|&count| count > 0).map_or(0.0, upper)
+    }
+
+    /// Whether beats that are late are more here, by one measure of late or another, than chance makes of the others.
+    pub(super) fn is_later_than(&self, others: &Self) -> bool {
+        let part = f64::from(self.total) / f64::from(others.total.max(1));
+        let (mut here, mut expected) = (0.0, 0.0);
+        for (&count, &other) in self.counts.iter().zip(&others.counts).rev() {
+            here += f64::from(count);
+            expected += f64::from(other) * part;
+            if here > expected + 4.0 * f64::sqrt(expected) + 2.5 {
+                return true;
+            }
+            if expected > ENOUGH {
+                break;
+            }
+        }
+        false
+    }
+
+    /// Whether the latest beats are the end of one smooth tail: no gap in it, and no part of it far longer than what it begins with.
+    /// Networks make such tails; what stands still now and then adds another.
+    pub(super) fn is_of_one_kind(&self) -> bool {
+        let (mut above, mut sum) = (0.0, 0.0);
+        let mut tops = TOPS.iter().map(|&top| f64::from(top)).peekable();
+        let mut before = None;
+        for (n, &count) in self.counts.iter().enumerate().rev().filter(|(_, count)| **count > 0) {
+            if n == 0 || before.is_some_and(|before| before > APART * upper(n)) {
+                return false;
+            }
+            before = Some(lower(n));
+            above += f64::from(count);
+            sum += f64::from(count) * middle(n);
+            while tops.next_if(|&top| above >= top).is_some() {
+                if sum / above > SMOOTH * lower(n) {
+                    return false;
+                }
+            }
+            if tops.peek().is_none() {
+                break;
+            }
+        }
+        true
+    }
+
     /// What one beat in `1 / share` will exceed. Within what was seen often enough it is that; beyond, the tail is continued as an
     /// exponential one from the latest few and from the latest many, whichever goes further. Beats that are far later than all
-    /// others are a kind of their own, however few they are, and are continued as such.
+    /// others are a kind of their own, however few they are: what the next one of them will exceed is continued from these alone, the
+    /// further the fewer they are.
     pub(super) fn exceeded_by(&self, share: f64) -> f64 {
         let wanted = share * f64::from(self.total);
         let (mut above, mut sum, mut furthest) = (0.0, 0.0, 0.0_f64);
@@ -48,13 +112,11 @@ impl Spread {
             if count == 0 {
                 continue;
             }
-            // An exponential tail has the same mean excess everywhere: so far beyond `from` will the wanted one be.
-            let continued =
-                |from: f64, above: f64, sum: f64| from + (sum / above - from) * (above / wanted).ln().max(0.0);
             if before.is_some_and(|before| before > APART * upper(n)) && wanted < SEEN {
-                // Of one alone nothing is known but itself.
-                let kind = if above < 2.0 { sum } else { continued(upper(n), above, sum) };
-                furthest = furthest.max(kind);
+                // The posterior of an exponential law's next value, its mean being known from so few, is Lomax's.
+                let times = above * ((above / wanted).max(1.0).powf(1.0 / above) - 1.0);
+                let kind = upper(n) + (sum / above - upper(n)) * times;
+                furthest = furthest.max(kind.min(self.furthest.max(TIMES * sum / above)));
             }
             before = Some(lower(n));
             above += f64::from(count);
@@ -66,7 +128,9 @@ impl Spread {
                 continue;
             }
             while tops.next_if(|&top| above >= top).is_some() {
-                furthest = furthest.max(continued(if n == 0 { 0.0 } else { lower(n) }, above, sum));
+                // An exponential tail has the same mean excess everywhere: so far beyond `from` will the wanted one be.
+                let from = if n == 0 { 0.0 } else { lower(n) };
+                furthest = furthest.max(from + (sum / above - from) * (above / wanted).ln().max(0.0));
             }
             if tops.peek().is_none() {
                 break;
@@ -114,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_tail_is_continued() {
-        let mut spread = Spread::new(1 << 20);
+        let mut spread = Spread::new(1 << 20, 30.0);
         // P(X > x) = x^-2 from 0.01 on.
         for n in 0..10_000 {
             spread.add(0.01 * ((f64::from(n) + 0.5) / 10_000.0).powf(-0.5));
@@ -126,9 +190,39 @@ mod tests {
         assert!((1.0..20.0).contains(&beyond), "{beyond}");
     }
 
+    /// Equal parts of an exponential law with this mean.
+    fn exponential(spread: &mut Spread, number: u32, mean: f64) {
+        (0..number).for_each(|n| spread.add(-mean * ((f64::from(n) + 0.5) / f64::from(number)).ln()));
+    }
+
+    #[test]
+    fn the_fewer_of_a_kind_were_seen_the_further_it_may_go() {
+        let mut spread = Spread::new(1 << 20, 1e9);
+        exponential(&mut spread, 100_000, 0.001);
+        assert!(spread.is_of_one_kind() && spread.exceeded_by(1e-7) < 0.03);
+        let mut before = f64::INFINITY;
+        for number in [1, 2, 4, 16] {
+            let mut spread = spread.clone();
+            (0..number).for_each(|_| spread.add(0.3));
+            let exceeded = spread.exceeded_by(1e-7);
+            assert!(!spread.is_of_one_kind() && (1.0..before).contains(&exceeded), "{number}: {exceeded}");
+            before = exceeded;
+        }
+    }
+
+    #[test]
+    fn chance_makes_nobody_later() {
+        let (mut always, mut lately) = (Spread::new(1 << 20, 30.0), Spread::new(4_096, 30.0));
+        exponential(&mut always, 100_000, 0.01);
+        exponential(&mut lately, 1_000, 0.01);
+        assert!(!lately.is_later_than(&always) && lately.latest() < always.latest());
+        exponential(&mut lately, 10, 0.3);
+        assert!(lately.is_later_than(&always));
+    }
+
     #[test]
     fn what_is_old_fades() {
-        let mut spread = Spread::new(1_000);
+        let mut spread = Spread::new(1_000, 30.0);
         (0..100).for_each(|_| spread.add(4.0));
         (0..100_000).for_each(|_| spread.add(0.01));
         assert!(spread.exceeded_by(0.01) < 0.02 && spread.total <= 1_001);

@@ -229,7 +229,7 @@ fn learned(lost: impl Fn(u64) -> bool) -> f64 {
 #[test]
 fn the_adaptive_one_tells_losses_by_chance_from_bursts() {
     let hash = |n: u64| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32;
-    assert!((1.0..1.05).contains(&learned(|_| false)), "nothing is lost: {}", learned(|_| false));
+    assert!((1.0..1.25).contains(&learned(|_| false)), "nothing is lost: {}", learned(|_| false));
     let by_chance = learned(|n| hash(n) % 20 == 0);
     assert!((4.0..6.1).contains(&by_chance), "5 % by chance: {by_chance}");
     // 5 % as well, five in a row each time.
@@ -254,7 +254,41 @@ fn the_adaptive_one_is_careful_at_first_and_after_a_mistake() {
     let now = beats(&mut adaptive, 1_000, 1_000);
     assert_eq!(silence(&adaptive, now), 1);
     let now = beats(&mut adaptive, 1, 4_000);
-    assert_eq!(silence(&adaptive, now), 30);
+    assert!((30..45).contains(&silence(&adaptive, now)));
     let now = beats(&mut adaptive, 150, 1_000);
-    assert!((4..30).contains(&silence(&adaptive, now)), "what happened once is expected: {}", silence(&adaptive, now));
+    assert!((4..45).contains(&silence(&adaptive, now)), "what happened once is expected: {}", silence(&adaptive, now));
+}
+
+#[test]
+fn the_adaptive_one_is_warned_by_a_beat_far_later_than_all_before() {
+    let mut adaptive = Any::named("adaptive", 1_000 * MS, &[]).unwrap();
+    (1..2_000).for_each(|n| adaptive.heard(n * 1_000 * MS, n));
+    let last = 2_000_110 * MS;
+    adaptive.heard(last, 2_000);
+    let silence = adaptive.deadline().unwrap() - last;
+    assert!(
+        (3_000 * MS..5_000 * MS).contains(&silence),
+        "0.11 s late is no mistake, but nothing like it was seen: {silence}"
+    );
+}
+
+/// A beat in 500 takes 1.5 intervals longer; `together`: the one behind it waits for it. Answers the timeout in intervals.
+fn late_ones(together: bool) -> f64 {
+    let mut adaptive = Any::named("adaptive", INTERVAL, &[]).unwrap();
+    let late = |n: u64| match n % 500 {
+        0 => INTERVAL * 3 / 2,
+        1 if together => INTERVAL / 2,
+        _ => 0,
+    };
+    let mut arrivals: Vec<(Nanos, u64)> = (1..40_000).map(|n| (n * INTERVAL + late(n) + n, n)).collect();
+    arrivals.sort_unstable();
+    arrivals.iter().for_each(|&(at, n)| adaptive.heard(at, n));
+    (adaptive.deadline().unwrap() - arrivals.last().unwrap().0) as f64 / INTERVAL as f64
+}
+
+#[test]
+fn the_adaptive_one_relies_on_the_next_beat_to_overtake_one_that_was_late_by_itself() {
+    let (each, together) = (late_ones(false), late_ones(true));
+    assert!((3.0..3.3).contains(&each), "each by itself: {each}");
+    assert!(together > each + 0.5, "together: {together}");
 }

@@ -31,9 +31,10 @@ pub enum ExperimentCommand {
   ./testbed experiment outage --quick      6 s each at 600 requests/s, not judged
   ./testbed experiment outage --json | jq '.outages[] | {server, back_after_s}'")]
     Outage(ExperimentArgs),
-    /// Workers killed and stopped by turns: until the majority has confirmed it, new primaries work and clients are sent on
+    /// Workers killed and stopped by turns: until the majority has confirmed it, new primaries work and clients are sent on; then
+    /// etcd stopped, of which nothing is to come
     #[command(after_help = "Examples:
-  ./testbed experiment switchover            fixed, dynamic and majority, 20 deaths of each kind at 1 s and 100 ms beats (about 20 minutes)
+  ./testbed experiment switchover            fixed, dynamic and majority, 20 deaths of each kind at 1 s and 100 ms beats (about 22 minutes)
   ./testbed experiment switchover --quick    3 of each kind, by majority, judged for stale writes only
   ./testbed experiment switchover --strategy majority --beat-ms 100
   ./testbed experiment switchover --json | jq '.series[] | {strategy, interval_ms, false_alarms}'")]
@@ -125,6 +126,9 @@ pub struct SwitchoverArgs {
     /// Deaths of each kind [default: 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub kills: Option<u16>,
+    /// Then etcd stands still for so long, with the majority's rule; 0: it does not [default: 60, or 5 with --quick]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u16).range(0..=3_600))]
+    pub etcd_away_s: Option<u16>,
     /// Where the report goes [default: reports/<time>-switchover]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

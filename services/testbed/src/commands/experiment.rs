@@ -11,7 +11,10 @@ mod reconnect;
 mod senders;
 mod transports;
 
-use std::{process::ExitCode, time::SystemTime};
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
 use api::Profile;
@@ -99,6 +102,8 @@ async fn outage(args: ExperimentArgs) -> anyhow::Result<ExitCode> {
 const KILLS: u16 = 20;
 const QUICK_KILLS: u16 = 3;
 const BEATS_MS: [u64; 2] = [1_000, 100];
+const ETCD_AWAY_S: u16 = 60;
+const QUICK_ETCD_AWAY_S: u16 = 5;
 
 async fn switchover(args: SwitchoverArgs) -> anyhow::Result<ExitCode> {
     let created = SystemTime::now();
@@ -109,7 +114,9 @@ async fn switchover(args: SwitchoverArgs) -> anyhow::Result<ExitCode> {
         (true, false) => Strategy::ALL.to_vec(),
     };
     let beats_ms = if args.beats_ms.is_empty() { BEATS_MS.to_vec() } else { args.beats_ms };
-    let rounds: Vec<Round> = beats_ms.into_iter().map(|interval_ms| Round { interval_ms, kills }).collect();
+    let etcd_away_s = args.etcd_away_s.unwrap_or(if args.quick { QUICK_ETCD_AWAY_S } else { ETCD_AWAY_S });
+    let etcd_away = Duration::from_secs(etcd_away_s.into());
+    let rounds: Vec<Round> = beats_ms.into_iter().map(|interval_ms| Round { interval_ms, kills, etcd_away }).collect();
     let series = switchover::run(&strategies, &rounds, &|line| eprintln!("{line}")).await?;
     let report = switchover::Report {
         created: evaluation::rfc3339(created),

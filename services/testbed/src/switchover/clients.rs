@@ -101,8 +101,16 @@ impl Monitors {
 
     /// How many others than this one were taken off-line since the last question.
     pub fn offline_besides(&self, worker: &NodeId) -> usize {
-        let gone = std::mem::take(&mut *self.offline.lock().unwrap_or_else(PoisonError::into_inner));
-        gone.iter().filter(|node| *node != worker).count()
+        self.take_offline().iter().filter(|node| *node != worker).count()
+    }
+
+    /// How many were taken off-line since the last question.
+    pub fn offline(&self) -> usize {
+        self.take_offline().len()
+    }
+
+    fn take_offline(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut *self.offline.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -190,6 +198,11 @@ impl Load {
             });
         }
         Ok(Self { writers, counts })
+    }
+
+    /// Writes so far.
+    pub fn done(&self) -> u64 {
+        self.counts.done.load(Relaxed)
     }
 
     pub async fn stop(mut self) -> Written {

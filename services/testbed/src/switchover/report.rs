@@ -54,6 +54,29 @@ pub struct Series {
     pub refused: u64,
     /// Done under an epoch that was known to be over.
     pub stale_writes: u64,
+    /// Afterwards, if it was tried.
+    pub etcd_away: Option<EtcdAway>,
+}
+
+/// The registry stood still while all workers lived. Nothing is to come of it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct EtcdAway {
+    pub seconds: u64,
+    /// Workers taken off-line.
+    pub offline: usize,
+    /// Partitions that have another primary than before.
+    pub moved: usize,
+    /// Done meanwhile.
+    pub writes: u64,
+}
+
+impl EtcdAway {
+    pub fn text(&self) -> String {
+        let Self { seconds, offline, moved, writes } = self;
+        format!(
+            "etcd stood still for {seconds} s: {offline} workers off-line, {moved} partitions moved, {writes} writes meanwhile"
+        )
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -169,6 +192,15 @@ pub fn verdicts(series: &[Series], quick: bool) -> Vec<Verdict> {
             passed: judged(one.false_alarms == 0),
             note: why.into(),
         });
+        if let Some(EtcdAway { seconds, offline, moved, writes }) = one.etcd_away {
+            verdicts.push(Verdict {
+                name: format!("etcd stopped for {seconds} s at a beat every {} ms", one.interval_ms),
+                expected: "no worker off-line, no partition moved, writes go on".into(),
+                measured: format!("{offline} off-line, {moved} moved, {writes} writes"),
+                passed: judged(offline == 0 && moved == 0 && writes > 0),
+                note: why.into(),
+            });
+        }
     }
     let stale: u64 = series.iter().map(|one| one.stale_writes).sum();
     let writes: u64 = series.iter().map(|one| one.writes).sum();
@@ -263,6 +295,7 @@ mod tests {
             writes: 10,
             refused: 0,
             stale_writes: 0,
+            etcd_away: None,
         }
     }
 
@@ -282,7 +315,9 @@ mod tests {
         };
         let mut one = series(&[Some(200.0), Some(351.0)]);
         assert_eq!(passed(&one, false), [Some(false), Some(true), Some(true), Some(true), Some(true)]);
-        one.stale_writes = 1;
+        one.etcd_away = Some(EtcdAway { seconds: 60, offline: 0, moved: 1, writes: 100 });
+        assert_eq!(passed(&one, false)[4..], [Some(false), Some(true)], "a partition moved");
+        (one.etcd_away, one.stale_writes) = (None, 1);
         assert_eq!(passed(&one, true), [None, None, None, None, Some(false)]);
         let text = Report {
             created: "now".into(),
