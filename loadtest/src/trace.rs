@@ -30,10 +30,10 @@ pub(crate) fn tell<E: AsRef<str>>(
     span.set(attribute::HTTP_REQUEST_METHOD, "GET");
     let url = url();
     if let Ok(url) = Url::parse(&url) {
-        span.set(attribute::SERVER_ADDRESS, url.host_str().unwrap_or_default().to_owned());
+        span.set(attribute::SERVER_ADDRESS, url.host_str().unwrap_or_default());
         span.set(attribute::SERVER_PORT, url.port_or_known_default().unwrap_or_default());
     }
-    span.set(attribute::URL_FULL, url);
+    span.set(attribute::URL_FULL, url.as_str());
     if !context.sampled {
         span.set(attribute::RETROSPECTIVE, true);
     }
@@ -42,6 +42,6 @@ pub(crate) fn tell<E: AsRef<str>>(
     }
     match &asked.result {
         Ok(source) => span.set(attribute::ANSWER_SOURCE, source.as_str()),
-        Err(class) => span.fail(class.as_ref().to_owned()),
+        Err(class) => span.fail(class.as_ref()),
     }
 }

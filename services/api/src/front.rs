@@ -15,7 +15,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::Request,
     http::Method,
     response::{IntoResponse, Response},
 };
@@ -61,11 +61,12 @@ impl Service<Request> for Front {
 }
 
 /// What the router's layers do around a handler, for this one: counted, timed and traced, and a panic is a problem document.
-async fn recommended(app: AppState, mut request: Request) -> Answer {
+async fn recommended(app: AppState, request: Request) -> Answer {
     let started = Instant::now();
     let _active = app.metrics.http.enter();
-    let traced = Traced::begin(&app.telemetry, &mut request, Some(PATH), started);
-    let answer = AssertUnwindSafe(recommend::get(State(app.clone()), request)).catch_unwind().await;
+    let traced = Traced::of(&app.telemetry, &request, Some(PATH), started);
+    let answer = AssertUnwindSafe(recommend::recommended(&app, request.uri().query(), &traced.span));
+    let answer = answer.catch_unwind().await;
     let mut response = answer.unwrap_or(Err(ApiError::Internal)).into_response();
     let durations = app.metrics.http.of(Some(PATH), response.status().as_u16());
     traced.end(&app.telemetry, durations, Some(PATH), &mut response);

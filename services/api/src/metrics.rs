@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant},
 };
 
 use contract::{http::Source, spans::attribute};
@@ -365,11 +365,11 @@ fn at<'a, T>(routes: &'a [(&'static str, T)], unmatched: &'a T, route: Option<&s
 }
 
 impl Durations {
-    /// A recorded request may be an exemplar from now on; its span then says so, for whoever chooses which traces to keep.
-    pub fn observe(&self, took: Duration, span: &Span) {
+    /// A request that took so long. A recorded one may be an exemplar from now on; its span then says so, for whoever chooses which traces to keep.
+    pub fn observe(&self, started: Instant, took: Duration, span: &Span) {
         self.seconds.observe(took.as_secs_f64());
         if let Some(context) = span.context()
-            && self.exemplars.offer(took, context.trace_id, SystemTime::now())
+            && self.exemplars.offer(took, context.trace_id, started + took)
         {
             span.set(attribute::EXEMPLAR, true);
         }

@@ -43,14 +43,19 @@ pub const DEFAULT_LIMIT: usize = 20;
     ),
 )]
 pub async fn get(State(app): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    let (user_id, limit) = asked(request.uri().query().unwrap_or_default())?;
-    let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
     let span = request.extensions().get::<Span>().cloned().unwrap_or_default();
+    recommended(&app, request.uri().query(), &span).await
+}
+
+/// The same; `span` is the request's own.
+pub async fn recommended(app: &AppState, query: Option<&str>, span: &Span) -> Result<Response, ApiError> {
+    let (user_id, limit) = asked(query.unwrap_or_default())?;
+    let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
     let _admitted = match &app.admission {
-        Some(admission) => Some(admission.enter(deadline, &span).await?),
+        Some(admission) => Some(admission.enter(deadline, span).await?),
         None => None,
     };
-    let (source, list) = recommend(&app, &user_id, limit, deadline, &span).await?;
+    let (source, list) = recommend(app, &user_id, limit, deadline, span).await?;
     span.set(attribute::ANSWER_SOURCE, source.as_str());
     app.metrics.answers.of(source).inc();
     Ok(answer(source, &user_id, &list, limit))

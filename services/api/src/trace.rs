@@ -38,7 +38,7 @@ impl Traced {
         traced
     }
 
-    /// A request that has its answer already.
+    /// The same where nobody looks among the request's extensions.
     pub fn of(telemetry: &Telemetry, request: &Request, route: Option<&str>, started: Instant) -> Self {
         let traceparent = request.headers().get(&TRACEPARENT).map(HeaderValue::as_bytes);
         let (arrival, method) = (telemetry.arrival(traceparent), request.method().clone());
@@ -46,9 +46,9 @@ impl Traced {
             return Self { arrival, method, started, span: Span::NONE };
         }
         let span = server_span(telemetry, arrival.place(), &method, route, started);
-        span.set(attribute::URL_PATH, request.uri().path().to_owned());
+        span.set(attribute::URL_PATH, request.uri().path());
         if let Some(query) = request.uri().query() {
-            span.set(attribute::URL_QUERY, query.to_owned());
+            span.set(attribute::URL_QUERY, query);
         }
         Self { arrival, method, started, span }
     }
@@ -61,7 +61,7 @@ impl Traced {
         let mut span = self.span;
         if !span.is_recorded() {
             if !failed && !telemetry.is_slow(took) {
-                return durations.observe(took, &Span::NONE);
+                return durations.observe(self.started, took, &Span::NONE);
             }
             // Its place is also that of the log line, where nothing is recorded.
             let place = self.arrival.place();
@@ -80,7 +80,8 @@ impl Traced {
             }
         }
         span.set(attribute::HTTP_RESPONSE_STATUS_CODE, status.as_u16());
-        durations.observe(took, &span);
+        durations.observe(self.started, took, &span);
+        span.ended(self.started + took);
     }
 }
 
@@ -103,12 +104,13 @@ fn server_span(
     let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
     let method = if known.contains(method) { method.as_str() } else { "_OTHER" };
     let verb = if method == "_OTHER" { "HTTP" } else { method };
-    let name = route.map_or_else(|| verb.to_owned(), |route| format!("{verb} {route}"));
-    let span = telemetry.record(place, Kind::Server, name, started);
-    span.set(attribute::HTTP_REQUEST_METHOD, method.to_owned());
-    span.set(attribute::URL_SCHEME, "http");
+    let span = match route {
+        None => telemetry.record(place, Kind::Server, verb, started),
+        Some(route) => telemetry.record(place, Kind::Server, format_args!("{verb} {route}"), started),
+    };
+    span.set_all([(attribute::HTTP_REQUEST_METHOD, method.into()), (attribute::URL_SCHEME, "http".into())]);
     if let Some(route) = route {
-        span.set(attribute::HTTP_ROUTE, route.to_owned());
+        span.set(attribute::HTTP_ROUTE, route);
     }
     span
 }

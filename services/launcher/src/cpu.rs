@@ -1,9 +1,12 @@
 //! CPU time, memory and open files of processes and of the machine, from /proc. Every answer is `None` once the
 //! process is gone.
 
-use std::{collections::HashMap, fs, sync::LazyLock};
+use std::{collections::HashMap, fs, sync::LazyLock, time::Duration};
 
-use nix::unistd::{SysconfVar, sysconf};
+use nix::{
+    time::ClockId,
+    unistd::{Pid, SysconfVar, sysconf},
+};
 
 use crate::process::{Stat, all_pids};
 
@@ -12,9 +15,11 @@ static TICKS_PER_SECOND: LazyLock<f64> = LazyLock::new(|| {
     ticks.and_then(|ticks| u32::try_from(ticks).ok()).map_or(100.0, f64::from)
 });
 
-/// CPU time of all threads, user and system, in seconds since the process started.
+/// CPU time of all threads, user and system, in seconds since the process started; by the process's own clock, which does not count in
+/// hundredths.
 pub fn process_seconds(pid: u32) -> Option<f64> {
-    Some(seconds(&Stat::read(pid)?))
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
+    Some(Duration::from(clock.now().ok()?).as_secs_f64())
 }
 
 /// CPU time in seconds of a process and its living descendants, such as nginx's workers. What ended before is not in

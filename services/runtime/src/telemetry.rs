@@ -4,8 +4,8 @@
 //! not. If it then fails or is slow, it is told of afterwards by one span. Nobody ever waits for the receiver: what it does
 //! not take is counted (`outbox.rs`).
 //!
-//! Not the SDK's exporter: it counts neither what it drops nor what the receiver refuses, and copies every batch. The
-//! messages are OpenTelemetry's own (`otlp.rs`).
+//! Not the SDK's exporter: it counts neither what it drops nor what the receiver refuses, and copies every batch. A span is written as
+//! OpenTelemetry's message from its beginning (`messages.rs`), and lies in a batch's bytes as soon as it has ended.
 
 mod config;
 mod context;
@@ -14,9 +14,10 @@ mod messages;
 mod otlp;
 mod outbox;
 mod span;
+mod wire;
 
 use std::{
-    borrow::Cow,
+    fmt::Display,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,7 +28,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     outbox::{Counts, Outbox},
-    span::{Ended, unix_ns, unix_ns_of},
+    span::Clock,
 };
 
 pub use self::{
@@ -44,7 +45,7 @@ pub struct Telemetry(Option<Arc<Recorder>>);
 
 #[derive(Debug)]
 struct Recorder {
-    spans: Arc<Outbox<Ended>>,
+    spans: Arc<Outbox>,
     sampled: Share,
     logged: Share,
     slow: Duration,
@@ -67,6 +68,10 @@ impl Share {
 
     fn holds(self, number: u64) -> bool {
         self.0.is_some_and(|last| number <= last)
+    }
+
+    fn draw(self) -> bool {
+        self.0.is_some_and(|last| rand::random::<u64>() <= last)
     }
 }
 
@@ -149,31 +154,24 @@ impl Telemetry {
         let caller = traceparent.and_then(Context::parse);
         let is_sampled = self.0.as_ref().is_some_and(|recorder| match caller {
             Some(caller) => caller.sampled,
-            None => recorder.sampled.holds(rand::random()),
+            None => recorder.sampled.draw(),
         });
         Arrival { caller, is_sampled }
     }
 
     /// The place of a request that begins here, to be sent along; `None`: off.
     pub fn departure(&self) -> Option<Context> {
-        self.0.as_ref().map(|recorder| Context::root(recorder.sampled.holds(rand::random())))
+        self.0.as_ref().map(|recorder| Context::root(recorder.sampled.draw()))
     }
 
     /// A span that began a while ago, recorded whatever was decided, unless nothing is to be told of afterwards; `place` as of
     /// [`Arrival::place`].
-    pub fn record(
-        &self,
-        place: (Context, u64),
-        kind: Kind,
-        name: impl Into<Cow<'static, str>>,
-        since: Instant,
-    ) -> Span {
+    pub fn record(&self, place: (Context, u64), kind: Kind, name: impl Display, since: Instant) -> Span {
         let Some(recorder) = &self.0 else { return Span::NONE };
         if !place.0.sampled && !recorder.retrospective {
             return Span::NONE;
         }
-        let started_ns = unix_ns_of(since);
-        Span::open(&recorder.spans, Context { sampled: true, ..place.0 }, place.1, kind, name, started_ns)
+        Span::open(&recorder.spans, Context { sampled: true, ..place.0 }, place.1, kind, name, (Clock::read(), since))
     }
 
     /// A span below one of another process that sent its `traceparent` along; not recorded if that one is not.
@@ -184,7 +182,7 @@ impl Telemetry {
         if !above.sampled {
             return Span::NONE;
         }
-        Span::open(&recorder.spans, above.sibling(), above.span_id, kind, name, unix_ns())
+        Span::open(&recorder.spans, above.sibling(), above.span_id, kind, name, (Clock::read(), Instant::now()))
     }
 
     /// So slow that it is told of although it was not sampled.
@@ -274,7 +272,7 @@ mod tests {
 
     #[test]
     fn shares() {
-        assert!((0..100).all(|_| Share::new(1.0).holds(rand::random()) && !Share::new(0.0).holds(rand::random())));
+        assert!((0..100).all(|_| Share::new(1.0).draw() && !Share::new(0.0).draw()));
         let tenth = Share::new(0.1);
         let held = (0..10_000_u64).filter(|n| tenth.holds(n * (u64::MAX / 10_000))).count();
         assert!((1_000..=1_001).contains(&held), "{held}");

@@ -27,6 +27,13 @@ pub struct RedisConfig {
     pub connect_timeout_ms: u64,
 }
 
+/// As spans tell it.
+struct Address {
+    host: String,
+    /// `None`: a Unix socket.
+    port: Option<u16>,
+}
+
 /// While Redis is away, one command per this time is sent, and the others fail at once.
 const BACK_OFF: Duration = Duration::from_millis(250);
 /// Time-outs in a row that count as "away".
@@ -44,7 +51,7 @@ pub struct Redis {
 }
 
 struct Shared {
-    address: ConnectionAddr,
+    address: Address,
     breaker: Breaker,
     /// The longest that a command can take: a new connection, then the answer.
     patience: Duration,
@@ -86,7 +93,7 @@ impl RedisConfig {
     /// The address is not valid.
     pub fn guarded(&self, metrics: RedisMetrics) -> RedisResult<Redis> {
         let shared = Shared {
-            address: Client::open(self.url.as_str())?.get_connection_info().addr().clone(),
+            address: Address::of(Client::open(self.url.as_str())?.get_connection_info().addr()),
             breaker: Breaker::new("redis", BACK_OFF, MAX_TIMEOUTS),
             patience: Duration::from_millis(self.connect_timeout_ms + self.response_timeout_ms),
             metrics,
@@ -113,9 +120,62 @@ impl Redis {
         }
     }
 
+    fn command_span(&self, command: &Cmd, now: Instant) -> Span {
+        if !self.span.is_recorded() {
+            return Span::NONE;
+        }
+        let operation = operation(command);
+        let span = self.child_span(operation, now);
+        span.set(attribute::DB_OPERATION_NAME, operation);
+        span
+    }
+
+    fn pipeline_span(&self, pipeline: &Pipeline, now: Instant) -> Span {
+        if !self.span.is_recorded() {
+            return Span::NONE;
+        }
+        let span = self.child_span("PIPELINE", now);
+        let first = pipeline.cmd_iter().next().map_or("", operation);
+        span.set(attribute::DB_OPERATION_NAME, format!("PIPELINE {first}").as_str());
+        span.set(attribute::DB_OPERATION_BATCH_SIZE, pipeline.cmd_iter().count());
+        span
+    }
+
+    fn child_span(&self, name: &str, now: Instant) -> Span {
+        let span = self.span.child_since(Kind::Client, name, now.into_std());
+        let Address { host, port } = &self.shared.address;
+        span.set_all([
+            (attribute::DB_SYSTEM_NAME, system::REDIS.into()),
+            (attribute::SERVER_ADDRESS, host.as_str().into()),
+        ]);
+        if let Some(port) = port {
+            span.set(attribute::SERVER_PORT, *port);
+        }
+        span
+    }
+
+    /// The answer is there, or its time is over.
+    fn answered(&self, span: &Span, sent: Instant) {
+        let took = sent.elapsed();
+        self.shared.metrics.seconds.observe(took.as_secs_f64());
+        span.ended((sent + took).into_std());
+    }
+
     /// A deadline costs a timer, so only one that comes before the connection's own time-outs gets one.
     fn limit(&self, now: Instant) -> Option<Instant> {
         self.deadline.filter(|deadline| *deadline < now + self.shared.patience)
+    }
+}
+
+impl Address {
+    fn of(address: &ConnectionAddr) -> Self {
+        match address {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Self { host: host.clone(), port: Some(*port) }
+            }
+            ConnectionAddr::Unix(path) => Self { host: path.display().to_string(), port: None },
+            other => Self { host: other.to_string(), port: None },
+        }
     }
 }
 
@@ -149,30 +209,10 @@ fn settle<T>(pass: Pass<'_>, result: Option<RedisResult<T>>) -> RedisResult<T> {
 }
 
 /// The command's name; keys and values are nobody's business.
-fn operation(command: &Cmd) -> String {
+fn operation(command: &Cmd) -> &str {
     match command.args_iter().next() {
-        Some(Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
-        _ => String::new(),
-    }
-}
-
-/// `command`, or the first of a pipeline of so many.
-fn describe(span: &Span, address: &ConnectionAddr, command: &Cmd, commands: usize) {
-    span.set(attribute::DB_SYSTEM_NAME, system::REDIS);
-    match address {
-        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-            span.set(attribute::SERVER_ADDRESS, host.clone());
-            span.set(attribute::SERVER_PORT, *port);
-        }
-        ConnectionAddr::Unix(path) => span.set(attribute::SERVER_ADDRESS, path.display().to_string()),
-        _ => {}
-    }
-    let name = operation(command);
-    if commands == 1 {
-        span.set(attribute::DB_OPERATION_NAME, name);
-    } else {
-        span.set(attribute::DB_OPERATION_NAME, format!("PIPELINE {name}"));
-        span.set(attribute::DB_OPERATION_BATCH_SIZE, commands);
+        Some(Arg::Simple(name)) => str::from_utf8(name).unwrap_or_default(),
+        _ => "",
     }
 }
 
@@ -196,14 +236,11 @@ impl ConnectionLike for Redis {
         Box::pin(async move {
             let now = Instant::now();
             let limit = self.limit(now);
-            let span = self.span.child_named(Kind::Client, || operation(cmd));
-            if span.is_recorded() {
-                describe(&span, &self.shared.address, cmd, 1);
-            }
+            let span = self.command_span(cmd, now);
             let result = async {
                 let pass = self.shared.admit(now)?;
                 let answer = within(limit, self.manager.send_packed_command(cmd)).await;
-                self.shared.metrics.seconds.observe(now.elapsed().as_secs_f64());
+                self.answered(&span, now);
                 settle(pass, answer)
             };
             traced(&span, result.await)
@@ -219,16 +256,11 @@ impl ConnectionLike for Redis {
         Box::pin(async move {
             let now = Instant::now();
             let limit = self.limit(now);
-            let span = self.span.child(Kind::Client, "PIPELINE");
-            if span.is_recorded()
-                && let Some(first) = pipeline.cmd_iter().next()
-            {
-                describe(&span, &self.shared.address, first, pipeline.cmd_iter().count());
-            }
+            let span = self.pipeline_span(pipeline, now);
             let result = async {
                 let pass = self.shared.admit(now)?;
                 let answer = within(limit, self.manager.send_packed_commands(pipeline, offset, count)).await;
-                self.shared.metrics.seconds.observe(now.elapsed().as_secs_f64());
+                self.answered(&span, now);
                 settle(pass, answer)
             };
             traced(&span, result.await)

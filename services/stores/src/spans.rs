@@ -12,8 +12,8 @@ use crate::{config::Address, pool::StoreError};
 pub(crate) fn pool_wait(above: &Span, shard: ShardId, address: &str) -> Span {
     let span = above.child(Kind::Internal, name::POOL_WAIT);
     if span.is_recorded() {
-        span.set(attribute::DB_CLIENT_CONNECTION_POOL_NAME, address.to_owned());
-        span.set(attribute::DB_NAMESPACE, shard.schema());
+        span.set(attribute::DB_CLIENT_CONNECTION_POOL_NAME, address);
+        span.set(attribute::DB_NAMESPACE, shard.schema().as_str());
     }
     span
 }
@@ -23,17 +23,19 @@ pub(crate) fn query(above: &Span, summary: &'static str, shard: ShardId, address
     let span = above.child(Kind::Client, summary);
     if span.is_recorded() {
         let (verb, table) = summary.split_once(' ').unwrap_or((summary, ""));
-        span.set(attribute::DB_SYSTEM_NAME, system::MYSQL);
-        span.set(attribute::DB_NAMESPACE, shard.schema());
-        span.set(attribute::DB_COLLECTION_NAME, table);
-        span.set(attribute::DB_OPERATION_NAME, verb);
-        span.set(attribute::DB_QUERY_SUMMARY, summary);
+        span.set_all([
+            (attribute::DB_SYSTEM_NAME, system::MYSQL.into()),
+            (attribute::DB_NAMESPACE, shard.schema().as_str().into()),
+            (attribute::DB_COLLECTION_NAME, table.into()),
+            (attribute::DB_OPERATION_NAME, verb.into()),
+            (attribute::DB_QUERY_SUMMARY, summary.into()),
+        ]);
         match Address::parse(address) {
             Some(Address::Tcp { host, port }) => {
-                span.set(attribute::SERVER_ADDRESS, host.to_owned());
+                span.set(attribute::SERVER_ADDRESS, host);
                 span.set(attribute::SERVER_PORT, port);
             }
-            Some(Address::Unix { path }) => span.set(attribute::SERVER_ADDRESS, path.to_owned()),
+            Some(Address::Unix { path }) => span.set(attribute::SERVER_ADDRESS, path),
             None => {}
         }
     }

@@ -18,6 +18,7 @@ mod plane;
 mod progress;
 mod recording;
 mod scrape;
+mod sink;
 mod switchover;
 mod time_spent;
 mod waterfall;

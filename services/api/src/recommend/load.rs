@@ -94,7 +94,7 @@ async fn read_and_rank(
     let wanted = job.limit.max(app.config.cache.items);
     let ranking = span.child(Kind::Internal, name::RANK);
     let ranked = rank::rank(&app.model, &history, wanted, &app.metrics.loads.rank_seconds);
-    ranking.set_with(attribute::ITEMS, || ranked.as_ref().map_or(0, Vec::len));
+    ranking.set(attribute::ITEMS, ranked.as_ref().map_or(0, Vec::len));
     drop(ranking);
     let Some(ranked) = ranked else {
         app.metrics.loads.empty.inc();

@@ -9,6 +9,7 @@ use tracing::{
 use tracing_subscriber::layer::{Context as LayerContext, Layer};
 
 use super::{
+    messages,
     outbox::Outbox,
     span::{Value, unix_ns},
 };
@@ -17,22 +18,13 @@ use super::{
 pub const TRACE_ID: &str = "trace_id";
 pub const SPAN_ID: &str = "span_id";
 
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Line {
-    pub at_ns: u64,
-    pub level: Level,
-    pub target: &'static str,
-    pub message: String,
-    pub fields: Vec<(&'static str, Value)>,
-    /// 0: none.
-    pub trace_id: u128,
-    pub span_id: u64,
-}
+/// A line's message, as its fields come by.
+struct Line(Vec<u8>);
 
 /// The subscriber is the process's, and is there before any telemetry is: whoever starts last gets the lines.
-static OUTBOX: RwLock<Weak<Outbox<Line>>> = RwLock::new(Weak::new());
+static OUTBOX: RwLock<Weak<Outbox>> = RwLock::new(Weak::new());
 
-pub(super) fn forward_to(outbox: &Arc<Outbox<Line>>) {
+pub(super) fn forward_to(outbox: &Arc<Outbox>) {
     *OUTBOX.write().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(outbox);
 }
 
@@ -47,32 +39,33 @@ impl<S: Subscriber> Layer<S> for Forward {
             return;
         }
         let Some(outbox) = OUTBOX.read().unwrap_or_else(PoisonError::into_inner).upgrade() else { return };
-        let mut line = Line {
-            at_ns: unix_ns(),
-            level: *metadata.level(),
-            target: metadata.target(),
-            message: String::new(),
-            fields: Vec::new(),
-            trace_id: 0,
-            span_id: 0,
-        };
+        let mut line = Line(messages::begin_line(unix_ns(), *metadata.level(), metadata.target()));
         event.record(&mut line);
-        outbox.put(line);
+        outbox.put(&line.0);
     }
 }
 
 impl Line {
-    fn push(&mut self, field: &Field, value: Value) {
-        self.fields.push((field.name(), value));
+    fn push(&mut self, field: &Field, value: Value<'_>) {
+        messages::line_attribute(&mut self.0, field.name(), value);
     }
 }
 
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            TRACE_ID => self.trace_id = u128::from_str_radix(value, 16).unwrap_or(0),
-            SPAN_ID => self.span_id = u64::from_str_radix(value, 16).unwrap_or(0),
-            _ => self.push(field, value.to_owned().into()),
+            // 0 is no id.
+            TRACE_ID => {
+                if let Ok(id @ 1..) = u128::from_str_radix(value, 16) {
+                    messages::line_trace(&mut self.0, id);
+                }
+            }
+            SPAN_ID => {
+                if let Ok(id @ 1..) = u64::from_str_radix(value, 16) {
+                    messages::line_span(&mut self.0, id);
+                }
+            }
+            _ => self.push(field, value.into()),
         }
     }
 
@@ -81,7 +74,7 @@ impl Visit for Line {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.push(field, Value::Int(i64::try_from(value).unwrap_or(i64::MAX)));
+        self.push(field, value.into());
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
@@ -89,15 +82,15 @@ impl Visit for Line {
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push(field, Value::Bool(value));
+        self.push(field, value.into());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         let text = format!("{value:?}");
         if field.name() == "message" {
-            self.message = text;
+            messages::line_text(&mut self.0, &text);
         } else {
-            self.push(field, text.into());
+            self.push(field, text.as_str().into());
         }
     }
 }

@@ -1,46 +1,54 @@
 //! The two ways by which OpenTelemetry's messages go, and what their answers mean.
 
-use std::time::Duration;
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use opentelemetry_proto::tonic::collector::{
-    logs::v1::{ExportLogsServiceResponse, logs_service_client::LogsServiceClient},
-    trace::v1::{ExportTraceServiceResponse, trace_service_client::TraceServiceClient},
+    logs::v1::ExportLogsServiceResponse, trace::v1::ExportTraceServiceResponse,
 };
-use prost::Message;
+use prost::{Message, bytes::BufMut};
 use reqwest::Url;
 use tonic::{
-    Code, Response, Status,
+    Code, Request, Response, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::http::uri::PathAndQuery,
     transport::{Channel, Endpoint},
 };
 
 use super::{
     config::{Protocol, TelemetryConfig},
-    lines::Line,
-    messages::{Messages, Service},
-    outbox::Delivery,
-    span::Ended,
+    messages::{Envelope, Service},
+    outbox::{Batch, Delivery},
 };
 
-/// Below the address of a receiver by HTTP.
-const TRACES: &str = "v1/traces";
-const LOGS: &str = "v1/logs";
+/// Where a kind of message goes.
+struct Signal {
+    grpc: &'static str,
+    /// Below the address of a receiver by HTTP.
+    http: &'static str,
+}
+
+const TRACES: Signal =
+    Signal { grpc: "/opentelemetry.proto.collector.trace.v1.TraceService/Export", http: "v1/traces" };
+const LOGS: Signal = Signal { grpc: "/opentelemetry.proto.collector.logs.v1.LogsService/Export", http: "v1/logs" };
 /// Some receivers close idle connections after a minute.
 const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 
 pub(super) struct Client {
-    messages: Messages,
+    envelope: Envelope,
     way: Way,
 }
 
 enum Way {
-    Grpc(Box<Grpc>),
+    Grpc(Grpc<Channel>),
     Http { client: reqwest::Client, base: Url },
 }
 
-struct Grpc {
-    traces: TraceServiceClient<Channel>,
-    logs: LogsServiceClient<Channel>,
+/// A request to export, as it is sent.
+struct Export {
+    head: Vec<u8>,
+    items: Arc<Vec<u8>>,
 }
 
 impl Client {
@@ -51,8 +59,7 @@ impl Client {
             Protocol::Grpc => {
                 let endpoint = Endpoint::from_shared(config.endpoint.clone()).with_context(context)?;
                 let channel = endpoint.connect_timeout(config.timeout()).tcp_nodelay(true).connect_lazy();
-                let (traces, logs) = (TraceServiceClient::new(channel.clone()), LogsServiceClient::new(channel));
-                Way::Grpc(Box::new(Grpc { traces, logs }))
+                Way::Grpc(Grpc::new(channel))
             }
             Protocol::Http => {
                 // With a slash at its end a path is one to go on from.
@@ -62,23 +69,78 @@ impl Client {
                 Way::Http { client, base }
             }
         };
-        Ok(Self { messages: Messages::of(service), way })
+        Ok(Self { envelope: Envelope::of(service), way })
     }
 
-    pub async fn send_spans(&self, batch: &[Ended]) -> Delivery {
-        let request = self.messages.spans(batch);
-        match &self.way {
-            Way::Grpc(grpc) => taken(grpc.traces.clone().export(request).await, refused_spans),
-            Way::Http { client, base } => post(client, base.join(TRACES), &request, refused_spans).await,
-        }
+    pub async fn send_spans(&self, batch: &Batch) -> Delivery {
+        self.send(TRACES, batch, refused_spans).await
     }
 
-    pub async fn send_lines(&self, batch: &[Line]) -> Delivery {
-        let request = self.messages.lines(batch);
+    pub async fn send_lines(&self, batch: &Batch) -> Delivery {
+        self.send(LOGS, batch, refused_lines).await
+    }
+
+    async fn send<T: Message + Default + 'static>(
+        &self,
+        signal: Signal,
+        batch: &Batch,
+        refused: impl Fn(&T) -> i64,
+    ) -> Delivery {
+        let export = Export { head: self.envelope.head(batch.bytes.len()), items: Arc::clone(&batch.bytes) };
         match &self.way {
-            Way::Grpc(grpc) => taken(grpc.logs.clone().export(request).await, refused_lines),
-            Way::Http { client, base } => post(client, base.join(LOGS), &request, refused_lines).await,
+            Way::Grpc(grpc) => {
+                let mut grpc = grpc.clone();
+                if let Err(error) = grpc.ready().await {
+                    tracing::debug!(%error, "telemetry was not taken");
+                    return Delivery::Later;
+                }
+                let path = PathAndQuery::from_static(signal.grpc);
+                taken(grpc.unary(Request::new(export), path, Written(PhantomData)).await, refused)
+            }
+            Way::Http { client, base } => {
+                let body = [&*export.head, &**export.items].concat();
+                post(client, base.join(signal.http), body, refused).await
+            }
         }
+    }
+}
+
+/// Requests that are written already, and answers of this type.
+struct Written<T>(PhantomData<T>);
+
+impl<T: Message + Default + 'static> Codec for Written<T> {
+    type Encode = Export;
+    type Decode = T;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self(PhantomData)
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> Encoder for Written<T> {
+    type Item = Export;
+    type Error = Status;
+
+    fn encode(&mut self, export: Export, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.reserve(export.head.len() + export.items.len());
+        out.put_slice(&export.head);
+        out.put_slice(&export.items);
+        Ok(())
+    }
+}
+
+impl<T: Message + Default> Decoder for Written<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn decode(&mut self, answer: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
+        T::decode(answer).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 }
 
@@ -115,7 +177,7 @@ fn taken<T>(answer: Result<Response<T>, Status>, refused: impl Fn(&T) -> i64) ->
 async fn post<T: Message + Default>(
     client: &reqwest::Client,
     url: Result<Url, impl std::fmt::Display>,
-    request: &impl Message,
+    body: Vec<u8>,
     refused: impl Fn(&T) -> i64,
 ) -> Delivery {
     let url = match url {
@@ -125,7 +187,7 @@ async fn post<T: Message + Default>(
             return Delivery::Refused;
         }
     };
-    let sent = client.post(url).header("content-type", "application/x-protobuf").body(request.encode_to_vec()).send();
+    let sent = client.post(url).header("content-type", "application/x-protobuf").body(body).send();
     let answer = match sent.await {
         Ok(answer) => answer,
         Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +13,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::{messages::ITEM, wire};
+
 /// Sent at once when so many wait, and so many at a time: a message of some hundred kilobytes, far below gRPC's 4 MB.
 const BATCH: usize = 512;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -21,11 +23,31 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_FOR: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub(super) struct Outbox<T> {
-    waiting: Mutex<VecDeque<T>>,
+pub(super) struct Outbox {
+    waiting: Mutex<Waiting>,
     capacity: usize,
+    /// The fewest that are sent before their time.
+    many_items: usize,
     many: Notify,
     pub(super) counts: Counts,
+}
+
+/// All but the last are full.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Each with the number of its items.
+    batches: VecDeque<(Vec<u8>, usize)>,
+    items: usize,
+    /// Memory of a batch that was sent, for the next one.
+    spare: Vec<u8>,
+}
+
+/// Spans, or lines, as they stand in a message.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// Shared with an attempt to send them.
+    pub bytes: Arc<Vec<u8>>,
+    pub items: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -70,24 +92,25 @@ impl Counts {
     }
 }
 
-impl<T> Outbox<T> {
+impl Outbox {
     pub fn new(capacity: usize, counts: Counts) -> Self {
-        Self { waiting: Mutex::new(VecDeque::new()), capacity, many: Notify::new(), counts }
+        let waiting = Mutex::new(Waiting::default());
+        Self { waiting, capacity, many_items: BATCH.min(capacity), many: Notify::new(), counts }
     }
 
     /// Never waits.
-    pub fn put(&self, item: T) {
+    pub fn put(&self, item: &[u8]) {
         let waiting = {
             let mut waiting = self.lock();
-            if waiting.len() >= self.capacity {
+            if waiting.items >= self.capacity {
                 self.counts.queue_full.inc();
                 return;
             }
-            waiting.push_back(item);
-            waiting.len()
+            waiting.push(item);
+            waiting.items
         };
         // Not for each one: waking another thread costs more than a span.
-        if waiting == BATCH.min(self.capacity) {
+        if waiting == self.many_items {
             self.many.notify_one();
         }
     }
@@ -98,25 +121,29 @@ impl<T> Outbox<T> {
         every: Duration,
         patience: Duration,
         stop: &CancellationToken,
-        attempt: impl AsyncFn(&[T]) -> Delivery,
+        attempt: impl AsyncFn(&Batch) -> Delivery,
     ) -> u64 {
-        let attempt = async |batch: &[T]| timeout(patience, attempt(batch)).await.unwrap_or(Delivery::Later);
+        let attempt = async |batch: &Batch| timeout(patience, attempt(batch)).await.unwrap_or(Delivery::Later);
         loop {
+            // Those that do not fill a batch wait for their time: while many come, there are always a few, and a message for each few
+            // costs more than the spans in it.
+            let mut least = self.many_items;
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.many.notified() => {}
-                () = sleep(every) => {}
+                () = sleep(every) => least = 1,
             }
-            while let Some(batch) = self.take() {
+            while let Some(batch) = self.take(least) {
+                least = self.many_items;
                 if let Some(unsent) = self.deliver(batch, stop, &attempt).await {
                     return unsent + self.give_up();
                 }
             }
         }
         let mut lost = 0;
-        while let Some(batch) = self.take() {
+        while let Some(batch) = self.take(1) {
             let delivery = attempt(&batch).await;
-            lost += self.count(delivery, batch.len());
+            lost += self.count(delivery, batch.items);
             if delivery == Delivery::Later {
                 // The next would not fare better, and the process is to end.
                 return lost + self.give_up();
@@ -128,19 +155,20 @@ impl<T> Outbox<T> {
     /// Again and again, with pauses. Answers how many were lost if `stop` came in between.
     async fn deliver(
         &self,
-        batch: Vec<T>,
+        batch: Batch,
         stop: &CancellationToken,
-        attempt: &impl AsyncFn(&[T]) -> Delivery,
+        attempt: &impl AsyncFn(&Batch) -> Delivery,
     ) -> Option<u64> {
         let (started, mut pause) = (Instant::now(), FIRST_PAUSE);
         loop {
             let delivery = attempt(&batch).await;
             if delivery != Delivery::Later || started.elapsed() >= RETRY_FOR {
-                self.count(delivery, batch.len());
+                self.count(delivery, batch.items);
+                self.lock().reuse(batch);
                 return None;
             }
             tokio::select! {
-                () = stop.cancelled() => return Some(self.count(Delivery::Later, batch.len())),
+                () = stop.cancelled() => return Some(self.count(Delivery::Later, batch.items)),
                 () = sleep(pause) => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -168,18 +196,41 @@ impl<T> Outbox<T> {
     }
 
     fn give_up(&self) -> u64 {
-        let left = std::mem::take(&mut *self.lock()).len();
+        let left = std::mem::take(&mut *self.lock()).items;
         self.count(Delivery::Later, left)
     }
 
-    fn take(&self) -> Option<Vec<T>> {
+    /// The next batch, if at least so many items wait.
+    fn take(&self, least: usize) -> Option<Batch> {
         let mut waiting = self.lock();
-        let count = waiting.len().min(BATCH);
-        (count > 0).then(|| waiting.drain(..count).collect())
+        let (bytes, items) = if waiting.items < least { None } else { waiting.batches.pop_front() }?;
+        waiting.items -= items;
+        Some(Batch { bytes: Arc::new(bytes), items })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, item: &[u8]) {
+        self.items += 1;
+        if let Some((bytes, items)) = self.batches.back_mut().filter(|(_, items)| *items < BATCH) {
+            wire::bytes(bytes, ITEM, item);
+            *items += 1;
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.spare);
+        wire::bytes(&mut bytes, ITEM, item);
+        self.batches.push_back((bytes, 1));
+    }
+
+    fn reuse(&mut self, batch: Batch) {
+        if let Some(mut bytes) = Arc::into_inner(batch.bytes) {
+            bytes.clear();
+            self.spare = bytes;
+        }
     }
 }
 
@@ -189,13 +240,25 @@ mod tests {
 
     use super::*;
 
-    fn outbox(capacity: usize) -> Outbox<usize> {
+    fn outbox(capacity: usize) -> Outbox {
         Outbox::new(capacity, Counts::new(&Registry::new(), "spans").unwrap())
     }
 
-    fn counted(outbox: &Outbox<usize>) -> [u64; 4] {
+    fn counted(outbox: &Outbox) -> [u64; 4] {
         let Counts { sent, queue_full, refused, unreachable } = &outbox.counts;
         [sent, queue_full, refused, unreachable].map(IntCounter::get)
+    }
+
+    fn item(n: usize) -> [u8; 8] {
+        (n as u64).to_le_bytes()
+    }
+
+    /// Of items as `item` makes them, with two bytes before each.
+    fn items(batch: &Batch) -> Vec<usize> {
+        let number = |item: &[u8]| u64::from_le_bytes(item[2..].try_into().unwrap()) as usize;
+        let items: Vec<usize> = batch.bytes.chunks(10).map(number).collect();
+        assert_eq!(items.len(), batch.items);
+        items
     }
 
     const EVERY: Duration = Duration::from_secs(1);
@@ -204,19 +267,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_arrive_in_order_and_what_is_left_at_the_end_too() {
         let (outbox, stop, got) = (outbox(10_000), CancellationToken::new(), RefCell::new(Vec::new()));
-        let receiver = async |batch: &[usize]| {
-            got.borrow_mut().extend_from_slice(batch);
+        let receiver = async |batch: &Batch| {
+            got.borrow_mut().extend(items(batch));
             Delivery::Taken { refused: 0 }
         };
         let sender = outbox.send(EVERY, PATIENCE, &stop, receiver);
         let work = async {
-            (0..3).for_each(|n| outbox.put(n));
+            (0..3).for_each(|n| outbox.put(&item(n)));
             sleep(Duration::from_secs(2)).await;
             assert_eq!(got.borrow().len(), 3);
-            (3..3 + BATCH).for_each(|n| outbox.put(n));
+            (3..3 + BATCH).for_each(|n| outbox.put(&item(n)));
             sleep(Duration::from_millis(1)).await;
             assert_eq!(got.borrow().len(), 3 + BATCH, "a whole batch does not wait");
-            outbox.put(3 + BATCH);
+            outbox.put(&item(3 + BATCH));
             stop.cancel();
         };
         let (lost, ()) = tokio::join!(sender, work);
@@ -228,28 +291,28 @@ mod tests {
     async fn a_receiver_that_is_away_costs_what_finds_no_place() {
         let (outbox, stop) = (outbox(1_000), CancellationToken::new());
         let (away, got) = (Cell::new(true), Cell::new(0));
-        let receiver = async |batch: &[usize]| {
+        let receiver = async |batch: &Batch| {
             if away.get() {
                 return Delivery::Later;
             }
-            got.set(got.get() + batch.len() as u64);
+            got.set(got.get() + batch.items as u64);
             Delivery::Taken { refused: 0 }
         };
         let sender = outbox.send(EVERY, PATIENCE, &stop, receiver);
         let work = async {
-            (0..1_000).for_each(|n| outbox.put(n));
+            (0..1_000).for_each(|n| outbox.put(&item(n)));
             sleep(Duration::from_secs(5)).await;
             // One batch is in the sender's hand.
-            (0..BATCH + 7).for_each(|n| outbox.put(n));
+            (0..BATCH + 7).for_each(|n| outbox.put(&item(n)));
             away.set(false);
             sleep(Duration::from_secs(5)).await;
             assert_eq!(counted(&outbox), [1_000 + BATCH as u64, 7, 0, 0]);
             // Away for longer than is waited for.
             away.set(true);
-            outbox.put(1);
+            outbox.put(&item(1));
             sleep(RETRY_FOR + Duration::from_secs(5)).await;
             assert_eq!(counted(&outbox)[3], 1);
-            (0..10).for_each(|n| outbox.put(n));
+            (0..10).for_each(|n| outbox.put(&item(n)));
             stop.cancel();
         };
         let (lost, ()) = tokio::join!(sender, work);
@@ -259,9 +322,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_refused_is_not_tried_again_and_a_silent_receiver_is_left() {
         let (outbox, stop, attempts) = (outbox(1_000), CancellationToken::new(), Cell::new(0));
-        let receiver = async |batch: &[usize]| {
+        let receiver = async |batch: &Batch| {
             attempts.set(attempts.get() + 1);
-            match batch.len() {
+            match batch.items {
                 1 => Delivery::Refused,
                 2 => Delivery::Taken { refused: 1 },
                 _ => std::future::pending().await,
@@ -269,12 +332,12 @@ mod tests {
         };
         let sender = outbox.send(EVERY, PATIENCE, &stop, receiver);
         let work = async {
-            outbox.put(0);
+            outbox.put(&item(0));
             sleep(EVERY * 2).await;
-            (0..2).for_each(|n| outbox.put(n));
+            (0..2).for_each(|n| outbox.put(&item(n)));
             sleep(EVERY * 2).await;
             assert_eq!((counted(&outbox), attempts.get()), ([1, 0, 2, 0], 2));
-            (0..3).for_each(|n| outbox.put(n));
+            (0..3).for_each(|n| outbox.put(&item(n)));
             stop.cancel();
         };
         let (lost, ()) = tokio::join!(sender, work);

@@ -1,7 +1,7 @@
 //! A span: nothing at all where the request is not recorded.
 
 use std::{
-    borrow::Cow,
+    fmt::Display,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     context::{Context, new_span_id},
+    messages,
     outbox::Outbox,
 };
 
@@ -25,63 +26,62 @@ pub enum Kind {
     Client,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    Word(&'static str),
-    Text(String),
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    Text(&'a str),
     Int(i64),
     Float(f64),
     Bool(bool),
 }
 
-/// A span that has ended, on its way out.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Ended {
-    pub context: Context,
-    /// 0: it begins the trace.
-    pub parent_id: u64,
-    pub kind: Kind,
-    pub started_ns: u64,
-    pub ended_ns: u64,
-    pub details: Details,
-}
-
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Details {
-    pub name: Cow<'static, str>,
-    pub attributes: Vec<(&'static str, Value)>,
-    pub link: Option<Context>,
-    pub failed: bool,
+/// The wall clock, read once: the times of a process's spans of one trace differ as its monotonic clock does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    at: Instant,
+    unix_ns: u64,
 }
 
 #[derive(Debug)]
 struct Open {
-    outbox: Arc<Outbox<Ended>>,
+    outbox: Arc<Outbox>,
     context: Context,
-    parent_id: u64,
-    kind: Kind,
+    clock: Clock,
     started_ns: u64,
     /// 0: when the last handle goes.
     ended_ns: AtomicU64,
-    details: Mutex<Details>,
+    /// The message, as far as it is known.
+    message: Mutex<Vec<u8>>,
+}
+
+impl Clock {
+    pub fn read() -> Self {
+        Self { at: Instant::now(), unix_ns: unix_ns() }
+    }
+
+    /// Nanoseconds since 1970.
+    fn unix_ns(&self, at: Instant) -> u64 {
+        match at.checked_duration_since(self.at) {
+            Some(since) => self.unix_ns.saturating_add(nanoseconds(since)),
+            None => self.unix_ns.saturating_sub(nanoseconds(self.at - at)),
+        }
+    }
 }
 
 impl Span {
     pub const NONE: Self = Self(None);
 
     pub(super) fn open(
-        outbox: &Arc<Outbox<Ended>>,
+        outbox: &Arc<Outbox>,
         context: Context,
         parent_id: u64,
         kind: Kind,
-        name: impl Into<Cow<'static, str>>,
-        started_ns: u64,
+        name: impl Display,
+        (clock, started): (Clock, Instant),
     ) -> Self {
-        // Most have about as many as a command to a store.
-        let details = Details { name: name.into(), attributes: Vec::with_capacity(8), ..Details::default() };
-        let (outbox, details) = (Arc::clone(outbox), Mutex::new(details));
-        let ended_ns = AtomicU64::new(0);
-        Self(Some(Arc::new(Open { outbox, context, parent_id, kind, started_ns, ended_ns, details })))
+        let started_ns = clock.unix_ns(started);
+        let message = Mutex::new(messages::begin_span(context, parent_id, kind, name, started_ns));
+        let (outbox, ended_ns) = (Arc::clone(outbox), AtomicU64::new(0));
+        Self(Some(Arc::new(Open { outbox, context, clock, started_ns, ended_ns, message })))
     }
 
     pub fn is_recorded(&self) -> bool {
@@ -94,106 +94,98 @@ impl Span {
     }
 
     #[must_use]
-    pub fn child(&self, kind: Kind, name: &'static str) -> Self {
-        self.child_named(kind, || name)
+    pub fn child(&self, kind: Kind, name: &str) -> Self {
+        if self.is_recorded() { self.child_since(kind, name, Instant::now()) } else { Self::NONE }
     }
 
     /// One that began a while ago.
     #[must_use]
-    pub fn child_since(&self, kind: Kind, name: &'static str, since: Instant) -> Self {
-        let Some(parent) = &self.0 else { return Self::NONE };
-        let context = Context { span_id: new_span_id(), ..parent.context };
-        Self::open(&parent.outbox, context, parent.context.span_id, kind, name, unix_ns_of(since))
+    pub fn child_since(&self, kind: Kind, name: &str, since: Instant) -> Self {
+        let Some(Open { outbox, context, clock, .. }) = self.0.as_deref() else { return Self::NONE };
+        let own = Context { span_id: new_span_id(), ..*context };
+        Self::open(outbox, own, context.span_id, kind, name, (*clock, since))
     }
 
     /// It ended then, and not when its last handle goes.
     pub fn ended(&self, at: Instant) {
         if let Some(open) = &self.0 {
-            open.ended_ns.store(unix_ns_of(at), Relaxed);
+            open.ended_ns.store(open.clock.unix_ns(at), Relaxed);
         }
     }
 
-    /// The same where the name has to be made.
-    #[must_use]
-    pub fn child_named<N: Into<Cow<'static, str>>>(&self, kind: Kind, name: impl FnOnce() -> N) -> Self {
-        let Some(parent) = &self.0 else { return Self::NONE };
-        let context = Context { span_id: new_span_id(), ..parent.context };
-        Self::open(&parent.outbox, context, parent.context.span_id, kind, name(), unix_ns())
+    pub fn set<'a>(&self, key: &'static str, value: impl Into<Value<'a>>) {
+        self.set_all([(key, value.into())]);
     }
 
-    pub fn set(&self, key: &'static str, value: impl Into<Value>) {
-        if let Some(mut details) = self.details() {
-            details.attributes.push((key, value.into()));
+    /// Several at a time.
+    pub fn set_all<const N: usize>(&self, attributes: [(&'static str, Value<'_>); N]) {
+        if let Some(mut message) = self.message() {
+            for (key, value) in attributes {
+                messages::span_attribute(&mut message, key, value);
+            }
         }
     }
 
-    /// The same where the value has to be made.
-    pub fn set_with<V: Into<Value>>(&self, key: &'static str, value: impl FnOnce() -> V) {
-        if let Some(mut details) = self.details() {
-            details.attributes.push((key, value().into()));
+    /// Where the value has to be made.
+    pub fn set_with(&self, key: &'static str, value: impl FnOnce() -> String) {
+        if self.is_recorded() {
+            self.set(key, value().as_str());
         }
     }
 
     /// Marks it as failed. The kind of failure is a word of few, not a text.
-    pub fn fail(&self, kind: impl Into<Value>) {
-        if let Some(mut details) = self.details() {
-            details.failed = true;
-            details.attributes.push((contract::spans::attribute::ERROR_TYPE, kind.into()));
+    pub fn fail(&self, kind: &str) {
+        if let Some(mut message) = self.message() {
+            messages::span_failed(&mut message);
+            messages::span_attribute(&mut message, contract::spans::attribute::ERROR_TYPE, kind.into());
         }
     }
 
     /// To a span of another trace, or elsewhere in this one.
     pub fn link(&self, to: Option<Context>) {
-        if let Some(mut details) = self.details() {
-            details.link = to;
+        if let (Some(mut message), Some(to)) = (self.message(), to) {
+            messages::span_link(&mut message, to);
         }
     }
 
-    fn details(&self) -> Option<MutexGuard<'_, Details>> {
-        self.0.as_ref().map(|open| open.details.lock().unwrap_or_else(PoisonError::into_inner))
+    fn message(&self) -> Option<MutexGuard<'_, Vec<u8>>> {
+        self.0.as_ref().map(|open| open.message.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let details = std::mem::take(self.details.get_mut().unwrap_or_else(PoisonError::into_inner));
-        // The clock may have been set back in between.
         let ended_ns = match self.ended_ns.load(Relaxed) {
-            0 => unix_ns(),
+            0 => self.clock.unix_ns(Instant::now()),
             told => told,
         };
-        let ended_ns = ended_ns.max(self.started_ns);
-        let Self { context, parent_id, kind, started_ns, .. } = *self;
-        self.outbox.put(Ended { context, parent_id, kind, started_ns, ended_ns, details });
+        let message = self.message.get_mut().unwrap_or_else(PoisonError::into_inner);
+        messages::end_span(message, ended_ns.max(self.started_ns));
+        self.outbox.put(message);
     }
 }
 
-impl From<&'static str> for Value {
-    fn from(word: &'static str) -> Self {
-        Self::Word(word)
-    }
-}
-impl From<String> for Value {
-    fn from(text: String) -> Self {
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
         Self::Text(text)
     }
 }
-impl From<u16> for Value {
+impl From<u16> for Value<'_> {
     fn from(number: u16) -> Self {
         Self::Int(number.into())
     }
 }
-impl From<usize> for Value {
+impl From<usize> for Value<'_> {
     fn from(number: usize) -> Self {
         Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
-impl From<u64> for Value {
+impl From<u64> for Value<'_> {
     fn from(number: u64) -> Self {
         Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
-impl From<bool> for Value {
+impl From<bool> for Value<'_> {
     fn from(value: bool) -> Self {
         Self::Bool(value)
     }
@@ -204,11 +196,6 @@ pub(super) fn unix_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanoseconds)
 }
 
-/// Of an instant that is over.
-pub(super) fn unix_ns_of(at: Instant) -> u64 {
-    unix_ns().saturating_sub(nanoseconds(at.elapsed()))
-}
-
-pub(super) fn nanoseconds(time: Duration) -> u64 {
+fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

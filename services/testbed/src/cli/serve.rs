@@ -77,7 +77,13 @@ pub enum ServeCommand {
         #[arg(long, value_name = "URL")]
         telemetry: Option<String>,
     },
-    /// As many requests as a process answers; for the same two
+    /// Takes spans and reads none; for `bench telemetry`
+    #[command(hide = true)]
+    Sink {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// As many requests as a process answers; for both of these benches
     #[command(hide = true)]
     Hammer { plan: PathBuf },
     /// Many heartbeat senders; for `experiment senders`

@@ -27,6 +27,7 @@ pub const CPU_US: &str = "cpu_us_per_request";
 pub struct Target {
     pub name: &'static str,
     pub address: SocketAddr,
+    child: ChildId,
     pid: u32,
 }
 
@@ -37,12 +38,12 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// No target yet, but room for so many replicas; with a receiver of traces if that is wanted.
-    pub async fn start(replicas: u32, traces: bool) -> anyhow::Result<Self> {
+    /// No target yet, but room for so many replicas.
+    pub async fn start(replicas: u32) -> anyhow::Result<Self> {
         let mut scenario = Scenario::load("smoke")?;
         scenario.law = scenario::Law::None;
         scenario.replicas = replicas;
-        let cluster = Cluster::start(Plan { traces, ..Plan::new("bench", &scenario) }).await?;
+        let cluster = Cluster::start(Plan::new("bench", &scenario)).await?;
         cluster.load(&data::Source::Generator(GENERATED).load()?.dataset).await?;
         Ok(Self { cluster, targets: Vec::new() })
     }
@@ -55,19 +56,37 @@ impl Answering {
 
     /// The least that can be done; `words` are further ones of `serve bare`.
     pub async fn bare(&mut self, name: &'static str, words: &[&str]) -> anyhow::Result<()> {
+        let redis = self.cluster.redis.url.clone();
+        let words = [&["bare", "--redis", redis.as_str()][..], words].concat();
+        let (child, listen) = self.serve(format!("bare-{}", self.targets.len()), &words).await?;
+        self.add(name, child, listen)
+    }
+
+    /// Takes spans and reads none; answers its address.
+    pub async fn sink(&mut self) -> anyhow::Result<String> {
+        let (_child, listen) = self.serve("sink".to_owned(), &["sink"]).await?;
+        Ok(format!("http://{listen}"))
+    }
+
+    async fn serve(&mut self, name: String, words: &[&str]) -> anyhow::Result<(ChildId, SocketAddr)> {
         let listen = SocketAddr::from(([127, 0, 0, 1], launcher::free_port()?));
-        let spec = Spec::new(format!("bare-{}", self.targets.len()), own_program()?)
-            .args(["serve", "bare", "--listen", &listen.to_string(), "--redis", &self.cluster.redis.url])
-            .args(words);
+        let spec = Spec::new(name, own_program()?).args(["serve"]).args(words).args(["--listen", &listen.to_string()]);
         let child = self.cluster.stack.spawn(spec)?;
         let up = || async { tokio::net::TcpStream::connect(listen).await.is_ok() };
         self.cluster.stack.wait_ready(child, Duration::from_secs(30), up).await?;
-        self.add(name, child, listen)
+        Ok((child, listen))
     }
 
     fn add(&mut self, name: &'static str, child: ChildId, address: SocketAddr) -> anyhow::Result<()> {
         let pid = self.cluster.stack.pid(child).with_context(|| format!("{name} has ended"))?;
-        self.targets.push(Target { name, address, pid });
+        self.targets.push(Target { name, address, child, pid });
+        Ok(())
+    }
+
+    pub async fn stop_targets(&mut self) -> anyhow::Result<()> {
+        for target in std::mem::take(&mut self.targets) {
+            self.cluster.stack.stop_child(target.child).await?;
+        }
         Ok(())
     }
 

@@ -22,7 +22,7 @@ const CONNECTIONS: [usize; 3] = [8, 64, 1];
 const LOCAL_CACHE: &str = "cache.local_ms=1000";
 
 pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
-    let mut bench = Answering::start(2, false).await?;
+    let mut bench = Answering::start(2).await?;
     bench.replica(0, "api", &[]).await?;
     bench.bare("bare", &[]).await?;
     bench.replica(1, "api with in-process cache", &[LOCAL_CACHE.to_owned()]).await?;
