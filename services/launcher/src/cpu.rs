@@ -18,7 +18,10 @@ static TICKS_PER_SECOND: LazyLock<f64> = LazyLock::new(|| {
 /// CPU time of all threads, user and system, in seconds since the process started; by the process's own clock, which does not count in
 /// hundredths.
 pub fn process_seconds(pid: u32) -> Option<f64> {
-    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
+    // The kernel's own limit. A clock's number is made of the pid by a shift: that of a much greater one would be another's.
+    const MAX_PID: i32 = 1 << 22;
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid <= MAX_PID)?;
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok()?;
     Some(Duration::from(clock.now().ok()?).as_secs_f64())
 }
 
@@ -129,6 +132,6 @@ mod tests {
         assert!(rss_bytes(pid).unwrap() > 100_000);
         assert!(open_fds(pid).unwrap() >= 3);
         assert!(machine().unwrap().total > 0);
-        assert_eq!(process_seconds(u32::MAX >> 2), None);
+        assert_eq!((process_seconds(u32::MAX >> 2), process_seconds(1 << 22)), (None, None));
     }
 }
