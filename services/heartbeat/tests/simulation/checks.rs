@@ -20,8 +20,13 @@ pub struct Checks {
     accepted: HashMap<usize, u64>,
     pub writes: u64,
     pub refused_by_fence: u64,
+    /// Healthy workers failed while the network lost much.
+    pub failed_by_loss: u64,
     pub breach: Option<String>,
 }
+
+/// Probability that a datagram is lost from which on a healthy worker may be failed now and then.
+const HEAVY_LOSS: f64 = 0.2;
 
 impl Checks {
     pub fn committed(&mut self, now: Nanos, config: &Config, before: &Table, after: &Table) {
@@ -44,21 +49,28 @@ impl Checks {
     }
 
     /// A worker is failed only for what a majority of monitors could see: it was down or stood still, or it was cut off
-    /// from more than half of them. (A monitor that stands still, or alone on its side of the network, is no witness.)
+    /// from more than half of them. (A monitor that stands still, or alone on its side of the network, is no witness.) Where a
+    /// network loses this much, beat, probes and their answers may all be lost: that is counted.
     fn justice(&mut self, now: Nanos, config: &Config, node: &NodeId) {
         let worker = config.worker(node);
         let recent = |at: Nanos, lasts: Nanos| at <= now && now <= at + lasts + 6 * config.interval;
-        let mut cut_off = vec![false; config.monitors];
+        let (mut cut_off, mut is_lossy) = (vec![false; config.monitors], false);
         for fault in config.faults.iter().filter(|fault| recent(fault.at, fault.lasts)) {
             match fault.kind {
                 Kind::Crash(who) | Kind::Pause(who) if who == worker => return,
+                Kind::Loss(rate) if rate >= HEAVY_LOSS => is_lossy = true,
                 Kind::Cut { from: Who::Monitor(m), to } if to == worker => cut_off[m] = true,
                 Kind::Cut { from, to: Who::Monitor(m) } if from == worker => cut_off[m] = true,
                 _ => {}
             }
         }
         let witnesses = cut_off.iter().filter(|cut| **cut).count();
-        if witnesses <= config.monitors / 2 {
+        if witnesses > config.monitors / 2 {
+            return;
+        }
+        if is_lossy {
+            self.failed_by_loss += 1;
+        } else {
             self.broken(now, &format!("{node} was healthy and was failed; {witnesses} monitors could not hear it"));
         }
     }

@@ -18,10 +18,12 @@ use crate::{
     world::{Config, MS, SECOND, World},
 };
 
+/// Faults for 45 s, and time for all to be well again.
 fn failover(seed: u64) -> Config {
-    let mut config = Config::new(seed, 3, 5, 45 * SECOND);
+    let faulty = 45 * SECOND;
+    let mut config = Config::new(seed, 3, 5, faulty + 15 * SECOND);
     config.loss = 0.02;
-    config.faults = faults::draw(&mut Random::new(seed ^ 0xFA11), config.monitors, config.workers, config.length);
+    config.faults = faults::draw(&mut Random::new(seed ^ 0xFA11), config.monitors, config.workers, faulty);
     config
 }
 
@@ -49,18 +51,19 @@ fn quantile(values: &mut [Nanos], q: f64) -> f64 {
 }
 
 fn failovers(seeds: std::ops::Range<u64>) {
-    let (mut writes, mut fenced, mut detected) = (0, 0, Vec::new());
+    let (mut writes, mut fenced, mut by_loss, mut detected) = (0, 0, 0, Vec::new());
     let count = seeds.end - seeds.start;
     for seed in seeds {
         let world = sound(failover(seed));
         writes += world.checks.writes;
         fenced += world.checks.refused_by_fence;
+        by_loss += world.checks.failed_by_loss;
         detected.extend(world.detected);
     }
     assert!(writes > 0 && !detected.is_empty());
     let [p50, p99] = [0.5, 0.99].map(|q| quantile(&mut detected, q));
     println!(
-        "{count} failover seeds: {writes} writes, {fenced} stopped by the fence, {} crashes confirmed, p50 {p50:.2} s, p99 {p99:.2} s",
+        "{count} failover seeds: {writes} writes, {fenced} stopped by the fence, {by_loss} healthy workers failed by loss of 20 % and more, {} crashes confirmed, p50 {p50:.2} s, p99 {p99:.2} s",
         detected.len()
     );
 }
@@ -97,8 +100,9 @@ fn a_majority_rule_broken_on_purpose_is_caught() {
 
 #[test]
 fn a_registry_that_takes_every_commit_is_caught() {
-    let breaches = (0..200).filter(|seed| run(Config { gullible: true, ..failover(*seed) }).checks.breach.is_some());
-    assert!(breaches.count() > 0, "two leaders wrote over each other, and nobody noticed");
+    // Two leaders at once are rare: seed 371 is the first.
+    let is_caught = (0..1_000).any(|seed| run(Config { gullible: true, ..failover(seed) }).checks.breach.is_some());
+    assert!(is_caught, "two leaders wrote over each other, and nobody noticed");
 }
 
 /// A crash a minute, over in 20 s, of ever another worker.
@@ -156,14 +160,20 @@ fn paused(seeds: std::ops::Range<u64>) {
         assert_eq!((world.checks.breach, world.failed_alive), (None, Vec::new()), "seed {seed}");
         assert_eq!(world.detected.len(), usize::from(dies), "seed {seed}");
         // From the end of the pause.
-        late.extend(world.detected.iter().map(|after| (died + after).saturating_sub(at + lasts)));
+        for after in world.detected {
+            let after = (died + after).saturating_sub(at + lasts);
+            assert!(
+                after <= 2 * SECOND,
+                "seed {seed}: confirmed {after} ns after a pause of {lasts} ns from {at} on, died at {died}"
+            );
+            late.push(after);
+        }
     }
     let [p50, max] = [0.5, 1.0].map(|q| quantile(&mut late, q));
     println!(
         "{count} pauses of a monitor: {} real deaths confirmed {p50:.2} s after it, {max:.2} s at most",
         late.len()
     );
-    assert!(max <= 2.0, "{max} s");
 }
 
 #[test]

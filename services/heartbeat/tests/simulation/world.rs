@@ -171,7 +171,7 @@ impl World {
             }
         }
         for partition in 0..PARTITIONS {
-            if self.acknowledged_at[partition] + 5 * SECOND < self.now {
+            if self.acknowledged_at[partition] + 10 * SECOND < self.now {
                 self.checks.broken(self.now, &format!("nobody could write to partition {partition} at the end"));
             }
         }
