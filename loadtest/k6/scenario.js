@@ -88,6 +88,7 @@ export default function (data) {
     randomSeed(plan.seed * 1000003 + __VU);
     // Even phases, in an order that is not that of the VUs' start.
     planned = (((__VU - 1) * coprime(plan.users)) % plan.users) * (plan.interval_ms / plan.users);
+    if (plan.arrival_grid_ms > 0) planned -= planned % plan.arrival_grid_ms;
   }
   if (planned >= endMs) {
     sleep(Math.max(0, (endMs + 2000 - now()) / 1000));
