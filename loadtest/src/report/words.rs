@@ -23,7 +23,7 @@ pub(super) fn opening(report: &Report) -> String {
     };
     let together = match s.arrival_grid_ms {
         0 => String::new(),
-        grid => format!(" Users send every {grid} ms, those of that time at once."),
+        grid => format!(" Requests leave at multiples of {grid} ms, several at once."),
     };
     let known = match s.known.as_str() {
         "once" => "no known user is asked for twice in a step".into(),
