@@ -153,6 +153,9 @@ pub struct Step {
     /// Why not; empty when valid.
     #[serde(default)]
     pub invalid_reasons: Vec<String>,
+    /// Why each measurement of this step before this one was not valid, in their order. Their figures are not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discarded: Vec<String>,
 
     /// The plan: users / interval.
     pub offered_per_s: f64,
@@ -229,6 +232,16 @@ pub struct Step {
     /// Where the time of recorded requests went; only where requests were recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_spent: Option<TimeSpent>,
+}
+
+impl Step {
+    /// This one, measured again because the one before was not valid.
+    #[must_use]
+    pub fn after(self, before: Self) -> Self {
+        let mut discarded = before.discarded;
+        discarded.push(before.invalid_reasons.join("; "));
+        Self { discarded, ..self }
+    }
 }
 
 /// What the recorded requests of a step spent their time with.

@@ -247,6 +247,18 @@ pub(super) fn remarks(report: &Report, tolerances: Option<&Tolerances>) -> Vec<S
     if report.quick {
         out.push("This was a quick run with short steps: figures scatter, and no tolerance is judged.".into());
     }
+    let again: Vec<String> = report
+        .steps
+        .iter()
+        .filter(|s| !s.discarded.is_empty())
+        .map(|s| format!("{} at {} requests/s ({})", s.profile, count(s.offered_per_s), s.discarded.join(", then ")))
+        .collect();
+    if !again.is_empty() {
+        out.push(format!(
+            "Measured again, because the machine or the load generator was the limit, and only the last time is shown: {}.",
+            again.join("; ")
+        ));
+    }
     if report.repeats > 1 && report.steps.iter().any(|s| !s.valid) {
         out.push(
             "Medians are over the valid repeats; a step with no valid repeat shows all of them and is marked.".into(),

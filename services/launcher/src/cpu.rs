@@ -1,7 +1,12 @@
 //! CPU time, memory and open files of processes and of the machine, from /proc. Every answer is `None` once the
 //! process is gone.
 
-use std::{collections::HashMap, fs, sync::LazyLock, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use nix::{
     time::ClockId,
@@ -62,47 +67,49 @@ pub fn open_fds(pid: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
 }
 
-/// Clock ticks of all cores since the machine started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What all cores did since the machine started.
+///
+/// The kernel measures idle time; busy time it only samples, at the ticks of its timer (CONFIG_TICK_CPU_ACCOUNTING, 4 ms on most
+/// machines). Work that begins on a grid of the same length is at every tick under way, or at none: so busy is what was not idle.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MachineCpu {
-    pub busy: u64,
-    /// Of the busy ones, those that the hypervisor gave to other machines.
-    pub stolen: u64,
-    pub total: u64,
+    pub at: Instant,
+    pub cores: u32,
+    /// Seconds of all cores, those of waiting for a disk included.
+    pub idle_s: f64,
+    /// Seconds of all cores that the hypervisor gave to other machines.
+    pub stolen_s: f64,
 }
 
 impl MachineCpu {
-    /// Busy share, 0..=1, of the time from `earlier` to this.
+    /// Busy share, 0..=1, of the time from `earlier` to this; time stolen by the hypervisor is busy, as nobody here had it.
     pub fn busy_share_since(self, earlier: Self) -> f64 {
-        share(ticks_since(self.busy, earlier.busy), ticks_since(self.total, earlier.total))
+        let all_s = self.all_s_since(earlier);
+        if all_s > 0.0 { (1.0 - (self.idle_s - earlier.idle_s) / all_s).clamp(0.0, 1.0) } else { 0.0 }
     }
 
     /// Stolen share, 0..=1, of the time from `earlier` to this.
     pub fn stolen_share_since(self, earlier: Self) -> f64 {
-        share(ticks_since(self.stolen, earlier.stolen), ticks_since(self.total, earlier.total))
+        let all_s = self.all_s_since(earlier);
+        if all_s > 0.0 { ((self.stolen_s - earlier.stolen_s) / all_s).clamp(0.0, 1.0) } else { 0.0 }
+    }
+
+    fn all_s_since(self, earlier: Self) -> f64 {
+        self.at.saturating_duration_since(earlier.at).as_secs_f64() * f64::from(self.cores)
     }
 }
 
-fn ticks_since(now: u64, then: u64) -> f64 {
-    u32::try_from(now.saturating_sub(then)).map_or(f64::from(u32::MAX), f64::from)
-}
-
-fn share(part: f64, total: f64) -> f64 {
-    if total > 0.0 { part / total } else { 0.0 }
-}
-
-/// Busy is everything but idle and waiting for a disk; time stolen by the hypervisor is busy, as nobody here had it.
 pub fn machine() -> Option<MachineCpu> {
-    parse_machine(&fs::read_to_string("/proc/stat").ok()?)
+    parse_machine(&fs::read_to_string("/proc/stat").ok()?, Instant::now())
 }
 
-fn parse_machine(text: &str) -> Option<MachineCpu> {
+fn parse_machine(text: &str, at: Instant) -> Option<MachineCpu> {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    // user nice system idle iowait irq softirq steal; guest times after these are within user and nice already
-    let fields: Vec<u64> = line.split_ascii_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
-    let total: u64 = fields.iter().sum();
-    let idle = fields.get(3)? + fields.get(4)?;
-    Some(MachineCpu { busy: total - idle, stolen: *fields.get(7)?, total })
+    let cores = text.lines().filter(|line| line.starts_with("cpu")).count() - 1;
+    // user nice system idle iowait irq softirq steal
+    let fields: Vec<f64> = line.split_ascii_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
+    let seconds = |field: usize| Some(fields.get(field)? / *TICKS_PER_SECOND);
+    Some(MachineCpu { at, cores: u32::try_from(cores).ok()?, idle_s: seconds(3)? + seconds(4)?, stolen_s: seconds(7)? })
 }
 
 #[cfg(test)]
@@ -110,13 +117,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn machine_line() {
-        let text = "cpu  10 20 30 400 50 6 7 8 99 99\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
-        assert_eq!(parse_machine(text), Some(MachineCpu { busy: 81, stolen: 8, total: 531 }));
-        let earlier = MachineCpu { busy: 81, stolen: 8, total: 531 };
-        let later = MachineCpu { busy: 81 + 25, stolen: 8 + 5, total: 531 + 100 };
+    fn busy_is_what_was_not_idle() {
+        let at = Instant::now();
+        let stat = |idle_s: f64, stolen_s: f64| {
+            let [idle, stolen] = [idle_s, stolen_s].map(|s| (s * *TICKS_PER_SECOND).round());
+            // What was sampled as user and system says nothing.
+            format!("cpu  999 20 30 {idle} 0 6 7 {stolen} 99 99\ncpu0 1 1 1 1 1\ncpu1 1 1 1 1 1\nintr 5 cpu\n")
+        };
+        let earlier = parse_machine(&stat(100.0, 8.0), at).unwrap();
+        assert_eq!((earlier.cores, earlier.idle_s, earlier.stolen_s), (2, 100.0, 8.0));
+        let later = parse_machine(&stat(115.0, 9.0), at + Duration::from_secs(10)).unwrap();
         assert!((later.busy_share_since(earlier) - 0.25).abs() < 1e-9);
         assert!((later.stolen_share_since(earlier) - 0.05).abs() < 1e-9);
+        assert_eq!((earlier.busy_share_since(earlier), earlier.stolen_share_since(earlier)), (0.0, 0.0));
+        assert_eq!(parse_machine("cpu  1 2 3\n", at), None);
+        assert_eq!(parse_machine("", at), None);
     }
 
     #[test]
@@ -131,7 +146,7 @@ mod tests {
         }
         assert!(rss_bytes(pid).unwrap() > 100_000);
         assert!(open_fds(pid).unwrap() >= 3);
-        assert!(machine().unwrap().total > 0);
+        assert!(machine().unwrap().cores > 0);
         assert_eq!((process_seconds(u32::MAX >> 2), process_seconds(1 << 22)), (None, None));
     }
 }

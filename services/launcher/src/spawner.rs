@@ -10,6 +10,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    libc,
     sys::{prctl::set_pdeathsig, signal::Signal},
     unistd::{getpid, getppid},
 };
@@ -35,18 +36,22 @@ static SPAWNER: LazyLock<io::Result<mpsc::Sender<Job>>> = LazyLock::new(|| {
 });
 
 /// Starts the command in a process group of its own, so that the terminal's Ctrl-C reaches only this process, which then
-/// stops its children in order. If this process ends, the kernel sends the child `death_signal`.
-pub(crate) fn spawn(mut command: Command, death_signal: Signal) -> io::Result<Child> {
+/// stops its children in order. If this process ends, the kernel sends the child `death_signal`. `batch`: under SCHED_BATCH, unless this
+/// process was itself put under a policy of somebody's choice.
+pub(crate) fn spawn(mut command: Command, death_signal: Signal, batch: bool) -> io::Result<Child> {
     let parent = getpid();
     command.process_group(0);
     let prepare = move || {
         set_pdeathsig(death_signal)?;
+        if batch {
+            schedule_as_batch()?;
+        }
         // The parent may have died before the call above: then no signal comes.
         if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
     };
     #[expect(
         unsafe_code,
-        reason = "the two system calls and the error are safe between fork and exec: no allocation, no lock"
+        reason = "the system calls and the error are safe between fork and exec: no allocation, no lock"
     )]
     // SAFETY: as above.
     unsafe {
@@ -56,4 +61,18 @@ pub(crate) fn spawn(mut command: Command, death_signal: Signal) -> io::Result<Ch
     let jobs = SPAWNER.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
     jobs.send((command, reply)).map_err(|_| io::Error::other("the launcher's thread has ended"))?;
     answer.recv().map_err(|_| io::Error::other("the launcher's thread has ended"))?
+}
+
+fn schedule_as_batch() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    #[expect(unsafe_code, reason = "system calls that touch only this thread and read only what is passed")]
+    // SAFETY: as above; 0 is the calling thread.
+    let result = unsafe {
+        if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
+            libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters)
+        } else {
+            0
+        }
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

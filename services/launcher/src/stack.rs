@@ -163,6 +163,7 @@ pub struct Stack {
     /// By `ChildId`; none once stopped.
     children: Vec<Option<Child>>,
     keep_scratch: bool,
+    batch: bool,
 }
 
 impl Stack {
@@ -193,7 +194,7 @@ impl Stack {
             .mode(0o700)
             .create(sockets)
             .with_context(|| format!("cannot create {}", sockets.display()))?;
-        let stack = Self { dir, description, children: Vec::new(), keep_scratch: false };
+        let stack = Self { dir, description, children: Vec::new(), keep_scratch: false, batch: false };
         create_dir_all(&stack.dir.join("logs"))?;
         stack.description.write(&stack.dir)?;
         Ok(stack)
@@ -230,6 +231,12 @@ impl Stack {
         self.keep_scratch = true;
     }
 
+    /// Children started from now on run under SCHED_BATCH: who wakes up waits until who runs has done his part, instead of interrupting
+    /// him. Where many processes share few cores that saves process switches, a tenth of the CPU time on a virtual machine.
+    pub fn batch(&mut self) {
+        self.batch = true;
+    }
+
     /// Notes an address in `stack.json`, for other processes to find.
     ///
     /// # Errors
@@ -260,7 +267,7 @@ impl Stack {
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot share the log")?)
             .stderr(log);
-        let process = spawner::spawn(command, spec.death_signal)
+        let process = spawner::spawn(command, spec.death_signal, self.batch)
             .with_context(|| format!("cannot start {} ({})", spec.name, spec.program.display()))?;
         let pid = process.id();
         // Not yet reaped, so /proc still knows it, even if it has ended already.

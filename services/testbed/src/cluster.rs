@@ -115,6 +115,7 @@ impl Cluster {
     /// Starts everything but the replicas, which need data first, and nginx's upstreams are not there yet.
     pub async fn start(mut plan: Plan) -> anyhow::Result<Self> {
         let mut stack = Stack::create(&plan.name)?;
+        stack.batch();
         let redis = redis::start(&mut stack, &redis::Options::default()).await?;
         let options = mysql_options(&plan);
         let mut servers = Vec::new();

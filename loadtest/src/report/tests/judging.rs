@@ -206,3 +206,16 @@ fn remarks_explain_the_excess_and_the_lowered_base() {
     });
     assert!(plain.remarks.is_empty(), "{:?}", plain.remarks);
 }
+
+#[test]
+fn a_step_measured_again_says_so_and_why() {
+    let report = concluded(|r| {
+        let last = step(r, "baseline", 5000);
+        let attempt = |reason: &str| Step { invalid_reasons: vec![reason.into()], ..Step::default() };
+        *last = last.clone().after(attempt("95 % CPU").after(attempt("send lag")));
+    });
+    let told: Vec<_> = report.remarks.iter().filter(|r| r.starts_with("Measured again")).collect();
+    assert_eq!(told.len(), 1, "{:?}", report.remarks);
+    assert!(told[0].contains("baseline at 5,000 requests/s (send lag, then 95 % CPU)"), "{told:?}");
+    assert!(report.steps.iter().any(|s| s.users == 5000 && s.valid && s.discarded.len() == 2));
+}

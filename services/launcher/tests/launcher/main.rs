@@ -75,6 +75,27 @@ async fn a_child_runs_in_its_own_directory_and_group_and_ends_with_the_stack() {
 }
 
 /// Not even a zombie is left, which still has an entry in /proc.
+/// The scheduling policy, as /proc has it.
+fn policy(pid: u32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split_ascii_whitespace().nth(38).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn children_of_a_batch_stack_yield_and_a_policy_of_somebodys_choice_is_kept() {
+    let mut stack = Stack::create("batch").unwrap();
+    let plain = stack.spawn(shell("plain", "exec sleep 60")).unwrap();
+    stack.batch();
+    let batch = stack.spawn(shell("batch", "exec sleep 60")).unwrap();
+    let ours = policy(std::process::id());
+    // SCHED_OTHER and SCHED_BATCH.
+    let expected = if ours == "0" { "3" } else { ours.as_str() };
+    let [plain, batch] = [plain, batch].map(|child| policy(stack.pid(child).unwrap()));
+    assert_eq!((plain.as_str(), batch.as_str()), (ours.as_str(), expected));
+    stack.stop().await.unwrap();
+}
+
 fn reaped(pid: u32) -> bool {
     !Path::new(&format!("/proc/{pid}")).exists()
 }

@@ -46,6 +46,9 @@ pub struct EvaluateArgs {
     /// Rounds; profiles take turns within each
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeat: u32,
+    /// Times a step is measured, at most, until the machine carries it [default: 3, or 1 with --quick, --soak or --law none]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub attempts: Option<u32>,
     /// The lowest step for so long (3m to 4h), protected only; slopes of memory, open files and latency
     #[arg(long, value_name = "TIME", value_parser = soak, conflicts_with_all = ["quick", "profiles", "ablation", "repeat"])]
     pub soak: Option<Duration>,

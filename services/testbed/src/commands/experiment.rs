@@ -158,6 +158,7 @@ fn order(scenario: Scenario, variants: Vec<Variant>, args: &ExperimentArgs, sets
         source: data::Source::Generator(evaluation::QUICK_USERS),
         quick: args.quick,
         repeat: args.repeat,
+        attempts: 1,
         instances: 1,
         sets,
         soak: false,

@@ -142,6 +142,8 @@ impl Load<'_> {
     /// Every step by goose and, if there is a twin, at once again by it: what the stack's state is by then is the same for both.
     async fn run(&mut self, steps: Vec<(usize, u32)>) -> anyhow::Result<Vec<Step>> {
         let mut stack = Stack::create("load")?;
+        // As the stack that it loads.
+        stack.batch();
         let seconds = u64::from(self.scenario.warm_up_s + self.scenario.measure_s);
         let engines = if self.twin.is_some() { 2 } else { 1 };
         let bar = progress::bar(seconds * steps.len() as u64 * engines, "starting");
