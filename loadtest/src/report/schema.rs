@@ -88,7 +88,7 @@ pub enum Law {
         base_ms: f64,
         /// What the scenario asks for.
         base_ms_scenario: f64,
-        /// Measured time of the real stack, which the base is lowered by.
+        /// Measured time of the real stack around the store, which the base is lowered by.
         overhead_ms: f64,
         /// Added per command in flight in the whole store.
         slope_ms: f64,

@@ -238,7 +238,8 @@ pub(super) fn remarks(report: &Report, tolerances: Option<&Tolerances>) -> Vec<S
         && base_ms != base_ms_scenario
     {
         out.push(format!(
-            "The law's base of {} ms includes the {} ms measured for the real stack without it; the proxy adds the remaining {} ms.",
+            "The law's base of {} ms includes the {} ms that the real stack takes around the store, measured without the law; the proxy sees to \
+             the remaining {} ms, the real store's own time among them.",
             plain(*base_ms_scenario),
             plain(*overhead_ms),
             plain(*base_ms),

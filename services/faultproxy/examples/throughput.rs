@@ -76,7 +76,7 @@ async fn exactness(client: &Client, proxied: SocketAddr, connections: usize, ms:
     let added_ms = 1000.0 * (after.0 - before.0) / (after.1 - before.1);
     let store_ms = 1000.0 * (after.2 - before.2) / (after.1 - before.1);
     Ok(serde_json::json!({
-        "connections": connections, "asked_ms": ms, "added_ms": added_ms, "error_ms": added_ms - ms,
+        "connections": connections, "asked_ms": ms, "added_ms": added_ms, "error_ms": added_ms + store_ms - ms,
         "store_ms": store_ms, "client_ms": client_ms,
     })
     .to_string())

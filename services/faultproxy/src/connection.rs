@@ -216,6 +216,15 @@ struct Session<'a> {
 
 enum Never {}
 
+/// What law and faults make of a command.
+struct Held {
+    arrival: Instant,
+    /// Between the command and the first byte of its answer; the real store's own time is part of it.
+    at_least: Duration,
+    /// Of that, what passed before the command went to the store.
+    late: Duration,
+}
+
 impl Session<'_> {
     async fn serve_commands(&mut self) -> Result<Never, End> {
         let mut draining = self.conditions.clone();
@@ -231,8 +240,9 @@ impl Session<'_> {
             let arrival = Instant::now();
             self.counts.commands.inc();
             let (ticket, in_flight) = Ticket::take(self.metrics);
-            self.hold_back(arrival, in_flight).await;
-            self.exchange(answer).await?;
+            let late = self.hold_back(arrival).await;
+            let law = self.conditions.borrow().law.delay(in_flight, &mut rand::rng());
+            self.exchange(answer, Held { arrival, at_least: late + law, late }).await?;
             drop(ticket);
         }
     }
@@ -284,25 +294,35 @@ impl Session<'_> {
         }
     }
 
-    /// Law, latency, stall, and what a lost segment of the command or of its answer would cost.
-    async fn hold_back(&mut self, arrival: Instant, in_flight: u64) {
-        let (delay, loss, stall) = {
+    /// Latency, stall, and what a lost segment of the command or of its answer would cost: the command reaches the store so late.
+    async fn hold_back(&mut self, arrival: Instant) -> Duration {
+        let (latency, loss, stall) = {
             let now = self.conditions.borrow();
-            (now.delay(in_flight, &mut rand::rng()), now.loss, now.stall)
+            (now.latency(&mut rand::rng()), now.loss, now.stall)
         };
-        let late: Duration = self.dice.iter_mut().map(|dice| dice.retransmission(loss).0).sum();
-        let delay = delay + late;
+        let lost: Duration = self.dice.iter_mut().map(|dice| dice.retransmission(loss).0).sum();
+        let delay = latency + lost;
         if delay == Duration::ZERO && !stall {
-            self.metrics.added_delay.observe(0.0);
-            return;
+            return delay;
         }
         self.releases.wait(arrival, delay).await;
         unstalled(&self.conditions).await;
-        self.metrics.added_delay.observe(arrival.elapsed().as_secs_f64());
+        arrival.elapsed()
+    }
+
+    /// The law: the answer leaves no sooner. Returns how long it was held.
+    async fn hold_answer(&self, held: &Held) -> Duration {
+        let now = Instant::now();
+        if held.at_least == held.late || held.arrival + held.at_least <= now {
+            return Duration::ZERO;
+        }
+        self.releases.wait(held.arrival, held.at_least).await;
+        now.elapsed()
     }
 
     /// Relays one command and its response.
-    async fn exchange(&mut self, answer: Answer) -> Result<(), End> {
+    async fn exchange(&mut self, answer: Answer, held: Held) -> Result<(), End> {
+        let mut held = Some(held);
         let mut response = Response::new(answer, 0, self.deprecate_eof);
         let mut sending = true;
         let mut replies = Framer::new(0);
@@ -331,6 +351,10 @@ impl Session<'_> {
                     let fed = response.feed(self.server.unscanned()).map_err(server)?;
                     if fed.done {
                         self.metrics.upstream.observe(sent_at.elapsed().as_secs_f64());
+                    }
+                    if let Some(held) = held.take() {
+                        let added = held.late + self.hold_answer(&held).await;
+                        self.metrics.added_delay.observe(added.as_secs_f64());
                     }
                     self.relay_to_client(fed.taken).await?;
                     if fed.done {

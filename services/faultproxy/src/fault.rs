@@ -197,11 +197,6 @@ pub(crate) struct Conditions {
 }
 
 impl Conditions {
-    /// Time a command is held back, law and latency together.
-    pub(crate) fn delay(&self, in_flight: u64, rng: &mut impl Rng) -> Duration {
-        self.law.delay(in_flight, rng) + self.latency(rng)
-    }
-
     pub(crate) fn latency(&self, rng: &mut impl Rng) -> Duration {
         self.latency.map_or(Duration::ZERO, |(ms, jitter_ms)| {
             let ms = ms + jitter_ms * rng.random_range(-1.0..=1.0);

@@ -1,4 +1,4 @@
-//! How long the modelled store takes for a command.
+//! How long the modelled store takes for a command, the real store's own time included.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! A proxy in front of the store's MySQL instances that makes them as slow, or as broken, as an experiment asks for.
 //!
-//! Path of a command: `listener` accepts → `connection` reads it, counts it in, holds it back (`law`, `fault`), forwards
-//! it, follows the response (`response`) to its end, counts it out. One count of commands in flight for all listeners.
+//! Path of a command: `listener` accepts → `connection` reads it, counts it in, holds it back (`fault`), forwards it, holds the answer
+//! (`law`), follows it (`response`) to its end, counts it out. One count of commands in flight for all listeners. The law says when the
+//! answer leaves, whatever the real store needed until then: a busy machine makes the modelled store no slower.
 //! The server's greeting is the only thing rewritten (`handshake`); everything else passes byte for byte.
 //!
 //! Beside the store's listeners, `link` relays datagrams and bytes of anything else (heartbeats) under the same faults.

@@ -92,7 +92,7 @@ impl Metrics {
             HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[])
         };
         let added_delay =
-            histogram("added_delay_seconds", "Time a command was held back by law and faults", DELAY_BUCKETS)?;
+            histogram("added_delay_seconds", "Time that law and faults held a command and its answer", DELAY_BUCKETS)?;
         let upstream =
             histogram("upstream_seconds", "The real store's response time, until the last byte", UPSTREAM_BUCKETS)?;
         registry.register(Box::new(commands.clone()))?;

@@ -211,7 +211,7 @@ impl Evaluation<'_> {
     }
 
     /// The law that makes the whole stack as slow as the scenario asks: its base less what the real stack takes by itself,
-    /// measured without any law at the lowest step.
+    /// measured without any law at the lowest step. The real store is no part of it: its time is within the law's.
     async fn calibrate(
         &mut self,
         cluster: &mut Cluster,
@@ -230,7 +230,8 @@ impl Evaluation<'_> {
         (plan.warm_up_ms, plan.measure_ms) = if self.order.quick { (3_000, 5_000) } else { (5_000, 15_000) };
         let (step, _) = measure::step(&mut cluster.stack, &target, &plan, Vec::new(), |_| ()).await?;
         cluster.stop_replicas().await?;
-        let overhead_ms = (step.mean_ms * 10.0).round() / 10.0;
+        let store_ms = step.store_upstream_mean_ms.unwrap_or(0.0) * step.store_queries_per_request;
+        let overhead_ms = ((step.mean_ms - store_ms).max(0.0) * 10.0).round() / 10.0;
         ensure!(step.error_pct < 1.0, "the stack answers with errors even without a law: {:?}", step.errors);
         Ok(LawInfo::Modelled {
             base_ms: (scenario_base - overhead_ms).max(0.0),
