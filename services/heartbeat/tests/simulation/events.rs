@@ -96,7 +96,8 @@ pub enum Event {
 pub struct Queued {
     pub at: Nanos,
     pub order: u64,
-    pub event: Event,
+    /// In a box: the heap moves its entries all the time, and some messages are large.
+    pub event: Box<Event>,
 }
 
 impl PartialEq for Queued {

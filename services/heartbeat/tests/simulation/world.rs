@@ -23,7 +23,7 @@ use self::{
 use crate::{
     checks::Checks,
     events::{Event, Message, Queued},
-    faults::{Fault, Who},
+    faults::{Fault, Kind, Who},
     process::Process,
     random::Random,
 };
@@ -71,6 +71,8 @@ pub struct World {
     workers: Vec<Worker>,
     registry: Twin,
     registry_down: u32,
+    /// Cuts and losses, asked for as messages are sent.
+    in_force: Vec<Kind>,
     fences: [u64; PARTITIONS],
     client: Arc<Table>,
     pub acknowledged: u64,
@@ -117,6 +119,7 @@ impl World {
             workers,
             registry,
             registry_down: 0,
+            in_force: Vec::new(),
             fences: [0; PARTITIONS],
             client: Arc::default(),
             acknowledged: 0,
@@ -157,7 +160,7 @@ impl World {
                 break;
             }
             self.now = at;
-            self.handle(event);
+            self.handle(*event);
         }
         self
     }
@@ -271,7 +274,7 @@ impl World {
 
     fn at(&mut self, at: Nanos, event: Event) {
         self.order += 1;
-        self.queue.push(Queued { at, order: self.order, event });
+        self.queue.push(Queued { at, order: self.order, event: Box::new(event) });
     }
 
     fn record(&mut self, kind: u64, who: Who, what: u64) {

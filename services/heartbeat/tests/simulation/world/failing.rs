@@ -21,8 +21,13 @@ impl World {
             }
             Kind::Crash(who) if begins => self.crash(who),
             Kind::Crash(who) => self.restart(who),
-            // Asked for as messages are sent.
-            Kind::Pause(_) | Kind::Cut { .. } | Kind::Loss(_) => {}
+            Kind::Cut { .. } | Kind::Loss(_) if begins => self.in_force.push(kind),
+            Kind::Cut { .. } | Kind::Loss(_) => {
+                if let Some(over) = self.in_force.iter().position(|other| *other == kind) {
+                    self.in_force.swap_remove(over);
+                }
+            }
+            Kind::Pause(_) => {}
         }
     }
 

@@ -9,18 +9,12 @@ use crate::{
 };
 
 impl World {
-    pub(super) fn active(&self) -> impl Iterator<Item = Kind> {
-        let now = self.now;
-        let faults = self.config.faults.iter().filter(move |fault| fault.at <= now && now < fault.at + fault.lasts);
-        faults.map(|fault| fault.kind)
-    }
-
     pub(super) fn is_cut(&self, from: Who, to: Who) -> bool {
-        !self.config.faults.is_empty() && self.active().any(|kind| kind == Kind::Cut { from, to })
+        self.in_force.contains(&Kind::Cut { from, to })
     }
 
     pub(super) fn send_datagram(&mut self, from: Who, to: Who, message: Message) {
-        let more = self.active().map(|kind| if let Kind::Loss(rate) = kind { rate } else { 0.0 }).fold(0.0, f64::max);
+        let more = self.in_force.iter().map(|kind| if let Kind::Loss(rate) = kind { *rate } else { 0.0 }).fold(0.0, f64::max);
         let loss = self.config.loss.max(more);
         if self.is_cut(from, to) || self.random.chance(loss) {
             return;
