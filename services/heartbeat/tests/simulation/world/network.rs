@@ -14,7 +14,8 @@ impl World {
     }
 
     pub(super) fn send_datagram(&mut self, from: Who, to: Who, message: Message) {
-        let more = self.in_force.iter().map(|kind| if let Kind::Loss(rate) = kind { *rate } else { 0.0 }).fold(0.0, f64::max);
+        let more =
+            self.in_force.iter().map(|kind| if let Kind::Loss(rate) = kind { *rate } else { 0.0 }).fold(0.0, f64::max);
         let loss = self.config.loss.max(more);
         if self.is_cut(from, to) || self.random.chance(loss) {
             return;
