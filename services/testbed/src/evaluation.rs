@@ -418,8 +418,8 @@ fn target(cluster: &Cluster) -> anyhow::Result<Target> {
 fn remarks(order: &Order, cluster: &Cluster) -> Vec<String> {
     let mut remarks = vec![format!(
         "Load generator, nginx, {} api replicas, Redis, faultproxy and {} MySQL server(s) share this machine, all under \
-         SCHED_BATCH (who wakes up does not interrupt who runs); behind nginx they talk over Unix sockets. MySQL writes without waiting for the disk (innodb_flush_log_at_trx_commit=0), which no figure \
-         here depends on: the steps only read.",
+         SCHED_BATCH (who wakes up does not interrupt who runs); behind nginx they talk over Unix sockets. MySQL writes without waiting for \
+         the disk (innodb_flush_log_at_trx_commit=0), which no figure here depends on: the steps only read.",
         order.scenario.replicas,
         cluster.servers.len(),
     )];

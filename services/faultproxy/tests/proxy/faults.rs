@@ -19,6 +19,12 @@ async fn latency_until_it_lifts_itself() {
     let start = Instant::now();
     raw.ping().await.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(99));
+    // On top of the law, which ends on a grid of 8 ms at most.
+    bed.proxy.client.set_law(Law::Linear { base_ms: 80.0, slope_ms: 0.0, spread: 0.0 }).await.unwrap();
+    let start = Instant::now();
+    raw.ping().await.unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(175));
+    bed.proxy.client.set_law(Law::None).await.unwrap();
     let state = bed.proxy.state().await;
     assert_eq!(state.faults.len(), 1);
     assert_eq!((state.faults[0].spec.fault.kind(), state.faults[0].remaining_ms), (FaultKind::Latency, None));

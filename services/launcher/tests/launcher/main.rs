@@ -74,7 +74,6 @@ async fn a_child_runs_in_its_own_directory_and_group_and_ends_with_the_stack() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
-/// Not even a zombie is left, which still has an entry in /proc.
 /// The scheduling policy, as /proc has it.
 fn policy(pid: u32) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -96,6 +95,7 @@ async fn children_of_a_batch_stack_yield_and_a_policy_of_somebodys_choice_is_kep
     stack.stop().await.unwrap();
 }
 
+/// Not even a zombie is left, which still has an entry in /proc.
 fn reaped(pid: u32) -> bool {
     !Path::new(&format!("/proc/{pid}")).exists()
 }
