@@ -64,15 +64,34 @@ pub(crate) fn spawn(mut command: Command, death_signal: Signal, batch: bool) -> 
 }
 
 fn schedule_as_batch() -> io::Result<()> {
+    if policy() != libc::SCHED_OTHER {
+        return Ok(());
+    }
     let parameters = libc::sched_param { sched_priority: 0 };
-    #[expect(unsafe_code, reason = "system calls that touch only this thread and read only what is passed")]
+    #[expect(unsafe_code, reason = "a system call that touches only this thread and reads only what is passed")]
     // SAFETY: as above; 0 is the calling thread.
-    let result = unsafe {
-        if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
-            libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters)
-        } else {
-            0
-        }
-    };
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The scheduling policy of this thread, as sched(7) numbers it.
+fn policy() -> libc::c_int {
+    #[expect(unsafe_code, reason = "a system call that only reads; 0 is the calling thread")]
+    // SAFETY: as above.
+    unsafe {
+        libc::sched_getscheduler(0)
+    }
+}
+
+/// The policy that children get.
+pub(crate) fn policy_of_children(batch: bool) -> &'static str {
+    match policy() {
+        libc::SCHED_OTHER if batch => "SCHED_BATCH",
+        libc::SCHED_OTHER => "SCHED_OTHER",
+        libc::SCHED_BATCH => "SCHED_BATCH",
+        libc::SCHED_IDLE => "SCHED_IDLE",
+        libc::SCHED_FIFO => "SCHED_FIFO",
+        libc::SCHED_RR => "SCHED_RR",
+        _ => "an unknown policy",
+    }
 }

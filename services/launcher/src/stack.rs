@@ -237,6 +237,12 @@ impl Stack {
         self.batch = true;
     }
 
+    /// The scheduling policy of children started from now on, by its name in sched(7): what `batch` asks for, unless this process was
+    /// itself put under another.
+    pub fn policy(&self) -> &'static str {
+        spawner::policy_of_children(self.batch)
+    }
+
     /// Notes an address in `stack.json`, for other processes to find.
     ///
     /// # Errors

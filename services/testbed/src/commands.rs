@@ -16,11 +16,15 @@ mod up;
 
 use std::process::ExitCode;
 
-use crate::cli::Command;
+use crate::{cli::Command, machine};
 pub use report::REPORTS;
 
 impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        if matches!(self, Self::Evaluate(_) | Self::Experiment(_) | Self::Load(_) | Self::Bench(_)) {
+            // Before the work: by its end the clone may be at another commit.
+            machine::revision();
+        }
         match self {
             Self::Evaluate(args) => interruptible(evaluate::run(*args)),
             Self::Experiment(command) => interruptible(experiment::run(command)),

@@ -271,7 +271,7 @@ impl Evaluation<'_> {
             let plan = StepPlan::of(scenario, users, n, known_ids, &target.gateway);
             let telemetry = self.recording.as_ref().map(|recording| recording.telemetry(&plan));
             let plan = StepPlan { telemetry, ..plan };
-            let mut step = self.step(cluster, &target, variant, repeat, n, &plan).await?;
+            let (mut step, mut examples) = self.step(cluster, &target, variant, repeat, n, &plan).await?;
             // Whether a step is valid says nothing of how the service fared, so measuring it again favours no result.
             while !step.valid && step.discarded.len() + 1 < self.order.attempts as usize {
                 self.bar.inc_length((plan.warm_up_ms + plan.measure_ms) / 1000);
@@ -279,9 +279,14 @@ impl Evaluation<'_> {
                     cluster.flush_cache().await?;
                 }
                 let again = self.step(cluster, &target, variant, repeat, n, &plan).await?;
-                step = again.after(step);
+                (step, examples) = (again.0.after(step), again.1);
             }
             self.steps.push(step);
+            for example in examples {
+                if self.waterfalls.iter().all(|known| known.kind != example.kind) {
+                    self.waterfalls.push(example);
+                }
+            }
         }
         if let Some(surge) = scenario.surge {
             let recovery = self.surge(cluster, &target, variant, repeat, surge, known_ids).await?;
@@ -304,7 +309,7 @@ impl Evaluation<'_> {
         repeat: u32,
         n: usize,
         plan: &StepPlan,
-    ) -> anyhow::Result<Step> {
+    ) -> anyhow::Result<(Step, Vec<Waterfall>)> {
         let (scenario, users) = (&self.order.scenario, plan.users);
         let mut samples = Vec::new();
         let mut show = self.show(&format!("{}, {users} users", variant.name));
@@ -325,14 +330,11 @@ impl Evaluation<'_> {
             self.soak = Some(soak::conclude(soak::minutes(samples, &step.series)));
             step.series = soak::by_minute(&step.series);
         }
+        let mut examples = Vec::new();
         if let Some(recording) = &self.recording {
             let traces = recording.end(&outcome).await?;
             step.time_spent = time_spent::time_spent(&traces, recording::sample_ratio(plan));
-            for example in time_spent::examples(&traces, &variant.name, step.offered_per_s) {
-                if self.waterfalls.iter().all(|known| known.kind != example.kind) {
-                    self.waterfalls.push(example);
-                }
-            }
+            examples = time_spent::examples(&traces, &variant.name, step.offered_per_s);
         }
         let hdr_log = format!("{}-{users}-{repeat}.hlog", variant.name.replace(' ', ""));
         loadtest::plan::write_hdr_log(&self.order.out.join(&hdr_log), &outcome)?;
@@ -341,14 +343,15 @@ impl Evaluation<'_> {
             && scenario.flush_cache_before_step
             && matches!(scenario.known, Known::Once)
             && outcome.repeated_ids == 0;
-        Ok(Step {
+        let step = Step {
             profile: variant.name.clone(),
             repeat,
             article: scenario.article(&variant.name, users).cloned(),
             model: if all_miss { model::step(scenario, users, 1.0, 1) } else { None },
             hdr_log: Some(hdr_log),
             ..step
-        })
+        };
+        Ok((step, examples))
     }
 
     /// Not a step: what counts is when it is over.
@@ -418,10 +421,11 @@ fn target(cluster: &Cluster) -> anyhow::Result<Target> {
 fn remarks(order: &Order, cluster: &Cluster) -> Vec<String> {
     let mut remarks = vec![format!(
         "Load generator, nginx, {} api replicas, Redis, faultproxy and {} MySQL server(s) share this machine, all under \
-         SCHED_BATCH (who wakes up does not interrupt who runs); behind nginx they talk over Unix sockets. MySQL writes without waiting for \
+         {} (SCHED_BATCH: who wakes up does not interrupt who runs); behind nginx they talk over Unix sockets. MySQL writes without waiting for \
          the disk (innodb_flush_log_at_trx_commit=0), which no figure here depends on: the steps only read.",
         order.scenario.replicas,
         cluster.servers.len(),
+        cluster.stack.policy(),
     )];
     if !order.sets.is_empty() {
         remarks.push(format!("Settings changed in every replica: {}.", order.sets.join(", ")));

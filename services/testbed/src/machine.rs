@@ -1,6 +1,6 @@
 //! What the figures were measured on, and with what.
 
-use std::{collections::BTreeMap, fs, process::Command, time::Instant};
+use std::{collections::BTreeMap, fs, process::Command, sync::LazyLock, time::Instant};
 
 use loadtest::report::{Machine, Revision};
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
@@ -48,15 +48,18 @@ fn memory_latency_ns() -> f64 {
     took.as_secs_f64() * 1e9 / f64::from(READS)
 }
 
-/// The source that is being measured; empty outside a git clone.
+/// The source that is being measured, as it was at the first call; empty outside a git clone.
 pub fn revision() -> Revision {
-    let git = |args: &[&str]| {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-        let output = Command::new("git").args(["-C", dir]).args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
-    Revision { git: git(&["rev-parse", "HEAD"]).unwrap_or_default(), dirty }
+    static REVISION: LazyLock<Revision> = LazyLock::new(|| {
+        let git = |args: &[&str]| {
+            let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+            let output = Command::new("git").args(["-C", dir]).args(args).output().ok()?;
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
+        Revision { git: git(&["rev-parse", "HEAD"]).unwrap_or_default(), dirty }
+    });
+    REVISION.clone()
 }
 
 pub fn versions(cluster: &crate::cluster::Cluster) -> BTreeMap<String, String> {

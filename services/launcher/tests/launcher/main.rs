@@ -86,12 +86,16 @@ async fn children_of_a_batch_stack_yield_and_a_policy_of_somebodys_choice_is_kep
     let mut stack = Stack::create("batch").unwrap();
     let plain = stack.spawn(shell("plain", "exec sleep 60")).unwrap();
     stack.batch();
+    let named = stack.policy();
     let batch = stack.spawn(shell("batch", "exec sleep 60")).unwrap();
     let ours = policy(std::process::id());
     // SCHED_OTHER and SCHED_BATCH.
     let expected = if ours == "0" { "3" } else { ours.as_str() };
     let [plain, batch] = [plain, batch].map(|child| policy(stack.pid(child).unwrap()));
     assert_eq!((plain.as_str(), batch.as_str()), (ours.as_str(), expected));
+    // A test may itself run under SCHED_IDLE.
+    let names = [("1", "SCHED_FIFO"), ("2", "SCHED_RR"), ("3", "SCHED_BATCH"), ("5", "SCHED_IDLE")];
+    assert!(names.contains(&(batch.as_str(), named)), "{batch} is called {named}");
     stack.stop().await.unwrap();
 }
 
