@@ -29,7 +29,8 @@ pub struct Table {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Assignment {
-    /// The table's epoch in which this primary got the partition: the fence of its writes. 0: there was no primary yet.
+    /// The table's epoch in which this primary, in the life it has, got the partition: the fence of its writes. 0: there was no primary
+    /// yet.
     pub epoch: u64,
     pub primary: Option<NodeId>,
     /// Best first.
@@ -59,6 +60,17 @@ impl Table {
         self.nodes.get(node).is_some_and(|standing| standing.online)
     }
 
+    /// Whether this very life of the node is online. Of two processes under one name only one has places.
+    pub fn is_admitted(&self, node: &str, incarnation: u64) -> bool {
+        self.nodes.get(node).is_some_and(|standing| standing.online && standing.incarnation == incarnation)
+    }
+
+    /// Whose writes the partition's epoch lets pass: one life of one node.
+    pub fn holder<'a>(&self, assignment: &'a Assignment) -> Option<(&'a NodeId, u64)> {
+        let primary = assignment.primary.as_ref()?;
+        Some((primary, self.nodes.get(primary).map_or(0, |standing| standing.incarnation)))
+    }
+
     /// Whether this life of the node was failed.
     pub fn is_failed(&self, node: &str, incarnation: u64) -> bool {
         self.nodes.get(node).is_some_and(|standing| !standing.online && incarnation <= standing.incarnation)
@@ -77,10 +89,11 @@ pub fn check_step(before: &Table, after: &Table) -> Result<(), String> {
         return Err(format!("{} partitions", after.partitions.len()));
     }
     for (number, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
-        if old.primary != new.primary && new.epoch != after.epoch {
+        let is_held_on = before.holder(old) == after.holder(new);
+        if !is_held_on && new.epoch != after.epoch {
             return Err(format!("partition {number} has a new primary in the old epoch {}", new.epoch));
         }
-        if old.primary == new.primary && old.epoch != new.epoch {
+        if is_held_on && old.epoch != new.epoch {
             return Err(format!("partition {number} has a new epoch without a new primary"));
         }
         let holders: BTreeSet<&NodeId> = new.primary.iter().chain(&new.replicas).collect();
@@ -124,14 +137,15 @@ pub fn plan(table: &Table, wary: &BTreeSet<NodeId>) -> Vec<Assignment> {
     partitions
 }
 
-/// The table one epoch later with this plan in it; partitions whose primary changed carry the new epoch.
-pub fn stamp(table: &Table, mut partitions: Vec<Assignment>) -> Table {
-    let epoch = table.epoch + 1;
-    for (new, old) in partitions.iter_mut().zip(&table.partitions) {
-        new.epoch = if new.primary == old.primary { old.epoch } else { epoch };
+/// The table one epoch later with these nodes and this plan in it. Partitions whose primary changed carry the new epoch, and so do those
+/// of a primary that began a later life: what its former process has still under way must not pass.
+pub fn stamp(before: &Table, nodes: BTreeMap<NodeId, Standing>, partitions: Vec<Assignment>) -> Table {
+    let mut next = Table { epoch: before.epoch + 1, partitions, nodes, traceparent: None };
+    for (number, old) in before.partitions.iter().enumerate() {
+        let is_held_on = next.holder(&next.partitions[number]) == before.holder(old);
+        next.partitions[number].epoch = if is_held_on { old.epoch } else { next.epoch };
     }
-    let next = Table { epoch, partitions, nodes: table.nodes.clone(), traceparent: None };
-    debug_assert_eq!(check_step(table, &next), Ok(()));
+    debug_assert_eq!(check_step(before, &next), Ok(()));
     next
 }
 

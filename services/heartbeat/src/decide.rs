@@ -40,7 +40,7 @@ pub fn next(snapshot: &Snapshot, opinion: &impl Opinion) -> Option<Table> {
     let wary: BTreeSet<NodeId> = table.nodes.keys().filter(|node| opinion.wary(node)).cloned().collect();
     let partitions = plan(&table, &wary);
     let changed = table.nodes != snapshot.table.nodes || partitions != snapshot.table.partitions;
-    changed.then(|| stamp(&table, partitions))
+    changed.then(|| stamp(&snapshot.table, table.nodes, partitions))
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_before_anybody_noticed_is_confirmed_and_moves_nothing() {
+    fn a_restart_before_anybody_noticed_moves_nothing_and_shuts_the_former_process_out() {
         let mut snapshot = snapshot(&[("a", 1), ("b", 1)]);
         snapshot.table = next(&snapshot, &Says { fit: vec![("a", 1), ("b", 1)], failed: vec![] }).unwrap().into();
         snapshot.nodes.get_mut("b").unwrap().incarnation = 2;
@@ -101,7 +101,11 @@ mod tests {
         assert_eq!(next(&snapshot, &late), None, "votes against the earlier life do not count");
         let table = next(&snapshot, &Says { fit: vec![("b", 2)], failed: vec![] }).unwrap();
         assert_eq!((table.nodes["b"].incarnation, table.epoch), (2, 2));
-        assert_eq!(table.partitions, snapshot.table.partitions);
+        for (new, old) in table.partitions.iter().zip(&snapshot.table.partitions) {
+            assert_eq!((&new.primary, &new.replicas), (&old.primary, &old.replicas));
+            let is_bs = new.primary.as_deref() == Some("b");
+            assert_eq!(new.epoch, if is_bs { 2 } else { 1 }, "the store lets nothing of b's former life pass");
+        }
     }
 
     #[test]

@@ -135,7 +135,12 @@ impl Observer {
         if self.snapshot.table.is_failed(id, incarnation) {
             return;
         }
-        let transition = self.nodes[at].soft.answered(now, incarnation, round);
+        let node = &mut self.nodes[at];
+        if incarnation > node.soft.incarnation() {
+            // The first that is heard of the next life, whose beats are counted from 1 again.
+            node.detector = (self.make_detector)();
+        }
+        let transition = node.soft.answered(now, incarnation, round);
         if transition.is_some() {
             // The beats go on being late: without this the next tick would suspect again, and probe without end.
             self.nodes[at].soft.rest(now, &self.settings.soft);
@@ -194,10 +199,13 @@ impl Observer {
         }
     }
 
-    /// The registry did not answer: nobody fails for it, and it is asked again.
-    pub fn no_answer(&mut self, now: Nanos) {
+    /// The registry did not answer: nobody fails for it, and it is asked again. `to_commit`: the commit under way is what it left
+    /// unanswered. Another request's silence says nothing of that one: its answer is still to come, and must find the table it is of.
+    pub fn no_answer(&mut self, now: Nanos, to_commit: bool) {
         self.awake(now);
-        self.reconsider |= self.committing.take().is_some();
+        if to_commit {
+            self.reconsider |= self.committing.take().is_some();
+        }
     }
 
     /// What is to be done now. To be called often: several times per interval.

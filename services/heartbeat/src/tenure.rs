@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::assign::{NodeId, PARTITIONS, Table};
+use crate::assign::{Assignment, NodeId, PARTITIONS, Table};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hold {
@@ -48,14 +48,15 @@ impl Tenure {
     }
 
     /// Takes a later table; returns the fences that must be up before the new partitions are served. An older one changes
-    /// nothing.
-    pub fn learn(&mut self, table: Arc<Table>) -> Vec<Fence> {
+    /// nothing. What the table gives to another life of this node (another process of its name) is not ours.
+    pub fn learn(&mut self, table: Arc<Table>, incarnation: u64) -> Vec<Fence> {
         if table.epoch <= self.table.epoch || table.partitions.len() != PARTITIONS {
             return Vec::new();
         }
         let mut held = BTreeMap::new();
         let mut fences = Vec::new();
-        let mine = table.partitions.iter().enumerate().filter(|(_, a)| a.primary.as_ref() == Some(&self.me));
+        let mine = |a: &Assignment| a.primary.as_ref() == Some(&self.me) && table.is_admitted(&self.me, incarnation);
+        let mine = table.partitions.iter().enumerate().filter(|(_, assignment)| mine(assignment));
         for (partition, assignment) in mine {
             let epoch = assignment.epoch;
             let now = match self.held.get(&partition) {
@@ -114,10 +115,13 @@ impl Tenure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::assign::Standing;
 
-    /// Epochs and primaries of partitions 0, 1, …
+    /// Epochs and primaries of partitions 0, 1, …; everybody is in life 1.
     fn table(epoch: u64, owners: &[(u64, &str)]) -> Arc<Table> {
-        let mut table = Table { epoch, ..Table::default() };
+        let standing = Standing { incarnation: 1, online: true };
+        let nodes = owners.iter().map(|(_, owner)| ((*owner).into(), standing)).collect();
+        let mut table = Table { epoch, nodes, ..Table::default() };
         for (assignment, (epoch, owner)) in table.partitions.iter_mut().zip(owners) {
             (assignment.epoch, assignment.primary) = (*epoch, Some((*owner).into()));
         }
@@ -129,22 +133,22 @@ mod tests {
         let mut a = Tenure::new("a".into());
         let not_mine = |primary: &str, epoch| Err(Refusal::NotMine { primary: Some(primary.into()), epoch });
         assert_eq!(a.admit(0, None), Err(Refusal::NotMine { primary: None, epoch: 0 }));
-        let fences = a.learn(table(1, &[(1, "a"), (1, "b")]));
+        let fences = a.learn(table(1, &[(1, "a"), (1, "b")]), 1);
         assert_eq!(fences, [Fence { partition: 0, epoch: 1 }]);
         assert_eq!((a.admit(0, None), a.admit(1, None)), (Err(Refusal::TakingOver { epoch: 1 }), not_mine("b", 1)));
         a.fenced(fences[0]);
         assert_eq!((a.admit(0, Some(1)), a.admit(0, Some(0))), (Ok(1), Err(Refusal::OldEpoch { epoch: 1 })));
-        assert_eq!(a.learn(table(2, &[(1, "a"), (2, "a")])), [Fence { partition: 1, epoch: 2 }]);
+        assert_eq!(a.learn(table(2, &[(1, "a"), (2, "a")]), 1), [Fence { partition: 1, epoch: 2 }]);
         assert_eq!(a.admit(0, None), Ok(1), "what goes on being its own is served on");
-        a.learn(table(3, &[(3, "b"), (2, "a")]));
+        a.learn(table(3, &[(3, "b"), (2, "a")]), 1);
         assert_eq!((a.admit(0, None), a.admit(16, None)), (not_mine("b", 3), Err(Refusal::NoSuchPartition)));
     }
 
     #[test]
     fn an_old_table_or_an_old_fence_changes_nothing_and_the_store_has_the_last_word() {
         let mut a = Tenure::new("a".into());
-        a.learn(table(5, &[(5, "a")]));
-        assert_eq!(a.learn(table(4, &[(4, "b")])), []);
+        a.learn(table(5, &[(5, "a")]), 1);
+        assert_eq!(a.learn(table(4, &[(4, "b")]), 1), []);
         a.fenced(Fence { partition: 0, epoch: 4 });
         assert_eq!(a.admit(0, None), Err(Refusal::TakingOver { epoch: 5 }));
         a.fenced(Fence { partition: 0, epoch: 5 });
@@ -152,5 +156,21 @@ mod tests {
         assert_eq!(a.admit(0, None), Ok(5));
         a.overruled(0, 5);
         assert_eq!(a.admit(0, None), Err(Refusal::NotMine { primary: None, epoch: 5 }));
+    }
+
+    #[test]
+    fn what_another_process_of_the_name_got_is_not_its_own() {
+        let (mut former, mut later) = (Tenure::new("a".into()), Tenure::new("a".into()));
+        assert_eq!(later.learn(table(1, &[(1, "a")]), 2), [], "the table does not know this life yet");
+        for fence in former.learn(table(1, &[(1, "a")]), 1) {
+            former.fenced(fence);
+        }
+        assert_eq!(former.admit(0, None), Ok(1));
+        let mut confirmed = Table::clone(&table(2, &[(2, "a")]));
+        confirmed.nodes.insert("a".into(), Standing { incarnation: 2, online: true });
+        let confirmed = Arc::new(confirmed);
+        assert_eq!(former.learn(Arc::clone(&confirmed), 1), []);
+        assert_eq!(former.admit(0, None), Err(Refusal::NotMine { primary: None, epoch: 2 }));
+        assert_eq!(later.learn(confirmed, 2), [Fence { partition: 0, epoch: 2 }]);
     }
 }

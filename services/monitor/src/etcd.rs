@@ -134,13 +134,16 @@ impl Registry {
     async fn campaign(&self, monitor: &NodeId, ttl: Duration) -> Result<Response, RegistryError> {
         // Held over the round trips: two campaigns at once would each ask for a lease.
         let mut lease = self.lease.lock().await;
-        let mut client = self.client.lease_client();
+        let (mut client, key) = (self.client.lease_client(), self.key("leader"));
         if *lease == 0 {
+            // Whoever follows has no lease that could be over when the lead is free.
+            if let Some(holder) = self.client.kv_client().get(key.as_str(), None).await?.take_kvs().pop() {
+                return Ok(Response::Following(leader(&holder).monitor));
+            }
             // Whole seconds; a term that ends a little later than its holder believes is safe.
             let seconds = i64::try_from(ttl.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX);
             *lease = client.grant(seconds, None).await?.id();
         }
-        let key = self.key("leader");
         let free = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
         let take = TxnOp::put(key.as_str(), monitor.as_bytes(), Some(PutOptions::new().with_lease(*lease)));
         let look = TxnOp::get(key.as_str(), None);
@@ -149,8 +152,9 @@ impl Registry {
         let answer = match outcome {
             Ok(answer) => answer,
             Err(error) => {
-                // As a rule the lease is over ("requested lease not found"); a new one is asked for next time.
-                *lease = 0;
+                if is_over(&error) {
+                    *lease = 0;
+                }
                 return Err(error.into());
             }
         };
@@ -159,11 +163,14 @@ impl Registry {
         }
         let Some(holder) = found(&answer) else { return Ok(Response::Conflict) };
         if holder.lease() != *lease {
+            // Somebody was quicker; the lease holds nothing, and ends by itself.
+            *lease = 0;
             return Ok(Response::Following(leader(&holder).monitor));
         }
-        // Fails if the lease is over; the key is then about to go.
         if let Err(error) = client.keep_alive(*lease).await {
-            *lease = 0;
+            if is_over(&error) {
+                *lease = 0;
+            }
             return Err(error.into());
         }
         Ok(Response::Leading { term: leader(&holder).term })
@@ -206,6 +213,15 @@ impl Registry {
 
     fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+}
+
+/// Whether the lease is no more. After any other failure it may live, and the lead with it.
+fn is_over(error: &etcd_client::Error) -> bool {
+    match error {
+        etcd_client::Error::LeaseKeepAliveError(_) => true,
+        etcd_client::Error::GRpcStatus(status) => status.code() == tonic::Code::NotFound,
+        _ => false,
     }
 }
 

@@ -16,7 +16,7 @@ use heartbeat::{
 use runtime::{Readiness, telemetry::Telemetry};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
+    task::{self, JoinSet},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -83,6 +83,8 @@ struct Told {
 #[derive(Default)]
 struct Asked {
     tasks: JoinSet<(Nanos, &'static str, Result<Response, RegistryError>)>,
+    /// One at a time.
+    commit: Option<task::Id>,
     reading: bool,
     /// Something has changed since the reading under way began.
     read_again: bool,
@@ -100,8 +102,9 @@ impl Sweep {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(input) = self.inbox.recv() => self.take_in(input, &mut asked, &told.changes),
+                // Few: a full inbox must not keep the lead waiting.
                 Some(answer) = asked.tasks.join_next() => self.answered(answer, &mut asked, &mut told),
+                Some(input) = self.inbox.recv() => self.take_in(input, &mut asked, &told.changes),
                 () = sleep_until(wake) => {}
             }
             let now = self.clock.now();
@@ -218,7 +221,10 @@ impl Sweep {
             }
         }
         let (registry, name) = (self.registry.clone(), name(&request));
-        asked.tasks.spawn(async move { (now, name, registry.apply(request).await) });
+        let task = asked.tasks.spawn(async move { (now, name, registry.apply(request).await) });
+        if name == COMMIT {
+            asked.commit = Some(task.id());
+        }
     }
 
     fn answered(
@@ -227,10 +233,14 @@ impl Sweep {
         asked: &mut Asked,
         told: &mut Told,
     ) {
-        let Ok((when, name, response)) = answer else {
-            // A panic in there is a bug of ours; the monitor goes on as if etcd had not answered.
-            asked.reading = false;
-            return self.observer.no_answer(self.clock.now());
+        let (when, name, response) = match answer {
+            Ok(answer) => answer,
+            Err(panic) => {
+                // A bug of ours; the monitor goes on as if etcd had not answered.
+                let to_commit = asked.commit == Some(panic.id());
+                asked.reading &= to_commit;
+                return self.observer.no_answer(self.clock.now(), to_commit);
+            }
         };
         if name == READ {
             asked.reading = false;
@@ -269,7 +279,7 @@ impl Sweep {
                 } else {
                     tracing::debug!(error, request = name, "etcd is still away");
                 }
-                self.observer.no_answer(now);
+                self.observer.no_answer(now, name == COMMIT);
             }
         }
     }

@@ -20,7 +20,7 @@ use stores::{Overruled, Store, StoreError};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::{life::Life, metrics::Metrics};
 
 /// A fence that the store did not take is tried again so often.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -42,6 +42,7 @@ impl Holding {
     /// Follows the table until `stop`.
     pub async fn keep(
         self,
+        life: Life,
         store: Store,
         mut latest: watch::Receiver<Arc<Assignments>>,
         (metrics, telemetry): (Metrics, Telemetry),
@@ -60,7 +61,7 @@ impl Holding {
                 if changed {
                     let table = Arc::clone(&latest.borrow_and_update().table);
                     metrics.epoch.set(table.epoch.cast_signed());
-                    (open, since) = (self.tenure().learn(Arc::clone(&table)), Instant::now());
+                    (open, since) = (self.tenure().learn(Arc::clone(&table), life.incarnation()), Instant::now());
                     takeover = begin(&telemetry, &table, open.len());
                 } else if open.is_empty() {
                     return;

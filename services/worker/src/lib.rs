@@ -84,7 +84,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         shutdown.clone(),
     ));
     let told = (metrics.clone(), telemetry.clone());
-    tasks.spawn(holding.clone().keep(store.clone(), follower.clone(), told, stop.clone()));
+    tasks.spawn(holding.clone().keep(life.clone(), store.clone(), follower.clone(), told, stop.clone()));
     tasks.spawn(follow::readiness(me.clone(), life.clone(), follower.clone(), readiness.clone(), stop.clone()));
 
     tracing::info!(worker = config.node.id, http = %listen.http, "listening");

@@ -26,13 +26,13 @@ impl Life {
         let (now, standing) = (self.incarnation(), table.nodes.get(me));
         let Some(standing) = standing.filter(|_| table.is_failed(me, now)) else { return false };
         // Later than any that is known, also on a machine whose clock was set back.
-        self.0.store(wall_ms().max(standing.incarnation + 1), Relaxed);
+        self.0.store(wall_ms().max(standing.incarnation.saturating_add(1)), Relaxed);
         true
     }
 
-    /// Whether the table has this life as online.
+    /// Whether the table has this life as online. A later one of this name is another process.
     pub fn is_admitted(&self, me: &str, table: &Table) -> bool {
-        table.nodes.get(me).is_some_and(|standing| standing.online && standing.incarnation >= self.incarnation())
+        table.is_admitted(me, self.incarnation())
     }
 }
 
@@ -52,6 +52,7 @@ mod tests {
         };
         assert!(!life.learn("w", &Table::default()) && !life.learn("w", &table(first, true)));
         assert!(life.is_admitted("w", &table(first, true)) && !life.is_admitted("w", &table(first - 1, true)));
+        assert!(!life.is_admitted("w", &table(first + 1, true)), "another process of this name has begun later");
         assert!(!life.learn("w", &table(first - 1, false)), "an earlier life is not this one");
         // The clock of whoever wrote the table is ahead.
         let ahead = first + 1_000_000;

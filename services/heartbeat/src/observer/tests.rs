@@ -64,3 +64,86 @@ fn a_restart_that_nobody_noticed_is_no_silence() {
     }
     assert_eq!(changes, []);
 }
+
+/// A leader with two registered nodes, the commit that admits the one which was heard first, and the time: by now the other is heard too.
+fn leader_about_to_admit() -> (Observer, Table, Nanos) {
+    let mut leader = observer();
+    let node = |id: &str| {
+        let (id, http, udp): (NodeId, _, _) = (id.into(), String::new(), String::new());
+        (id.clone(), Registration { id, incarnation: 1, http, udp, leaving: false })
+    };
+    let nodes = ["a", "b"].map(node).into();
+    leader.learn(0, Snapshot { revision: 1, nodes, ..Snapshot::default() }.into());
+    leader.answer(0, 0, Response::Leading { term: 1 });
+    leader.heard(1, "a", 1, 1);
+    let commit = commits(leader.tick(1)).pop().expect("the majority of one hears it");
+    assert!(commit.is_online("a") && !commit.is_online("b"));
+    leader.heard(2, "b", 1, 1);
+    let now = 2 * SECOND;
+    for now in (2..now).step_by(100_000_000) {
+        leader.heard(now, "a", 1, now);
+        leader.heard(now, "b", 1, now);
+        assert_eq!(commits(leader.tick(now)), [], "one commit at a time");
+    }
+    (leader, commit, now)
+}
+
+fn commits(effects: Vec<Effect>) -> Vec<Table> {
+    let table = |effect| match effect {
+        Effect::Ask(Request::Commit { table, .. }) => Some(table),
+        _ => None,
+    };
+    effects.into_iter().filter_map(table).collect()
+}
+
+#[test]
+fn a_commit_outlives_the_silence_of_other_requests_and_its_answer_finds_its_own_table() {
+    let (mut leader, first, now) = leader_about_to_admit();
+    // A look at the registry.
+    leader.no_answer(now, false);
+    assert_eq!(commits(leader.tick(now)), [], "another table would be right, but one is under way");
+    leader.answer(now, 1, Response::Committed { table_revision: 2 });
+    assert_eq!(*leader.snapshot().table, first, "what the registry has taken");
+    let next = commits(leader.tick(now)).pop().expect("what came meanwhile is next");
+    assert_eq!((next.epoch, next.is_online("b")), (2, true));
+}
+
+#[test]
+fn a_commit_without_an_answer_is_made_anew() {
+    let (mut leader, _, now) = leader_about_to_admit();
+    leader.no_answer(now, true);
+    let anew = commits(leader.tick(now)).pop().expect("nothing is under way any more");
+    assert!(anew.epoch == 1 && anew.is_online("a") && anew.is_online("b"));
+}
+
+#[test]
+fn a_life_that_first_answers_a_probe_is_heard_by_its_beats_afterwards() {
+    let mut watching = observer();
+    watching.learn(0, snapshot(1, 1, false, true));
+    for n in 1..=1_000 {
+        watching.heard(n * SECOND / 2, "w", 1, n);
+    }
+    // It dies, is started again, and answers a probe before its first beat.
+    let mut now = 500 * SECOND;
+    let probe = loop {
+        now += SECOND / 10;
+        let probe = |effect| match effect {
+            Effect::Probe { round, .. } => Some(round),
+            _ => None,
+        };
+        if let Some(round) = watching.tick(now).into_iter().find_map(probe) {
+            break round;
+        }
+    };
+    watching.answered(now, "w", 2, probe);
+    watching.tick(now);
+    for n in 1..=100 {
+        now += SECOND / 2;
+        watching.heard(now, "w", 2, n);
+        assert_eq!(
+            watching.tick(now).into_iter().filter(|e| matches!(e, Effect::Changed { .. })).count(),
+            0,
+            "beat {n}"
+        );
+    }
+}

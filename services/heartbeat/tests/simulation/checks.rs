@@ -14,8 +14,8 @@ use crate::{
 
 #[derive(Default)]
 pub struct Checks {
-    /// Who was ever primary of a partition in an epoch.
-    owners: HashMap<(usize, u64), NodeId>,
+    /// Who was ever primary of a partition in an epoch, in which life.
+    owners: HashMap<(usize, u64), (NodeId, u64)>,
     /// The latest epoch a write was accepted in, by partition.
     accepted: HashMap<usize, u64>,
     pub writes: u64,
@@ -34,10 +34,13 @@ impl Checks {
             self.broken(now, &broken);
         }
         for (partition, assignment) in after.partitions.iter().enumerate() {
-            let Some(primary) = &assignment.primary else { continue };
-            let owner = self.owners.entry((partition, assignment.epoch)).or_insert_with(|| primary.clone());
-            if owner != primary {
-                let broken = format!("{owner} and {primary} are primaries of {partition} in {}", assignment.epoch);
+            let Some((primary, life)) = after.holder(assignment) else { continue };
+            let owner = self.owners.entry((partition, assignment.epoch)).or_insert_with(|| (primary.clone(), life));
+            if (&owner.0, owner.1) != (primary, life) {
+                let broken = format!(
+                    "{owner:?} and {primary} in life {life} are primaries of {partition} in {}",
+                    assignment.epoch
+                );
                 self.broken(now, &broken);
             }
         }
@@ -76,7 +79,7 @@ impl Checks {
     }
 
     /// The store took a write.
-    pub fn written(&mut self, now: Nanos, partition: usize, epoch: u64, writer: &NodeId) {
+    pub fn written(&mut self, now: Nanos, partition: usize, epoch: u64, (writer, life): (&NodeId, u64)) {
         self.writes += 1;
         let latest = self.accepted.entry(partition).or_default();
         if epoch < *latest {
@@ -84,8 +87,11 @@ impl Checks {
             return self.broken(now, &broken);
         }
         *latest = epoch;
-        if self.owners.get(&(partition, epoch)) != Some(writer) {
-            self.broken(now, &format!("{writer} wrote to {partition} in epoch {epoch}, which is not its own"));
+        if self.owners.get(&(partition, epoch)).is_none_or(|owner| (&owner.0, owner.1) != (writer, life)) {
+            self.broken(
+                now,
+                &format!("{writer} in life {life} wrote to {partition} in epoch {epoch}, which is not its own"),
+            );
         }
     }
 

@@ -81,6 +81,7 @@ pub enum Event {
     /// What the store is asked arrives there, whatever became of who asked.
     StoreWrite {
         worker: usize,
+        incarnation: u64,
         partition: usize,
         epoch: u64,
     },

@@ -1,5 +1,6 @@
 //! Monitors, workers, a client, the registry's twin and the store's fence on one virtual clock. One queue of events, one
-//! source of randomness: a seed is a world, bit for bit. Everything here that decides is the product's own code.
+//! source of randomness: a seed is a world, bit for bit. Everything here that decides is the product's own code; the shells around it
+//! (which send, wait and keep what is open) and the store's fence are written anew, after those of the product.
 
 mod failing;
 mod monitors;
@@ -201,7 +202,9 @@ impl World {
                 }
             }
             Event::NoAnswer { monitor, life, number } => self.no_answer(monitor, life, number),
-            Event::StoreWrite { worker, partition, epoch } => self.store_write(worker, partition, epoch),
+            Event::StoreWrite { worker, incarnation, partition, epoch } => {
+                self.store_write(worker, incarnation, partition, epoch);
+            }
             Event::StoreFence { worker, life, fence } => self.store_fence(worker, life, fence),
             Event::Begin(number) => self.fault(number, true),
             Event::End(number) => self.fault(number, false),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use heartbeat::{
     Nanos,
     assign::NodeId,
-    detector::Detector,
-    observer::{Effect, Observer, Settings},
+    detector::Fixed,
+    observer::{Effect, MakeDetector, Observer, Settings},
     registry::{Request, Response},
     soft::State,
 };
@@ -20,30 +20,17 @@ use crate::{
 
 /// After so long without an answer the registry is taken for away.
 const REGISTRY_PATIENCE: Nanos = 1_000 * MS;
+/// In place of a request's number, of what the registry tells by itself.
+const UNASKED: u64 = u64::MAX;
 
 pub(super) struct Monitor {
     pub(super) process: Process,
     pub(super) observer: Observer,
     pub(super) timer: Nanos,
-    /// Requests to the registry that are not answered yet, and the next one's number.
-    pub(super) open: Vec<u64>,
+    /// Requests to the registry that are not answered yet, whether they are commits, and the next one's number.
+    pub(super) open: Vec<(u64, bool)>,
     pub(super) number: u64,
     pub(super) told_epoch: u64,
-}
-
-/// Suspects after 1.3 intervals of silence: the least a detector can do.
-struct Fixed {
-    timeout: Nanos,
-    last: Option<Nanos>,
-}
-
-impl Detector for Fixed {
-    fn heard(&mut self, now: Nanos, _: u64) {
-        self.last = Some(now);
-    }
-    fn deadline(&self) -> Option<Nanos> {
-        Some(self.last? + self.timeout)
-    }
 }
 
 impl World {
@@ -59,8 +46,12 @@ impl World {
             }
             Message::Ballot(ballot) => monitor.observer.ballot(now, ballot),
             Message::Told { life, number: request, asked, response } if life == monitor.process.life => {
-                monitor.open.retain(|open| *open != request);
-                monitor.observer.answer(now, asked, response);
+                // An answer after the shell's patience is nobody's; what the registry tells by itself has no number.
+                let before = monitor.open.len();
+                monitor.open.retain(|(open, _)| *open != request);
+                if monitor.open.len() < before || request == UNASKED {
+                    monitor.observer.answer(now, asked, response);
+                }
             }
             Message::Register(node) => self.ask(number, Request::Register(node)),
             _ => {}
@@ -70,15 +61,14 @@ impl World {
 
     pub(super) fn no_answer(&mut self, number: usize, life: u64, request: u64) {
         let monitor = &mut self.monitors[number];
-        if monitor.process.life != life || monitor.process.down > 0 || !monitor.open.contains(&request) {
-            return;
-        }
+        let open = monitor.open.iter().position(|(number, _)| *number == request);
+        let Some(at) = open.filter(|_| monitor.process.life == life && monitor.process.down == 0) else { return };
         if monitor.process.paused_until > self.now {
             let resumes = monitor.process.paused_until;
             return self.at(resumes, Event::NoAnswer { monitor: number, life, number: request });
         }
-        monitor.open.retain(|open| *open != request);
-        monitor.observer.no_answer(monitor.process.clock(self.now));
+        let (_, to_commit) = monitor.open.swap_remove(at);
+        monitor.observer.no_answer(monitor.process.clock(self.now), to_commit);
         self.pump(number);
     }
 
@@ -114,7 +104,7 @@ impl World {
         monitor.number += 1;
         let (life, request_number) = (monitor.process.life, monitor.number);
         let asked = monitor.process.clock(self.now);
-        monitor.open.push(request_number);
+        monitor.open.push((request_number, matches!(request, Request::Commit { .. })));
         self.after(REGISTRY_PATIENCE, Event::NoAnswer { monitor: number, life, number: request_number });
         let message = Message::Ask { monitor: number, life, number: request_number, asked, request };
         self.send_stream(Who::Monitor(number), Who::Registry, message);
@@ -158,7 +148,7 @@ impl World {
         for number in 0..self.monitors.len() {
             let response = Response::Snapshot(Arc::clone(self.registry.state()));
             let life = self.monitors[number].process.life;
-            let told = Message::Told { life, number: u64::MAX, asked: 0, response };
+            let told = Message::Told { life, number: UNASKED, asked: 0, response };
             self.send_stream(Who::Registry, Who::Monitor(number), told);
         }
     }
@@ -167,8 +157,9 @@ impl World {
 pub(super) fn observer(config: &Config, number: usize, process: &Process, now: Nanos) -> Observer {
     let monitors: Vec<NodeId> = (0..config.monitors).map(|number| format!("m{number}").into()).collect();
     let settings = Settings { quorum: config.quorum, ..Settings::for_interval(config.interval, 5 * config.interval) };
+    // Suspects after 1.3 intervals of silence: the least a detector can do.
     let timeout = config.interval * 13 / 10;
-    let make: Box<dyn Fn() -> Box<dyn Detector> + Send> = Box::new(move || Box::new(Fixed { timeout, last: None }));
+    let make: MakeDetector = Box::new(move || Box::new(Fixed::new(timeout, timeout, 0)));
     let first_round = now / MS + 1;
     Observer::new(monitors[number].clone(), &monitors, settings, make, first_round, process.clock(now))
 }

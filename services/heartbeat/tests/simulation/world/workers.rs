@@ -44,10 +44,9 @@ impl World {
         let table = worker.tenure.table();
         if table.is_failed(&worker.id, worker.incarnation) {
             // What was said of this life is settled; the next one begins, with nothing in hand.
-            worker.incarnation += 1;
+            (worker.incarnation, worker.sequence) = (worker.incarnation + 1, 0);
         }
-        let is_admitted = table.nodes.get(&worker.id).is_some_and(|s| s.online && s.incarnation >= worker.incarnation);
-        if !is_admitted && (self.config.serve || sequence <= 5) {
+        if !table.is_admitted(&worker.id, worker.incarnation) && (self.config.serve || sequence <= 5) {
             let (id, incarnation) = (worker.id.clone(), worker.incarnation);
             let (http, udp) = (String::new(), String::new());
             let node = Registration { id, incarnation, http, udp, leaving: false };
@@ -82,7 +81,7 @@ impl World {
             Message::Answer { monitor, .. } => self.send_datagram(me, Who::Monitor(monitor), message),
             Message::Table(table) => {
                 let life = self.workers[number].process.life;
-                for fence in self.workers[number].tenure.learn(table) {
+                for fence in self.workers[number].tenure.learn(table, incarnation) {
                     let delay = self.delay();
                     self.after(delay, Event::StoreFence { worker: number, life, fence });
                 }
@@ -93,7 +92,7 @@ impl World {
                         // A write may be long under way.
                         let late = if self.random.chance(0.02) { self.random.range(0, 3 * SECOND) } else { 0 };
                         let delay = self.delay() + late;
-                        self.after(delay, Event::StoreWrite { worker: number, partition, epoch });
+                        self.after(delay, Event::StoreWrite { worker: number, incarnation, partition, epoch });
                     }
                     Err(refusal) => self.send_stream(me, Who::Client, Message::Refused { partition, refusal, hops }),
                 }
@@ -102,14 +101,15 @@ impl World {
         }
     }
 
-    pub(super) fn store_write(&mut self, worker: usize, partition: usize, epoch: u64) {
-        if self.fences[partition] != epoch {
+    /// `incarnation`: of the worker when it sent the write, which may arrive after its end.
+    pub(super) fn store_write(&mut self, worker: usize, incarnation: u64, partition: usize, epoch: u64) {
+        if self.fences[partition] > epoch {
             self.checks.refused_by_fence += 1;
             self.workers[worker].tenure.overruled(partition, epoch);
             return;
         }
         let writer = self.workers[worker].id.clone();
-        self.checks.written(self.now, partition, epoch, &writer);
+        self.checks.written(self.now, partition, epoch, (&writer, incarnation));
         self.send_stream(Who::Worker(worker), Who::Client, Message::Acknowledged { partition });
     }
 
