@@ -83,6 +83,8 @@ pub mod name {
     pub const ASSIGNMENT: &str = "assignment";
     /// One monitor's view of a worker, from its last sign of life until that is settled. Below it a span for each state that it was in.
     pub const SUSPICION: &str = "suspicion";
+    /// The same of a worker that the table has off-line, from then until it comes back.
+    pub const ABSENCE: &str = "absence";
     /// Until a beat was overdue.
     pub const SILENCE: &str = "silence";
     /// From the leading monitor's own vote to that of enough others.

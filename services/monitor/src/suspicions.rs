@@ -33,6 +33,8 @@ struct Suspicion {
     heard_at: Nanos,
     /// States and when each began, from the first on.
     steps: Vec<(State, Nanos)>,
+    /// The table has taken the node off-line, and that was told: what follows is its absence.
+    is_confirmed: bool,
 }
 
 impl Suspicions {
@@ -47,13 +49,17 @@ impl Suspicions {
         if to == State::Healthy {
             let suspicion = self.open.remove(node)?;
             self.tell(now, node, &suspicion, cause.as_str(), None);
+            if suspicion.is_confirmed {
+                return None;
+            }
             let refuted = cause != Cause::Registered && suspicion.incarnation == incarnation;
             let since = suspicion.steps.first().map_or(now, |(_, since)| *since);
             return refuted.then(|| Duration::from_nanos(now.saturating_sub(since)));
         }
         if from == State::Healthy {
             let heard_at = now.saturating_sub(silent);
-            self.open.insert(node.clone(), Suspicion { incarnation, heard_at, steps: vec![(to, now)] });
+            let steps = vec![(to, now)];
+            self.open.insert(node.clone(), Suspicion { incarnation, heard_at, steps, is_confirmed: false });
         } else if let Some(suspicion) = self.open.get_mut(node)
             && suspicion.steps.len() < MAX_STEPS
         {
@@ -64,31 +70,38 @@ impl Suspicions {
 
     /// The table has the node off-line; `traceparent` is the table's.
     pub fn confirmed(&mut self, now: Nanos, node: &NodeId, traceparent: Option<&str>) {
-        if let Some(suspicion) = self.open.remove(node) {
-            let switch = traceparent.and_then(|traceparent| Context::parse(traceparent.as_bytes()));
-            self.tell(now, node, &suspicion, "confirmed", switch);
+        let Some(suspicion) = self.open.remove(node) else { return };
+        let switch = traceparent.and_then(|traceparent| Context::parse(traceparent.as_bytes()));
+        self.tell(now, node, &suspicion, "confirmed", switch);
+        if let Some((state, _)) = suspicion.steps.last() {
+            let absence = Suspicion { steps: vec![(*state, now)], is_confirmed: true, ..suspicion };
+            self.open.insert(node.clone(), absence);
         }
     }
 
     /// Since when this monitor has failed the node.
     pub fn failed_at(&self, node: &NodeId) -> Option<Nanos> {
-        let steps = &self.open.get(node)?.steps;
-        steps.iter().find(|(state, _)| state.is_failed()).map(|(_, at)| *at)
+        let suspicion = self.open.get(node).filter(|suspicion| !suspicion.is_confirmed)?;
+        suspicion.steps.iter().find(|(state, _)| state.is_failed()).map(|(_, at)| *at)
     }
 
     fn tell(&self, now: Nanos, node: &NodeId, suspicion: &Suspicion, outcome: &'static str, switch: Option<Context>) {
         let at = |nanos| -> Instant { self.clock.instant(nanos) };
-        let Suspicion { incarnation, heard_at, steps } = suspicion;
+        let Suspicion { incarnation, heard_at, steps, is_confirmed } = suspicion;
+        // An absence, of minutes perhaps, is a trace of its own: the failover's shows milliseconds.
+        let (name, steps, mut since) = match steps.split_first() {
+            Some(((state, from), rest)) if *is_confirmed => (name::ABSENCE, rest, (state.as_str(), *from)),
+            _ => (name::SUSPICION, &steps[..], (name::SILENCE, *heard_at)),
+        };
         let place = match switch {
             Some(switch) => (switch.sibling(), switch::root_id(switch.trace_id)),
             None => (Context::root(true), 0),
         };
-        let whole = self.telemetry.record(place, Kind::Internal, name::SUSPICION, at(*heard_at));
+        let whole = self.telemetry.record(place, Kind::Internal, name, at(since.1));
         whole.ended(at(now));
         whole.set_with(attribute::NODE, || node.to_string());
         whole.set(attribute::INCARNATION, *incarnation);
         whole.set(attribute::OUTCOME, outcome);
-        let mut since = (name::SILENCE, *heard_at);
         for (next, from) in steps.iter().map(|(state, from)| (state.as_str(), *from)).chain([("", now)]) {
             let (state, began) = std::mem::replace(&mut since, (next, from));
             whole.child_since(Kind::Internal, state, at(began)).ended(at(from));
@@ -127,5 +140,10 @@ mod tests {
         // Its further states are those of a node that is off-line.
         suspicions.note(64, &node, 3, &change(State::Failed, State::Partitioned, Cause::Unanswered));
         assert_eq!(suspicions.failed_at(&node), None);
+        let steps = &suspicions.open[&node].steps;
+        assert_eq!(steps[..], [(State::Failed, 63), (State::Partitioned, 64)], "told of as its absence");
+        let back = change(State::Partitioned, State::Healthy, Cause::Registered);
+        assert_eq!(suspicions.note(90, &node, 4, &back), None, "its end is no mistake");
+        assert!(suspicions.open.is_empty());
     }
 }
