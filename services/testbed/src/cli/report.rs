@@ -30,7 +30,7 @@ pub enum BenchCommand {
 
 #[derive(Clone, Copy, Args)]
 pub struct BenchArgs {
-    /// Runs of each side [default: 5 (hit, heartbeats) or 7]
+    /// Runs of each side [default: 7, heartbeats 5, telemetry 28]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub repeats: Option<u8>,
     /// Print ratios, each side's figures and the conditions as JSON

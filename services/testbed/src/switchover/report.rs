@@ -222,8 +222,9 @@ impl Report {
         // Writing to a string cannot fail.
         _ = writeln!(
             text,
-            "{created}, revision `{}`, {} cores, {}.\n",
+            "{created}, revision `{}`{}, {} cores, {}.\n",
             short(&revision.git),
+            if revision.dirty { " with changes" } else { "" },
             machine.cores,
             machine.cpu
         );
@@ -322,12 +323,13 @@ mod tests {
         let text = Report {
             created: "now".into(),
             machine: Machine::default(),
-            revision: Revision::default(),
+            revision: Revision { git: "0123456789".into(), dirty: true },
             quick: true,
             series: vec![one],
             verdicts: Vec::new(),
         }
         .text();
+        assert!(text.contains("revision `0123456` with changes,"), "{text}");
         assert!(text.contains("| majority | 100 | kill -9 | 2 | 200 / 351 |"), "{text}");
     }
 }

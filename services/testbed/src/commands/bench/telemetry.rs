@@ -31,9 +31,10 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     let mut bench = Answering::start(1 + RATES.len() as u32).await?;
     let receiver = bench.sink().await?;
     let repeats = usize::from(args.repeats.unwrap_or(REPEATS));
+    let rounds = ROUNDS.min(repeats);
     let (mut runs, mut counts) = (vec![Vec::new(); ORDER.len()], [(0.0, 0.0); RATES.len()]);
     let mut ids = Vec::new();
-    for round in 0..ROUNDS.min(repeats) {
+    for round in 0..rounds {
         bench.stop_targets().await?;
         start(&mut bench, &receiver).await?;
         if round == 0 {
@@ -42,7 +43,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
         for target in ORDER {
             bench.load(target, CONNECTIONS, &ids, WARM_MS).await?;
         }
-        let repeats = (repeats + round) / ROUNDS.min(repeats);
+        let repeats = (repeats + round) / rounds;
         let of_round = comparison::in_turns(ORDER.len(), repeats, async |side| {
             bench.load(ORDER[side], CONNECTIONS, &ids, RUN_MS).await
         });
@@ -61,7 +62,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     ratios.push(bare_traced.over(bare, CPU_US));
     let what = format!(
         "CPU (user + system) a request for a cached list, of the answering process and its sender of spans; {CONNECTIONS} connections, each \
-         with one request outstanding; {USERS} users, {RUN_MS} ms a run; two spans a recorded request; {ROUNDS} times fresh processes"
+         with one request outstanding; {USERS} users, {RUN_MS} ms a run; two spans a recorded request; fresh processes {rounds} times"
     );
     let remark = |((name, _), (sent, dropped)): (&(&str, f64), (f64, f64))| {
         format!("{name}: {sent} spans sent, {dropped} dropped.")
