@@ -47,7 +47,7 @@ pub(super) fn grid(report: &Report) -> Option<Grid> {
     };
     Some(Grid {
         title: "Time by stage, ms",
-        meaning: "Mean over all recorded requests; in brackets the median of those that have the stage. Requests: recorded ones.",
+        meaning: "Mean over the recorded requests (of more than 1,000 a sample by lot); in brackets the median of those that have the stage.",
         head,
         rows: recorded(report).map(row).collect(),
     })

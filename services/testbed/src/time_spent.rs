@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use contract::spans::{attribute, name, system};
 use loadtest::report::{Row, Stage, TimeSpent, Waterfall};
-use tracestore::{Kind, Span, Trace, waterfall};
+use tracestore::{Kind, Reason, Span, Trace, waterfall};
 
 /// Of a waterfall in a report.
 const MAX_ROWS: usize = 40;
@@ -29,11 +29,13 @@ const UNKNOWN: &str = "An unknown id, rejected";
 const TIMEOUT: &str = "A timeout";
 const KINDS: [&str; 4] = [HIT, MISS, UNKNOWN, TIMEOUT];
 
-/// Of the traces that are whole: from the user's span down. `None` without any.
+/// Of the traces that are whole, from the user's span down, and drawn by lot or not judged yet: the slowest and the failed ones, which are
+/// kept beside them, would raise every mean. `None` without any.
 pub fn time_spent(traces: &[Trace], sample_ratio: f64) -> Option<TimeSpent> {
     let mut by_stage: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut requests = 0_u64;
-    for trace in traces.iter().filter(|trace| is_whole(trace)) {
+    let drawn = |trace: &&Trace| trace.reasons.iter().any(|reason| matches!(reason, Reason::Sample | Reason::Open));
+    for trace in traces.iter().filter(|trace| is_whole(trace)).filter(drawn) {
         requests += 1;
         for (stage, ms) in stages(trace) {
             by_stage.entry(stage).or_default().push(ms);

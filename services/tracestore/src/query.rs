@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Choice, Shared, Summary, TraceId};
 
-/// Traces in a list.
-pub const MAX_LIMIT: usize = 1000;
+/// Traces in a list: all that the default quotas keep, and those that are still open beside them.
+pub const MAX_LIMIT: usize = 2_000;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct List {

@@ -31,7 +31,14 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            quotas: Quotas { slow: 100, failed: 100, exemplars: 500, sample: 400, slow_for: Duration::from_secs(600) },
+            // By lot as many as a step of 100 s records: its means are over all of them.
+            quotas: Quotas {
+                slow: 100,
+                failed: 100,
+                exemplars: 500,
+                sample: 1_000,
+                slow_for: Duration::from_secs(600),
+            },
             settle: Duration::from_secs(6),
             open_bytes: 32 << 20,
             trace_bytes: 64 << 10,

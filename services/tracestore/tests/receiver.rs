@@ -182,12 +182,12 @@ async fn what_is_not_otlp_is_refused_and_does_no_harm() {
 
     let ask = async |path: &str| reqwest::get(format!("{}{path}", running.admin)).await.unwrap().status().as_u16();
     assert_eq!(ask("/traces?choice=best").await, 400);
-    assert_eq!(ask("/traces?limit=1001").await, 400);
+    assert_eq!(ask("/traces?limit=2001").await, 400);
     assert_eq!(ask("/traces/xyz").await, 400);
     assert_eq!(ask("/traces/4bf92f3577b34da6a3ce929d0e0e4736").await, 404);
     assert_eq!(ask("/nothing").await, 404);
     assert_eq!((ask("/healthz").await, ask("/readyz").await), (200, 200));
-    let error = running.client.list(Choice::Newest, 1001).await.unwrap_err();
-    assert!(matches!(&error, ClientError::Refused { detail, .. } if detail.contains("at most 1000")), "{error}");
+    let error = running.client.list(Choice::Newest, 2001).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Refused { detail, .. } if detail.contains("at most 2000")), "{error}");
     running.end().await;
 }

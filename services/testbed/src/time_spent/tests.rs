@@ -25,7 +25,7 @@ fn with(span: Span, attributes: &[(&str, &str)]) -> Span {
 }
 
 fn trace(n: u8, spans: Vec<Span>) -> Trace {
-    Trace { id: TraceId::from_bytes(&[n; 16]).unwrap(), reasons: Vec::new(), spans, dropped_spans: 0 }
+    Trace { id: TraceId::from_bytes(&[n; 16]).unwrap(), reasons: vec![Reason::Sample], spans, dropped_spans: 0 }
 }
 
 fn request(duration_us: u64, source: &str, guard: &str) -> Vec<Span> {
@@ -87,7 +87,9 @@ fn means_are_over_all_requests_and_medians_over_those_that_have_the_stage() {
     let hit = trace(2, request(1_000, "cache", "present"));
     let mut told_afterwards = request(900_000, "store", "present");
     told_afterwards[1].attributes.insert(attribute::RETROSPECTIVE.into(), "true".into());
-    let traces = [miss(1), hit, trace(3, told_afterwards), trace(4, vec![span(1, 0, "GET /x", 0, 5)])];
+    let not_drawn = Trace { reasons: vec![Reason::Slow, Reason::Exemplar], ..miss(5) };
+    let open = Trace { reasons: vec![Reason::Open], ..hit };
+    let traces = [miss(1), open, trace(3, told_afterwards), trace(4, vec![span(1, 0, "GET /x", 0, 5)]), not_drawn];
     let spent = time_spent(&traces, 0.01).unwrap();
     assert_eq!((spent.requests, spent.sample_ratio, spent.stages.len()), (2, 0.01, STAGES.len()));
     let stage = |name: &str| spent.stages.iter().find(|stage| stage.name == name).unwrap();
