@@ -100,6 +100,7 @@ pub enum Order {
 /// The line in front of the store's connections; each replica has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Store {
+    /// Connections of a replica in all; several servers of the store share them out.
     pub pool_size: u32,
     /// Which waiter gets the connection that comes free.
     pub order: Order,
@@ -346,7 +347,7 @@ fn read_law(table: Table<'_>) -> Law {
         Law::Modelled {
             base_ms: table.required("base_ms", |t, key| t.number(key, 0.0..=60_000.0)),
             slope_ms: table.required("slope_ms", |t, key| t.number(key, 0.0..=1000.0)),
-            spread: table.required("spread", |t, key| t.number(key, 0.0..=3.0)),
+            spread: table.required("spread", |t, key| t.number(key, 0.0..=2.0)),
         }
     } else {
         for key in ["base_ms", "slope_ms", "spread"] {

@@ -193,13 +193,15 @@ pub fn knee(report: &Report, profile: &str) -> Knee {
 }
 
 /// Why no tolerance applies to this report, if so.
-pub fn not_judged_because(report: &Report) -> Option<&'static str> {
+pub fn not_judged_because(report: &Report) -> Option<String> {
     if report.quick {
-        Some("quick run: the steps are too short to be judged")
+        Some("quick run: the steps are too short to be judged".into())
     } else if report.law == Law::None {
-        Some("law none: the store runs at its real speed, which neither the article nor the model describes")
+        Some("law none: the store runs at its real speed, which neither the article nor the model describes".into())
     } else if report.data.source == DataSource::File {
-        Some("real behaviour data: the tolerances are for the generated data")
+        Some("real behaviour data: the tolerances are for the generated data".into())
+    } else if !report.changed.is_empty() {
+        Some(format!("{}: the tolerances are for the scenario without", report.changed.join(", ")))
     } else {
         None
     }
@@ -251,7 +253,7 @@ pub fn judge(report: &Report, t: &Tolerances) -> Vec<Verdict> {
     if let Some(reason) = not_judged_because(report) {
         for v in &mut verdicts {
             v.passed = None;
-            v.note = if v.note.is_empty() { reason.into() } else { format!("{reason}; {}", v.note) };
+            v.note = if v.note.is_empty() { reason.clone() } else { format!("{reason}; {}", v.note) };
         }
     }
     verdicts

@@ -51,7 +51,9 @@ pub fn overload(report: &Report, knee_per_s: f64, shown: &[String]) -> Vec<Verdi
         });
     }
     for profile in &report.profiles {
-        let of: Vec<_> = report.recoveries.iter().filter(|recovery| &recovery.profile == profile).collect();
+        let mut of: Vec<_> = report.recoveries.iter().filter(|recovery| &recovery.profile == profile).collect();
+        let any_valid = of.iter().any(|recovery| recovery.invalid_reasons.is_empty());
+        of.retain(|recovery| recovery.invalid_reasons.is_empty() || !any_valid);
         let Some(first) = of.first() else { continue };
         // A run that never returned is later than any that did.
         let seconds: Vec<f64> = of.iter().map(|r| r.back_after_s.map_or(f64::INFINITY, f64::from)).collect();
@@ -68,8 +70,8 @@ pub fn overload(report: &Report, knee_per_s: f64, shown: &[String]) -> Vec<Verdi
             name: format!("{profile}: back to normal after the load falls"),
             expected: format!("≤ {MAX_BACK_S} s"),
             measured: if back.is_finite() { format!("{back} s") } else { "not within the run".into() },
-            passed: judged(profile, Some(back > MAX_BACK_S)),
-            note: join([why_not(profile), &note]),
+            passed: judged(profile, any_valid.then_some(back > MAX_BACK_S)),
+            note: join([why_not(profile), &join([&not_valid(&first.invalid_reasons), &note])]),
         });
     }
     verdicts
@@ -106,11 +108,17 @@ fn penetration_of(report: &Report, profile: &str, judged: bool) -> Option<Verdic
     let queries = |users: u32| {
         over_repeats(report, profile, users, |s| Some(s.store_queries_per_request)).map(|spread| spread.median)
     };
-    let clean =
-        steps.iter().find(|(_, share)| *share == 0.0).and_then(|(users, _)| known(*users)).filter(|k| *k > 0.0)?;
-    let mut notes = vec![format!("clean: {} good/s of real users", count(clean))];
+    let clean_users = steps.iter().find(|(_, share)| *share == 0.0)?.0;
+    let clean = known(clean_users).filter(|known| *known > 0.0)?;
+    let invalid = |users: u32| standing(report, profile, users) == Standing::Invalid;
     let mut worst: Option<(f64, f64)> = None;
-    let mut unjudged = report.quick || !judged;
+    let clean_invalid = invalid(clean_users);
+    let mut notes = vec![format!(
+        "clean: {} good/s of real users{}",
+        count(clean),
+        if clean_invalid { " (invalid, not judged)" } else { "" }
+    )];
+    let mut unjudged = report.quick || !judged || clean_invalid;
     for (users, share) in steps.into_iter().filter(|(_, share)| *share > 0.0) {
         let unknown = format!("{} % unknown", pct(100.0 * share));
         let Some(kept) = known(users).map(|known| 100.0 * known / clean) else {
@@ -118,11 +126,12 @@ fn penetration_of(report: &Report, profile: &str, judged: bool) -> Option<Verdic
             continue;
         };
         let queries = queries(users).map_or_else(|| NO_FIGURE.into(), super::numbers::per_request);
-        notes.push(format!("{unknown}: {} %, {queries} store queries/request", pct(kept)));
+        let doubt = if invalid(users) { " (invalid, not judged)" } else { "" };
+        notes.push(format!("{unknown}: {} %, {queries} store queries/request{doubt}", pct(kept)));
         if share > JUDGED_UNKNOWN_SHARE + 1e-9 {
             continue;
         }
-        unjudged |= standing(report, profile, users) == Standing::Invalid;
+        unjudged |= invalid(users);
         if worst.is_none_or(|(least, _)| kept < least) {
             worst = Some((kept, share));
         }
@@ -144,16 +153,22 @@ fn penetration_of(report: &Report, profile: &str, judged: bool) -> Option<Verdic
 /// For a soak: whether anything grows.
 pub fn soak(report: &Report) -> Vec<Verdict> {
     let Some(soak) = &report.soak else { return Vec::new() };
+    let invalid: Vec<String> = report.steps.iter().flat_map(|step| step.invalid_reasons.clone()).collect();
     let growing: Vec<&str> = soak.slopes.iter().filter(|slope| slope.grows).map(|s| s.figure.as_str()).collect();
     vec![Verdict {
         name: "Soak: nothing grows beyond noise".into(),
         expected: "no slope above two standard errors and 1 % of the mean".into(),
         measured: if growing.is_empty() { "none".into() } else { growing.join(", ") },
-        passed: (!soak.slopes.is_empty()).then_some(growing.is_empty()),
-        note: format!("{} minutes", soak.minutes.len()),
+        passed: (!soak.slopes.is_empty() && report.steps.iter().all(|step| step.valid)).then_some(growing.is_empty()),
+        note: join([&not_valid(&invalid), &format!("{} minutes", soak.minutes.len())]),
     }]
 }
 
-fn join(parts: [&str; 2]) -> String {
+/// Nothing of what is valid.
+pub(super) fn not_valid(reasons: &[String]) -> String {
+    if reasons.is_empty() { String::new() } else { format!("invalid, not judged: {}", reasons.join("; ")) }
+}
+
+pub(super) fn join(parts: [&str; 2]) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }

@@ -1,5 +1,6 @@
 //! What an outage of a server came to: tables and verdicts. Pure.
 
+use super::experiments::{join, not_valid};
 use super::numbers::{NO_FIGURE, count, ms, pct, plain};
 use super::schema::{Outage, OutagePhase, Probes, Report, Second, Verdict};
 use super::tables::Grid;
@@ -121,8 +122,11 @@ fn judge(report: &Report, o: &Outage) -> Vec<Verdict> {
         name: format!("{} away: {what}", name(report, o)),
         expected,
         measured,
-        passed: (!report.quick).then_some(good),
-        note: if report.quick { format!("quick run, not judged; {note}") } else { note },
+        passed: (!report.quick && o.invalid_reasons.is_empty()).then_some(good),
+        note: join([
+            if report.quick { "quick run, not judged" } else { "" },
+            &join([&not_valid(&o.invalid_reasons), &note]),
+        ]),
     };
     let of = |part: u64, whole: u64| format!("{} of {}", count(part as f64), count(whole as f64));
     let mut verdicts = Vec::new();
@@ -228,6 +232,13 @@ mod tests {
         assert_eq!(passed(|o| o.back_after_s = None), but(&[3, 6]));
         // What was not looked at is no success.
         assert_eq!(passed(|o| (o.listed, o.unlisted) = (Probes::default(), Probes::default())), but(&[0, 1, 2, 5]));
+    }
+
+    #[test]
+    fn what_is_not_valid_is_not_judged() {
+        assert_eq!(passed(|o| o.invalid_reasons = vec!["97 % CPU is above 90 %".into()]), [None; 7]);
+        let old = serde_json::to_string(&sample::outage("Redis")).unwrap();
+        assert!(!old.contains("invalid_reasons") && serde_json::from_str::<Outage>(&old).is_ok());
     }
 
     #[test]

@@ -78,6 +78,7 @@ pub(crate) fn report() -> Report {
         waterfalls: Vec::new(),
         soak: None,
         verdicts: Vec::new(),
+        changed: Vec::new(),
         remarks: vec!["SAMPLE: all figures are made up.".into()],
     };
     report.conclude(Some(&crate::report::Tolerances::default()));
@@ -111,6 +112,7 @@ pub(crate) fn with_extras() -> Report {
             normal_p99_ms: Some(120.0),
             surge_good_per_s: 1050.0,
             back_after_s,
+            invalid_reasons: Vec::new(),
             series: series(600.0, 1.0, 120.0),
         });
     }

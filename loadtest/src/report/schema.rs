@@ -50,6 +50,10 @@ pub struct Report {
     /// Only of a soak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak: Option<Soak>,
+    /// What is not as it is for the article, the model and the tolerances, in words (settings, servers, planned faults): none of them says
+    /// anything of such a run, and no tolerance is judged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
     /// What a reader must know to read the figures rightly. [`Report::conclude`] adds its own.
     #[serde(default)]
     pub remarks: Vec<String>,
@@ -74,15 +78,17 @@ pub struct ScenarioInfo {
     pub timeout_ms: u64,
     /// One per step: share of requests with an id that no user has, 0..=1.
     pub unknown_share: Vec<f64>,
-    /// How the ids of known users are picked: `once` (none repeated within a step), or in other words, e.g. `zipf 1.1`.
+    /// How the ids of known users are picked: `once` (in turn: none comes again within a step while there are others), or in
+    /// other words, e.g. `zipf 1.1`.
     pub known: String,
 }
 
-/// What the store's answers cost on top of the real server.
+/// How long the store takes for an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Law {
-    /// `base_ms + slope_ms × commands in flight`, times a log-normal factor.
+    /// No answer leaves sooner than `base_ms + slope_ms × commands in flight`, times a log-normal factor, after its command came; the real
+    /// store's own time is within that.
     Modelled {
         /// In force: `base_ms_scenario − overhead_ms`.
         base_ms: f64,
@@ -249,7 +255,7 @@ impl Step {
 pub struct TimeSpent {
     /// Of the requests that were sent, 0..=1.
     pub sample_ratio: f64,
-    /// Recorded from the user to the store, and kept.
+    /// Recorded from the user to the store: all of them, or of more than 1,000 those that were kept by lot.
     pub requests: u64,
     /// In the order a request meets them; their means add up to the mean time of these requests.
     pub stages: Vec<Stage>,
@@ -351,6 +357,9 @@ pub struct Recovery {
     /// From the end of the surge to the first of three normal seconds in a row (at most 1 % errors, p99 at most twice the normal
     /// one or 20 ms more); null: not within the series.
     pub back_after_s: Option<u32>,
+    /// Why the machine or the load generator was the limit, as of a step; empty when it was not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invalid_reasons: Vec<String>,
     pub series: Vec<Second>,
 }
 
@@ -384,6 +393,9 @@ pub struct Outage {
     pub listed: Probes,
     /// For users who had none, each asked for once.
     pub unlisted: Probes,
+    /// Why the machine or the load generator was the limit, as of a step, over the whole run; empty when it was not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invalid_reasons: Vec<String>,
     pub series: Vec<Second>,
 }
 

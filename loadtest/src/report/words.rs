@@ -25,8 +25,13 @@ pub(super) fn opening(report: &Report) -> String {
         0 => String::new(),
         grid => format!(" Requests leave at multiples of {grid} ms, several at once."),
     };
+    let again: u64 = report.steps.iter().map(|step| step.repeated_ids).sum();
     let known = match s.known.as_str() {
-        "once" => "no known user is asked for twice in a step".into(),
+        "once" if again == 0 => "no known user is asked for twice in a step".into(),
+        "once" => format!(
+            "known users are asked for in turn, but {} requests came for one whose turn had been",
+            count(again as f64)
+        ),
         other => format!("known users are picked so: {other}"),
     };
     format!(

@@ -105,6 +105,9 @@ fn numbers_out_of_any_sense_are_refused() {
         assert_eq!(errors(&[("base_ms = 74.0", &format!("base_ms = {bad}"))]).len(), 1, "{bad}");
         assert_eq!(errors(&[("pool_size = 100", &format!("pool_size = {bad}"))]).len(), 1, "{bad}");
     }
+    // As faultproxy takes it.
+    assert!(with(&[("spread = 0.3", "spread = 2.0")]).is_ok());
+    assert_eq!(errors(&[("spread = 0.3", "spread = 2.1")]).len(), 1);
     assert_eq!(with(&[("pool_size = 100", "pool_size = 0x64")]).unwrap().store.pool_size, 100);
 }
 

@@ -102,6 +102,42 @@ impl Plan {
             prometheus: None,
         }
     }
+
+    /// What replicas with these settings run with; of addresses only the defaults.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub fn settings(&self, profile: Profile, sets: &[String]) -> anyhow::Result<ApiConfig> {
+        let store = StoreConfig::spread_over(&["127.0.0.1:3306".to_owned()]);
+        let mut defaults = ApiConfig::new(profile, store, "redis://127.0.0.1:6379");
+        defaults.store.pool_size = self.pool_size();
+        runtime::config::load(defaults, None, sets)
+    }
+
+    /// Whether replicas would take these settings, and the proxy their connections. Asked before anything is started: a replica that
+    /// refuses its words ends its stack, and long after the command was given.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(&self, profile: Profile, sets: &[String]) -> anyhow::Result<()> {
+        let pool_size = self.settings(profile, sets)?.store.pool_size;
+        let all = u64::from(self.replicas) * u64::from(self.instances) * u64::from(pool_size);
+        let max = faultproxy::DEFAULT_MAX_CONNECTIONS as u64;
+        ensure!(
+            all <= max,
+            "{} replicas with store.pool_size={pool_size} to each of {} MySQL servers open {all} connections, and the proxy in front of them \
+             takes {max}: choose a smaller pool",
+            self.replicas,
+            self.instances
+        );
+        Ok(())
+    }
+
+    /// Of a replica's connections to each server: the scenario says how many it has in all, so that more servers do not make a larger
+    /// store of it.
+    fn pool_size(&self) -> u32 {
+        self.store.pool_size.div_ceil(u32::from(self.instances))
+    }
 }
 
 pub fn law(law: scenario::Law) -> Law {
@@ -239,7 +275,7 @@ impl Cluster {
         config.http.admin = SocketAddr::from(([127, 0, 0, 1], self.admins[n]));
         // All replicas share this machine: more threads would only take turns.
         config.http.worker_threads = 1;
-        config.store.pool_size = store.pool_size;
+        config.store.pool_size = self.plan.pool_size();
         config.store.max_waiting = store.max_waiting as usize;
         config.store.checkout_timeout_ms = store.checkout_timeout_ms;
         config.store.order = match store.order {
@@ -340,8 +376,9 @@ impl Cluster {
 }
 
 fn mysql_options(plan: &Plan) -> mariadb::Options {
+    let pool_size = plan.settings(Profile::Protected, &plan.sets).map_or(plan.pool_size(), |api| api.store.pool_size);
     mariadb::Options {
-        max_connections: plan.replicas * (plan.store.pool_size + 2) + 200,
+        max_connections: plan.replicas * (pool_size + 2) + 200,
         buffer_pool_mb: 256 / u32::from(plan.instances) + 64,
         ..mariadb::Options::default()
     }
@@ -349,17 +386,6 @@ fn mysql_options(plan: &Plan) -> mariadb::Options {
 
 fn mysql_name(n: u16) -> String {
     format!("mysql-{n:02}")
-}
-
-/// Whether replicas would take these settings. Asked before anything is started: a replica that refuses its words ends its
-/// stack, and long after the command was given.
-///
-/// # Errors
-/// What is wrong with them.
-pub fn check_sets(profile: Profile, sets: &[String]) -> anyhow::Result<()> {
-    let store = StoreConfig::spread_over(&["127.0.0.1:3306".to_owned()]);
-    let defaults = ApiConfig::new(profile, store, "redis://127.0.0.1:6379");
-    runtime::config::load(defaults, None, sets).map(|_| ())
 }
 
 /// A store on these servers (`host:port`), for tools: few connections, patient.
@@ -468,4 +494,23 @@ pub async fn start_proxy(stack: &mut Stack, servers: &[mariadb::MySql], law: Law
         })
         .await?;
     Ok(Proxy { client: faultproxy::Client::new(&admin)?, admin, addresses })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replicas_connections_are_shared_out_among_the_servers() {
+        let mut plan = Plan::new("test", &Scenario::load("article").unwrap());
+        for (instances, pool_size) in [(1, 100), (3, 34), (16, 7)] {
+            plan.instances = instances;
+            assert_eq!(plan.settings(Profile::Baseline, &[]).unwrap().store.pool_size, pool_size);
+            plan.check(Profile::Baseline, &[]).unwrap();
+        }
+        // To each of 16 servers.
+        plan.check(Profile::Baseline, &["store.pool_size=32".to_owned()]).unwrap();
+        let error = plan.check(Profile::Baseline, &["store.pool_size=33".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("open 4224 connections") && error.contains("takes 4096"), "{error}");
+    }
 }

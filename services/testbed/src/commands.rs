@@ -14,7 +14,7 @@ mod status;
 mod trace;
 mod up;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use crate::{cli::Command, machine};
 pub use report::REPORTS;
@@ -43,13 +43,15 @@ impl Command {
     }
 }
 
+/// Dropping a runtime waits for its threads without end, also for one that reads or builds what nobody wants any more.
+pub const END_OF_THREADS: Duration = Duration::from_secs(2);
 /// Exit code of a command that was interrupted, as shells have it.
 const INTERRUPTED: u8 = 130;
 
 /// Runs until done, Ctrl-C or SIGTERM. When interrupted the work is dropped, and with it every child it has started.
 fn interruptible(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let stop = runtime::lifecycle::shutdown_on_signal()?;
         tokio::select! {
             result = work => result,
@@ -58,7 +60,9 @@ fn interruptible(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
                 Ok(ExitCode::from(INTERRUPTED))
             }
         }
-    })
+    });
+    runtime.shutdown_timeout(END_OF_THREADS);
+    result
 }
 
 /// The stack to work on: the one that the environment names, or else the one that `up` started.

@@ -22,8 +22,14 @@ pub struct Loaded {
 }
 
 impl Source {
-    /// Reads or generates all of it. Bad rows are left out and told on stderr.
-    pub fn load(&self) -> anyhow::Result<Loaded> {
+    /// Reads or generates all of it, beside the runtime: it takes seconds, in which Ctrl-C is to be heard. Bad rows are left out and told on
+    /// stderr.
+    pub async fn load(&self) -> anyhow::Result<Loaded> {
+        let source = self.clone();
+        tokio::task::spawn_blocking(move || source.load_here()).await?
+    }
+
+    fn load_here(&self) -> anyhow::Result<Loaded> {
         match self {
             Self::File(path) => {
                 let (dataset, report) = read(path, BadRows::Skip)?;
@@ -98,7 +104,8 @@ pub async fn build_model(store: &Store) -> anyhow::Result<u64> {
     }
     let (dataset, _) = all.finish();
     let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-    let model = NeighbourModel::build(&dataset, &Params::default(), threads)?;
+    let build = move || NeighbourModel::build(&dataset, &Params::default(), threads);
+    let model = tokio::task::spawn_blocking(build).await??;
     let (header, rows) = model.to_rows();
     let rows: Vec<_> = rows.collect();
     let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_millis() as i64);

@@ -5,7 +5,7 @@ pub mod k6;
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use faultproxy::{Client, Fault, FaultSpec};
 use launcher::{ChildId, Description, Spec, Stack, cpu};
 use loadtest::{
     child::Line,
-    plan::{Phase, Progress, StepOutcome, StepPlan},
+    plan::{Progress, StepOutcome, StepPlan},
     report::{Step, soak::Sample},
     scenario::{Fault as PlannedFault, FaultKind},
 };
@@ -98,6 +98,9 @@ impl Snapshot {
 
 /// Runs the step and returns its figures; `article`, `model`, `profile` and `hdr_log` are the caller's to fill in.
 /// `faults` are added on time and lifted at the end.
+///
+/// # Errors
+/// A process fails, or a fault could not be set: figures without it would be another step's.
 pub async fn step(
     stack: &mut Stack,
     target: &Target,
@@ -111,16 +114,26 @@ pub async fn step(
     let pid = generator.pid;
 
     let (mut before, mut after, mut outcome) = (None, None, None);
+    if plan.warm_up_ms == 0 {
+        // No line says that the measured part begins; nobody else loads the stack while the generator starts.
+        before = Some(Snapshot::take(target, pid).await?);
+    }
     let client = Client::new(&target.faultproxy)?;
     let mut fault_tasks = tokio::task::JoinSet::new();
+    let mut begun = false;
     while outcome.is_none() {
         for line in generator.told(stack).await? {
             match line {
                 Line::Progress(now) => {
-                    if now.phase == Phase::Measure && before.is_none() {
-                        before = Some(Snapshot::take(target, pid).await?);
+                    // A line comes when its second is over: the last one of the warm-up when the measured part begins.
+                    let since_ms = (u64::from(now.elapsed_s) * 1000).checked_sub(plan.warm_up_ms).filter(|_| !begun);
+                    if let Some(since_ms) = since_ms {
+                        begun = true;
                         for fault in &faults {
-                            fault_tasks.spawn(inject(client.clone(), *fault));
+                            fault_tasks.spawn(inject(client.clone(), *fault, since_ms));
+                        }
+                        if before.is_none() {
+                            before = Some(Snapshot::take(target, pid).await?);
                         }
                     }
                     if now.elapsed_s == now.total_s && after.is_none() {
@@ -143,10 +156,23 @@ pub async fn step(
     };
     let rss = target.resources().rss_mb;
     generator.stop(stack).await?;
+    let mut set = 0;
+    let mut injected = Ok(());
+    while let Some(done) = fault_tasks.try_join_next() {
+        injected = injected.and(done?);
+        set += 1;
+    }
     fault_tasks.shutdown().await;
     if !faults.is_empty() {
         client.clear().await?;
     }
+    injected.context("a planned fault could not be set")?;
+    ensure!(
+        set == faults.len(),
+        "{} of {} planned faults were not set within the step",
+        faults.len() - set,
+        faults.len()
+    );
     let gateway_mean_ms = match access_log {
         Some(log) => gateway_mean_ms(log, log_offset, outcome.started_ms, outcome.ended_ms).await?,
         None => None,
@@ -155,8 +181,9 @@ pub async fn step(
     Ok((step, outcome))
 }
 
-async fn inject(client: Client, fault: PlannedFault) {
-    tokio::time::sleep(Duration::from_secs_f64(fault.at_s)).await;
+/// `since_ms`: how long the measured part has run.
+async fn inject(client: Client, fault: PlannedFault, since_ms: u64) -> anyhow::Result<()> {
+    tokio::time::sleep(Duration::from_secs_f64(fault.at_s).saturating_sub(Duration::from_millis(since_ms))).await;
     let spec = FaultSpec {
         fault: match fault.kind {
             FaultKind::Latency { ms } => Fault::Latency { ms: ms as f64, jitter_ms: 0.0 },
@@ -167,15 +194,26 @@ async fn inject(client: Client, fault: PlannedFault) {
         },
         for_ms: Some((fault.for_s * 1000.0) as u64),
     };
-    if let Err(error) = client.add_fault(spec).await {
-        eprintln!("a planned fault could not be set: {error}");
-    }
+    client.add_fault(spec).await?;
+    Ok(())
 }
 
 /// Send-lag above which a step says more about the load generator than about the service.
 const MAX_SEND_LAG_P99_MS: f64 = 10.0;
 /// Above it, waiting for a core is part of every latency.
 const MAX_CPU_PCT: f64 = 90.0;
+
+/// Why such a step says more about machine and load generator than about the service; nothing if it does not.
+pub fn invalid_reasons(send_lag_p99_ms: f64, cpu_pct: f64) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if send_lag_p99_ms > MAX_SEND_LAG_P99_MS {
+        reasons.push(format!("send lag p99 {send_lag_p99_ms:.1} ms is above {MAX_SEND_LAG_P99_MS} ms"));
+    }
+    if cpu_pct > MAX_CPU_PCT {
+        reasons.push(format!("{cpu_pct:.0} % CPU is above {MAX_CPU_PCT} %"));
+    }
+    reasons
+}
 
 fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot) -> Step {
     let grew = |name: &str, labels: &[&str]| after.replicas.since(&before.replicas, name, labels);
@@ -196,14 +234,7 @@ fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot) -> Step {
     let machine = after.machine.zip(before.machine);
     let cpu_total_pct = machine.map_or(0.0, |(after, before)| 100.0 * after.busy_share_since(before));
     let cpu_stolen_pct = machine.map(|(after, before)| 100.0 * after.stolen_share_since(before));
-    let mut invalid_reasons = Vec::new();
-    if outcome.send_lag.p99_ms > MAX_SEND_LAG_P99_MS {
-        invalid_reasons
-            .push(format!("send lag p99 {:.1} ms is above {MAX_SEND_LAG_P99_MS} ms", outcome.send_lag.p99_ms));
-    }
-    if cpu_total_pct > MAX_CPU_PCT {
-        invalid_reasons.push(format!("{cpu_total_pct:.0} % CPU is above {MAX_CPU_PCT} %"));
-    }
+    let invalid_reasons = invalid_reasons(outcome.send_lag.p99_ms, cpu_total_pct);
     let latency = &outcome.latency;
     let known = &outcome.known_sources;
     let known_good = known.cache + known.store + known.popular + known.stale;
@@ -253,18 +284,23 @@ fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot) -> Step {
 async fn gateway_mean_ms(log: &Path, offset: u64, from_ms: u64, to_ms: u64) -> anyhow::Result<Option<f64>> {
     let (from, to) = (from_ms as f64 / 1000.0, to_ms as f64 / 1000.0);
     let late = Instant::now() + Duration::from_millis(1500);
+    let Ok(mut file) = File::open(log) else { return Ok(None) };
+    file.seek(SeekFrom::Start(offset))?;
+    let (mut file, mut line) = (BufReader::new(file), String::new());
+    let (mut count, mut sum, mut last) = (0_u64, 0.0, 0.0);
     loop {
-        let mut file = match File::open(log) {
-            Ok(file) => file,
-            Err(_) => return Ok(None),
-        };
-        file.seek(SeekFrom::Start(offset))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).with_context(|| format!("cannot read {}", log.display()))?;
-        let complete = text.lines().next_back().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
-        if complete.is_some_and(|last| last > to) || Instant::now() > late {
-            let times = text.lines().filter_map(|line| gateway_ms(line, from..to));
-            let (count, sum) = times.fold((0_u64, 0.0), |(count, sum), ms| (count + 1, sum + ms));
+        // Line by line, as an hour's log is large. One that nginx has not written to its end yet is gone on with.
+        while file.read_line(&mut line).with_context(|| format!("cannot read {}", log.display()))? > 0 {
+            if !line.ends_with('\n') {
+                continue;
+            }
+            last = line.split(' ').next().and_then(|at| at.parse().ok()).unwrap_or(last);
+            if let Some(ms) = gateway_ms(&line, from..to) {
+                (count, sum) = (count + 1, sum + ms);
+            }
+            line.clear();
+        }
+        if last > to || Instant::now() > late {
             return Ok((count > 0).then(|| sum / count as f64));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -276,7 +312,7 @@ fn gateway_ms(line: &str, window: std::ops::Range<f64>) -> Option<f64> {
     let mut fields = line.split(' ');
     let at: f64 = fields.next()?.parse().ok()?;
     let request: f64 = fields.nth(1)?.parse().ok()?;
-    let upstream: f64 = fields.next()?.parse().ok()?;
+    let upstream: f64 = fields.next()?.trim_end().parse().ok()?;
     window.contains(&at).then(|| ((request - upstream) * 1000.0).max(0.0))
 }
 
@@ -368,5 +404,23 @@ mod tests {
         assert_eq!(gateway_ms("99.9 200 0.090 0.085", window.clone()), None);
         assert_eq!(gateway_ms("150.0 499 3.000 -", window.clone()), None);
         assert_eq!(gateway_ms("", window), None);
+    }
+
+    #[tokio::test]
+    async fn the_gateways_mean_is_over_the_measured_part_of_what_came_after_the_offset() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("access.log");
+        let old = "150.000 200 9.000 0.001\n";
+        let new = "99.000 200 0.500 0.001\n120.000 200 0.090 0.085\n130.000 200 0.012 0.009\n201.000 200 7.000 0.001\n";
+        std::fs::write(&log, format!("{old}{new}")).unwrap();
+        let mean = gateway_mean_ms(&log, old.len() as u64, 100_000, 200_000).await.unwrap().unwrap();
+        assert!((mean - 4.0).abs() < 1e-6, "{mean}");
+        assert_eq!(gateway_mean_ms(&folder.path().join("none"), 0, 0, 1).await.unwrap(), None);
+    }
+
+    #[test]
+    fn a_step_is_valid_up_to_its_limits() {
+        assert_eq!(invalid_reasons(10.0, 90.0), Vec::<String>::new());
+        assert_eq!(invalid_reasons(10.1, 91.0), ["send lag p99 10.1 ms is above 10 ms", "91 % CPU is above 90 %"]);
     }
 }

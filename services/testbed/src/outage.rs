@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use self::probes::{Ids, Probing, count};
 use crate::{
     cluster::Cluster,
-    measure::{Generator, Target},
+    measure::{self, Generator, Target},
     scrape::Reading,
 };
 
@@ -89,6 +89,7 @@ pub async fn run(
     let (killed_s, restarted_s) = (since(marks.killed.at_ms), since(marks.restarted.at_ms));
     // From the very second in which the start was ordered: up to one more is counted, none less.
     let back = trend::back_to_normal(&outcome.series, killed_s as u32..restarted_s as u32);
+    let cpu_pct = marks.ended.since(&marks.begun).cpu_pct;
     let away = marks.killed.at_ms..marks.restarted.at_ms;
     Ok(Outage {
         server: server.to_string(),
@@ -103,6 +104,7 @@ pub async fn run(
         after: marks.ended.since(&marks.restarted),
         listed: count(&probes, true, &away),
         unlisted: count(&probes, false, &away),
+        invalid_reasons: measure::invalid_reasons(outcome.send_lag.p99_ms, cpu_pct),
         errors: outcome.errors,
         known_answered: outcome.known_answered,
         known_sources: outcome.known_sources,

@@ -45,6 +45,25 @@ fn what_is_shown_quick_or_missing_is_not_judged() {
 }
 
 #[test]
+fn a_surge_that_is_not_valid_is_not_judged_unless_a_valid_one_is_there() {
+    let mut report = sample::with_extras();
+    report.recoveries.retain(|recovery| recovery.profile == "protected");
+    let back = |report: &Report| {
+        let verdict = experiments::overload(report, 2000.0, &[]).pop().unwrap();
+        (verdict.measured, verdict.passed, verdict.note)
+    };
+    let mut late = report.recoveries[0].clone();
+    (late.repeat, late.back_after_s, late.invalid_reasons) = (2, None, vec!["97 % CPU is above 90 %".into()]);
+    report.recoveries.push(late);
+    let (measured, passed, _) = back(&report);
+    assert_eq!((measured.as_str(), passed), ("1 s", Some(true)), "of the valid one");
+    report.recoveries.remove(0);
+    let (measured, passed, note) = back(&report);
+    assert_eq!((measured.as_str(), passed), ("not within the run", None));
+    assert!(note.starts_with("invalid, not judged: 97 % CPU"), "{note}");
+}
+
+#[test]
 fn real_users_are_set_beside_the_clean_run() {
     let mut report = sample::with_extras();
     let mut known = |users: u32, good: f64| {
@@ -61,6 +80,10 @@ fn real_users_are_set_beside_the_clean_run() {
     assert!(protected.note.contains("75.0 % unknown: 25.0 %"), "{protected:?}");
     report.steps.iter_mut().filter(|s| s.users == 3000).for_each(|s| s.known_good_per_s = Some(379.0));
     assert_eq!(experiments::penetration(&report, "protected")[1].passed, Some(false));
+    report.steps.iter_mut().filter(|s| s.users == 1000).for_each(|s| s.valid = false);
+    let verdict = experiments::penetration(&report, "protected").pop().unwrap();
+    assert_eq!(verdict.passed, None, "all is measured by the clean run");
+    assert!(verdict.note.contains("real users (invalid, not judged)"), "{verdict:?}");
     report.steps.retain(|step| step.users != 1000);
     assert!(experiments::penetration(&report, "protected").is_empty(), "there is no clean run");
 }
@@ -72,6 +95,9 @@ fn a_soak_that_grows_fails() {
     assert_eq!((verdicts[0].measured.as_str(), verdicts[0].passed), ("api memory, MiB", Some(false)));
     report.soak.iter_mut().flat_map(|soak| &mut soak.slopes).for_each(|slope| slope.grows = false);
     assert_eq!(experiments::soak(&report)[0].passed, Some(true));
+    (report.steps[0].valid, report.steps[0].invalid_reasons) = (false, vec!["97 % CPU is above 90 %".into()]);
+    let verdict = experiments::soak(&report).remove(0);
+    assert_eq!((verdict.passed, verdict.note.contains("invalid, not judged: 97 % CPU")), (None, true), "{verdict:?}");
     report.soak = None;
     assert!(experiments::soak(&report).is_empty());
 }

@@ -141,9 +141,13 @@ fn steps_that_were_not_run_are_not_passed() {
 }
 
 #[test]
-fn quick_runs_real_stores_and_real_data_are_not_judged() {
-    let changes: [fn(&mut Report); 3] =
-        [|r| r.quick = true, |r| r.law = Law::None, |r| r.data.source = DataSource::File];
+fn quick_runs_real_stores_real_data_and_changed_conditions_are_not_judged() {
+    let changes: [fn(&mut Report); 4] = [
+        |r| r.quick = true,
+        |r| r.law = Law::None,
+        |r| r.data.source = DataSource::File,
+        |r| r.changed = vec!["16 MySQL servers".into()],
+    ];
     for change in changes {
         let report = concluded(|r| {
             change(r);

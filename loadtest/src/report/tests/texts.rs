@@ -224,3 +224,15 @@ fn markdown_tables_are_whole_and_text_stays_text() {
         assert!(text.contains(&format!("| {profile} |")), "{profile}");
     }
 }
+
+#[test]
+fn that_no_user_came_twice_is_said_only_where_none_did() {
+    let mut report = sample::report();
+    assert!(markdown::render(&report).contains("no known user is asked for twice in a step"));
+    (report.steps[0].repeated_ids, report.steps[1].repeated_ids) = (3, 4);
+    let text = markdown::render(&report);
+    assert!(
+        !text.contains("asked for twice") && text.contains("7 requests came for one whose turn had been"),
+        "{text}"
+    );
+}

@@ -2,8 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::ensure;
 use api::Profile;
 use clap::Args;
+use loadtest::scenario::{Law, Scenario};
 
 use super::soak;
 
@@ -31,7 +33,7 @@ pub struct EvaluateArgs {
     /// Short steps (3 s + 10 s); the tolerances are not judged
     #[arg(long)]
     pub quick: bool,
-    /// "none": no modelled response time, the store as fast as it is
+    /// "none": no modelled response time, the store as fast as it is; "modelled": the scenario's law, which is what it does by itself
     #[arg(long, value_name = "none|modelled")]
     pub law: Option<LawChoice>,
     /// Change a setting of the replicas, e.g. guards.bloom=off (repeatable)
@@ -52,7 +54,8 @@ pub struct EvaluateArgs {
     /// The lowest step for so long (3m to 4h), protected only; slopes of memory, open files and latency
     #[arg(long, value_name = "TIME", value_parser = soak, conflicts_with_all = ["quick", "profiles", "ablation", "repeat"])]
     pub soak: Option<Duration>,
-    /// MySQL servers to spread the 16 shards over
+    /// MySQL servers to spread the 16 shards over; each replica shares the scenario's store.pool_size out among them, but one given by
+    /// --set is to each server
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub instances: u16,
     /// Where the report goes [default: reports/<time>-<scenario>]
@@ -67,4 +70,22 @@ pub struct EvaluateArgs {
 pub enum LawChoice {
     None,
     Modelled,
+}
+
+impl LawChoice {
+    /// What it makes of the scenario's law.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub fn apply(self, scenario: &mut Scenario) -> anyhow::Result<()> {
+        match self {
+            Self::None => scenario.law = Law::None,
+            Self::Modelled => ensure!(
+                scenario.law != Law::None,
+                "scenario {} has no law for --law modelled: write one into it ([law] base_ms, slope_ms, spread), or choose another scenario",
+                scenario.name
+            ),
+        }
+        Ok(())
+    }
 }

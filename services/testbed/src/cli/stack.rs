@@ -28,13 +28,14 @@ pub struct UpArgs {
     /// Synthetic users to generate
     #[arg(long, default_value_t = 20_000, conflicts_with = "data", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub users: u32,
-    /// "none": no modelled response time, the store as fast as it is
+    /// "none": no modelled response time, the store as fast as it is; "modelled": the scenario's law, which is what it does by itself
     #[arg(long, value_name = "none|modelled")]
     pub law: Option<LawChoice>,
     /// Change a setting of the replicas (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
-    /// MySQL servers to spread the 16 shards over
+    /// MySQL servers to spread the 16 shards over; each replica shares the scenario's store.pool_size out among them, but one given by
+    /// --set is to each server
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub instances: u16,
     /// Workers that share the 16 partitions and fail over; 0: neither workers nor monitors nor etcd

@@ -9,7 +9,7 @@ use loadtest::{
 };
 
 use crate::{
-    cli::{EvaluateArgs, LawChoice},
+    cli::EvaluateArgs,
     data,
     evaluation::{self, Order, Variant},
 };
@@ -75,8 +75,8 @@ fn scenario(args: &EvaluateArgs) -> anyhow::Result<Scenario> {
     if args.quick {
         evaluation::shorten(&mut scenario);
     }
-    if args.law == Some(LawChoice::None) {
-        scenario.law = Law::None;
+    if let Some(law) = args.law {
+        law.apply(&mut scenario)?;
     }
     if let Some(length) = args.soak {
         soak(&mut scenario, length.as_secs() as u32);

@@ -174,11 +174,12 @@ mod tests {
 
     #[test]
     fn the_settings_are_the_replicas_own() {
-        cluster::check_sets(Profile::Protected, &ALL_MISS.map(str::to_owned)).unwrap();
-        cluster::check_sets(Profile::Protected, &SHORT_LIVED.map(str::to_owned)).unwrap();
+        let plan = cluster::Plan::new("test", &Scenario::load("article").unwrap());
+        plan.check(Profile::Protected, &ALL_MISS.map(str::to_owned)).unwrap();
+        plan.check(Profile::Protected, &SHORT_LIVED.map(str::to_owned)).unwrap();
         for switch in ADMISSION {
-            cluster::check_sets(Profile::Protected, &[format!("http.admission={switch}")]).unwrap();
+            plan.check(Profile::Protected, &[format!("http.admission={switch}")]).unwrap();
         }
-        assert!(cluster::check_sets(Profile::Protected, &["no.such=1".to_owned()]).is_err());
+        assert!(plan.check(Profile::Protected, &["no.such=1".to_owned()]).is_err());
     }
 }

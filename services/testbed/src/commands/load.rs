@@ -7,7 +7,7 @@ use launcher::Stack;
 use loadtest::{
     k6::Pacing,
     plan::{Phase, StepPlan},
-    report::{self, DataInfo, DataSource, Law, Report, Step},
+    report::{self, DataInfo, DataSource, Law, Report, ScenarioInfo, Step},
     scenario::Scenario,
 };
 
@@ -34,7 +34,8 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         PathBuf::from(up.endpoints.get(super::up::KNOWN_IDS).context("the running stack has no list of ids")?);
     let profile = up.endpoints.get("profile").cloned().unwrap_or_default();
     let proxy = up.endpoints.get("faultproxy").context("the running stack has no faultproxy")?;
-    let law = match faultproxy::Client::new(proxy)?.state().await?.law {
+    let state = faultproxy::Client::new(proxy)?.state().await?;
+    let law = match state.law {
         faultproxy::Law::None => Law::None,
         faultproxy::Law::Linear { base_ms, slope_ms, spread } => {
             Law::Modelled { base_ms, base_ms_scenario: base_ms, overhead_ms: 0.0, slope_ms, spread }
@@ -48,12 +49,19 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let telemetry = up.endpoints.get(OTLP).map(|endpoint| TelemetryConfig { logs, ..TelemetryConfig::to(endpoint) });
     let mut load =
         Load { scenario: &scenario, target, known_ids, metrics, telemetry, profile, twin, out: args.out.clone() };
+    let mut remarks = load.remarks();
+    if !state.faults.is_empty() {
+        let faults = serde_json::to_string(&state.faults)?;
+        remarks
+            .push(format!("Faults were in force at the store's proxy when it began (./testbed fault show): {faults}."));
+    }
+    let shown = shown(&scenario, &steps);
     let measured = load.run(steps).await?;
     let ids = std::fs::read_to_string(&load.known_ids).context("cannot read the list of ids")?.lines().count();
     let mut report = Report {
         schema_version: report::SCHEMA_VERSION,
         created: evaluation::rfc3339(created),
-        scenario: evaluation::scenario_info(&scenario),
+        scenario: shown,
         law,
         machine: machine::read(),
         versions: load.versions(),
@@ -77,7 +85,8 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         waterfalls: Vec::new(),
         soak: None,
         verdicts: Vec::new(),
-        remarks: load.remarks(),
+        changed: Vec::new(),
+        remarks,
     };
     report.conclude(None);
     if let Some(out) = &args.out {
@@ -91,9 +100,9 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The scenario with the steps that are wanted, and these with their places in it.
+/// The scenario, and the steps that are wanted with their places in it.
 fn scenario(args: &LoadArgs) -> anyhow::Result<(Scenario, Vec<(usize, u32)>)> {
-    let mut scenario = Scenario::load(&args.scenario)?;
+    let scenario = Scenario::load(&args.scenario)?;
     let all = scenario.steps.iter().copied().enumerate();
     let steps: Vec<_> = all.filter(|(_, users)| args.step.is_none_or(|only| only == *users)).collect();
     if steps.is_empty() {
@@ -104,8 +113,16 @@ fn scenario(args: &LoadArgs) -> anyhow::Result<(Scenario, Vec<(usize, u32)>)> {
             scenario.steps
         );
     }
-    scenario.steps = steps.iter().map(|(_, users)| *users).collect();
     Ok((scenario, steps))
+}
+
+/// For the report: these steps alone, each with its own share of unknown ids.
+fn shown(scenario: &Scenario, steps: &[(usize, u32)]) -> ScenarioInfo {
+    ScenarioInfo {
+        steps: steps.iter().map(|(_, users)| *users).collect(),
+        unknown_share: steps.iter().filter_map(|(n, _)| scenario.unknown_share.get(*n).copied()).collect(),
+        ..evaluation::scenario_info(scenario)
+    }
 }
 
 /// The program that does each step again.
@@ -204,5 +221,24 @@ impl Load<'_> {
             ));
         }
         remarks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_alone_keeps_its_share_of_unknown_ids() {
+        let args =
+            |step| LoadArgs { scenario: "penetration".into(), step, engine: Engine::Goose, out: None, json: false };
+        let (scenario, steps) = super::scenario(&args(Some(1600))).unwrap();
+        assert_eq!(steps, [(3, 1600)]);
+        let shown = shown(&scenario, &steps);
+        assert_eq!((shown.steps, shown.unknown_share), (vec![1600], vec![0.75]));
+        assert_eq!(StepPlan::of(&scenario, 1600, 3, "ids".as_ref(), "http://127.0.0.1:1").unknown_share, 0.75);
+        let (scenario, steps) = super::scenario(&args(None)).unwrap();
+        assert_eq!(super::shown(&scenario, &steps), evaluation::scenario_info(&scenario));
+        assert!(super::scenario(&args(Some(7))).is_err());
     }
 }

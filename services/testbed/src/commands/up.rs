@@ -59,7 +59,13 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         launcher::orphans::reap(found)?;
     }
     // What can be wrong with the words is said here, not in a log.
-    Scenario::load(&args.scenario)?;
+    let mut scenario = Scenario::load(&args.scenario)?;
+    if let Some(law) = args.law {
+        law.apply(&mut scenario)?;
+    }
+    let mut plan = Plan::new(STACK, &scenario);
+    plan.instances = args.instances;
+    plan.check(args.profile, &args.sets)?;
     let absolute =
         |path: PathBuf| std::path::absolute(&path).with_context(|| format!("cannot resolve {}", path.display()));
     let source = match args.data {
@@ -170,7 +176,8 @@ const STAGE: &str = "stage: ";
 pub fn supervise(order: &Path) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(order).with_context(|| format!("cannot read {}", order.display()))?;
     let order: Order = serde_json::from_str(&text)?;
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(async {
         let stop = runtime::lifecycle::shutdown_on_signal()?;
         // The terminal in which `up` ran may close.
         let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -179,7 +186,9 @@ pub fn supervise(order: &Path) -> anyhow::Result<()> {
             result = hold(order) => result,
             () = stop.cancelled() => Ok(()),
         }
-    })
+    });
+    runtime.shutdown_timeout(super::END_OF_THREADS);
+    result
 }
 
 /// Ends only with an error; dropped, it ends the stack.
@@ -189,7 +198,7 @@ async fn hold(order: Order) -> anyhow::Result<()> {
         scenario.law = loadtest::scenario::Law::None;
     }
     println!("{STAGE}reading the data");
-    let loaded = order.source.load()?;
+    let loaded = order.source.load().await?;
     println!("{STAGE}starting servers");
     let mut plan = Plan::new(STACK, &scenario);
     plan.instances = order.instances;

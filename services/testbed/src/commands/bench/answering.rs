@@ -44,7 +44,7 @@ impl Answering {
         scenario.law = scenario::Law::None;
         scenario.replicas = replicas;
         let cluster = Cluster::start(Plan::new("bench", &scenario)).await?;
-        cluster.load(&data::Source::Generator(GENERATED).load()?.dataset).await?;
+        cluster.load(&data::Source::Generator(GENERATED).load().await?.dataset).await?;
         Ok(Self { cluster, targets: Vec::new() })
     }
 

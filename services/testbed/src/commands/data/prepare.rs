@@ -24,7 +24,7 @@ pub async fn run(source: data::Source) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("reading the data");
-    let loaded = source.load()?;
+    let loaded = source.load().await?;
     println!("importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len());
     data::import(&store, &loaded.dataset, |_| ()).await?;
     let version = data::build_model(&store).await?;

@@ -82,7 +82,7 @@ async fn start() -> anyhow::Result<Cluster> {
     plan.telemetry.queue = QUEUE;
     plan.sets = SETS.map(str::to_owned).to_vec();
     let mut cluster = Cluster::start(plan).await?;
-    let dataset = data::Source::Generator(KNOWN).load()?.dataset;
+    let dataset = data::Source::Generator(KNOWN).load().await?.dataset;
     cluster.load(&dataset).await?;
     cluster.write_known_ids(&dataset)?;
     cluster.start_replicas(Profile::Protected, &[]).await?;
@@ -201,10 +201,10 @@ async fn counted(target: &Target) -> anyhow::Result<Counted> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster;
 
     #[test]
     fn the_settings_are_the_replicas_own() {
-        cluster::check_sets(Profile::Protected, &SETS.map(str::to_owned)).unwrap();
+        let plan = Plan::new("test", &Scenario::load("article").unwrap());
+        plan.check(Profile::Protected, &SETS.map(str::to_owned)).unwrap();
     }
 }

@@ -88,7 +88,7 @@ impl Bed {
         let loadgen = ([127, 0, 0, 1], free_port()?).into();
         plan.prometheus = Some(Monitoring { loadgen, interval: INTERVAL, hurry: HURRY });
         let mut cluster = Cluster::start(plan).await?;
-        let dataset = data::Source::Generator(USERS).load()?.dataset;
+        let dataset = data::Source::Generator(USERS).load().await?.dataset;
         cluster.load(&dataset).await?;
         cluster.start_replicas(Profile::Protected, &[]).await?;
         let plan = plane::Plan { interval_ms: BEAT_MS, ..plane::Plan::default() };
@@ -165,10 +165,10 @@ async fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster;
 
     #[test]
     fn the_settings_are_the_replicas_own() {
-        cluster::check_sets(Profile::Protected, &SETS.map(str::to_owned)).unwrap();
+        let plan = Plan::new("test", &Scenario::load("article").unwrap());
+        plan.check(Profile::Protected, &SETS.map(str::to_owned)).unwrap();
     }
 }
