@@ -18,11 +18,11 @@ flush_cache_before_step = true
 unknown_share = 0.5
 known = "once"
 [law]
-base_ms = 40.0
+base_ms = 100.0
 slope_ms = 0.2
 spread = 0.3
 [store]
-pool_size = 4
+pool_size = 6
 order = "newest"
 checkout_timeout_ms = 2900
 max_waiting = 100
