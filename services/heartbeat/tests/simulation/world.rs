@@ -214,8 +214,10 @@ impl World {
     fn timer(&mut self, who: Who, life: u64) {
         match who {
             Who::Monitor(number) => {
-                self.monitors[number].timer = 0;
-                self.pump(number);
+                // One that was set before an earlier one is left over. Going on from each of them would make ever more of them.
+                if self.monitors[number].timer <= self.now {
+                    self.pump(number);
+                }
             }
             Who::Worker(number) => {
                 self.beat(number);
