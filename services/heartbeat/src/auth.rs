@@ -52,12 +52,14 @@ pub enum Reject {
     TooOld,
     /// Of a former life of the node.
     StaleIncarnation,
+    /// Of a life that cannot have begun: see `clock::latest_incarnation`.
+    FutureIncarnation,
     /// Of a node for which the table has no room.
     Full,
 }
 
 impl Reject {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Frame,
         Self::Key,
         Self::Mac,
@@ -66,6 +68,7 @@ impl Reject {
         Self::Repeated,
         Self::TooOld,
         Self::StaleIncarnation,
+        Self::FutureIncarnation,
         Self::Full,
     ];
 
@@ -83,6 +86,7 @@ impl Reject {
             Self::Repeated => "repeated",
             Self::TooOld => "too_old",
             Self::StaleIncarnation => "stale_incarnation",
+            Self::FutureIncarnation => "future_incarnation",
             Self::Full => "full",
         }
     }

@@ -22,6 +22,14 @@ impl Clock {
     }
 }
 
+const DAY_MS: u64 = 86_400_000;
+
+/// The latest life that is believed. Lives are numbered by the clock at their start; a number far beyond it is a mistake or malice, and
+/// would shut out every later life of its node.
+pub fn latest_incarnation() -> u64 {
+    wall_ms().saturating_add(DAY_MS)
+}
+
 /// Milliseconds since the Unix epoch, for `Beat::timestamp`. Zero on a machine whose clock is before it.
 pub fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)

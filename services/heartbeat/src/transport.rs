@@ -19,7 +19,7 @@ use std::{
 use crate::{
     Nanos,
     auth::{Header, Keys, Kind, Reject, Verdict},
-    clock::Clock,
+    clock::{Clock, latest_incarnation},
     codec::{
         Codec, CodecId, DecodeError, Json, Protobuf, ProtobufZstd,
         protobuf::{BatchRef, BeatRef},
@@ -76,6 +76,7 @@ pub struct Ingest {
     table: Arc<Table>,
     batch_senders: Table,
     sink: Option<Arc<dyn Sink>>,
+    dated: bool,
     counts: Counts,
 }
 
@@ -96,7 +97,13 @@ impl Scratch {
 impl Ingest {
     /// Without a sink, beats end in the table and none is copied on its way there.
     pub fn new(clock: Clock, keys: Keys, table: Arc<Table>, sink: Option<Arc<dyn Sink>>) -> Self {
-        Self { clock, keys, table, batch_senders: Table::new(MAX_BATCH_SENDERS), sink, counts: Counts::default() }
+        let batch_senders = Table::new(MAX_BATCH_SENDERS);
+        Self { clock, keys, table, batch_senders, sink, dated: false, counts: Counts::default() }
+    }
+
+    /// Refuses lives from beyond `latest_incarnation`, as a monitor must. Made-up nodes of benchmarks are of fixed dates.
+    pub fn dated(self) -> Self {
+        Self { dated: true, ..self }
     }
 
     pub fn clock(&self) -> Clock {
@@ -133,7 +140,7 @@ impl Ingest {
     }
 
     /// A beat that nobody sealed, as the article's `GET /heartbeat?id=` brings it. The caller has decided to trust it, and has
-    /// checked it (`Beat::check`).
+    /// checked it (`Beat::check`, `begun`).
     pub fn plain(&self, at: Nanos, peer: SocketAddr, beat: Beat) -> Recorded {
         let recorded = self.table.record(&sighting(at, &beat));
         self.count(recorded);
@@ -155,6 +162,7 @@ impl Ingest {
             (Kind::Beat, CodecId::Json) => {
                 let beat = Json.decode(payload).map_err(|error| reason(&error))?;
                 numbered(beat.sequence)?;
+                self.begun(beat.incarnation)?;
                 let ack = Ack { of: beat.node_id.clone(), incarnation: beat.incarnation, sequence: beat.sequence };
                 self.plain(at, peer, beat);
                 ack
@@ -168,7 +176,10 @@ impl Ingest {
                 let ack = Ack { of: batch.sender, incarnation: batch.incarnation, sequence: batch.sequence };
                 if self.batch_is_new(at, &ack)? {
                     for beat in batch.beats {
-                        self.plain(at, peer, beat);
+                        match self.begun(beat.incarnation) {
+                            Ok(()) => _ = self.plain(at, peer, beat),
+                            Err(reason) => self.counts.reject(reason),
+                        }
                     }
                 }
                 ack
@@ -184,6 +195,7 @@ impl Ingest {
     fn beat_ref(&self, at: Nanos, peer: SocketAddr, payload: &[u8]) -> Result<Ack, Reject> {
         let beat = BeatRef::parse(payload).map_err(|error| reason(&error))?;
         numbered(beat.sequence)?;
+        self.begun(beat.incarnation)?;
         let recorded = self.table.record(&sighting_ref(at, &beat));
         self.count(recorded);
         self.hand_on(recorded, at, peer, || beat.to_beat());
@@ -202,6 +214,15 @@ impl Ingest {
             BatchRef::parse(payload, &mut beats).map_err(|error| reason(&error))?;
         let ack = Ack { of: sender.to_owned(), incarnation, sequence };
         if self.batch_is_new(at, &ack)? {
+            let latest = self.latest();
+            // One node with a wrong clock is not the others' fault.
+            beats.retain(|beat| {
+                let is_begun = beat.incarnation <= latest;
+                if !is_begun {
+                    self.counts.reject(Reject::FutureIncarnation);
+                }
+                is_begun
+            });
             let sightings: Vec<_> = beats.iter().map(|beat| sighting_ref(at, beat)).collect();
             self.table.record_all(&sightings, outcomes);
             for (&recorded, beat) in outcomes.iter().zip(&beats) {
@@ -216,6 +237,7 @@ impl Ingest {
     fn batch_is_new(&self, at: Nanos, batch: &Ack) -> Result<bool, Reject> {
         let (incarnation, sequence) = (batch.incarnation, batch.sequence);
         numbered(sequence)?;
+        self.begun(incarnation)?;
         let sighting = Sighting { node_id: &batch.of, at, incarnation, sequence, load: 0.0 };
         match refusal(self.batch_senders.record(&sighting)) {
             None => Ok(true),
@@ -225,6 +247,16 @@ impl Ingest {
             }
             Some(reason) => Err(reason),
         }
+    }
+
+    fn latest(&self) -> u64 {
+        if self.dated { latest_incarnation() } else { u64::MAX }
+    }
+
+    /// # Errors
+    /// The life cannot have begun.
+    pub fn begun(&self, incarnation: u64) -> Result<(), Reject> {
+        if incarnation <= self.latest() { Ok(()) } else { Err(Reject::FutureIncarnation) }
     }
 
     fn count(&self, recorded: Recorded) {

@@ -49,7 +49,8 @@ pub struct Listen {
     /// Heartbeats.
     pub udp: SocketAddr,
     pub admin: SocketAddr,
-    /// Whether heartbeats over HTTP are believed without a seal: `GET /heartbeat?id=` has none.
+    /// Whether heartbeats and registrations over HTTP are believed without a seal: the article's `GET /heartbeat?id=` has none. Whoever
+    /// reaches the port can then speak for every node, except that it leaves.
     pub plain: bool,
     pub drain_ms: u64,
 }
@@ -100,7 +101,7 @@ impl MonitorConfig {
                 tcp: loopback(7401),
                 udp: loopback(7401),
                 admin: loopback(7402),
-                plain: true,
+                plain: false,
                 drain_ms: 2_000,
             },
             registry: Registry {

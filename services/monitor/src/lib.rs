@@ -73,7 +73,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let keys = Keys::new(KEY_NUMBER, config.node.key.as_bytes());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let seen = Arc::new(Seen::new(config.node.max_nodes));
-    let ingest = Arc::new(Ingest::new(clock, keys.clone(), seen, Some(Arc::new(sink(&inbox, &metrics)))));
+    let ingest = Arc::new(Ingest::new(clock, keys.clone(), seen, Some(Arc::new(sink(&inbox, &metrics)))).dated());
     let registry = Registry::new(&config.registry.etcd, &config.registry.prefix).await;
     let registry = registry.context("registry.etcd is not valid")?;
     let (assignments, followers) = watch::channel(Arc::default());

@@ -16,11 +16,12 @@ use contract::{
 };
 use heartbeat::{
     auth::{Keys, Reject},
+    clock::latest_incarnation,
     registry::{Registration, Request, Response as Answer},
     transport::{
         Ingest,
         assignments::{self, Assignments},
-        http::{self, Plain, SEALED},
+        http::{self, FUTURE, Plain, SEALED},
         words,
     },
     vote::Ballot,
@@ -93,17 +94,22 @@ async fn ballot(State(desk): State<Desk>, body: Bytes) -> Response {
     }
 }
 
-/// Sealed, or plain JSON where beats may be so, too.
+/// Sealed, or plain JSON where beats may be so, too. That a worker leaves is believed of a key holder only: everybody else would be
+/// able to take it off-line.
 async fn register(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
     let is_sealed = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == SEALED);
-    let node = match desk.plain {
-        Plain::Accepted if !is_sealed => serde_json::from_slice(&body).map_err(|_| Reject::Decode),
-        _ => words::open(&desk.keys, &body),
+    let is_plain = desk.plain == Plain::Accepted && !is_sealed;
+    let node = match is_plain {
+        true => serde_json::from_slice(&body).map_err(|_| Reject::Decode),
+        false => words::open(&desk.keys, &body),
     };
     let node: Registration = match node {
         Ok(node) => node,
         Err(reason) => return desk.not_believed(REGISTRATION, reason),
     };
+    if is_plain && node.leaving {
+        return desk.not_believed(REGISTRATION, Reject::Mac);
+    }
     if let Err(error) = id::check(&node.id) {
         return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &format!("id {error}"));
     }
@@ -113,6 +119,9 @@ async fn register(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> 
     }
     if node.incarnation == 0 {
         return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, "incarnation must be at least 1");
+    }
+    if node.incarnation > latest_incarnation() {
+        return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE);
     }
     match desk.registry.apply(Request::Register(node)).await {
         Ok(Answer::Registered) => Json(Registered::Registered).into_response(),

@@ -28,12 +28,16 @@ use crate::{
 pub const SEALED: &str = "application/vnd.heartbeat.sealed";
 pub const PROTOBUF: &str = "application/x-protobuf";
 
-/// Whether beats without a MAC are believed. On loopback and behind mutual TLS they may be.
+/// Whether beats without a MAC are believed. Anybody who can reach the port then speaks for every node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plain {
     Accepted,
     Refused,
 }
+
+/// Told to whoever sends a life that cannot have begun.
+pub const FUTURE: &str =
+    "incarnation is more than a day ahead of this clock: it is the Unix time in milliseconds at which the node began";
 
 /// Answer to an accepted request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +123,10 @@ impl Door {
             let detail = format!("heartbeats must be sealed: POST {SEALED}");
             return refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, &detail);
         }
+        if let Err(reason) = self.ingest.begun(beat.incarnation) {
+            self.ingest.counts().reject(reason);
+            return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE);
+        }
         let recorded = self.ingest.plain(self.ingest.clock().now(), address(peer), beat);
         match refusal(recorded) {
             Some(Reject::Full) => refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, "too many nodes"),
@@ -134,6 +142,7 @@ impl Door {
             Err(Reject::Mac | Reject::Key) => {
                 refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, "not sealed with a key in use")
             }
+            Err(Reject::FutureIncarnation) => refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE),
             Err(reason) => refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, reason.label()),
         }
     }

@@ -2,8 +2,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use contract::http::Problem;
 use heartbeat::{
-    auth::Reject,
+    auth::{Header, Kind, Reject},
+    clock::wall_ms,
     codec::{Codec, Json, Protobuf},
+    message::{Batch, Beat},
     transport::{
         http::{PROTOBUF, Plain, Received, SEALED, router},
         seal_beat,
@@ -78,4 +80,43 @@ async fn bodies_in_json_protobuf_and_sealed() {
     assert_eq!(post("application/json", b"{\"node_id\":\"".to_vec()).await, StatusCode::BAD_REQUEST);
     assert_eq!(post(PROTOBUF, vec![0xff; 20]).await, StatusCode::BAD_REQUEST);
     assert_eq!(post(PROTOBUF, vec![0; 300_000]).await, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_life_that_cannot_have_begun_is_nobodys() {
+    let mut monitor = Monitor::new();
+    let url = serve(&monitor, Plain::Accepted).await;
+    let late = |node: &str| Beat { incarnation: u64::MAX, ..beat(node, 1) };
+    let get = |incarnation: u64| reqwest::get(format!("{url}?id=a&sequence=1&incarnation={incarnation}"));
+    let answer = get(u64::MAX).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert!(answer.json::<Problem>().await.unwrap().detail.contains("more than a day ahead"));
+    let client = Client::new();
+    let post = async |kind: Kind, codec: &mut dyn Codec, body: &[u8]| {
+        let (mut frame, header) = (Vec::new(), Header { kind, codec: codec.id(), ack_wanted: false });
+        let sealed = keys().seal(header, &mut frame, |out| {
+            out.extend_from_slice(body);
+            Ok::<_, ()>(())
+        });
+        sealed.unwrap();
+        client.post(&url).header(CONTENT_TYPE, SEALED).body(frame).send().await.unwrap().status()
+    };
+    for (n, codec) in [&mut Json as &mut dyn Codec, &mut Protobuf].into_iter().enumerate() {
+        let mut body = Vec::new();
+        codec.encode(&late("a"), &mut body).unwrap();
+        assert_eq!(post(Kind::Beat, codec, &body).await, StatusCode::BAD_REQUEST);
+        // In a batch, the others are heard.
+        let batch = |incarnation, beats| Batch { sender: format!("agent-{n}"), sequence: 1, incarnation, beats };
+        body.clear();
+        codec.encode_batch(&batch(1, vec![late("a"), beat(["b", "c"][n], 1)]), &mut body).unwrap();
+        assert_eq!(post(Kind::Batch, codec, &body).await, StatusCode::OK);
+        assert_eq!(monitor.next().await.1.node_id, ["b", "c"][n]);
+        body.clear();
+        codec.encode_batch(&batch(u64::MAX, vec![]), &mut body).unwrap();
+        assert_eq!(post(Kind::Batch, codec, &body).await, StatusCode::BAD_REQUEST);
+    }
+    monitor.until_rejected(Reject::FutureIncarnation, 7).await;
+    // The node itself is not shut out.
+    assert_eq!(get(wall_ms()).await.unwrap().json::<Received>().await.unwrap().outcome, "received");
+    assert_eq!(monitor.next().await.1.node_id, "a");
 }

@@ -37,7 +37,7 @@ impl Monitor {
         let sink: Arc<dyn Sink> = Arc::new(move |_at, peer, beat: Beat| {
             to.send((peer, beat)).ok();
         });
-        let ingest = Ingest::new(Clock::start(), keys(), Arc::new(Table::new(10_000)), Some(sink));
+        let ingest = Ingest::new(Clock::start(), keys(), Arc::new(Table::new(10_000)), Some(sink)).dated();
         Self { ingest: Arc::new(ingest), beats }
     }
 

@@ -102,6 +102,12 @@ impl Monitors {
         last.unwrap()
     }
 
+    /// A sealed registration, to be sent.
+    pub fn sealed(&self, n: usize, registration: &Registration) -> reqwest::RequestBuilder {
+        let frame = words::seal(&Keys::new(1, KEY.as_bytes()), registration).unwrap();
+        self.http.post(self.url(n, "/register")).header("content-type", SEALED).body(frame)
+    }
+
     pub async fn metrics(&self, n: usize) -> String {
         let url = format!("http://{}/metrics", self.configs[n].listen.admin);
         self.http.get(url).send().await.unwrap().text().await.unwrap()
@@ -167,13 +173,8 @@ impl Worker {
         worker
     }
 
-    fn sealed(&self, monitors: &Monitors, n: usize) -> reqwest::RequestBuilder {
-        let frame = words::seal(&Keys::new(1, KEY.as_bytes()), &self.registration).unwrap();
-        monitors.http.post(monitors.url(n, "/register")).header("content-type", SEALED).body(frame)
-    }
-
     pub async fn register(&self, monitors: &Monitors, n: usize) -> Option<Registered> {
-        let answer = self.sealed(monitors, n).send().await.ok()?;
+        let answer = monitors.sealed(n, &self.registration).send().await.ok()?;
         answer.error_for_status().ok()?.json().await.ok()
     }
 }

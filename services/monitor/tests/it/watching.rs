@@ -1,4 +1,4 @@
-use heartbeat::{soft::State, transport::http::Received};
+use heartbeat::{registry::Registration, soft::State, transport::http::Received};
 use launcher::{Signal, testing};
 use monitor::{receive::Registered, status::Status};
 
@@ -145,14 +145,38 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
     if !testing::have(&["etcd"]) {
         return;
     }
-    let monitors = Monitors::start("test-alone", 1).await;
+    let mut monitors = Monitors::start("test-alone", 1).await;
     let worker = monitors.worker("a").await;
     monitors.until(0, "a monitor alone decides", |status| online(status) == 1).await;
     assert_eq!(worker.register(&monitors, 0).await, Some(Registered::Outlived));
+    let plain = |monitors: &Monitors, body: String| {
+        let request = monitors.http.post(monitors.url(0, "/register")).header("content-type", "application/json");
+        request.body(body).send()
+    };
+    // Nobody is believed without a seal, unless the monitor is told so.
+    let leaving = format!(
+        r#"{{"id": "a", "incarnation": {}, "http": "x:1", "udp": "x:1", "leaving": true}}"#,
+        worker.registration.incarnation
+    );
+    assert_eq!(plain(&monitors, leaving.clone()).await.unwrap().status(), 401);
+    assert_eq!(monitors.http.get(monitors.url(0, "/heartbeat?id=a")).send().await.unwrap().status(), 401);
+    monitors.end(0).await;
+    monitors.configs[0].listen.plain = true;
+    monitors.run(0);
+    monitors.until(0, "it is back", |status| online(status) == 1).await;
+    assert_eq!(plain(&monitors, leaving).await.unwrap().status(), 401, "a stranger sends nobody away");
+    let endless = Registration { incarnation: u64::MAX, ..worker.registration.clone() };
+    let answer = monitors.sealed(0, &endless).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    assert!(answer.text().await.unwrap().contains("more than a day ahead"));
+
     let received = |outcome: &str| Received { outcome: outcome.into() };
     let get = async |path: &str| monitors.http.get(monitors.url(0, path)).send().await.unwrap();
     // Whoever counts its lives is not kept alive by beats of nobody knows which.
-    assert_eq!(get("/heartbeat?id=a").await.json::<Received>().await.unwrap(), received("stale_incarnation"));
+    eventually("the life of a is known", async || {
+        get("/heartbeat?id=a").await.json::<Received>().await.unwrap() == received("stale_incarnation")
+    })
+    .await;
     assert_eq!(get("/heartbeat?id=stranger").await.json::<Received>().await.unwrap(), received("received"));
     assert_eq!(get("/heartbeat").await.status(), 400);
     let post = async |path: &str, body: &str| {
@@ -176,6 +200,9 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
     let ballot = r#"{"from": "stranger", "round": 1, "seen": {}, "failed": {"a": 99999999999999}, "fit": {}}"#;
     assert_eq!(post("/ballot", ballot).await, 401, "whoever has no key has no vote");
     assert_eq!(post("/register", "{}").await, 400);
+    let endless = r#"{"id": "b", "incarnation": 18446744073709551615, "http": "x:1", "udp": "x:1"}"#;
+    assert_eq!(post("/register", endless).await, 400);
+    assert_eq!(get("/heartbeat?id=b&incarnation=18446744073709551615").await.status(), 400);
     let refused = "testbed_heartbeat_words_refused_total{reason=\"frame\",word=\"ballot\"} 1";
     assert!(monitors.metrics(0).await.contains(refused));
     let status = monitors.status(0).await.unwrap();

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
   ./testbed serve api --profile protected --set redis.url=redis://127.0.0.1:6379
   ./testbed serve api --mysql db-0:3306,db-1:3306 --set redis.url=redis://cache:6379
   TESTBED_NODE__KEY=secret ./testbed serve monitor m0 --config monitor.toml
+  TESTBED_NODE__KEY=secret ./testbed serve monitor m0 --set listen.plain=true   # believes GET /heartbeat?id=NODE
   ./testbed serve faultproxy --config faultproxy.toml
   ./testbed serve faultproxy --mysql db-0:3306 --listen 127.0.0.1:3306 --admin 127.0.0.1:9090 --scenario article
   ./testbed serve traces --listen 127.0.0.1:4317 --admin 127.0.0.1:9095")]
