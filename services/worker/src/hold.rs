@@ -25,6 +25,22 @@ use crate::{life::Life, metrics::Metrics};
 /// A fence that the store did not take is tried again so often.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Since when fences have been asked for that are not all up.
+#[derive(Debug, Default)]
+struct Waiting(Option<Instant>);
+
+impl Waiting {
+    /// A later table asks for so many. Those of an earlier one that are not up yet are among them, or are not wanted any more.
+    fn asked(&mut self, fences: usize, now: Instant) {
+        self.0 = if fences == 0 { None } else { self.0.or(Some(now)) };
+    }
+
+    /// So many are not up yet; how long it took once the last one is.
+    fn left(&mut self, fences: usize, now: Instant) -> Option<Duration> {
+        if fences == 0 { self.0.take().map(|since| now - since) } else { None }
+    }
+}
+
 /// What this worker holds. Cheap to clone.
 #[derive(Clone)]
 pub struct Holding(Arc<Mutex<Tenure>>);
@@ -49,7 +65,7 @@ impl Holding {
         stop: CancellationToken,
     ) {
         let follow = async {
-            let (mut open, mut since): (Vec<Fence>, _) = (Vec::new(), Instant::now());
+            let (mut open, mut waiting): (Vec<Fence>, _) = (Vec::new(), Waiting::default());
             let mut takeover = Span::NONE;
             loop {
                 let changed = if open.is_empty() {
@@ -61,7 +77,8 @@ impl Holding {
                 if changed {
                     let table = Arc::clone(&latest.borrow_and_update().table);
                     metrics.epoch.set(table.epoch.cast_signed());
-                    (open, since) = (self.tenure().learn(Arc::clone(&table), life.incarnation()), Instant::now());
+                    open = self.tenure().learn(Arc::clone(&table), life.incarnation());
+                    waiting.asked(open.len(), Instant::now());
                     takeover = begin(&telemetry, &table, open.len());
                 } else if open.is_empty() {
                     return;
@@ -72,8 +89,8 @@ impl Holding {
                 }
                 let serving = self.tenure().serving().count();
                 metrics.serving.set(serving as i64);
-                if open.is_empty() && changed {
-                    metrics.takeover_seconds.observe(since.elapsed().as_secs_f64());
+                if let Some(took) = waiting.left(open.len(), Instant::now()) {
+                    metrics.takeover_seconds.observe(took.as_secs_f64());
                     tracing::info!(epoch = metrics.epoch.get(), serving, "partitions taken over");
                 }
             }
@@ -153,4 +170,29 @@ fn fence_span(takeover: &Span, shard: ShardId) -> Span {
 /// Partition i is shard i.
 pub fn shard(partition: usize) -> Option<ShardId> {
     ShardId::all().nth(partition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_takeover_lasts_from_the_table_to_the_last_fence_also_when_the_store_was_away() {
+        let (mut waiting, start) = (Waiting::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        waiting.asked(0, at(0));
+        assert_eq!(waiting.left(0, at(1)), None, "a table without new partitions is no takeover");
+        waiting.asked(3, at(10));
+        assert_eq!(waiting.left(1, at(20)), None);
+        assert_eq!(waiting.left(1, at(520)), None);
+        assert_eq!(waiting.left(0, at(1_020)), Some(Duration::from_millis(1_010)));
+        assert_eq!(waiting.left(0, at(1_030)), None, "once");
+        // A table in between goes on with it, or ends it unfinished.
+        waiting.asked(2, at(2_000));
+        waiting.asked(1, at(2_100));
+        assert_eq!(waiting.left(0, at(2_200)), Some(Duration::from_millis(200)));
+        waiting.asked(1, at(3_000));
+        waiting.asked(0, at(3_100));
+        assert_eq!(waiting.left(0, at(3_200)), None);
+    }
 }

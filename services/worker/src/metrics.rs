@@ -4,8 +4,8 @@ use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec,
 
 /// What becomes of requests for partitions.
 const OUTCOMES: [&str; 7] = ["done", "failed", "no_such_partition", "taking_over", "nobodys", "sent_on", "old_epoch"];
-/// From one round trip to the store to several.
-const TAKEOVER_S: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0];
+/// From one round trip to the store to several, and to a store that was away.
+const TAKEOVER_S: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
 
 #[derive(Clone)]
 pub struct Metrics {
