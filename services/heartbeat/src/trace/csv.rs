@@ -23,6 +23,11 @@ pub enum BadTrace {
     OutOfOrder(usize, u64, u64),
     #[error("line {0}: beat {1} was sent before the beat before it")]
     SentEarlier(usize, u64),
+    #[error(
+        "line {0}: beat {1} was received {2} ns before it was sent: the clocks differ; both stamps must be of one clock, so subtract the \
+         difference from recv_ns"
+    )]
+    ReceivedEarlier(usize, u64, Nanos),
     #[error("there are fewer than two beats that arrived; there is nothing to judge")]
     TooShort,
 }
@@ -42,6 +47,9 @@ impl Trace {
                 continue;
             }
             let beat = beat(line).map_err(|why| BadTrace::BadLine(number, why))?;
+            if let Some(early) = beat.received.and_then(|at| beat.sent.checked_sub(at)).filter(|&early| early > 0) {
+                return Err(BadTrace::ReceivedEarlier(number, beat.sequence, early));
+            }
             if let Some(before) = beats.last() {
                 if beat.sequence <= before.sequence {
                     return Err(BadTrace::OutOfOrder(number, beat.sequence, before.sequence));
@@ -125,6 +133,10 @@ mod tests {
         assert!(error("1,10,-3\n").starts_with("line 1: recv_ns is '-3'"));
         assert!(error("2,10,15\n1,20,25\n").starts_with("line 2: beat 1 comes after beat 2"));
         assert!(error("1,20,25\n2,10,15\n").starts_with("line 2: beat 2 was sent before"));
+        assert!(
+            error("1,10,15\n2,20,19\n")
+                .starts_with("line 2: beat 2 was received 1 ns before it was sent: the clocks differ")
+        );
         assert!(error("1,10,15\n2,20,lost\n").starts_with("there are fewer than two"));
         assert!(error("").starts_with("there are fewer than two"));
     }

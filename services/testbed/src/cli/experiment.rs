@@ -96,7 +96,7 @@ pub struct AlertsArgs {
 
 #[derive(Args)]
 pub struct DetectorsArgs {
-    /// Judge one detector on this trace instead
+    /// Judge one detector on this trace instead: lines of seq,send_ns,recv_ns (or 'lost'), both stamps of one clock
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "out"])]
     pub trace: Option<PathBuf>,
     /// Which one [default: adaptive]

@@ -85,6 +85,14 @@ fn one_detector_is_judged_on_a_file() {
     // Heard at 60.1 s, suspected at 62.6 s; wrongly from 51.6 s to 52.1 s.
     assert!((figure("detection_p99_s") - 2.1).abs() < 1e-6, "{judged}");
     assert!((figure("mistake_duration_s") - 0.5).abs() < 1e-6 && judged["mistake_recurrence_s"].is_null(), "{judged}");
+    // Stamps of two clocks make no figures: the receiver's is behind, or so far ahead that nothing was heard in time.
+    for (ahead, told) in [(-1_000_000_000_i64, "the clocks differ"), (200_000_000_000, "of different clocks")] {
+        let received = |n: i64| n * 1_000_000_000 + 100_000_000 + ahead;
+        let lines: String = (1..=100).map(|n| format!("{n},{},{}\n", n * 1_000_000_000, received(n))).collect();
+        std::fs::write(home.path().join("apart.csv"), lines).unwrap();
+        let error = home.fails(&["experiment", "detectors", "--trace", "apart.csv"]);
+        assert!(error.contains(told) && error.contains("subtract the difference"), "{error}");
+    }
     let spread = home.json(&judge);
     assert!(spread["crashes"].as_u64().unwrap() > 900, "{spread}");
 }

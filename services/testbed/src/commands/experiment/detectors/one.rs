@@ -41,8 +41,13 @@ pub fn run(file: &Path, args: &DetectorsArgs) -> anyhow::Result<ExitCode> {
     let mut tally = Tally::default();
     tally.run(&course, detector, u64::MAX);
     let quality = tally.quality();
-    if args.crash_at.is_some() && quality.crashes == 0 {
-        anyhow::bail!("no beat had arrived before {} ns: there is nobody to be missed yet", args.crash_at.unwrap_or(0));
+    if quality.crashes == 0 {
+        let last = trace.beats.last().map_or(0, |beat| beat.sent);
+        let when = args.crash_at.map_or_else(|| format!("the last one was sent at {last} ns"), |at| format!("{at} ns"));
+        anyhow::bail!(
+            "no beat had arrived before {when}: there is nobody to be missed yet. If beats were sent that early, send_ns and recv_ns \
+             are of different clocks: subtract the difference"
+        );
     }
     let given = |name: &str| args.params.iter().rev().find(|given| given.0 == name).map(|given| given.1);
     let judged = Judged {
