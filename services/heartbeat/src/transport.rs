@@ -31,6 +31,9 @@ use crate::{
 /// Senders of batches that a receiver remembers; each has a replay window.
 const MAX_BATCH_SENDERS: usize = 65_536;
 
+/// A sender of batches that was silent for so long makes room for another. Looked for at most every tenth of it.
+const FORGET_SENDERS_AFTER: Nanos = 600_000_000_000;
+
 /// Who is told of accepted beats. Called on the receiver's task: it must neither block nor take long.
 pub trait Sink: Send + Sync {
     fn beat(&self, received_at: Nanos, peer: SocketAddr, beat: Beat);
@@ -75,30 +78,36 @@ pub struct Ingest {
     keys: Keys,
     table: Arc<Table>,
     batch_senders: Table,
+    /// When silent ones were last looked for.
+    forgotten_at: AtomicU64,
     sink: Option<Arc<dyn Sink>>,
     dated: bool,
     counts: Counts,
 }
 
 /// What a receiving task reuses from message to message.
+#[derive(Default)]
 pub struct Scratch {
-    zstd: ProtobufZstd,
+    /// Made for the first authentic frame that needs it: a megabyte is not for whoever opens a connection.
+    zstd: Option<ProtobufZstd>,
     outcomes: Vec<Recorded>,
 }
 
-impl Scratch {
-    /// # Errors
-    /// Out of memory.
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Self { zstd: ProtobufZstd::new()?, outcomes: Vec::new() })
-    }
+fn unpack<'a>(zstd: &'a mut Option<ProtobufZstd>, payload: &[u8]) -> Result<&'a [u8], Reject> {
+    let zstd = match zstd {
+        Some(zstd) => zstd,
+        // Out of memory: as if the frame had been lost.
+        None => zstd.insert(ProtobufZstd::new().map_err(|_| Reject::Decode)?),
+    };
+    zstd.unpack(payload).map_err(|error| reason(&error))
 }
 
 impl Ingest {
     /// Without a sink, beats end in the table and none is copied on its way there.
     pub fn new(clock: Clock, keys: Keys, table: Arc<Table>, sink: Option<Arc<dyn Sink>>) -> Self {
         let batch_senders = Table::new(MAX_BATCH_SENDERS);
-        Self { clock, keys, table, batch_senders, sink, dated: false, counts: Counts::default() }
+        let forgotten_at = AtomicU64::new(0);
+        Self { clock, keys, table, batch_senders, forgotten_at, sink, dated: false, counts: Counts::default() }
     }
 
     /// Refuses lives from beyond `latest_incarnation`, as a monitor must. Made-up nodes of benchmarks are of fixed dates.
@@ -168,9 +177,7 @@ impl Ingest {
                 ack
             }
             (Kind::Beat, CodecId::Protobuf) => self.beat_ref(at, peer, payload)?,
-            (Kind::Beat, CodecId::ProtobufZstd) => {
-                self.beat_ref(at, peer, zstd.unpack(payload).map_err(|error| reason(&error))?)?
-            }
+            (Kind::Beat, CodecId::ProtobufZstd) => self.beat_ref(at, peer, unpack(zstd, payload)?)?,
             (Kind::Batch, CodecId::Json) => {
                 let batch = Json.decode_batch(payload).map_err(|error| reason(&error))?;
                 let ack = Ack { of: batch.sender, incarnation: batch.incarnation, sequence: batch.sequence };
@@ -185,9 +192,7 @@ impl Ingest {
                 ack
             }
             (Kind::Batch, CodecId::Protobuf) => self.batch_ref(outcomes, at, peer, payload)?,
-            (Kind::Batch, CodecId::ProtobufZstd) => {
-                self.batch_ref(outcomes, at, peer, zstd.unpack(payload).map_err(|error| reason(&error))?)?
-            }
+            (Kind::Batch, CodecId::ProtobufZstd) => self.batch_ref(outcomes, at, peer, unpack(zstd, payload)?)?,
         };
         Ok(header.ack_wanted.then_some(ack))
     }
@@ -239,7 +244,11 @@ impl Ingest {
         numbered(sequence)?;
         self.begun(incarnation)?;
         let sighting = Sighting { node_id: &batch.of, at, incarnation, sequence, load: 0.0 };
-        match refusal(self.batch_senders.record(&sighting)) {
+        let mut recorded = self.batch_senders.record(&sighting);
+        if recorded == Recorded::Full && self.forget_senders(at) {
+            recorded = self.batch_senders.record(&sighting);
+        }
+        match refusal(recorded) {
             None => Ok(true),
             Some(Reject::Repeated) => {
                 self.counts.reject(Reject::Repeated);
@@ -247,6 +256,14 @@ impl Ingest {
             }
             Some(reason) => Err(reason),
         }
+    }
+
+    /// True: there is room again.
+    fn forget_senders(&self, at: Nanos) -> bool {
+        let last = self.forgotten_at.load(Relaxed);
+        at >= last.saturating_add(FORGET_SENDERS_AFTER / 10)
+            && self.forgotten_at.compare_exchange(last, at, Relaxed, Relaxed).is_ok()
+            && self.batch_senders.forget_before(at.saturating_sub(FORGET_SENDERS_AFTER)) > 0
     }
 
     fn latest(&self) -> u64 {
@@ -353,4 +370,29 @@ pub fn codec(id: CodecId) -> std::io::Result<Box<dyn Codec>> {
         CodecId::Protobuf => Box::new(Protobuf),
         CodecId::ProtobufZstd => Box::new(ProtobufZstd::new()?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Batch;
+
+    #[test]
+    fn senders_of_batches_that_are_silent_make_room_for_others() {
+        let keys = Keys::new(1, b"of this test");
+        let ingest = Ingest::new(Clock::start(), keys.clone(), Arc::new(Table::new(8)), None);
+        let (mut scratch, peer) = (Scratch::default(), SocketAddr::from(([127, 0, 0, 1], 1)));
+        let mut take = |at: Nanos, sender: String| {
+            let batch = Batch { sender, sequence: 1, incarnation: 1, beats: Vec::new() };
+            let (mut frame, header) =
+                (Vec::new(), Header { kind: Kind::Batch, codec: CodecId::Protobuf, ack_wanted: false });
+            keys.seal(header, &mut frame, |out| Protobuf.encode_batch(&batch, out)).unwrap();
+            ingest.frame(&mut scratch, at, peer, &frame)
+        };
+        let room = 2 * MAX_BATCH_SENDERS;
+        let full = (0..room).find(|n| take(FORGET_SENDERS_AFTER / 2, format!("agent-{n}")).is_err());
+        assert!(full.is_some_and(|n| n > MAX_BATCH_SENDERS / 2));
+        assert_eq!(take(FORGET_SENDERS_AFTER, format!("agent-{}", full.unwrap())), Err(Reject::Full));
+        assert_eq!(take(2 * FORGET_SENDERS_AFTER, format!("agent-{}", full.unwrap())), Ok(None));
+    }
 }

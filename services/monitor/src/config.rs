@@ -35,7 +35,7 @@ pub struct Node {
     pub id: String,
     /// Secret that seals heartbeats and probes; all monitors and workers have the same.
     pub key: String,
-    /// Nodes whose last beat is remembered.
+    /// Nodes whose last beat is remembered, and that may register.
     pub max_nodes: usize,
 }
 

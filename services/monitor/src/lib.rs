@@ -24,7 +24,7 @@ use heartbeat::{
     message::Beat,
     observer::Observer,
     table::Table as Seen,
-    transport::{Ingest, Sink, http::Plain, tcp, udp},
+    transport::{Ingest, Sink, tcp, udp},
 };
 use prometheus::Registry as Series;
 use runtime::{
@@ -77,8 +77,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let registry = Registry::new(&config.registry.etcd, &config.registry.prefix).await;
     let registry = registry.context("registry.etcd is not valid")?;
     let (assignments, followers) = watch::channel(Arc::default());
-    let plain = if config.listen.plain { Plain::Accepted } else { Plain::Refused };
-    let router = receive::router(Arc::clone(&ingest), plain, followers, inbox.clone(), registry.clone(), &metrics)?;
+    let router = receive::router(Arc::clone(&ingest), &config, followers, inbox.clone(), registry.clone(), &metrics);
 
     let (tasks, drain) = (TaskTracker::new(), Duration::from_millis(config.listen.drain_ms));
     let (settings, monitors) = (config.settings(), config.monitors());

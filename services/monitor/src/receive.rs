@@ -1,6 +1,10 @@
 //! All that arrives over HTTP, on one screen; beats over TCP and UDP come by the library's own receivers.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json, Router,
@@ -15,6 +19,7 @@ use contract::{
     id,
 };
 use heartbeat::{
+    assign::NodeId,
     auth::{Keys, Reject},
     clock::latest_incarnation,
     registry::{Registration, Request, Response as Answer},
@@ -28,17 +33,22 @@ use heartbeat::{
 };
 use prometheus::IntCounterVec;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::{
-    etcd::Registry,
+    MonitorConfig,
+    etcd::{Registry, RegistryError},
     metrics::{BALLOT, Metrics, REGISTRATION},
     status::Status,
     sweep::Input,
 };
 
-/// A ballot names every failed node: 1,000 of the longest ids.
-const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Of a ballot, which names every node at worst: the longest id with every character escaped, its quotes, a life, what is between them.
+const NAMED_BYTES: usize = 2 * id::MAX_ID_BYTES + 2 + 20 + 2;
+/// Of all the rest.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+/// What is known of the registry's nodes is looked up anew after so long.
+const KNOWN_FOR: Duration = Duration::from_secs(1);
 /// `host:port`.
 const MAX_ADDRESS_BYTES: usize = 255;
 
@@ -51,34 +61,46 @@ pub enum Registered {
     Outlived,
 }
 
+/// Nodes in the registry, and since when that is known.
+#[derive(Default)]
+struct Known {
+    nodes: BTreeSet<NodeId>,
+    since: Option<Instant>,
+}
+
 #[derive(Clone)]
 struct Desk {
     inbox: mpsc::Sender<Input>,
     registry: Registry,
+    known: Arc<Mutex<Known>>,
+    max_nodes: usize,
     keys: Keys,
     plain: Plain,
     refused: IntCounterVec,
 }
 
-/// # Errors
-/// Out of memory.
 pub fn router(
     ingest: Arc<Ingest>,
-    plain: Plain,
+    config: &MonitorConfig,
     latest: watch::Receiver<Arc<Assignments>>,
     inbox: mpsc::Sender<Input>,
     registry: Registry,
     metrics: &Metrics,
-) -> std::io::Result<Router> {
+) -> Router {
+    let plain = if config.listen.plain { Plain::Accepted } else { Plain::Refused };
+    let max_nodes = config.node.max_nodes;
+    // All nodes, and the rounds of all monitors.
+    let ballot_bytes = MAX_BODY_BYTES + (max_nodes + config.peers.len()) * NAMED_BYTES;
     let (keys, refused) = (ingest.keys().clone(), metrics.words_refused.clone());
-    Ok(Router::new()
-        .route("/ballot", post(ballot))
+    let known = Arc::default();
+    Router::new()
+        .route("/ballot", post(ballot).layer(DefaultBodyLimit::max(ballot_bytes)))
         .route("/register", post(register))
         .route("/status", get(status))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Desk { inbox, registry, keys, plain, refused })
-        .merge(http::router(ingest, plain)?)
-        .merge(assignments::router(latest)))
+        .with_state(Desk { inbox, registry, known, max_nodes, keys, plain, refused })
+        .merge(http::router(ingest, plain))
+        .merge(assignments::router(latest))
 }
 
 /// Only sealed: nobody but monitors has anything to vote on.
@@ -123,9 +145,13 @@ async fn register(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> 
     if node.incarnation > latest_incarnation() {
         return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE);
     }
-    match desk.registry.apply(Request::Register(node)).await {
-        Ok(Answer::Registered) => Json(Registered::Registered).into_response(),
-        Ok(_) => Json(Registered::Outlived).into_response(),
+    match desk.register(node).await {
+        Ok(None) => {
+            let detail = format!("there are {} nodes already, and no room for more (node.max_nodes)", desk.max_nodes);
+            refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, &detail)
+        }
+        Ok(Some(Answer::Registered)) => Json(Registered::Registered).into_response(),
+        Ok(Some(_)) => Json(Registered::Outlived).into_response(),
         Err(error) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "cannot register a node");
             refused(StatusCode::SERVICE_UNAVAILABLE, problem::STORE_UNAVAILABLE, "the registry did not answer")
@@ -141,6 +167,23 @@ async fn status(State(desk): State<Desk>) -> Result<Json<Status>, Response> {
 }
 
 impl Desk {
+    /// `None`: no room. Monitors that take a node each at the same moment may be a few beyond it.
+    async fn register(&self, node: Registration) -> Result<Option<Answer>, RegistryError> {
+        // Held over the round trips: who registers meanwhile waits for the same reading.
+        let mut known = self.known.lock().await;
+        if known.since.is_none_or(|since| since.elapsed() > KNOWN_FOR)
+            && let Answer::Snapshot(snapshot) = self.registry.apply(Request::Read).await?
+        {
+            *known = Known { nodes: snapshot.nodes.keys().cloned().collect(), since: Some(Instant::now()) };
+        }
+        if known.nodes.len() >= self.max_nodes && !known.nodes.contains(&node.id) {
+            return Ok(None);
+        }
+        known.nodes.insert(node.id.clone());
+        drop(known);
+        self.registry.apply(Request::Register(node)).await.map(Some)
+    }
+
     fn not_believed(&self, word: &str, reason: Reject) -> Response {
         self.refused.with_label_values(&[word, reason.label()]).inc();
         if reason == Reject::Decode {

@@ -67,15 +67,12 @@ struct Asked {
 }
 
 /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, or every peer is `0.0.0.0:0`.
-///
-/// # Errors
-/// Out of memory.
-pub fn router(ingest: Arc<Ingest>, plain: Plain) -> std::io::Result<Router> {
-    let scratch = Arc::new(Mutex::new(Scratch::new()?));
-    Ok(Router::new()
+pub fn router(ingest: Arc<Ingest>, plain: Plain) -> Router {
+    let scratch = Arc::default();
+    Router::new()
         .route("/heartbeat", get(ask).post(post))
         .layer(DefaultBodyLimit::max(MAX_PAYLOAD_BYTES))
-        .with_state(Door { ingest, plain, scratch }))
+        .with_state(Door { ingest, plain, scratch })
 }
 
 type Peer = Option<Extension<ConnectInfo<SocketAddr>>>;

@@ -81,13 +81,14 @@ pub async fn receive(listener: TcpListener, ingest: Arc<Ingest>, limits: Limits,
 /// Serves one connection to its end. A frame that is not authentic ends it: what follows cannot be trusted to be framed.
 async fn connection(mut stream: TcpStream, peer: SocketAddr, ingest: &Ingest, idle: Duration) -> io::Result<()> {
     keep_alive(&stream)?;
-    let (mut reader, mut scratch, mut answer) = (FrameReader::default(), Scratch::new()?, Vec::new());
+    let (mut reader, mut scratch, mut answer) = (FrameReader::default(), Scratch::default(), Vec::new());
     while let Some(frame) = timeout(idle, reader.next(&mut stream)).await.map_err(|_| io::ErrorKind::TimedOut)?? {
         match ingest.frame(&mut scratch, ingest.clock().now(), peer, frame) {
             Ok(Some(ack)) => {
                 answer.clear();
                 seal_ack(ingest.keys(), &ack, &mut answer);
-                write_frame(&mut stream, &answer).await?;
+                // Who sends and does not read is given up, as who does not send.
+                timeout(idle, write_frame(&mut stream, &answer)).await.map_err(|_| io::ErrorKind::TimedOut)??;
             }
             Ok(None) => {}
             Err(Reject::Frame | Reject::Key | Reject::Mac) => return Err(io::ErrorKind::InvalidData.into()),

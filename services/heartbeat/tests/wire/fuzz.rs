@@ -85,7 +85,7 @@ fn ingest() -> Target {
     let sink: Arc<dyn heartbeat::transport::Sink> =
         Arc::new(|_, _, beat: heartbeat::message::Beat| beat.check().unwrap());
     let ingest = Ingest::new(Clock::start(), keys.clone(), Arc::new(Table::new(1_000)), Some(sink));
-    let mut scratch = Scratch::new().unwrap();
+    let mut scratch = Scratch::default();
     let peer = "127.0.0.1:1".parse().unwrap();
     Box::new(move |bytes| {
         ingest.frame(&mut scratch, 1, peer, bytes).ok();

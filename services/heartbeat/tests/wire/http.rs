@@ -19,7 +19,7 @@ use crate::support::{Monitor, beat, keys};
 async fn serve(monitor: &Monitor, plain: Plain) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/heartbeat", listener.local_addr().unwrap());
-    let app = router(Arc::clone(&monitor.ingest), plain).unwrap();
+    let app = router(Arc::clone(&monitor.ingest), plain);
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, app).await });
     url

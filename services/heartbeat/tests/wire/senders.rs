@@ -94,7 +94,7 @@ fn batches_fill_datagrams_and_lose_no_beat() {
         let full = datagrams.len();
         writer.flush(|datagram| datagrams.push(datagram.to_vec()));
         writer.flush(|_| panic!("nothing is left"));
-        let mut scratch = heartbeat::transport::Scratch::new().unwrap();
+        let mut scratch = heartbeat::transport::Scratch::default();
         let peer = "127.0.0.1:1".parse().unwrap();
         for (n, datagram) in datagrams.iter().enumerate() {
             assert!(datagram.len() <= DATAGRAM_BYTES && (n == full || datagram.len() > DATAGRAM_BYTES - 150));

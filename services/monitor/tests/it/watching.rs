@@ -207,5 +207,19 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
     assert!(monitors.metrics(0).await.contains(refused));
     let status = monitors.status(0).await.unwrap();
     assert_eq!((status.nodes.len(), state(&status, "stranger")), (2, None));
+
+    // As large as a ballot on 10,000 nodes may be; a registration is never so long.
+    let long = " ".repeat(1_000_000);
+    assert_eq!((post("/ballot", &long).await, post("/register", &long).await), (401, 413));
+    monitors.end(0).await;
+    monitors.configs[0].node.max_nodes = 2;
+    monitors.run(0);
+    monitors.until(0, "it is back again", |status| status.nodes.len() == 2).await;
+    let third = Registration { id: "c".into(), ..worker.registration.clone() };
+    let answer = monitors.sealed(0, &third).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(answer.text().await.unwrap().contains("node.max_nodes"));
+    let later = Registration { incarnation: worker.registration.incarnation + 1, ..worker.registration.clone() };
+    assert_eq!(monitors.sealed(0, &later).send().await.unwrap().status(), 200, "who is known may begin again");
     monitors.stop().await;
 }
