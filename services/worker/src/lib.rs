@@ -19,7 +19,10 @@ use runtime::{
     telemetry::{Service, Telemetry},
 };
 use stores::{Store, StoreMetrics};
-use tokio::{net::UdpSocket, sync::watch};
+use tokio::{
+    net::UdpSocket,
+    sync::{Semaphore, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::WorkerConfig;
@@ -89,7 +92,8 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
 
     tracing::info!(worker = config.node.id, http = %listen.http, "listening");
     let (drain, left) = (Duration::from_millis(listen.drain_ms), CancellationToken::new());
-    let desk = Desk { me, life: life.clone(), keys, holding, store, latest: follower.clone(), senders, metrics };
+    let room = Arc::new(Semaphore::new(partitions::MAX_PROBES_FOR_OTHERS));
+    let desk = Desk { me, life: life.clone(), keys, room, holding, store, latest: follower.clone(), senders, metrics };
     let (done, monitors) = (left.clone(), config.monitors.clone());
     tasks.spawn(async move {
         shutdown.cancelled().await;

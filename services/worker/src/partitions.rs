@@ -10,7 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use contract::http::{Counted, Problem, problem};
+use contract::{
+    http::{Counted, Problem, problem},
+    id,
+};
 use heartbeat::{
     assign::NodeId,
     auth::Keys,
@@ -22,7 +25,7 @@ use heartbeat::{
 };
 use serde::{Deserialize, Serialize};
 use stores::{Overruled, Store};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     beats::{By, Resumed, Senders},
@@ -31,14 +34,21 @@ use crate::{
     metrics::Metrics,
 };
 
-/// For a monitor that waits for the answer: the least that a round of probes takes.
+/// At most, for a monitor that waits for the answer: within a round of probes at a beat a second (350 ms). A monitor with shorter rounds
+/// hangs up sooner, and that ends the probe, too.
 const PROBE_FOR_OTHERS: Duration = Duration::from_millis(300);
+/// Such probes at once; each sends a few datagrams wherever it is told to.
+pub const MAX_PROBES_FOR_OTHERS: usize = 256;
+/// `host:port`.
+const MAX_ADDRESS_BYTES: usize = 255;
 
 #[derive(Clone)]
 pub struct Desk {
     pub me: NodeId,
     pub life: Life,
     pub keys: Keys,
+    /// For probes of other workers.
+    pub room: Arc<Semaphore>,
     pub holding: Holding,
     pub store: Store,
     pub latest: watch::Receiver<Arc<Assignments>>,
@@ -147,7 +157,24 @@ async fn probed(State(desk): State<Desk>, Query(sought): Query<Sought>) -> Respo
     let (Some(id), Some(udp)) = (&sought.id, &sought.udp) else {
         return Json(Alive { id: &desk.me, incarnation: desk.life.incarnation() }).into_response();
     };
-    match probe::ask(&desk.keys, udp, id, PROBE_FOR_OTHERS).await {
+    probe_for_others(&desk.keys, &desk.room, id, udp).await
+}
+
+async fn probe_for_others(keys: &Keys, room: &Semaphore, id: &str, udp: &str) -> Response {
+    if let Err(error) = id::check(id) {
+        return answer(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, format!("id {error}"));
+    }
+    if udp.len() > MAX_ADDRESS_BYTES || !udp.contains(':') {
+        return answer(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, "udp must be host:port".into());
+    }
+    let Ok(_permit) = room.try_acquire() else {
+        return answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            problem::OVERLOADED,
+            "too many probes of others at once".into(),
+        );
+    };
+    match probe::ask(keys, udp, id, PROBE_FOR_OTHERS).await {
         Some(incarnation) => Json(Alive { id, incarnation }).into_response(),
         None => answer(StatusCode::GATEWAY_TIMEOUT, problem::DEADLINE_EXCEEDED, format!("{id} did not answer")),
     }
@@ -169,4 +196,30 @@ fn answer(status: StatusCode, kind: &str, detail: String) -> Response {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn others_are_probed_by_their_names_and_so_many_at_once() {
+        let (keys, room) = (Keys::new(1, b"of this test"), Semaphore::new(1));
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = udp.local_addr().unwrap().to_string();
+        let answering = keys.clone();
+        tokio::spawn(async move { probe::answer(&udp, &answering, "w", || 7).await });
+        let asked = async |id: &str, udp: &str| probe_for_others(&keys, &room, id, udp).await.status().as_u16();
+        assert_eq!((asked("w", &at).await, asked("x", &at).await), (200, 504));
+        assert_eq!(
+            (asked("", &at).await, asked(&"w".repeat(65), &at).await, asked("w", "here").await),
+            (400, 400, 400)
+        );
+        let _taken = room.acquire().await.unwrap();
+        let refused = probe_for_others(&keys, &room, "w", &at).await;
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.headers().contains_key(header::RETRY_AFTER));
+    }
 }
