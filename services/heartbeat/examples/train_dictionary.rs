@@ -1,11 +1,17 @@
 //! Writes the dictionary of Protobuf+Zstd, and the corpus that the fuzz tests mutate, anew:
 //! `cargo run -p heartbeat --example train_dictionary`.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
 use heartbeat::{
+    assign::{Standing, Table},
     auth::{Header, Keys, Kind},
     codec::{Codec, CodecId, Corpus, Json, Protobuf, ProtobufZstd, train},
+    message::Ack,
+    registry::Registration,
+    trace::Condition,
+    transport::{assignments::Assignments, seal_ack, words},
+    vote::Ballot,
 };
 
 fn main() -> io::Result<()> {
@@ -42,6 +48,54 @@ fn write_corpus(dir: &Path) -> io::Result<()> {
             Ok::<_, io::Error>(())
         })?;
         fs::write(dir.join(format!("batch-{extension}.sealed")), &frame)?;
+    }
+    let ack = Ack { of: "worker-0".into(), incarnation: 1_767_225_600_000, sequence: 7 };
+    let mut frame = Vec::new();
+    seal_ack(&keys, &ack, &mut frame);
+    write_payload(dir, "ack.pb", &keys, &frame)?;
+    fs::write(dir.join("ack.sealed"), &frame)?;
+    write_words(dir, &keys)?;
+    let mut trace = Condition::Wan.trace(1_000_000_000, 30_000_000_000, 1);
+    trace.beats[7].received = None;
+    trace.write(fs::File::create(dir.join("trace.csv"))?)
+}
+
+/// What is in the frame: mutated, and sealed again, it gets further than a frame that was mutated.
+fn write_payload(dir: &Path, name: &str, keys: &Keys, frame: &[u8]) -> io::Result<()> {
+    let (_, payload) = keys.open(frame).map_err(|reason| io::Error::other(reason.label()))?;
+    fs::write(dir.join(name), payload)
+}
+
+fn write_words(dir: &Path, keys: &Keys) -> io::Result<()> {
+    let life = 1_767_225_600_000;
+    let (http, udp) = ("127.0.0.1:7500".to_owned(), "127.0.0.1:7501".to_owned());
+    let registration =
+        Registration { id: "worker-0".into(), incarnation: life, http: http.clone(), udp, leaving: true };
+    let ballot = Ballot {
+        from: "m0".into(),
+        round: life + 7,
+        seen: BTreeMap::from([("m1".into(), life + 3)]),
+        failed: BTreeMap::from([("worker-1".into(), life + 1)]),
+        fit: BTreeMap::from([("worker \"2\"".into(), life + 2)]),
+    };
+    let online = Standing { incarnation: life, online: true };
+    let nodes =
+        BTreeMap::from([("worker-0".into(), online), ("worker-1".into(), Standing { online: false, ..online })]);
+    let mut table = Table { epoch: 3, nodes, ..Table::default() };
+    for (assignment, epoch) in table.partitions.iter_mut().zip(1..) {
+        (assignment.epoch, assignment.primary) = (epoch % 4, Some("worker-0".into()));
+    }
+    table.partitions[0].replicas = vec!["worker-1".into()];
+    table.traceparent = Some("00-0123456789abcdef0123456789abcdef-0123456789abcdef-01".into());
+    let addresses = BTreeMap::from([("worker-0".into(), http)]);
+    let assignments = Assignments { table: Arc::new(table), addresses };
+    let sealed = [
+        ("registration.word", words::seal(keys, &registration)?),
+        ("ballot.word", words::seal(keys, &ballot)?),
+        ("assignments.word", words::seal(keys, &assignments)?),
+    ];
+    for (name, frame) in sealed {
+        write_payload(dir, name, keys, &frame)?;
     }
     Ok(())
 }

@@ -332,7 +332,7 @@ fn refusal(recorded: Recorded) -> Option<Reject> {
 }
 
 /// A sealed acknowledgement, in Protobuf whatever it answers.
-pub(crate) fn seal_ack(keys: &Keys, ack: &Ack, out: &mut Vec<u8>) {
+pub fn seal_ack(keys: &Keys, ack: &Ack, out: &mut Vec<u8>) {
     let header = Header { kind: Kind::Ack, codec: CodecId::Protobuf, ack_wanted: false };
     let start = keys.begin(header, out);
     prost::Message::encode_raw(ack, out);
@@ -340,7 +340,7 @@ pub(crate) fn seal_ack(keys: &Keys, ack: &Ack, out: &mut Vec<u8>) {
 }
 
 /// `None`: not an authentic acknowledgement.
-pub(crate) fn open_ack(keys: &Keys, frame: &[u8]) -> Option<Ack> {
+pub fn open_ack(keys: &Keys, frame: &[u8]) -> Option<Ack> {
     let (header, payload) = keys.open(frame).ok()?;
     if header.kind == Kind::Ack { <Ack as prost::Message>::decode(payload).ok() } else { None }
 }

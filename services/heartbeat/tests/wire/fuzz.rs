@@ -2,24 +2,31 @@
 //! of seeded mutations, `test --full` a minute of new ones for each decoder.
 
 use std::{
+    fmt::Debug,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use heartbeat::{
+    assign::Table as Assigned,
     auth::{Header, Keys, Kind},
     clock::Clock,
     codec::{
         Codec, CodecId, Json, Protobuf, ProtobufZstd,
         protobuf::{BatchRef, BeatRef},
     },
+    detector::Any,
+    quality::{Course, Tally},
     registry::Registration,
     table::Table,
-    transport::{Ingest, Scratch, codec, tcp::FrameReader, words},
+    tenure::Tenure,
+    trace::Trace,
+    transport::{Ingest, Scratch, assignments::Assignments, codec, open_ack, seal_ack, tcp::FrameReader, words},
     vote::Ballot,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use serde::{Serialize, de::DeserializeOwned};
 
 const MUTATIONS: u32 = 3_000;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -31,7 +38,7 @@ type Target = Box<dyn FnMut(&[u8])>;
 type Decoder = (&'static str, fn() -> Target);
 
 /// Decoders, each new for who asks.
-const DECODERS: [Decoder; 7] = [
+const DECODERS: [Decoder; 10] = [
     ("json", || checked(CodecId::Json)),
     ("protobuf", || checked(CodecId::Protobuf)),
     ("protobuf+zstd", || checked(CodecId::ProtobufZstd)),
@@ -42,6 +49,9 @@ const DECODERS: [Decoder; 7] = [
     }),
     ("ingest", ingest),
     ("stream of frames", || Box::new(frames)),
+    ("ack", ack),
+    ("words", || Box::new(said)),
+    ("trace", || Box::new(trace)),
 ];
 
 /// A beat or a batch that is accepted keeps the rules and survives being written again.
@@ -107,6 +117,58 @@ fn ingest() -> Target {
     })
 }
 
+/// Behind the MAC, as a probe or its answer.
+fn ack() -> Target {
+    let keys = Keys::new(1, b"corpus");
+    Box::new(move |bytes| {
+        open_ack(&keys, bytes);
+        let (mut frame, header) = (Vec::new(), Header { kind: Kind::Ack, codec: CodecId::Protobuf, ack_wanted: false });
+        let sealed = keys.seal(header, &mut frame, |out| {
+            out.extend_from_slice(bytes);
+            Ok::<_, ()>(())
+        });
+        sealed.unwrap();
+        if let Some(ack) = open_ack(&keys, &frame) {
+            frame.clear();
+            seal_ack(&keys, &ack, &mut frame);
+            assert_eq!(open_ack(&keys, &frame), Some(ack));
+        }
+    })
+}
+
+/// What is kept in etcd or told to who follows: what is read survives being written again, and is followed without a panic.
+fn said(bytes: &[u8]) {
+    again::<Ballot>(bytes);
+    again::<Registration>(bytes);
+    again::<Assigned>(bytes);
+    if let Some(Assignments { table, .. }) = again(bytes) {
+        let mut tenure = Tenure::new("worker-0".into());
+        let life = table.nodes.get("worker-0").map_or(0, |standing| standing.incarnation);
+        for fence in tenure.learn(table, life) {
+            tenure.fenced(fence);
+            tenure.admit(fence.partition, Some(fence.epoch)).unwrap();
+        }
+    }
+}
+
+fn again<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
+    let read = serde_json::from_slice(bytes).ok()?;
+    let written = serde_json::to_vec(&read).unwrap();
+    assert_eq!(serde_json::from_slice::<T>(&written).unwrap(), read);
+    Some(read)
+}
+
+/// A file of anybody's. What is accepted is judged without a panic, too.
+fn trace(bytes: &[u8]) {
+    let Ok(trace) = Trace::read(bytes, None) else { return };
+    let mut written = Vec::new();
+    trace.write(&mut written).unwrap();
+    assert_eq!(Trace::read(written.as_slice(), Some(trace.interval)).unwrap(), trace);
+    let course = Course::with_crashes(&trace, 3, 1);
+    let detector = Any::named("fixed", trace.interval, &[]).unwrap();
+    Tally::default().run(&course, detector, u64::MAX);
+}
+
 fn frames(bytes: &[u8]) {
     // All bytes are there: no read waits.
     futures_now(async {
@@ -164,9 +226,14 @@ fn the_corpus_is_read_by_its_decoders() {
         corpus.iter().filter(|bytes| codec.decode(bytes).is_ok() || codec.decode_batch(bytes).is_ok()).count()
     };
     let counts = [read(&mut Json), read(&mut Protobuf), read(&mut ProtobufZstd::new().unwrap())];
-    assert!(counts.iter().all(|&count| count == 4) && corpus.len() == 15, "{counts:?} of {}", corpus.len());
+    assert!(counts.iter().all(|&count| count == 4) && corpus.len() == 21, "{counts:?} of {}", corpus.len());
     let keys = Keys::new(1, b"corpus");
-    assert_eq!(corpus.iter().filter(|bytes| keys.open(bytes).is_ok()).count(), 3);
+    assert_eq!(corpus.iter().filter(|bytes| keys.open(bytes).is_ok()).count(), 4);
+    assert_eq!(corpus.iter().filter(|bytes| open_ack(&keys, bytes).is_some()).count(), 1);
+    assert_eq!(corpus.iter().filter(|bytes| again::<Ballot>(bytes).is_some()).count(), 1);
+    assert_eq!(corpus.iter().filter(|bytes| again::<Registration>(bytes).is_some()).count(), 1);
+    assert_eq!(corpus.iter().filter(|bytes| again::<Assignments>(bytes).is_some()).count(), 1);
+    assert_eq!(corpus.iter().filter(|bytes| Trace::read(bytes.as_slice(), None).is_ok()).count(), 1);
 }
 
 #[test]
