@@ -108,3 +108,63 @@ fn detectors_are_swept() {
     assert!(cells.len() >= 24 && cells.iter().all(|cell| cell["settings"].as_array().unwrap().len() > 50), "{report}");
     assert!(report["verdicts"].as_array().unwrap().iter().all(|verdict| verdict["passed"].is_null()), "{report}");
 }
+
+/// Report of a quick run that needs no servers: it has rows, and nothing in it failed.
+fn quick(name: &str, rows: usize) {
+    let home = Home::bare();
+    let report = home.json(&["experiment", name, "--quick", "--out", "out", "--json"]);
+    assert_eq!((report["experiment"].as_str(), report["quick"].as_bool()), (Some(name), Some(true)), "{report}");
+    let tables = report["tables"].as_array().unwrap();
+    assert!(!tables.is_empty(), "{report}");
+    let lengths: Vec<usize> = tables.iter().map(|table| table["rows"].as_array().unwrap().len()).collect();
+    assert!(lengths[0] == rows && !lengths.contains(&0), "{lengths:?} in {report}");
+    not_failed(&report);
+    assert!(home.path().join("out/report.md").is_file());
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}
+
+fn not_failed(report: &serde_json::Value) {
+    let failed = |verdict: &serde_json::Value| verdict["passed"].as_bool() == Some(false);
+    assert!(!report["verdicts"].as_array().unwrap().iter().any(failed), "{report}");
+}
+
+#[test]
+fn three_codecs_are_compared() {
+    quick("codecs", 3);
+}
+
+#[test]
+fn thousands_of_senders_beat() {
+    quick("senders", 3);
+}
+
+#[test]
+fn senders_reconnect_or_give_up() {
+    quick("reconnect", 5);
+}
+
+#[test]
+fn tcp_and_udp_beat_through_the_same_faults() {
+    if launcher::testing::full() {
+        quick("transports", 7);
+    }
+}
+
+#[test]
+fn workers_die_and_their_partitions_go_to_others() {
+    let Some(home) = Home::new() else { return };
+    if !launcher::testing::full() {
+        return;
+    }
+    let report = home.json(&["experiment", "switchover", "--quick", "--out", "out", "--json"]);
+    let series = report["series"].as_array().unwrap();
+    assert_eq!(series.len(), 2, "{report}");
+    for one in series {
+        assert_eq!(one["samples"].as_array().unwrap().len(), 6, "{one}");
+        assert!(one["writes"].as_u64().unwrap() > 0 && one["stale_writes"] == 0, "{one}");
+        assert!(one["etcd_away"]["writes"].as_u64().unwrap() > 0, "{one}");
+    }
+    not_failed(&report);
+    assert!(home.path().join("out/switchover.md").is_file());
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}
