@@ -14,7 +14,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-pub use self::scheduler::Watch;
+pub use self::{process::cpu_seconds, scheduler::Watch};
 
 /// Registers everything. To be called on the runtime that is to be watched, by the `Watch` that comes back.
 ///

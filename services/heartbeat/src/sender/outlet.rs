@@ -80,6 +80,16 @@ impl Single {
     }
 }
 
+impl Single {
+    /// Sends there from now on: the monitor has another address.
+    ///
+    /// # Errors
+    /// The socket cannot reach addresses of this kind.
+    pub async fn redirect(&self, monitor: SocketAddr) -> io::Result<()> {
+        self.socket.connect(monitor).await
+    }
+}
+
 impl Outlet for Single {
     fn send(&self, beat: &Beat) {
         let mut datagram = Vec::with_capacity(256);

@@ -37,7 +37,7 @@ fn free() -> SocketAddr {
 fn sender(monitor: SocketAddr, tries: u32) -> (Handle, CancellationToken) {
     let policy = Policy { base: 5 * MS, cap: 20 * MS, tries, silence: 20 * MS, ..Policy::default() };
     let settings = Settings {
-        monitor,
+        monitor: monitor.to_string(),
         keys: keys(),
         codec: Box::new(Protobuf),
         interval: Duration::from_millis(10),

@@ -36,6 +36,12 @@ impl Process {
     }
 }
 
+/// CPU time of this process so far, user and system; 0 if the kernel does not say.
+pub fn cpu_seconds() -> f64 {
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
 impl Source for Process {
     fn all(&self) -> Vec<&dyn Collector> {
         vec![
@@ -50,10 +56,7 @@ impl Source for Process {
     }
 
     fn read(&self) {
-        if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
-            let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-            advance(&self.cpu, seconds(usage.user_time()) + seconds(usage.system_time()));
-        }
+        advance(&self.cpu, cpu_seconds());
         if let Ok((soft, _hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
             self.max_files.set(soft as f64);
         }

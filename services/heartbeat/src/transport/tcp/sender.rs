@@ -1,6 +1,6 @@
 //! The sending side of one node over TCP: a beat every interval, an acknowledgement for each, and reconnecting by `Reconnect`.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::{
@@ -23,7 +23,8 @@ use crate::{
 };
 
 pub struct Settings {
-    pub monitor: SocketAddr,
+    /// `host:port`. Looked up for each connection: a monitor that was made anew may have another address.
+    pub monitor: String,
     pub keys: Keys,
     pub codec: Box<dyn Codec>,
     pub interval: Duration,
@@ -115,7 +116,7 @@ impl Sender {
 
     /// A try has succeeded when a beat was answered: the kernel of a monitor that is stopped accepts connections as well.
     async fn connect(&mut self, beat: &Beat) -> Option<Connection> {
-        let opened = timeout(self.settings.wait, TcpStream::connect(self.settings.monitor)).await;
+        let opened = timeout(self.settings.wait, TcpStream::connect(&self.settings.monitor)).await;
         let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let tried = match opened.and_then(|stream| keep_alive(&stream).map(|()| stream)) {
             Ok(stream) => {
@@ -186,7 +187,7 @@ impl Sender {
     fn publish(&self, action: Action) {
         let state = self.machine.state();
         let changed = self.state.send_if_modified(|seen| std::mem::replace(seen, state) != state);
-        let monitor = self.settings.monitor;
+        let monitor = &self.settings.monitor;
         match state {
             State::Stopped if action == Action::Alarm => {
                 tracing::error!(%monitor, "heartbeats have stopped: no monitor after the last try and the silent period");

@@ -112,7 +112,7 @@ impl Senders {
         let mut handles = Vec::new();
         for n in 0..SENDERS {
             let settings = Settings {
-                monitor: bed.tcp,
+                monitor: bed.tcp.to_string(),
                 keys: keys(),
                 codec: codec(CodecId::Protobuf)?,
                 interval: INTERVAL / scale,

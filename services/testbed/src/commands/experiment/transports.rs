@@ -209,7 +209,7 @@ fn over_tcp(
     stop: &CancellationToken,
 ) -> anyhow::Result<Handle> {
     let settings = Settings {
-        monitor: bed.tcp,
+        monitor: bed.tcp.to_string(),
         keys: keys(),
         codec: codec(CodecId::Protobuf)?,
         interval: INTERVAL,

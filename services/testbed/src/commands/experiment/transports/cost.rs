@@ -54,7 +54,7 @@ async fn of(over: Over, length: Duration) -> anyhow::Result<Cost> {
         match over {
             Over::Tcp => {
                 let settings = Settings {
-                    monitor: bed.direct_tcp,
+                    monitor: bed.direct_tcp.to_string(),
                     keys: keys(),
                     codec: codec(CodecId::Protobuf)?,
                     interval: INTERVAL,
