@@ -109,7 +109,7 @@ fn detectors_are_swept() {
     assert!(report["verdicts"].as_array().unwrap().iter().all(|verdict| verdict["passed"].is_null()), "{report}");
 }
 
-/// Report of a quick run that needs no servers: it has rows, and nothing in it failed.
+/// Report of a quick run that needs no servers: its first table has so many rows at least, and nothing in it failed.
 fn quick(name: &str, rows: usize) {
     let home = Home::bare();
     let report = home.json(&["experiment", name, "--quick", "--out", "out", "--json"]);
@@ -117,7 +117,7 @@ fn quick(name: &str, rows: usize) {
     let tables = report["tables"].as_array().unwrap();
     assert!(!tables.is_empty(), "{report}");
     let lengths: Vec<usize> = tables.iter().map(|table| table["rows"].as_array().unwrap().len()).collect();
-    assert!(lengths[0] == rows && !lengths.contains(&0), "{lengths:?} in {report}");
+    assert!(lengths[0] >= rows && !lengths.contains(&0), "{lengths:?} in {report}");
     not_failed(&report);
     assert!(home.path().join("out/report.md").is_file());
     assert_eq!(home.processes(), [] as [u64; 0]);
