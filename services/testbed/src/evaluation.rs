@@ -490,14 +490,16 @@ fn target(cluster: &Cluster) -> anyhow::Result<Target> {
 }
 
 fn remarks(order: &Order, cluster: &Cluster) -> Vec<String> {
+    let policy = cluster.stack.policy();
     let mut remarks = vec![format!(
         "Load generator, nginx, {} api replicas, Redis, faultproxy and {} MySQL server(s) share this machine, all under \
-         {} (SCHED_BATCH: who wakes up does not interrupt who runs), the load generator at nice -10 where that is permitted, as it stands for \
+         {}{}, the load generator at nice -10 where that is permitted, as it stands for \
          machines of its own; behind nginx they talk over Unix sockets. MySQL writes without waiting for the \
          disk (innodb_flush_log_at_trx_commit=0), which no figure here depends on: the steps only read.",
         order.scenario.replicas,
         cluster.servers.len(),
-        cluster.stack.policy(),
+        policy,
+        if policy == "SCHED_BATCH" { " (who wakes up does not interrupt who runs)" } else { "" },
     )];
     if !order.sets.is_empty() {
         remarks.push(format!("Settings changed in every replica: {}.", order.sets.join(", ")));
