@@ -9,7 +9,7 @@ use std::{
 use contract::spans::attribute;
 
 use crate::{
-    Merit, Reason, Span, Summary, Trace, TraceId,
+    Kind, Merit, Reason, Span, Summary, Trace, TraceId,
     keep::{Keep, Quotas},
     metrics::Metrics,
     span::root,
@@ -154,7 +154,7 @@ impl Store {
         let mut chosen: Vec<_> = all.filter(|(_, trace, _)| choice != Choice::Errors || trace.failed()).collect();
         // Ids make the order the same each time.
         match choice {
-            Choice::Slowest => chosen.sort_by_key(|(id, _, root)| (std::cmp::Reverse(root.duration_ns), *id)),
+            Choice::Slowest => chosen.sort_by_key(|(id, _, root)| (std::cmp::Reverse(waited_ns(root)), *id)),
             Choice::Errors | Choice::Newest => {
                 chosen.sort_by_key(|(id, _, root)| (std::cmp::Reverse(root.start_ns), *id))
             }
@@ -241,12 +241,17 @@ impl Assembly {
     fn merit(&self) -> Merit {
         let any = |key| self.spans.iter().any(|span| span.attributes.contains_key(key));
         Merit {
-            duration_ns: root(&self.spans).map_or(0, |root| root.duration_ns),
+            duration_ns: root(&self.spans).map_or(0, waited_ns),
             failed: self.failed(),
             exemplar: any(attribute::EXEMPLAR),
             afterwards: any(attribute::RETROSPECTIVE),
         }
     }
+}
+
+/// How long somebody waited. A failover takes seconds, and a worker may be away for minutes: neither is a slow request.
+fn waited_ns(root: &Span) -> u64 {
+    if root.kind == Kind::Internal { 0 } else { root.duration_ns }
 }
 
 /// The last so many ids.

@@ -167,7 +167,7 @@ Examples:
 /// Show where the time of single requests went: waterfalls of the running stack's traces
 #[derive(Args)]
 #[command(
-    after_help = "Kept are the slowest traces of the last minutes, the newest that failed, and a sample of the others.
+    after_help = "Kept are the slowest requests of the last minutes, the newest that failed, and a sample of the others.
 
 Examples:
   ./testbed trace                        what is there: the newest traces, a line each
@@ -179,7 +179,7 @@ pub struct TraceArgs {
     /// The trace of this id: 32 hexadecimal digits, as lists and log lines show it
     #[arg(value_name = "ID", conflicts_with_all = ["slowest", "errors", "limit"])]
     pub id: Option<TraceId>,
-    /// The slowest
+    /// The slowest requests
     #[arg(long, conflicts_with = "errors")]
     pub slowest: bool,
     /// The newest that failed

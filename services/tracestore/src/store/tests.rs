@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use prometheus::Registry;
 
 use super::*;
-use crate::{Kind, SpanId};
+use crate::SpanId;
 
 fn id(n: u128) -> TraceId {
     TraceId::from_bytes(&n.to_be_bytes()).unwrap()
@@ -18,7 +18,7 @@ fn span(n: u64, parent: Option<u64>, start_ns: u64, duration_ns: u64) -> Span {
         id: span_id(n),
         parent: parent.map(span_id),
         name: format!("span {n}"),
-        kind: Kind::Internal,
+        kind: Kind::Server,
         service: "api".into(),
         instance: None,
         start_ns,
@@ -113,6 +113,17 @@ fn lists_are_in_the_order_asked_for() {
     assert_eq!(list(Choice::Newest), [id(3), id(2), id(1)]);
     assert_eq!(list(Choice::Errors), [id(2)]);
     assert_eq!(store.list(Choice::Slowest, 1).len(), 1);
+}
+
+#[test]
+fn what_nobody_waited_for_is_not_slow() {
+    let (mut store, start) = (store(limits(1, 0, 0)), Instant::now());
+    store.add(id(1), span(1, None, 0, 100), start);
+    store.add(id(2), Span { kind: Kind::Internal, ..span(1, None, 0, 1_000) }, start);
+    let slowest: Vec<_> = store.list(Choice::Slowest, 10).into_iter().map(|summary| summary.id).collect();
+    assert_eq!(slowest, [id(1), id(2)], "the worker's absence comes last");
+    store.settle(start + SETTLE);
+    assert!(store.get(id(1)).is_some() && store.get(id(2)).is_none());
 }
 
 #[test]
