@@ -71,7 +71,20 @@ impl Monitors {
 
     pub fn run(&mut self, n: usize) {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(monitor::serve(self.configs[n].clone(), stop.clone()));
+        let (config, stopped) = (self.configs[n].clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let end = Instant::now() + PATIENCE / 2;
+            loop {
+                let served = monitor::serve(config.clone(), stopped.clone()).await;
+                let Err(error) = &served else { return served };
+                eprintln!("monitor {n} has ended: {error:#}");
+                // On a busy machine the sockets of its predecessor may outlast the 100 ms of its drain.
+                if stopped.is_cancelled() || Instant::now() > end {
+                    return served;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
         self.running[n] = Some((stop, task));
     }
 
@@ -93,10 +106,16 @@ impl Monitors {
 
     /// Waits until this monitor's view is such.
     pub async fn until(&self, n: usize, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
-        let mut last = None;
+        let (begun, mut last) = (Instant::now(), None);
         eventually(what, async || {
+            let ended = self.running[n].as_ref().is_none_or(|(_, task)| task.is_finished());
+            assert!(!ended, "monitor {n} does not run: {what}");
             last = self.status(n).await;
-            last.as_ref().is_some_and(&condition)
+            let is_so = last.as_ref().is_some_and(&condition);
+            if !is_so && begun.elapsed() > PATIENCE * 9 / 10 {
+                eprintln!("not yet: {what}: {last:?}");
+            }
+            is_so
         })
         .await;
         last.unwrap()
