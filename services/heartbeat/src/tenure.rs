@@ -55,8 +55,9 @@ impl Tenure {
         }
         let mut held = BTreeMap::new();
         let mut fences = Vec::new();
-        let mine = |a: &Assignment| a.primary.as_ref() == Some(&self.me) && table.is_admitted(&self.me, incarnation);
-        let mine = table.partitions.iter().enumerate().filter(|(_, assignment)| mine(assignment));
+        let is_admitted = table.is_admitted(&self.me, incarnation);
+        let mine = |(_, a): &(usize, &Assignment)| is_admitted && a.primary.as_ref() == Some(&self.me);
+        let mine = table.partitions.iter().enumerate().filter(mine);
         for (partition, assignment) in mine {
             let epoch = assignment.epoch;
             let now = match self.held.get(&partition) {

@@ -78,9 +78,7 @@ impl Single {
     pub async fn connect(monitor: SocketAddr, keys: Keys) -> io::Result<Self> {
         Ok(Self { socket: connected(monitor).await?, keys, sent: Sent::default() })
     }
-}
 
-impl Single {
     /// Sends there from now on: the monitor has another address.
     ///
     /// # Errors
