@@ -5,6 +5,9 @@
 //! open    ── back-off over, somebody asks ──→ probing (that one may try, everybody else still fails at once)
 //! probing ── success ──→ closed     ── failure ──→ open     ── given up without a result ──→ due (the next one probes)
 //! ```
+//! A call that was under way when it opened may still succeed, which closes it while a probe is out. Probes therefore have numbers:
+//! what an outdated probe comes to is what any other call comes to.
+//!
 //! A decision that takes `now`; the I/O is the caller's.
 
 use std::{
@@ -26,22 +29,36 @@ pub struct Breaker {
     /// False means closed; the only thing that a call to a healthy server looks at.
     tripped: AtomicBool,
     timeouts: AtomicU32,
-    phase: Mutex<Phase>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Closed,
-    Open { until: Instant },
+    Open {
+        until: Instant,
+    },
     Due,
-    Probing,
+    /// Until the pass of this number reports or is dropped.
+    Probing {
+        number: u64,
+    },
+}
+
+/// What the lock guards. `tripped` is false exactly while the phase is `Closed`: both change under the lock.
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// Probes so far.
+    probes: u64,
 }
 
 /// Leave to try; to be told how it went. Dropped without, it says nothing about the server.
 #[derive(Debug)]
 pub struct Pass<'a> {
     breaker: &'a Breaker,
-    probe: bool,
+    /// Its number, if it is a probe; `None` also once it has reported.
+    probe: Option<u64>,
 }
 
 impl Breaker {
@@ -53,62 +70,72 @@ impl Breaker {
             max_timeouts,
             tripped: AtomicBool::new(false),
             timeouts: AtomicU32::new(0),
-            phase: Mutex::new(Phase::Closed),
+            state: Mutex::new(State { phase: Phase::Closed, probes: 0 }),
         }
     }
 
     /// `None`: the server failed a moment ago; do not try.
     pub fn admit(&self, now: Instant) -> Option<Pass<'_>> {
         if !self.tripped.load(Ordering::Acquire) {
-            return Some(Pass { breaker: self, probe: false });
+            return Some(Pass { breaker: self, probe: None });
         }
-        let mut phase = self.lock();
-        let probe = match *phase {
-            Phase::Closed => false,
-            Phase::Due => true,
-            Phase::Open { until } if now >= until => true,
-            Phase::Open { .. } | Phase::Probing => return None,
-        };
-        if probe {
-            *phase = Phase::Probing;
+        let mut state = self.lock();
+        match state.phase {
+            Phase::Closed => return Some(Pass { breaker: self, probe: None }),
+            Phase::Open { until } if now < until => return None,
+            Phase::Probing { .. } => return None,
+            Phase::Open { .. } | Phase::Due => {}
         }
-        Some(Pass { breaker: self, probe })
+        state.probes += 1;
+        let number = state.probes;
+        state.phase = Phase::Probing { number };
+        Some(Pass { breaker: self, probe: Some(number) })
     }
 
     pub fn is_closed(&self) -> bool {
         !self.tripped.load(Ordering::Acquire)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn close(&self) {
-        let mut phase = self.lock();
-        if *phase != Phase::Closed {
+        let mut state = self.lock();
+        if state.phase != Phase::Closed {
             tracing::info!(server = self.name, "answers again");
         }
-        *phase = Phase::Closed;
+        state.phase = Phase::Closed;
         self.timeouts.store(0, Ordering::Relaxed);
         self.tripped.store(false, Ordering::Release);
     }
 
-    /// What was under way when it opened says nothing new: only a closed one and the probe's are opened.
-    fn open(&self, probe: bool, now: Instant) {
-        let mut phase = self.lock();
-        if *phase == Phase::Closed {
+    /// A call failed. Opens for the probe that is awaited; while closed, for any call if that is `enough`. Other calls were under way
+    /// when it opened and say nothing new. True: it opened.
+    fn open(&self, probe: Option<u64>, enough: bool, now: Instant) -> bool {
+        let mut state = self.lock();
+        let trips = state.phase == Phase::Closed && enough;
+        if !trips && !state.awaits(probe) {
+            return false;
+        }
+        if trips {
             tracing::warn!(server = self.name, back_off = ?self.back_off, "does not answer, trying again at intervals");
         }
-        if probe || *phase == Phase::Closed {
-            *phase = Phase::Open { until: now + self.back_off };
-            self.tripped.store(true, Ordering::Release);
-        }
+        state.phase = Phase::Open { until: now + self.back_off };
+        self.tripped.store(true, Ordering::Release);
+        true
+    }
+}
+
+impl State {
+    fn awaits(&self, probe: Option<u64>) -> bool {
+        probe.is_some_and(|number| self.phase == Phase::Probing { number })
     }
 }
 
 impl Pass<'_> {
     pub fn ok(mut self) {
-        self.probe = false;
+        self.probe = None;
         let breaker = self.breaker;
         if breaker.tripped.load(Ordering::Acquire) {
             breaker.close();
@@ -117,102 +144,32 @@ impl Pass<'_> {
         }
     }
 
-    /// The server refused or broke the connection.
-    pub fn failed(mut self, now: Instant) {
-        let probe = std::mem::take(&mut self.probe);
-        self.breaker.open(probe, now);
+    /// The server refused or broke the connection. True: it opened the breaker, for the first time or again.
+    pub fn failed(mut self, now: Instant) -> bool {
+        let probe = self.probe.take();
+        self.breaker.open(probe, true, now)
     }
 
-    /// The server did not answer within its own time (not: the caller's deadline ran out).
-    pub fn timed_out(mut self, now: Instant) {
-        let probe = std::mem::take(&mut self.probe);
+    /// The server did not answer within its own time (not: the caller's deadline ran out). True: as in `failed`.
+    pub fn timed_out(mut self, now: Instant) -> bool {
+        let probe = self.probe.take();
         let in_a_row = self.breaker.timeouts.fetch_add(1, Ordering::Relaxed) + 1;
-        if probe || in_a_row >= self.breaker.max_timeouts {
-            self.breaker.open(probe, now);
-        }
+        // While closed, time-outs that are too few are not worth the lock.
+        let enough = in_a_row >= self.breaker.max_timeouts;
+        (enough || probe.is_some()) && self.breaker.open(probe, enough, now)
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        if self.probe {
-            *self.breaker.lock() = Phase::Due;
+        if self.probe.is_some() {
+            let mut state = self.breaker.lock();
+            if state.awaits(self.probe) {
+                state.phase = Phase::Due;
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BACK_OFF: Duration = Duration::from_millis(250);
-
-    fn admitted(breaker: &Breaker, now: Instant, callers: usize) -> usize {
-        let passes: Vec<_> = (0..callers).filter_map(|_| breaker.admit(now)).collect();
-        passes.len()
-    }
-
-    #[test]
-    fn one_probe_a_back_off_while_the_server_is_down() {
-        let breaker = Breaker::new("test", BACK_OFF, 3);
-        let start = Instant::now();
-        breaker.admit(start).unwrap().failed(start);
-        let mut tries = 0;
-        // 100 callers every 10 ms, for 5 s.
-        for ms in (0..5_000).step_by(10) {
-            let now = start + Duration::from_millis(ms);
-            for _ in 0..100 {
-                if let Some(pass) = breaker.admit(now) {
-                    tries += 1;
-                    pass.failed(now);
-                }
-            }
-        }
-        assert_eq!(tries, 19, "5 s / 250 ms, less the first");
-        let now = start + Duration::from_secs(6);
-        breaker.admit(now).unwrap().ok();
-        assert!(breaker.is_closed());
-        assert_eq!(admitted(&breaker, now, 10), 10);
-    }
-
-    #[test]
-    fn while_one_probes_the_others_fail_and_a_probe_that_gives_up_is_followed_by_another() {
-        let breaker = Breaker::new("test", BACK_OFF, 3);
-        let start = Instant::now();
-        breaker.admit(start).unwrap().failed(start);
-        let later = start + BACK_OFF;
-        let probe = breaker.admit(later).unwrap();
-        assert_eq!(admitted(&breaker, later + BACK_OFF, 5), 0);
-        drop(probe);
-        let probe = breaker.admit(later).unwrap();
-        probe.failed(later);
-        assert_eq!(admitted(&breaker, later, 5), 0);
-    }
-
-    #[test]
-    fn late_failures_of_earlier_calls_do_not_prolong_it() {
-        let breaker = Breaker::new("test", BACK_OFF, 3);
-        let start = Instant::now();
-        let (early, late) = (breaker.admit(start).unwrap(), breaker.admit(start).unwrap());
-        early.failed(start);
-        late.failed(start + BACK_OFF / 2);
-        breaker.admit(start + BACK_OFF).unwrap().ok();
-        assert!(breaker.is_closed());
-    }
-
-    #[test]
-    fn only_time_outs_in_a_row_open_it() {
-        let breaker = Breaker::new("test", BACK_OFF, 3);
-        let now = Instant::now();
-        for _ in 0..10 {
-            breaker.admit(now).unwrap().timed_out(now);
-            breaker.admit(now).unwrap().timed_out(now);
-            breaker.admit(now).unwrap().ok();
-        }
-        assert!(breaker.is_closed());
-        for _ in 0..3 {
-            breaker.admit(now).unwrap().timed_out(now);
-        }
-        assert!(breaker.admit(now).is_none());
-    }
-}
+mod tests;

@@ -7,8 +7,10 @@ use futures::{StreamExt, TryStreamExt};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row as _};
 
 use crate::{
+    limit::{BETWEEN_ROWS, Limit},
     mysql::{Store, id_at},
     pool::StoreError,
+    transaction::finish,
 };
 
 /// What an import changed.
@@ -77,7 +79,8 @@ impl Store {
         let mut added = 0;
         for batch in rows.chunks(ROWS_PER_INSERT * INSERTS_PER_COMMIT) {
             let mut lease = self.checkout(shard, None).await?;
-            let result = insert_batch(lease.connection().await?, &schema, batch, report).await;
+            let limit = lease.limit();
+            let result = insert_batch(lease.connection().await?, &schema, batch, report, limit).await;
             added += lease.write(result)?;
         }
         if !rows.is_empty() {
@@ -86,7 +89,8 @@ impl Store {
                 "INSERT INTO {schema}.users (user_id, created_at_ms, events) SELECT user_id, MIN(at_ms), COUNT(*) FROM {schema}.behaviour GROUP BY user_id ON DUPLICATE KEY UPDATE events = VALUES(events)"
             );
             let mut lease = self.checkout(shard, None).await?;
-            let result = lease.connection().await?.execute(AssertSqlSafe(users)).await;
+            let limit = lease.limit();
+            let result = limit.of(lease.connection().await?.execute(AssertSqlSafe(users))).await;
             lease.write(result)?;
         }
         Ok(Imported { added, present: rows.len() as u64 - added })
@@ -117,15 +121,27 @@ async fn insert_batch(
     schema: &str,
     batch: &[Row<'_>],
     report: &impl Fn(usize),
+    limit: Limit,
 ) -> Result<u64, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = limit.of(connection.begin()).await?;
+    let added = insert_rows(&mut transaction, schema, batch, report, limit).await;
+    finish(transaction, added, limit).await
+}
+
+async fn insert_rows(
+    connection: &mut MySqlConnection,
+    schema: &str,
+    batch: &[Row<'_>],
+    report: &impl Fn(usize),
+    limit: Limit,
+) -> Result<u64, sqlx::Error> {
     let mut added = 0;
     for chunk in batch.chunks(ROWS_PER_INSERT) {
         let insert = sqlx::raw_sql(AssertSqlSafe(insert_sql(schema, chunk)));
-        added += transaction.execute(insert).await?.rows_affected();
+        added += limit.of(connection.execute(insert)).await?.rows_affected();
         report(chunk.len());
     }
-    transaction.commit().await.map(|()| added)
+    Ok(added)
 }
 
 async fn each_event(
@@ -134,7 +150,7 @@ async fn each_event(
     each: &mut impl FnMut(UserId, ItemId, EventKind, i64, f32),
 ) -> Result<(), sqlx::Error> {
     let mut rows = sqlx::query(AssertSqlSafe(sql)).persistent(false).fetch(connection);
-    while let Some(row) = rows.try_next().await? {
+    while let Some(row) = BETWEEN_ROWS.of(rows.try_next()).await? {
         let kind = EventKind::from_code(row.try_get_unchecked(2)?)
             .ok_or_else(|| sqlx::Error::Decode("unknown event kind".into()))?;
         each(id_at(&row, 0)?, id_at(&row, 1)?, kind, row.try_get_unchecked(3)?, row.try_get_unchecked(4)?);

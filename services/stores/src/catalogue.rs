@@ -1,12 +1,15 @@
 //! The unsharded schema: items, and the item-neighbour model, versioned.
 
 use contract::ItemId;
+use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row, mysql::MySqlRow};
 
 use crate::{
     bulk::push_hex,
+    limit::{BETWEEN_ROWS, Limit},
     mysql::{Store, id_at},
     pool::StoreError,
+    transaction::finish,
 };
 
 /// A complete model as it lies in the catalogue; its encoding belongs to the crate `model`.
@@ -29,7 +32,8 @@ impl Store {
     /// The catalogue's server failed; nothing is changed then.
     pub async fn save_model(&self, header: &[u8], rows: &[(ItemId, Vec<u8>)], now_ms: i64) -> Result<u64, StoreError> {
         let mut lease = self.inner().catalogue.checkout(None).await?;
-        let result = save(lease.connection().await?, header, rows, now_ms).await;
+        let limit = lease.limit();
+        let result = save(lease.connection().await?, header, rows, now_ms, limit).await;
         lease.write(result)
     }
 
@@ -53,61 +57,72 @@ async fn save(
     header: &[u8],
     rows: &[(ItemId, Vec<u8>)],
     now_ms: i64,
+    limit: Limit,
 ) -> Result<u64, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
-    let version = sqlx::query("INSERT INTO catalogue.neighbour_models (created_at_ms, header) VALUES (?, ?)")
+    let mut transaction = limit.of(connection.begin()).await?;
+    let version = save_rows(&mut transaction, header, rows, now_ms, limit).await;
+    finish(transaction, version, limit).await
+}
+
+async fn save_rows(
+    connection: &mut MySqlConnection,
+    header: &[u8],
+    rows: &[(ItemId, Vec<u8>)],
+    now_ms: i64,
+    limit: Limit,
+) -> Result<u64, sqlx::Error> {
+    let insert = sqlx::query("INSERT INTO catalogue.neighbour_models (created_at_ms, header) VALUES (?, ?)")
         .bind(now_ms)
-        .bind(header)
-        .execute(&mut *transaction)
-        .await?
-        .last_insert_id();
+        .bind(header);
+    let version = limit.of(insert.execute(&mut *connection)).await?.last_insert_id();
     for chunk in rows.chunks(ROWS_PER_INSERT) {
         let values =
             |row: &dyn Fn(&ItemId) -> String| chunk.iter().map(|(item, _)| row(item)).collect::<Vec<_>>().join(",");
         let items = values(&|item| format!("(x'{}')", hex(item)));
         let insert = format!("INSERT IGNORE INTO catalogue.items (item_id) VALUES {items}");
-        transaction.execute(sqlx::raw_sql(AssertSqlSafe(insert))).await?;
+        limit.of(connection.execute(sqlx::raw_sql(AssertSqlSafe(insert)))).await?;
         let marks = values(&|item| format!("({version},x'{}',?)", hex(item)));
         let insert =
             format!("INSERT INTO catalogue.item_neighbours (model_version, item_id, neighbours) VALUES {marks}");
         let insert = sqlx::query(AssertSqlSafe(insert)).persistent(false);
         let insert = chunk.iter().fold(insert, |insert, (_, blob)| insert.bind(blob.as_slice()));
-        insert.execute(&mut *transaction).await?;
+        limit.of(insert.execute(&mut *connection)).await?;
     }
-    sqlx::query("UPDATE catalogue.neighbour_models SET complete = TRUE WHERE version = ?")
-        .bind(version)
-        .execute(&mut *transaction)
-        .await?;
-    let kept: Vec<u64> =
-        sqlx::query_scalar("SELECT version FROM catalogue.neighbour_models ORDER BY version DESC LIMIT ?")
-            .bind(VERSIONS_KEPT)
-            .fetch_all(&mut *transaction)
-            .await?;
+    let complete = sqlx::query("UPDATE catalogue.neighbour_models SET complete = TRUE WHERE version = ?").bind(version);
+    limit.of(complete.execute(&mut *connection)).await?;
+    let newest = sqlx::query_scalar("SELECT version FROM catalogue.neighbour_models ORDER BY version DESC LIMIT ?")
+        .bind(VERSIONS_KEPT);
+    let kept: Vec<u64> = limit.of(newest.fetch_all(&mut *connection)).await?;
     if let Some(oldest_kept) = kept.last() {
-        sqlx::query("DELETE FROM catalogue.neighbour_models WHERE version < ?")
-            .bind(oldest_kept)
-            .execute(&mut *transaction)
-            .await?;
+        let outdated = sqlx::query("DELETE FROM catalogue.neighbour_models WHERE version < ?").bind(oldest_kept);
+        limit.of(outdated.execute(&mut *connection)).await?;
     }
-    transaction.commit().await.map(|()| version)
+    Ok(version)
 }
 
+/// The model is as large as it is: what has a limit is the wait for the next row.
 async fn load(connection: &mut MySqlConnection) -> Result<Option<StoredModel>, sqlx::Error> {
     // One snapshot for both reads: an import may delete this version in between.
-    let mut transaction = connection.begin().await?;
+    let mut transaction = BETWEEN_ROWS.of(connection.begin()).await?;
+    let model = load_rows(&mut transaction).await;
+    finish(transaction, model, BETWEEN_ROWS).await
+}
+
+async fn load_rows(connection: &mut MySqlConnection) -> Result<Option<StoredModel>, sqlx::Error> {
     let newest = sqlx::query(
         "SELECT version, header FROM catalogue.neighbour_models WHERE complete ORDER BY version DESC LIMIT 1",
-    )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let Some(newest) = newest else { return Ok(None) };
+    );
+    let Some(newest) = BETWEEN_ROWS.of(newest.fetch_optional(&mut *connection)).await? else { return Ok(None) };
     let version: u64 = newest.try_get(0)?;
-    let rows = sqlx::query("SELECT item_id, neighbours FROM catalogue.item_neighbours WHERE model_version = ?")
-        .bind(version)
-        .try_map(|row: MySqlRow| Ok((id_at(&row, 0)?, row.try_get_unchecked(1)?)))
-        .fetch_all(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
+    let mut neighbours =
+        sqlx::query("SELECT item_id, neighbours FROM catalogue.item_neighbours WHERE model_version = ?")
+            .bind(version)
+            .try_map(|row: MySqlRow| Ok((id_at(&row, 0)?, row.try_get_unchecked(1)?)))
+            .fetch(&mut *connection);
+    let mut rows = Vec::new();
+    while let Some(row) = BETWEEN_ROWS.of(neighbours.try_next()).await? {
+        rows.push(row);
+    }
     Ok(Some(StoredModel { version, header: newest.try_get(1)?, rows }))
 }
 

@@ -77,7 +77,7 @@ impl StoreConfig {
             max_waiting: 1000,
             checkout_timeout_ms: 2900,
             connect_timeout_ms: 3000,
-            statement_timeout_ms: 5000,
+            statement_timeout_ms: 3000,
             flavour: Flavour::Detect,
         }
     }

@@ -1,7 +1,10 @@
 //! Opens connections to one MySQL server: a few at a time, and not at all while the server is known to be down.
 
 use std::{
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +20,7 @@ use tokio::{
 use crate::{
     breaker::Breaker,
     config::{Address, Flavour, StoreConfig},
+    limit::timed_out,
     metrics::PoolMetrics,
     pool::{OPENED_AT_ONCE, StoreError},
 };
@@ -31,6 +35,8 @@ pub(crate) struct Dialer {
     /// Hundreds of handshakes at once, as after a restart, are answered late or never.
     turns: Semaphore,
     breaker: Breaker,
+    /// When the last command was sent that nobody answered.
+    silent_since: Mutex<Option<Instant>>,
     flavour: AtomicU8,
     /// Zero: none.
     pub(crate) statement_timeout: Duration,
@@ -62,54 +68,58 @@ impl Dialer {
             turns: Semaphore::new(OPENED_AT_ONCE),
             // A connection that cannot be made in its whole time-out is reason enough.
             breaker: Breaker::new("mysql", BACK_OFF, 1),
+            silent_since: Mutex::new(None),
             flavour: AtomicU8::new(config.flavour as u8),
             statement_timeout: Duration::from_millis(config.statement_timeout_ms),
             metrics,
         })
     }
 
-    /// A new connection for a request.
+    /// A new connection for a request. Takes `connect_timeout` for a turn and as long again to connect, whatever time the request has
+    /// left: an attempt that is cut short would say nothing about a server that swallows it, and requests with little time would try
+    /// such a server for ever.
     ///
     /// # Errors
     /// `Down` at once while connecting is known to fail; else `Unavailable`.
-    pub(crate) async fn connect(&self, deadline: Option<Instant>) -> Result<MySqlConnection, StoreError> {
-        if self.breaker.is_closed() {
-            let left = deadline.map_or(self.connect_timeout, |deadline| {
-                self.connect_timeout.min(deadline.saturating_duration_since(Instant::now()))
-            });
-            let Ok(Ok(turn)) = timeout(left, self.turns.acquire()).await else {
+    pub(crate) async fn connect(&self) -> Result<MySqlConnection, StoreError> {
+        let _turn = if self.breaker.is_closed() {
+            let Ok(Ok(turn)) = timeout(self.connect_timeout, self.turns.acquire()).await else {
                 return Err(self.failed(timed_out()));
             };
-            // Asked for again by those who waited for their turn behind one that failed.
-            return self.attempt(deadline, Some(turn)).await;
-        }
-        self.attempt(deadline, None).await
-    }
-
-    async fn attempt(
-        &self,
-        deadline: Option<Instant>,
-        _turn: Option<tokio::sync::SemaphorePermit<'_>>,
-    ) -> Result<MySqlConnection, StoreError> {
-        let started = Instant::now();
-        let Some(pass) = self.breaker.admit(started) else {
+            Some(turn)
+        } else {
+            None
+        };
+        // Asked for again by those who waited for their turn behind one that failed.
+        let Some(pass) = self.breaker.admit(Instant::now()) else {
             self.metrics.commands.down.inc();
             return Err(StoreError::Down);
         };
-        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(started));
-        match self.open(self.connect_timeout.min(left)).await {
+        match self.open(self.connect_timeout).await {
             Ok(connection) => {
                 pass.ok();
                 Ok(connection)
             }
             Err(error) => {
-                // A request at its end leaves no time for a handshake: that is not the server's fault.
-                if left >= self.connect_timeout || !is_timeout(&error) {
-                    pass.failed(Instant::now());
-                }
+                pass.failed(Instant::now());
                 Err(self.failed(error))
             }
         }
+    }
+
+    /// A command sent then was not answered at all: the host may be gone, and every connection to it that has not answered since.
+    pub(crate) fn silent(&self, since: Instant) {
+        let mut last = self.silent_since();
+        *last = (*last).max(Some(since));
+    }
+
+    /// A connection whose last answer came then is not to be used: see `silent`. Each of them would keep a request waiting to its end.
+    pub(crate) fn is_suspect(&self, answered: Instant) -> bool {
+        self.silent_since().is_some_and(|since| answered <= since)
+    }
+
+    fn silent_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.silent_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One attempt, whatever the breaker says: for a start, which has patience of its own.
@@ -176,14 +186,6 @@ impl Dialer {
         self.metrics.commands.unavailable.inc();
         StoreError::Unavailable(error)
     }
-}
-
-fn timed_out() -> sqlx::Error {
-    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
-}
-
-fn is_timeout(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut)
 }
 
 /// MariaDB 1969, MySQL 3024.

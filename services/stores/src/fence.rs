@@ -5,6 +5,7 @@ use contract::ShardId;
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 
 use crate::{
+    limit::Limit,
     mysql::{Store, detached},
     pool::StoreError,
 };
@@ -47,8 +48,9 @@ impl Store {
     /// As `history`.
     pub async fn ownership(&self, shard: ShardId) -> Result<Ownership, StoreError> {
         let mut lease = self.checkout(shard, None).await?;
+        let limit = lease.limit();
         loop {
-            let result = look(lease.connection().await?, shard).await;
+            let result = look(lease.connection().await?, shard, limit).await;
             if let Some(ownership) = lease.read(result)? {
                 return Ok(ownership);
             }
@@ -59,14 +61,16 @@ impl Store {
     async fn guarded(&self, shard: ShardId, update: String, epoch: u64) -> Result<Result<u64, Overruled>, StoreError> {
         let mut lease = self.checkout(shard, None).await?;
         detached(async move {
+            let limit = lease.limit();
             let connection = lease.connection().await?;
             let result = async {
-                let done = sqlx::query(AssertSqlSafe(update)).bind(epoch).bind(epoch).execute(&mut *connection).await?;
+                let update = sqlx::query(AssertSqlSafe(update)).bind(epoch).bind(epoch);
+                let done = limit.of(update.execute(&mut *connection)).await?;
                 // Rows found, not rows changed: sqlx asks the server for that.
                 if done.rows_affected() == 1 {
                     return Ok(Ok(done.last_insert_id()));
                 }
-                Ok(Err(Overruled { by_epoch: look(connection, shard).await?.epoch }))
+                Ok(Err(Overruled { by_epoch: look(connection, shard, limit).await?.epoch }))
             };
             let result = result.await;
             lease.write(result)
@@ -75,8 +79,8 @@ impl Store {
     }
 }
 
-async fn look(connection: &mut MySqlConnection, shard: ShardId) -> Result<Ownership, sqlx::Error> {
+async fn look(connection: &mut MySqlConnection, shard: ShardId, limit: Limit) -> Result<Ownership, sqlx::Error> {
     let sql = format!("SELECT epoch, counter FROM {}.ownership", shard.schema());
-    let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(connection).await?;
+    let row = limit.of(sqlx::query(AssertSqlSafe(sql)).fetch_one(connection)).await?;
     Ok(Ownership { epoch: row.try_get(0)?, counter: row.try_get(1)? })
 }

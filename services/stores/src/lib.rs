@@ -7,12 +7,14 @@ pub mod config;
 mod dialer;
 mod fence;
 mod gate;
+mod limit;
 mod metrics;
 mod migrate;
 mod mysql;
 mod pool;
 pub mod redis;
 mod spans;
+mod transaction;
 
 pub use breaker::Breaker;
 pub use bulk::{Imported, Row as ImportRow};

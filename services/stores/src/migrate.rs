@@ -1,9 +1,16 @@
 //! Brings all schemas up to date.
 
 use contract::ShardId;
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, migrate::Migrator};
 
-use crate::{config::StoreConfig, dialer::connect_options, pool::StoreError};
+use crate::{
+    config::StoreConfig,
+    dialer::connect_options,
+    limit::{Limit, UNLIMITED_BY_SERVER},
+    pool::StoreError,
+};
 
 static SHARD: Migrator = sqlx::migrate!("../../migrations/shards");
 static CATALOGUE: Migrator = sqlx::migrate!("../../migrations/catalogue");
@@ -11,7 +18,7 @@ static CATALOGUE: Migrator = sqlx::migrate!("../../migrations/catalogue");
 pub(crate) const CATALOGUE_SCHEMA: &str = "catalogue";
 
 /// How long one migrator waits for another.
-const LOCK_SECONDS: u32 = 120;
+const LOCK: Duration = Duration::from_secs(120);
 
 /// Creates what is missing; run again it changes nothing; several at once take turns.
 ///
@@ -38,21 +45,21 @@ async fn migrate_server(
     let Some(options) = connect_options(config, address) else {
         return Err(sqlx::Error::Configuration(format!("'{address}' is neither host:port nor unix:/path").into()));
     };
-    let mut connection = options.connect().await?;
+    let connect = Limit::new(Duration::from_millis(config.connect_timeout_ms), None);
+    let mut connection = connect.of(options.connect()).await?;
     // sqlx's own lock is `GET_LOCK(…, -1)`, whose answer it does not read, and MariaDB takes -1 as "do not wait".
-    let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK('recommendation-testbed-migrate', ?)")
-        .bind(LOCK_SECONDS)
-        .fetch_one(&mut connection)
-        .await?;
+    let lock = sqlx::query_scalar("SELECT GET_LOCK('recommendation-testbed-migrate', ?)").bind(LOCK.as_secs());
+    let locked: Option<i64> = Limit::new(LOCK, None).of(lock.fetch_one(&mut connection)).await?;
     if locked != Some(1) {
-        let reason = format!("another migration has held the lock for {LOCK_SECONDS} s");
+        let reason = format!("another migration has held the lock for {LOCK:?}");
         return Err(sqlx::Error::Configuration(reason.into()));
     }
     for schema in schemas {
-        connection.execute(AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS {schema}"))).await?;
+        let create = AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS {schema}"));
+        UNLIMITED_BY_SERVER.of(connection.execute(create)).await?;
         // A connection for each: sqlx's prepared statements would go on meaning the schema they were prepared in.
-        let mut of_schema = options.clone().database(schema).connect().await?;
-        run(migrator, &mut of_schema).await?;
+        let mut of_schema = connect.of(options.clone().database(schema).connect()).await?;
+        UNLIMITED_BY_SERVER.of(run(migrator, &mut of_schema)).await?;
         of_schema.close().await?;
     }
     // Closing the connection also lets go of the lock.

@@ -6,15 +6,17 @@ use contract::{Event, EventKind, ItemId, SHARDS, ShardId, UserId, shard_of, span
 use futures::TryStreamExt;
 use runtime::telemetry::Span;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, mysql::MySqlRow};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     bulk::push_hex,
     config::StoreConfig,
     dialer::StatementLimit,
+    limit::{BETWEEN_ROWS, GRACE, Limit, timed_out},
     metrics::{ShardMetrics, StoreMetrics},
     pool::{Lease, Pool, StoreError, Waiting},
     spans,
+    transaction::finish,
 };
 
 /// What a user did, newest first where a list of them is returned.
@@ -134,12 +136,18 @@ impl Store {
         let mut lease = self.traced_checkout(shard, deadline, span).await?;
         let sql: Arc<str> = history_sql(shard, user_id, lease.statement_limit()).into();
         let query = spans::query(span, "SELECT behaviour", shard, &self.pool(shard).address);
-        detached(async move {
+        let read = detached(async move {
             let events = spans::told(&query, history(&mut lease, &sql).await)?;
             query.set(attribute::DB_RESPONSE_RETURNED_ROWS, events.len());
             Ok(events)
-        })
-        .await
+        });
+        match deadline {
+            // Only an attempt to connect takes longer, and goes on for whoever needs the connection next.
+            Some(deadline) => timeout_at(deadline + GRACE, read)
+                .await
+                .unwrap_or_else(|_elapsed| Err(StoreError::Unavailable(timed_out()))),
+            None => read.await,
+        }
     }
 
     /// Histories of many users of one shard, as `history` gives them; users without events are left out.
@@ -158,16 +166,16 @@ impl Store {
         )
         .into();
         let mut lease = self.checkout(shard, None).await?;
+        let limit = lease.limit();
         let rows = loop {
             let query = sqlx::query(AssertSqlSafe(Arc::clone(&sql)));
-            let result = user_ids
+            let query = user_ids
                 .iter()
                 .fold(query, |query, id| query.bind(id.as_str().as_bytes()))
                 // Its text changes with the number of users: only full batches are worth a place in the statement cache.
                 .persistent(user_ids.len().is_multiple_of(100))
-                .try_map(|row: MySqlRow| Ok((id_at::<UserId>(&row, 0)?, logged_event(&row, 1)?)))
-                .fetch_all(lease.connection().await?)
-                .await;
+                .try_map(|row: MySqlRow| Ok((id_at::<UserId>(&row, 0)?, logged_event(&row, 1)?)));
+            let result = limit.of(query.fetch_all(lease.connection().await?)).await;
             if let Some(rows) = lease.read(result)? {
                 break rows;
             }
@@ -209,12 +217,12 @@ impl Store {
     /// As `history`.
     pub async fn most_active(&self, shard: ShardId, limit: u32) -> Result<Vec<UserId>, StoreError> {
         let mut lease = self.checkout(shard, None).await?;
+        let patience = lease.limit();
         loop {
-            let result = sqlx::query(AssertSqlSafe(Arc::clone(&self.0.sql[shard.index()].active)))
+            let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.0.sql[shard.index()].active)))
                 .bind(limit)
-                .try_map(|row: MySqlRow| id_at(&row, 0))
-                .fetch_all(lease.connection().await?)
-                .await;
+                .try_map(|row: MySqlRow| id_at(&row, 0));
+            let result = patience.of(query.fetch_all(lease.connection().await?)).await;
             if let Some(users) = lease.read(result)? {
                 return Ok(users);
             }
@@ -234,7 +242,8 @@ impl Store {
         detached(async move {
             let insert = sqlx::query(AssertSqlSafe(sql)).bind(user_id.as_str().as_bytes()).bind(now_ms);
             let inserted = async {
-                let result = insert.execute(lease.connection().await?).await;
+                let limit = lease.limit();
+                let result = limit.of(insert.execute(lease.connection().await?)).await;
                 lease.write(result)
             };
             Ok(spans::told(&query, inserted.await)?.rows_affected() == 1)
@@ -262,7 +271,8 @@ impl Store {
             query.set(attribute::ITEMS, of_shard.len());
             detached(async move {
                 let appended = async {
-                    let result = append_to_shard(lease.connection().await?, shard, &of_shard, now_ms).await;
+                    let limit = lease.limit();
+                    let result = append_to_shard(lease.connection().await?, shard, &of_shard, now_ms, limit).await;
                     lease.write(result)
                 };
                 spans::told(&query, appended.await)
@@ -281,8 +291,10 @@ pub(crate) async fn detached<T: Send + 'static>(
 }
 
 async fn history(lease: &mut Lease, sql: &Arc<str>) -> Result<Vec<LoggedEvent>, StoreError> {
+    let limit = lease.limit();
     loop {
-        let rows = sqlx::raw_sql(AssertSqlSafe(Arc::clone(sql))).fetch_all(lease.connection().await?).await;
+        let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(sql)));
+        let rows = limit.of(query.fetch_all(lease.connection().await?)).await;
         let result = rows.and_then(|rows| rows.iter().map(joined_event).collect());
         if let Some(events) = lease.read(result)? {
             return Ok(events);
@@ -295,9 +307,21 @@ async fn append_to_shard(
     shard: ShardId,
     events: &[Event],
     now_ms: i64,
+    limit: Limit,
+) -> Result<(), sqlx::Error> {
+    let mut transaction = limit.of(connection.begin()).await?;
+    let appended = append_rows(&mut transaction, shard, events, now_ms, limit).await;
+    finish(transaction, appended, limit).await
+}
+
+async fn append_rows(
+    connection: &mut MySqlConnection,
+    shard: ShardId,
+    events: &[Event],
+    now_ms: i64,
+    limit: Limit,
 ) -> Result<(), sqlx::Error> {
     let schema = shard.schema();
-    let mut transaction = connection.begin().await?;
     for of_user in events.chunk_by(|a, b| a.user_id == b.user_id) {
         let user_id = of_user[0].user_id.as_str().as_bytes();
         let marks = vec!["(?,?,?,?,?)"; of_user.len()].join(",");
@@ -312,13 +336,14 @@ async fn append_to_shard(
                 .bind(event.kind.code())
                 .bind(event.weight);
         }
-        let added = insert.execute(&mut *transaction).await?.rows_affected();
+        let added = limit.of(insert.execute(&mut *connection)).await?.rows_affected();
         let sql = format!(
             "INSERT INTO {schema}.users (user_id, created_at_ms, events) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE events = events + VALUES(events)"
         );
-        sqlx::query(AssertSqlSafe(sql)).bind(user_id).bind(now_ms).bind(added).execute(&mut *transaction).await?;
+        let count = sqlx::query(AssertSqlSafe(sql)).bind(user_id).bind(now_ms).bind(added);
+        limit.of(count.execute(&mut *connection)).await?;
     }
-    transaction.commit().await
+    Ok(())
 }
 
 async fn each_user(
@@ -327,7 +352,7 @@ async fn each_user(
     each: &mut impl FnMut(&[u8]),
 ) -> Result<(), sqlx::Error> {
     let mut rows = sqlx::query(AssertSqlSafe(Arc::clone(sql))).fetch(connection);
-    while let Some(row) = rows.try_next().await? {
+    while let Some(row) = BETWEEN_ROWS.of(rows.try_next()).await? {
         each(row.try_get_unchecked(0)?);
     }
     Ok(())

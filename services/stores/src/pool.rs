@@ -13,6 +13,7 @@ use crate::{
     config::StoreConfig,
     dialer::{Dialer, StatementLimit},
     gate::{Gate, GateError, Permit},
+    limit::{Limit, is_silence, timed_out},
     metrics::{PoolMetrics, ShardMetrics},
 };
 
@@ -62,7 +63,20 @@ pub(crate) struct Pool {
 }
 
 /// A place for one connection; empty until it is needed and after it broke.
-type Slot = Option<MySqlConnection>;
+type Slot = Option<Idle>;
+
+#[derive(Debug)]
+struct Idle {
+    connection: MySqlConnection,
+    /// When the server last said something on it.
+    answered: Instant,
+}
+
+impl Idle {
+    fn new(connection: MySqlConnection) -> Self {
+        Self { connection, answered: Instant::now() }
+    }
+}
 
 impl Pool {
     pub(crate) fn new(config: &StoreConfig, address: &str, metrics: PoolMetrics) -> Option<Self> {
@@ -121,7 +135,7 @@ impl Pool {
             loop {
                 match lease.dialer.open(self.dialer.connect_timeout).await {
                     Ok(connection) => {
-                        *lease.permit = Some(connection);
+                        *lease.permit = Some(Idle::new(connection));
                         return Ok(());
                     }
                     Err(error) if Instant::now() + pause >= deadline => return Err(error),
@@ -171,9 +185,18 @@ struct Busy {
 impl Lease {
     /// The connection, opened now if the slot is empty. To be followed by `read` or `write` with the query's result.
     pub(crate) async fn connection(&mut self) -> Result<&mut MySqlConnection, StoreError> {
-        let (connection, was_idle) = match self.permit.take() {
-            Some(connection) => (connection, true),
-            None => (self.dialer.connect(self.deadline).await?, false),
+        let usable = self.permit.take().filter(|idle| !self.dialer.is_suspect(idle.answered));
+        let (connection, was_idle) = match usable {
+            Some(idle) => (idle.connection, true),
+            None => {
+                let connection = self.dialer.connect().await?;
+                if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    // Too late for this request, and the next one needs none.
+                    *self.permit = Some(Idle::new(connection));
+                    return Err(self.dialer.failed(timed_out()));
+                }
+                (connection, false)
+            }
         };
         self.dialer.metrics.commands.queries.inc();
         Ok(&mut self.busy.insert(Busy { connection, was_idle, since: Instant::now() }).connection)
@@ -204,11 +227,24 @@ impl Lease {
     /// The connection returns to its slot unless the result leaves its state in doubt.
     fn give_back<T>(&mut self, result: &Result<T, sqlx::Error>) -> bool {
         let Some(busy) = self.busy.take() else { return false };
-        self.dialer.metrics.commands.seconds.observe(busy.since.elapsed().as_secs_f64());
-        if !result.as_ref().is_err_and(is_broken) {
-            *self.permit = Some(busy.connection);
+        let now = Instant::now();
+        self.dialer.metrics.commands.seconds.observe(now.saturating_duration_since(busy.since).as_secs_f64());
+        match result {
+            Err(error) if is_broken(error) => {
+                if is_silence(error) {
+                    self.dialer.silent(busy.since);
+                }
+            }
+            _ => *self.permit = Some(Idle { connection: busy.connection, answered: now }),
         }
         busy.was_idle
+    }
+
+    /// How long the answer to a command of this lease is waited for. A request that is over for `GRACE` gives up its connection: who
+    /// needs it next would wait for an answer to nobody.
+    pub(crate) fn limit(&self) -> Limit {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        Limit::new(self.dialer.statement_timeout, left)
     }
 
     /// What the server shall be told of the time this query has; `None`: nothing, the connection's own limit is near enough.
@@ -234,7 +270,7 @@ impl Drop for Lease {
 }
 
 /// The connection can't be used any more, or nobody knows.
-fn is_broken(error: &sqlx::Error) -> bool {
+pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         // A statement that the server refused leaves the connection intact, unless it was refused because the session ends:
         // 1053 shutdown, 1152/1184 aborted, 1927 killed, 4031 idle too long.

@@ -1,6 +1,10 @@
 //! One multiplexed connection to Redis: commands of all requests share it and are pipelined by it.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use contract::spans::{attribute, system};
 use redis::{
@@ -42,7 +46,6 @@ const MAX_TIMEOUTS: u32 = 5;
 /// The shared connection, as everybody uses it: with a deadline, and not at all while Redis is away. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
-    manager: ConnectionManager,
     shared: Arc<Shared>,
     /// Nothing is waited for beyond it.
     deadline: Option<Instant>,
@@ -56,6 +59,15 @@ struct Shared {
     /// The longest that a command can take: a new connection, then the answer.
     patience: Duration,
     metrics: RedisMetrics,
+    config: RedisConfig,
+    connection: Mutex<Numbered>,
+}
+
+/// The connection in use, and how many there were before it.
+#[derive(Clone)]
+struct Numbered {
+    number: u64,
+    manager: ConnectionManager,
 }
 
 impl RedisConfig {
@@ -97,8 +109,10 @@ impl RedisConfig {
             breaker: Breaker::new("redis", BACK_OFF, MAX_TIMEOUTS),
             patience: Duration::from_millis(self.connect_timeout_ms + self.response_timeout_ms),
             metrics,
+            config: self.clone(),
+            connection: Mutex::new(Numbered { number: 0, manager: self.open()? }),
         };
-        Ok(Redis { manager: self.open()?, shared: Arc::new(shared), deadline: None, span: Span::NONE })
+        Ok(Redis { shared: Arc::new(shared), deadline: None, span: Span::NONE })
     }
 }
 
@@ -112,12 +126,7 @@ impl Redis {
     /// The same connection for work that is part of this span: each command gets one below it.
     #[must_use]
     pub fn traced(&self, span: &Span) -> Self {
-        Self {
-            manager: self.manager.clone(),
-            shared: Arc::clone(&self.shared),
-            deadline: self.deadline,
-            span: span.clone(),
-        }
+        Self { shared: Arc::clone(&self.shared), deadline: self.deadline, span: span.clone() }
     }
 
     fn command_span(&self, command: &Cmd, now: Instant) -> Span {
@@ -154,13 +163,6 @@ impl Redis {
         span
     }
 
-    /// The answer is there, or its time is over.
-    fn answered(&self, span: &Span, sent: Instant) {
-        let took = sent.elapsed();
-        self.shared.metrics.seconds.observe(took.as_secs_f64());
-        span.ended((sent + took).into_std());
-    }
-
     /// A deadline costs a timer, so only one that comes before the connection's own time-outs gets one.
     fn limit(&self, now: Instant) -> Option<Instant> {
         self.deadline.filter(|deadline| *deadline < now + self.shared.patience)
@@ -180,32 +182,79 @@ impl Address {
 }
 
 impl Shared {
-    fn admit(&self, now: Instant) -> RedisResult<Pass<'_>> {
-        self.breaker.admit(now).ok_or_else(|| {
+    async fn command(&self, command: &Cmd, now: Instant) -> RedisResult<Value> {
+        let (pass, Numbered { number, mut manager }) = self.admit(now)?;
+        let answer = manager.send_packed_command(command).await;
+        self.settle(pass, number, now, answer)
+    }
+
+    async fn pipeline(
+        &self,
+        pipeline: &Pipeline,
+        (offset, count): (usize, usize),
+        now: Instant,
+    ) -> RedisResult<Vec<Value>> {
+        let (pass, Numbered { number, mut manager }) = self.admit(now)?;
+        let answers = manager.send_packed_commands(pipeline, offset, count).await;
+        self.settle(pass, number, now, answers)
+    }
+
+    fn admit(&self, now: Instant) -> RedisResult<(Pass<'_>, Numbered)> {
+        let Some(pass) = self.breaker.admit(now) else {
             self.metrics.skipped.inc();
-            away("redis is away")
-        })
+            return Err(away("redis is away"));
+        };
+        Ok((pass, self.connection().clone()))
+    }
+
+    /// The answer is there, or the server's time is over.
+    fn settle<T>(&self, pass: Pass<'_>, number: u64, sent: Instant, result: RedisResult<T>) -> RedisResult<T> {
+        let now = Instant::now();
+        self.metrics.seconds.observe((now - sent).as_secs_f64());
+        match &result {
+            // Says nothing of the connection that has taken the place of its own: the pass is dropped.
+            Err(error) if error.is_timeout() && self.connection().number != number => {}
+            Err(error) if error.is_timeout() => {
+                if pass.timed_out(now) {
+                    self.replace(number);
+                }
+            }
+            Err(error) if error.is_io_error() || error.is_connection_dropped() => _ = pass.failed(now),
+            // Any answer is one, also an error of a command's own.
+            _ => pass.ok(),
+        }
+        result
+    }
+
+    /// A connection whose host has vanished is not broken as far as its manager can see: it would be used until TCP gives it up,
+    /// after many minutes. The next probe connects anew.
+    fn replace(&self, number: u64) {
+        let mut connection = self.connection();
+        if connection.number != number {
+            return;
+        }
+        match self.config.open() {
+            Ok(manager) => *connection = Numbered { number: number + 1, manager },
+            Err(error) => tracing::error!(%error, "no new connection to redis, the old one stays"),
+        }
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Numbered> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// `None`: the caller's time was over first.
-async fn within<T>(limit: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
-    match limit {
-        Some(limit) => tokio::time::timeout_at(limit, work).await.ok(),
-        None => Some(work.await),
+/// Runs a command whose caller may not have the time that Redis has, and which is to tell the breaker nevertheless how it went: if all
+/// callers had too little time, a server that swallows commands would never count as away, and each of them would wait for it.
+async fn detached<T: Send + 'static>(
+    limit: Instant,
+    command: impl Future<Output = RedisResult<T>> + Send + 'static,
+) -> RedisResult<T> {
+    match tokio::time::timeout_at(limit, tokio::spawn(command)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_panicked)) => Err(away("the command was cut short")),
+        Err(_elapsed) => Err(away("the deadline ran out")),
     }
-}
-
-fn settle<T>(pass: Pass<'_>, result: Option<RedisResult<T>>) -> RedisResult<T> {
-    // The pass is dropped: a caller without time says nothing about Redis.
-    let Some(result) = result else { return Err(away("the deadline ran out")) };
-    match &result {
-        Err(error) if error.is_timeout() => pass.timed_out(Instant::now()),
-        Err(error) if error.is_io_error() || error.is_connection_dropped() => pass.failed(Instant::now()),
-        // Any answer is one, also an error of a command's own.
-        _ => pass.ok(),
-    }
-    result
 }
 
 /// The command's name; keys and values are nobody's business.
@@ -216,6 +265,11 @@ fn operation(command: &Cmd) -> &str {
     }
 }
 
+fn away(reason: &'static str) -> RedisError {
+    RedisError::from(io::Error::new(io::ErrorKind::NotConnected, reason))
+}
+
+/// The result; an error is told to its span.
 fn traced<T>(span: &Span, result: RedisResult<T>) -> RedisResult<T> {
     if let Err(error) = &result {
         span.fail(match () {
@@ -227,23 +281,19 @@ fn traced<T>(span: &Span, result: RedisResult<T>) -> RedisResult<T> {
     result
 }
 
-fn away(reason: &'static str) -> RedisError {
-    RedisError::from(io::Error::new(io::ErrorKind::NotConnected, reason))
-}
-
 impl ConnectionLike for Redis {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let now = Instant::now();
-            let limit = self.limit(now);
             let span = self.command_span(cmd, now);
-            let result = async {
-                let pass = self.shared.admit(now)?;
-                let answer = within(limit, self.manager.send_packed_command(cmd)).await;
-                self.answered(&span, now);
-                settle(pass, answer)
+            let answer = match self.limit(now) {
+                None => self.shared.command(cmd, now).await,
+                Some(limit) => {
+                    let (shared, cmd) = (Arc::clone(&self.shared), cmd.clone());
+                    detached(limit, async move { shared.command(&cmd, now).await }).await
+                }
             };
-            traced(&span, result.await)
+            traced(&span, answer)
         })
     }
 
@@ -255,19 +305,19 @@ impl ConnectionLike for Redis {
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
             let now = Instant::now();
-            let limit = self.limit(now);
             let span = self.pipeline_span(pipeline, now);
-            let result = async {
-                let pass = self.shared.admit(now)?;
-                let answer = within(limit, self.manager.send_packed_commands(pipeline, offset, count)).await;
-                self.answered(&span, now);
-                settle(pass, answer)
+            let answers = match self.limit(now) {
+                None => self.shared.pipeline(pipeline, (offset, count), now).await,
+                Some(limit) => {
+                    let (shared, pipeline) = (Arc::clone(&self.shared), pipeline.clone());
+                    detached(limit, async move { shared.pipeline(&pipeline, (offset, count), now).await }).await
+                }
             };
-            traced(&span, result.await)
+            traced(&span, answers)
         })
     }
 
     fn get_db(&self) -> i64 {
-        self.manager.get_db()
+        self.shared.connection().manager.get_db()
     }
 }
