@@ -1,27 +1,44 @@
-//! Accepts connections, and does to new ones what the faults say: refuse, reset.
+//! Accepts connections, and does to new ones what the faults say: refuse, reset, drop their SYN.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::IntGauge;
 use runtime::{
     Endpoint,
     net::{Listener, Stream},
 };
-use tokio::{sync::watch, time::sleep};
+use socket2::SockRef;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
     connection::reset,
-    fault::{Conditions, Control},
+    fault::{Birth, Conditions, Control},
 };
 
 /// Pause after an accept, receive or bind that failed (out of descriptors, port taken meanwhile).
 pub(crate) const RETRY: Duration = Duration::from_millis(100);
+/// What tokio's listeners ask for.
+const BACKLOG: i32 = 1024;
+/// More connections than fit into the line of a listener that asks for none.
+const MAX_FILLERS: usize = 8;
+/// On loopback a connection that is not there by then has had its SYN dropped.
+const FILLER_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A connection that no fault hindered, and the resets there had been when it came.
+/// A connection that no fault hindered.
 pub(crate) struct Arrived {
     pub(crate) stream: Stream,
     pub(crate) conditions: watch::Receiver<Conditions>,
-    pub(crate) resets: u64,
+    pub(crate) birth: Birth,
+}
+
+/// Why a listener does not accept.
+enum Closed {
+    Refusing,
+    DroppingSyn,
 }
 
 /// For ever; cancelled from outside.
@@ -32,41 +49,88 @@ pub(crate) async fn accept(
     mut admit: impl FnMut(Arrived),
 ) {
     let mut conditions = control.subscribe();
+    // Our own connections in the line: see `drop_syn`.
+    let mut fillers: Vec<TcpStream> = Vec::new();
     loop {
         let accepted = tokio::select! {
             biased;
-            refused = conditions.wait_for(|now| now.refuse) => {
-                // The control outlives its listeners.
-                drop(refused);
-                None
-            }
-            accepted = socket.accept() => Some(accepted),
+            closed = closed(&mut conditions, &listen) => Err(closed),
+            accepted = socket.accept() => Ok(accepted),
         };
         match accepted {
-            Some(Ok(stream)) => {
+            Ok(Ok(stream)) => {
+                if take_filler(&mut fillers, &stream) {
+                    continue;
+                }
                 let conditions = control.subscribe();
-                let (resets, reset_new) = {
+                let (birth, reset_new) = {
                     let now = conditions.borrow();
-                    (now.resets, now.reset_new)
+                    (now.birth(), now.reset_new)
                 };
                 if reset_new {
                     reset(&stream);
                 } else {
-                    admit(Arrived { stream, conditions, resets });
+                    admit(Arrived { stream, conditions, birth });
                 }
             }
-            Some(Err(error)) => {
+            Ok(Err(error)) => {
                 tracing::warn!(%listen, %error, "cannot accept");
                 sleep(RETRY).await;
             }
-            None => {
+            Err(Closed::Refusing) => {
                 // Only a closed socket refuses; what waits in its line gets RST.
                 drop(socket);
+                fillers.clear();
                 conditions.wait_for(|now| !now.refuse).await.ok();
                 socket = bind_again(&listen).await;
             }
+            Err(Closed::DroppingSyn) => {
+                if let Listener::Tcp(listener) = &socket {
+                    let dropped = drop_syn(listener, &mut fillers).await;
+                    if let Err(error) = dropped {
+                        tracing::error!(%listen, %error, "cannot have SYNs dropped: new connections wait in the line, unanswered");
+                    }
+                    conditions.wait_for(|now| !now.drop_syn || now.refuse).await.ok();
+                    if let Err(error) = SockRef::from(listener).listen(BACKLOG) {
+                        tracing::error!(%listen, %error, "the line of the listener stays short");
+                    }
+                }
+            }
         }
     }
+}
+
+/// Waits for a fault that keeps this listener from accepting.
+async fn closed(conditions: &mut watch::Receiver<Conditions>, listen: &Endpoint) -> Closed {
+    let deaf = |now: &Conditions| now.drop_syn && listen.is_tcp();
+    match conditions.wait_for(|now| now.refuse || deaf(now)).await {
+        Ok(now) if deaf(&now) && !now.refuse => Closed::DroppingSyn,
+        // The control outlives its listeners.
+        _ => Closed::Refusing,
+    }
+}
+
+/// Fills the listener's line with connections of our own: while it is full the kernel drops further SYNs (tcp(7), unless
+/// `tcp_abort_on_overflow` is set). It is full once a connection attempt gets no answer. They go the moment they are accepted.
+async fn drop_syn(listener: &TcpListener, fillers: &mut Vec<TcpStream>) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    // A listener may ask again, for another length of its line.
+    SockRef::from(listener).listen(0)?;
+    for _ in 0..MAX_FILLERS {
+        match timeout(FILLER_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(connected) => fillers.push(connected?),
+            Err(_elapsed) => return Ok(()),
+        }
+    }
+    Err(io::Error::other(format!("{MAX_FILLERS} connections do not fill its line")))
+}
+
+fn take_filler(fillers: &mut Vec<TcpStream>, accepted: &Stream) -> bool {
+    let Stream::Tcp(accepted) = accepted else { return false };
+    let Ok(peer) = accepted.peer_addr() else { return false };
+    let is_ours = |filler: &TcpStream| filler.local_addr().is_ok_and(|address: SocketAddr| address == peer);
+    let found = fillers.iter().position(is_ours);
+    found.map(|at| fillers.swap_remove(at)).is_some()
 }
 
 async fn bind_again(listen: &Endpoint) -> Listener {

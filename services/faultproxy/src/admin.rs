@@ -125,8 +125,8 @@ async fn clear(Extract(state): Extract<AdminState>) -> StatusCode {
 /// 204, whether it was in force or not; 404 if there is no such kind.
 async fn lift(Extract(state): Extract<AdminState>, Path(kind): Path<String>) -> Result<StatusCode, Refusal> {
     let Some(kind) = FaultKind::ALL.into_iter().find(|each| each.as_str() == kind) else {
-        let detail = "a fault is one of latency, stall, reset, refuse, loss";
-        return Err(Refusal::new(StatusCode::NOT_FOUND, problem::NOT_FOUND, detail, None));
+        let detail = format!("a fault is one of {}", FaultKind::ALL.map(FaultKind::as_str).join(", "));
+        return Err(Refusal::new(StatusCode::NOT_FOUND, problem::NOT_FOUND, &detail, None));
     };
     state.control.lift(Some(kind));
     tracing::info!(fault = kind.as_str(), "fault lifted");

@@ -10,13 +10,17 @@ use std::{
 };
 
 use runtime::{Endpoint, net::Stream};
-use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+    time::timeout,
+};
 
 use crate::{
     Route,
     buffer::Buffer,
     command::{Answer, Commands, Step},
-    fault::{Conditions, unstalled},
+    fault::{Birth, Conditions, unstalled},
     loss::Dice,
     metrics::{ListenerMetrics, Metrics},
     packet::{Event, Framer, Malformed},
@@ -41,6 +45,8 @@ enum End {
     Reset,
     #[error("aborted")]
     Aborted,
+    #[error("black hole")]
+    Swallowed,
     #[error("{1} sent a malformed packet")]
     Malformed(#[source] Malformed, Side),
     #[error("store unreachable")]
@@ -85,33 +91,39 @@ pub(crate) struct Accepted {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) conditions: watch::Receiver<Conditions>,
     pub(crate) releases: Arc<Releases>,
-    /// `Conditions::resets` when it was accepted.
-    pub(crate) resets: u64,
+    pub(crate) birth: Birth,
 }
 
 /// Serves the connection to its end; logs and counts what was wrong with it.
 pub(crate) async fn serve(accepted: Accepted) {
-    let Accepted { mut stream, route, listener, number, metrics, conditions, releases, resets } = accepted;
+    let Accepted { mut stream, route, listener, number, metrics, conditions, releases, birth } = accepted;
     let Route { listen, upstream } = route;
     let dice = [Dice::new(number, false), Dice::new(number, true)];
     let counts = &metrics.listeners[listener];
     let mut stopped = conditions.clone();
-    let end = {
-        // Heard wherever the session waits.
+    let mut end = {
+        // Heard wherever the session waits; before it begins, if there is a black hole already.
         let stop = async {
-            match stopped.wait_for(|now| now.abort || now.resets != resets).await {
-                Ok(now) if !now.abort => End::Reset,
-                _ => End::Aborted,
+            match stopped.wait_for(|now| now.abort || now.resets(birth) || now.swallows(birth)).await {
+                Ok(now) if now.abort => End::Aborted,
+                Ok(now) if now.resets(birth) => End::Reset,
+                Ok(_) => End::Swallowed,
+                Err(_) => End::Aborted,
             }
         };
         tokio::select! {
             biased;
-            end = session(&mut stream, &upstream, &metrics, counts, conditions, &releases, dice) => end,
             end = stop => end,
+            end = session(&mut stream, &upstream, &metrics, counts, conditions, &releases, dice) => end,
         }
     };
+    if matches!(end, End::Swallowed) && swallow(&mut stream, &mut stopped, birth).await == Swallowed::Reset {
+        end = End::Reset;
+    }
     match &end {
-        End::Closed | End::Drained | End::Aborted => tracing::debug!(%listen, reason = %end, "connection ended"),
+        End::Closed | End::Drained | End::Aborted | End::Swallowed => {
+            tracing::debug!(%listen, reason = %end, "connection ended")
+        }
         End::Reset => {
             tracing::debug!(%listen, "connection reset by fault");
             reset(&stream);
@@ -131,6 +143,32 @@ pub(crate) async fn serve(accepted: Accepted) {
         End::HandshakeTimeout => tracing::warn!(%listen, %upstream, "authentication took too long, connection closed"),
     }
     // Dropping the sockets closes them.
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swallowed {
+    /// By the client, or by the end of this process.
+    Ended,
+    /// To be closed with RST.
+    Reset,
+}
+
+/// Takes whatever the client sends and answers nothing.
+pub(crate) async fn swallow(
+    stream: &mut Stream,
+    conditions: &mut watch::Receiver<Conditions>,
+    birth: Birth,
+) -> Swallowed {
+    let mut lost = vec![0; 4096];
+    let sent = async { while let Ok(1..) = stream.read(&mut lost).await {} };
+    tokio::select! {
+        biased;
+        now = conditions.wait_for(|now| now.abort || now.draining || now.resets(birth)) => match now {
+            Ok(now) if now.resets(birth) => Swallowed::Reset,
+            _ => Swallowed::Ended,
+        },
+        () = sent => Swallowed::Ended,
+    }
 }
 
 /// Makes the socket send RST when it is dropped.

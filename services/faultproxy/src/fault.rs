@@ -24,10 +24,11 @@ pub enum FaultKind {
     Reset,
     Refuse,
     Loss,
+    Blackhole,
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 5] = [Self::Latency, Self::Stall, Self::Reset, Self::Refuse, Self::Loss];
+    pub const ALL: [Self; 6] = [Self::Latency, Self::Stall, Self::Reset, Self::Refuse, Self::Loss, Self::Blackhole];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -36,6 +37,7 @@ impl FaultKind {
             Self::Reset => "reset",
             Self::Refuse => "refuse",
             Self::Loss => "loss",
+            Self::Blackhole => "blackhole",
         }
     }
 }
@@ -55,6 +57,10 @@ pub enum Fault {
     /// Each datagram of a UDP link is lost with this probability, either way. TCP loses nothing here: commands and bytes are
     /// late by what their retransmission would take (`loss.rs`).
     Loss { pct: f64, seed: u64 },
+    /// The host has vanished: whatever is sent, either way, is taken and lost, and nobody is told, by RST or otherwise. A connection that
+    /// was open during it says nothing any more, also when it is over: the host that is back does not know it. With `drop_syn`
+    /// new connections of TCP are not even accepted: SYNs are dropped, as the kernel does for a listener whose line is full.
+    Blackhole { drop_syn: bool },
 }
 
 impl Fault {
@@ -65,12 +71,14 @@ impl Fault {
             Self::Reset => FaultKind::Reset,
             Self::Refuse => FaultKind::Refuse,
             Self::Loss { .. } => FaultKind::Loss,
+            Self::Blackhole { .. } => FaultKind::Blackhole,
         }
     }
 }
 
-/// JSON: `{"kind":"latency","ms":20,"jitter_ms":5,"for_ms":10000}`, `{"kind":"loss","pct":20,"seed":1}`; `jitter_ms`, `seed`
-/// and `for_ms` may be left out, `ms` and `jitter_ms` belong to latency only, `pct` and `seed` to loss.
+/// JSON: `{"kind":"latency","ms":20,"jitter_ms":5,"for_ms":10000}`, `{"kind":"loss","pct":20,"seed":1}`,
+/// `{"kind":"blackhole","drop_syn":true}`; `jitter_ms`, `seed`, `drop_syn` and `for_ms` may be left out, `ms` and `jitter_ms` belong to
+/// latency only, `pct` and `seed` to loss, `drop_syn` to blackhole.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "FaultForm", into = "FaultForm")]
 pub struct FaultSpec {
@@ -105,6 +113,8 @@ pub(crate) struct FaultForm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    drop_syn: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     for_ms: Option<u64>,
 }
 
@@ -116,6 +126,7 @@ impl FaultForm {
             ("jitter_ms", self.jitter_ms.is_some(), FaultKind::Latency),
             ("pct", self.pct.is_some(), FaultKind::Loss),
             ("seed", self.seed.is_some(), FaultKind::Loss),
+            ("drop_syn", self.drop_syn.is_some(), FaultKind::Blackhole),
         ];
         belongs.into_iter().find(|&(_, given, to)| given && to != self.kind).map(|(field, _, to)| (field, to))
     }
@@ -153,6 +164,7 @@ impl TryFrom<FaultForm> for FaultSpec {
             FaultKind::Stall => Fault::Stall,
             FaultKind::Reset => Fault::Reset,
             FaultKind::Refuse => Fault::Refuse,
+            FaultKind::Blackhole => Fault::Blackhole { drop_syn: form.drop_syn.unwrap_or(false) },
         };
         Ok(Self { fault, for_ms: form.for_ms })
     }
@@ -160,10 +172,12 @@ impl TryFrom<FaultForm> for FaultSpec {
 
 impl From<FaultSpec> for FaultForm {
     fn from(FaultSpec { fault, for_ms }: FaultSpec) -> Self {
-        let none = Self { kind: fault.kind(), ms: None, jitter_ms: None, pct: None, seed: None, for_ms };
+        let kind = fault.kind();
+        let none = Self { kind, ms: None, jitter_ms: None, pct: None, seed: None, drop_syn: None, for_ms };
         match fault {
             Fault::Latency { ms, jitter_ms } => Self { ms: Some(ms), jitter_ms: Some(jitter_ms), ..none },
             Fault::Loss { pct, seed } => Self { pct: Some(pct), seed: Some(seed), ..none },
+            Fault::Blackhole { drop_syn } => Self { drop_syn: Some(drop_syn), ..none },
             Fault::Stall | Fault::Reset | Fault::Refuse => none,
         }
     }
@@ -188,15 +202,41 @@ pub(crate) struct Conditions {
     pub(crate) stall: bool,
     pub(crate) refuse: bool,
     pub(crate) reset_new: bool,
-    /// Grows with every reset: connections older than that are closed.
-    pub(crate) resets: u64,
+    pub(crate) blackhole: bool,
+    pub(crate) drop_syn: bool,
+    events: Events,
     /// Connections without a command in flight end.
     pub(crate) draining: bool,
     /// Connections end, whatever they do.
     pub(crate) abort: bool,
 }
 
+/// Faults that happen to every connection which is open at that moment, counted, so that a connection misses none however short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Events {
+    resets: u64,
+    blackholes: u64,
+}
+
+/// What had happened when a connection came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Birth(Events);
+
 impl Conditions {
+    pub(crate) fn birth(&self) -> Birth {
+        Birth(self.events)
+    }
+
+    /// The connection is to be closed with RST.
+    pub(crate) fn resets(&self, Birth(then): Birth) -> bool {
+        self.events.resets != then.resets
+    }
+
+    /// What is sent on the connection is lost, for ever.
+    pub(crate) fn swallows(&self, Birth(then): Birth) -> bool {
+        self.blackhole || self.events.blackholes != then.blackholes
+    }
+
     pub(crate) fn latency(&self, rng: &mut impl Rng) -> Duration {
         self.latency.map_or(Duration::ZERO, |(ms, jitter_ms)| {
             let ms = ms + jitter_ms * rng.random_range(-1.0..=1.0);
@@ -255,6 +295,8 @@ impl Faults {
         conditions.stall = has(FaultKind::Stall);
         conditions.refuse = has(FaultKind::Refuse);
         conditions.reset_new = has(FaultKind::Reset);
+        conditions.blackhole = has(FaultKind::Blackhole);
+        conditions.drop_syn = self.0.iter().any(|(spec, _)| spec.fault == Fault::Blackhole { drop_syn: true });
     }
 }
 
@@ -288,14 +330,20 @@ impl Control {
     }
 
     pub(crate) fn add(&self, spec: FaultSpec) {
-        let reset = u64::from(spec.fault.kind() == FaultKind::Reset);
-        self.change(|faults| faults.add(spec, Instant::now()), reset);
+        self.change(
+            |faults| faults.add(spec, Instant::now()),
+            |events| match spec.fault.kind() {
+                FaultKind::Reset => events.resets += 1,
+                FaultKind::Blackhole => events.blackholes += 1,
+                _ => {}
+            },
+        );
     }
 
     /// `None`: all of them.
     pub(crate) fn lift(&self, kind: Option<FaultKind>) {
         let kinds = FaultKind::ALL.into_iter().filter(|&each| kind.is_none_or(|kind| kind == each));
-        self.change(|faults| kinds.for_each(|kind| faults.lift(kind)), 0);
+        self.change(|faults| kinds.for_each(|kind| faults.lift(kind)), |_| ());
     }
 
     pub(crate) fn drain(&self) {
@@ -318,18 +366,18 @@ impl Control {
                 }
             };
             tokio::select! {
-                () = expiry => self.change(|faults| faults.expire(Instant::now()), 0),
+                () = expiry => self.change(|faults| faults.expire(Instant::now()), |_| ()),
                 _ = changes.changed() => {}
             }
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Faults), resets: u64) {
+    fn change(&self, change: impl FnOnce(&mut Faults), happens: impl FnOnce(&mut Events)) {
         let mut faults = self.lock();
         change(&mut faults);
         self.conditions.send_modify(|conditions| {
             faults.apply(conditions);
-            conditions.resets += resets;
+            happens(&mut conditions.events);
         });
     }
 

@@ -37,7 +37,7 @@ impl Accepting {
         accept(socket, listen, control, |arrived| self.admit(arrived)).await;
     }
 
-    fn admit(&mut self, Arrived { stream, conditions, resets }: Arrived) {
+    fn admit(&mut self, Arrived { stream, conditions, birth }: Arrived) {
         let counts = &self.metrics.listeners[self.index];
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
             counts.rejected.inc();
@@ -56,7 +56,7 @@ impl Accepting {
             metrics: Arc::clone(&self.metrics),
             conditions,
             releases: Arc::clone(&self.releases),
-            resets,
+            birth,
         };
         self.connections.spawn(async move {
             connection::serve(accepted).await;

@@ -9,6 +9,8 @@ fn json_forms() {
         (r#"{"kind":"refuse","for_ms":5}"#, Fault::Refuse, Some(5)),
         (r#"{"kind":"loss","pct":20}"#, Fault::Loss { pct: 20.0, seed: DEFAULT_SEED }, None),
         (r#"{"kind":"loss","pct":0.5,"seed":7,"for_ms":9}"#, Fault::Loss { pct: 0.5, seed: 7 }, Some(9)),
+        (r#"{"kind":"blackhole"}"#, Fault::Blackhole { drop_syn: false }, None),
+        (r#"{"kind":"blackhole","drop_syn":true,"for_ms":9}"#, Fault::Blackhole { drop_syn: true }, Some(9)),
         (r#"{"kind":"latency","ms":3,"jitter_ms":1,"for_ms":7}"#, Fault::Latency { ms: 3.0, jitter_ms: 1.0 }, Some(7)),
     ] {
         let spec: FaultSpec = serde_json::from_str(text).unwrap();
@@ -28,6 +30,7 @@ fn json_forms() {
         (r#"{"kind":"loss","pct":101}"#, "pct: is 101"),
         (r#"{"kind":"loss","pct":1,"ms":1}"#, "ms: belongs to latency"),
         (r#"{"kind":"refuse","seed":1}"#, "seed: belongs to loss"),
+        (r#"{"kind":"refuse","drop_syn":true}"#, "drop_syn: belongs to blackhole"),
         (r#"{"kind":"stall","for_ms":0}"#, "for_ms: is 0"),
         (r#"{"kind":"stall","seconds":1}"#, "unknown field `seconds`"),
         (r#"{"kind":"flood"}"#, "unknown variant `flood`"),
@@ -71,10 +74,10 @@ async fn control_lifts_by_itself_and_counts_resets() {
     let control = Control::new(Law::None);
     let mut seen = control.subscribe();
     control.add(FaultSpec { fault: Fault::Reset, for_ms: Some(1) });
-    assert!(seen.borrow_and_update().reset_new && seen.borrow().resets == 1);
+    assert!(seen.borrow_and_update().reset_new && seen.borrow().events.resets == 1);
     tokio::select! {
         () = control.expire() => unreachable!("runs for ever"),
-        lifted = seen.wait_for(|conditions| !conditions.reset_new) => assert_eq!(lifted.unwrap().resets, 1),
+        lifted = seen.wait_for(|conditions| !conditions.reset_new) => assert_eq!(lifted.unwrap().events.resets, 1),
     }
     assert!(control.active().is_empty());
 }

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::{
     accept::{Arrived, Open, accept},
-    connection::reset,
-    fault::{Conditions, unstalled},
+    connection::{Swallowed, reset, swallow},
+    fault::{Birth, Conditions, unstalled},
     loss::Dice,
 };
 
@@ -45,7 +45,7 @@ impl Accepting {
         accept(socket, listen, control, |arrived| self.admit(arrived)).await;
     }
 
-    fn admit(&mut self, Arrived { stream, conditions, resets }: Arrived) {
+    fn admit(&mut self, Arrived { stream, conditions, birth }: Arrived) {
         let Ok(permit) = Arc::clone(&self.shared.room).try_acquire_owned() else {
             tracing::warn!(listen = %self.shared.link.listen, "too many connections");
             return self.shared.counts().overflow.inc();
@@ -54,7 +54,7 @@ impl Accepting {
         let open = Open::new(self.shared.counts().flows.clone());
         let (shared, stop, number) = (self.shared.clone(), self.stop.clone(), self.number);
         self.shared.connections.spawn(async move {
-            connection(shared, stream, conditions, number, resets, stop).await;
+            connection(shared, stream, conditions, number, birth, stop).await;
             drop((open, permit));
         });
     }
@@ -65,7 +65,7 @@ async fn connection(
     stream: Stream,
     conditions: watch::Receiver<Conditions>,
     number: u64,
-    resets: u64,
+    birth: Birth,
     stop: CancellationToken,
 ) {
     let mut changes = conditions.clone();
@@ -82,19 +82,27 @@ async fn connection(
         // A half that ends ends its own direction only; an error ends both.
         tokio::try_join!(there.opened(&mut reader, &mut to_server), back.relay(&mut from_server, &mut writer))
     };
-    let was_reset = tokio::select! {
+    let cut_off = tokio::select! {
         biased;
-        () = stop.cancelled() => false,
-        changed = changes.wait_for(|now| now.abort || now.resets != resets) => changed.is_ok_and(|now| !now.abort),
+        () = stop.cancelled() => return,
+        now = changes.wait_for(|now| now.abort || now.resets(birth) || now.swallows(birth)) => match now {
+            Ok(now) if !now.abort => *now,
+            _ => return,
+        },
         ended = relayed => {
             if let Err(error) = ended {
                 tracing::debug!(listen = %shared.link.listen, %error, "connection ended");
             }
-            false
+            return;
         }
     };
-    if was_reset {
-        reset(&reader.unsplit(writer));
+    let mut stream = reader.unsplit(writer);
+    let is_reset = cut_off.resets(birth) || {
+        let swallowed = stop.run_until_cancelled(swallow(&mut stream, &mut changes, birth)).await;
+        swallowed == Some(Swallowed::Reset)
+    };
+    if is_reset {
+        reset(&stream);
     }
 }
 

@@ -192,16 +192,16 @@ impl Path {
     async fn pass(&mut self, datagram: &[u8]) {
         let arrival = Instant::now();
         let counts = self.shared.counts();
-        let (stall, loss, latency) = {
+        let (stall, blackhole, loss, latency) = {
             let now = self.conditions.borrow();
-            (now.stall, now.loss, now.latency(&mut rand::rng()))
+            (now.stall, now.blackhole, now.loss, now.latency(&mut rand::rng()))
         };
         // Drawn for each, so that a stall changes nothing about the ones after it.
         let lost = self.dice.lost(loss);
         if stall {
             return counts.stalled.inc();
         }
-        if lost {
+        if lost || blackhole {
             return counts.lost.inc();
         }
         if latency == Duration::ZERO {

@@ -4,9 +4,9 @@ use std::{
 };
 
 use faultproxy::{Client, Config, Fault, FaultKind, FaultSpec, Law, Proxy, Route, bench::RawClient};
-use runtime::Endpoint;
+use runtime::{Endpoint, net::Stream};
 use sqlx::Executor;
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Bed, CLASSIC, DEADLINE, connect, free};
@@ -119,6 +119,41 @@ async fn refuse_turns_new_connections_away() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     bed.proxy.raw(CLASSIC).await.ping().await.unwrap();
+    bed.stack.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_black_hole_takes_everything_and_gives_nothing_back() {
+    let Some(bed) = Bed::start("blackhole").await else { return };
+    let (mut idle, mut busy) = (bed.proxy.raw(CLASSIC).await, bed.proxy.raw(CLASSIC).await);
+    busy.send(0, b"\x03DO SLEEP(0.2)").await.unwrap();
+    bed.proxy.until("busy", |state| state.in_flight == 1).await;
+    bed.proxy.client.add_fault(Fault::Blackhole { drop_syn: false }).await.unwrap();
+    // The store has nothing more to do with any of them, while all of them are open.
+    bed.proxy.until("no command counts", |state| state.in_flight == 0 && state.connections == 2).await;
+    let mut fresh = TcpStream::connect(bed.proxy.address).await.unwrap();
+    idle.send(0, b"\x0e").await.unwrap();
+    bed.proxy.until("accepted", |state| state.connections == 3).await;
+    let silent = async |stream: &mut TcpStream| {
+        let read = timeout(Duration::from_millis(50), stream.read_u8()).await;
+        assert!(read.is_err(), "{read:?}");
+    };
+    for stream in [&mut busy.stream, &mut idle.stream] {
+        let Stream::Tcp(stream) = stream else { panic!("not TCP") };
+        silent(stream).await;
+    }
+    silent(&mut fresh).await;
+
+    // What was open is not known afterwards either; what comes now is served.
+    bed.proxy.client.clear().await.unwrap();
+    bed.proxy.raw(CLASSIC).await.ping().await.unwrap();
+    let Stream::Tcp(stream) = &mut idle.stream else { panic!("not TCP") };
+    silent(stream).await;
+    silent(&mut fresh).await;
+    bed.proxy.client.add_fault(Fault::Reset).await.unwrap();
+    let error = stream.read_u8().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    bed.proxy.until("empty", |state| state.connections == 0).await;
     bed.stack.stop().await.unwrap();
 }
 

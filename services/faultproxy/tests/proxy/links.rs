@@ -225,6 +225,58 @@ async fn connections_wait_are_reset_and_refused() {
     rest(&mut open).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_black_hole_loses_bytes_and_datagrams() {
+    // The server closes after the first byte, of which nobody hears.
+    let server = scripted(async |mut stream: TcpStream| drop(stream.read_u8().await)).await;
+    let proxy = Running::link(Transport::Tcp, server).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    proxy.until("relayed", |state| state.links[0].flows == 1).await;
+    proxy.client.add_fault(Fault::Blackhole { drop_syn: false }).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    let silent = timeout(Duration::from_millis(50), stream.read_u8()).await;
+    assert!(silent.is_err(), "{silent:?}");
+    proxy.client.clear().await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    let silent = timeout(Duration::from_millis(50), stream.read_u8()).await;
+    assert!(silent.is_err(), "{silent:?}");
+    // A client that gives up is let go.
+    drop(stream);
+    proxy.until("closed", |state| state.links[0].flows == 0).await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    rest(&mut stream).await;
+
+    let proxy = Running::link(Transport::Udp, udp_echo().await).await;
+    let client = udp_client(&proxy).await;
+    echoed(&client, b"before").await;
+    proxy.client.add_fault(Fault::Blackhole { drop_syn: false }).await.unwrap();
+    client.send(b"lost").await.unwrap();
+    proxy.until("lost", |state| state.links[0].lost_total == 1).await;
+    proxy.client.clear().await.unwrap();
+    echoed(&client, b"after").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_syns_leave_clients_waiting_for_their_connection() {
+    let proxy = Running::link(Transport::Tcp, tcp_echo().await).await;
+    for _ in 0..3 {
+        proxy.client.add_fault(Fault::Blackhole { drop_syn: true }).await.unwrap();
+        let start = Instant::now();
+        // The listener hears of it a moment after the API has answered.
+        while timeout(Duration::from_millis(300), TcpStream::connect(proxy.address)).await.is_ok() {
+            assert!(start.elapsed() < DEADLINE);
+        }
+        proxy.client.clear().await.unwrap();
+        let mut stream = timeout(DEADLINE, TcpStream::connect(proxy.address)).await.unwrap().unwrap();
+        stream.write_all(b"x").await.unwrap();
+        assert_eq!(timeout(DEADLINE, stream.read_u8()).await.unwrap().unwrap(), b'x');
+        drop(stream);
+        // None of the proxy's own connections was taken for a client's.
+        proxy.until("empty", |state| state.links[0].flows == 0 && state.links[0].unreachable_total == 0).await;
+    }
+}
+
 #[tokio::test]
 async fn links_that_cannot_be_are_refused() {
     let unix = Endpoint::Unix("/tmp/no-such.sock".into());

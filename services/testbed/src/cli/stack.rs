@@ -101,6 +101,7 @@ pub struct DoctorArgs {
   ./testbed fault add stall --for 5s
   ./testbed fault add latency --ms 100 --for 30s
   ./testbed fault add loss --pct 20 --for 30s
+  ./testbed fault add blackhole --for 30s
   ./testbed fault clear
   ./testbed fault resume")]
 pub enum FaultCommand {
@@ -125,16 +126,19 @@ pub enum FaultCommand {
         #[arg(long, default_value_t = 0.0)]
         spread: f64,
     },
-    /// Add a fault: latency, stall, reset, refuse, loss
+    /// Add a fault: latency, stall, reset, refuse, loss, blackhole
     #[command(
         after_help = "loss: datagrams are lost; commands and other TCP are late by what retransmission would take.
+blackhole: the store's host has vanished. Whatever is sent is lost, and nobody is told; connections that were open stay silent
+afterwards, too. With --drop-syn, new connections over TCP are not even accepted (Unix sockets, as in `up`: they are).
 
 Examples:
   ./testbed fault add stall --for 5s
-  ./testbed fault add loss --pct 20 --seed 7"
+  ./testbed fault add loss --pct 20 --seed 7
+  ./testbed fault add blackhole --drop-syn --for 30s"
     )]
     Add {
-        #[arg(value_parser = ["latency", "stall", "reset", "refuse", "loss"])]
+        #[arg(value_parser = ["latency", "stall", "reset", "refuse", "loss", "blackhole"])]
         kind: String,
         /// Added latency (latency only)
         #[arg(long, required_if_eq("kind", "latency"))]
@@ -145,6 +149,9 @@ Examples:
         /// Which are lost (loss only) [default: 1]
         #[arg(long)]
         seed: Option<u64>,
+        /// Do not accept new connections either (blackhole only)
+        #[arg(long)]
+        drop_syn: bool,
         /// It lifts itself after this long, e.g. 5s; without it, it stays until `fault clear`
         #[arg(long = "for", value_name = "TIME", value_parser = duration)]
         lasting: Option<Duration>,

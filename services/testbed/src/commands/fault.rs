@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use faultproxy::{Client, DEFAULT_SEED, Fault, FaultSpec, Law};
 use worker::beats::Resumed;
 
@@ -33,12 +33,14 @@ pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
             proxy()?.set_law(law).await?;
             println!("law: {law}");
         }
-        FaultCommand::Add { kind, ms, pct, seed, lasting } => {
+        FaultCommand::Add { kind, ms, pct, seed, drop_syn, lasting } => {
+            ensure!(!drop_syn || kind == "blackhole", "--drop-syn belongs to blackhole only");
             let fault = match kind.as_str() {
                 "loss" => Fault::Loss { pct: pct.unwrap_or_default(), seed: seed.unwrap_or(DEFAULT_SEED) },
                 "latency" => Fault::Latency { ms: ms.unwrap_or_default(), jitter_ms: 0.0 },
                 "stall" => Fault::Stall,
                 "reset" => Fault::Reset,
+                "blackhole" => Fault::Blackhole { drop_syn },
                 _ => Fault::Refuse,
             };
             proxy()?.add_fault(FaultSpec { fault, for_ms: lasting.map(|time| time.as_millis() as u64) }).await?;
