@@ -31,12 +31,32 @@ pub struct Options {
     pub port: Option<u16>,
     /// None: the one that is installed.
     pub server: Option<Server>,
+    pub commits: Commits,
+}
+
+/// What a commit waits for (`innodb_flush_log_at_trx_commit`). Neither waits for the disk: the machine is not to crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commits {
+    /// The operating system has its log: what was acknowledged survives that the server is killed.
+    Written,
+    /// Nothing: a server that is killed loses the commits of about the last second. For data that is only read.
+    Buffered,
+}
+
+impl Commits {
+    fn flush_log(self) -> &'static str {
+        match self {
+            // 2 would do, as `innodb_flush_method` syncs nothing; 1 stays right where that is changed.
+            Self::Written => "1",
+            Self::Buffered => "0",
+        }
+    }
 }
 
 impl Default for Options {
     /// Enough for a test.
     fn default() -> Self {
-        Self { max_connections: 200, buffer_pool_mb: 16, port: None, server: None }
+        Self { max_connections: 200, buffer_pool_mb: 16, port: None, server: None, commits: Commits::Written }
     }
 }
 
@@ -69,7 +89,7 @@ pub enum Flavour {
 }
 
 /// Starts a server called `name`, and waits until it greets. Nothing it stores survives a crash of the machine: it
-/// writes to disk but never waits for it. Data the child of this name left in the stack is used again.
+/// writes to disk but never waits for it. What survives that the server is killed, `Options::commits` says. Data the child of this name left in the stack is used again.
 ///
 /// # Errors
 /// It is not installed, its data directory cannot be prepared, it ends, or does not greet within 30 s.
@@ -154,7 +174,7 @@ impl Server {
             flag("--port", port.to_string()),
             flag("--bind-address", "127.0.0.1"),
             flag("--innodb-buffer-pool-size", format!("{}M", options.buffer_pool_mb)),
-            flag("--innodb-flush-log-at-trx-commit", "0"),
+            flag("--innodb-flush-log-at-trx-commit", options.commits.flush_log()),
             flag("--performance-schema", "OFF"),
             flag("--character-set-server", "utf8mb4"),
             flag("--max-connections", options.max_connections.to_string()),

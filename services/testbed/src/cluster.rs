@@ -34,6 +34,8 @@ pub struct Plan {
     /// With a receiver of traces, to which all replicas send: `telemetry` says the rest.
     pub traces: bool,
     pub prometheus: Option<Monitoring>,
+    /// Once the data is imported nothing is written: commits need not survive a server that is killed.
+    pub only_read: bool,
 }
 
 /// Prometheus beside the stack.
@@ -100,6 +102,7 @@ impl Plan {
             telemetry: TelemetryConfig::default(),
             traces: false,
             prometheus: None,
+            only_read: false,
         }
     }
 
@@ -380,6 +383,7 @@ fn mysql_options(plan: &Plan) -> mariadb::Options {
     mariadb::Options {
         max_connections: plan.replicas * (pool_size + 2) + 200,
         buffer_pool_mb: 256 / u32::from(plan.instances) + 64,
+        commits: if plan.only_read { mariadb::Commits::Buffered } else { mariadb::Commits::Written },
         ..mariadb::Options::default()
     }
 }

@@ -135,6 +135,7 @@ fn plan(order: &Order) -> Plan {
         sets: order.sets.clone(),
         traces: order.traces,
         telemetry: recording::only_what_the_load_generator_chose(),
+        only_read: true,
         ..Plan::new(order.command, &order.scenario)
     }
 }
@@ -451,8 +452,9 @@ fn remarks(order: &Order, cluster: &Cluster) -> Vec<String> {
     let mut remarks = vec![format!(
         "Load generator, nginx, {} api replicas, Redis, faultproxy and {} MySQL server(s) share this machine, all under \
          {}{}, the load generator at nice -10 where that is permitted, as it stands for \
-         machines of its own; behind nginx they talk over Unix sockets. MySQL writes without waiting for the \
-         disk (innodb_flush_log_at_trx_commit=0), which no figure here depends on: the steps only read.",
+         machines of its own; behind nginx they talk over Unix sockets. MySQL neither waits for the disk \
+         nor writes its log at a commit (innodb_flush_log_at_trx_commit=0, which loses the last second when it is killed), which no figure \
+         here depends on: the steps only read. Everywhere else it writes its log at each commit (1).",
         order.scenario.replicas,
         cluster.servers.len(),
         policy,

@@ -2,10 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod crash;
 mod failure;
 mod fence;
+mod redis;
+mod relay;
 mod servers;
 mod shards;
+mod silence;
+mod transactions;
 
 use launcher::mariadb::Server;
 

@@ -2,14 +2,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../it/crash.rs"]
+mod crash;
 #[path = "../it/failure.rs"]
 mod failure;
 #[path = "../it/fence.rs"]
 mod fence;
+#[path = "../it/relay.rs"]
+mod relay;
 #[path = "../it/servers.rs"]
 mod servers;
 #[path = "../it/shards.rs"]
 mod shards;
+#[path = "../it/silence.rs"]
+mod silence;
+#[path = "../it/transactions.rs"]
+mod transactions;
 
 use launcher::mariadb::{Flavour, Server};
 

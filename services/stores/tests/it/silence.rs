@@ -1,0 +1,90 @@
+//! A server whose host has vanished says nothing, not even that it is gone: every wait for it ends, and so does its absence.
+
+use std::time::Duration;
+
+use contract::{Event, EventKind, UserId, shard_of};
+use prometheus::Registry;
+use runtime::telemetry::Span;
+use stores::{Store, StoreError};
+use tokio::time::Instant;
+
+use crate::{
+    Servers,
+    relay::{BLACK_HOLES, BOUND, Relay, bounded, until},
+};
+
+/// A store behind a relay, with little patience.
+async fn store_behind_relay(servers: &mut Servers) -> (Relay, Store) {
+    let relay = Relay::start(servers.servers[0].port).await;
+    servers.config.instances[0].address = relay.address.to_string();
+    servers.config.statement_timeout_ms = 1_000;
+    servers.config.checkout_timeout_ms = 1_000;
+    servers.config.connect_timeout_ms = 1_000;
+    servers.registry = Registry::new();
+    let store = servers.store();
+    store.open(4, BOUND).await.unwrap();
+    (relay, store)
+}
+
+fn user(n: usize) -> UserId {
+    UserId::new(&format!("u{n}")).unwrap()
+}
+
+/// The requests have less time than an attempt to connect: the server must count as down all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn misses_fail_at_once_soon_and_are_answered_again() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    let (relay, store) = store_behind_relay(&mut servers).await;
+    let ask = async |n| {
+        let deadline = Instant::now() + Duration::from_millis(300);
+        bounded("a miss", store.history(&user(n), Some(deadline), &Span::NONE)).await
+    };
+    for fault in BLACK_HOLES {
+        until("answered", async || ask(0).await.is_ok()).await;
+        relay.vanish(fault).await;
+        until("connecting counts as failed", async || {
+            let errors = futures::future::join_all((0..8).map(&ask)).await;
+            errors.into_iter().any(|answer| matches!(answer, Err(StoreError::Down)))
+        })
+        .await;
+        until("no query holds a connection", async || servers.gauge("db_client_connection_count", "used") == 0.0).await;
+        relay.come_back().await;
+        until("answered again", async || ask(0).await.is_ok()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_and_fences_end() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    let (relay, store) = store_behind_relay(&mut servers).await;
+    let event =
+        Event { user_id: user(1), item_id: "item".parse().unwrap(), kind: EventKind::View, at_ms: 1, weight: 1.0 };
+    let shard = shard_of("any");
+    relay.vanish(BLACK_HOLES[0]).await;
+    bounded("a sign-up", store.create_user(&user(1), 0, &Span::NONE)).await.unwrap_err();
+    bounded("a batch", store.append(std::slice::from_ref(&event), 0, &Span::NONE)).await.unwrap_err();
+    bounded("a fence", store.fence(shard, 1)).await.unwrap_err();
+    bounded("a count", store.count(shard, 1)).await.unwrap_err();
+    bounded("warm-up", store.most_active(shard, 1)).await.unwrap_err();
+    bounded("warm-up", store.histories(shard, &[user(1)])).await.unwrap_err();
+    bounded("a migration", stores::migrate(&servers.config)).await.unwrap_err();
+    relay.come_back().await;
+    until("written again", async || store.append(std::slice::from_ref(&event), 0, &Span::NONE).await.is_ok()).await;
+    assert_eq!(store.fence(shard, 1).await.unwrap(), Ok(()));
+}
+
+/// It was away while nobody asked: one request finds that out, not as many as there are idle connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_silent_connection_condemns_the_idle_ones() {
+    let Some(mut servers) = Servers::start(1).await else { return };
+    let (relay, store) = store_behind_relay(&mut servers).await;
+    relay.vanish(BLACK_HOLES[0]).await;
+    relay.come_back().await;
+    assert_eq!(servers.gauge("db_client_connection_count", "idle"), 4.0);
+    bounded("a miss", store.history(&user(0), None, &Span::NONE)).await.unwrap_err();
+    // All four at once.
+    let ask = async |n| store.history(&user(n), None, &Span::NONE).await;
+    for answer in bounded("a miss", futures::future::join_all((1..5).map(&ask))).await {
+        answer.unwrap();
+    }
+}
