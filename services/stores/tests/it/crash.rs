@@ -1,6 +1,7 @@
 //! What was acknowledged is there after the server was killed.
 
 use contract::{Event, EventKind, shard_of};
+use prometheus::Registry;
 use runtime::telemetry::Span;
 
 use crate::Servers;
@@ -10,6 +11,7 @@ use crate::Servers;
 async fn acknowledged_writes_survive_kill_9() {
     let Some(mut servers) = Servers::start(1).await else { return };
     for round in 1..=3_u64 {
+        servers.registry = Registry::new();
         let store = servers.store();
         let event = Event {
             user_id: format!("acted {round}").parse().unwrap(),
@@ -27,6 +29,7 @@ async fn acknowledged_writes_survive_kill_9() {
         servers.kill_first().await;
         servers.restart_first().await;
 
+        servers.registry = Registry::new();
         let store = servers.store();
         assert!(!store.create_user(&signed_up, 0, &Span::NONE).await.unwrap(), "the user is gone, round {round}");
         let history = store.history(&event.user_id, None, &Span::NONE).await.unwrap();
