@@ -35,7 +35,7 @@ pub struct StoreConfig {
     /// How long one attempt to connect may take.
     pub connect_timeout_ms: u64,
     /// After this long the server gives up a statement by itself; 0: never. A request that has less than half of it left says so with
-    /// its query.
+    /// its query. 1.5 s later the client gives up its connection: a host that has vanished says nothing.
     pub statement_timeout_ms: u64,
     /// How the server is told to give up a query whose request has run out of time.
     pub flavour: Flavour,

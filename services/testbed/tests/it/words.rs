@@ -40,6 +40,8 @@ fn errors_say_what_to_do() {
         (&["experiment", "codecs", "--repeat", "3"], "--repeat"),
         (&["experiment", "alerts", "--alert", "Nothing"], "TargetDown"),
         (&["fault", "add", "loss"], "--pct"),
+        (&["fault", "add", "flood"], "blackhole"),
+        (&["fault", "add", "blackhole", "--drop-syn", "--for", "5s"], "./testbed up"),
         (&["serve", "bare", "--listen", "nowhere", "--redis", "x"], "--listen"),
         (&["serve", "loadgen"], "PLAN"),
         (&["data", "quality", "no-such.csv"], "no-such.csv"),
