@@ -83,14 +83,13 @@ fn megabytes(service: &Value) -> u64 {
     limit.strip_suffix('m').and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{limit} is not like 64m"))
 }
 
-/// The most that can run at the same time: `init` has ended before the replicas begin, and one load generator runs at a time.
+/// The most that can run at the same time: `init` has ended before the replicas begin, and k6 is asked for by name, as deploy/README.md says.
 fn limits(services: &Services) -> u64 {
-    let counted = |name: &str, service: &Value| {
-        !["init", "k6-program", "load", "k6"].contains(&name) && !texts(&service["profiles"]).contains(&"full")
+    let left_out = |name: &str, service: &Value| {
+        ["init", "k6-program", "k6"].contains(&name) || texts(&service["profiles"]).contains(&"full")
     };
-    let constant = services.iter().filter(|(name, service)| counted(name, service));
-    let constant: u64 = constant.map(|(_, service)| megabytes(service) * service["scale"].as_u64().unwrap_or(1)).sum();
-    constant + megabytes(&services["load"]).max(megabytes(&services["k6"]))
+    let counted = services.iter().filter(|(name, service)| !left_out(name, service));
+    counted.map(|(_, service)| megabytes(service) * service["scale"].as_u64().unwrap_or(1)).sum()
 }
 
 /// A tag with a full version: `8.4.8`, `1.29.8-otel`, `v3.5.0`, `bookworm-20260824-slim`.

@@ -120,6 +120,11 @@ fn time(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(number.parse::<u64>().ok()? * seconds))
 }
 
+/// Of the whole stack: `prometheus_tsdb_head_series` beside eight replicas, three monitors and three workers.
+const SERIES: u64 = 12_000;
+/// Prometheus's own figure is one to two, without the write-ahead log.
+const BYTES_PER_SAMPLE: u64 = 2;
+
 /// What is dropped before the longest window has passed makes that window a shorter one, whatever its name says.
 #[test]
 fn what_is_kept_is_as_old_as_the_longest_window() {
@@ -130,12 +135,19 @@ fn what_is_kept_is_as_old_as_the_longest_window() {
         .max()
         .unwrap();
     assert!(longest >= Duration::from_secs(86_400), "the windows are not understood: {longest:?}");
-    let flag = |word: &str| word.strip_prefix("--storage.tsdb.retention.time=").and_then(time);
-    let kept = texts(&services()["prometheus"]["command"]).into_iter().find_map(flag);
-    assert!(kept >= Some(longest), "compose's Prometheus keeps {kept:?}, a window is {longest:?}");
-    assert!(
-        launcher::prometheus::RETENTION >= longest,
-        "the native stack's keeps {:?}, a window is {longest:?}",
-        launcher::prometheus::RETENTION
+    let services = services();
+    let command = texts(&services["prometheus"]["command"]);
+    let flag = |name: &str| command.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')).unwrap();
+    let compose = (
+        time(flag("--storage.tsdb.retention.time")).unwrap(),
+        flag("--storage.tsdb.retention.size").strip_suffix("GB").unwrap().parse::<u64>().unwrap(),
+        time(yaml(PROMETHEUS)["global"]["scrape_interval"].as_str().unwrap()).unwrap(),
     );
+    // `Monitoring::usual`.
+    let native = (launcher::prometheus::RETENTION, launcher::prometheus::RETENTION_GB, Duration::from_secs(2));
+    for (whose, (kept, gigabytes, interval)) in [("compose's", compose), ("the native stack's", native)] {
+        assert!(kept >= longest, "{whose} Prometheus keeps {kept:?}, a window is {longest:?}");
+        let needed = SERIES * BYTES_PER_SAMPLE * (longest.as_secs() / interval.as_secs());
+        assert!(gigabytes << 30 >= needed, "{whose} Prometheus keeps {gigabytes} GB, a window is {needed} bytes");
+    }
 }
