@@ -62,6 +62,8 @@ pub struct HttpConfig {
     pub admin: SocketAddr,
     /// Threads of the async runtime.
     pub worker_threads: usize,
+    /// How many replicas there are to be, this one included. It changes nothing but a metric, by which Prometheus misses those that are gone.
+    pub replicas: u32,
     /// A request that took this long is answered 504.
     pub deadline_ms: u64,
     /// Longest body of a POST.
@@ -184,6 +186,7 @@ impl HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             admin: SocketAddr::from(([127, 0, 0, 1], 9080)),
             worker_threads: 2,
+            replicas: 1,
             deadline_ms: 5_000,
             max_body_bytes: 1 << 20,
             drain_ms: 5_000,
@@ -200,6 +203,7 @@ impl Validate for ApiConfig {
     fn validate(&self, problems: &mut Vec<String>) {
         let ranges = [
             ("http.worker_threads", self.http.worker_threads as u64, 1..=256),
+            ("http.replicas", self.http.replicas.into(), 1..=10_000),
             ("http.deadline_ms", self.http.deadline_ms, 1..=600_000),
             ("http.max_body_bytes", self.http.max_body_bytes as u64, 1..=1 << 30),
             ("http.drain_ms", self.http.drain_ms, 0..=600_000),

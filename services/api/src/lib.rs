@@ -131,6 +131,7 @@ async fn start(
     tasks: TaskTracker,
 ) -> anyhow::Result<AppState> {
     let metrics = Metrics::new(registry, exemplars, &router::ROUTES)?;
+    metrics.replicas_expected.set(config.http.replicas.into());
     let service = Service { name: "api", listen: config.http.listen.to_string() };
     let telemetry = Telemetry::start(&config.telemetry, service, registry)?;
     let stores = StoreMetrics::new(registry)?;

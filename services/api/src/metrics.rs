@@ -24,6 +24,8 @@ pub struct Metrics {
     pub admission: AdmissionMetrics,
     pub warmup: WarmupMetrics,
     pub events: IntCounter,
+    /// `http.replicas`.
+    pub replicas_expected: Gauge,
 }
 
 /// Requests by matched route and status class.
@@ -194,6 +196,11 @@ impl Metrics {
                 )?,
             },
             events: counter(registry, "events_accepted_total", "Events written to the behaviour log")?,
+            replicas_expected: gauge(
+                registry,
+                "api_replicas_expected",
+                "Replicas there are to be, as this one was told at its start",
+            )?,
         })
     }
 }

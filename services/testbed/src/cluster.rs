@@ -278,6 +278,7 @@ impl Cluster {
         config.http.admin = SocketAddr::from(([127, 0, 0, 1], self.admins[n]));
         // All replicas share this machine: more threads would only take turns.
         config.http.worker_threads = 1;
+        config.http.replicas = self.plan.replicas;
         config.store.pool_size = self.plan.pool_size();
         config.store.max_waiting = store.max_waiting as usize;
         config.store.checkout_timeout_ms = store.checkout_timeout_ms;

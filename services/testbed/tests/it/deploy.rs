@@ -14,35 +14,48 @@ use crate::Home;
 
 const GB: u64 = 1024;
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-fn read(path: impl AsRef<Path>) -> String {
+pub fn read(path: impl AsRef<Path>) -> String {
     let path = root().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Anchors and merge keys resolved.
-fn yaml(path: &str) -> Value {
-    serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+/// Anchors and merge keys resolved, variables by their defaults.
+pub fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&with_defaults(&read(path))).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-type Services = BTreeMap<String, Value>;
+/// `${NAME:-default}` → `default`
+fn with_defaults(text: &str) -> String {
+    let mut parts = text.split("${");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('}').and_then(|(inside, rest)| Some((inside.split_once(":-")?.1, rest))) {
+            Some((default, rest)) => out.extend([default, rest]),
+            None => out.extend(["${", part]),
+        }
+    }
+    out
+}
 
-fn services_of(file: &Value) -> Services {
+pub type Services = BTreeMap<String, Value>;
+
+pub fn services_of(file: &Value) -> Services {
     let services = file["services"].as_object().unwrap();
     services.iter().map(|(name, service)| (name.clone(), service.clone())).collect()
 }
 
 /// Of compose.yaml: what its parts say.
-fn services() -> Services {
+pub fn services() -> Services {
     let includes = yaml("compose.yaml")["include"].clone();
     includes.as_array().unwrap().iter().flat_map(|file| services_of(&yaml(file.as_str().unwrap()))).collect()
 }
 
 /// With an overlay: maps are merged, all else is replaced. Lists are appended by compose, which no figure here depends on.
-fn overlaid(name: &str) -> Services {
+pub fn overlaid(name: &str) -> Services {
     fn merge(into: &mut Value, from: &Value) {
         match (into, from) {
             (Value::Object(into), Value::Object(from)) => {
@@ -60,7 +73,7 @@ fn overlaid(name: &str) -> Services {
     merged
 }
 
-fn texts(value: &Value) -> Vec<&str> {
+pub fn texts(value: &Value) -> Vec<&str> {
     value.as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
 }
 
@@ -70,10 +83,12 @@ fn megabytes(service: &Value) -> u64 {
     limit.strip_suffix('m').and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{limit} is not like 64m"))
 }
 
-/// The most that can run at the same time: `init` has ended before the replicas begin.
+/// The most that can run at the same time: `init` has ended before the replicas begin, and k6 is asked for by name, as deploy/README.md says.
 fn limits(services: &Services) -> u64 {
-    let counted =
-        services.iter().filter(|(name, service)| *name != "init" && !texts(&service["profiles"]).contains(&"full"));
+    let left_out = |name: &str, service: &Value| {
+        ["init", "k6-program", "k6"].contains(&name) || texts(&service["profiles"]).contains(&"full")
+    };
+    let counted = services.iter().filter(|(name, service)| !left_out(name, service));
     counted.map(|(_, service)| megabytes(service) * service["scale"].as_u64().unwrap_or(1)).sum()
 }
 
@@ -135,8 +150,12 @@ fn who_waits_for_health_waits_for_one_that_has_a_check() {
 #[test]
 fn what_is_mounted_exists() {
     // Paths of an included file are relative to it, those of an overlay to compose.yaml.
-    let overlay = services_of(&yaml("deploy/compose/mysql-16.yaml"));
-    for (base, services) in [("deploy/compose", services()), ("", overlay)] {
+    let overlay = |name: &str| services_of(&yaml(name));
+    for (base, services) in [
+        ("deploy/compose", services()),
+        ("", overlay("deploy/compose/mysql-16.yaml")),
+        ("", overlay("deploy/compose/minimal.yaml")),
+    ] {
         for (name, service) in services {
             for source in texts(&service["volumes"]).into_iter().filter_map(|volume| volume.split(':').next()) {
                 // Else a volume of Docker's.
@@ -146,6 +165,33 @@ fn what_is_mounted_exists() {
             }
         }
     }
+}
+
+/// The same words on the same stack: its report has goose's figures and k6's.
+#[test]
+fn k6_runs_where_the_load_generator_runs() {
+    let all = services();
+    let (load, k6) = (&all["load"], &all["k6"]);
+    assert_eq!([texts(&load["entrypoint"]), vec!["--engine", "k6"]].concat(), texts(&k6["entrypoint"]));
+    for key in ["image", "user", "network_mode", "ulimits", "command"] {
+        assert_eq!(load[key], k6[key], "{key}");
+    }
+    for (key, value) in load["environment"].as_object().unwrap() {
+        assert_eq!(value, &k6["environment"][key], "{key}");
+    }
+    for volume in texts(&load["volumes"]) {
+        assert!(texts(&k6["volumes"]).contains(&volume), "{volume}");
+    }
+    // The program: from its image into the volume, and from there onto PATH.
+    let mount = k6["volumes"].as_array().unwrap().iter().find(|volume| volume["source"] == "k6").unwrap();
+    let path = k6["environment"]["PATH"].as_str().unwrap();
+    assert!(path.split(':').any(|dir| mount["target"] == dir) && mount["read_only"] == true, "{mount}, {path}");
+    let [source, target] = ["/usr/bin/k6", "/home/k6/k6"];
+    assert_eq!(texts(&all["k6-program"]["entrypoint"]), ["cp", source, target]);
+    assert_eq!(texts(&all["k6-program"]["volumes"]), ["k6:/home/k6"]);
+    assert_eq!(k6["depends_on"]["k6-program"]["condition"], "service_completed_successfully");
+    let version = all["k6-program"]["image"].as_str().unwrap().rsplit(':').next().unwrap();
+    assert!(loadtest::k6::HOW_TO_GET.contains(&format!("@v{version}`")), "{version} is not the natives'");
 }
 
 /// `http://api:9100` → (`api`, `9100`)
@@ -158,8 +204,10 @@ fn the_lists_of_addresses_name_services() {
     for (file, overlay, servers) in [
         ("deploy/compose/endpoints.toml", None, 1),
         ("deploy/compose/endpoints-16.toml", Some("deploy/compose/mysql-16.yaml"), 16),
+        ("deploy/compose/endpoints-minimal.toml", Some("deploy/compose/minimal.yaml"), 1),
     ] {
-        let services = overlay.map_or_else(services, overlaid);
+        let mut services = overlay.map_or_else(services, overlaid);
+        services.retain(|_, service| !texts(&service["profiles"]).contains(&"full"));
         let endpoints: BTreeMap<String, String> = toml::from_str(&read(file)).unwrap();
         for (name, address) in &endpoints {
             let Some((host, port)) = host_and_port(address) else { continue };
@@ -187,14 +235,16 @@ fn the_lists_of_addresses_name_services() {
 #[test]
 fn the_replicas_take_the_settings_that_compose_gives_them() {
     let home = Home::bare();
-    for services in [services(), overlaid("deploy/compose/mysql-16.yaml")] {
+    for services in [services(), overlaid("deploy/compose/mysql-16.yaml"), overlaid("deploy/compose/minimal.yaml")] {
         let api = &services["api"];
         let mut command = home.command(&texts(&api["command"]));
         // One setting that is wrong on purpose: the replica refuses to start, and names nothing else.
         command.args(["--set", "cache.items=0"]);
         for (key, value) in api["environment"].as_object().unwrap() {
-            command.env(key, value.as_str().unwrap_or_else(|| panic!("{key} is no string")));
+            command.env(key, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         }
+        // Prometheus would miss those that nobody asked for.
+        assert_eq!(api["environment"]["TESTBED_HTTP__REPLICAS"], api["scale"]);
         let error = String::from_utf8(command.output().unwrap().stderr).unwrap();
         let complaints: Vec<&str> = error.lines().skip(1).collect();
         assert!(complaints.len() == 1 && complaints[0].contains("cache.items"), "{error}");
@@ -213,7 +263,7 @@ fn monitors_and_workers_take_the_settings_that_compose_gives_them_and_know_each_
         command.args(["--set", "listen.drain_ms=99999999"]);
         for (key, value) in settings(name) {
             let value = value.as_str().unwrap_or_else(|| panic!("{name}: {key} is no string"));
-            command.env(key, value.replace("${HEARTBEAT_KEY:-", "").replace('}', ""));
+            command.env(key, value);
         }
         let error = String::from_utf8(command.output().unwrap().stderr).unwrap();
         let complaints: Vec<&str> = error.lines().skip(1).collect();
@@ -276,9 +326,17 @@ fn nginx_takes_the_configuration_of_compose() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
+    // What the minimal overlay mounts there.
+    let untraced = text.replace("traced.map", "untraced.map");
+    assert_ne!(untraced, text);
+    assert!(read("deploy/nginx/untraced.map").ends_with("\ndefault off;\n"), "without a collector nothing is traced");
+    [text, untraced].iter().for_each(|text| nginx_takes(text, scratch.path()));
+}
+
+fn nginx_takes(text: &str, scratch: &Path) {
     let text = text
         .replace("server api:8080 resolve", "server 127.0.0.1:8080")
-        .replace("/tmp/", &format!("{}/", scratch.path().display()))
+        .replace("/tmp/", &format!("{}/", scratch.display()))
         .replace("/etc/nginx/testbed", root().join("deploy/nginx").to_str().unwrap());
     assert!(
         !text.lines().any(|line| line.trim().starts_with("otel"))
@@ -286,7 +344,7 @@ fn nginx_takes_the_configuration_of_compose() {
             && text.contains("listen 8080"),
         "{text}"
     );
-    let file = scratch.path().join("nginx.conf");
+    let file = scratch.join("nginx.conf");
     std::fs::write(&file, &text).unwrap();
     let program = launcher::find_program(&["nginx"]).unwrap();
     let output = Command::new(program).args(["-t", "-e", "stderr", "-c"]).arg(&file).output().unwrap();

@@ -11,6 +11,7 @@ mod evaluate;
 mod experiment;
 mod heartbeats;
 mod queries;
+mod scraping;
 mod up;
 mod words;
 

@@ -33,7 +33,11 @@ pub enum Fault {
 
 /// Budgets last: what other faults have used of them is to be over.
 pub const CASES: [Case; 10] = [
-    Case { fault: Fault::ReplicaHangs, what: "a replica is stopped (SIGSTOP)", alerts: &["TargetDown"] },
+    Case {
+        fault: Fault::ReplicaHangs,
+        what: "a replica is stopped (SIGSTOP)",
+        alerts: &["TargetDown", "ReplicasMissing"],
+    },
     Case {
         fault: Fault::ReplicaStalls,
         what: "a replica is stopped for 100 ms, twice a second",
