@@ -1,5 +1,5 @@
-//! compose.yaml and what it mounts: nobody can run it here, so its promises are read off the files. `docker compose config` and
-//! `otelcol validate` are run by hand (deploy/README.md).
+//! compose.yaml and what it mounts: where nobody can run it its promises are read off the files (`containers.rs` has those that a run has
+//! shown to be needed). `otelcol validate` is run by hand (deploy/README.md).
 
 use std::{
     collections::BTreeMap,
@@ -14,35 +14,48 @@ use crate::Home;
 
 const GB: u64 = 1024;
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-fn read(path: impl AsRef<Path>) -> String {
+pub fn read(path: impl AsRef<Path>) -> String {
     let path = root().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Anchors and merge keys resolved.
-fn yaml(path: &str) -> Value {
-    serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+/// Anchors and merge keys resolved, variables by their defaults.
+pub fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&with_defaults(&read(path))).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-type Services = BTreeMap<String, Value>;
+/// `${NAME:-default}` → `default`
+fn with_defaults(text: &str) -> String {
+    let mut parts = text.split("${");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('}').and_then(|(inside, rest)| Some((inside.split_once(":-")?.1, rest))) {
+            Some((default, rest)) => out.extend([default, rest]),
+            None => out.extend(["${", part]),
+        }
+    }
+    out
+}
 
-fn services_of(file: &Value) -> Services {
+pub type Services = BTreeMap<String, Value>;
+
+pub fn services_of(file: &Value) -> Services {
     let services = file["services"].as_object().unwrap();
     services.iter().map(|(name, service)| (name.clone(), service.clone())).collect()
 }
 
 /// Of compose.yaml: what its parts say.
-fn services() -> Services {
+pub fn services() -> Services {
     let includes = yaml("compose.yaml")["include"].clone();
     includes.as_array().unwrap().iter().flat_map(|file| services_of(&yaml(file.as_str().unwrap()))).collect()
 }
 
 /// With an overlay: maps are merged, all else is replaced. Lists are appended by compose, which no figure here depends on.
-fn overlaid(name: &str) -> Services {
+pub fn overlaid(name: &str) -> Services {
     fn merge(into: &mut Value, from: &Value) {
         match (into, from) {
             (Value::Object(into), Value::Object(from)) => {
@@ -60,7 +73,7 @@ fn overlaid(name: &str) -> Services {
     merged
 }
 
-fn texts(value: &Value) -> Vec<&str> {
+pub fn texts(value: &Value) -> Vec<&str> {
     value.as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
 }
 
@@ -150,7 +163,7 @@ fn what_is_mounted_exists() {
 
 /// `http://api:9100` → (`api`, `9100`)
 fn host_and_port(address: &str) -> Option<(&str, &str)> {
-    address.trim_start_matches("http://").rsplit_once(':')
+    address.rsplit("://").next()?.rsplit_once(':')
 }
 
 #[test]
@@ -180,7 +193,7 @@ fn the_lists_of_addresses_name_services() {
             list.split(',').count()
         };
         assert_eq!((listed("faultproxy"), listed("api")), (servers, servers), "{file}");
-        assert!(endpoints.contains_key("known-ids") && endpoints.contains_key("profile"));
+        assert!(endpoints.contains_key("known-ids") && endpoints.contains_key("redis"));
     }
 }
 
@@ -213,7 +226,7 @@ fn monitors_and_workers_take_the_settings_that_compose_gives_them_and_know_each_
         command.args(["--set", "listen.drain_ms=99999999"]);
         for (key, value) in settings(name) {
             let value = value.as_str().unwrap_or_else(|| panic!("{name}: {key} is no string"));
-            command.env(key, value.replace("${HEARTBEAT_KEY:-", "").replace('}', ""));
+            command.env(key, value);
         }
         let error = String::from_utf8(command.output().unwrap().stderr).unwrap();
         let complaints: Vec<&str> = error.lines().skip(1).collect();
