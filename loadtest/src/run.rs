@@ -153,8 +153,9 @@ fn attack(step: &Arc<Step>) -> Result<GooseAttack> {
         })
     }));
     Ok(GooseAttack::initialize_with_config(configuration)?
-        // Else goose builds a client per user, at 2 ms of CPU each.
-        .set_client_builder_without_cookies(GooseClientBuilder::new().without_cookies())?
+        // Else goose builds a client per user, at 2 ms of CPU each. Nobody uses this one (see `client.rs`): with a check of certificates
+        // goose would read those of the system, and fail where there are none.
+        .set_client_builder_without_cookies(GooseClientBuilder::new().without_cookies().accept_invalid_certs(true))?
         .register_scenario(Scenario::new("step").register_transaction(transaction)))
 }
 

@@ -332,7 +332,7 @@ async fn a_step_shows_its_counters_while_it_runs() {
     // Free a moment ago; nobody else on this machine asks the kernel for exactly this one.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     setup.plan.metrics = Some(address);
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = runtime::http::plain().build().unwrap();
     let shown = async {
         loop {
             let answer = http.get(format!("http://{address}/metrics")).send().await;

@@ -134,6 +134,7 @@ async fn start(
     metrics.replicas_expected.set(config.http.replicas.into());
     let service = Service { name: "api", listen: config.http.listen.to_string() };
     let telemetry = Telemetry::start(&config.telemetry, service, registry)?;
+    metrics::tell_profile(registry, config.profile)?;
     let stores = StoreMetrics::new(registry)?;
     let store = Store::new(config.store.clone(), &stores)?;
     let mut redis = config.redis.guarded(stores.redis.clone()).context("redis.url is not valid")?;

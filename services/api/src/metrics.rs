@@ -7,11 +7,12 @@ use std::{
 
 use contract::{http::Source, spans::attribute};
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, Result,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Result,
 };
 use runtime::{Exemplars, exemplars::Series, telemetry::Span};
 
-use crate::recommend::guard::rebuild::Reason;
+use crate::{config::Profile, recommend::guard::rebuild::Reason};
 
 #[derive(Clone)]
 pub struct Metrics {
@@ -393,6 +394,17 @@ impl AnswerMetrics {
     pub fn of(&self, source: Source) -> &IntCounter {
         &self.0[source as usize]
     }
+}
+
+/// Says for good which profile this replica runs: `load` reads it, as a stack that others started has its settings elsewhere.
+///
+/// # Errors
+/// The registry has this name already.
+pub fn tell_profile(registry: &Registry, profile: Profile) -> Result<()> {
+    let info = IntGaugeVec::new(Opts::new("api_profile_info", "1, with the replica's profile"), &["profile"])?;
+    registry.register(Box::new(info.clone()))?;
+    info.get_metric_with_label_values(&[&profile.to_string()])?.set(1);
+    Ok(())
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> Result<IntCounterVec> {

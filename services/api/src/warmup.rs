@@ -18,6 +18,10 @@ use crate::{
 const LEASE: Duration = Duration::from_secs(10);
 /// Users whose logs are read with one query. A multiple of 100, so that its text is worth caching.
 const BATCH: usize = 500;
+/// Between looks at units that other replicas hold.
+const WHILE_OTHERS_WORK: Duration = Duration::from_millis(200);
+/// After a round in which Redis or a shard failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const DONE: &str = "done";
 /// A batch of a bounded rate takes this long at most, well within the lease.
 const BATCH_SECONDS: u32 = 2;
@@ -69,29 +73,36 @@ pub async fn run(app: &AppState, readiness: &Readiness) {
 async fn all_units(app: &AppState, me: &str, readiness: &Readiness) {
     let units: Vec<ShardId> = ShardId::all().collect();
     let mut pace = Pace { rate: app.config.guards.warmup_rate, next: Instant::now() };
+    let mut failing = false;
     loop {
-        let mut done = 0;
+        let (mut done, mut failed) = (0, None);
         for &shard in &units {
             match unit(app, me, shard, &mut pace).await {
                 Ok(true) => done += 1,
                 Ok(false) => {}
                 Err(error) => {
                     app.metrics.warmup.failed.inc();
-                    tracing::warn!(
-                        shard = shard.index(),
-                        error = &*error as &dyn std::error::Error,
-                        "warm-up failed, will be tried again"
-                    );
+                    failed.get_or_insert((shard, error));
                 }
             }
             app.metrics.warmup.progress.set(done as f64 / units.len() as f64);
-            readiness.step(format!("warm-up: {done} of {} shards", units.len()));
+            let trying = if failed.is_some() { ", Redis or the store refuses, trying again" } else { "" };
+            readiness.step(format!("warm-up: {done} of {} shards{trying}", units.len()));
         }
         if done == units.len() {
             return;
         }
-        // Somebody else holds the rest; look again soon.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        match &failed {
+            // Once: Redis may refuse for minutes, and every round has sixteen such errors.
+            Some((shard, error)) if !failing => {
+                let error = &**error as &dyn std::error::Error;
+                tracing::warn!(shard = shard.index(), error, again_after = ?AFTER_FAILURE, "warm-up failed, is tried again until its deadline");
+            }
+            None if failing => tracing::info!(done, "warm-up goes on"),
+            _ => {}
+        }
+        failing = failed.is_some();
+        tokio::time::sleep(if failing { AFTER_FAILURE } else { WHILE_OTHERS_WORK }).await;
     }
 }
 

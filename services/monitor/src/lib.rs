@@ -82,7 +82,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let (tasks, drain) = (TaskTracker::new(), Duration::from_millis(config.listen.drain_ms));
     let (settings, monitors) = (config.settings(), config.monitors());
     let interval = Duration::from_nanos(settings.interval);
-    let http = reqwest::Client::builder().no_proxy().build()?;
+    let http = runtime::http::plain().build()?;
     let peers = Peers::spawn(&config.peers, (&http, &keys), interval, &metrics.ballots_sent, &tasks, &shutdown);
     let round = Duration::from_nanos(settings.soft.round);
     let probes = Probes::new(keys, round, inbox.clone(), tasks.clone(), &metrics.probes)?;

@@ -49,7 +49,7 @@ impl Probes {
         tasks: TaskTracker,
         probes: &IntCounterVec,
     ) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(wait).build()?;
+        let http = runtime::http::plain().pool_max_idle_per_host(0).timeout(wait).build()?;
         let of = |path: &str| ["answered", "unanswered"].map(|outcome| probes.with_label_values(&[path, outcome]));
         let outcomes = Outcomes {
             paths: ["udp", "http", "worker"].map(of),

@@ -32,7 +32,7 @@ impl AdminClient {
     /// # Errors
     /// The HTTP client could not be built.
     pub fn new(whose: &'static str, url: &str) -> Result<Self, ClientError> {
-        let http = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build();
+        let http = crate::http::plain().timeout(TIMEOUT).build();
         let http = http.map_err(|source| ClientError::Http { whose, source })?;
         Ok(Self { whose, http, url: url.trim_end_matches('/').to_owned() })
     }

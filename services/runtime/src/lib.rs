@@ -5,6 +5,7 @@ pub mod admin;
 pub mod client;
 pub mod config;
 pub mod exemplars;
+pub mod http;
 pub mod lifecycle;
 pub mod logs;
 pub mod net;

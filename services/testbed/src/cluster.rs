@@ -161,7 +161,7 @@ impl Cluster {
         for n in 0..plan.instances {
             servers.push(mariadb::start(&mut stack, &mysql_name(n), &options).await?);
         }
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
+        let http = runtime::http::plain().timeout(Duration::from_secs(5)).build()?;
         let proxy = start_proxy(&mut stack, &servers, plan.law).await?;
         let traces =
             if plan.traces { Some(start_traces(&mut stack, &http, Traces::addresses()?).await?) } else { None };
@@ -364,19 +364,25 @@ impl Cluster {
 
     /// Redis for the testbed's own use: patient.
     pub fn redis_for_tools(&self) -> anyhow::Result<::redis::aio::ConnectionManager> {
-        let config = stores::redis::RedisConfig {
-            url: self.redis.url.clone(),
-            response_timeout_ms: 10_000,
-            connect_timeout_ms: 2_000,
-        };
-        config.open().context("the address of Redis is not valid")
+        redis_for_tools(&self.redis.url)
     }
 
     /// Empties Redis.
     pub async fn flush_cache(&self) -> anyhow::Result<()> {
-        let mut redis = self.redis_for_tools()?;
-        ::redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await.context("cannot empty redis")
+        flush_cache(&self.redis.url).await
     }
+}
+
+fn redis_for_tools(url: &str) -> anyhow::Result<::redis::aio::ConnectionManager> {
+    let config =
+        stores::redis::RedisConfig { url: url.to_owned(), response_timeout_ms: 10_000, connect_timeout_ms: 2_000 };
+    config.open().context("the address of Redis is not valid")
+}
+
+/// Empties the Redis of a stack.
+pub async fn flush_cache(url: &str) -> anyhow::Result<()> {
+    let mut redis = redis_for_tools(url)?;
+    ::redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await.context("cannot empty redis")
 }
 
 fn mysql_options(plan: &Plan) -> mariadb::Options {
@@ -473,7 +479,7 @@ fn loopback(port: u16) -> SocketAddr {
 
 /// Starts a faultproxy in front of these servers.
 pub async fn start_proxy(stack: &mut Stack, servers: &[mariadb::MySql], law: Law) -> anyhow::Result<Proxy> {
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(1)).no_proxy().build()?;
+    let http = runtime::http::plain().timeout(Duration::from_secs(1)).build()?;
     let listeners: Vec<_> = servers
         .iter()
         .enumerate()

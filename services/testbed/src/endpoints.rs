@@ -10,33 +10,41 @@ use std::{
 use anyhow::{Context, ensure};
 use launcher::{Description, Process};
 
+/// What such a stack is called.
+pub const ELSEWHERE: &str = "elsewhere";
 /// Environment variable that names the file: TOML, a name and an address a line. The names are those that `status --json` shows of a
-/// stack of `up`, but that one `api-admin` stands for all replicas: each address that its host name has is one.
+/// stack of `up`, but that one `api-admin` stands for all replicas: each address that its host name has is one (`replicas`).
 pub const VARIABLE: &str = "TESTBED_ENDPOINTS";
 const REPLICAS: &str = "api-admin";
 /// Without these there is nothing that a command could do.
 const NEEDED: [&str; 2] = ["gateway", "faultproxy"];
 
-/// The stack that the environment names; `None` without the variable.
+/// The stack that the environment names; `None` without the variable. No name is resolved: `data prepare` runs before the replicas do,
+/// and `fault` and `status` must work while none of them does.
 ///
 /// # Errors
-/// The file cannot be read, lacks an address, or the replicas' name cannot be resolved.
+/// The file cannot be read or lacks an address.
 pub fn elsewhere() -> anyhow::Result<Option<Description>> {
     let Some(file) = std::env::var_os(VARIABLE) else { return Ok(None) };
     let file = Path::new(&file);
-    let read = || {
-        let endpoints = parse(&std::fs::read_to_string(file)?)?;
-        expand(endpoints, |host| Ok(host.to_socket_addrs()?.collect()))
-    };
+    let read = || parse(&std::fs::read_to_string(file)?);
     let endpoints = read().with_context(|| format!("{VARIABLE}={}", file.display()))?;
     Ok(Some(Description {
-        name: "elsewhere".into(),
+        name: ELSEWHERE.into(),
         owner: Process::current(),
         created_ms: 0,
         endpoints,
         sockets: PathBuf::new(),
         children: Vec::new(),
     }))
+}
+
+/// Admin ports of a stack's replicas, `http://address:port`, as they are now.
+///
+/// # Errors
+/// The name that stands for them has no address: none of them runs.
+pub fn replicas(stack: &Description) -> anyhow::Result<Vec<String>> {
+    replicas_by(&stack.endpoints, |host| Ok(host.to_socket_addrs()?.collect()))
 }
 
 /// Endpoints of the processes of one kind, which are called `kind-N`: name and address.
@@ -62,18 +70,19 @@ fn parse(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(endpoints)
 }
 
-/// `api-admin = "http://api:9080"` → `api-0-admin = "http://10.0.0.5:9080"`, …
-fn expand(
-    mut endpoints: BTreeMap<String, String>,
+/// `api-0-admin = "http://127.0.0.1:9080"`, …, or `api-admin = "http://api:9080"` → `http://10.0.0.5:9080`, …
+fn replicas_by(
+    endpoints: &BTreeMap<String, String>,
     resolve: impl FnOnce(&str) -> std::io::Result<Vec<SocketAddr>>,
-) -> anyhow::Result<BTreeMap<String, String>> {
-    let Some(url) = endpoints.remove(REPLICAS) else { return Ok(endpoints) };
+) -> anyhow::Result<Vec<String>> {
+    let Some(url) = endpoints.get(REPLICAS) else {
+        let named = endpoints.iter().filter(|(name, _)| name.starts_with("api-"));
+        return Ok(named.map(|(_, address)| address.clone()).collect());
+    };
     let host = url.strip_prefix("http://").with_context(|| format!("{REPLICAS}: {url:?} is not http://host:port"))?;
-    let addresses = resolve(host).with_context(|| format!("{REPLICAS}: cannot resolve {host:?}"))?;
-    for (n, address) in addresses.into_iter().enumerate() {
-        endpoints.insert(format!("api-{n}-admin"), format!("http://{address}"));
-    }
-    Ok(endpoints)
+    let addresses =
+        resolve(host).with_context(|| format!("{REPLICAS}: cannot resolve {host:?}: does no replica run?"))?;
+    Ok(addresses.into_iter().map(|address| format!("http://{address}")).collect())
 }
 
 #[cfg(test)]
@@ -86,14 +95,12 @@ mod tests {
     #[test]
     fn every_address_of_the_name_is_a_replica() {
         let two = ["10.0.0.5:9080", "[fd00::5]:9080"].map(|address| address.parse().unwrap());
-        let endpoints = expand(parse(TEXT).unwrap(), |host| {
+        let endpoints = parse(TEXT).unwrap();
+        let replicas = replicas_by(&endpoints, |host| {
             assert_eq!(host, "api:9080");
             Ok(two.to_vec())
         });
-        let endpoints = endpoints.unwrap();
-        assert_eq!(endpoints["api-0-admin"], "http://10.0.0.5:9080");
-        assert_eq!(endpoints["api-1-admin"], "http://[fd00::5]:9080");
-        assert!(!endpoints.contains_key("api-admin") && !endpoints.contains_key("api-2-admin"));
+        assert_eq!(replicas.unwrap(), ["http://10.0.0.5:9080", "http://[fd00::5]:9080"]);
         let stack = Description {
             name: String::new(),
             owner: Process::current(),
@@ -110,9 +117,16 @@ mod tests {
         assert!(parse("gateway = \"x\"").unwrap_err().to_string().contains("faultproxy"));
         assert!(parse("gateway = 1\nfaultproxy = \"x\"").is_err());
         let refused =
-            |text: &str| expand(parse(text).unwrap(), |_| Err(std::io::ErrorKind::NotFound.into())).unwrap_err();
+            |text: &str| replicas_by(&parse(text).unwrap(), |_| Err(std::io::ErrorKind::NotFound.into())).unwrap_err();
         assert!(refused(TEXT).to_string().contains("api:9080"));
         let error = refused(&TEXT.replace("http://api:9080", "api:9080"));
         assert!(error.to_string().contains("not http://host:port"), "{error}");
+    }
+
+    #[test]
+    fn replicas_of_our_own_are_known_by_address() {
+        let text = "gateway = \"g\"\nfaultproxy = \"f\"\napi-0-admin = \"http://127.0.0.1:1\"\napi-1-admin = \"http://127.0.0.1:2\"\n";
+        let replicas = replicas_by(&parse(text).unwrap(), |_| panic!("nothing to resolve"));
+        assert_eq!(replicas.unwrap(), ["http://127.0.0.1:1", "http://127.0.0.1:2"]);
     }
 }

@@ -51,7 +51,7 @@ pub struct Node {
 /// # Errors
 /// No HTTP client can be built.
 pub async fn read(endpoints: &BTreeMap<String, String>) -> anyhow::Result<Option<Heartbeats>> {
-    let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    let http = runtime::http::plain().timeout(PATIENCE).build()?;
     let monitors = endpoints::numbered(endpoints, "monitor");
     let asked =
         monitors.map(|(name, url)| (name, http.get(format!("{url}/status")).send())).map(async |(name, answer)| {

@@ -20,7 +20,7 @@ use loadtest::{
     scenario::{Fault as PlannedFault, FaultKind},
 };
 
-use crate::{cluster::own_program, scrape::Reading};
+use crate::{cluster::own_program, endpoints, scrape::Reading};
 
 /// The processes under load, from what their stack says of itself: the same for a stack of ours and for one of `up`.
 pub struct Target {
@@ -38,15 +38,14 @@ impl Target {
     pub fn of(dir: Option<&Path>, stack: &Description) -> anyhow::Result<Self> {
         let endpoint =
             |name: &str| stack.endpoints.get(name).cloned().with_context(|| format!("the stack has no {name}"));
-        let admins = stack.endpoints.iter().filter(|(name, _)| name.starts_with("api-"));
         let kind = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
         Ok(Self {
             gateway: endpoint("gateway")?,
             faultproxy: endpoint("faultproxy")?,
-            replicas: admins.map(|(_, address)| address.clone()).collect(),
+            replicas: endpoints::replicas(stack)?,
             access_log: dir.map(|dir| dir.join("nginx/access.log")),
             processes: stack.children.iter().map(|child| (kind(&child.name), child.process.pid)).collect(),
-            http: reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?,
+            http: runtime::http::plain().timeout(Duration::from_secs(10)).build()?,
         })
     }
 
@@ -59,6 +58,12 @@ impl Target {
             *sample.open_files.entry(kind.clone()).or_default() += cpu::open_fds(*pid).unwrap_or(0) as f64;
         }
         sample
+    }
+
+    /// Which profile the replicas say that they run: `baseline + protected` where they differ.
+    pub async fn profile(&self) -> anyhow::Result<String> {
+        let (replicas, _) = self.reading().await?;
+        Ok(replicas.labels("api_profile_info", "profile").into_iter().collect::<Vec<_>>().join(" + "))
     }
 
     pub async fn reading(&self) -> anyhow::Result<(Reading, Reading)> {

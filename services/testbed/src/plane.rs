@@ -87,7 +87,7 @@ impl Plane {
             (config.node.id.clone(), Monitor { http, beats })
         });
         let known: BTreeMap<String, Monitor> = known.collect();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).no_proxy().build()?;
+        let http = runtime::http::plain().timeout(Duration::from_secs(2)).build()?;
         let mut plane = Self { etcd, monitors: Vec::new(), workers: Vec::new(), http };
         for config in &monitors {
             let (name, listen) = (config.node.id.clone(), &config.listen);

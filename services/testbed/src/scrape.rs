@@ -1,5 +1,7 @@
 //! Counters of the replicas and of faultproxy, read from their Prometheus text, before and after.
 
+use std::collections::BTreeSet;
+
 /// One reading of all processes of a kind, summed over them.
 #[derive(Debug, Clone, Default)]
 pub struct Reading(Vec<(String, f64)>);
@@ -26,6 +28,17 @@ impl Reading {
         self.0.iter().filter(|(series, _)| matching(series)).map(|(_, value)| value).sum()
     }
 
+    /// Values of a label of the series of this name, e.g. `("api_profile_info", "profile")`.
+    pub fn labels(&self, name: &str, label: &str) -> BTreeSet<String> {
+        let start = format!("{label}=\"");
+        let value = |series: &String| {
+            let (of, rest) = series.split_once('{')?;
+            let (_, rest) = rest.split_once(&start).filter(|_| of == name)?;
+            Some(rest.split_once('"')?.0.to_owned())
+        };
+        self.0.iter().filter_map(|(series, _)| value(series)).collect()
+    }
+
     /// How much it grew since `earlier`.
     pub fn since(&self, earlier: &Self, name: &str, labels: &[&str]) -> f64 {
         self.sum(name, labels) - earlier.sum(name, labels)
@@ -44,6 +57,8 @@ mod tests {
         assert_eq!(reading.sum("x_total", &["result=\"hit\""]), 8.0);
         assert_eq!(reading.sum("x_total", &[]), 12.0);
         assert_eq!(reading.sum("y", &[]), 1500.0);
+        assert_eq!(reading.labels("x_total", "result").into_iter().collect::<Vec<_>>(), ["hit", "miss"]);
+        assert!(reading.labels("x", "result").is_empty() && reading.labels("y", "result").is_empty());
         assert_eq!(reading.since(&Reading::of([a]), "x_total", &[]), 5.0);
     }
 }

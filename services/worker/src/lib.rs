@@ -66,7 +66,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         }
     });
     let senders = beats::spawn(&config, &keys, &life, &metrics, &tasks, &stop).await?;
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = runtime::http::plain().build()?;
     let speaker = follow::Speaker { http: client.clone(), keys: keys.clone() };
     let pause = Duration::from_millis(config.beats.interval_ms).max(LEAST_PAUSE);
     follow::spawn(&config.monitors, &client, &latest, &senders, pause, &tasks, &stop);

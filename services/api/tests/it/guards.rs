@@ -209,3 +209,63 @@ async fn a_dead_replicas_unit_is_resumed() {
         redis::cmd("GET").arg(keys::warmup_cursor("m1", 0)).query_async(&mut connection).await.unwrap();
     assert_eq!(left, None);
 }
+
+/// Of a replica that is not ready yet: what `/readyz` says it does, and its metrics.
+async fn wait_for_step(admin: &str, step: &str) {
+    let http = reqwest::Client::new();
+    wait_until(step, async || {
+        let Ok(answer) = http.get(format!("{admin}/readyz")).send().await else { return false };
+        answer.text().await.is_ok_and(|text| text.contains(step))
+    })
+    .await;
+}
+
+/// Compose starts Redis and replicas at nearly the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_comes_late_is_warmed_up_soon_after() {
+    let Some(mut fixture) = Fixture::start().await else { return };
+    fixture.stack.kill(fixture.redis.child, launcher::Signal::SIGKILL).unwrap();
+    fixture.stack.stop_child(fixture.redis.child).await.unwrap();
+    let config = fixture.config(Profile::Protected);
+    let admin = format!("http://{}", config.http.admin);
+    let (replica, ()) = tokio::join!(Replica::start(config), async {
+        wait_for_step(&admin, "warm-up: 0 of 16 shards, Redis or the store refuses").await;
+        let options = launcher::redis::Options { port: Some(fixture.redis.port), ..Default::default() };
+        launcher::redis::start(&mut fixture.stack, &options).await.unwrap();
+    });
+    assert_eq!(replica.metric("warmup_progress_ratio").await, 1.0);
+    assert_eq!(replica.metric("warmup_users_total").await, 400.0);
+}
+
+/// A server that is there and refuses: it answers every connection with an error, and closes it. So Redis does in protected mode, with
+/// too many clients, and while it loads a file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_refused_at_first_is_warmed_up_soon_after_it_lets_us_in() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let Some(mut fixture) = Fixture::start().await else { return };
+    fixture.stack.kill(fixture.redis.child, launcher::Signal::SIGKILL).unwrap();
+    fixture.stack.stop_child(fixture.redis.child).await.unwrap();
+    for answers in [1, 2] {
+        let refusing = tokio::net::TcpListener::bind(("127.0.0.1", fixture.redis.port)).await.unwrap();
+        let refuses = tokio::spawn(async move {
+            while let Ok((mut client, _)) = refusing.accept().await {
+                let denied = "-DENIED Redis is running in protected mode\r\n".repeat(answers);
+                _ = client.write_all(denied.as_bytes()).await;
+                _ = client.shutdown().await;
+            }
+        });
+        let config = fixture.config(Profile::Protected);
+        let admin = format!("http://{}", config.http.admin);
+        let (replica, redis) = tokio::join!(Replica::start(config), async {
+            wait_for_step(&admin, "warm-up: 0 of 16 shards, Redis or the store refuses").await;
+            refuses.abort();
+            assert!(refuses.await.unwrap_err().is_cancelled());
+            let options = launcher::redis::Options { port: Some(fixture.redis.port), ..Default::default() };
+            launcher::redis::start(&mut fixture.stack, &options).await.unwrap()
+        });
+        assert_eq!(replica.metric("warmup_progress_ratio").await, 1.0);
+        fixture.stack.kill(redis.child, launcher::Signal::SIGKILL).unwrap();
+        fixture.stack.stop_child(redis.child).await.unwrap();
+    }
+}

@@ -60,7 +60,7 @@ impl Monitors {
             config
         };
         let configs: Vec<_> = addresses.iter().map(config).collect();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+        let http = runtime::http::plain().timeout(Duration::from_secs(5)).build().unwrap();
         let mut monitors = Self { stack, etcd, http, configs, running: Vec::new() };
         for n in 0..count {
             monitors.running.push(None);

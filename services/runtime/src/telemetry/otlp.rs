@@ -65,7 +65,7 @@ impl Client {
                 // With a slash at its end a path is one to go on from.
                 let base = Url::parse(&format!("{}/", config.endpoint.trim_end_matches('/'))).with_context(context)?;
                 ensure!(!base.cannot_be_a_base(), "telemetry.endpoint: {base} is no address of a server");
-                let client = reqwest::Client::builder().no_proxy().pool_idle_timeout(IDLE_CONNECTION).build()?;
+                let client = crate::http::client_for(base.as_str()).pool_idle_timeout(IDLE_CONNECTION).build()?;
                 Way::Http { client, base }
             }
         };

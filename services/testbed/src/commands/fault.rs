@@ -65,7 +65,7 @@ async fn resume(endpoints: &BTreeMap<String, String>, named: &[String]) -> anyho
         let known: Vec<&str> = known.into_keys().collect();
         bail!("the running stack has no worker {stranger}; it has: {}", known.join(", "));
     }
-    let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    let http = runtime::http::plain().timeout(PATIENCE).build()?;
     let mut all_answered = true;
     for (name, url) in known.into_iter().filter(|(name, _)| named.is_empty() || named.iter().any(|named| named == name))
     {

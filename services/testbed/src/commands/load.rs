@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, time::SystemTime};
 
 use anyhow::{Context, bail};
+use api::Profile;
 use launcher::Stack;
 use loadtest::{
     k6::Pacing,
@@ -15,7 +16,7 @@ use runtime::telemetry::TelemetryConfig;
 
 use crate::{
     cli::{Engine, LoadArgs},
-    cluster::{OTLP, TRACES},
+    cluster::{OTLP, TRACES, flush_cache},
     evaluation, machine,
     measure::{self, Target},
     progress::{self, stage},
@@ -32,7 +33,8 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let target = Target::of(dir.map(|found| found.dir).as_deref(), &up)?;
     let known_ids =
         PathBuf::from(up.endpoints.get(super::up::KNOWN_IDS).context("the running stack has no list of ids")?);
-    let profile = up.endpoints.get("profile").cloned().unwrap_or_default();
+    let profile = target.profile().await?;
+    let redis = empties_cache(&scenario, &profile).then(|| up.endpoints.get("redis").cloned()).flatten();
     let proxy = up.endpoints.get("faultproxy").context("the running stack has no faultproxy")?;
     let state = faultproxy::Client::new(proxy)?.state().await?;
     let law = match state.law {
@@ -47,8 +49,17 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     // The native stack's receiver takes no log lines, a collector does.
     let logs = !up.endpoints.contains_key(TRACES);
     let telemetry = up.endpoints.get(OTLP).map(|endpoint| TelemetryConfig { logs, ..TelemetryConfig::to(endpoint) });
-    let mut load =
-        Load { scenario: &scenario, target, known_ids, metrics, telemetry, profile, twin, out: args.out.clone() };
+    let mut load = Load {
+        scenario: &scenario,
+        target,
+        redis,
+        known_ids,
+        metrics,
+        telemetry,
+        profile,
+        twin,
+        out: args.out.clone(),
+    };
     let mut remarks = load.remarks();
     if !state.faults.is_empty() {
         let faults = serde_json::to_string(&state.faults)?;
@@ -116,6 +127,11 @@ fn scenario(args: &LoadArgs) -> anyhow::Result<(Scenario, Vec<(usize, u32)>)> {
     Ok((scenario, steps))
 }
 
+/// As `evaluate`: no request of a baseline's step is to find a list that an earlier step has left.
+fn empties_cache(scenario: &Scenario, profile: &str) -> bool {
+    scenario.flush_cache_before_step && profile == Profile::Baseline.to_string()
+}
+
 /// For the report: these steps alone, each with its own share of unknown ids.
 fn shown(scenario: &Scenario, steps: &[(usize, u32)]) -> ScenarioInfo {
     ScenarioInfo {
@@ -147,6 +163,8 @@ impl Twin {
 struct Load<'a> {
     scenario: &'a Scenario,
     target: Target,
+    /// Emptied before each step; `None`: left as it is.
+    redis: Option<String>,
     known_ids: PathBuf,
     metrics: Option<SocketAddr>,
     telemetry: Option<TelemetryConfig>,
@@ -178,6 +196,7 @@ impl Load<'_> {
                 bar.set_message(format!("{users} users: {what}, {}/s good", now.good));
             };
             let faults = self.scenario.faults_of(n);
+            self.empty_cache().await?;
             let (step, outcome) = measure::step(&mut stack, &self.target, &plan, faults, show).await?;
             let mut hdr_log = None;
             if let Some(out) = &self.out {
@@ -189,6 +208,7 @@ impl Load<'_> {
             measured.push(Step { profile: self.profile.clone(), hdr_log, ..step });
             if let Some(twin) = &self.twin {
                 stage(&bar, &format!("{users} users, {}", twin.name));
+                self.empty_cache().await?;
                 let step = measure::k6::step(&mut stack, &self.target, &twin.program, &plan, twin.pacing).await?;
                 measured.push(Step { profile: format!("{} {}", self.profile, twin.name), ..step });
                 bar.set_position(base + 2 * seconds);
@@ -197,6 +217,13 @@ impl Load<'_> {
         bar.finish_and_clear();
         stack.stop().await?;
         Ok(measured)
+    }
+
+    async fn empty_cache(&self) -> anyhow::Result<()> {
+        match &self.redis {
+            Some(redis) => flush_cache(redis).await,
+            None => Ok(()),
+        }
     }
 
     fn profiles(&self) -> Vec<String> {
@@ -210,13 +237,20 @@ impl Load<'_> {
     }
 
     fn remarks(&self) -> Vec<String> {
-        let mut remarks = vec![
-            "Measured on a stack that was running before: what its cache held at the start is not known.".to_owned(),
-        ];
+        let cache = if self.redis.is_some() {
+            "its cache was emptied before each step"
+        } else {
+            "what its cache held at the start is not known"
+        };
+        let mut remarks = vec![format!("Measured on a stack that was running before: {cache}.")];
         if let Some(twin) = &self.twin {
+            let finds = if self.redis.is_some() {
+                ""
+            } else {
+                ": with once-only ids it finds lists in the cache that goose's users had made"
+            };
             remarks.push(format!(
-                "{} ran each step right after goose: with once-only ids it finds lists in the cache that goose's users had made. Its \
-                 clock has whole milliseconds, and planned faults are not repeated for it.",
+                "{} ran each step right after goose{finds}. Its clock has whole milliseconds, and planned faults are not repeated for it.",
                 twin.name
             ));
         }

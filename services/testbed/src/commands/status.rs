@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use launcher::orphans::Found;
+use launcher::{Description, orphans::Found};
 use serde_json::{Value, json};
 
 use super::up;
@@ -29,9 +29,10 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let live = !args.once && !args.json && std::io::stdout().is_terminal();
     loop {
-        let stacks = launcher::orphans::find()?;
-        let up = stacks.iter().find(|found| found.name() == up::STACK && found.owner_alive);
+        // Of a stack that somebody else started nothing but its addresses is known: neither processes nor ports are this machine's.
         let elsewhere = crate::endpoints::elsewhere()?;
+        let stacks = if elsewhere.is_some() { Vec::new() } else { launcher::orphans::find()? };
+        let up = stacks.iter().find(|found| found.name() == up::STACK && found.owner_alive);
         let description = elsewhere.as_ref().or_else(|| up?.description.as_ref());
         let endpoints = description.map(|description| &description.endpoints);
         let beats = match endpoints {
@@ -45,13 +46,15 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
             println!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(ExitCode::SUCCESS);
         }
-        let mut page = if stacks.is_empty() {
-            "nothing is running; ./testbed up starts the stack\n".to_owned()
-        } else {
-            stacks.iter().map(text).collect()
+        let mut page = match &elsewhere {
+            Some(elsewhere) => addresses(elsewhere),
+            None if stacks.is_empty() => "nothing is running; ./testbed up starts the stack\n".to_owned(),
+            None => stacks.iter().map(text).collect(),
         };
-        if let Some(beats) = &beats {
-            page += &heartbeats::table(beats);
+        match &beats {
+            Some(beats) => page += &heartbeats::table(beats),
+            None if elsewhere.is_some() => page += "no monitor answers\n",
+            None => {}
         }
         if !live || beats.is_none() {
             print!("{page}");
@@ -61,6 +64,11 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         std::io::stdout().flush()?;
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+fn addresses(stack: &Description) -> String {
+    let lines = stack.endpoints.iter().map(|(name, address)| format!("  {name:<14} {address}\n"));
+    std::iter::once(format!("{}\n", stack.name)).chain(lines).collect()
 }
 
 fn as_json(found: &Found) -> Value {
@@ -79,7 +87,7 @@ fn as_json(found: &Found) -> Value {
 fn text(found: &Found) -> String {
     let mut lines = vec![format!("{} ({})", found.name(), state(found))];
     if let Some(description) = &found.description {
-        lines.extend(description.endpoints.iter().map(|(name, address)| format!("  {name:<14} {address}")));
+        lines.extend(addresses(description).lines().skip(1).map(str::to_owned));
         let alive = |pid: u32| found.processes.iter().any(|member| member.process.pid == pid);
         lines.extend(description.children.iter().map(|child| {
             let pid = child.process.pid;

@@ -99,7 +99,7 @@ impl Probing {
     /// # Errors
     /// One of these is not answered with a list of the user's own.
     pub(super) async fn start(gateway: &str, ids: Ids) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+        let http = runtime::http::plain().timeout(PATIENCE).build()?;
         let recommendations = Url::parse(gateway).and_then(|url| url.join("/recommendations"));
         let asker = Arc::new(Asker { http, recommendations: recommendations.context("the gateway's address")? });
         let mut listed = Vec::with_capacity(ids.listed.len());

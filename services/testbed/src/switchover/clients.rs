@@ -34,7 +34,7 @@ const HOPS: usize = 3;
 
 fn client(answer: Duration) -> reqwest::Result<reqwest::Client> {
     // What a redirect says is looked at here.
-    reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(answer).build()
+    runtime::http::plain().redirect(Policy::none()).timeout(answer).build()
 }
 
 /// Follows all monitors by long polls: the latest table that any of them tells.
@@ -50,7 +50,7 @@ impl Monitors {
     pub fn follow(plane: &Plane, interval: Duration) -> anyhow::Result<Self> {
         let (told, latest) = watch::channel(Arc::<Assignments>::default());
         let offline = Arc::<Mutex<BTreeSet<NodeId>>>::default();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(12)).build()?;
+        let http = runtime::http::plain().timeout(Duration::from_secs(12)).build()?;
         let mut pollers = JoinSet::new();
         for monitor in &plane.monitors {
             let (url, told, http) = (format!("http://{}/partitions", monitor.http), told.clone(), http.clone());

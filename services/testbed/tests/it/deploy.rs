@@ -1,5 +1,5 @@
-//! compose.yaml and what it mounts: nobody can run it here, so its promises are read off the files. `docker compose config` and
-//! `otelcol validate` are run by hand (deploy/README.md).
+//! compose.yaml and what it mounts: where nobody can run it its promises are read off the files (`containers.rs` has those that a run has
+//! shown to be needed). `otelcol validate` is run by hand (deploy/README.md).
 
 use std::{
     collections::BTreeMap,
@@ -196,7 +196,7 @@ fn k6_runs_where_the_load_generator_runs() {
 
 /// `http://api:9100` → (`api`, `9100`)
 fn host_and_port(address: &str) -> Option<(&str, &str)> {
-    address.trim_start_matches("http://").rsplit_once(':')
+    address.rsplit("://").next()?.rsplit_once(':')
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn the_lists_of_addresses_name_services() {
             list.split(',').count()
         };
         assert_eq!((listed("faultproxy"), listed("api")), (servers, servers), "{file}");
-        assert!(endpoints.contains_key("known-ids") && endpoints.contains_key("profile"));
+        assert!(endpoints.contains_key("known-ids") && endpoints.contains_key("redis"));
     }
 }
 

@@ -1,6 +1,5 @@
-//! The commands on a stack that neither `up` nor `evaluate` started: what `compose.yaml` does with containers, done with processes.
-
-use std::net::SocketAddr;
+//! The commands on a stack that neither `up` nor `evaluate` started: what `compose.yaml` does with containers, done with processes. As there
+//! every address is a name, and that of the replicas has no address before one of them runs.
 
 use launcher::{Spec, Stack, free_port, mariadb, nginx, redis};
 
@@ -12,6 +11,11 @@ struct Elsewhere {
     gateway: String,
 }
 
+/// Of the machine itself.
+const HERE: &str = "localhost";
+/// Never has an address (RFC 6761).
+const NOWHERE: &str = "api.invalid";
+
 /// As compose starts it: servers, faultproxy, data, then the replicas.
 async fn start(home: &Home) -> Elsewhere {
     let mut stack = Stack::create("elsewhere").unwrap();
@@ -19,33 +23,49 @@ async fn start(home: &Home) -> Elsewhere {
     let options = mariadb::Options { max_connections: 200, buffer_pool_mb: 64, ..Default::default() };
     let mysql = mariadb::start(&mut stack, "mysql-00", &options).await.unwrap();
     let [proxy, proxy_admin, api, api_admin, metrics] = [(); 5].map(|()| free_port().unwrap());
-    let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port)).to_string();
+    let at = |port: u16| format!("127.0.0.1:{port}");
+    let named = |port: u16| format!("{HERE}:{port}");
     let options = nginx::Options { listen_port: free_port().unwrap(), upstreams: vec![at(api)], worker_processes: 1 };
     let gateway = nginx::start(&mut stack, &options).await.unwrap().url;
     let endpoints = format!(
-        "gateway = \"{gateway}\"\nfaultproxy = \"http://{}\"\napi-admin = \"http://{}\"\nmysql-00 = \"{}\"\n\
-         known-ids = \"{}\"\nprofile = \"protected\"\nloadgen-metrics = \"{}\"\n",
-        at(proxy_admin),
-        at(api_admin),
-        at(mysql.port),
+        "gateway = \"{gateway}\"\nfaultproxy = \"http://{}\"\napi-admin = \"http://{NOWHERE}:{api_admin}\"\nmysql-00 = \"{}\"\n\
+         known-ids = \"{}\"\nloadgen-metrics = \"{}\"\n",
+        named(proxy_admin),
+        named(mysql.port),
         home.path().join("known-ids.txt").display(),
         at(metrics),
     );
-    std::fs::write(home.path().join("endpoints.toml"), endpoints).unwrap();
+    std::fs::write(home.path().join("endpoints.toml"), &endpoints).unwrap();
 
     let program = env!("CARGO_BIN_EXE_testbed");
     let words = ["serve", "faultproxy", "--scenario", "smoke", "--mysql"].map(str::to_owned).into_iter();
-    let words = words.chain([at(mysql.port), "--listen".into(), at(proxy), "--admin".into(), at(proxy_admin)]);
+    let words = words.chain([named(mysql.port), "--listen".into(), at(proxy), "--admin".into(), at(proxy_admin)]);
     stack.spawn(Spec::new("faultproxy", program).args(words)).unwrap();
-    home.waits_for(&format!("http://{}/healthz", at(proxy_admin)));
+    home.waits_for(&format!("http://{}/healthz", named(proxy_admin)));
     assert!(home.elsewhere(&["data", "prepare", "--users", "300"]).contains("importing"));
+    nothing_else_needs_a_replica(home);
 
-    let settings = [("HTTP__LISTEN", at(api)), ("HTTP__ADMIN", at(api_admin)), ("REDIS__URL", redis.url)];
-    let spec = Spec::new("api", program).args(["serve", "api", "--mysql"]).args([at(proxy)]);
+    let redis = format!("redis://{}/", named(redis.port));
+    let settings = [("HTTP__LISTEN", at(api)), ("HTTP__ADMIN", at(api_admin)), ("REDIS__URL", redis)];
+    let spec = Spec::new("api", program).args(["serve", "api", "--mysql"]).args([named(proxy)]);
     let spec = settings.into_iter().fold(spec, |spec, (key, value)| spec.env(format!("TESTBED_{key}"), value));
     stack.spawn(spec).unwrap();
-    home.waits_for(&format!("http://{}/readyz", at(api_admin)));
+    home.waits_for(&format!("http://{}/readyz", named(api_admin)));
+    // As Docker's DNS: the name has an address from now on.
+    std::fs::write(home.path().join("endpoints.toml"), endpoints.replace(NOWHERE, HERE)).unwrap();
     Elsewhere { stack, gateway }
+}
+
+/// While all of them are down one wants to look, and to lift what has broken them.
+fn nothing_else_needs_a_replica(home: &Home) {
+    home.elsewhere(&["fault", "add", "stall"]);
+    assert!(home.elsewhere(&["fault", "show"]).contains("stall"));
+    home.elsewhere(&["fault", "clear"]);
+    let status = home.elsewhere(&["status"]);
+    assert!(status.contains("api-admin") && status.contains("no monitor answers"), "{status}");
+    let load = home.command(&["load", "smoke"]).env("TESTBED_ENDPOINTS", home.path().join("endpoints.toml")).output();
+    let error = String::from_utf8(load.unwrap().stderr).unwrap();
+    assert!(error.contains(NOWHERE) && error.contains("does no replica run?"), "{error}");
 }
 
 impl Home {
@@ -67,6 +87,8 @@ fn prepare_load_and_break_a_stack_elsewhere() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let elsewhere = runtime.block_on(start(&home));
     assert!(home.elsewhere(&["data", "prepare", "--users", "300"]).contains("nothing was done"));
+    assert!(home.elsewhere(&["data", "prepare", "--users", "200"]).contains("nothing was done"));
+    assert!(home.elsewhere(&["data", "prepare", "--users", "400"]).contains("importing"));
 
     let report: serde_json::Value = serde_json::from_str(&home.elsewhere(&["load", "smoke", "--json"])).unwrap();
     let step = &report["steps"][0];

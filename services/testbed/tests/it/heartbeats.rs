@@ -112,7 +112,7 @@ fn workers_that_are_killed_or_stopped_are_replaced_and_their_clients_sent_on() {
     let address = |name: &str| endpoints[name].as_str().unwrap().to_owned();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let http = |redirect| {
-        let client = reqwest::Client::builder().no_proxy().redirect(redirect).timeout(Duration::from_secs(10));
+        let client = runtime::http::plain().redirect(redirect).timeout(Duration::from_secs(10));
         client.build().unwrap()
     };
     let (following, plain) = (http(reqwest::redirect::Policy::default()), http(reqwest::redirect::Policy::none()));

@@ -4,6 +4,7 @@
 
 mod alerts;
 mod bench;
+mod containers;
 mod dashboards;
 mod deploy;
 mod elsewhere;
@@ -49,6 +50,9 @@ impl Home {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_testbed"));
         command.args(args).env("TESTBED_HOME", self.path()).current_dir(self.path()).stdin(Stdio::null());
+        // As in an image without certificates: no client of plain HTTP, in this process or one that it starts, may want any.
+        let none = self.path().join("no-certificates");
+        command.env("SSL_CERT_FILE", &none).env("SSL_CERT_DIR", none);
         command
     }
 

@@ -70,7 +70,7 @@ impl Prometheus {
         Self {
             url: endpoint("prometheus"),
             traces: endpoint("traces"),
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: runtime::http::plain().build().unwrap(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
         }
     }

@@ -92,7 +92,7 @@ impl Answering {
 
     /// Gives the bare handlers the very bytes that the first target, a replica, answers; returns the users.
     pub async fn fill(&self) -> anyhow::Result<Vec<String>> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
+        let http = runtime::http::plain().timeout(Duration::from_secs(5)).build()?;
         let config =
             RedisConfig { url: self.cluster.redis.url.clone(), response_timeout_ms: 5_000, connect_timeout_ms: 2_000 };
         let mut redis = config.open()?;

@@ -93,7 +93,7 @@ async fn start(bench: &mut Answering, receiver: &str) -> anyhow::Result<()> {
 
 /// Spans sent and dropped.
 async fn counted(admin: &str) -> anyhow::Result<(f64, f64)> {
-    let http = reqwest::Client::builder().no_proxy().build()?;
+    let http = runtime::http::plain().build()?;
     let text = http.get(format!("{admin}/metrics")).send().await?.error_for_status()?.text().await?;
     let reading = Reading::of([text.as_str()]);
     Ok((reading.sum(SENT, &[]), reading.sum(DROPPED, &[])))

@@ -10,7 +10,7 @@ use stores::{Store, StoreMetrics};
 use crate::{cluster, commands::up::KNOWN_IDS, data, endpoints};
 
 /// Migrates, imports, builds the model, and writes the ids for the load generator last: a run that was cut short is begun anew by the
-/// next, and one that was done is not repeated.
+/// next, and one that was done is not repeated, unless more synthetic users are asked for than there are.
 pub async fn run(source: data::Source) -> anyhow::Result<ExitCode> {
     let stack = crate::commands::running_stack()?;
     let servers = endpoints::mysql_servers(&stack);
@@ -19,7 +19,11 @@ pub async fn run(source: data::Source) -> anyhow::Result<ExitCode> {
     let config = cluster::direct_store(&servers);
     stores::migrate(&config).await?;
     let store = Store::new(config, &StoreMetrics::new(&Registry::new())?)?;
-    if let Some(model) = store.latest_model().await?.filter(|_| ids.exists()) {
+    let enough = prepared(ids)?.is_some_and(|there| match source {
+        data::Source::Generator(users) => there >= users as usize,
+        data::Source::File(_) => true,
+    });
+    if let Some(model) = store.latest_model().await?.filter(|_| enough) {
         println!("prepared before: model {} is in the store; nothing was done", model.version);
         return Ok(ExitCode::SUCCESS);
     }
@@ -35,6 +39,15 @@ pub async fn run(source: data::Source) -> anyhow::Result<ExitCode> {
 
 fn known_ids_file(stack: &Description) -> anyhow::Result<&Path> {
     stack.endpoints.get(KNOWN_IDS).map(Path::new).with_context(|| format!("the stack has no {KNOWN_IDS}"))
+}
+
+/// How many users the store was prepared with.
+fn prepared(ids: &Path) -> anyhow::Result<Option<usize>> {
+    match std::fs::read_to_string(ids) {
+        Ok(text) => Ok(Some(text.lines().count())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", ids.display())),
+    }
 }
 
 /// The file is there whole or not at all.

@@ -11,7 +11,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub fn ask(url: &str) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let http = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
+        let http = runtime::http::plain().timeout(TIMEOUT).build()?;
         let answer = http.get(url).send().await.with_context(|| format!("no answer from {url:?}"))?;
         let status = answer.status();
         println!("{url}: {status} {}", answer.text().await.unwrap_or_default().trim_end());

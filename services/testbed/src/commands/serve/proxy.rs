@@ -37,7 +37,9 @@ fn routes(mysql: &[String], first: SocketAddr) -> anyhow::Result<Vec<Route>> {
     let routes = mysql.iter().zip(ports).map(|(server, port)| {
         // Once, at the start: the law is about the servers as they are, not about names.
         let addresses = server.to_socket_addrs().with_context(|| format!("--mysql: cannot resolve {server:?}"))?;
-        let upstream = addresses.into_iter().next().with_context(|| format!("--mysql: {server:?} has no address"))?;
+        // Of a name with both kinds the IPv4 address: there a server listens that was not told otherwise.
+        let upstream =
+            addresses.min_by_key(SocketAddr::is_ipv6).with_context(|| format!("--mysql: {server:?} has no address"))?;
         Ok(Route { listen: Endpoint::Tcp(SocketAddr::new(first.ip(), port)), upstream: Endpoint::Tcp(upstream) })
     });
     routes.collect()

@@ -95,7 +95,7 @@ impl Bed {
         let store = cluster.direct_store();
         let plane = Plane::start(&mut cluster.stack, &plan, &store).await?;
         let known = dataset.users.iter().map(|user| user.as_str().to_owned()).collect();
-        let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+        let http = runtime::http::plain().timeout(PATIENCE).build()?;
         let load = Load::start(http.clone(), &cluster.nginx.url, known);
         let prometheus = cluster.prometheus.clone().context("the stack has no Prometheus")?;
         plane.jobs().iter().try_for_each(|job| prometheus.add(job))?;
