@@ -63,15 +63,29 @@ impl Admission {
                 Some(Mutex::new(Adaptive { policy, slots: config.admission_limit, surplus: 0 }))
             }
         };
-        metrics.limit.set(config.admission_limit as f64);
-        Some(Self {
-            slots: Semaphore::new(config.admission_limit),
+        Some(Self::limited(config.admission_limit, adaptive, config, metrics))
+    }
+
+    /// For sign-ups and events. Always on, with a limit of its own: a flood of writes must not take the places of readers.
+    pub fn of_writes(config: &HttpConfig, metrics: AdmissionMetrics) -> Self {
+        Self::limited(config.writes_limit, None, config, metrics)
+    }
+
+    fn limited(
+        limit: usize,
+        adaptive: Option<Mutex<Adaptive>>,
+        config: &HttpConfig,
+        metrics: AdmissionMetrics,
+    ) -> Self {
+        metrics.limit.set(limit as f64);
+        Self {
+            slots: Semaphore::new(limit),
             waiting: AtomicUsize::new(0),
             max_waiting: config.admission_waiting,
             max_wait: Duration::from_millis(config.admission_wait_ms),
             adaptive,
             metrics,
-        })
+        }
     }
 
     /// Waits in line, not beyond `deadline`. Dropping the future leaves the line.
@@ -171,7 +185,7 @@ mod tests {
         config.admission_limit = limit;
         config.admission_waiting = waiting;
         config.admission_wait_ms = 100;
-        Admission::new(&config, AdmissionMetrics::new(&prometheus::Registry::new()).unwrap(), Instant::now()).unwrap()
+        Admission::new(&config, AdmissionMetrics::reads(&prometheus::Registry::new()).unwrap(), Instant::now()).unwrap()
     }
 
     fn far() -> Instant {

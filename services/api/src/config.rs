@@ -78,6 +78,9 @@ pub struct HttpConfig {
     pub admission_waiting: usize,
     /// How long one waits in it.
     pub admission_wait_ms: u64,
+    /// How many sign-ups and requests with events are worked on at the same time, whatever `admission` says. `admission_waiting` and
+    /// `admission_wait_ms` apply to them too, in a line of their own.
+    pub writes_limit: usize,
     /// What nine of ten answers shall take at most; only `adaptive` looks at it.
     pub admission_target_ms: u64,
 }
@@ -194,6 +197,7 @@ impl HttpConfig {
             admission_limit: 1_500,
             admission_waiting: 100,
             admission_wait_ms: 50,
+            writes_limit: 256,
             admission_target_ms: 500,
         }
     }
@@ -210,6 +214,7 @@ impl Validate for ApiConfig {
             ("http.admission_limit", self.http.admission_limit as u64, 1..=1_000_000),
             ("http.admission_waiting", self.http.admission_waiting as u64, 0..=1_000_000),
             ("http.admission_wait_ms", self.http.admission_wait_ms, 0..=600_000),
+            ("http.writes_limit", self.http.writes_limit as u64, 1..=1_000_000),
             ("http.admission_target_ms", self.http.admission_target_ms, 1..=600_000),
             ("guards.bloom_rebuild_ms", self.guards.bloom_rebuild_ms, 1..=31_536_000_000),
             ("guards.bloom_rebuild_newcomers", self.guards.bloom_rebuild_newcomers, 1..=100_000_000),

@@ -1,6 +1,6 @@
 //! Every way a request can fail, and the RFC 9457 problem document that says so.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -32,9 +32,14 @@ pub enum ApiError {
     /// Nothing tells whether this user exists, and as many such ids as may are being looked up.
     #[error("too many ids of which nothing is known")]
     UnsureOverload,
-    /// The failure of a load that several requests waited for.
-    #[error(transparent)]
-    Shared(Arc<ApiError>),
+    /// A load that several requests share failed.
+    #[error("a load that was shared failed")]
+    Shared {
+        #[source]
+        error: Arc<ApiError>,
+        /// How long this request waited for the load.
+        waited: Duration,
+    },
     #[error("internal error")]
     Internal,
 }
@@ -90,7 +95,8 @@ impl ApiError {
                 problem::STORE_OVERLOADED,
                 "Too many requests wait for the store",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the users' directory is being rebuilt, and too many ids wait for it".into(),
+                "only the store can tell now whether this user exists, and as many such ids as may are being looked up"
+                    .into(),
                 Some(1),
             ),
             Self::Overloaded => (
@@ -107,7 +113,13 @@ impl ApiError {
                 "the store did not answer in the request's time".into(),
                 None,
             ),
-            Self::Shared(error) => error.describe(),
+            // All other details hold for every request that shares the load.
+            Self::Shared { error, waited } => match **error {
+                Self::Store(StoreError::CheckoutTimeout(_)) => {
+                    Self::Store(StoreError::CheckoutTimeout(*waited)).describe()
+                }
+                ref error => error.describe(),
+            },
             Self::Store(StoreError::Unavailable(_) | StoreError::Down) => (
                 problem::STORE_UNAVAILABLE,
                 "Store unavailable",
@@ -122,7 +134,8 @@ impl ApiError {
                 "the change could not be announced to the other replicas".into(),
                 Some(1),
             ),
-            Self::Internal => (
+            // Asking again would change nothing.
+            Self::Internal | Self::Store(StoreError::Invalid(_)) => (
                 problem::INTERNAL,
                 "Internal error",
                 StatusCode::INTERNAL_SERVER_ERROR,

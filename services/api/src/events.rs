@@ -1,23 +1,28 @@
 //! `POST /events`: what users did, appended to their behaviour log.
 
+use std::collections::HashMap;
+
 use axum::{Extension, Json, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
 use contract::{
     Event, UserId,
     http::{EventsAccepted, NewEvent},
 };
 use runtime::telemetry::Span;
+use tokio::time::timeout;
 
 use crate::{
     AppState, body,
     error::ApiError,
     recommend::{guard, unix_ms},
     trace,
+    writes::{self, STORE_PATIENCE},
 };
 
 pub const MAX_EVENTS: usize = 1000;
 
-/// Takes one event or an array of up to 1000. All are checked before any is written; an event that is sent twice counts
-/// once, so a batch that failed can be sent again whole. Users that do not exist are created.
+/// Takes one event or an array of up to 1000. All are checked before any is written; an event with a timestamp that is sent twice
+/// counts once, so a batch that failed can be sent again whole. Users that do not exist are created. An event's timestamp is at most
+/// 300 s ahead of the server's clock; events without one happened in the order in which they are sent, the last one of each user now.
 #[utoipa::path(
     post, path = "/events", tag = "events",
     request_body = contract::http::NewEvents,
@@ -45,17 +50,19 @@ pub async fn create(
     let now_ms = unix_ms() as i64;
     let events = new
         .iter()
+        .zip(arrivals(&new, now_ms))
         .enumerate()
-        .map(|(n, event)| {
-            check(event, now_ms).map_err(|(field, detail)| {
+        .map(|(n, (event, arrived_ms))| {
+            check(event, arrived_ms, now_ms).map_err(|(field, detail)| {
                 let field = if many { format!("events[{n}].{field}") } else { field.to_owned() };
                 ApiError::invalid(field, detail)
             })
         })
         .collect::<Result<Vec<Event>, ApiError>>()?;
-    app.with_deadline(write(&app, &events, now_ms, &trace::of_request(span))).await?;
-    app.metrics.events.inc_by(events.len() as u64);
-    Ok((StatusCode::ACCEPTED, Json(EventsAccepted { accepted: events.len() })))
+    let accepted = events.len();
+    let write = async move |app: AppState, span: Span| write(&app, &events, now_ms, &span).await;
+    writes::run_to_completion(&app, &trace::of_request(span), write).await?;
+    Ok((StatusCode::ACCEPTED, Json(EventsAccepted { accepted })))
 }
 
 async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Result<(), ApiError> {
@@ -65,22 +72,50 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Re
     let redis = &mut app.redis.traced(span);
     // As in `users`: before and after.
     guard::announce(&users, redis).await.map_err(ApiError::Cache)?;
-    let appended = app.store.append(events, now_ms, span).await;
+    let appended = timeout(STORE_PATIENCE, app.store.append(events, now_ms, span)).await;
     // Also after a failure: a part may have been written.
     users.iter().for_each(|user_id| app.memory.forget(user_id));
-    appended?;
-    guard::announce(&users, redis).await.map_err(ApiError::Cache)?;
-    app.cache.forget(&users, redis).await.map_err(ApiError::Cache)
+    let forgotten = app.cache.forget(&users, redis).await;
+    appended.map_err(|_elapsed| ApiError::Deadline(STORE_PATIENCE.as_millis() as u64))??;
+    app.metrics.events.inc_by(events.len() as u64);
+    forgotten.map_err(ApiError::Cache)?;
+    guard::announce(&users, redis).await.map_err(ApiError::Cache)
 }
 
-/// 1970-01-01 to 2100-01-01: a value in milliseconds lies far outside.
-const SECONDS: std::ops::RangeInclusive<f64> = 0.0..=4_102_444_800.0;
+/// Allowance for clocks that differ. A history is the newest 100 events: events further ahead would hide what the user does later.
+const AHEAD_MS: i64 = 300_000;
 
-fn check(event: &NewEvent, now_ms: i64) -> Result<Event, (&'static str, String)> {
-    let at_ms = match event.timestamp {
-        None => now_ms,
-        Some(seconds) if SECONDS.contains(&seconds) => (seconds * 1000.0).round() as i64,
-        Some(_) => return Err(("timestamp", "must be unix time in seconds".into())),
+/// The time of each event that has no timestamp. The log is read by time, in milliseconds. So each event of a user is 1 ms older than the
+/// next one in the batch, and the last one is now: a batch of 1000 reaches back one second, never forward, as later requests must be newer.
+/// Batches of one user that arrive within that second interleave.
+fn arrivals(new: &[NewEvent], now_ms: i64) -> Vec<i64> {
+    let mut later: HashMap<&str, i64> = HashMap::new();
+    let mut arrivals: Vec<i64> = new
+        .iter()
+        .rev()
+        .map(|event| {
+            let later = later.entry(&event.user_id).or_default();
+            let arrived_ms = now_ms - *later;
+            *later += i64::from(event.timestamp.is_none());
+            arrived_ms
+        })
+        .collect();
+    arrivals.reverse();
+    arrivals
+}
+
+fn check(event: &NewEvent, arrived_ms: i64, now_ms: i64) -> Result<Event, (&'static str, String)> {
+    let at_ms = match event.timestamp.map(|seconds| (seconds * 1000.0).round()) {
+        None => arrived_ms,
+        // A value in milliseconds lies far ahead.
+        Some(ms) if (0.0..=(now_ms + AHEAD_MS) as f64).contains(&ms) => ms as i64,
+        Some(_) => {
+            let limit_s = AHEAD_MS / 1000;
+            return Err((
+                "timestamp",
+                format!("must be unix time in seconds, at most {limit_s} s ahead of the server's clock"),
+            ));
+        }
     };
     let weight = event.weight.unwrap_or(event.event.default_weight());
     if !(weight.is_finite() && weight > 0.0) {

@@ -15,6 +15,7 @@ mod router;
 mod trace;
 mod users;
 mod warmup;
+mod writes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +32,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use crate::config::{AdmissionMode, ApiConfig, Profile};
 use crate::{
     admission::Admission,
-    error::ApiError,
     front::Front,
     metrics::Metrics,
     model_view::ModelView,
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     loads: Loads,
     /// `None`: switched off, all are admitted.
     admission: Option<Admission>,
+    /// Of sign-ups and events.
+    writes: Admission,
     redis: Redis,
     store: Store,
     metrics: Metrics,
@@ -78,14 +80,6 @@ impl AppState {
         let margin = Duration::from_millis(self.config.http.deadline_ms / 10).min(Duration::from_millis(50));
         deadline.checked_sub(margin).unwrap_or(deadline)
     }
-
-    /// 504 when this takes longer than a request may.
-    async fn with_deadline<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
-        let deadline_ms = self.config.http.deadline_ms;
-        tokio::time::timeout(Duration::from_millis(deadline_ms), work)
-            .await
-            .unwrap_or(Err(ApiError::Deadline(deadline_ms)))
-    }
 }
 
 /// Runs a replica until `shutdown`: bind → admin port → model, guard, warm-up → ready → serve → drain.
@@ -103,7 +97,7 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
         .bind()
         .await
         .with_context(|| format!("cannot listen on {} (http.admin)", config.http.admin))?;
-    let (registry, readiness) = (Registry::new(), Readiness::starting("connecting"));
+    let (registry, readiness) = (Registry::new(), Readiness::starting("connecting", &shutdown));
     let drain = Duration::from_millis(config.http.drain_ms);
     let admin = AdminPort::open(admin, &readiness, &registry)?;
     let tasks = TaskTracker::new();
@@ -116,7 +110,6 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
     tracing::info!(profile = ?app.config.profile, listen = %app.config.http.listen, "ready");
     let telemetry = app.telemetry.clone();
     let served = lifecycle::serve(http, Front { router: router::router(app.clone()), app }, shutdown, drain).await;
-    readiness.step("stopping");
     lifecycle::drain(&tasks, drain).await;
     telemetry.stop(TELEMETRY_PATIENCE).await;
     admin.close().await?;
@@ -155,8 +148,22 @@ async fn start(
     let cache = Cache::new(redis.clone(), Arc::clone(&memory), config.cache.clone(), metrics.cache.clone(), fills);
     let loads = Loads::new(config.guards.coalesce);
     let admission = Admission::new(&config.http, metrics.admission.clone(), Instant::now());
-    let shared =
-        Shared { config, model, guard, cache, memory, loads, admission, redis, store, metrics, telemetry, tasks };
+    let writes = Admission::of_writes(&config.http, metrics.writes.clone());
+    let shared = Shared {
+        config,
+        model,
+        guard,
+        cache,
+        memory,
+        loads,
+        admission,
+        writes,
+        redis,
+        store,
+        metrics,
+        telemetry,
+        tasks,
+    };
     let app = AppState(Arc::new(shared));
     if app.config.guards.warmup {
         warmup::run(&app, readiness).await;

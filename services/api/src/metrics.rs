@@ -23,6 +23,7 @@ pub struct Metrics {
     pub loads: LoadMetrics,
     pub memory: MemoryMetrics,
     pub admission: AdmissionMetrics,
+    pub writes: AdmissionMetrics,
     pub warmup: WarmupMetrics,
     pub events: IntCounter,
     /// `http.replicas`.
@@ -81,6 +82,7 @@ pub struct GuardMetrics {
     pub rebuilds: [IntCounter; Reason::ALL.len()],
     pub rebuild_failures: IntCounter,
     pub generation_valid: Gauge,
+    pub generation_current: Gauge,
     pub newcomers: Gauge,
 }
 
@@ -173,7 +175,8 @@ impl Metrics {
                     "Loads saved because the user was found without behaviour a moment before",
                 )?,
             },
-            admission: AdmissionMetrics::new(registry)?,
+            admission: AdmissionMetrics::reads(registry)?,
+            writes: AdmissionMetrics::writes(registry)?,
             warmup: WarmupMetrics {
                 users: counter(
                     registry,
@@ -217,10 +220,10 @@ impl GuardMetrics {
         let rebuilds = counters(
             registry,
             "guard_rebuilds_total",
-            "Filters built anew, by reason: schedule, size (many have signed up), generation (the set of newcomers was lost)",
+            "Filters built anew, by reason: schedule, size (many have signed up), rotation (another replica has begun a new set of newcomers), generation (the set of newcomers was lost)",
             "reason",
         )?;
-        let [schedule, size, generation] =
+        let [schedule, size, rotation, generation] =
             Reason::ALL.map(|reason| rebuilds.get_metric_with_label_values(&[reason.as_str()]));
         Ok(Self {
             present: checks.get_metric_with_label_values(&["present"])?,
@@ -239,12 +242,17 @@ impl GuardMetrics {
                 "guard_unsure_refused_total",
                 "Loads of ids of which nothing was known that were refused because too many were under way",
             )?,
-            rebuilds: [schedule?, size?, generation?],
+            rebuilds: [schedule?, size?, rotation?, generation?],
             rebuild_failures: counter(registry, "guard_rebuild_failures_total", "Rebuilds of the filter that failed")?,
             generation_valid: gauge(
                 registry,
                 "guard_generation_valid",
                 "1 while the filter's \"absent\" can be believed, 0 while the set of newcomers may have lost members",
+            )?,
+            generation_current: gauge(
+                registry,
+                "guard_generation_current",
+                "1 while the filter is of the current set of newcomers, 0 while it is to be built anew after a rotation",
             )?,
             newcomers: gauge(registry, "guard_newcomers", "Members of the current set of newcomers")?,
         })
@@ -296,26 +304,42 @@ impl LoadMetrics {
 }
 
 impl AdmissionMetrics {
+    /// Of the requests for recommendations.
+    ///
     /// # Errors
     /// The registry has one of these names already.
-    pub fn new(registry: &Registry) -> Result<Self> {
+    pub fn reads(registry: &Registry) -> Result<Self> {
+        Self::new(registry, "http_admission", "Requests for recommendations")
+    }
+
+    /// Of sign-ups and events. These count until they have ended, which may be after their answer.
+    ///
+    /// # Errors
+    /// The registry has one of these names already.
+    pub fn writes(registry: &Registry) -> Result<Self> {
+        Self::new(registry, "http_writes_admission", "Sign-ups and requests with events")
+    }
+
+    fn new(registry: &Registry, name: &str, requests: &str) -> Result<Self> {
         let rejected = counters(
             registry,
-            "http_admission_rejected_total",
-            "Requests not admitted: line_full, waited (no place came free in time)",
+            &format!("{name}_rejected_total"),
+            &format!("{requests} not admitted: line_full, waited (no place came free in time)"),
             "reason",
         )?;
         Ok(Self {
             limit: gauge(
                 registry,
-                "http_admission_limit",
-                "Requests that may be worked on at the same time; 0: no limit",
+                &format!("{name}_limit"),
+                &format!("{requests} that may be worked on at the same time; 0: no limit"),
             )?,
-            in_flight: gauge(registry, "http_admission_in_flight", "Requests admitted and not yet answered")?,
+            in_flight: gauge(registry, &format!("{name}_in_flight"), &format!("{requests} admitted and not yet done"))?,
             wait_seconds: histogram(
                 registry,
-                "http_admission_wait_seconds",
-                "Time in the line before admission, of those who had to wait, refused ones included",
+                &format!("{name}_wait_seconds"),
+                &format!(
+                    "{requests}: time in the line before admission, of those who had to wait, refused ones included"
+                ),
                 &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0],
             )?,
             line_full: rejected.get_metric_with_label_values(&["line_full"])?,

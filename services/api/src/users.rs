@@ -11,12 +11,14 @@ use contract::{
     http::{NewUser, UserCreated},
 };
 use runtime::telemetry::Span;
+use tokio::time::timeout;
 
 use crate::{
     AppState, body,
     error::ApiError,
     recommend::{guard, unix_ms},
     trace,
+    writes::{self, STORE_PATIENCE},
 };
 
 /// Creates a user. Asked again it changes nothing and answers 200.
@@ -40,7 +42,9 @@ pub async fn create(
     let new: NewUser = body::json(&headers, &bytes)?;
     let user_id: UserId =
         new.user_id.parse().map_err(|error: contract::IdError| ApiError::invalid("user_id", error.to_string()))?;
-    let created = app.with_deadline(register(&app, &user_id, &trace::of_request(span))).await?;
+    let registered = user_id.clone();
+    let write = async move |app: AppState, span: Span| register(&app, &registered, &span).await;
+    let created = writes::run_to_completion(&app, &trace::of_request(span), write).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(UserCreated { user_id: user_id.as_str().to_owned(), created })))
 }
@@ -50,9 +54,9 @@ pub async fn create(
 async fn register(app: &AppState, user_id: &UserId, span: &Span) -> Result<bool, ApiError> {
     let redis = &mut app.redis.traced(span);
     guard::announce(&[user_id], redis).await.map_err(ApiError::Cache)?;
-    let created = app.store.create_user(user_id, unix_ms() as i64, span).await;
+    let created = timeout(STORE_PATIENCE, app.store.create_user(user_id, unix_ms() as i64, span)).await;
     app.memory.forget(user_id);
-    let created = created?;
+    let created = created.map_err(|_elapsed| ApiError::Deadline(STORE_PATIENCE.as_millis() as u64))??;
     guard::announce(&[user_id], redis).await.map_err(ApiError::Cache)?;
     Ok(created)
 }

@@ -13,6 +13,10 @@ pub const NEWCOMERS_PREVIOUS: &str = "users:newcomers:previous";
 /// The generation that the next filter may join. A hint: it saves the replicas from having one each, nothing is believed for it.
 pub const NEWCOMERS_GENERATION: &str = "users:newcomers:generation";
 
+/// Leases on the generations of the filters in use. A sorted set: members are `<generation>:<replica>`, scores the Unix ms at which the
+/// lease ends. A rotation waits for the leases on earlier generations.
+pub const NEWCOMERS_FILTERS: &str = "users:newcomers:filters";
+
 /// Member of a set that has lost nothing since this generation was named. Ids hold no control characters, so no user is called so.
 pub fn generation_mark(generation: &str) -> String {
     format!("\u{1}gen:{generation}")

@@ -63,7 +63,7 @@ const WATCH_AGAIN: Duration = Duration::from_millis(500);
 /// A port is taken, or a server failed. Etcd need not be there.
 pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let sockets = Sockets::bind(&config.listen).await?;
-    let (series, readiness) = (Series::new(), Readiness::starting("reading the registry"));
+    let (series, readiness) = (Series::new(), Readiness::starting("reading the registry", &shutdown));
     let metrics = Metrics::new(&series)?;
     let service = Service { name: "monitor", listen: config.node.id.clone() };
     let telemetry = Telemetry::start(&config.telemetry, service, &series)?;

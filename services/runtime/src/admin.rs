@@ -29,20 +29,27 @@ use crate::{
 /// For the last who asks.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// What a process still waits for before it takes traffic. Clones share one state.
+/// What a process still waits for before it takes traffic, and that it takes none any more. Clones share one state.
 #[derive(Debug, Clone)]
-pub struct Readiness(Arc<Mutex<Phase>>);
+pub struct Readiness {
+    phase: Arc<Mutex<Phase>>,
+    shutdown: CancellationToken,
+}
 
+/// `Starting` and `Ready` follow each other in any order; `Stopping` is the last one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
 enum Phase {
     Starting { step: String },
     Ready,
+    Stopping,
 }
 
 impl Readiness {
-    pub fn starting(step: &str) -> Self {
-        Self(Arc::new(Mutex::new(Phase::Starting { step: step.to_owned() })))
+    /// Not ready from the moment of `shutdown` on, whatever is said afterwards: a process that drains gets no new traffic.
+    pub fn starting(step: &str, shutdown: &CancellationToken) -> Self {
+        let phase = Phase::Starting { step: step.to_owned() };
+        Self { phase: Arc::new(Mutex::new(phase)), shutdown: shutdown.clone() }
     }
 
     /// Names the step that is under way, for whoever reads `/readyz`.
@@ -55,11 +62,15 @@ impl Readiness {
     }
 
     pub fn is_ready(&self) -> bool {
-        *self.lock() == Phase::Ready
+        self.phase() == Phase::Ready
+    }
+
+    fn phase(&self) -> Phase {
+        if self.shutdown.is_cancelled() { Phase::Stopping } else { self.lock().clone() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Phase> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,7 +138,7 @@ impl AdminPort {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    let phase = admin.readiness.lock().clone();
+    let phase = admin.readiness.phase();
     let status = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(phase)).into_response()
 }
@@ -147,4 +158,26 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         (prometheus::TEXT_FORMAT, text)
     };
     ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_stops_is_not_ready_again() {
+        let shutdown = CancellationToken::new();
+        let readiness = Readiness::starting("connecting", &shutdown);
+        assert!(!readiness.is_ready());
+        readiness.ready();
+        assert!(readiness.is_ready());
+        readiness.step("waiting");
+        assert!(!readiness.is_ready());
+        readiness.ready();
+        shutdown.cancel();
+        assert!(!readiness.is_ready());
+        // Whoever has not heard of the shutdown yet.
+        readiness.ready();
+        assert_eq!(readiness.phase(), Phase::Stopping);
+    }
 }

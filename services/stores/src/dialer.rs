@@ -183,8 +183,12 @@ impl Dialer {
             self.metrics.commands.statement_timeouts.inc();
             return StoreError::StatementTimeout;
         }
-        self.metrics.commands.unavailable.inc();
-        StoreError::Unavailable(error)
+        let error = StoreError::from(error);
+        match &error {
+            StoreError::Invalid(_) => self.metrics.commands.invalid.inc(),
+            _ => self.metrics.commands.unavailable.inc(),
+        }
+        error
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) struct CommandMetrics {
     pub(crate) checkout_timeouts: IntCounter,
     pub(crate) line_full: IntCounter,
     pub(crate) unavailable: IntCounter,
+    pub(crate) invalid: IntCounter,
     pub(crate) down: IntCounter,
     pub(crate) statement_timeouts: IntCounter,
     pub(crate) seconds: Histogram,
@@ -164,7 +165,7 @@ impl CommandMetrics {
         let errors = IntCounterVec::new(
             Opts::new(
                 "store_errors_total",
-                "Store calls that failed, by reason: checkout_timeout (no connection came free), line_full, unavailable (connection or query failed), down (not tried, as connecting had failed a moment ago), statement_timeout (the server gave the query up)",
+                "Store calls that failed, by reason: checkout_timeout (no connection came free), line_full, unavailable (connection or query failed), down (not tried, as connecting had failed a moment ago), statement_timeout (the server gave the query up), invalid (a row or the configuration cannot be used as it is)",
             ),
             &["reason"],
         )?;
@@ -182,6 +183,7 @@ impl CommandMetrics {
             checkout_timeouts: errors.get_metric_with_label_values(&["checkout_timeout"])?,
             line_full: errors.get_metric_with_label_values(&["line_full"])?,
             unavailable: errors.get_metric_with_label_values(&["unavailable"])?,
+            invalid: errors.get_metric_with_label_values(&["invalid"])?,
             down: errors.get_metric_with_label_values(&["down"])?,
             statement_timeouts: errors.get_metric_with_label_values(&["statement_timeout"])?,
             seconds,

@@ -30,10 +30,10 @@ pub async fn migrate(config: &StoreConfig) -> Result<(), StoreError> {
         let schemas: Vec<String> = schemas.map(ShardId::schema).collect();
         migrate_server(config, &instance.address, &schemas, &SHARD).await
     });
-    futures::future::try_join_all(servers).await.map_err(StoreError::Unavailable)?;
+    futures::future::try_join_all(servers).await.map_err(StoreError::from)?;
     migrate_server(config, &config.catalogue, &[CATALOGUE_SCHEMA.to_owned()], &CATALOGUE)
         .await
-        .map_err(StoreError::Unavailable)
+        .map_err(StoreError::from)
 }
 
 async fn migrate_server(
@@ -52,7 +52,7 @@ async fn migrate_server(
     let locked: Option<i64> = Limit::new(LOCK, None).of(lock.fetch_one(&mut connection)).await?;
     if locked != Some(1) {
         let reason = format!("another migration has held the lock for {LOCK:?}");
-        return Err(sqlx::Error::Configuration(reason.into()));
+        return Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason)));
     }
     for schema in schemas {
         let create = AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS {schema}"));

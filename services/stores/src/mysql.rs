@@ -71,7 +71,7 @@ impl Store {
         let (Some(pools), Some(catalogue), true) =
             (pools, pool(&patient, &config.catalogue, "catalogue"), problems.is_empty())
         else {
-            return Err(StoreError::Unavailable(sqlx::Error::Configuration(problems.join("; ").into())));
+            return Err(StoreError::Invalid(sqlx::Error::Configuration(problems.join("; ").into())));
         };
         let mut instance_of = [0; SHARDS as usize];
         for (i, instance) in config.instances.iter().enumerate() {
@@ -264,8 +264,8 @@ impl Store {
             if of_shard.is_empty() {
                 continue;
             }
-            // One order for all writers: two batches with the same users cannot wait for each other in a circle.
-            of_shard.sort_by(|a, b| a.user_id.cmp(&b.user_id));
+            // One order for all writers, down to the rows: two batches with the same events cannot wait for each other in a circle.
+            of_shard.sort_by(|a, b| row_key(a).cmp(&row_key(b)));
             let mut lease = self.traced_checkout(shard, None, span).await?;
             let query = spans::query(span, "INSERT behaviour", shard, &self.pool(shard).address);
             query.set(attribute::ITEMS, of_shard.len());
@@ -283,11 +283,16 @@ impl Store {
     }
 }
 
+/// The primary key of the event's row.
+fn row_key(event: &Event) -> (&UserId, i64, &ItemId, u8) {
+    (&event.user_id, event.at_ms, &event.item_id, event.kind.code())
+}
+
 /// Runs the work to its end even if the caller is gone: cancelled half-way it would cost the connection.
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, StoreError> {
-    tokio::spawn(work).await.map_err(|_panicked| StoreError::Unavailable(sqlx::Error::WorkerCrashed))?
+    tokio::spawn(work).await.map_err(|_panicked| StoreError::Invalid(sqlx::Error::WorkerCrashed))?
 }
 
 async fn history(lease: &mut Lease, sql: &Arc<str>) -> Result<Vec<LoggedEvent>, StoreError> {

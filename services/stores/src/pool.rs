@@ -33,6 +33,34 @@ pub enum StoreError {
     /// Connecting failed, or the query did, also on the repeat where one is allowed.
     #[error("the store is not available")]
     Unavailable(#[source] sqlx::Error),
+    /// The configuration is wrong, a row cannot be decoded, or the query's task panicked. A retry would change nothing.
+    #[error("the store's configuration or data is not valid")]
+    Invalid(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    /// Classifies an error that is no statement time-out.
+    fn from(error: sqlx::Error) -> Self {
+        if is_invalid(&error) { Self::Invalid(error) } else { Self::Unavailable(error) }
+    }
+}
+
+/// Not caused by the server's state or the connection's.
+fn is_invalid(error: &sqlx::Error) -> bool {
+    use sqlx::Error;
+    matches!(
+        error,
+        Error::Configuration(_)
+            | Error::InvalidArgument(_)
+            | Error::RowNotFound
+            | Error::TypeNotFound { .. }
+            | Error::ColumnIndexOutOfBounds { .. }
+            | Error::ColumnNotFound(_)
+            | Error::ColumnDecode { .. }
+            | Error::Encode(_)
+            | Error::Decode(_)
+            | Error::WorkerCrashed
+    )
 }
 
 impl StoreError {
@@ -44,6 +72,7 @@ impl StoreError {
             Self::Down => "down",
             Self::StatementTimeout => "statement_timeout",
             Self::Unavailable(_) => "unavailable",
+            Self::Invalid(_) => "invalid",
         }
     }
 }
@@ -138,7 +167,7 @@ impl Pool {
                         *lease.permit = Some(Idle::new(connection));
                         return Ok(());
                     }
-                    Err(error) if Instant::now() + pause >= deadline => return Err(error),
+                    Err(error) if is_invalid(&error) || Instant::now() + pause >= deadline => return Err(error),
                     Err(error) => tracing::info!(%error, "no connection yet, trying again"),
                 }
                 tokio::time::sleep(pause).await;
@@ -277,8 +306,8 @@ pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(db) => db
             .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
             .is_some_and(|db| matches!(db.number(), 1053 | 1152 | 1184 | 1927 | 4031)),
-        sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => false,
-        _ => true,
+        // The connection is intact, or went with the task that panicked.
+        error => !is_invalid(error),
     }
 }
 

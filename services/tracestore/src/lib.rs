@@ -97,7 +97,7 @@ impl Receiver {
         let metrics = Metrics::new(&registry).context("metrics")?;
         let store = Arc::new(Mutex::new(Store::new(self.limits, metrics.clone())));
         let shared = Shared { store, metrics };
-        let readiness = Readiness::starting("");
+        let readiness = Readiness::starting("", &shutdown);
         readiness.ready();
         let admin = Admin { readiness, registry, exemplars: Exemplars::default() }
             .router()

@@ -45,7 +45,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let http = Endpoint::from(listen.http).bind().await.with_context(|| refused("http", listen.http))?;
     let admin = Endpoint::from(listen.admin).bind().await.with_context(|| refused("admin", listen.admin))?;
     let udp = UdpSocket::bind(listen.udp).await.with_context(|| refused("udp", listen.udp))?;
-    let (series, readiness) = (Registry::new(), Readiness::starting("waiting to be admitted"));
+    let (series, readiness) = (Registry::new(), Readiness::starting("waiting to be admitted", &shutdown));
     let metrics = Metrics::new(&series)?;
     let service = Service { name: "worker", listen: config.node.id.clone() };
     let telemetry = Telemetry::start(&config.telemetry, service, &series)?;
@@ -88,7 +88,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     ));
     let told = (metrics.clone(), telemetry.clone());
     tasks.spawn(holding.clone().keep(life.clone(), store.clone(), follower.clone(), told, stop.clone()));
-    tasks.spawn(follow::readiness(me.clone(), life.clone(), follower.clone(), readiness.clone(), stop.clone()));
+    tasks.spawn(follow::readiness(me.clone(), life.clone(), follower.clone(), readiness, stop.clone()));
 
     tracing::info!(worker = config.node.id, http = %listen.http, "listening");
     let (drain, left) = (Duration::from_millis(listen.drain_ms), CancellationToken::new());
@@ -97,7 +97,6 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let (done, monitors) = (left.clone(), config.monitors.clone());
     tasks.spawn(async move {
         shutdown.cancelled().await;
-        readiness.step("stopping");
         let last = Registration { incarnation: life.incarnation(), leaving: true, ..registration };
         if tokio::time::timeout(drain, follow::leave(last, &monitors, &speaker, follower)).await.is_err() {
             tracing::warn!("the partitions were still this worker's at the end of the drain");

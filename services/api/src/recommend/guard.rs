@@ -9,7 +9,10 @@ mod filter;
 mod newcomers;
 pub mod rebuild;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use contract::{ShardId, UserId, spans::attribute};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -30,8 +33,13 @@ pub struct Guard {
     /// Swapped whole by `rebuild`. Never held over an await.
     filter: RwLock<Arc<Filter>>,
     unsure_loads: Arc<Semaphore>,
+    /// This replica's name in its leases.
+    replica: String,
     metrics: GuardMetrics,
 }
+
+/// The lease on a generation while the replica builds a filter, or is about to.
+const BUILD_LEASE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existence {
@@ -53,8 +61,10 @@ impl Guard {
         config: &GuardsConfig,
         metrics: &GuardMetrics,
     ) -> anyhow::Result<Self> {
-        let filter = build_filter(store, redis, config.bloom_fpr, metrics).await?;
+        let replica = format!("{:016x}", rand::random::<u64>());
+        let filter = build_filter(store, redis, config.bloom_fpr, &replica, metrics).await?;
         Ok(Self {
+            replica,
             filter: RwLock::new(Arc::new(filter)),
             unsure_loads: Arc::new(Semaphore::new(config.unsure_loads)),
             metrics: metrics.clone(),
@@ -109,14 +119,21 @@ impl Guard {
         Arc::clone(&self.filter.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn swap(&self, filter: Filter) {
-        *self.filter.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(filter);
+    /// Returns the former one.
+    fn swap(&self, filter: Filter) -> Arc<Filter> {
+        std::mem::replace(&mut *self.filter.write().unwrap_or_else(PoisonError::into_inner), Arc::new(filter))
     }
 }
 
-async fn build_filter(store: &Store, redis: &mut Redis, fpr: f64, metrics: &GuardMetrics) -> anyhow::Result<Filter> {
+async fn build_filter(
+    store: &Store,
+    redis: &mut Redis,
+    fpr: f64,
+    replica: &str,
+    metrics: &GuardMetrics,
+) -> anyhow::Result<Filter> {
     // Before the first shard is read: whoever signs up from here on is in the set of this generation.
-    let generation = match newcomers::claim(redis).await {
+    let generation = match newcomers::claim(replica, BUILD_LEASE.as_millis() as u64, redis).await {
         Ok(generation) => Some(generation.into()),
         Err(error) => {
             tracing::warn!(%error, "no generation of newcomers: unknown ids will reach the store");
@@ -130,7 +147,7 @@ async fn build_filter(store: &Store, redis: &mut Redis, fpr: f64, metrics: &Guar
         Ok::<_, StoreError>(ids)
     };
     let shards = stream::iter(ShardId::all()).map(users_of).buffer_unordered(SHARDS_AT_ONCE);
-    let ids = shards.try_collect::<Vec<_>>().await?.concat();
+    let ids = shards.try_collect::<Vec<_>>().await?;
     // A second of CPU for a million users: requests must not wait for it.
     let built = tokio::task::spawn_blocking(move || {
         let filter = Filter::build(&ids, fpr, generation);

@@ -121,6 +121,7 @@ async fn together(
     // A second time only for who wants a longer list than the flight that it joined.
     for _ in 0..2 {
         let epoch = app.memory.epoch(&job.user_id);
+        let boarded = Instant::now();
         let passenger = flights.board(&job.user_id, epoch.value, |landing| {
             let loading = span.child(Kind::Internal, name::LOAD);
             (loading.context(), fly(app.clone(), job.clone(), landing, loading))
@@ -141,7 +142,7 @@ async fn together(
             Ok(Ok(list)) => return Ok(list),
             // The leader ran out of its time, not of ours.
             Ok(Err(error)) if !ours && matches!(*error, ApiError::Deadline(_)) => {}
-            Ok(Err(error)) => return Err(ApiError::Shared(error)),
+            Ok(Err(error)) => return Err(ApiError::Shared { error, waited: boarded.elapsed() }),
             Err(Crashed) => return Err(ApiError::Internal),
         }
     }

@@ -9,7 +9,10 @@ mod guards;
 mod misses;
 mod newcomers;
 mod outage;
+mod rotation;
 mod telemetry;
+mod truths;
+mod writes;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -143,11 +146,13 @@ impl Replica {
         answer.json().await.unwrap()
     }
 
-    /// Sum of all series whose line begins with this.
+    /// Sum of all series whose line begins with this. There is at least one: a name that does not exist would be 0 for ever.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = self.http.get(format!("{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap();
         let lines = text.lines().filter(|line| line.starts_with(series));
-        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+        let values: Vec<f64> = lines.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
+        assert!(!values.is_empty(), "no series begins with {series}");
+        values.iter().sum()
     }
 
     /// Ends it in order.

@@ -174,7 +174,7 @@ async fn a_slow_store_is_answered_for_by_an_expired_list() {
     let answers = futures::future::join_all((0..50).map(|_| replica.recommend(fixture.user(1), 5))).await;
     assert!(answers.iter().all(|answer| answer.source == Source::Stale));
     // What the requests have given up, the server has given up too.
-    wait_until("no query is left", async || replica.metric("db_client_connection_used").await == 0.0).await;
+    wait_until("no query is left", async || replica.metric(crate::USED).await == 0.0).await;
     assert!(replica.metric("store_errors_total{reason=\"statement_timeout\"}").await >= 1.0);
     drop(lock);
     tokio::time::timeout(Duration::from_secs(20), async {

@@ -5,7 +5,7 @@ use futures::FutureExt;
 use prometheus::Registry;
 use runtime::telemetry::Span;
 use sqlx::{Executor, MySqlConnection, Row};
-use stores::{Order, Store, StoreError, StoreMetrics};
+use stores::{Order, Store, StoreConfig, StoreError, StoreMetrics};
 use tokio::time::Instant;
 
 use crate::Servers;
@@ -255,4 +255,14 @@ async fn wait_until(condition: impl Fn() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "the condition did not come true within 20 s");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Asking again would not help: it is not said to be out of reach.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_cannot_be_used_is_no_outage() {
+    let mut config = StoreConfig::spread_over(&["127.0.0.1:1".to_owned()]);
+    config.pool_size = 0;
+    let error = Store::new(config, &StoreMetrics::new(&Registry::new()).unwrap()).unwrap_err();
+    assert!(matches!(error, StoreError::Invalid(_)), "{error:?}");
+    assert_eq!(error.kind(), "invalid");
 }

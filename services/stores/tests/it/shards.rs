@@ -132,3 +132,46 @@ async fn first_migrations_may_race() {
     let all = futures::future::join_all((0..6).map(|_| stores::migrate(&servers.config))).await;
     assert!(all.iter().all(Result::is_ok), "{all:?}");
 }
+
+/// Batches with the same events in opposite orders, new ones and known ones: nobody waits for another in a circle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_in_opposite_orders_do_not_deadlock() {
+    const WRITERS: usize = 4;
+    const ROUNDS: i64 = 12;
+    /// Events of a user in a round; half of them are of the round before.
+    const EACH: i64 = 56;
+    let Some(servers) = Servers::start(1).await else { return };
+    let store = servers.store();
+    // Users of one shard: each batch is one transaction.
+    let users: Vec<String> =
+        (0..).map(|n| format!("u{n}")).filter(|user| shard_of(user).index() == 5).take(4).collect();
+    for round in 0..ROUNDS {
+        let of_user = |user| (0..EACH).map(move |k| event(user, &format!("i{}", k % 7), round * EACH / 2 + k));
+        let events: Vec<Event> = users.iter().flat_map(|user| of_user(user)).collect();
+        let writers = (0..WRITERS).map(|n| {
+            // Two write all, two every third of it.
+            let mut events: Vec<Event> = events.iter().step_by(1 + n / 2 * 2).cloned().collect();
+            if n % 2 == 1 {
+                events.reverse();
+            }
+            let store = store.clone();
+            tokio::spawn(async move { store.append(&events, 0, &Span::NONE).await })
+        });
+        for written in futures::future::join_all(writers).await {
+            written.unwrap().unwrap();
+        }
+    }
+    for user in &users {
+        let mut log = Vec::new();
+        let shard = shard_of(user);
+        store
+            .each_event(shard, |of, _, _, at_ms, _| {
+                if of.as_str() == user {
+                    log.push(at_ms)
+                }
+            })
+            .await
+            .unwrap();
+        assert_eq!(log, (0..(ROUNDS + 1) * EACH / 2).collect::<Vec<i64>>(), "each event once");
+    }
+}

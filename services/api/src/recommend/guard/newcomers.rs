@@ -6,6 +6,9 @@
 //! generation was claimed, hence announced (again) after it, to the set that then carried the generation's mark or to the one
 //! that follows it; if both still carry their marks, neither has lost a member.
 //!
+//! Two rotations make a filter worthless: it can call nobody absent. So each replica has a lease on the generation of its filter, and a
+//! rotation is refused while a lease on an earlier generation lives. The lease of a replica that died, or cannot rebuild, ends by itself.
+//!
 //! Redis must not bring back an old state of these sets (a snapshot from before a restart): such a set carries its mark and
 //! lacks members. The stack runs Redis without persistence.
 
@@ -98,38 +101,72 @@ pub async fn announce(user_ids: &[&UserId], redis: &mut Redis) -> redis::RedisRe
 }
 
 /// The generation of the current set: the one that it carries, or a new one, added to it. A set may carry several: each says
-/// that nothing was lost since it was added.
+/// that nothing was lost since it was added. The lease on it begins here: building the filter takes
+/// time.
 const CLAIM: &str = r"
-    local hint = redis.call('GET', KEYS[2])
-    if hint and redis.call('SISMEMBER', KEYS[1], '\1gen:' .. hint) == 1 then return hint end
-    redis.call('SADD', KEYS[1], '\1gen:' .. ARGV[1])
-    redis.call('SET', KEYS[2], ARGV[1])
-    return ARGV[1]";
+    local generation = redis.call('GET', KEYS[2])
+    if not generation or redis.call('SISMEMBER', KEYS[1], '\1gen:' .. generation) == 0 then
+        generation = ARGV[1]
+        redis.call('SADD', KEYS[1], '\1gen:' .. generation)
+        redis.call('SET', KEYS[2], generation)
+    end
+    local now = redis.call('TIME')
+    redis.call('ZADD', KEYS[3], now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[3], generation .. ':' .. ARGV[2])
+    return generation";
 
-/// Begins a new set if the current one is still of the expected generation; 1 if so.
+const LEASE: &str = r"
+    local now = redis.call('TIME')
+    redis.call('ZADD', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[2], ARGV[1])";
+
+/// Begins a new set if the current one is still of the expected generation and no lease on another generation lives; 1 if so.
 const ROTATE: &str = r"
     if redis.call('SISMEMBER', KEYS[1], '\1gen:' .. ARGV[1]) == 0 then return 0 end
+    local now = redis.call('TIME')
+    redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now[1] * 1000 + math.floor(now[2] / 1000))
+    for _, lease in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+        if string.sub(lease, 1, #ARGV[1] + 1) ~= ARGV[1] .. ':' then return 0 end
+    end
     redis.call('UNLINK', KEYS[2])
     redis.call('RENAME', KEYS[1], KEYS[2])
     redis.call('SADD', KEYS[1], '\1gen:' .. ARGV[2], '\1follows:' .. ARGV[1])
     redis.call('SET', KEYS[3], ARGV[2])
     return 1";
 
-pub async fn claim(redis: &mut Redis) -> redis::RedisResult<String> {
+/// The generation of the filter that this replica builds now, with a lease of `for_ms` on it.
+pub async fn claim(replica: &str, for_ms: u64, redis: &mut Redis) -> redis::RedisResult<String> {
     Script::new(CLAIM)
         .key(keys::NEWCOMERS)
         .key(keys::NEWCOMERS_GENERATION)
+        .key(keys::NEWCOMERS_FILTERS)
         .arg(new_generation())
+        .arg(replica)
+        .arg(for_ms)
         .invoke_async(redis)
         .await
 }
 
-/// True: this call rotated. False: another replica had done so, or the set is gone.
+/// Takes or renews the replica's lease: for `for_ms` from now on no second rotation makes a filter of this generation worthless.
+pub async fn lease(generation: &str, replica: &str, for_ms: u64, redis: &mut Redis) -> redis::RedisResult<()> {
+    Script::new(LEASE)
+        .key(keys::NEWCOMERS_FILTERS)
+        .arg(format!("{generation}:{replica}"))
+        .arg(for_ms)
+        .invoke_async(redis)
+        .await
+}
+
+/// Ends the lease: the replica has replaced that filter.
+pub async fn release(generation: &str, replica: &str, redis: &mut Redis) -> redis::RedisResult<()> {
+    redis::cmd("ZREM").arg(keys::NEWCOMERS_FILTERS).arg(format!("{generation}:{replica}")).query_async(redis).await
+}
+
+/// True: this call rotated. False: another replica had done so, a replica has not followed the last rotation yet, or the set is gone.
 pub async fn rotate(expected: &str, redis: &mut Redis) -> redis::RedisResult<bool> {
     Script::new(ROTATE)
         .key(keys::NEWCOMERS)
         .key(keys::NEWCOMERS_PREVIOUS)
         .key(keys::NEWCOMERS_GENERATION)
+        .key(keys::NEWCOMERS_FILTERS)
         .arg(expected)
         .arg(new_generation())
         .invoke_async(redis)
