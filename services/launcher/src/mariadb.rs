@@ -337,6 +337,9 @@ mod tests {
         assert!(
             mysql.contains(&"--secure-file-priv=NULL".into()) && !maria.contains(&"--secure-file-priv=NULL".into())
         );
+        for written in [&maria, &mysql] {
+            assert!(written.contains(&"--innodb-flush-log-at-trx-commit=1".into()), "what is acknowledged is kept");
+        }
         assert!(maria.contains(&"--port=20001".into()) && mysql.contains(&"--bind-address=127.0.0.1".into()));
     }
 }
