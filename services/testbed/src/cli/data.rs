@@ -28,7 +28,7 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Migrate and fill the store of a stack that TESTBED_ENDPOINTS describes, unless that was done before
+    /// Migrate and fill the store of a stack that TESTBED_ENDPOINTS describes, unless that was done before with as many users
     #[command(after_help = "For a stack that neither `up` nor `evaluate` has started, such as compose.yaml's:
   TESTBED_ENDPOINTS=deploy/compose/endpoints.toml testbed data prepare --users 20000")]
     Prepare {

@@ -1,7 +1,12 @@
 //! What a run of compose.yaml in containers has shown to be needed, read off the files; and compose's own opinion of them, where its
 //! client is installed.
 
-use std::process::{Command, Stdio};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use loadtest::scenario::{self, Scenario};
 use serde_json::Value;
@@ -129,6 +134,25 @@ fn the_image_needs_no_download_but_crates_and_has_certificates() {
     assert!(before.contains(&pinned), "rust-toolchain.toml asks for components that the image does not have");
     let last = dockerfile.rsplit("\nFROM ").next().unwrap();
     assert!(last.contains("COPY --from=build /etc/ssl/certs/ca-certificates.crt "), "{last}");
+}
+
+/// Every health check is this command, in an image whose system has no store of certificates; `Home` gives its commands none.
+#[test]
+fn a_health_check_needs_no_certificates() {
+    let home = Home::bare();
+    let command = home.command(&[]);
+    let stores: Vec<_> = command.get_envs().filter(|(key, _)| key.to_string_lossy().starts_with("SSL_CERT_")).collect();
+    assert!(stores.len() == 2 && stores.iter().all(|(_, path)| path.is_some_and(|path| !Path::new(path).exists())));
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/readyz", server.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        let (mut client, _) = server.accept().unwrap();
+        let mut request = [0; 512];
+        assert!(client.read(&mut request).unwrap() > 0);
+        client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nready").unwrap();
+    });
+    assert!(home.ok(&["doctor", "--url", &url]).contains("200 OK ready"));
+    answering.join().unwrap();
 }
 
 #[test]
