@@ -3,7 +3,7 @@
 use axum::{Extension, Json, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
 use contract::{
     Event, UserId,
-    http::{EventsAccepted, NewEvent},
+    http::{EventsAccepted, NewEvent, NewEvents, Problem},
 };
 use runtime::telemetry::Span;
 
@@ -16,16 +16,26 @@ use crate::{
 
 pub const MAX_EVENTS: usize = 1000;
 
-/// Takes one event or an array of up to 1000. All are checked before any is written; an event that is sent twice counts
+/// Takes one event or an array of up to 1000.
+///
+/// All are checked before any is written; an event that is sent twice counts
 /// once, so a batch that failed can be sent again whole. Users that do not exist are created.
 #[utoipa::path(
-    post, path = "/events", tag = "events",
-    request_body = contract::http::NewEvents,
+    post, path = "/events", tag = "events", operation_id = "append_events",
+    request_body = NewEvents,
     responses(
-        (status = 202, body = EventsAccepted),
-        (status = 400, body = contract::http::Problem, description = "`field` names the event and its field, e.g. events[3].item_id"),
-        (status = 413, body = contract::http::Problem, description = "More than 1000 events, or the body is too long"),
-        (status = 503, body = contract::http::Problem, description = "Perhaps not all written: send them again"),
+        (status = 202, body = EventsAccepted, description = "All are written"),
+        (status = 400, body = Problem, content_type = "application/problem+json",
+            description = "`field` names the event and its field, e.g. events[3].item_id"),
+        (status = 413, body = Problem, content_type = "application/problem+json",
+            description = "More than 1000 events, or the body is too long"),
+        (status = 415, body = Problem, content_type = "application/problem+json",
+            description = "The content type is not application/json"),
+        (status = 503, body = Problem, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds to wait before the next attempt")),
+            description = "Overloaded, or a server is down. Perhaps not all are written: send them again"),
+        (status = 504, body = Problem, content_type = "application/problem+json",
+            description = "The deadline ran out. Perhaps not all are written: send them again"),
     ),
 )]
 pub async fn create(
@@ -76,16 +86,20 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Re
 /// 1970-01-01 to 2100-01-01: a value in milliseconds lies far outside.
 const SECONDS: std::ops::RangeInclusive<f64> = 0.0..=4_102_444_800.0;
 
+/// Far beyond any rating on both sides, so that no `f32` becomes 0 or infinite by rounding or in a sum. `NewEvent` documents it.
+const WEIGHTS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+
 fn check(event: &NewEvent, now_ms: i64) -> Result<Event, (&'static str, String)> {
     let at_ms = match event.timestamp {
         None => now_ms,
         Some(seconds) if SECONDS.contains(&seconds) => (seconds * 1000.0).round() as i64,
         Some(_) => return Err(("timestamp", "must be unix time in seconds".into())),
     };
-    let weight = event.weight.unwrap_or(event.event.default_weight());
-    if !(weight.is_finite() && weight > 0.0) {
-        return Err(("weight", "must be a number above 0".into()));
-    }
+    let weight = match event.weight {
+        None => event.event.default_weight(),
+        Some(weight) if WEIGHTS.contains(&weight) => weight as f32,
+        Some(_) => return Err(("weight", format!("must be from {} to {}", WEIGHTS.start(), WEIGHTS.end()))),
+    };
     Ok(Event {
         user_id: event.user_id.parse().map_err(|e: contract::IdError| ("user_id", e.to_string()))?,
         item_id: event.item_id.parse().map_err(|e: contract::IdError| ("item_id", e.to_string()))?,
