@@ -11,7 +11,7 @@ pub fn json<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T,
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(ApiError::invalid("content-type", "must be application/json"));
+        return Err(ApiError::UnsupportedMediaType);
     }
     serde_json::from_slice(bytes).map_err(|error| ApiError::invalid("body", format!("is not valid: {error}")))
 }

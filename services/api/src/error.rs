@@ -21,6 +21,8 @@ pub enum ApiError {
     MethodNotAllowed,
     #[error("{0}")]
     TooLarge(String),
+    #[error("the body is not declared as JSON")]
+    UnsupportedMediaType,
     #[error("the request took longer than {0} ms")]
     Deadline(u64),
     #[error("the store failed")]
@@ -70,6 +72,13 @@ impl ApiError {
             Self::TooLarge(what) => {
                 (problem::TOO_LARGE, "Too large", StatusCode::PAYLOAD_TOO_LARGE, what.clone(), None)
             }
+            Self::UnsupportedMediaType => (
+                problem::UNSUPPORTED_MEDIA_TYPE,
+                "Unsupported media type",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "content-type must be application/json".into(),
+                None,
+            ),
             Self::Deadline(ms) => (
                 problem::DEADLINE_EXCEEDED,
                 "Deadline exceeded",
@@ -159,6 +168,7 @@ impl IntoResponse for ApiError {
         let (kind, title, status, detail, retry_after_s) = self.describe();
         let field = match &self {
             Self::Invalid { field, .. } => Some(field.clone()),
+            Self::UnsupportedMediaType => Some("content-type".into()),
             _ => None,
         };
         let body = Problem { kind: kind.into(), title: title.into(), status: status.as_u16(), detail, field };

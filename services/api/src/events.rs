@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use axum::{Extension, Json, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
 use contract::{
     Event, UserId,
-    http::{EventsAccepted, NewEvent},
+    http::{EventsAccepted, NewEvent, NewEvents, Problem},
 };
 use runtime::telemetry::Span;
 use tokio::time::timeout;
@@ -20,17 +20,27 @@ use crate::{
 
 pub const MAX_EVENTS: usize = 1000;
 
-/// Takes one event or an array of up to 1000. All are checked before any is written; an event with a timestamp that is sent twice
-/// counts once, so a batch that failed can be sent again whole. Users that do not exist are created. An event's timestamp is at most
-/// 300 s ahead of the server's clock; events without one happened in the order in which they are sent, the last one of each user now.
+/// Takes one event or an array of up to 1000.
+///
+/// All are checked before any is written; an event with a timestamp that is sent twice counts once, so a batch that failed can be
+/// sent again whole. Users that do not exist are created. An event's timestamp is at most 300 s ahead of the server's clock; events
+/// without one happened in the order in which they are sent, the last one of each user now.
 #[utoipa::path(
-    post, path = "/events", tag = "events",
-    request_body = contract::http::NewEvents,
+    post, path = "/events", tag = "events", operation_id = "append_events",
+    request_body = NewEvents,
     responses(
-        (status = 202, body = EventsAccepted),
-        (status = 400, body = contract::http::Problem, description = "`field` names the event and its field, e.g. events[3].item_id"),
-        (status = 413, body = contract::http::Problem, description = "More than 1000 events, or the body is too long"),
-        (status = 503, body = contract::http::Problem, description = "Perhaps not all written: send them again"),
+        (status = 202, body = EventsAccepted, description = "All are written"),
+        (status = 400, body = Problem, content_type = "application/problem+json",
+            description = "`field` names the event and its field, e.g. events[3].item_id"),
+        (status = 413, body = Problem, content_type = "application/problem+json",
+            description = "More than 1000 events, or the body is too long"),
+        (status = 415, body = Problem, content_type = "application/problem+json",
+            description = "The content type is not application/json"),
+        (status = 503, body = Problem, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds to wait before the next attempt")),
+            description = "Overloaded, or a server is down. Perhaps not all are written: send them again"),
+        (status = 504, body = Problem, content_type = "application/problem+json",
+            description = "The deadline ran out. Perhaps not all are written: send them again"),
     ),
 )]
 pub async fn create(
@@ -85,6 +95,9 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Re
 /// Allowance for clocks that differ. A history is the newest 100 events: events further ahead would hide what the user does later.
 const AHEAD_MS: i64 = 300_000;
 
+/// Far beyond any rating on both sides, so that no `f32` becomes 0 or infinite by rounding or in a sum. `NewEvent` documents it.
+const WEIGHTS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+
 /// The time of each event that has no timestamp. The log is read by time, in milliseconds. So each event of a user is 1 ms older than the
 /// next one in the batch, and the last one is now: a batch of 1000 reaches back one second, never forward, as later requests must be newer.
 /// Batches of one user that arrive within that second interleave.
@@ -117,10 +130,11 @@ fn check(event: &NewEvent, arrived_ms: i64, now_ms: i64) -> Result<Event, (&'sta
             ));
         }
     };
-    let weight = event.weight.unwrap_or(event.event.default_weight());
-    if !(weight.is_finite() && weight > 0.0) {
-        return Err(("weight", "must be a number above 0".into()));
-    }
+    let weight = match event.weight {
+        None => event.event.default_weight(),
+        Some(weight) if WEIGHTS.contains(&weight) => weight as f32,
+        Some(_) => return Err(("weight", format!("must be from {} to {}", WEIGHTS.start(), WEIGHTS.end()))),
+    };
     Ok(Event {
         user_id: event.user_id.parse().map_err(|e: contract::IdError| ("user_id", e.to_string()))?,
         item_id: event.item_id.parse().map_err(|e: contract::IdError| ("item_id", e.to_string()))?,

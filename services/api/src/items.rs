@@ -4,21 +4,28 @@ use axum::{
     Json,
     extract::{Path, RawQuery, State},
 };
-use contract::{ItemId, http::ItemList};
+use contract::{
+    ItemId,
+    http::{IdText, ItemList, Problem},
+};
 
 use crate::{AppState, error::ApiError, query};
 
 /// Items most often liked together with this one.
+///
+/// The best come first; there may be fewer than asked for.
 #[utoipa::path(
-    get, path = "/items/{id}/neighbours", tag = "items",
+    get, path = "/items/{id}/neighbours", tag = "items", operation_id = "item_neighbours",
     params(
-        ("id" = String, Path, description = "Item id", example = "i00042"),
+        ("id" = IdText, Path, description = "Item id", example = "i00042"),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Items wanted, default 20"),
     ),
     responses(
-        (status = 200, body = ItemList),
-        (status = 400, body = contract::http::Problem),
-        (status = 404, body = contract::http::Problem, description = "The model does not know this item"),
+        (status = 200, body = ItemList, description = "The items"),
+        (status = 400, body = Problem, content_type = "application/problem+json",
+            description = "A parameter is bad or unknown; `field` names it"),
+        (status = 404, body = Problem, content_type = "application/problem+json",
+            description = "The model does not know this item"),
     ),
 )]
 pub async fn neighbours(
@@ -37,11 +44,17 @@ pub async fn neighbours(
     Ok(Json(ItemList { model_version: app.model.version, items }))
 }
 
-/// What most users like now; unknown and cold users are answered with it.
+/// What most users like now.
+///
+/// Unknown users and users without behaviour are answered with it.
 #[utoipa::path(
-    get, path = "/popular", tag = "items",
+    get, path = "/popular", tag = "items", operation_id = "popular_items",
     params(("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Items wanted, default 20")),
-    responses((status = 200, body = ItemList), (status = 400, body = contract::http::Problem)),
+    responses(
+        (status = 200, body = ItemList, description = "The items"),
+        (status = 400, body = Problem, content_type = "application/problem+json",
+            description = "A parameter is bad or unknown; `field` names it"),
+    ),
 )]
 pub async fn popular(State(app): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<ItemList>, ApiError> {
     let limit = query::parse(query.as_deref().unwrap_or_default(), &["limit"])?.limit()?;

@@ -17,7 +17,11 @@ use axum::{
     http::{HeaderValue, header},
     response::Response,
 };
-use contract::{UserId, http::Source, spans::attribute};
+use contract::{
+    UserId,
+    http::{IdText, Problem, Recommendations, Source},
+    spans::attribute,
+};
 use runtime::telemetry::Span;
 use tokio::time::Instant;
 
@@ -29,17 +33,22 @@ pub const MAX_LIMIT: usize = 100;
 pub const DEFAULT_LIMIT: usize = 20;
 
 /// Recommendations for a user.
+///
+/// A user who is unknown, or has no behaviour, is answered with popular items.
 #[utoipa::path(
-    get, path = "/recommendations", tag = "recommendations",
+    get, path = "/recommendations", tag = "recommendations", operation_id = "recommendations",
     params(
-        ("user_id" = String, Query, description = "1..=64 bytes, no control characters", example = "u000042"),
+        ("user_id" = IdText, Query, description = "User id", example = "u000042"),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Items wanted, default 20"),
     ),
     responses(
-        (status = 200, body = contract::http::Recommendations),
-        (status = 400, body = contract::http::Problem, description = "A parameter is missing or bad; `field` names it"),
-        (status = 503, body = contract::http::Problem, description = "The store cannot be asked now; Retry-After says when to come back"),
-        (status = 504, body = contract::http::Problem, description = "The deadline ran out"),
+        (status = 200, body = Recommendations, description = "The items, best first"),
+        (status = 400, body = Problem, content_type = "application/problem+json",
+            description = "A parameter is missing, bad or unknown; `field` names it"),
+        (status = 503, body = Problem, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds to wait before the next attempt")),
+            description = "Overloaded, or the store is down"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "The deadline ran out"),
     ),
 )]
 pub async fn get(State(app): State<AppState>, request: Request) -> Result<Response, ApiError> {

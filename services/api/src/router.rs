@@ -83,7 +83,18 @@ fn is_problem(response: &Response) -> bool {
 #[openapi(
     info(
         title = "Recommendations",
-        description = "Items for users. Every error is an RFC 9457 problem document whose `type` names its cause.",
+        description = "Items for users. Every error is an RFC 9457 problem document (`application/problem+json`) whose `type` names its \
+            cause. Beside what stands at the operations: 404 for an unknown path, 405 with `Allow` for a method that a path does not have, \
+            500 for a fault of the service. The gateway in front answers 413 and 414 where a request is larger than it takes, 502 and 504 \
+            where no replica answers.",
+    ),
+    // Where the document was read is where the service is.
+    servers((url = "/")),
+    tags(
+        (name = "recommendations", description = "Items for a user"),
+        (name = "items", description = "Items without a user"),
+        (name = "users", description = "Users are created"),
+        (name = "events", description = "What users did"),
     ),
     paths(recommend::get, items::neighbours, items::popular, users::create, events::create)
 )]

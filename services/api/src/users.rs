@@ -8,7 +8,7 @@ use axum::{
 };
 use contract::{
     UserId,
-    http::{NewUser, UserCreated},
+    http::{NewUser, Problem, UserCreated},
 };
 use runtime::telemetry::Span;
 use tokio::time::timeout;
@@ -21,16 +21,24 @@ use crate::{
     writes::{self, STORE_PATIENCE},
 };
 
-/// Creates a user. Asked again it changes nothing and answers 200.
+/// Creates a user.
+///
+/// Asked again it changes nothing and answers 200.
 #[utoipa::path(
-    post, path = "/users", tag = "users",
+    post, path = "/users", tag = "users", operation_id = "create_user",
     request_body = NewUser,
     responses(
-        (status = 201, body = UserCreated),
+        (status = 201, body = UserCreated, description = "Created"),
         (status = 200, body = UserCreated, description = "The user existed already"),
-        (status = 400, body = contract::http::Problem),
-        (status = 413, body = contract::http::Problem),
-        (status = 503, body = contract::http::Problem, description = "Not created for certain: send it again"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "`field` names what is wrong"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "The body is too long"),
+        (status = 415, body = Problem, content_type = "application/problem+json",
+            description = "The content type is not application/json"),
+        (status = 503, body = Problem, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds to wait before the next attempt")),
+            description = "Overloaded, or a server is down. Perhaps not created: send it again"),
+        (status = 504, body = Problem, content_type = "application/problem+json",
+            description = "The deadline ran out. Perhaps not created: send it again"),
     ),
 )]
 pub async fn create(

@@ -32,8 +32,16 @@ impl Source {
     }
 }
 
+/// Id of a user or an item. At most 64 **bytes** of UTF-8: `maxLength` counts characters, so an id with characters outside ASCII is refused
+/// (400) before it reaches 64 of them. The pattern excludes control characters (Unicode's category Cc).
+// Describes `contract::Id`, which serialises as its text.
+#[derive(Debug, ToSchema)]
+#[schema(as = Id, min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1F\x7F-\x9F]+$", example = "u000042")]
+pub struct IdText(pub String);
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ScoredItem {
+    #[schema(value_type = IdText)]
     pub item_id: String,
     /// Higher is better; comparable within one answer only.
     pub score: f32,
@@ -44,6 +52,7 @@ pub struct ScoredItem {
 pub struct Recommendations {
     pub source: Source,
     pub model_version: u64,
+    #[schema(value_type = IdText)]
     pub user_id: String,
     pub items: Vec<ScoredItem>,
 }
@@ -57,12 +66,13 @@ pub struct ItemList {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
-    /// 1..=64 bytes.
+    #[schema(value_type = IdText)]
     pub user_id: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UserCreated {
+    #[schema(value_type = IdText)]
     pub user_id: String,
     /// False: the user existed already (status 200 instead of 201).
     pub created: bool,
@@ -71,24 +81,32 @@ pub struct UserCreated {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewEvent {
+    #[schema(value_type = IdText)]
     pub user_id: String,
+    #[schema(value_type = IdText)]
     pub item_id: String,
     pub event: EventKind,
-    /// Unix time in seconds, fractions allowed; default: now.
+    /// Unix time in seconds, fractions allowed, at most five minutes ahead of the server's clock; default: now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 4102444800_f64)]
     pub timestamp: Option<f64>,
-    /// > 0; default: by kind.
+    /// Default: by kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight: Option<f32>,
+    #[schema(minimum = 0.000001, maximum = 1000000)]
+    pub weight: Option<f64>,
 }
 
-/// One event or up to 1000 of them.
+/// One event, or an array of 1 to 1000 of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum NewEvents {
     One(NewEvent),
-    Many(Vec<NewEvent>),
+    Many(EventBatch),
 }
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(min_items = 1, max_items = 1000)]
+pub struct EventBatch(pub Vec<NewEvent>);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventsAccepted {
@@ -109,7 +127,7 @@ pub struct Counted {
 /// RFC 9457 problem details, `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// `/problems/<name>`; see `problem`.
+    /// `/problems/<name>`: what failed.
     #[serde(rename = "type")]
     pub kind: String,
     pub title: String,
@@ -126,6 +144,7 @@ pub mod problem {
     pub const NOT_FOUND: &str = "/problems/not-found";
     pub const METHOD_NOT_ALLOWED: &str = "/problems/method-not-allowed";
     pub const TOO_LARGE: &str = "/problems/too-large";
+    pub const UNSUPPORTED_MEDIA_TYPE: &str = "/problems/unsupported-media-type";
     /// No connection to the store came free in time: the pool is exhausted.
     pub const STORE_CHECKOUT_TIMEOUT: &str = "/problems/store-checkout-timeout";
     /// The line in front of the store's connections is full.

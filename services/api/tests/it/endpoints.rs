@@ -117,7 +117,9 @@ async fn bad_requests_are_answered_with_the_field_at_fault() {
     assert_eq!(replica.recommend("a", 1).await.source, Source::Popular);
 
     let no_type = replica.http.post(format!("{}/users", replica.base)).body(r#"{"user_id":"a"}"#).send().await.unwrap();
-    assert_eq!(problem(no_type).await.1.field.as_deref(), Some("content-type"));
+    let (status, no_type) = problem(no_type).await;
+    assert_eq!((status, no_type.kind.as_str()), (StatusCode::UNSUPPORTED_MEDIA_TYPE, kinds::UNSUPPORTED_MEDIA_TYPE));
+    assert_eq!(no_type.field.as_deref(), Some("content-type"));
     let many = format!("[{}]", vec![event; 1001].join(","));
     let too_long = format!("{{\"user_id\":\"{}\"}}", "x".repeat(300_001));
     for body in [many, too_long] {
