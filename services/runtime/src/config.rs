@@ -1,4 +1,6 @@
-//! Typed configuration: defaults ← TOML file ← environment ← `--set key=value`, parsed once, unknown keys refused.
+//! Typed configuration: defaults ← `OTEL_*` ← TOML file ← environment ← `--set key=value`, parsed once, unknown keys refused.
+
+mod otel;
 
 use std::path::Path;
 
@@ -24,7 +26,26 @@ pub fn load<T>(defaults: T, file: Option<&Path>, sets: &[String]) -> anyhow::Res
 where
     T: Serialize + DeserializeOwned + Validate,
 {
+    load_with(defaults, file, sets, |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+}
+
+/// The same with variables from elsewhere, but for those that begin with `TESTBED_`.
+fn load_with<T>(
+    defaults: T,
+    file: Option<&Path>,
+    sets: &[String],
+    variable: impl Fn(&str) -> Option<String>,
+) -> anyhow::Result<T>
+where
+    T: Serialize + DeserializeOwned + Validate,
+{
     let mut figment = Figment::from(Serialized::defaults(defaults));
+    let mut problems = Vec::new();
+    if figment.contains("telemetry") {
+        for (key, value) in otel::settings(variable, &mut problems) {
+            figment = figment.merge(Serialized::default(key, value));
+        }
+    }
     if let Some(file) = file {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         figment = figment.merge(Toml::string(&text));
@@ -39,7 +60,6 @@ where
         let lines: Vec<String> = errors.into_iter().map(|e| format!("  {e}")).collect();
         anyhow::anyhow!("the configuration is not valid:\n{}", lines.join("\n"))
     })?;
-    let mut problems = Vec::new();
     config.validate(&mut problems);
     if !problems.is_empty() {
         bail!("the configuration is not valid:\n  {}", problems.join("\n  "));

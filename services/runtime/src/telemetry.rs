@@ -4,38 +4,50 @@
 //! not. If it then fails or is slow, it is told of afterwards by one span. Nobody ever waits for the receiver: what it does
 //! not take is counted (`outbox.rs`).
 //!
-//! Not the SDK's exporter: it counts neither what it drops nor what the receiver refuses, and copies every batch. A span is written as
-//! OpenTelemetry's message from its beginning (`messages.rs`), and lies in a batch's bytes as soon as it has ended.
+//! Spans, lines and what is sent are OpenTelemetry's own (`opentelemetry_sdk`, `opentelemetry-otlp`). Ours are the decision, the queues and
+//! their counts, and that a span may begin and end in the past.
 
-mod config;
+mod answer;
+pub(crate) mod config;
 mod context;
+mod ended;
+mod exporter;
 pub(crate) mod lines;
-mod messages;
-mod otlp;
 mod outbox;
+mod resource;
 mod span;
-mod wire;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt::Display,
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::{
+    logs::SdkLoggerProvider,
+    trace::{Sampler, SdkTracer, SdkTracerProvider},
+};
 use prometheus::Registry;
+use tokio::runtime::Runtime;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{Dispatch, dispatcher};
 
 use self::{
+    exporter::Exporter,
+    lines::Bridge,
     outbox::{Counts, Outbox},
-    span::Clock,
+    span::{Clock, GivenIds, Place},
 };
 
 pub use self::{
     config::{OFF, Protocol, TelemetryConfig},
     context::{Context, TRACEPARENT},
     lines::{SPAN_ID, TRACE_ID},
-    messages::Service,
+    resource::Service,
     span::{Kind, Span, Value},
 };
 
@@ -43,10 +55,12 @@ pub use self::{
 #[derive(Debug, Clone, Default)]
 pub struct Telemetry(Option<Arc<Recorder>>);
 
-#[derive(Debug)]
 struct Recorder {
-    spans: Arc<Outbox>,
+    tracer: SdkTracer,
+    /// Lines are forwarded for as long as it is kept.
+    _lines: Option<Arc<Bridge>>,
     sampled: Share,
+    trusts: bool,
     logged: Share,
     slow: Duration,
     retrospective: bool,
@@ -86,7 +100,7 @@ impl Arrival {
     /// The place of the request's own span, and the id of the one above it (0: none); another one with each call.
     pub fn place(&self) -> (Context, u64) {
         match self.caller {
-            Some(caller) => (caller.sibling(), caller.span_id),
+            Some(caller) => (Context { sampled: self.is_sampled, ..caller.sibling() }, caller.span_id),
             None => (Context::root(self.is_sampled), 0),
         }
     }
@@ -103,20 +117,29 @@ impl Telemetry {
         if !config.is_on() {
             return Ok(Self(None));
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = {
-            let _within = runtime.enter();
-            otlp::Client::new(config, &service)?
-        };
-        let spans = Arc::new(Outbox::new(config.queue, counts));
-        let lines = Arc::new(Outbox::new(config.queue, line_counts));
-        if config.logs {
-            lines::forward_to(&lines);
-        }
+        let spans = Arc::new(Outbox::new(config.queue, config.queue_bytes, counts));
+        let lines = Arc::new(Outbox::new(config.queue, config.queue_bytes, line_counts));
+        let resource = resource::resource(&service, config);
+        let traces = SdkTracerProvider::builder()
+            .with_resource(resource.clone())
+            // What is not sampled does not come so far.
+            .with_sampler(Sampler::AlwaysOn)
+            .with_id_generator(GivenIds)
+            .with_span_limits(span::LIMITS)
+            .with_span_processor(ended::Spans(Arc::clone(&spans)))
+            .build();
+        let bridge = config.logs.then(|| {
+            let processor = ended::Lines::new(Arc::clone(&lines));
+            let logs =
+                SdkLoggerProvider::builder().with_resource(resource.clone()).with_log_processor(processor).build();
+            Arc::new(Bridge::new(&logs))
+        });
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let recorder = Recorder {
-            spans: Arc::clone(&spans),
+            tracer: traces.tracer_with_scope(resource::scope()),
+            _lines: bridge.clone(),
             sampled: Share::new(config.sample_ratio),
+            trusts: config.trust_caller,
             logged: Share::new(config.log_ratio),
             slow: Duration::from_millis(config.slow_ms),
             retrospective: config.retrospective,
@@ -125,23 +148,43 @@ impl Telemetry {
             _stop: stop.clone().drop_guard(),
         };
         let (every, patience) = (Duration::from_millis(config.flush_ms), config.timeout());
+        let config = config.clone();
+        let log = dispatcher::get_default(Dispatch::clone);
+        let (started, has_started) = mpsc::sync_channel(1);
         let sender = move || {
             let _ended = ended.drop_guard();
-            let (lost_spans, lost_lines) = runtime.block_on(async {
-                tokio::join!(
-                    spans.send(every, patience, &stop, async |batch| client.send_spans(batch).await),
-                    lines.send(every, patience, &stop, async |batch| client.send_lines(batch).await),
-                )
+            // The runtime lives and dies on this thread: it must not be dropped by a task of another.
+            let (runtime, exporter) = match begin(&config, &resource, &log) {
+                Err(error) => return drop(started.send(Err(error))),
+                Ok(both) => both,
+            };
+            drop(started.send(Ok(())));
+            // What the exporter and the clients below it log is not recorded: lines about sending lines would never end.
+            let (lost_spans, lost_lines) = dispatcher::with_default(&Dispatch::none(), || {
+                runtime.block_on(async {
+                    tokio::join!(
+                        spans.send(every, patience, &stop, async |batch| exporter.send_spans(batch).await),
+                        lines.send(every, patience, &stop, async |batch| exporter.send_lines(batch).await),
+                    )
+                })
             });
+            // A name that is still looked up is not waited for.
+            runtime.shutdown_background();
             if lost_spans + lost_lines > 0 {
-                tracing::warn!(
-                    lost_spans,
-                    lost_lines,
-                    "the receiver of telemetry did not take what was left at the end"
-                );
+                dispatcher::with_default(&log, || {
+                    tracing::warn!(
+                        lost_spans,
+                        lost_lines,
+                        "the receiver of telemetry did not take what was left at the end"
+                    );
+                });
             }
         };
         std::thread::Builder::new().name("telemetry".into()).spawn(sender).context("cannot start a thread")?;
+        has_started.recv().context("the thread of telemetry ended")??;
+        if let Some(bridge) = &bridge {
+            lines::forward_to(bridge);
+        }
         Ok(Self(Some(Arc::new(recorder))))
     }
 
@@ -149,12 +192,12 @@ impl Telemetry {
         self.0.is_some()
     }
 
-    /// The decision at the door. Who brings one along keeps it, for a trace is whole or it is nothing.
+    /// The decision at the door. A caller that is trusted and brings one along keeps it, for a trace is whole or it is nothing.
     pub fn arrival(&self, traceparent: Option<&[u8]>) -> Arrival {
         let caller = traceparent.and_then(Context::parse);
         let is_sampled = self.0.as_ref().is_some_and(|recorder| match caller {
-            Some(caller) => caller.sampled,
-            None => recorder.sampled.draw(),
+            Some(caller) if recorder.trusts => caller.sampled,
+            _ => recorder.sampled.draw(),
         });
         Arrival { caller, is_sampled }
     }
@@ -171,7 +214,9 @@ impl Telemetry {
         if !place.0.sampled && !recorder.retrospective {
             return Span::NONE;
         }
-        Span::open(&recorder.spans, Context { sampled: true, ..place.0 }, place.1, kind, name, (Clock::read(), since))
+        let (own, parent_id) = (Context { sampled: true, ..place.0 }, place.1);
+        let place = Place { own, parent_id, is_remote: parent_id != 0 };
+        Span::open(&recorder.tracer, place, kind, name, (Clock::read(), since))
     }
 
     /// A span below one of another process that sent its `traceparent` along; not recorded if that one is not.
@@ -182,7 +227,8 @@ impl Telemetry {
         if !above.sampled {
             return Span::NONE;
         }
-        Span::open(&recorder.spans, above.sibling(), above.span_id, kind, name, (Clock::read(), Instant::now()))
+        let place = Place { own: above.sibling(), parent_id: above.span_id, is_remote: true };
+        Span::open(&recorder.tracer, place, kind, name, (Clock::read(), Instant::now()))
     }
 
     /// So slow that it is told of although it was not sampled.
@@ -208,85 +254,22 @@ impl Telemetry {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use axum::{Router, body::Bytes, http::StatusCode, routing::post};
-    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-    use prost::Message;
-    use tokio::sync::mpsc;
-
-    use super::*;
-
-    fn counted(registry: &Registry, name: &str) -> f64 {
-        let families = registry.gather();
-        let family = families.iter().find(|family| family.name() == name).unwrap();
-        family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum()
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("sampled", &self.sampled).finish_non_exhaustive()
     }
+}
 
-    #[tokio::test]
-    async fn by_http_as_well() {
-        let (received, mut requests) = mpsc::unbounded_channel();
-        let take = move |body: Bytes| {
-            let request = ExportTraceServiceRequest::decode(body).unwrap();
-            let name = request.resource_spans[0].scope_spans[0].spans[0].name.clone();
-            received.send(request).unwrap();
-            async move { if name == "bad" { StatusCode::BAD_REQUEST } else { StatusCode::OK } }
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = TelemetryConfig {
-            protocol: Protocol::Http,
-            sample_ratio: 1.0,
-            flush_ms: 10,
-            logs: false,
-            ..TelemetryConfig::to(&format!("http://{}/otlp/", listener.local_addr().unwrap()))
-        };
-        let server =
-            tokio::spawn(
-                async move { axum::serve(listener, Router::new().route("/otlp/v1/traces", post(take))).await },
-            );
-        let registry = Registry::new();
-        let service = Service { name: "test", listen: "here".into() };
-        let telemetry = Telemetry::start(&config, service, &registry).unwrap();
-
-        let arrival = telemetry.arrival(None);
-        assert!(arrival.is_sampled);
-        let (place, parent_id) = arrival.place();
-        let began = Instant::now();
-        telemetry.record((place, parent_id), Kind::Server, "good", began).set("k", 7_usize);
-        let request = requests.recv().await.unwrap();
-        let span = &request.resource_spans[0].scope_spans[0].spans[0];
-        assert_eq!((span.name.as_str(), &span.trace_id[..]), ("good", &place.trace_id.to_be_bytes()[..]));
-        assert!(span.parent_span_id.is_empty() && span.attributes[0].key == "k");
-        let of = request.resource_spans[0].resource.as_ref().unwrap();
-        assert_eq!(of.attributes[0].key, contract::spans::resource::SERVICE_NAME);
-
-        drop(telemetry.record(arrival.place(), Kind::Server, "bad", began));
-        requests.recv().await.unwrap();
-        drop(telemetry.record(arrival.place(), Kind::Server, "last", began));
-        telemetry.stop(Duration::from_secs(30)).await;
-        assert_eq!(requests.recv().await.unwrap().resource_spans[0].scope_spans[0].spans[0].name, "last");
-        assert_eq!(counted(&registry, "telemetry_spans_sent_total"), 2.0);
-        assert_eq!(counted(&registry, "telemetry_spans_dropped_total"), 1.0);
-        server.abort();
-    }
-
-    #[test]
-    fn shares() {
-        assert!((0..100).all(|_| Share::new(1.0).draw() && !Share::new(0.0).draw()));
-        let tenth = Share::new(0.1);
-        let held = (0..10_000_u64).filter(|n| tenth.holds(n * (u64::MAX / 10_000))).count();
-        assert!((1_000..=1_001).contains(&held), "{held}");
-    }
-
-    #[test]
-    fn off_records_nothing_and_still_knows_the_trace() {
-        let off = Telemetry::default();
-        let caller = Context::root(true);
-        let arrival = off.arrival(Some(caller.to_string().as_bytes()));
-        let (place, parent_id) = arrival.place();
-        assert!(!arrival.is_sampled && off.departure().is_none());
-        assert_eq!((place.trace_id, parent_id), (caller.trace_id, caller.span_id));
-        let span = off.record((place, parent_id), Kind::Server, "x", Instant::now());
-        assert!(!span.is_recorded() && !span.child(Kind::Internal, "y").is_recorded());
-    }
+/// A runtime of its own: it neither takes turns with requests nor ends with them.
+fn begin(
+    config: &TelemetryConfig,
+    resource: &opentelemetry_sdk::Resource,
+    log: &Dispatch,
+) -> anyhow::Result<(Runtime, Exporter)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exporter = {
+        let _within = runtime.enter();
+        Exporter::new(config, resource, log)?
+    };
+    Ok((runtime, exporter))
 }

@@ -274,7 +274,8 @@ impl Cluster {
         let addresses: Vec<String> = self.proxy.addresses.iter().map(Endpoint::to_string).collect();
         let mut config = ApiConfig::new(profile, StoreConfig::spread_over(&addresses), &self.redis.socket_url);
         config.http.listen = listen;
-        config.telemetry = self.plan.telemetry.clone();
+        // Nobody is in front of the gateway but the load generator and who is on this machine.
+        config.telemetry = TelemetryConfig { trust_caller: true, ..self.plan.telemetry.clone() };
         config.http.admin = SocketAddr::from(([127, 0, 0, 1], self.admins[n]));
         // All replicas share this machine: more threads would only take turns.
         config.http.worker_threads = 1;

@@ -50,6 +50,7 @@ fn told_to(receiver: &Receiver, mut config: ApiConfig) -> ApiConfig {
     LazyLock::force(&LOG);
     config.telemetry.endpoint = format!("http://{}", receiver.address);
     config.telemetry.sample_ratio = 0.0;
+    config.telemetry.trust_caller = true;
     config.telemetry.flush_ms = 20;
     // Other tests share the machine: what is slow here is so on purpose.
     config.telemetry.slow_ms = 600_000;
@@ -213,6 +214,22 @@ async fn a_sign_up_and_events() {
     let expected = [first, second].map(|user| contract::shard_of(user).schema());
     assert_eq!(shards, expected.iter().map(String::as_str).collect());
     replica.stop().await;
+}
+
+/// Unless the configuration says that it is known, as a default it is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_does_not_decide_what_is_recorded() {
+    let Some(fixture) = Fixture::start().await else { return };
+    let receiver = Receiver::start();
+    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    config.telemetry.trust_caller = ApiConfig::new(Profile::Protected, config.store.clone(), "").telemetry.trust_caller;
+    let replica = Replica::start(config).await;
+    for n in 0..10 {
+        assert_eq!(ask(&replica, fixture.user(n), Context::root(true)).await.status(), StatusCode::OK);
+    }
+    // Sends what is left.
+    replica.stop().await;
+    assert_eq!(receiver.received(), 0);
 }
 
 /// Sampled or not, and whether it brought a trace along or not: one line, and at least one span.

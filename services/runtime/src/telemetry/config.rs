@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tonic::transport::Uri;
+
+use super::outbox::BATCH_BYTES;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -10,8 +13,11 @@ pub struct TelemetryConfig {
     /// Of an OTLP receiver, `http://host:4317` (gRPC) or `http://host:4318` (HTTP); `off`: nothing is recorded.
     pub endpoint: String,
     pub protocol: Protocol,
-    /// Share of the traces begun here that are recorded. A request that brings a decision along keeps it.
+    /// Share of the traces begun here that are recorded.
     pub sample_ratio: f64,
+    /// Whether a request that brings a decision along keeps it. Only where its callers are known: whoever may decide that requests are
+    /// recorded may have all of them recorded. Its trace is continued in either case.
+    pub trust_caller: bool,
     /// Whether a request that is not recorded and fails, or takes `slow_ms`, is told of by one span afterwards.
     pub retrospective: bool,
     /// A request that takes this long is slow.
@@ -22,10 +28,16 @@ pub struct TelemetryConfig {
     pub logs: bool,
     /// Spans, and log lines, that wait to be sent; further ones are dropped and counted.
     pub queue: usize,
+    /// Bytes of those spans, and of those lines.
+    pub queue_bytes: usize,
     /// At least this often what waits is sent.
     pub flush_ms: u64,
     /// For one attempt to send.
     pub timeout_ms: u64,
+    /// `service.name` of what is sent; empty: the process's own.
+    pub service_name: String,
+    /// More attributes of the process, or others in place of its own: `key=value,key=value`.
+    pub resource_attributes: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +49,8 @@ pub enum Protocol {
 }
 
 pub const OFF: &str = "off";
+/// They go with every batch.
+const MOST_ATTRIBUTES_BYTES: usize = 16_384;
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
@@ -44,15 +58,19 @@ impl Default for TelemetryConfig {
             endpoint: OFF.to_owned(),
             protocol: Protocol::Grpc,
             sample_ratio: 0.01,
+            trust_caller: false,
             retrospective: true,
             // The latency objective.
             slow_ms: 300,
             log_ratio: 0.01,
             logs: true,
-            // Some seconds of a replica at its limit with every request recorded; half a kilobyte each.
+            // A second of a replica at its limit with every request recorded, or ten seconds with one in ten; a kilobyte each.
             queue: 16_384,
+            queue_bytes: 16 << 20,
             flush_ms: 1_000,
             timeout_ms: 3_000,
+            service_name: String::new(),
+            resource_attributes: String::new(),
         }
     }
 }
@@ -68,9 +86,10 @@ impl TelemetryConfig {
     }
 
     pub fn validate(&self, problems: &mut Vec<String>) {
-        let is_url = || reqwest::Url::parse(&self.endpoint).is_ok_and(|url| url.scheme() == "http" && url.has_host());
-        if self.is_on() && !is_url() {
-            problems.push(format!("telemetry.endpoint: '{}' is neither http://host:port nor off", self.endpoint));
+        if self.is_on()
+            && let Err(problem) = self.address()
+        {
+            problems.push(problem);
         }
         for (key, value) in [("sample_ratio", self.sample_ratio), ("log_ratio", self.log_ratio)] {
             if !(0.0..=1.0).contains(&value) {
@@ -80,6 +99,7 @@ impl TelemetryConfig {
         for (key, value, range) in [
             ("slow_ms", self.slow_ms, 1..=600_000),
             ("queue", self.queue as u64, 1..=1_000_000),
+            ("queue_bytes", self.queue_bytes as u64, BATCH_BYTES as u64..=1 << 30),
             ("flush_ms", self.flush_ms, 1..=60_000),
             ("timeout_ms", self.timeout_ms, 1..=60_000),
         ] {
@@ -87,11 +107,45 @@ impl TelemetryConfig {
                 problems.push(format!("telemetry.{key}: {value} is not in {}..={}", range.start(), range.end()));
             }
         }
+        let attributes = &self.resource_attributes;
+        if attributes.len() > MOST_ATTRIBUTES_BYTES || pairs(attributes).any(|pair| pair.is_none()) {
+            problems.push(format!(
+                "telemetry.resource_attributes: '{attributes}' is not key=value,key=value of at most {MOST_ATTRIBUTES_BYTES} bytes"
+            ));
+        }
+    }
+
+    /// Of the receiver. What this takes, the clients of both protocols take: one reads it as a `Uri`, the other as a `Url` besides.
+    pub(super) fn address(&self) -> Result<Uri, String> {
+        let endpoint = &self.endpoint;
+        let bad = |why: &str| format!("telemetry.endpoint: '{endpoint}' is neither http://host:port nor off: {why}");
+        let uri: Uri = endpoint.parse().map_err(|error| bad(&format!("{error}")))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(bad("its scheme is not http"));
+        }
+        if uri.query().is_some() {
+            return Err(bad("it has a query"));
+        }
+        match reqwest::Url::parse(&uri.to_string()) {
+            Err(error) => Err(bad(&format!("{error}"))),
+            Ok(url) if !url.has_host() => Err(bad("it has no host")),
+            Ok(_) => Ok(uri),
+        }
     }
 
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
     }
+}
+
+/// Of `key=value,key=value`; `None`: not of that form.
+pub(crate) fn pairs(text: &str) -> impl Iterator<Item = Option<(&str, &str)>> {
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries.map(|entry| {
+        let (key, value) = entry.split_once('=')?;
+        let (key, value) = (key.trim(), value.trim());
+        (!key.is_empty()).then_some((key, value))
+    })
 }
 
 #[cfg(test)]
@@ -104,9 +158,15 @@ mod tests {
         TelemetryConfig::default().validate(&mut problems);
         TelemetryConfig { endpoint: "http://[::1]:4317".into(), ..TelemetryConfig::default() }.validate(&mut problems);
         assert!(problems.is_empty(), "{problems:?}");
-        let bad =
-            TelemetryConfig { endpoint: "localhost".into(), sample_ratio: 1.1, queue: 0, ..TelemetryConfig::default() };
+        let bad = TelemetryConfig {
+            endpoint: "localhost".into(),
+            sample_ratio: 1.1,
+            queue: 0,
+            queue_bytes: 0,
+            resource_attributes: "a=b,c".into(),
+            ..TelemetryConfig::default()
+        };
         bad.validate(&mut problems);
-        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert_eq!(problems.len(), 5, "{problems:?}");
     }
 }

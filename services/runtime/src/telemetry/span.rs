@@ -1,18 +1,32 @@
-//! A span: nothing at all where the request is not recorded.
+//! A span: nothing at all where the request is not recorded, else a handle of one of OpenTelemetry's SDK.
 
 use std::{
+    cell::Cell,
     fmt::Display,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Instant, SystemTime},
 };
+
+use opentelemetry::{
+    Context as Above, Key, KeyValue, SpanId, TraceFlags, TraceId,
+    trace::{Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceState, Tracer},
+};
+use opentelemetry_sdk::trace::{IdGenerator, SdkTracer, Span as Recorded, SpanLimits};
 
 use super::{
     context::{Context, new_span_id},
-    messages,
-    outbox::Outbox,
+    ended::cut,
+};
+
+/// Of a name or a value. What a client made up may be as long as a request's head may be.
+pub(super) const TEXT_BYTES: usize = 256;
+/// Of a span. More than any has: who adds some in a loop learns of it.
+pub(super) const LIMITS: SpanLimits = SpanLimits {
+    max_attributes_per_span: 32,
+    max_links_per_span: 8,
+    max_events_per_span: 0,
+    max_attributes_per_event: 0,
+    max_attributes_per_link: 0,
 };
 
 /// Ends when its last handle goes. In a request that is not recorded it is `None` and costs a branch.
@@ -26,11 +40,10 @@ pub enum Kind {
     Client,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value<'a> {
     Text(&'a str),
     Int(i64),
-    Float(f64),
     Bool(bool),
 }
 
@@ -38,32 +51,64 @@ pub enum Value<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     at: Instant,
-    unix_ns: u64,
+    time: SystemTime,
+}
+
+/// Where a span stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub own: Context,
+    /// 0: it begins its trace.
+    pub parent_id: u64,
+    /// The span above is another process's.
+    pub is_remote: bool,
 }
 
 #[derive(Debug)]
 struct Open {
-    outbox: Arc<Outbox>,
+    tracer: SdkTracer,
     context: Context,
     clock: Clock,
-    started_ns: u64,
-    /// 0: when the last handle goes.
-    ended_ns: AtomicU64,
-    /// The message, as far as it is known.
-    message: Mutex<Vec<u8>>,
+    recorded: Mutex<Recording>,
+}
+
+#[derive(Debug)]
+struct Recording {
+    span: Recorded,
+    started: SystemTime,
+    /// `None`: when the last handle goes.
+    ended: Option<SystemTime>,
+}
+
+/// Ids are known before a span is built: log lines and other processes have them. The SDK asks its generator.
+#[derive(Debug)]
+pub(super) struct GivenIds;
+
+thread_local! {
+    static GIVEN: Cell<(TraceId, SpanId)> = const { Cell::new((TraceId::INVALID, SpanId::INVALID)) };
+}
+
+impl IdGenerator for GivenIds {
+    fn new_trace_id(&self) -> TraceId {
+        GIVEN.get().0
+    }
+
+    fn new_span_id(&self) -> SpanId {
+        GIVEN.get().1
+    }
 }
 
 impl Clock {
     pub fn read() -> Self {
-        Self { at: Instant::now(), unix_ns: unix_ns() }
+        Self { at: Instant::now(), time: SystemTime::now() }
     }
 
-    /// Nanoseconds since 1970.
-    fn unix_ns(&self, at: Instant) -> u64 {
-        match at.checked_duration_since(self.at) {
-            Some(since) => self.unix_ns.saturating_add(nanoseconds(since)),
-            None => self.unix_ns.saturating_sub(nanoseconds(self.at - at)),
-        }
+    fn time(&self, at: Instant) -> SystemTime {
+        let time = match at.checked_duration_since(self.at) {
+            Some(since) => self.time.checked_add(since),
+            None => self.time.checked_sub(self.at - at),
+        };
+        time.unwrap_or(self.time)
     }
 }
 
@@ -71,17 +116,38 @@ impl Span {
     pub const NONE: Self = Self(None);
 
     pub(super) fn open(
-        outbox: &Arc<Outbox>,
-        context: Context,
-        parent_id: u64,
+        tracer: &SdkTracer,
+        place: Place,
         kind: Kind,
         name: impl Display,
         (clock, started): (Clock, Instant),
     ) -> Self {
-        let started_ns = clock.unix_ns(started);
-        let message = Mutex::new(messages::begin_span(context, parent_id, kind, name, started_ns));
-        let (outbox, ended_ns) = (Arc::clone(outbox), AtomicU64::new(0));
-        Self(Some(Arc::new(Open { outbox, context, clock, started_ns, ended_ns, message })))
+        let Place { own: context, parent_id, is_remote } = place;
+        let trace_id = TraceId::from(context.trace_id);
+        GIVEN.set((trace_id, SpanId::from(context.span_id)));
+        let above = if parent_id == 0 {
+            Above::new()
+        } else {
+            let (parent_id, state) = (SpanId::from(parent_id), TraceState::NONE);
+            let parent = SpanContext::new(trace_id, parent_id, TraceFlags::SAMPLED, is_remote, state);
+            Above::new().with_remote_span_context(parent)
+        };
+        // So many does a span of its kind have in most cases.
+        let (kind, attributes) = match kind {
+            Kind::Internal => (SpanKind::Internal, 2),
+            Kind::Server => (SpanKind::Server, 10),
+            Kind::Client => (SpanKind::Client, 6),
+        };
+        let mut text = name.to_string();
+        text.truncate(cut(&text, TEXT_BYTES).len());
+        let started = clock.time(started);
+        let builder = SpanBuilder::from_name(text)
+            .with_kind(kind)
+            .with_start_time(started)
+            .with_attributes(Vec::with_capacity(attributes));
+        let span = tracer.build_with_context(builder, &above);
+        let recorded = Mutex::new(Recording { span, started, ended: None });
+        Self(Some(Arc::new(Open { tracer: tracer.clone(), context, clock, recorded })))
     }
 
     pub fn is_recorded(&self) -> bool {
@@ -101,15 +167,16 @@ impl Span {
     /// One that began a while ago.
     #[must_use]
     pub fn child_since(&self, kind: Kind, name: &str, since: Instant) -> Self {
-        let Some(Open { outbox, context, clock, .. }) = self.0.as_deref() else { return Self::NONE };
+        let Some(Open { tracer, context, clock, .. }) = self.0.as_deref() else { return Self::NONE };
         let own = Context { span_id: new_span_id(), ..*context };
-        Self::open(outbox, own, context.span_id, kind, name, (*clock, since))
+        let place = Place { own, parent_id: context.span_id, is_remote: false };
+        Self::open(tracer, place, kind, name, (*clock, since))
     }
 
     /// It ended then, and not when its last handle goes.
     pub fn ended(&self, at: Instant) {
-        if let Some(open) = &self.0 {
-            open.ended_ns.store(open.clock.unix_ns(at), Relaxed);
+        if let Some((mut recorded, open)) = self.recorded().zip(self.0.as_deref()) {
+            recorded.ended = Some(open.clock.time(at));
         }
     }
 
@@ -119,9 +186,9 @@ impl Span {
 
     /// Several at a time.
     pub fn set_all<const N: usize>(&self, attributes: [(&'static str, Value<'_>); N]) {
-        if let Some(mut message) = self.message() {
+        if let Some(mut recorded) = self.recorded() {
             for (key, value) in attributes {
-                messages::span_attribute(&mut message, key, value);
+                recorded.span.set_attribute(KeyValue::new(Key::from_static_str(key), value));
             }
         }
     }
@@ -135,33 +202,43 @@ impl Span {
 
     /// Marks it as failed. The kind of failure is a word of few, not a text.
     pub fn fail(&self, kind: &str) {
-        if let Some(mut message) = self.message() {
-            messages::span_failed(&mut message);
-            messages::span_attribute(&mut message, contract::spans::attribute::ERROR_TYPE, kind.into());
+        if let Some(mut recorded) = self.recorded() {
+            recorded.span.set_status(Status::error(""));
+            let key = Key::from_static_str(contract::spans::attribute::ERROR_TYPE);
+            recorded.span.set_attribute(KeyValue::new(key, Value::Text(kind)));
         }
     }
 
     /// To a span of another trace, or elsewhere in this one.
     pub fn link(&self, to: Option<Context>) {
-        if let (Some(mut message), Some(to)) = (self.message(), to) {
-            messages::span_link(&mut message, to);
+        if let (Some(mut recorded), Some(to)) = (self.recorded(), to) {
+            let flags = if to.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+            let (trace_id, span_id) = (TraceId::from(to.trace_id), SpanId::from(to.span_id));
+            let to = SpanContext::new(trace_id, span_id, flags, false, TraceState::NONE);
+            recorded.span.add_link(to, Vec::new());
         }
     }
 
-    fn message(&self) -> Option<MutexGuard<'_, Vec<u8>>> {
-        self.0.as_ref().map(|open| open.message.lock().unwrap_or_else(PoisonError::into_inner))
+    fn recorded(&self) -> Option<MutexGuard<'_, Recording>> {
+        self.0.as_ref().map(|open| open.recorded.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let ended_ns = match self.ended_ns.load(Relaxed) {
-            0 => self.clock.unix_ns(Instant::now()),
-            told => told,
-        };
-        let message = self.message.get_mut().unwrap_or_else(PoisonError::into_inner);
-        messages::end_span(message, ended_ns.max(self.started_ns));
-        self.outbox.put(message);
+        let recorded = self.recorded.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let ended = recorded.ended.unwrap_or_else(|| self.clock.time(Instant::now()));
+        recorded.span.end_with_timestamp(ended.max(recorded.started));
+    }
+}
+
+impl From<Value<'_>> for opentelemetry::Value {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Text(text) => cut(text, TEXT_BYTES).to_owned().into(),
+            Value::Int(number) => number.into(),
+            Value::Bool(value) => value.into(),
+        }
     }
 }
 
@@ -189,13 +266,4 @@ impl From<bool> for Value<'_> {
     fn from(value: bool) -> Self {
         Self::Bool(value)
     }
-}
-
-/// Since 1970; good until 2554.
-pub(super) fn unix_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanoseconds)
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

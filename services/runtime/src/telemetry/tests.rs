@@ -1,0 +1,372 @@
+//! Against receivers that read what comes to them.
+
+mod receiver;
+
+use axum::{Router, body::Bytes, http::StatusCode, routing::post};
+use contract::spans::{SCHEMA_URL, attribute};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value::Value as Any},
+    trace::v1::{Span as Message, Status as MessageStatus, span as message, status::StatusCode as MessageCode},
+};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tracing_subscriber::layer::SubscriberExt;
+
+use self::receiver::Receiver;
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn counted(registry: &Registry, name: &str) -> f64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == name).unwrap();
+    family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum()
+}
+
+fn dropped(registry: &Registry, what: &str, reason: &str) -> f64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == format!("telemetry_{what}_dropped_total")).unwrap();
+    let metric = family.get_metric().iter().find(|metric| metric.get_label()[0].value() == reason).unwrap();
+    metric.get_counter().get_value()
+}
+
+fn started(config: &TelemetryConfig) -> (Telemetry, Registry) {
+    let registry = Registry::new();
+    let service = Service { name: "test", listen: "here".into() };
+    (Telemetry::start(config, service, &registry).unwrap(), registry)
+}
+
+fn all_to(receiver: &Receiver) -> TelemetryConfig {
+    TelemetryConfig {
+        sample_ratio: 1.0,
+        flush_ms: 10,
+        logs: false,
+        ..TelemetryConfig::to(&format!("http://{}", receiver.address))
+    }
+}
+
+fn key_value(key: &str, value: Any) -> KeyValue {
+    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+#[tokio::test]
+async fn spans_are_read_as_they_were_meant() {
+    let receiver = Receiver::start(|_| 0).await;
+    let config = TelemetryConfig { trust_caller: true, ..all_to(&receiver) };
+    let (telemetry, registry) = started(&config);
+    let caller = Context { trace_id: 7 << 100, span_id: 9, sampled: true };
+    let there = Context { trace_id: 8, span_id: u64::MAX, sampled: false };
+    let long = "y".repeat(span::TEXT_BYTES - 1) + "é and more";
+    let (place, parent_id) = telemetry.arrival(Some(caller.to_string().as_bytes())).place();
+    let began = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+    let whole = telemetry.record((place, parent_id), Kind::Server, format_args!("GET {long}"), began);
+    whole.set_all([("text", Value::Text(&long)), ("int", Value::Int(-3)), ("bool", true.into())]);
+    whole.link(Some(there));
+    whole.fail("timeout");
+    whole.ended(began + Duration::from_secs(2));
+    let child = whole.child_since(Kind::Client, "child", began);
+    // A value of its own for each: an end before the beginning is none.
+    child.ended(began.checked_sub(Duration::from_secs(1)).unwrap());
+    let child_id = child.context().unwrap().span_id;
+    (0..100).for_each(|n: usize| child.set("many", n));
+    drop((child, whole));
+    telemetry.stop(PATIENCE).await;
+
+    let requests = receiver.spans();
+    let of_resource = &requests[0].resource_spans[0];
+    let mut resource: Vec<&str> =
+        of_resource.resource.as_ref().unwrap().attributes.iter().map(|kv| kv.key.as_str()).collect();
+    resource.sort_unstable();
+    assert_eq!(resource, ["service.instance.id", "service.name", "service.namespace", "service.version"]);
+    let of_scope = &of_resource.scope_spans[0];
+    assert_eq!((&*of_resource.schema_url, &*of_scope.schema_url), (SCHEMA_URL, SCHEMA_URL));
+    assert_eq!(of_scope.scope.as_ref().unwrap().name, "testbed");
+    let [child, whole] = &of_scope.spans[..] else { panic!("{of_scope:?}") };
+    let expected = Message {
+        trace_id: caller.trace_id.to_be_bytes().into(),
+        span_id: place.span_id.to_be_bytes().into(),
+        parent_span_id: 9_u64.to_be_bytes().into(),
+        // Sampled, and below a span of another process.
+        flags: 0x301,
+        // What is cut is cut between characters.
+        name: format!("GET {}", "y".repeat(span::TEXT_BYTES - 4)),
+        kind: message::SpanKind::Server.into(),
+        start_time_unix_nano: whole.start_time_unix_nano,
+        end_time_unix_nano: whole.start_time_unix_nano + 2_000_000_000,
+        attributes: vec![
+            key_value("text", Any::StringValue("y".repeat(span::TEXT_BYTES - 1))),
+            key_value("int", Any::IntValue(-3)),
+            key_value("bool", Any::BoolValue(true)),
+            key_value(attribute::ERROR_TYPE, Any::StringValue("timeout".into())),
+        ],
+        links: vec![message::Link {
+            trace_id: there.trace_id.to_be_bytes().into(),
+            span_id: there.span_id.to_be_bytes().into(),
+            flags: 0x100,
+            ..message::Link::default()
+        }],
+        status: Some(MessageStatus { message: String::new(), code: MessageCode::Error.into() }),
+        ..Message::default()
+    };
+    assert_eq!(*whole, expected);
+    assert_eq!((child.span_id.as_slice(), &child.parent_span_id), (&child_id.to_be_bytes()[..], &whole.span_id));
+    assert_eq!((child.flags, child.start_time_unix_nano), (0x101, whole.start_time_unix_nano));
+    assert_eq!(child.end_time_unix_nano, child.start_time_unix_nano);
+    let most = span::LIMITS.max_attributes_per_span as usize;
+    assert_eq!((child.attributes.len(), child.dropped_attributes_count), (most, 100 - most as u32));
+    assert_eq!(counted(&registry, "telemetry_spans_sent_total"), 2.0);
+}
+
+#[tokio::test]
+async fn by_http_as_well() {
+    let (received, mut requests) = mpsc::unbounded_channel();
+    let take = move |body: Bytes| {
+        let request = ExportTraceServiceRequest::decode(body).unwrap();
+        let name = request.resource_spans[0].scope_spans[0].spans[0].name.clone();
+        received.send(request).unwrap();
+        async move { if name == "bad" { StatusCode::BAD_REQUEST } else { StatusCode::OK } }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = TelemetryConfig {
+        protocol: Protocol::Http,
+        sample_ratio: 1.0,
+        flush_ms: 10,
+        logs: false,
+        ..TelemetryConfig::to(&format!("http://{}/otlp/", listener.local_addr().unwrap()))
+    };
+    let server =
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/otlp/v1/traces", post(take))).await });
+    let registry = Registry::new();
+    let service = Service { name: "test", listen: "here".into() };
+    let telemetry = Telemetry::start(&config, service, &registry).unwrap();
+
+    let arrival = telemetry.arrival(None);
+    assert!(arrival.is_sampled);
+    let (place, parent_id) = arrival.place();
+    let began = Instant::now();
+    telemetry.record((place, parent_id), Kind::Server, "good", began).set("k", 7_usize);
+    let request = requests.recv().await.unwrap();
+    let span = &request.resource_spans[0].scope_spans[0].spans[0];
+    assert_eq!((span.name.as_str(), &span.trace_id[..]), ("good", &place.trace_id.to_be_bytes()[..]));
+    assert!(span.parent_span_id.is_empty() && span.attributes[0].key == "k");
+    let of = request.resource_spans[0].resource.as_ref().unwrap();
+    assert!(of.attributes.iter().any(|kv| kv.key == contract::spans::resource::SERVICE_NAME));
+
+    drop(telemetry.record(arrival.place(), Kind::Server, "bad", began));
+    requests.recv().await.unwrap();
+    drop(telemetry.record(arrival.place(), Kind::Server, "last", began));
+    telemetry.stop(Duration::from_secs(30)).await;
+    assert_eq!(requests.recv().await.unwrap().resource_spans[0].scope_spans[0].spans[0].name, "last");
+    assert_eq!(counted(&registry, "telemetry_spans_sent_total"), 2.0);
+    assert_eq!(counted(&registry, "telemetry_spans_dropped_total"), 1.0);
+    server.abort();
+}
+
+/// A receiver takes 4 MiB at a time, as gRPC's have it, and a client's query may be as long as a request's head.
+#[tokio::test]
+async fn a_flood_of_the_longest_queries_is_taken() {
+    const FLOOD: usize = 2_048;
+    let receiver = Receiver::start(|_| 0).await;
+    let (telemetry, registry) = started(&TelemetryConfig { trust_caller: true, ..all_to(&receiver) });
+    let query = "x".repeat(8_192);
+    for _ in 0..FLOOD {
+        let arrival = telemetry.arrival(Some(Context::root(true).to_string().as_bytes()));
+        let span = telemetry.record(arrival.place(), Kind::Server, "GET /recommendations", Instant::now());
+        // Each of its own size, were it not cut.
+        for key in [attribute::URL_PATH, attribute::URL_QUERY, attribute::URL_FULL] {
+            span.set(key, query.as_str());
+        }
+    }
+    telemetry.stop(PATIENCE).await;
+    assert_eq!((receiver.spans_received(), counted(&registry, "telemetry_spans_sent_total")), (FLOOD, FLOOD as f64));
+    assert_eq!(counted(&registry, "telemetry_spans_dropped_total"), 0.0);
+}
+
+/// Each with a reason, whichever way a receiver does not take them, and by both protocols.
+#[tokio::test]
+async fn what_is_not_taken_is_counted_exactly() {
+    // It takes all but one of each batch.
+    let receiver = Receiver::start(|_| 1).await;
+    let (telemetry, registry) = started(&all_to(&receiver));
+    for batch in 1..=3 {
+        (0..10)
+            .for_each(|_| drop(telemetry.record(telemetry.arrival(None).place(), Kind::Server, "x", Instant::now())));
+        receiver.wait_for(batch * 10).await;
+    }
+    telemetry.stop(PATIENCE).await;
+    let batches = receiver.spans().len() as f64;
+    assert_eq!(counted(&registry, "telemetry_spans_sent_total"), 30.0 - batches);
+    assert_eq!(dropped(&registry, "spans", "refused"), batches);
+
+    // It takes nothing, and does not want to be asked again.
+    let refusing = Receiver::start(|_| i64::MAX).await;
+    let (telemetry, registry) = started(&all_to(&refusing));
+    drop(telemetry.record(telemetry.arrival(None).place(), Kind::Server, "x", Instant::now()));
+    refusing.wait_for(1).await;
+    telemetry.stop(PATIENCE).await;
+    assert_eq!((dropped(&registry, "spans", "refused"), refusing.spans().len()), (1.0, 1));
+
+    // Nobody is there, and what is left at the end is counted too, and what comes after it.
+    let config = TelemetryConfig { timeout_ms: 100, ..TelemetryConfig::to("http://127.0.0.1:1") };
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        let (telemetry, registry) = started(&TelemetryConfig { protocol, sample_ratio: 1.0, ..config.clone() });
+        let span = || telemetry.record(telemetry.arrival(None).place(), Kind::Server, "x", Instant::now());
+        (0..1_000).for_each(|_| drop(span()));
+        telemetry.stop(PATIENCE).await;
+        drop(span());
+        assert_eq!(dropped(&registry, "spans", "unreachable"), 1_001.0, "{protocol:?}");
+    }
+}
+
+/// A partial success says by HTTP what it says by gRPC.
+#[tokio::test]
+async fn a_receiver_by_http_that_takes_a_part() {
+    use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = TelemetryConfig {
+        protocol: Protocol::Http,
+        sample_ratio: 1.0,
+        logs: false,
+        ..TelemetryConfig::to(&format!("http://{}", listener.local_addr().unwrap()))
+    };
+    let take = async || {
+        let partial_success = Some(ExportTracePartialSuccess { rejected_spans: 2, error_message: "no".into() });
+        ([("content-type", "application/x-protobuf")], ExportTraceServiceResponse { partial_success }.encode_to_vec())
+    };
+    let server =
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/v1/traces", post(take))).await });
+    let (telemetry, registry) = started(&config);
+    (0..5).for_each(|_| drop(telemetry.record(telemetry.arrival(None).place(), Kind::Server, "x", Instant::now())));
+    telemetry.stop(PATIENCE).await;
+    assert_eq!(counted(&registry, "telemetry_spans_sent_total"), 3.0);
+    assert_eq!(dropped(&registry, "spans", "refused"), 2.0);
+    server.abort();
+}
+
+/// Lines of the process go there, and those of sending them do not.
+#[tokio::test]
+async fn lines_are_read_as_they_were_meant_and_none_are_of_sending() {
+    let receiver = Receiver::start(|_| 0).await;
+    let subscriber = tracing_subscriber::registry()
+        .with(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with(crate::telemetry::lines::Forward);
+    let _here = tracing::subscriber::set_default(subscriber);
+    let (telemetry, registry) = started(&TelemetryConfig { logs: true, ..all_to(&receiver) });
+    let (trace_id, span_id) = (format!("{:032x}", 3), format!("{:016x}", 4));
+    tracing::warn!(trace_id, span_id, k = "v", n = 7, error = %"broken", "went wrong");
+    tracing::debug!("is not sent");
+    receiver.wait_for_lines(1).await;
+    telemetry.stop(PATIENCE).await;
+    let lines = receiver.lines();
+    let of_scope = &lines[0].resource_logs[0].scope_logs[0];
+    assert_eq!(of_scope.scope.as_ref().map(|scope| scope.name.as_str()), Some(module_path!()));
+    let [line] = &of_scope.log_records[..] else { panic!("{lines:?}") };
+    assert_eq!((line.severity_text.as_str(), line.severity_number), ("WARN", 13));
+    assert_eq!((&line.trace_id[..], &line.span_id[..]), (&3_u128.to_be_bytes()[..], &4_u64.to_be_bytes()[..]));
+    let text = line.body.as_ref().and_then(|body| body.value.clone());
+    assert_eq!(text, Some(Any::StringValue("went wrong".into())));
+    let expected = [
+        key_value("k", Any::StringValue("v".into())),
+        key_value("n", Any::IntValue(7)),
+        key_value("error", Any::StringValue("broken".into())),
+    ];
+    assert_eq!(line.attributes, expected);
+    assert!(line.time_unix_nano > 0 && line.event_name.is_empty());
+    assert_eq!(receiver.lines_received(), 1, "{lines:?}");
+    assert_eq!(counted(&registry, "telemetry_log_lines_sent_total"), 1.0);
+    assert_eq!(counted(&registry, "telemetry_spans_sent_total"), 0.0);
+}
+
+/// Everybody can send `traceparent: …-01`.
+#[tokio::test]
+async fn a_stranger_decides_nothing() {
+    let off = TelemetryConfig { retrospective: false, ..TelemetryConfig::to("http://127.0.0.1:1") };
+    let caller = |sampled| Context { sampled, ..Context::root(sampled) };
+    for (trust_caller, ratio, said, expected) in
+        [(false, 0.0, true, false), (false, 1.0, false, true), (true, 0.0, true, true), (true, 1.0, false, false)]
+    {
+        let config = TelemetryConfig { trust_caller, sample_ratio: ratio, ..off.clone() };
+        let (telemetry, _) = started(&config);
+        let caller = caller(said);
+        let arrival = telemetry.arrival(Some(caller.to_string().as_bytes()));
+        let (place, parent_id) = arrival.place();
+        assert_eq!(arrival.is_sampled, expected, "{config:?}");
+        // The trace goes on in either case, with the decision that was made here.
+        let sampled = Context { span_id: place.span_id, sampled: expected, ..caller };
+        assert_eq!((place, parent_id), (sampled, caller.span_id));
+        let span = telemetry.record((place, parent_id), Kind::Server, "x", Instant::now());
+        assert_eq!(span.is_recorded(), expected);
+        drop(span);
+        telemetry.stop(Duration::ZERO).await;
+    }
+}
+
+/// Within a runtime, as a service starts: what validation takes starts, and what it does not is an error.
+#[tokio::test]
+async fn an_endpoint_that_is_taken_can_be_used() {
+    let mut taken = 0;
+    for endpoint in [
+        "http://host",
+        "http://host/",
+        "http://host:4317",
+        "http://[::1]:4318/a/path/",
+        "http://user:word@host:1/a%20b",
+        "http://host/#fragment",
+        "http:host:4317",
+        "http:/host",
+        "http:\\\\host:4317",
+        "http://ho st",
+        "http://höst",
+        "http://host:99999",
+        "http://host:port",
+        "http://host/|",
+        "http://host/\u{7f}",
+        "http://host?query",
+        "http://%",
+        "http://",
+        "http://:1",
+        "http://[::1",
+        "HTTP://HOST",
+        " http://host ",
+        "https://host",
+        "host:4317",
+        "",
+    ] {
+        for protocol in [Protocol::Grpc, Protocol::Http] {
+            let config = TelemetryConfig { protocol, ..TelemetryConfig::to(endpoint) };
+            let mut problems = Vec::new();
+            config.validate(&mut problems);
+            let service = Service { name: "test", listen: "here".into() };
+            match Telemetry::start(&config, service, &Registry::new()) {
+                Ok(telemetry) => {
+                    assert!(problems.is_empty(), "{endpoint}: {problems:?}");
+                    telemetry.stop(PATIENCE).await;
+                    taken += 1;
+                }
+                Err(error) => assert_eq!(problems.len(), 1, "{endpoint}: {error:#}"),
+            }
+        }
+    }
+    assert!(taken >= 12, "{taken}");
+}
+
+#[test]
+fn shares() {
+    assert!((0..100).all(|_| Share::new(1.0).draw() && !Share::new(0.0).draw()));
+    let tenth = Share::new(0.1);
+    let held = (0..10_000_u64).filter(|n| tenth.holds(n * (u64::MAX / 10_000))).count();
+    assert!((1_000..=1_001).contains(&held), "{held}");
+}
+
+#[test]
+fn off_records_nothing_and_still_knows_the_trace() {
+    let off = Telemetry::default();
+    let caller = Context::root(true);
+    let arrival = off.arrival(Some(caller.to_string().as_bytes()));
+    let (place, parent_id) = arrival.place();
+    assert!(!arrival.is_sampled && off.departure().is_none());
+    assert_eq!((place.trace_id, parent_id), (caller.trace_id, caller.span_id));
+    let span = off.record((place, parent_id), Kind::Server, "x", Instant::now());
+    assert!(!span.is_recorded() && !span.child(Kind::Internal, "y").is_recorded());
+}
