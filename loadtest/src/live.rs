@@ -102,7 +102,7 @@ impl Live {
     pub(crate) async fn serve(&self, address: SocketAddr, stop: CancellationToken) -> Result<()> {
         let listener = Endpoint::Tcp(address).bind().await;
         let listener = listener.with_context(|| format!("cannot listen on {address} (metrics)"))?;
-        let readiness = Readiness::starting("running");
+        let readiness = Readiness::starting("running", &stop);
         readiness.ready();
         let router = Admin { readiness, registry: self.registry.clone(), exemplars: Exemplars::default() }.router();
         tokio::spawn(async move {
