@@ -74,7 +74,7 @@ pub struct NewEvent {
     pub user_id: String,
     pub item_id: String,
     pub event: EventKind,
-    /// Unix time in seconds, fractions allowed; default: now.
+    /// Unix time in seconds, fractions allowed, at most 300 s ahead of the server; default: now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<f64>,
     /// > 0; default: by kind.
