@@ -86,9 +86,9 @@ pub struct NewEvent {
     #[schema(value_type = IdText)]
     pub item_id: String,
     pub event: EventKind,
-    /// Unix time in seconds, fractions allowed, at most five minutes ahead of the server's clock; default: now.
+    /// Unix time in seconds, fractions allowed, at most 300 s ahead of the server; default: now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 0, maximum = 4102444800_f64)]
+    #[schema(minimum = 0)]
     pub timestamp: Option<f64>,
     /// Default: by kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
