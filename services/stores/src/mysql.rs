@@ -120,9 +120,9 @@ impl Store {
 
     /// The user's newest events, at most 100; empty for an unknown user. One MySQL command on a warm connection.
     ///
-    /// Nothing is waited for beyond `deadline`, by the server neither: dropping a query's future does not stop the query. Dropping
-    /// this one while it waits for a connection leaves the line; once the query is sent it runs to its end, so that a client that
-    /// hangs up costs no connection. The wait for a connection and the query are spans below `span`.
+    /// The server gives the query up at `deadline` (dropping a query's future would not stop the query), and 1.5 s later this ends in any
+    /// case. Dropping this future while it waits for a permit leaves the line; then connecting and the query run to their end, so that a
+    /// client that hangs up costs no connection. The wait for a connection and the query are spans below `span`.
     ///
     /// # Errors
     /// `CheckoutTimeout`, `LineFull`, `Down`, `StatementTimeout`, `Unavailable`.
