@@ -40,8 +40,10 @@ pub fn at_a_glance(query: &str) -> Option<(&str, usize)> {
     (!user_id.contains(['%', '+'])).then_some((user_id, limit))
 }
 
+/// Digits only: `parse` would take a sign, which in a query is a space besides.
 fn limit(text: &str) -> Option<usize> {
-    text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit))
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|limit| digits && (1..=MAX_LIMIT).contains(limit))
 }
 
 impl Query {
@@ -112,6 +114,8 @@ mod tests {
             ("user_id=a&limit=0", "limit"),
             ("user_id=a&limit=101", "limit"),
             ("user_id=a&limit=-1", "limit"),
+            ("user_id=a&limit=+1", "limit"),
+            ("user_id=a&limit=%2B1", "limit"),
             ("user_id=a&limit=ten", "limit"),
             ("user_id=a&limit=", "limit"),
             ("user_id=a&colour=red", "colour"),
@@ -128,6 +132,7 @@ mod tests {
             ("user_id=a.b-c_d~e", Some(("a.b-c_d~e", 20))),
             ("user_id=a&limit=7", Some(("a", 7))),
             ("user_id=a&limit=0", None),
+            ("user_id=a&limit=+7", None),
             ("user_id=a&limit=7&limit=8", None),
             ("user_id=a&user_id=b", None),
             ("user_id=a&", None),

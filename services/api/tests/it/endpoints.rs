@@ -89,6 +89,7 @@ async fn bad_requests_are_answered_with_the_field_at_fault() {
         ("/recommendations?user_id=%FF", "user_id"),
         ("/recommendations?user_id=a&limit=0", "limit"),
         ("/recommendations?user_id=a&limit=1e2", "limit"),
+        ("/recommendations?user_id=a&limit=+1", "limit"),
         ("/recommendations?user_id=a&Limit=1", "Limit"),
         ("/popular?limit=101", "limit"),
         ("/items/%00/neighbours", "id"),
