@@ -219,6 +219,34 @@ async fn what_is_not_taken_is_counted_exactly() {
     }
 }
 
+/// A receiver that dies with a batch in its hands has refused nothing.
+#[tokio::test]
+async fn a_connection_that_breaks_is_no_refusal() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PREFACE: usize = 24;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = TelemetryConfig {
+        sample_ratio: 1.0,
+        flush_ms: 10,
+        logs: false,
+        timeout_ms: 100,
+        ..TelemetryConfig::to(&format!("http://{}", listener.local_addr().unwrap()))
+    };
+    let (telemetry, registry) = started(&config);
+    drop(telemetry.record(telemetry.arrival(None).place(), Kind::Server, "a long enough name", Instant::now()));
+    let (mut connection, _) = listener.accept().await.unwrap();
+    connection.write_all(&SETTINGS).await.unwrap();
+    let mut got = Vec::new();
+    // Until the batch is there, which follows the preface and some settings.
+    while got.len() < PREFACE || !got.windows(6).any(|window| window == b"enough") {
+        connection.read_buf(&mut got).await.unwrap();
+    }
+    drop((connection, listener));
+    telemetry.stop(PATIENCE).await;
+    assert_eq!((dropped(&registry, "spans", "unreachable"), dropped(&registry, "spans", "refused")), (1.0, 0.0));
+}
+
 /// A partial success says by HTTP what it says by gRPC.
 #[tokio::test]
 async fn a_receiver_by_http_that_takes_a_part() {
