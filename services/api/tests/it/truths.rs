@@ -58,6 +58,8 @@ async fn who_joins_a_load_is_told_of_its_own_wait() {
     config.guards.warmup = false;
     config.store.pool_size = 1;
     config.store.checkout_timeout_ms = 4_000;
+    // The first query is to keep the connection for longer than the others wait for it.
+    config.store.statement_timeout_ms = 60_000;
     config.http.deadline_ms = 60_000;
     let replica = Replica::start(config).await;
     let _lock = fixture.lock_tables().await;
