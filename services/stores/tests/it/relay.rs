@@ -1,5 +1,7 @@
 //! A relay in front of a server, whose host can vanish.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 use std::{net::SocketAddr, time::Duration};
 
 use faultproxy::{Client, Config, Fault, Law, Link, Proxy, Transport};
