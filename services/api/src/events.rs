@@ -118,10 +118,11 @@ fn arrivals(new: &[NewEvent], now_ms: i64) -> Vec<i64> {
 }
 
 fn check(event: &NewEvent, arrived_ms: i64, now_ms: i64) -> Result<Event, (&'static str, String)> {
-    let at_ms = match event.timestamp.map(|seconds| (seconds * 1000.0).round()) {
+    let latest_s = (now_ms + AHEAD_MS) as f64 / 1000.0;
+    let at_ms = match event.timestamp {
         None => arrived_ms,
         // A value in milliseconds lies far ahead.
-        Some(ms) if (0.0..=(now_ms + AHEAD_MS) as f64).contains(&ms) => ms as i64,
+        Some(seconds) if (0.0..=latest_s).contains(&seconds) => (seconds * 1000.0).round() as i64,
         Some(_) => {
             let limit_s = AHEAD_MS / 1000;
             return Err((

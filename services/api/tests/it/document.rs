@@ -241,6 +241,8 @@ async fn the_limits_that_are_described_are_those_that_hold() {
         ("weight", limit("weight", "maximum").next_up(), 400),
         ("timestamp", limit("timestamp", "minimum"), 202),
         ("timestamp", limit("timestamp", "minimum") - 1e-3, 400),
+        // Rounded to milliseconds it would be 0.
+        ("timestamp", limit("timestamp", "minimum").next_down(), 400),
         // No schema can name a moment: the description says how far ahead of the server it may be.
         ("timestamp", now_s + 240.0, 202),
         ("timestamp", now_s + 600.0, 400),
