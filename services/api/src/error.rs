@@ -31,7 +31,7 @@ pub enum ApiError {
     Cache(#[source] redis::RedisError),
     #[error("too many requests are under way")]
     Overloaded,
-    /// Nothing tells whether this user exists, and as many such ids as may are being looked up.
+    /// Only the store can tell whether this user exists, and the limit of such look-ups is reached.
     #[error("too many ids of which nothing is known")]
     UnsureOverload,
     /// A load that several requests share failed.
@@ -104,7 +104,7 @@ impl ApiError {
                 problem::STORE_OVERLOADED,
                 "Too many requests wait for the store",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "only the store can tell now whether this user exists, and as many such ids as may are being looked up"
+                "only the store can tell now whether this user exists, and the limit of such look-ups is reached"
                     .into(),
                 Some(1),
             ),

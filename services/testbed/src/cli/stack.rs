@@ -129,8 +129,8 @@ pub enum FaultCommand {
     /// Add a fault: latency, stall, reset, refuse, loss, blackhole
     #[command(
         after_help = "loss: datagrams are lost; commands and other TCP are late by what retransmission would take.
-blackhole: the store's host has vanished. Whatever is sent is lost, and nobody is told; connections that were open stay silent
-afterwards, too. With --drop-syn, new connections over TCP are not even accepted (Unix sockets, as in `up`: they are).
+blackhole: the store's host has vanished. What is sent is lost without an error; connections open during it stay silent afterwards.
+With --drop-syn, TCP connections are not accepted either; Unix sockets, which `up` uses, still are.
 
 Examples:
   ./testbed fault add stall --for 5s
