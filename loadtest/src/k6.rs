@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     answer::{PROBLEMS, class},
+    figures::Sources,
     plan::{Latency, SendLag, StepOutcome, StepPlan},
-    report::Sources,
 };
 
 /// `k6 run -e PLAN=FILE scenario.js`, FILE: a [`K6Plan`] as JSON.

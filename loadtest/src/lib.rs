@@ -1,17 +1,19 @@
-//! The load test: scenarios as data, a model of what they should come to, users who carry them out, and the report.
+//! The load generator: it sends the requests of a scenario's step and measures the answers.
 //!
-//! `scenario` says what to do; `run` does one step of it, in a process of its own (`child`); `report` shows what came of it.
+//! `scenario` says what to send, `plan` is one step of it, `run` sends it in a process of its own (`child`), `recorder` measures.
+//! `model` computes the figures that a queueing system with the same parameters would have.
+//! It depends on `contract` and `runtime` of this workspace. Begin reading at `run::run_step`.
 
 pub mod answer;
 pub mod child;
 mod client;
+pub mod figures;
 mod ids;
 pub mod k6;
 mod live;
 pub mod model;
 pub mod plan;
 mod recorder;
-pub mod report;
 pub mod run;
 pub mod scenario;
 mod schedule;

@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use rand_distr::{Distribution, LogNormal};
 
 use crate::{
-    report::ModelFigures,
+    figures::ModelFigures,
     scenario::{Law, Order, Scenario},
     schedule,
 };

@@ -18,7 +18,7 @@ use runtime::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    report::{Second, Sources},
+    figures::{Second, Sources},
     scenario::{Known, Scenario},
 };
 

@@ -8,8 +8,8 @@ use contract::http::Source;
 use hdrhistogram::Histogram;
 
 use crate::{
+    figures::{Second, Sources},
     plan::{Latency, Progress, SendLag, StepOutcome, StepPlan, curve, hdr_log, millis},
-    report::{Second, Sources},
 };
 
 const SECOND_US: u64 = 1_000_000;

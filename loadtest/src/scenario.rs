@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
-use crate::report::{ArticleFigures, Tolerances};
+use crate::figures::{ArticleFigures, Tolerances};
 use read::{Faults, Table, integer, number};
 
 /// Names and texts of the scenarios of the testbed.

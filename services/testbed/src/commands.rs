@@ -1,22 +1,21 @@
 //! What each command does.
 
-mod bench;
+pub mod bench;
 mod data;
 mod doctor;
 mod down;
-mod evaluate;
-mod experiment;
+pub mod evaluate;
 mod fault;
 mod load;
-mod report;
+pub mod report;
 mod serve;
-mod status;
+pub mod status;
 mod trace;
-mod up;
+pub mod up;
 
 use std::{process::ExitCode, time::Duration};
 
-use crate::{cli::Command, machine};
+use crate::{cli::Command, experiments, instruments::machine};
 pub use report::REPORTS;
 
 impl Command {
@@ -27,7 +26,7 @@ impl Command {
         }
         match self {
             Self::Evaluate(args) => interruptible(evaluate::run(*args)),
-            Self::Experiment(command) => interruptible(experiment::run(command)),
+            Self::Experiment(command) => interruptible(experiments::run(command)),
             Self::Up(args) => interruptible(up::run(args)),
             Self::Down(args) => down::run(&args),
             Self::Status(args) => status::run(&args),
@@ -67,7 +66,7 @@ fn interruptible(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
 
 /// The stack to work on: the one that the environment names, or else the one that `up` started.
 pub fn running_stack() -> anyhow::Result<launcher::Description> {
-    match crate::endpoints::elsewhere()? {
+    match crate::stack::endpoints::elsewhere()? {
         Some(stack) => Ok(stack),
         None => own_stack(),
     }

@@ -14,22 +14,23 @@ use indicatif::ProgressBar;
 use loadtest::{
     model,
     plan::{Phase, StepPlan},
-    report::{
-        self, DataInfo, DataSource, Law as LawInfo, Outage, Recovery, Report, ScenarioInfo, Soak, Step, Waterfall,
-        soak, trend,
-    },
     scenario::{self, Scenario, Surge},
+};
+use report::{
+    self, DataInfo, DataSource, Law as LawInfo, Outage, Recovery, Report, ScenarioInfo, Soak, Step, Waterfall, soak,
+    trend,
 };
 
 use self::conditions::{base_in_force, changed, empties_cache, model_applies, starts_alike};
 use crate::{
-    cluster::{Cluster, Plan},
-    data, machine,
-    measure::{self, Target},
-    outage,
+    data,
+    experiments::outage,
+    instruments::machine,
+    instruments::measure::{self, Target},
+    instruments::recording::{self, Recording},
+    instruments::time_spent,
     progress::{self, stage},
-    recording::{self, Recording},
-    time_spent,
+    stack::service::{Cluster, Plan},
 };
 
 /// A profile with some of its settings changed, under a name for the report.

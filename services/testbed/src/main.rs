@@ -1,27 +1,18 @@
 //! The one binary: commands for people, and `serve ROLE` for the processes that they start.
+//!
+//! `cli` says what can be typed, `commands` does it. `experiments` are questions to the stack (one folder each), `evaluation` runs
+//! a scenario, `stack` starts what is measured, `instruments` measure it, `roles` are processes that only measurements need.
 
-mod bare;
 mod cli;
-mod cluster;
 mod commands;
-mod comparison;
 mod data;
-mod endpoints;
 mod evaluation;
-mod fleet;
-mod hammer;
-mod heartbeats;
-mod machine;
-mod measure;
-mod outage;
-mod plane;
+mod exit;
+mod experiments;
+mod instruments;
 mod progress;
-mod recording;
-mod scrape;
-mod sink;
-mod switchover;
-mod time_spent;
-mod waterfall;
+mod roles;
+mod stack;
 
 use std::process::ExitCode;
 

@@ -119,7 +119,7 @@ pub struct SwitchoverArgs {
     pub quick: bool,
     /// Only these (repeatable) [default: all, or majority with --quick]
     #[arg(long = "strategy", value_name = "STRATEGY")]
-    pub strategies: Vec<crate::switchover::Strategy>,
+    pub strategies: Vec<crate::experiments::switchover::Strategy>,
     /// Only these intervals of the beats (repeatable) [default: 1000 and 100]
     #[arg(long = "beat-ms", value_name = "MS", value_parser = clap::value_parser!(u64).range(50..=10_000))]
     pub beats_ms: Vec<u64>,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use loadtest::report::diff::Condition;
+use report::diff::Condition;
 
 /// Comparisons, all sides in one run and in turns
 #[derive(Subcommand)]

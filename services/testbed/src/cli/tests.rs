@@ -35,7 +35,7 @@ fn every_key_of_a_condition_is_in_the_help() {
     let mut command = Cli::command();
     let diff = command.find_subcommand_mut("report").unwrap().find_subcommand_mut("diff").unwrap();
     let help = diff.render_long_help().to_string();
-    for key in loadtest::report::diff::KEYS {
+    for key in ::report::diff::KEYS {
         assert!(help.contains(key.name), "{}", key.name);
     }
 }

@@ -12,8 +12,8 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use crate::{
     cli::{BenchArgs, BenchCommand},
-    comparison::Conditions,
-    machine,
+    instruments::comparison::Conditions,
+    instruments::machine,
 };
 
 pub async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {

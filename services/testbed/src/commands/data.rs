@@ -10,7 +10,7 @@ use prometheus::Registry;
 use serde_json::json;
 use stores::{Store, StoreMetrics};
 
-use crate::{cli::DataCommand, cluster, data, endpoints, progress};
+use crate::{cli::DataCommand, data, progress, stack::endpoints, stack::service};
 
 pub fn run(command: DataCommand) -> anyhow::Result<ExitCode> {
     match command {
@@ -44,7 +44,7 @@ async fn import(file: std::path::PathBuf, strict: bool, json: bool) -> anyhow::R
     // Before a look at the stack: a file that is no good is told at once.
     let (dataset, parsed) = data::read(&file, bad_rows(strict))?;
     let stack = super::running_stack()?;
-    let config = cluster::direct_store(&endpoints::mysql_servers(&stack));
+    let config = service::direct_store(&endpoints::mysql_servers(&stack));
     let store = Store::new(config, &StoreMetrics::new(&Registry::new())?)?;
     let bar = progress::bar(dataset.events.len() as u64, "importing");
     let imported = data::import(&store, &dataset, |rows| bar.set_position(rows as u64)).await?;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use launcher::{etcd, mariadb, nginx, prometheus, redis};
 use serde::Serialize;
 
-use crate::{cli::DoctorArgs, machine};
+use crate::{cli::DoctorArgs, instruments::machine};
 
 #[derive(Serialize)]
 struct Check {

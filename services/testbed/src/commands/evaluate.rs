@@ -3,15 +3,14 @@
 use std::{path::Path, process::ExitCode, time::SystemTime};
 
 use api::Profile;
-use loadtest::{
-    report::{self, Report, experiments},
-    scenario::{Law, Scenario},
-};
+use loadtest::scenario::{Law, Scenario};
+use report::{self, Report, experiments};
 
 use crate::{
     cli::EvaluateArgs,
     data,
     evaluation::{self, Order, Variant},
+    exit,
 };
 
 /// A virtual machine's neighbours come and go: what was too much in one minute may be well in the next.
@@ -64,8 +63,7 @@ pub fn publish(report: &Report, out: &Path, json: bool) -> anyhow::Result<ExitCo
         super::report::print(report);
         println!("\nReport: {}", out.join("report.html").display());
     }
-    let failed = report.verdicts.iter().any(|verdict| verdict.passed == Some(false));
-    Ok(if failed { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    Ok(exit::judged(&report.verdicts))
 }
 
 fn scenario(args: &EvaluateArgs) -> anyhow::Result<Scenario> {

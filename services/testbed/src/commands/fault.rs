@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use faultproxy::{Client, DEFAULT_SEED, Fault, FaultSpec, Law};
 use worker::beats::Resumed;
 
-use crate::{cli::FaultCommand, endpoints};
+use crate::{cli::FaultCommand, stack::endpoints};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 

@@ -8,19 +8,20 @@ use launcher::Stack;
 use loadtest::{
     k6::Pacing,
     plan::{Phase, StepPlan},
-    report::{self, DataInfo, DataSource, Law, Report, ScenarioInfo, Step},
     scenario::Scenario,
 };
+use report::{self, DataInfo, DataSource, Law, Report, ScenarioInfo, Step};
 
 use runtime::telemetry::TelemetryConfig;
 
 use crate::{
     cli::{Engine, LoadArgs},
-    cluster::{OTLP, TRACES, flush_cache},
-    evaluation, machine,
-    measure::{self, Target},
+    evaluation,
+    instruments::machine,
+    instruments::measure::{self, Target},
+    instruments::recording,
     progress::{self, stage},
-    recording,
+    stack::service::{OTLP, TRACES, flush_cache},
 };
 
 pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {

@@ -7,15 +7,15 @@ use std::{
 };
 
 use anyhow::Context;
-use loadtest::report::{self, Findings, Report, diff};
+use report::{self, Findings, Report, diff};
 
-use crate::cli::{DiffArgs, ReportArgs, ReportCommand};
+use crate::{
+    cli::{DiffArgs, ReportArgs, ReportCommand},
+    exit,
+};
 
 /// Where reports go unless told otherwise.
 pub const REPORTS: &str = "reports";
-
-/// Exit code of a comparison with a condition that holds, as of an evaluation with a tolerance missed.
-const FAILED: u8 = 2;
 
 pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     if let Some(ReportCommand::Diff(args)) = &args.command {
@@ -52,7 +52,7 @@ fn compare(args: &DiffArgs) -> anyhow::Result<ExitCode> {
     } else {
         print!("{}", diff::render(&diff));
     }
-    Ok(if diff.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if diff.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::MISSED) })
 }
 
 /// A report's directory or its JSON file itself, as a CI job may have kept only that.

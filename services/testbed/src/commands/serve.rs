@@ -25,13 +25,14 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
             traces(tracestore::Config { listen, admin, limits: Default::default() })?
         }
         ServeCommand::Bare { listen, redis, telemetry } => on_threads(1, async {
-            crate::bare::serve(listen, &redis, telemetry.as_deref(), runtime::lifecycle::shutdown_on_signal()?).await
+            crate::roles::bare::serve(listen, &redis, telemetry.as_deref(), runtime::lifecycle::shutdown_on_signal()?)
+                .await
         })?,
         ServeCommand::Sink { listen } => {
-            on_threads(1, async { crate::sink::serve(listen, runtime::lifecycle::shutdown_on_signal()?).await })?
+            on_threads(1, async { crate::roles::sink::serve(listen, runtime::lifecycle::shutdown_on_signal()?).await })?
         }
-        ServeCommand::Hammer { plan } => on_threads(1, crate::hammer::run(&plan))?,
-        ServeCommand::Fleet { plan } => on_threads(2, crate::fleet::run(&plan))?,
+        ServeCommand::Hammer { plan } => on_threads(1, crate::roles::hammer::run(&plan))?,
+        ServeCommand::Fleet { plan } => on_threads(2, crate::roles::fleet::run(&plan))?,
         ServeCommand::Loadgen { plan } => return Ok(loadtest::loadgen_main(&plan)),
         ServeCommand::Supervisor { spec } => super::up::supervise(&spec)?,
     }

@@ -1,5 +1,7 @@
 //! `testbed status`: once, or again and again while there are heartbeats to see.
 
+mod heartbeats;
+
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
@@ -10,7 +12,7 @@ use launcher::{Description, orphans::Found};
 use serde_json::{Value, json};
 
 use super::up;
-use crate::{cli::StatusArgs, heartbeats};
+use crate::cli::StatusArgs;
 
 const AGAIN: Duration = Duration::from_secs(1);
 /// Moves the cursor home and clears what is below it: no flicker, unlike clearing the screen.
@@ -30,7 +32,7 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let live = !args.once && !args.json && std::io::stdout().is_terminal();
     loop {
         // Of a stack that somebody else started nothing but its addresses is known: neither processes nor ports are this machine's.
-        let elsewhere = crate::endpoints::elsewhere()?;
+        let elsewhere = crate::stack::endpoints::elsewhere()?;
         let stacks = if elsewhere.is_some() { Vec::new() } else { launcher::orphans::find()? };
         let up = stacks.iter().find(|found| found.name() == up::STACK && found.owner_alive);
         let description = elsewhere.as_ref().or_else(|| up?.description.as_ref());

@@ -8,16 +8,16 @@ use tracestore::{Choice, Client, Trace};
 
 use crate::{
     cli::TraceArgs,
-    cluster,
-    waterfall::{self, Look},
+    instruments::waterfall::{self, Look},
+    stack::service,
 };
 
 pub async fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
     let stack = super::running_stack()?;
-    let address = stack.endpoints.get(cluster::TRACES).with_context(|| {
+    let address = stack.endpoints.get(service::TRACES).with_context(|| {
         format!(
             "the running stack has no address called {}: its traces are elsewhere (compose: in Grafana)",
-            cluster::TRACES
+            service::TRACES
         )
     })?;
     let client = Client::new(address)?;

@@ -19,9 +19,9 @@ use worker::config::Transport;
 
 use crate::{
     cli::{LawChoice, UpArgs},
-    cluster::{self, Cluster, Monitoring, Plan},
     data,
-    plane::{self, Plane},
+    stack::control_plane::{self, Plane},
+    stack::service::{self, Cluster, Monitoring, Plan},
 };
 
 /// Name of the stack, as `status` shows it.
@@ -102,7 +102,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
 
 fn start(order: &Path, log: &Path) -> anyhow::Result<Child> {
     let log_file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-    Command::new(cluster::own_program()?)
+    Command::new(service::own_program()?)
         .args(["serve", "supervisor"])
         .arg(order)
         .stdin(Stdio::null())
@@ -222,7 +222,8 @@ async fn hold(order: Order) -> anyhow::Result<()> {
             let (monitors, workers) = (order.monitors.into(), workers.into());
             let telemetry = cluster.telemetry().clone();
             let transport = order.beats;
-            let plan = plane::Plan { monitors, workers, transport, telemetry, ..plane::Plan::default() };
+            let plan =
+                control_plane::Plan { monitors, workers, transport, telemetry, ..control_plane::Plan::default() };
             // The law is the replicas' store's; a takeover is not to be slower for it.
             let store = cluster.direct_store();
             let plane = Plane::start(&mut cluster.stack, &plan, &store).await?;

@@ -9,11 +9,11 @@ use loadtest::scenario::{self, Scenario};
 use stores::redis::RedisConfig;
 
 use crate::{
-    bare,
-    cluster::{Cluster, Plan, own_program},
-    comparison::Figures,
     data,
-    hammer::{self, Outcome},
+    instruments::comparison::Figures,
+    roles::bare,
+    roles::hammer::{self, Outcome},
+    stack::service::{Cluster, Plan, own_program},
 };
 
 /// Few enough that an in-process cache of one second has them all nearly always.

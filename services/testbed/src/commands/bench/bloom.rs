@@ -11,7 +11,7 @@ use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use super::conditions;
 use crate::{
     cli::BenchArgs,
-    comparison::{self, Comparison, Figures, Side},
+    instruments::comparison::{self, Comparison, Figures, Side},
 };
 
 const REPEATS: u8 = 7;

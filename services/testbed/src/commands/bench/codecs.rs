@@ -9,7 +9,7 @@ use heartbeat::{
 use super::conditions;
 use crate::{
     cli::BenchArgs,
-    comparison::{self, Beside, Comparison, Figures, Side},
+    instruments::comparison::{self, Beside, Comparison, Figures, Side},
 };
 
 const REPEATS: u8 = 7;

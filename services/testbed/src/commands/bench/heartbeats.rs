@@ -7,7 +7,7 @@ use heartbeat::bench::{self, Mode};
 use super::conditions;
 use crate::{
     cli::BenchArgs,
-    comparison::{self, Beside, Comparison, Figures, Mark, Side},
+    instruments::comparison::{self, Beside, Comparison, Figures, Mark, Side},
 };
 
 const REPEATS: u8 = 5;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cli::BenchArgs,
-    comparison::{self, Comparison, Figures, Side},
+    instruments::comparison::{self, Comparison, Figures, Side},
 };
 
 const REPEATS: u8 = 7;

@@ -7,8 +7,8 @@ use runtime::Endpoint;
 use super::conditions;
 use crate::{
     cli::BenchArgs,
-    cluster,
-    comparison::{Comparison, Figures, Side},
+    instruments::comparison::{Comparison, Figures, Side},
+    stack::service,
 };
 
 const FIGURE: &str = "commands_per_s";
@@ -17,7 +17,7 @@ const FIGURE: &str = "commands_per_s";
 pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     let mut stack = Stack::create("bench")?;
     let server = mariadb::start(&mut stack, "mysql", &mariadb::Options::default()).await?;
-    let proxy = cluster::start_proxy(&mut stack, std::slice::from_ref(&server), Law::None).await?;
+    let proxy = service::start_proxy(&mut stack, std::slice::from_ref(&server), Law::None).await?;
     let direct = Endpoint::Unix(server.socket.clone());
     let defaults = bench::Options::default();
     let options = bench::Options { repeats: args.repeats.map_or(defaults.repeats, usize::from), ..defaults };

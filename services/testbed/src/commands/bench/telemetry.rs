@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     cli::BenchArgs,
-    comparison::{self, Comparison, Ratio, Side},
-    scrape::Reading,
+    instruments::comparison::{self, Comparison, Ratio, Side},
+    instruments::scrape::Reading,
 };
 
 /// The machine's own speed changes by ten percent within seconds: many short pairs show what few long ones do not.

@@ -7,7 +7,7 @@ use launcher::Description;
 use prometheus::Registry;
 use stores::{Store, StoreMetrics};
 
-use crate::{cluster, commands::up::KNOWN_IDS, data, endpoints};
+use crate::{commands::up::KNOWN_IDS, data, stack::endpoints, stack::service};
 
 /// Migrates, imports, builds the model, and writes the ids for the load generator last: a run that was cut short is begun anew by the
 /// next, and one that was done is not repeated, unless more synthetic users are asked for than there are.
@@ -16,7 +16,7 @@ pub async fn run(source: data::Source) -> anyhow::Result<ExitCode> {
     let servers = endpoints::mysql_servers(&stack);
     ensure!(!servers.is_empty(), "the stack has no mysql-00");
     let ids = known_ids_file(&stack)?;
-    let config = cluster::direct_store(&servers);
+    let config = service::direct_store(&servers);
     stores::migrate(&config).await?;
     let store = Store::new(config, &StoreMetrics::new(&Registry::new())?)?;
     let enough = prepared(ids)?.is_some_and(|there| match source {

@@ -10,7 +10,7 @@ use faultproxy::{Config, DEFAULT_MAX_CONNECTIONS, Law, Route};
 use loadtest::scenario::Scenario;
 use runtime::Endpoint;
 
-use crate::cluster;
+use crate::stack::service;
 
 /// `at`: where the first server is reached, and the admin API.
 pub fn config(
@@ -24,7 +24,7 @@ pub fn config(
         return toml::from_str(&text).with_context(|| format!("{} is not valid", file.display()));
     }
     let Some((first, admin)) = at else { bail!("faultproxy needs --config, or --mysql with --listen and --admin") };
-    let law = scenario.map(Scenario::load).transpose()?.map_or(Law::None, |scenario| cluster::law(scenario.law));
+    let law = scenario.map(Scenario::load).transpose()?.map_or(Law::None, |scenario| service::law(scenario.law));
     let listeners = routes(mysql, first)?;
     Ok(Config { listeners, links: Vec::new(), admin, law, max_connections: DEFAULT_MAX_CONNECTIONS })
 }

@@ -1,0 +1,225 @@
+//! Knees and verdicts.
+
+use super::*;
+use crate::analysis::{Standing, over_repeats, standing};
+
+fn concluded(change: impl FnOnce(&mut Report)) -> Report {
+    let mut report = sample::report();
+    change(&mut report);
+    report.conclude(Some(&Tolerances::default()));
+    report
+}
+
+fn step<'a>(report: &'a mut Report, profile: &str, users: u32) -> &'a mut Step {
+    report.steps.iter_mut().find(|s| s.profile == profile && s.users == users).expect("a step of the sample")
+}
+
+fn verdict<'a>(report: &'a Report, name: &str) -> &'a Verdict {
+    report.verdicts.iter().find(|v| v.name.contains(name)).unwrap_or_else(|| panic!("no verdict {name}"))
+}
+
+/// Names of the verdicts that failed.
+fn failed(report: &Report) -> Vec<&str> {
+    report.verdicts.iter().filter(|v| v.passed == Some(false)).map(|v| v.name.as_str()).collect()
+}
+
+#[test]
+fn a_run_like_the_model_passes_every_check() {
+    let report = concluded(|_| {});
+    assert_eq!(report.verdicts.len(), 12);
+    for v in &report.verdicts {
+        assert_eq!(v.passed, Some(true), "{v:?}");
+    }
+}
+
+#[test]
+fn knees_say_where_each_profile_breaks() {
+    let report = concluded(|_| {});
+    let [baseline, protected] = report.knees.as_slice() else { panic!("{:?}", report.knees) };
+    assert_eq!((baseline.held_users, baseline.broke_at_users), (Some(3000), Some(4000)));
+    assert!(baseline.why.contains("5.6 % errors") && baseline.why.contains("3,600 of 4,000"), "{}", baseline.why);
+    assert_eq!(
+        (protected.held_users, protected.held_per_s, protected.broke_at_users),
+        (Some(5000), Some(5000.0), None)
+    );
+    assert!(protected.why.is_empty());
+    assert!(baseline.peak_good_per_s.is_some_and(|v| (3390.0..3420.0).contains(&v)), "{baseline:?}");
+}
+
+#[test]
+fn a_step_that_holds_above_one_that_does_not_does_not_count() {
+    let report = concluded(|r| step(r, "protected", 2000).error_pct = 1.01);
+    assert_eq!((report.knees[1].held_users, report.knees[1].broke_at_users), (Some(1000), Some(2000)));
+    let report = concluded(|r| step(r, "protected", 1000).answered_per_s = 989.9);
+    assert_eq!((report.knees[1].held_users, report.knees[1].broke_at_users), (None, Some(1000)));
+}
+
+#[test]
+fn limits_met_exactly_are_met() {
+    let report = concluded(|r| {
+        let s = step(r, "protected", 5000);
+        (s.error_pct, s.answered_per_s, s.p99_ms, s.known_personal_pct) = (0.9, 4950.0, 50.0, Some(99.0));
+        let s = step(r, "baseline", 2000);
+        (s.answered_per_s, s.good_per_s, s.error_pct, s.mean_ms) = (2100.0, 1900.0, 1.5, 124.0 * 1.1);
+    });
+    assert_eq!(failed(&report), [""; 0]);
+    assert_eq!(standing(&report, "protected", 5000), Standing::Held);
+}
+
+#[test]
+fn each_tolerance_fails_on_its_own() {
+    type Break = fn(&mut Report);
+    let cases: [(&str, Break); 11] = [
+        ("answered/s like the model", |r| step(r, "baseline", 4000).answered_per_s = 3614.0 * 0.949),
+        ("good/s like the model", |r| step(r, "baseline", 5000).good_per_s = 3415.0 * 1.051),
+        ("errors like the model", |r| step(r, "baseline", 3000).error_pct = 1.51),
+        ("mean latency like the model", |r| step(r, "baseline", 2000).mean_ms = 124.0 * 0.899),
+        ("errors like the article", |r| step(r, "baseline", 1000).article.as_mut().expect("quoted").error_pct = 2.6),
+        ("mean latency like the article", |r| {
+            step(r, "baseline", 4000).article.as_mut().expect("quoted").mean_ms = Some(300.0)
+        }),
+        ("connection pools", |r| {
+            let s = step(r, "baseline", 5000);
+            s.store_timeouts = s.errors.values().sum::<u64>() * 94 / 100;
+        }),
+        ("few errors", |r| step(r, "protected", 4000).error_pct = 0.91),
+        ("offer is answered", |r| step(r, "protected", 5000).answered_per_s = 4949.0),
+        ("fast under overload", |r| step(r, "protected", 4000).p99_ms = 50.1),
+        ("own list", |r| step(r, "protected", 5000).known_personal_pct = Some(98.9)),
+    ];
+    for (name, change) in cases {
+        let report = concluded(change);
+        let failed = failed(&report);
+        assert!(failed.len() == 1 && failed[0].contains(name), "{name}: {failed:?}");
+        assert_eq!(report.verdicts.iter().filter(|v| v.passed == Some(true)).count(), 11, "{name}");
+    }
+}
+
+#[test]
+fn protected_is_judged_in_the_overload_steps_only() {
+    let report = concluded(|r| step(r, "protected", 3000).p99_ms = 400.0);
+    assert_eq!(failed(&report), [""; 0]);
+}
+
+#[test]
+fn the_verdict_names_the_worst_step() {
+    let report = concluded(|r| step(r, "baseline", 2000).mean_ms = 124.0 * 0.8);
+    let v = verdict(&report, "mean latency like the model");
+    assert_eq!(v.measured, "−20.0 % at 2000");
+    assert_eq!(v.note, "1000: +2.0 % · 2000: −20.0 % · 3000: +2.0 % · 4000: +2.0 % · 5000: +2.0 %");
+}
+
+#[test]
+fn an_invalid_step_is_not_judged_and_forbids_a_pass() {
+    let report = concluded(|r| {
+        let s = step(r, "baseline", 4000);
+        (s.valid, s.invalid_reasons, s.mean_ms) = (false, vec!["send lag p99 14 ms > 10 ms".into()], 9999.0);
+    });
+    let v = verdict(&report, "mean latency like the model");
+    assert_eq!(v.passed, None);
+    assert!(v.note.contains("4000: invalid, not judged") && !v.note.contains("9,999"), "{}", v.note);
+    assert_eq!(failed(&report), ["Baseline steps are valid"]);
+    assert_eq!(report.knees[0].broke_at_users, Some(4000));
+    assert!(report.knees[0].why.contains("send lag p99 14 ms"), "{}", report.knees[0].why);
+
+    // Another step's failure stays a failure.
+    let report = concluded(|r| {
+        step(r, "baseline", 4000).valid = false;
+        step(r, "baseline", 5000).mean_ms = 1.0;
+    });
+    assert_eq!(verdict(&report, "mean latency like the model").passed, Some(false));
+}
+
+#[test]
+fn steps_that_were_not_run_are_not_passed() {
+    let report = concluded(|r| r.steps.retain(|s| s.profile == "baseline"));
+    assert_eq!(verdict(&report, "few errors").passed, None);
+    assert_eq!(report.knees[1].held_users, None);
+    let report = concluded(|r| r.steps.retain(|s| s.users < 4000));
+    assert_eq!(verdict(&report, "fast under overload").passed, None);
+    assert_eq!(verdict(&report, "answered/s like the model").passed, Some(true));
+}
+
+#[test]
+fn quick_runs_real_stores_real_data_and_changed_conditions_are_not_judged() {
+    let changes: [fn(&mut Report); 4] = [
+        |r| r.quick = true,
+        |r| r.law = Law::None,
+        |r| r.data.source = DataSource::File,
+        |r| r.changed = vec!["16 MySQL servers".into()],
+    ];
+    for change in changes {
+        let report = concluded(|r| {
+            change(r);
+            step(r, "protected", 4000).p99_ms = 999.0;
+        });
+        assert_eq!(report.verdicts.len(), 12);
+        assert!(report.verdicts.iter().all(|v| v.passed.is_none() && !v.note.is_empty()), "{:?}", report.verdicts);
+    }
+}
+
+#[test]
+fn a_scenario_without_article_and_model_has_no_verdicts() {
+    let report = concluded(|r| r.steps.iter_mut().for_each(|s| (s.article, s.model) = (None, None)));
+    assert!(report.verdicts.is_empty());
+    assert_eq!(report.knees.len(), 2);
+    let mut report = sample::report();
+    report.conclude(None);
+    assert!(report.verdicts.is_empty() && report.knees.len() == 2);
+}
+
+#[test]
+fn repeats_are_judged_by_their_median() {
+    let mut report = sample::repeated();
+    let mean = |r: &Report| over_repeats(r, "baseline", 1000, |s| Some(s.mean_ms)).expect("three repeats");
+    let spread = mean(&report);
+    assert!(spread.min < spread.median && spread.median < spread.max, "{spread:?}");
+    assert!((spread.median - 93.0 * 1.02).abs() < 1e-9, "{spread:?}");
+
+    // One wild repeat moves the median no further than its neighbour; an invalid one does not count at all.
+    report.steps.iter_mut().find(|s| s.repeat == 2).expect("a second repeat").mean_ms = 5000.0;
+    assert!((mean(&report).median - 93.0 * 1.02).abs() < 1e-9);
+    report.steps.iter_mut().find(|s| s.repeat == 2).expect("a second repeat").valid = false;
+    assert!(mean(&report).max < 100.0);
+    report.conclude(Some(&Tolerances::default()));
+    assert_eq!(failed(&report), ["Baseline steps are valid"]);
+    assert!(verdict(&report, "mean latency like the model").passed == Some(true));
+}
+
+#[test]
+fn concluding_twice_changes_nothing() {
+    let once = sample::report();
+    let mut twice = once.clone();
+    twice.conclude(Some(&Tolerances::default()));
+    assert_eq!(once, twice);
+}
+
+#[test]
+fn remarks_explain_the_excess_and_the_lowered_base() {
+    let report = sample::report();
+    assert!(
+        report.remarks.iter().any(|r| r.contains("4100 QPS at 4000") && r.contains("more than is offered")),
+        "{:?}",
+        report.remarks
+    );
+    assert!(report.remarks.iter().any(|r| r.contains("3.2 ms") && r.contains("70.8 ms")), "{:?}", report.remarks);
+    let plain = concluded(|r| {
+        r.remarks.clear();
+        step(r, "protected", 4000).article = None;
+        r.law = Law::None;
+    });
+    assert!(plain.remarks.is_empty(), "{:?}", plain.remarks);
+}
+
+#[test]
+fn a_step_measured_again_says_so_and_why() {
+    let report = concluded(|r| {
+        let last = step(r, "baseline", 5000);
+        let attempt = |reason: &str| Step { invalid_reasons: vec![reason.into()], ..Step::default() };
+        *last = last.clone().after(attempt("95 % CPU").after(attempt("send lag")));
+    });
+    let told: Vec<_> = report.remarks.iter().filter(|r| r.starts_with("Measured again")).collect();
+    assert_eq!(told.len(), 1, "{:?}", report.remarks);
+    assert!(told[0].contains("baseline at 5,000 requests/s (send lag, then 95 % CPU)"), "{told:?}");
+    assert!(report.steps.iter().any(|s| s.users == 5000 && s.valid && s.discarded.len() == 2));
+}

@@ -1,0 +1,283 @@
+//! What the figures say, in sentences.
+
+use super::analysis::{Standing, over_repeats, standing, timeout_share_pct, typical};
+use super::numbers::{count, ms, pct, per_request, plain};
+use loadtest::figures::Tolerances;
+
+use super::schema::{DataSource, Knee, Law, Machine, Report, Revision, Step, Verdict};
+
+/// What the whole report is about, for somebody who sees it first.
+pub(super) fn opening(report: &Report) -> String {
+    let s = &report.scenario;
+    let offered: Vec<f64> =
+        report.user_steps().iter().map(|&u| f64::from(u) * 1000.0 / s.interval_ms.max(1) as f64).collect();
+    let range = match (offered.first(), offered.last()) {
+        (Some(low), Some(high)) if low < high => {
+            format!("{} to {} requests per second in {} steps", count(*low), count(*high), offered.len())
+        }
+        (Some(only), _) => format!("{} requests per second", count(*only)),
+        _ => "no requests".into(),
+    };
+    let repeats = if report.repeats > 1 {
+        format!(", {} times over; figures are the median, with least…greatest beside it", report.repeats)
+    } else {
+        String::new()
+    };
+    let together = match s.arrival_grid_ms {
+        0 => String::new(),
+        grid => format!(" Requests leave at multiples of {grid} ms, several at once."),
+    };
+    let again: u64 = report.steps.iter().map(|step| step.repeated_ids).sum();
+    let known = match s.known.as_str() {
+        "once" if again == 0 => "no known user is asked for twice in a step".into(),
+        "once" => format!(
+            "known users are asked for in turn, but {} requests came for one whose turn had been",
+            count(again as f64)
+        ),
+        other => format!("known users are picked so: {other}"),
+    };
+    format!(
+        "The service was offered {range}, {} s each after {} s of warm-up{repeats}.{together} {} of the requests ask for users that do \
+         not exist; {known}. A request unanswered after {} s is an error.",
+        plain(s.measure_s),
+        plain(s.warm_up_s),
+        unknown_share(&s.unknown_share),
+        plain(s.timeout_ms as f64 / 1000.0),
+    )
+}
+
+/// "50 %", "10 % to 90 %".
+fn unknown_share(per_step: &[f64]) -> String {
+    let low = per_step.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = per_step.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    match (per_step.is_empty(), low < high) {
+        (true, _) => "None".into(),
+        (false, true) => format!("{} % to {} % (by step)", plain(100.0 * low), plain(100.0 * high)),
+        (false, false) => format!("{} %", plain(100.0 * low)),
+    }
+}
+
+/// The law in force, in words.
+pub(super) fn law(law: &Law) -> String {
+    match law {
+        Law::None => "none: the store's real speed".into(),
+        Law::Modelled { base_ms_scenario, slope_ms, spread, .. } => format!(
+            "modelled: {} ms + {} ms × commands in flight (log-normal spread {})",
+            plain(*base_ms_scenario),
+            plain(*slope_ms),
+            plain(*spread),
+        ),
+    }
+}
+
+/// What a profile is, for those that the testbed brings along.
+pub(super) fn meaning(profile: &str) -> Option<String> {
+    match profile {
+        "baseline" => Some("passive cache, no guards".into()),
+        "protected" => Some("bloom filter and warmed cache in front of the store".into()),
+        _ => match profile.split_once(' ') {
+            Some(("protected", change)) => Some(match change.strip_prefix('-') {
+                Some(guard) => format!("its guard {guard} off"),
+                None => format!("with {change}"),
+            }),
+            _ => None,
+        },
+    }
+}
+
+/// How one profile fared.
+pub(super) struct Headline {
+    pub(super) profile: String,
+    /// What the profile is, where that is known.
+    pub(super) meaning: Option<String>,
+    /// "holds 5000 requests/s", "breaks at 4000 requests/s".
+    pub(super) title: String,
+    /// Why, with the figures.
+    pub(super) text: String,
+    /// None: cannot be told.
+    pub(super) held: Option<bool>,
+}
+
+pub(super) fn headlines(report: &Report) -> Vec<Headline> {
+    report.knees.iter().map(|knee| headline(report, knee)).collect()
+}
+
+fn headline(report: &Report, knee: &Knee) -> Headline {
+    let profile = knee.profile.clone();
+    let rate = |users: u32| {
+        count(over_repeats(report, &profile, users, |s| Some(s.offered_per_s)).map_or(f64::NAN, |s| s.median))
+    };
+    let told = |users: u32| typical(report, &profile, users);
+    let (title, text, held) = match (knee.held_users, knee.broke_at_users) {
+        (None, None) => ("was not run".into(), String::new(), None),
+        (Some(top), None) => (
+            format!("holds every step, up to {} requests/s", rate(top)),
+            told(top).map(|s| format!("At {} requests/s {}.", rate(top), state(s))).unwrap_or_default(),
+            Some(true),
+        ),
+        (before, Some(at)) if standing(report, &profile, at) == Standing::Invalid => {
+            let held =
+                before.map_or("no step can be judged".into(), |u| format!("holds {} requests/s at least", rate(u)));
+            (held, format!("The step of {} requests/s cannot be judged: {}.", rate(at), knee.why), None)
+        }
+        (before, Some(at)) => (
+            format!("breaks at {} requests/s", rate(at)),
+            format!(
+                "At {} requests/s {}.{}{}",
+                rate(at),
+                told(at).map_or_else(|| knee.why.clone(), state),
+                told(at).map(because).unwrap_or_default(),
+                before.map_or(String::new(), |u| format!(" {} requests/s still hold.", rate(u))),
+            ),
+            Some(false),
+        ),
+    };
+    Headline { meaning: meaning(&profile), profile, title, text, held }
+}
+
+/// A step in half a sentence.
+fn state(s: &Step) -> String {
+    let errors = if s.error_pct == 0.0 {
+        "no request fails".to_string()
+    } else {
+        format!("{} % of the requests fail", pct(s.error_pct))
+    };
+    format!(
+        "{errors}, an answer takes {} ms on average and {} ms at the 99th percentile, and the store gets {} queries per request{}",
+        ms(s.mean_ms),
+        ms(s.p99_ms),
+        per_request(s.store_queries_per_request),
+        guards(s),
+    )
+}
+
+fn guards(s: &Step) -> String {
+    let mut guards = Vec::new();
+    if s.bloom_rejections > 0 {
+        guards.push(format!(
+            "the bloom filter turns {} % of the requests away",
+            pct(100.0 * s.bloom_rejections_per_request)
+        ));
+    }
+    if let Some(hits) = s.hit_ratio.filter(|h| *h > 0.005) {
+        guards.push(format!("{} % of the cache look-ups hit", pct(100.0 * hits)));
+    }
+    if guards.is_empty() { String::new() } else { format!(": {}", guards.join(" and ")) }
+}
+
+/// The errors' main cause.
+fn because(s: &Step) -> String {
+    if let Some(share) = timeout_share_pct(s).filter(|share| *share >= 50.0) {
+        return format!(
+            " {} % of the errors are store checkout timeouts: all connections to the store are in use, and none comes free in time.",
+            pct(share)
+        );
+    }
+    let total: u64 = s.errors.values().sum();
+    match s.errors.iter().max_by_key(|(_, n)| **n) {
+        Some((class, n)) if total > 0 => {
+            format!(" Most frequent error: {class}, {} % of them.", pct(100.0 * *n as f64 / total as f64))
+        }
+        _ => String::new(),
+    }
+}
+
+/// "11 of 12 passed, 1 failed".
+pub(super) fn score(verdicts: &[Verdict]) -> String {
+    let number = |wanted: Option<bool>| verdicts.iter().filter(|v| v.passed == wanted).count();
+    let (passed, failed, open) = (number(Some(true)), number(Some(false)), number(None));
+    let mut text = format!("{passed} of {} passed", verdicts.len());
+    if failed > 0 {
+        text.push_str(&format!(", {failed} failed"));
+    }
+    if open > 0 {
+        text.push_str(&format!(", {open} not judged"));
+    }
+    text
+}
+
+pub(super) fn machine(m: &Machine) -> String {
+    let latency = m.memory_latency_ns.map_or_else(String::new, |ns| format!(" read in {} ns", plain(ns)));
+    format!("{}, {} cores, {} GiB memory{latency}, {}, Linux {}", m.cpu, m.cores, plain(m.memory_gb), m.os, m.kernel)
+}
+
+pub(super) fn data(report: &Report) -> String {
+    let d = &report.data;
+    let kind = match d.source {
+        DataSource::Generator => "generated",
+        DataSource::File => "file",
+    };
+    let bad = if d.bad_rows > 0 { format!(", {} bad rows left out", count(d.bad_rows as f64)) } else { String::new() };
+    format!(
+        "{kind} ({}): {} users, {} items, {} events{bad}; model version {}",
+        d.name,
+        count(d.users as f64),
+        count(d.items as f64),
+        count(d.events as f64),
+        report.model_version
+    )
+}
+
+pub(super) fn revision(r: &Revision) -> String {
+    match (r.git.is_empty(), r.dirty) {
+        (true, _) => "not known (no git clone)".into(),
+        (false, true) => format!("{} with changes that are not committed", r.git),
+        (false, false) => r.git.clone(),
+    }
+}
+
+/// Remarks that follow from the figures.
+pub(super) fn remarks(report: &Report, tolerances: Option<&Tolerances>) -> Vec<String> {
+    let mut out = Vec::new();
+    let above = report
+        .steps
+        .iter()
+        .filter_map(|s| s.article.as_ref().map(|a| (a.qps, s)))
+        .find(|(qps, s)| *qps > s.offered_per_s);
+    if let Some((qps, s)) = above {
+        out.push(format!(
+            "The article states {} QPS at {} requests/s offered ({}), more than is offered, and does not say whether failed requests \
+             count; here answered and good are shown apart, and answered cannot exceed the offer for long.",
+            qps, s.offered_per_s, s.profile,
+        ));
+    }
+    if let Law::Modelled { base_ms, base_ms_scenario, overhead_ms, .. } = &report.law
+        && base_ms != base_ms_scenario
+    {
+        out.push(format!(
+            "The law's base of {} ms includes the {} ms that the real stack takes around the store, measured without the law; the proxy sees to \
+             the remaining {} ms, the real store's own time among them.",
+            plain(*base_ms_scenario),
+            plain(*overhead_ms),
+            plain(*base_ms),
+        ));
+    }
+    if report.quick {
+        out.push("This was a quick run with short steps: figures scatter, and no tolerance is judged.".into());
+    }
+    let again: Vec<String> = report
+        .steps
+        .iter()
+        .filter(|s| !s.discarded.is_empty())
+        .map(|s| format!("{} at {} requests/s ({})", s.profile, count(s.offered_per_s), s.discarded.join(", then ")))
+        .collect();
+    if !again.is_empty() {
+        out.push(format!(
+            "Measured again, because the machine or the load generator was the limit, and only the last time is shown: {}.",
+            again.join("; ")
+        ));
+    }
+    if report.repeats > 1 && report.steps.iter().any(|s| !s.valid) {
+        out.push(
+            "Medians are over the valid repeats; a step with no valid repeat shows all of them and is marked.".into(),
+        );
+    }
+    let repeated = |t: &Tolerances| report.steps.iter().any(|s| s.profile == t.baseline && s.repeated_ids > 0);
+    if report.scenario.known == "once" && tolerances.is_some_and(repeated) {
+        out.push(
+            "Some baseline steps asked for an id more than once: such requests may have been answered from the cache."
+                .into(),
+        );
+    }
+    out
+}

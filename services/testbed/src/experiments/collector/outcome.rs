@@ -1,0 +1,252 @@
+//! What became of the requests and of their spans. Pure.
+
+use anyhow::ensure;
+use report::{Second, Table, Verdict, trend};
+use serde::Serialize;
+
+use crate::{
+    experiments::findings::{table, verdict},
+    instruments::comparison::Spread,
+    instruments::scrape::Reading,
+};
+
+/// The request's and that of its one command to Redis.
+pub const SPANS_OF_A_HIT: f64 = 2.0;
+const MAX_P99_RATIO: f64 = 1.2;
+const MAX_MEMORY_RATIO: f64 = 1.1;
+const MAX_RESUMED_S: f64 = 5.0;
+
+pub const SENT: &str = "telemetry_spans_sent_total";
+pub const DROPPED: &str = "telemetry_spans_dropped_total";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Receiver {
+    Alive,
+    Killed,
+    Restarted,
+}
+
+impl Receiver {
+    pub const CYCLE: [Self; 3] = [Self::Alive, Self::Killed, Self::Restarted];
+
+    pub fn of_period(n: u32) -> Self {
+        Self::CYCLE[n as usize % Self::CYCLE.len()]
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Period {
+    receiver: Receiver,
+    /// Median of its seconds.
+    p99_ms: f64,
+    errors: u64,
+    spans_sent: f64,
+    spans_dropped: f64,
+    /// Of the replicas at its end.
+    memory_mib: f64,
+    /// From the receiver's start to the first batch that it took.
+    resumed_s: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    answered: u64,
+    errors: u64,
+    /// p99 of a period over that of the period before it in which nothing was done to the receiver.
+    killed_p99_ratio: Spread,
+    restarted_p99_ratio: Spread,
+    resumed_s: Spread,
+    /// The most of the last cycle over the most of the first.
+    memory_ratio: f64,
+    /// By the number of requests.
+    spans_made: f64,
+    spans_sent: f64,
+    spans_dropped: f64,
+    periods: Vec<Period>,
+}
+
+/// At the end of a period, or the beginning of the first.
+pub struct Mark {
+    pub replicas: Reading,
+    pub memory_mib: f64,
+    /// Of the receiver that was started then.
+    pub resumed_s: Option<f64>,
+}
+
+/// What the replicas have counted since they started.
+pub struct Counted {
+    pub requests: f64,
+    pub hits: f64,
+    pub sent: f64,
+    pub dropped: f64,
+}
+
+impl Counted {
+    pub fn made(&self) -> f64 {
+        SPANS_OF_A_HIT * self.requests
+    }
+}
+
+pub fn measured(series: &[Second], marks: &[Mark], total: &Counted, period_s: u32) -> anyhow::Result<Measured> {
+    ensure!(
+        total.hits == total.requests,
+        "{} of {} requests were no hits: how many spans they have is not known",
+        total.requests - total.hits,
+        total.requests
+    );
+    let periods: Vec<Period> = marks.windows(2).zip(0..).map(|(ends, n)| period(series, ends, n, period_s)).collect();
+    // Cycle by cycle, beside the period of the same cycle in which nothing was done.
+    let ratios = |receiver: Receiver| {
+        let cycles = periods.chunks_exact(Receiver::CYCLE.len());
+        let of = |cycle: &[Period]| Some(cycle.iter().find(|p| p.receiver == receiver)?.p99_ms / cycle.first()?.p99_ms);
+        Spread::of(cycles.filter_map(of).collect())
+    };
+    let most = |cycle: Option<&[Period]>| cycle.into_iter().flatten().map(|p| p.memory_mib).fold(0.0, f64::max);
+    let mut cycles = periods.chunks_exact(Receiver::CYCLE.len());
+    let (first, last) = (most(cycles.clone().next()), most(cycles.next_back()));
+    Ok(Measured {
+        answered: series.iter().map(|second| second.good + second.errors).sum(),
+        errors: series.iter().map(|second| second.errors).sum(),
+        killed_p99_ratio: ratios(Receiver::Killed),
+        restarted_p99_ratio: ratios(Receiver::Restarted),
+        resumed_s: Spread::of(periods.iter().filter_map(|period| period.resumed_s).collect()),
+        memory_ratio: last / first,
+        spans_made: total.made(),
+        spans_sent: total.sent,
+        spans_dropped: total.dropped,
+        periods,
+    })
+}
+
+fn period(series: &[Second], ends: &[Mark], n: u32, period_s: u32) -> Period {
+    let within = n * period_s..(n + 1) * period_s;
+    let seconds: Vec<&Second> = series.iter().filter(|second| within.contains(&second.second)).collect();
+    let p99s = seconds.iter().filter_map(|second| second.p99_ms).collect();
+    let (before, after) = (&ends[0], &ends[1]);
+    Period {
+        receiver: Receiver::of_period(n),
+        p99_ms: trend::median(p99s).unwrap_or(f64::NAN),
+        errors: seconds.iter().map(|second| second.errors).sum(),
+        spans_sent: after.replicas.since(&before.replicas, SENT, &[]),
+        spans_dropped: after.replicas.since(&before.replicas, DROPPED, &[]),
+        memory_mib: after.memory_mib,
+        resumed_s: before.resumed_s,
+    }
+}
+
+pub fn shown(measured: &Measured) -> Table {
+    let row = |(n, period): (usize, &Period)| {
+        vec![
+            format!("{}: {:?}", n + 1, period.receiver).to_lowercase(),
+            format!("{:.1}", period.p99_ms),
+            period.errors.to_string(),
+            format!("{:.0}", period.spans_sent),
+            format!("{:.0}", period.spans_dropped),
+            format!("{:.0}", period.memory_mib),
+            period.resumed_s.map_or_else(|| "–".into(), |s| format!("{s:.2}")),
+        ]
+    };
+    table(
+        "Period by period",
+        "p99 is the median of the period's seconds; memory that of the replicas at its end; resumed: from the receiver's start to the first \
+         batch it took.",
+        &["receiver", "p99, ms", "errors", "spans sent", "dropped", "memory, MiB", "resumed after, s"],
+        measured.periods.iter().enumerate().map(row).collect(),
+    )
+}
+
+pub fn judged(measured: &Measured) -> Vec<Verdict> {
+    let ratio = |name: &str, spread: &Spread| {
+        verdict(
+            name,
+            format!("≤ {MAX_P99_RATIO} × alive"),
+            format!("{:.2} ({:.2} to {:.2})", spread.median, spread.min, spread.max),
+            spread.median <= MAX_P99_RATIO,
+            "Median of the cycles, each beside its own period without a fault.",
+        )
+    };
+    let Measured { spans_made, spans_sent, spans_dropped, .. } = measured;
+    let restarts = measured.periods.iter().filter(|period| period.receiver == Receiver::Restarted).count();
+    vec![
+        verdict(
+            "no request fails",
+            "0 errors".into(),
+            format!("{} of {}", measured.errors, measured.answered),
+            measured.errors == 0,
+            "",
+        ),
+        ratio("p99, receiver killed", &measured.killed_p99_ratio),
+        ratio("p99, receiver started again", &measured.restarted_p99_ratio),
+        verdict(
+            "memory is flat",
+            format!("≤ {MAX_MEMORY_RATIO} × the first cycle"),
+            format!("{:.2}", measured.memory_ratio),
+            measured.memory_ratio <= MAX_MEMORY_RATIO,
+            "The most of the last cycle; a full line is part of both.",
+        ),
+        verdict(
+            "telemetry resumes",
+            format!("≤ {MAX_RESUMED_S} s, each time"),
+            format!("{:.2} s at most, {} of {restarts}", measured.resumed_s.max, measured.resumed_s.runs.len()),
+            measured.resumed_s.runs.len() == restarts && measured.resumed_s.max <= MAX_RESUMED_S,
+            "",
+        ),
+        verdict(
+            "what is lost is counted",
+            "sent + dropped = made, some dropped".into(),
+            format!("{spans_sent:.0} + {spans_dropped:.0} = {spans_made:.0}"),
+            spans_sent + spans_dropped == *spans_made && *spans_dropped > 0.0,
+            "Made: two for each request.",
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(sent: u32, dropped: u32, memory_mib: f64, resumed_s: Option<f64>) -> Mark {
+        let text = format!("{SENT} {sent}\n{DROPPED}{{reason=\"queue_full\"}} {dropped}\n");
+        Mark { replicas: Reading::of([text.as_str()]), memory_mib, resumed_s }
+    }
+
+    fn series(p99s: &[f64]) -> Vec<Second> {
+        let second =
+            |(n, p99): (usize, &f64)| Second { second: n as u32, sent: 10, good: 10, errors: 0, p99_ms: Some(*p99) };
+        p99s.iter().enumerate().map(second).collect()
+    }
+
+    #[test]
+    fn each_cycle_is_compared_with_itself() {
+        // Two seconds a period; the machine is half as fast in the second cycle.
+        let series = series(&[10.0, 10.0, 11.0, 11.0, 12.0, 12.0, 20.0, 20.0, 22.0, 22.0, 20.0, 20.0]);
+        let marks = [
+            mark(0, 0, 50.0, None),
+            mark(40, 0, 50.0, None),
+            mark(40, 20, 60.0, Some(1.5)),
+            mark(100, 20, 58.0, None),
+            mark(140, 20, 58.0, None),
+            mark(140, 40, 61.0, Some(0.5)),
+            mark(200, 40, 60.0, None),
+        ];
+        let total = Counted { requests: 120.0, hits: 120.0, sent: 200.0, dropped: 40.0 };
+        let measured = measured(&series, &marks, &total, 2).unwrap();
+        assert_eq!(
+            (measured.killed_p99_ratio.runs.as_slice(), measured.restarted_p99_ratio.runs.as_slice()),
+            ([1.1, 1.1].as_slice(), [1.2, 1.0].as_slice())
+        );
+        assert_eq!((measured.resumed_s.max, measured.memory_ratio), (1.5, 61.0 / 60.0));
+        let kinds: Vec<Receiver> = measured.periods.iter().map(|period| period.receiver).collect();
+        assert_eq!(kinds, [Receiver::CYCLE, Receiver::CYCLE].concat());
+        assert_eq!((measured.periods[1].spans_sent, measured.periods[1].spans_dropped), (0.0, 20.0));
+        assert!(judged(&measured).iter().all(|verdict| verdict.passed == Some(true)), "{measured:?}");
+        let lost = Counted { dropped: 39.0, ..total };
+        assert!(
+            judged(&super::measured(&series, &marks, &lost, 2).unwrap())
+                .iter()
+                .any(|verdict| verdict.passed == Some(false))
+        );
+        assert!(super::measured(&series, &marks, &Counted { hits: 119.0, ..lost }, 2).is_err());
+    }
+}

@@ -1,0 +1,92 @@
+//! What a parameter trades: mistakes against time, detector by detector. Pure.
+
+use heartbeat::detector::KINDS;
+use report::{Chart, Curve, Table};
+
+use super::{
+    shown::summary,
+    sweep::{Cell, Outcome},
+    text,
+};
+use crate::experiments::findings;
+
+const X: &str = "mistakes a day";
+const Y: &str = "p99 detection time, intervals";
+
+/// A setting and what it comes to.
+struct Mark {
+    setting: usize,
+    p99: f64,
+    mistakes: f64,
+}
+
+/// Settings of a detector that no other setting of it beats in both: mistakes ascending, p99 descending.
+fn front(outcome: &Outcome, detector: &str, of: impl Fn(usize) -> Option<(f64, f64)>) -> Vec<Mark> {
+    let settings = (0..outcome.settings.len()).filter(|&n| outcome.settings[n].detector == detector);
+    let mut known: Vec<Mark> =
+        settings.filter_map(|setting| of(setting).map(|(p99, mistakes)| Mark { setting, p99, mistakes })).collect();
+    known.sort_by(|a, b| a.mistakes.total_cmp(&b.mistakes).then(a.p99.total_cmp(&b.p99)));
+    let mut soonest = f64::INFINITY;
+    known.retain(|mark| {
+        let is_better = mark.p99 < soonest;
+        soonest = soonest.min(mark.p99);
+        is_better
+    });
+    known
+}
+
+/// Over all conditions and rates.
+fn overall(outcome: &Outcome, detector: &str) -> Vec<Mark> {
+    front(outcome, detector, |setting| summary(outcome, setting).map(|(p99, mistakes, _)| (p99, mistakes)))
+}
+
+pub fn table(outcome: &Outcome) -> Table {
+    let mut rows = Vec::new();
+    for kind in &KINDS {
+        for mark in overall(outcome, kind.name) {
+            let held = summary(outcome, mark.setting).map_or(0, |all| all.2);
+            let words = outcome.settings[mark.setting].words();
+            rows.push(vec![kind.name.into(), words, text(mark.mistakes, 3), text(mark.p99, 2), held.to_string()]);
+        }
+    }
+    findings::table(
+        "The curves' settings",
+        "Settings that no other of the same detector beats both in mistakes a day (mean over the conditions) and in p99 detection time (in \
+         intervals, geometric mean): the more mistakes are allowed, the sooner is a crash detected. Each condition by itself is in \
+         report.json. A detector without rows makes more than 1,000 mistakes a day somewhere, whatever its setting.",
+        &["detector", "setting", X, "p99, intervals", "conditions held"],
+        rows,
+    )
+}
+
+/// One over all conditions, then each condition at each rate.
+pub fn charts(outcome: &Outcome) -> Vec<Chart> {
+    let all = chart(
+        "All conditions",
+        "Mean of the mistakes, geometric mean of the p99. Lower left is better; no mistake at all stands at the left edge.",
+        curves(|detector| overall(outcome, detector)),
+    );
+    std::iter::once(all).chain(outcome.cells.iter().map(|cell| of_cell(outcome, cell))).collect()
+}
+
+fn of_cell(outcome: &Outcome, cell: &Cell) -> Chart {
+    let of = |setting: usize| {
+        cell.qualities[setting].as_ref().map(|q| (cell.intervals(q.detection_p99_s), q.mistakes_per_day))
+    };
+    let mut curves = curves(|detector| front(outcome, detector, of));
+    let fitted = (cell.hindsight.mistakes_per_day, cell.intervals(cell.hindsight.detection_p99_s));
+    curves.push(Curve { name: "fixed, fitted in hindsight".into(), points: vec![fitted] });
+    chart(&cell.name(), cell.condition.what(), curves)
+}
+
+fn curves(front: impl Fn(&str) -> Vec<Mark>) -> Vec<Curve> {
+    let curve = |kind: &heartbeat::detector::Kind| {
+        let points: Vec<(f64, f64)> = front(kind.name).iter().map(|mark| (mark.mistakes, mark.p99)).collect();
+        (!points.is_empty()).then(|| Curve { name: kind.name.into(), points })
+    };
+    KINDS.iter().filter_map(curve).collect()
+}
+
+fn chart(title: &str, meaning: &str, curves: Vec<Curve>) -> Chart {
+    Chart { title: title.into(), meaning: meaning.into(), x_label: X.into(), y_label: Y.into(), curves }
+}

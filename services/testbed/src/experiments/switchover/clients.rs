@@ -1,0 +1,228 @@
+//! Those who watch a switch-over from outside: who follows the monitors, who asks workers, and who writes all the time.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use contract::http::Counted;
+use heartbeat::{
+    assign::{NodeId, PARTITIONS},
+    transport::assignments::Assignments,
+};
+use rand::RngExt as _;
+use reqwest::{StatusCode, header, redirect::Policy};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+
+use crate::stack::control_plane::Plane;
+
+/// A worker that works answers in a few milliseconds; one that was stopped never does. Who measures asks again soon.
+const ANSWER: Duration = Duration::from_millis(50);
+const MEASURED_ANSWER: Duration = Duration::from_millis(25);
+/// Between two tries of who waits for an answer: what an instant is known to.
+const AGAIN: Duration = Duration::from_millis(2);
+const COME_BACK: Duration = Duration::from_secs(60);
+const WRITERS: usize = 8;
+/// Between two writes of one writer: about 500 writes a second in all.
+const PAUSE: Duration = Duration::from_millis(15);
+const HOPS: usize = 3;
+
+fn client(answer: Duration) -> reqwest::Result<reqwest::Client> {
+    // What a redirect says is looked at here.
+    runtime::http::plain().redirect(Policy::none()).timeout(answer).build()
+}
+
+/// Follows all monitors by long polls: the latest table that any of them tells.
+pub struct Monitors {
+    latest: watch::Receiver<Arc<Assignments>>,
+    /// Every node that was off-line in any table so far and was not asked about yet.
+    offline: Arc<Mutex<BTreeSet<NodeId>>>,
+    asking: reqwest::Client,
+    _pollers: JoinSet<()>,
+}
+
+impl Monitors {
+    pub fn follow(plane: &Plane, interval: Duration) -> anyhow::Result<Self> {
+        let (told, latest) = watch::channel(Arc::<Assignments>::default());
+        let offline = Arc::<Mutex<BTreeSet<NodeId>>>::default();
+        let http = runtime::http::plain().timeout(Duration::from_secs(12)).build()?;
+        let mut pollers = JoinSet::new();
+        for monitor in &plane.monitors {
+            let (url, told, http) = (format!("http://{}/partitions", monitor.http), told.clone(), http.clone());
+            let offline = Arc::clone(&offline);
+            pollers.spawn(async move {
+                loop {
+                    let known = told.borrow().table.epoch;
+                    match poll(&http, &url, known).await {
+                        Ok(seen) => {
+                            note(&told, &offline, seen);
+                        }
+                        Err(_) => sleep(interval).await,
+                    }
+                }
+            });
+        }
+        Ok(Self { latest, offline, asking: client(MEASURED_ANSWER)?, _pollers: pollers })
+    }
+
+    pub fn latest(&self) -> Arc<Assignments> {
+        Arc::clone(&self.latest.borrow())
+    }
+
+    /// # Errors
+    /// Nobody follows any more.
+    pub async fn wait_for(&self, condition: impl Fn(&Assignments) -> bool) -> anyhow::Result<Arc<Assignments>> {
+        let mut latest = self.latest.clone();
+        let seen = latest.wait_for(|seen| condition(seen)).await.context("nobody follows the monitors")?;
+        Ok(Arc::clone(&seen))
+    }
+
+    /// # Errors
+    /// It is not so within a minute.
+    pub async fn until(&self, what: &str, condition: impl Fn(&Assignments) -> bool) -> anyhow::Result<()> {
+        let reached = tokio::time::timeout(COME_BACK, self.wait_for(condition)).await;
+        reached.with_context(|| format!("not within {COME_BACK:?}: {what}"))?.map(drop)
+    }
+
+    /// Asks the worker at this address for work on the partition, and goes where it is sent, until it is done.
+    pub async fn counting(&self, partition: usize, address: &str) -> Counted {
+        loop {
+            if let Answer::Done(counted) = ask(&self.asking, partition, address).await {
+                return counted;
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// How many others than this one were taken off-line since the last question.
+    pub fn offline_besides(&self, worker: &NodeId) -> usize {
+        self.take_offline().iter().filter(|node| *node != worker).count()
+    }
+
+    /// How many were taken off-line since the last question.
+    pub fn offline(&self) -> usize {
+        self.take_offline().len()
+    }
+
+    fn take_offline(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut *self.offline.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn note(told: &watch::Sender<Arc<Assignments>>, offline: &Mutex<BTreeSet<NodeId>>, seen: Arc<Assignments>) {
+    told.send_if_modified(|known| {
+        if seen.table.epoch <= known.table.epoch {
+            return false;
+        }
+        let gone = seen.table.nodes.iter().filter(|(node, standing)| !standing.online && known.table.is_online(node));
+        offline.lock().unwrap_or_else(PoisonError::into_inner).extend(gone.map(|(node, _)| node.clone()));
+        *known = seen;
+        true
+    });
+}
+
+async fn poll(http: &reqwest::Client, url: &str, epoch: u64) -> reqwest::Result<Arc<Assignments>> {
+    let poll = http.get(url).query(&[("epoch", epoch), ("wait_ms", 10_000)]);
+    poll.send().await?.error_for_status()?.json().await
+}
+
+enum Answer {
+    Done(Counted),
+    /// An epoch that is over.
+    Refused,
+    Nothing,
+}
+
+async fn ask(client: &reqwest::Client, partition: usize, address: &str) -> Answer {
+    let mut url = format!("http://{address}/partitions/{partition}/count");
+    for _ in 0..HOPS {
+        let Ok(answer) = client.post(&url).send().await else { return Answer::Nothing };
+        match answer.status() {
+            StatusCode::OK => return answer.json().await.map_or(Answer::Nothing, Answer::Done),
+            StatusCode::CONFLICT => return Answer::Refused,
+            StatusCode::TEMPORARY_REDIRECT => {
+                let location = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+                let Some(location) = location else { return Answer::Nothing };
+                url = location.to_owned();
+            }
+            _ => return Answer::Nothing,
+        }
+    }
+    Answer::Nothing
+}
+
+/// Writers of all partitions, through whatever worker.
+pub struct Load {
+    writers: JoinSet<()>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    done: AtomicU64,
+    refused: AtomicU64,
+    stale: AtomicU64,
+    /// The latest epoch that an answer named, by partition.
+    epochs: [AtomicU64; PARTITIONS],
+}
+
+pub struct Written {
+    pub done: u64,
+    /// 409.
+    pub refused: u64,
+    /// Done in an earlier epoch than one that was known when the write was sent.
+    pub stale: u64,
+}
+
+impl Load {
+    pub fn start(plane: &Plane) -> anyhow::Result<Self> {
+        let addresses: Vec<String> = plane.workers.iter().map(|worker| worker.http.clone()).collect();
+        let counts = Arc::<Counts>::default();
+        let mut writers = JoinSet::new();
+        for _ in 0..WRITERS {
+            let (client, counts, addresses) = (client(ANSWER)?, Arc::clone(&counts), addresses.clone());
+            writers.spawn(async move {
+                loop {
+                    let (partition, worker) = {
+                        let mut random = rand::rng();
+                        (random.random_range(0..PARTITIONS), random.random_range(0..addresses.len()))
+                    };
+                    counts.write(&client, partition, &addresses[worker]).await;
+                    sleep(PAUSE).await;
+                }
+            });
+        }
+        Ok(Self { writers, counts })
+    }
+
+    /// Writes so far.
+    pub fn done(&self) -> u64 {
+        self.counts.done.load(Relaxed)
+    }
+
+    pub async fn stop(mut self) -> Written {
+        self.writers.shutdown().await;
+        let Counts { done, refused, stale, .. } = &*self.counts;
+        Written { done: done.load(Relaxed), refused: refused.load(Relaxed), stale: stale.load(Relaxed) }
+    }
+}
+
+impl Counts {
+    async fn write(&self, client: &reqwest::Client, partition: usize, address: &str) {
+        let known = self.epochs[partition].load(Relaxed);
+        match ask(client, partition, address).await {
+            Answer::Done(counted) => {
+                self.done.fetch_add(1, Relaxed);
+                self.stale.fetch_add((counted.epoch < known).into(), Relaxed);
+                self.epochs[partition].fetch_max(counted.epoch, Relaxed);
+            }
+            Answer::Refused => _ = self.refused.fetch_add(1, Relaxed),
+            Answer::Nothing => {}
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a beat and its answer cost over each transport, without faultproxy in between.
+
+use std::time::{Duration, Instant};
+
+use heartbeat::{
+    clock::Clock,
+    codec::{CodecId, Corpus},
+    reconnect::Policy,
+    transport::{
+        codec,
+        tcp::{Sender, Settings},
+        udp::{Reliable, Retries},
+    },
+};
+use launcher::cpu;
+use serde::Serialize;
+use tokio::time::sleep;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::Over;
+use crate::stack::heartbeat_bed::{Bed, keys};
+
+const NODES: u64 = 200;
+const INTERVAL: Duration = Duration::from_millis(50);
+const WAIT: Duration = Duration::from_millis(45);
+const LENGTH: Duration = Duration::from_secs(5);
+const QUICK_LENGTH: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Serialize)]
+pub struct Cost {
+    pub over: Over,
+    /// Sender and monitor together, per beat that was answered.
+    pub cpu_us_per_beat: f64,
+    /// Open files per node, sender and monitor together.
+    pub descriptors_per_node: f64,
+    pub beats_per_s: f64,
+}
+
+pub async fn measure(quick: bool) -> anyhow::Result<[Cost; 2]> {
+    let length = if quick { QUICK_LENGTH } else { LENGTH };
+    Ok([of(Over::Tcp, length).await?, of(Over::Udp, length).await?])
+}
+
+async fn of(over: Over, length: Duration) -> anyhow::Result<Cost> {
+    let bed = Bed::start(NODES as usize).await?;
+    let own = std::process::id();
+    let files = || cpu::open_fds(own).unwrap_or(0) as f64;
+    let before = files();
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    for n in 0..NODES {
+        let mut beat = Corpus::judged().beat(n);
+        match over {
+            Over::Tcp => {
+                let settings = Settings {
+                    monitor: bed.direct_tcp.to_string(),
+                    keys: keys(),
+                    codec: codec(CodecId::Protobuf)?,
+                    interval: INTERVAL,
+                    wait: WAIT,
+                    policy: Policy::default(),
+                    seed: n,
+                };
+                let (sender, _) = Sender::new(settings, Clock::start());
+                let beats = move || {
+                    beat.sequence += 1;
+                    beat.clone()
+                };
+                tasks.spawn(sender.run(beats, stop.clone()));
+            }
+            Over::Udp => {
+                let retries = Retries { count: 0, wait: WAIT };
+                let codec = codec(CodecId::Protobuf)?;
+                let mut sender = Reliable::connect(bed.direct_udp, keys(), codec, retries).await?;
+                tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+                    let mut ticks = tokio::time::interval(INTERVAL);
+                    loop {
+                        ticks.tick().await;
+                        beat.sequence += 1;
+                        // Without an answer it counts for nothing; the table counts what arrived.
+                        sender.send(&beat).await.ok();
+                    }
+                }));
+            }
+        }
+        // Not all at once, so that they do not beat at once.
+        sleep(INTERVAL / 20).await;
+    }
+    tasks.close();
+    let descriptors_per_node = (files() - before) / NODES as f64;
+    let spent = || cpu::process_seconds(own).unwrap_or(0.0);
+    let (beats, cpu, start) = (bed.ingest.counts().accepted(), spent(), Instant::now());
+    sleep(length).await;
+    let beats = (bed.ingest.counts().accepted() - beats) as f64;
+    let (cpu, seconds) = (spent() - cpu, start.elapsed().as_secs_f64());
+    stop.cancel();
+    tasks.wait().await;
+    bed.stop().await?;
+    Ok(Cost { over, cpu_us_per_beat: 1e6 * cpu / beats, descriptors_per_node, beats_per_s: beats / seconds })
+}

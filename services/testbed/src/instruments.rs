@@ -1,0 +1,9 @@
+//! How figures are taken: load on a stack, counters before and after, traces, the machine, and sides measured in turns.
+
+pub mod comparison;
+pub mod machine;
+pub mod measure;
+pub mod recording;
+pub mod scrape;
+pub mod time_spent;
+pub mod waterfall;

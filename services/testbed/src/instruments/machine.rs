@@ -1,0 +1,84 @@
+//! What the figures were measured on, and with what.
+
+use std::{collections::BTreeMap, fs, process::Command, sync::LazyLock, time::Instant};
+
+use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
+use report::{Machine, Revision};
+
+pub fn read() -> Machine {
+    let field = |file: &str, key: &str| -> Option<String> {
+        let text = fs::read_to_string(file).ok()?;
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        Some(line.split_once([':', '='])?.1.trim().trim_matches('"').to_owned())
+    };
+    let kilobytes = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    Machine {
+        cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
+        cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        memory_gb: kilobytes.map_or(0.0, |kb| (kb / 1024.0 / 102.4).round() / 10.0),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+            .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned()),
+        os: field("/etc/os-release", "PRETTY_NAME").unwrap_or_else(|| "unknown".into()),
+        memory_latency_ns: Some(memory_latency_ns().round()),
+    }
+}
+
+/// Mean time of a read in 8 MiB that waits for the one before, in ns; takes about 0.1 s.
+///
+/// A dozen processes that take turns on a few cores live off the last-level cache, which neighbours on the same host use up unseen: no
+/// other figure of a virtual machine tells why a request costs two or three times the CPU of yesterday.
+fn memory_latency_ns() -> f64 {
+    const LINES: usize = (8 << 20) / 64;
+    const READS: u32 = 500_000;
+    let mut order: Vec<usize> = (0..LINES).collect();
+    order.shuffle(&mut SmallRng::seed_from_u64(1));
+    // One 64-byte line each, whose first word names the next: a single circle through all of them.
+    let mut lines = vec![[0_usize; 8]; LINES];
+    for (n, &line) in order.iter().enumerate() {
+        lines[line][0] = order[(n + 1) % LINES];
+    }
+    let mut at = 0;
+    let started = Instant::now();
+    for _ in 0..READS {
+        at = lines[at][0];
+    }
+    let took = started.elapsed();
+    // Without a use of its end the walk could be left out.
+    std::hint::black_box(at);
+    took.as_secs_f64() * 1e9 / f64::from(READS)
+}
+
+/// The source that is being measured, as it was at the first call; empty outside a git clone.
+pub fn revision() -> Revision {
+    static REVISION: LazyLock<Revision> = LazyLock::new(|| {
+        let git = |args: &[&str]| {
+            let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+            let output = Command::new("git").args(["-C", dir]).args(args).output().ok()?;
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
+        Revision { git: git(&["rev-parse", "HEAD"]).unwrap_or_default(), dirty }
+    });
+    REVISION.clone()
+}
+
+pub fn versions(cluster: &crate::stack::service::Cluster) -> BTreeMap<String, String> {
+    let store = cluster.servers.first().map_or("none", |server| &server.version);
+    let servers =
+        [("redis", cluster.redis.version.as_str()), ("store", store), ("nginx", &cluster.nginx.version)].into_iter();
+    let mut versions = own_versions();
+    versions.extend(servers.map(|(name, version)| (name.to_owned(), version.to_owned())));
+    versions
+}
+
+/// This program, and how it was built.
+pub fn own_versions() -> BTreeMap<String, String> {
+    [
+        ("testbed", env!("CARGO_PKG_VERSION")),
+        ("rustc", env!("TESTBED_RUSTC")),
+        ("build", if cfg!(debug_assertions) { "debug" } else { "release" }),
+    ]
+    .into_iter()
+    .map(|(name, version)| (name.to_owned(), version.to_owned()))
+    .collect()
+}

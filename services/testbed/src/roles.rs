@@ -1,0 +1,6 @@
+//! Processes that only measurements need; `testbed serve ROLE` starts them.
+
+pub mod bare;
+pub mod fleet;
+pub mod hammer;
+pub mod sink;

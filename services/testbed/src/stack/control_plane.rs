@@ -1,0 +1,239 @@
+//! The heartbeat plane as child processes: etcd, monitors, workers.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, ensure};
+use launcher::{ChildId, Signal, Spec, Stack, etcd, free_port, prometheus};
+use monitor::{MonitorConfig, config::Rule};
+use runtime::telemetry::TelemetryConfig;
+use stores::StoreConfig;
+use worker::{
+    WorkerConfig,
+    config::{Monitor, Transport},
+};
+
+use crate::stack::service::{self, own_program};
+
+/// Settles within three beats, and the time that processes take to start on a busy machine.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// The leader's lease in beats; etcd grants no less than 2 s.
+const TERM_BEATS: u64 = 5;
+const LEAST_TERM_MS: u64 = 2_000;
+
+/// What a plane is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub monitors: usize,
+    pub workers: usize,
+    pub interval_ms: u64,
+    /// Of the beats.
+    pub transport: Transport,
+    /// Who decides that a worker has failed.
+    pub votes: Rule,
+    /// Further settings of every monitor, `key=value`.
+    pub monitor_sets: Vec<String>,
+    /// Of monitors and workers.
+    pub telemetry: TelemetryConfig,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            monitors: 3,
+            workers: 3,
+            interval_ms: 1_000,
+            transport: Transport::Udp,
+            votes: Rule::Majority,
+            monitor_sets: Vec::new(),
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
+
+pub struct Plane {
+    pub etcd: etcd::Etcd,
+    pub monitors: Vec<Member>,
+    pub workers: Vec<Member>,
+    http: reqwest::Client,
+}
+
+/// A monitor or a worker.
+pub struct Member {
+    pub name: String,
+    pub child: ChildId,
+    /// `host:port`
+    pub http: String,
+    admin: String,
+    role: &'static str,
+    config: PathBuf,
+    sets: Vec<String>,
+}
+
+impl Plane {
+    /// Starts all of it, and waits until every worker is admitted. The shards of `store` must be migrated.
+    ///
+    /// # Errors
+    /// etcd is not installed, or a process is not ready within a minute.
+    pub async fn start(stack: &mut Stack, plan: &Plan, store: &StoreConfig) -> anyhow::Result<Self> {
+        let etcd = etcd::start(stack, &etcd::Options::default()).await?;
+        let key = format!("{:032x}", rand::random::<u128>());
+        let monitors = monitor_configs(plan, &key, &etcd.url)?;
+        let known = monitors.iter().map(|config| {
+            let beats = match plan.transport {
+                Transport::Udp => config.listen.udp,
+                Transport::Tcp => config.listen.tcp,
+            };
+            let (http, beats) = (config.listen.http.to_string(), beats.to_string());
+            (config.node.id.clone(), Monitor { http, beats })
+        });
+        let known: BTreeMap<String, Monitor> = known.collect();
+        let http = runtime::http::plain().timeout(Duration::from_secs(2)).build()?;
+        let mut plane = Self { etcd, monitors: Vec::new(), workers: Vec::new(), http };
+        for config in &monitors {
+            let (name, listen) = (config.node.id.clone(), &config.listen);
+            let member = Member::new(stack, name, "monitor", (listen.http, listen.admin), config, &plan.monitor_sets)?;
+            plane.monitors.push(member);
+        }
+        for n in 0..plan.workers {
+            let mut config = WorkerConfig::new(&format!("worker-{n}"), store.clone());
+            config.node.key.clone_from(&key);
+            let listen = &mut config.listen;
+            (listen.http, listen.udp, listen.admin) = (loopback()?, loopback()?, loopback()?);
+            (config.beats.interval_ms, config.beats.transport) = (plan.interval_ms, plan.transport);
+            config.monitors.clone_from(&known);
+            config.telemetry.clone_from(&plan.telemetry);
+            let (name, at) = (config.node.id.clone(), (config.listen.http, config.listen.admin));
+            plane.workers.push(Member::new(stack, name, "worker", at, &config, &[])?);
+        }
+        plane.wait_ready(stack).await?;
+        for member in plane.members() {
+            stack.set_endpoint(&member.name, &format!("http://{}", member.http))?;
+            stack.set_endpoint(&format!("{}-admin", member.name), &member.admin)?;
+        }
+        stack.set_endpoint("etcd", &plane.etcd.url)?;
+        Ok(plane)
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.monitors.iter().chain(&self.workers)
+    }
+
+    /// What Prometheus asks, by the jobs that compose's has for them.
+    pub fn jobs(&self) -> [prometheus::Job; 2] {
+        let of = |members: &[Member]| {
+            let target = |member: &Member| (member.name.clone(), member.admin.trim_start_matches("http://").to_owned());
+            members.iter().map(target).collect::<Vec<_>>()
+        };
+        [service::job("monitor", of(&self.monitors)), service::job("worker", of(&self.workers))]
+    }
+
+    /// Until every monitor knows the registry and every worker is online.
+    ///
+    /// # Errors
+    /// A process ended, or is not ready in time.
+    pub async fn wait_ready(&self, stack: &Stack) -> anyhow::Result<()> {
+        let ready = self.members().map(|member| {
+            let url = format!("{}/readyz", member.admin);
+            stack.wait_ready(member.child, READY_DEADLINE, move || {
+                let get = self.http.get(&url).send();
+                async { get.await.is_ok_and(|answer| answer.status().is_success()) }
+            })
+        });
+        futures::future::try_join_all(ready).await.map(drop)
+    }
+
+    /// Ends all of it, etcd last.
+    ///
+    /// # Errors
+    /// A process could not be ended.
+    pub async fn stop(self, stack: &mut Stack) -> anyhow::Result<()> {
+        for member in self.workers.iter().chain(&self.monitors) {
+            // One that was stopped by a signal hears no other.
+            stack.kill(member.child, Signal::SIGCONT).ok();
+            stack.stop_child(member.child).await?;
+        }
+        stack.stop_child(self.etcd.child).await
+    }
+
+    /// Starts those again that have ended; answers their names.
+    ///
+    /// # Errors
+    /// A process cannot be started.
+    pub async fn restart_dead(&mut self, stack: &mut Stack) -> anyhow::Result<Vec<String>> {
+        let mut restarted = Vec::new();
+        for member in self.monitors.iter_mut().chain(&mut self.workers) {
+            if stack.pid(member.child).is_none() {
+                member.restart(stack).await?;
+                restarted.push(member.name.clone());
+            }
+        }
+        Ok(restarted)
+    }
+}
+
+impl Member {
+    fn new(
+        stack: &mut Stack,
+        name: String,
+        role: &'static str,
+        (http, admin): (SocketAddr, SocketAddr),
+        config: &impl serde::Serialize,
+        sets: &[String],
+    ) -> anyhow::Result<Self> {
+        let file = stack.child_dir(&name)?.join("config.toml");
+        std::fs::write(&file, toml::to_string(config)?).with_context(|| format!("cannot write {}", file.display()))?;
+        let sets = sets.to_vec();
+        let child = spawn(stack, &name, role, &file, &sets)?;
+        Ok(Self { name, child, http: http.to_string(), admin: format!("http://{admin}"), role, config: file, sets })
+    }
+
+    /// Kills what is left of it and starts it anew.
+    ///
+    /// # Errors
+    /// It cannot be ended or started.
+    pub async fn restart(&mut self, stack: &mut Stack) -> anyhow::Result<()> {
+        stack.stop_child(self.child).await?;
+        self.child = spawn(stack, &self.name, self.role, &self.config, &self.sets)?;
+        Ok(())
+    }
+
+    /// # Errors
+    /// It has ended.
+    pub fn kill(&self, stack: &mut Stack, signal: Signal) -> anyhow::Result<()> {
+        stack.kill(self.child, signal)
+    }
+}
+
+fn spawn(stack: &mut Stack, name: &str, role: &str, config: &PathBuf, sets: &[String]) -> anyhow::Result<ChildId> {
+    let spec = Spec::new(name, own_program()?)
+        .args(["serve", role, name, "--config"])
+        .args([config])
+        .args(sets.iter().flat_map(|set| ["--set", set]))
+        .expendable();
+    stack.spawn(spec)
+}
+
+fn monitor_configs(plan: &Plan, key: &str, etcd: &str) -> anyhow::Result<Vec<MonitorConfig>> {
+    ensure!(plan.monitors % 2 == 1, "an even number of monitors has no better majority than one less");
+    let names: Vec<String> = (0..plan.monitors).map(|n| format!("monitor-{n}")).collect();
+    let http = names.iter().map(|_| loopback()).collect::<anyhow::Result<Vec<_>>>()?;
+    let configs = names.iter().zip(&http).map(|(name, address)| {
+        let mut config = MonitorConfig::new(name);
+        key.clone_into(&mut config.node.key);
+        let listen = &mut config.listen;
+        (listen.http, listen.tcp, listen.udp, listen.admin) = (*address, loopback()?, loopback()?, loopback()?);
+        config.registry.etcd = vec![etcd.to_owned()];
+        config.registry.term_ms = (plan.interval_ms * TERM_BEATS).max(LEAST_TERM_MS);
+        config.detect.interval_ms = plan.interval_ms;
+        config.detect.votes = plan.votes;
+        config.telemetry.clone_from(&plan.telemetry);
+        let others = names.iter().zip(&http).filter(|(other, _)| *other != name);
+        config.peers = others.map(|(other, http)| (other.clone(), http.to_string())).collect();
+        Ok(config)
+    });
+    configs.collect()
+}
+
+fn loopback() -> anyhow::Result<SocketAddr> {
+    Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?)))
+}
