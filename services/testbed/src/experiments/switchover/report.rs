@@ -261,10 +261,6 @@ impl Report {
         }
         text
     }
-
-    pub fn failed(&self) -> bool {
-        self.verdicts.iter().any(|verdict| verdict.passed == Some(false))
-    }
 }
 
 fn ms(value: f64) -> String {
