@@ -23,11 +23,11 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
-    /// `redis://host:port` or `unix:///path`.
+    /// Address of the server: `redis://host:port` or `unix:///path`.
     pub url: String,
-    /// Longest wait for an answer.
+    /// Timeout of a command, in milliseconds.
     pub response_timeout_ms: u64,
-    /// Longest wait for a connection.
+    /// Timeout of an attempt to connect, in milliseconds.
     pub connect_timeout_ms: u64,
 }
 
