@@ -6,6 +6,8 @@ use runtime::{Endpoint, config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
 use stores::{StoreConfig, redis::RedisConfig};
 
+use crate::limits::MAX_LIMIT;
+
 /// A named set of guards. Each guard can be switched on or off separately as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,7 +69,7 @@ pub struct HttpConfig {
     pub listen: Endpoint,
     /// Where the admin port listens (`/healthz`, `/readyz`, `/metrics`): `address:port`.
     pub admin: SocketAddr,
-    /// Threads of the async runtime. Two are enough for a few thousand requests per second.
+    /// Threads of the async runtime.
     pub worker_threads: usize,
     /// The number of replicas that should run, this one included. It only sets the metric `api_replicas_expected`, by which an alert
     /// notices missing replicas.
@@ -238,7 +240,7 @@ impl Validate for ApiConfig {
             ("guards.warmup_deadline_ms", self.guards.warmup_deadline_ms, 1..=86_400_000),
             ("cache.fresh_ms", self.cache.fresh_ms, 1..=31_536_000_000),
             ("cache.stale_ms", self.cache.stale_ms, 0..=31_536_000_000),
-            ("cache.items", self.cache.items as u64, 1..=crate::recommend::MAX_LIMIT as u64),
+            ("cache.items", self.cache.items as u64, 1..=MAX_LIMIT as u64),
             ("cache.max_fills", self.cache.max_fills as u64, 1..=100_000),
             ("cache.refresh_ahead_ms", self.cache.refresh_ahead_ms, 0..=31_536_000_000),
             ("cache.negative_ms", self.cache.negative_ms, 0..=60_000),

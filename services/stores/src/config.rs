@@ -3,7 +3,7 @@
 use contract::SHARDS;
 use serde::{Deserialize, Serialize};
 
-pub use crate::gate::Order;
+pub use crate::gate::QueueOrder;
 
 /// A MySQL server and the shards on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,10 +31,10 @@ pub struct StoreConfig {
     pub pool_size: u32,
     /// Which waiting request gets the next free connection: `newest` or `oldest`. Under overload `newest` serves most requests at once
     /// and lets the others time out.
-    pub order: Order,
+    pub order: QueueOrder,
     /// Requests that may wait for a connection to one instance. Beyond it one of them is answered 503.
     pub max_waiting: usize,
-    /// How long a request waits for a connection, in milliseconds. The default ends before the usual timeout of 3 s of a client.
+    /// How long a request waits for a connection, in milliseconds.
     pub checkout_timeout_ms: u64,
     /// Timeout of one attempt to connect, in milliseconds.
     pub connect_timeout_ms: u64,
@@ -78,7 +78,7 @@ impl StoreConfig {
             user: "root".into(),
             password: String::new(),
             pool_size: 100,
-            order: Order::Newest,
+            order: QueueOrder::Newest,
             max_waiting: 1000,
             checkout_timeout_ms: 2900,
             connect_timeout_ms: 3000,

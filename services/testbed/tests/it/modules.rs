@@ -239,7 +239,7 @@ fn shortest_cycle(level: &BTreeMap<String, BTreeMap<String, &str>>, start: &Stri
                 return Some(path);
             }
             if seen.insert(next.clone()) {
-                queue.push_back([path.as_slice(), &[next.clone()]].concat());
+                queue.push_back([path.as_slice(), std::slice::from_ref(next)].concat());
             }
         }
     }
