@@ -14,8 +14,8 @@ use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 use crate::dataset::{Dataset, Interaction};
 
 /// End of the time range, 2026-01-01T00:00:00Z. Fixed, so that the data is reproducible.
-pub const END_MS: i64 = 1_767_225_600_000;
-pub const MAX_EVENTS_PER_USER: u32 = 500;
+const END_MS: i64 = 1_767_225_600_000;
+const MAX_EVENTS_PER_USER: u32 = 500;
 
 const MS_PER_DAY: i64 = 86_400_000;
 /// Longest pause within a session. Times strictly increase, and `MAX_EVENTS_PER_USER` pauses fit into the last day, in which no session starts.

@@ -8,13 +8,13 @@
 //!                        └───→ quality (leave-last-out)
 //! ```
 
-pub mod dataset;
+mod dataset;
 mod encode;
-pub mod generate;
-pub mod neighbours;
-pub mod parse;
-pub mod quality;
-pub mod rank;
+mod generate;
+mod neighbours;
+mod parse;
+mod quality;
+mod rank;
 mod records;
 
 pub use dataset::{Dataset, DatasetBuilder, Interaction};

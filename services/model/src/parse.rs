@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Number of bad rows that the report lists.
-pub const BAD_ROWS_SHOWN: usize = 10;
+const BAD_ROWS_SHOWN: usize = 10;
 
 /// 9999-12-31T23:59:59Z, the last second a MySQL date can show.
 const LAST_SECOND: i64 = 253_402_300_799;

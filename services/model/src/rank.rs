@@ -3,7 +3,7 @@
 use crate::neighbours::{NeighbourModel, Scored, best_first, strength};
 
 /// Ranking uses this number of the newest items. Older items are only excluded from the result.
-pub const HISTORY_RANKED: usize = 100;
+const HISTORY_RANKED: usize = 100;
 
 /// An event of a user's log whose item is in the model.
 #[derive(Debug, Clone, Copy, PartialEq)]

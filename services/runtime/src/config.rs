@@ -18,7 +18,7 @@ pub trait Validate {
 }
 
 /// `TESTBED_STORE__POOL_SIZE=50` sets `store.pool_size`.
-pub const ENV_PREFIX: &str = "TESTBED_";
+const ENV_PREFIX: &str = "TESTBED_";
 
 /// # Errors
 /// The file cannot be read, a key is unknown, a value has the wrong type, or `validate` refuses values (all in one message).

@@ -14,9 +14,9 @@ use std::{
 use crate::telemetry::Context;
 
 /// The content type of an OpenMetrics response. Prometheus requests this format.
-pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The media type in an `Accept` header.
-pub const MEDIA_TYPE: &str = "application/openmetrics-text";
+pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text";
 
 /// How long an exemplar stays: longer than a scrape interval of Prometheus. Traces of exemplars are kept, so there must be few.
 const LIFETIME: Duration = Duration::from_secs(15);

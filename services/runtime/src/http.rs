@@ -10,7 +10,7 @@ pub fn plain() -> ClientBuilder {
 }
 
 /// For a URL that the user configured. `https://` is verified with the system's certificates.
-pub fn client_for(url: &str) -> ClientBuilder {
+pub(crate) fn client_for(url: &str) -> ClientBuilder {
     if url.starts_with("https://") { builder() } else { plain() }
 }
 

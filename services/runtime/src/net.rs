@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// The kernel's limit for the path of a Unix socket, in bytes.
-pub const MAX_PATH: usize = 107;
+const MAX_PATH: usize = 107;
 
 /// Written as in nginx: `127.0.0.1:8080` or `unix:/path/of/socket`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -47,7 +47,6 @@ use self::{
 pub use self::{
     config::{OFF, Protocol, TelemetryConfig},
     context::{Context, TRACEPARENT},
-    log_bridge::{SPAN_ID, TRACE_ID},
     resource::Service,
     span::{AttributeValue, Kind, Span},
 };

@@ -100,10 +100,12 @@ impl<T> Gate<T> {
     }
 
     /// Number of waiting requests.
+    #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.lock().queue.len()
     }
 
+    #[cfg(test)]
     pub fn free(&self) -> usize {
         self.lock().free.len()
     }

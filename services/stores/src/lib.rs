@@ -21,13 +21,12 @@ mod spans;
 mod sql;
 mod transaction;
 
-pub use breaker::Breaker;
 pub use bulk::{ImportEvent, Imported};
 pub use catalogue::StoredModel;
 pub use config::{Flavour, Instance, StoreConfig};
 pub use error::StoreError;
 pub use fence::{Ownership, StaleEpoch};
-pub use gate::{Gate, GateError, Permit, QueueOrder};
+pub use gate::QueueOrder;
 pub use metrics::{RedisMetrics, StoreMetrics};
 pub use migrate::migrate;
 pub use mysql::{LoggedEvent, Store};

@@ -20,7 +20,7 @@ async fn a_warm_read_is_one_command() {
     let Some(mut servers) = Servers::start(1).await else { return };
     servers.config.pool_size = 1;
     let store = servers.store();
-    // One prepared statement for each shard.
+    // Opens the connection.
     for n in 0..200 {
         store.history(&user(n), None, &Span::NONE).await.unwrap();
     }
