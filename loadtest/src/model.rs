@@ -22,13 +22,13 @@ use crate::{
     schedule,
 };
 
-/// Time of a request that does not need the store.
-const HIT_MS: f64 = 3.0;
+/// Time of a request that is refused without a query.
+const REFUSAL_MS: f64 = 3.0;
 
-/// What a step of `users` users comes to when `store_share` (0..=1) of the requests need the store; `None` without a law.
+/// The expected figures of a step with `users` users whose requests all need the store. `None` without a law.
 ///
 /// The same arguments give the same figures.
-pub fn step(scenario: &Scenario, users: u32, store_share: f64, seed: u64) -> Option<ModelFigures> {
+pub fn step(scenario: &Scenario, users: u32, seed: u64) -> Option<ModelFigures> {
     let Law::Modelled { base_ms, slope_ms, spread } = scenario.law else { return None };
     let factor = LogNormal::new(-spread * spread / 2.0, spread).ok()?;
     let store = Store {
@@ -46,7 +46,6 @@ pub fn step(scenario: &Scenario, users: u32, store_share: f64, seed: u64) -> Opt
         interval_us: scenario.interval_ms * 1000,
         timeout_us: scenario.timeout_ms * 1000,
         checkout_timeout_us: scenario.store.checkout_timeout_ms * 1000,
-        store_share,
         window_us: from_us..from_us + u64::from(scenario.measure_s) * 1_000_000,
         store,
         waiting: vec![None; users as usize],
@@ -101,7 +100,6 @@ struct Simulation {
     interval_us: u64,
     timeout_us: u64,
     checkout_timeout_us: u64,
-    store_share: f64,
     window_us: std::ops::Range<u64>,
     store: Store,
     /// Per user: when the request that waits for a connection was sent, and its replica.
@@ -144,12 +142,10 @@ impl Simulation {
     fn send(&mut self, now: u64, user: usize) {
         self.turn += 1;
         let replica = self.turn % self.store.replicas.len();
-        if self.random.random::<f64>() >= self.store_share {
-            self.answer(now, now + (HIT_MS * 1000.0) as u64, user, false);
-        } else if self.store.replicas[replica].busy < self.store.pool_size {
+        if self.store.replicas[replica].busy < self.store.pool_size {
             self.query(now, replica, user, now);
         } else if self.store.replicas[replica].waiting >= self.store.max_waiting {
-            self.answer(now, now + (HIT_MS * 1000.0) as u64, user, true);
+            self.answer(now, now + (REFUSAL_MS * 1000.0) as u64, user, true);
         } else {
             self.store.replicas[replica].line.push_back((user, now));
             self.store.replicas[replica].waiting += 1;
@@ -248,7 +244,7 @@ mod tests {
             (5000, 624.0, 13.74, 3958.0, 3415.0),
         ];
         for (users, mean_ms, error_pct, answered, good) in rows {
-            let ours = step(&python(), users, 1.0, 1).unwrap();
+            let ours = step(&python(), users, 1).unwrap();
             near("mean", ours.mean_ms, mean_ms, 0.04 * mean_ms);
             near("error", ours.error_pct, error_pct, 0.6);
             near("answered", ours.answered_per_s, answered, 0.015 * answered);
@@ -257,26 +253,18 @@ mod tests {
     }
 
     #[test]
-    fn with_few_store_requests_the_offer_is_answered() {
-        let ours = step(&python(), 5000, 0.1, 1).unwrap();
-        near("mean", ours.mean_ms, 0.9 * 3.0 + 0.1 * 84.0, 2.0);
-        near("error", ours.error_pct, 0.0, 0.0);
-        near("answered", ours.answered_per_s, 5000.0, 10.0);
-    }
-
-    #[test]
     fn the_same_arguments_give_the_same_figures() {
         let scenario = python();
-        assert_eq!(step(&scenario, 4000, 1.0, 7), step(&scenario, 4000, 1.0, 7));
-        assert_ne!(step(&scenario, 4000, 1.0, 7), step(&scenario, 4000, 1.0, 8));
+        assert_eq!(step(&scenario, 4000, 7), step(&scenario, 4000, 7));
+        assert_ne!(step(&scenario, 4000, 7), step(&scenario, 4000, 8));
     }
 
     #[test]
     fn served_oldest_first_an_overload_makes_everyone_wait() {
         let mut scenario = python();
-        let newest = step(&scenario, 5000, 1.0, 1).unwrap();
+        let newest = step(&scenario, 5000, 1).unwrap();
         scenario.store.order = Order::Oldest;
-        let oldest = step(&scenario, 5000, 1.0, 1).unwrap();
+        let oldest = step(&scenario, 5000, 1).unwrap();
         assert!(oldest.mean_ms > newest.mean_ms, "{} <= {}", oldest.mean_ms, newest.mean_ms);
     }
 
@@ -284,7 +272,7 @@ mod tests {
     fn a_full_line_turns_the_rest_away_at_once() {
         let mut scenario = python();
         scenario.store.max_waiting = 0;
-        let ours = step(&scenario, 5000, 1.0, 1).unwrap();
+        let ours = step(&scenario, 5000, 1).unwrap();
         near("offer", ours.answered_per_s, 5000.0, 50.0);
         assert!(ours.error_pct > 20.0, "{}", ours.error_pct);
         assert!(ours.mean_ms < 240.0, "{}", ours.mean_ms);
@@ -295,7 +283,7 @@ mod tests {
         let mut scenario = python();
         scenario.law = Law::Modelled { base_ms: 500.0, slope_ms: 0.0, spread: 0.0 };
         scenario.timeout_ms = 200;
-        let ours = step(&scenario, 10, 1.0, 1).unwrap();
+        let ours = step(&scenario, 10, 1).unwrap();
         near("error", ours.error_pct, 100.0, 0.0);
         near("mean", ours.mean_ms, 200.0, 0.0);
     }
@@ -304,6 +292,6 @@ mod tests {
     fn without_a_law_there_is_no_model() {
         let mut scenario = python();
         scenario.law = Law::None;
-        assert_eq!(step(&scenario, 1000, 1.0, 1), None);
+        assert_eq!(step(&scenario, 1000, 1), None);
     }
 }

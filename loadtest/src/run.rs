@@ -233,7 +233,7 @@ impl Step {
             if let Some(live) = &self.live {
                 live.sent(Duration::from_micros(sent_us.saturating_sub(planned_us)));
             }
-            let (asked_at, departure) = (std::time::Instant::now(), self.telemetry.departure());
+            let (asked_at, departure) = (std::time::Instant::now(), self.telemetry.start_trace());
             let asked = ask(&self.client, &path, departure).await;
             let url = || format!("{}{path}", self.plan.base_url.trim_end_matches('/'));
             trace::tell(&self.telemetry, departure, asked_at, url, &asked);

@@ -1,5 +1,5 @@
-//! How many requests a replica works on at the same time. What comes beyond waits in a short line, and what finds the line full, or
-//! waits too long in it, is told to come back: work that will be too late anyway only makes the rest late.
+//! Step 0: limits the requests in flight. Further requests wait in a short queue. If the queue is full or the wait is too long, a request is
+//! refused: work that ends too late would only delay the others.
 
 mod aimd;
 
@@ -37,17 +37,17 @@ pub struct Admission {
 
 struct Adaptive {
     policy: Aimd,
-    /// Slots that there are, free or not.
+    /// All slots, free or in use.
     slots: usize,
-    /// Of these, to be taken away as soon as they are free.
+    /// Slots that are removed as soon as they become free.
     surplus: usize,
 }
 
-/// The right to be worked on, for as long as it lives.
+/// A request is admitted until this is dropped.
 pub struct Admitted<'a> {
     admission: &'a Admission,
     slot: Option<SemaphorePermit<'a>>,
-    /// Only where somebody looks at it.
+    /// Only with an adaptive limit.
     since: Option<Instant>,
 }
 
@@ -66,8 +66,8 @@ impl Admission {
         Some(Self::limited(config.admission_limit, adaptive, config, metrics))
     }
 
-    /// For sign-ups and events. Always on, with a limit of its own: a flood of writes must not take the places of readers.
-    pub fn of_writes(config: &HttpConfig, metrics: AdmissionMetrics) -> Self {
+    /// For sign-ups and events. Always on, with a separate limit: many writes must not use up the limit of reads.
+    pub fn for_writes(config: &HttpConfig, metrics: AdmissionMetrics) -> Self {
         Self::limited(config.writes_limit, None, config, metrics)
     }
 
@@ -88,14 +88,14 @@ impl Admission {
         }
     }
 
-    /// Waits in line, not beyond `deadline`. Dropping the future leaves the line.
+    /// Waits in the queue, at most until `deadline`. Dropping the future leaves the queue.
     ///
     /// # Errors
     /// `Overloaded`.
     pub async fn enter(&self, deadline: Instant, span: &Span) -> Result<Admitted<'_>, ApiError> {
         let slot = match self.slots.try_acquire() {
             Ok(slot) => slot,
-            // In a box of its own: whoever need not wait would carry it along.
+            // Boxed: otherwise the future of a request that need not wait would contain it.
             Err(_none_free) => Box::pin(self.wait(deadline, span)).await?,
         };
         self.metrics.in_flight.inc();
@@ -106,18 +106,18 @@ impl Admission {
     async fn wait(&self, deadline: Instant, span: &Span) -> Result<SemaphorePermit<'_>, ApiError> {
         let waiting = span.child(Kind::Internal, name::ADMISSION_WAIT);
         let started = Instant::now();
-        let place = Place(&self.waiting);
+        let queued = QueuedRequest(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.max_waiting {
-            self.metrics.line_full.inc();
+            self.metrics.queue_full.inc();
             waiting.fail("line_full");
             return Err(ApiError::Overloaded);
         }
         let until = deadline.min(started + self.max_wait);
         let slot = tokio::time::timeout_at(until, self.slots.acquire()).await;
-        drop(place);
+        drop(queued);
         self.metrics.wait_seconds.observe(started.elapsed().as_secs_f64());
         slot.ok().and_then(Result::ok).ok_or_else(|| {
-            self.metrics.waited.inc();
+            self.metrics.wait_timeout.inc();
             waiting.fail("timeout");
             ApiError::Overloaded
         })
@@ -125,10 +125,10 @@ impl Admission {
 
     fn leave(&self, slot: SemaphorePermit<'_>, since: Option<Instant>) {
         let (Some(adaptive), Some(since)) = (&self.adaptive, since) else { return drop(slot) };
-        let took = since.elapsed();
+        let duration = since.elapsed();
         let mut adaptive = adaptive.lock().unwrap_or_else(PoisonError::into_inner);
         let in_use = adaptive.slots.saturating_sub(self.slots.available_permits());
-        let wanted = adaptive.policy.observe(Instant::now(), took, in_use);
+        let wanted = adaptive.policy.observe(Instant::now(), duration, in_use);
         adaptive.set(&self.slots, wanted);
         if adaptive.surplus > 0 {
             adaptive.surplus -= 1;
@@ -140,7 +140,7 @@ impl Admission {
 }
 
 impl Adaptive {
-    /// New slots are free at once; those to be taken away may be in use, and are then taken when they come back.
+    /// Adds slots at once. Removes free slots at once, and slots in use when they become free.
     fn set(&mut self, slots: &Semaphore, wanted: usize) {
         let limit = self.slots - self.surplus;
         if wanted > limit {
@@ -150,9 +150,9 @@ impl Adaptive {
             slots.add_permits(added);
             self.slots += added;
         } else {
-            let taken = slots.forget_permits(limit - wanted);
-            self.slots -= taken;
-            self.surplus += limit - wanted - taken;
+            let removed = slots.forget_permits(limit - wanted);
+            self.slots -= removed;
+            self.surplus += limit - wanted - removed;
         }
     }
 }
@@ -166,10 +166,10 @@ impl Drop for Admitted<'_> {
     }
 }
 
-/// One of those who wait; counted by whoever makes it.
-struct Place<'a>(&'a AtomicUsize);
+/// Decrements the number of waiting requests when it is dropped.
+struct QueuedRequest<'a>(&'a AtomicUsize);
 
-impl Drop for Place<'_> {
+impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -193,11 +193,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn beyond_the_limit_a_short_line_and_beyond_that_nothing() {
+    async fn a_full_queue_and_a_long_wait_are_refused() {
         let admission = admission(AdmissionMode::Fixed, 2, 1);
         let first = admission.enter(far(), &Span::NONE).await.unwrap();
         let _second = admission.enter(far(), &Span::NONE).await.unwrap();
-        let waits = async {
+        let waiting = async {
             let started = Instant::now();
             (admission.enter(far(), &Span::NONE).await.map(drop), started.elapsed())
         };
@@ -205,33 +205,33 @@ mod tests {
             let started = Instant::now();
             (admission.enter(far(), &Span::NONE).await.map(drop), started.elapsed())
         };
-        let (waited, refused) = tokio::join!(waits, refused);
-        assert!(matches!(waited, (Err(ApiError::Overloaded), took) if took.as_millis() == 100));
+        let (waited, refused) = tokio::join!(waiting, refused);
+        assert!(matches!(waited, (Err(ApiError::Overloaded), duration) if duration.as_millis() == 100));
         assert!(matches!(refused, (Err(ApiError::Overloaded), Duration::ZERO)));
         let (served, ()) = tokio::join!(admission.enter(far(), &Span::NONE), async { drop(first) });
         drop(served.unwrap());
-        // Nor beyond the request's own deadline.
+        // No wait goes beyond the request's deadline.
         let _first = admission.enter(far(), &Span::NONE).await.unwrap();
         let started = Instant::now();
         assert!(admission.enter(started + Duration::from_millis(30), &Span::NONE).await.is_err());
         assert_eq!(started.elapsed().as_millis(), 30);
-        assert_eq!((admission.metrics.line_full.get(), admission.metrics.waited.get()), (1, 2));
+        assert_eq!((admission.metrics.queue_full.get(), admission.metrics.wait_timeout.get()), (1, 2));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_leaves_the_line_frees_a_place_in_it() {
+    async fn a_request_that_leaves_the_queue_frees_its_place() {
         let admission = admission(AdmissionMode::Fixed, 1, 1);
         let _held = admission.enter(far(), &Span::NONE).await.unwrap();
         for _ in 0..10 {
             let gave_up = tokio::time::timeout(Duration::from_millis(1), admission.enter(far(), &Span::NONE)).await;
             assert!(gave_up.is_err());
         }
-        assert_eq!(admission.metrics.line_full.get(), 0);
+        assert_eq!(admission.metrics.queue_full.get(), 0);
     }
 
-    /// Slots are neither lost nor made however the limit moves while they are in use.
+    /// No slot is lost or added by mistake when the limit changes while slots are in use.
     #[tokio::test(start_paused = true)]
-    async fn a_limit_that_moves_keeps_count() {
+    async fn a_changing_limit_keeps_the_number_of_slots() {
         let slots = Semaphore::new(10);
         let policy = Aimd::new(10, Duration::from_millis(1), Instant::now());
         let mut adaptive = Adaptive { policy, slots: 10, surplus: 0 };
@@ -246,9 +246,9 @@ mod tests {
         assert_eq!(slots.available_permits(), 12);
     }
 
-    /// Ten at a time take ten times the target: the limit falls, and what it falls to is kept to.
+    /// All requests exceed the target: the limit falls, and the new limit is enforced.
     #[tokio::test(start_paused = true)]
-    async fn an_adaptive_limit_is_kept_to() {
+    async fn an_adaptive_limit_is_enforced() {
         let admission = admission(AdmissionMode::Adaptive, 100, 0);
         for _ in 0..50 {
             let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! JSON bodies of POST requests.
+//! JSON request bodies.
 
 use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use crate::error::ApiError;
 
 /// # Errors
-/// Another content type, or no valid JSON of this shape; the detail says where.
+/// The content type is not JSON, or the body is not valid JSON of this type; the detail names the position.
 pub fn json<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();

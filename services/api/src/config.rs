@@ -1,4 +1,4 @@
-//! What one replica is told at its start.
+//! The configuration of one replica: settings, defaults and their ranges.
 
 use std::{net::SocketAddr, str::FromStr};
 
@@ -6,18 +6,20 @@ use runtime::{Endpoint, config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
 use stores::{StoreConfig, redis::RedisConfig};
 
-/// A named set of guards; each guard can still be switched by itself.
+use crate::limits::MAX_LIMIT;
+
+/// A named set of guards. Each guard can be switched on or off separately as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// Passive cache only: lists are cached after they were asked for.
+    /// No guards. A list is cached after a request has computed it.
     Baseline,
-    /// All guards.
+    /// All guards, and a limit on concurrent requests.
     Protected,
 }
 
 impl Profile {
-    /// Switches of `protected`, as in `guards.<name>=off`.
+    /// The guards that `protected` switches on, by their names in `guards.<name>=off`.
     pub const GUARDS: [&str; 5] = ["bloom", "warmup", "coalesce", "negative", "refresh_ahead"];
 }
 
@@ -36,7 +38,7 @@ impl FromStr for Profile {
         match text {
             "baseline" => Ok(Self::Baseline),
             "protected" => Ok(Self::Protected),
-            other => Err(format!("'{other}' is no profile: baseline or protected")),
+            other => Err(format!("'{other}' is not a profile: choose baseline or protected")),
         }
     }
 }
@@ -44,105 +46,121 @@ impl FromStr for Profile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiConfig {
+    /// The profile whose defaults apply: `baseline` or `protected`. The metric `api_profile_info` shows it.
     pub profile: Profile,
+    /// Ports, deadlines and limits of the HTTP server.
     pub http: HttpConfig,
+    /// The guards between a request and the store.
     pub guards: GuardsConfig,
+    /// Cached lists in Redis and in memory.
     pub cache: CacheConfig,
+    /// The connection to Redis.
     pub redis: RedisConfig,
+    /// The MySQL servers and the connections to them.
     pub store: StoreConfig,
+    /// Traces and logs that are exported by OTLP.
     pub telemetry: TelemetryConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
-    /// `address:port` or `unix:/path`.
+    /// Where the API listens: `address:port` or `unix:/path`.
     pub listen: Endpoint,
-    /// `/healthz`, `/readyz`, `/metrics`.
+    /// Where the admin port listens (`/healthz`, `/readyz`, `/metrics`): `address:port`.
     pub admin: SocketAddr,
     /// Threads of the async runtime.
     pub worker_threads: usize,
-    /// How many replicas there are to be, this one included. It changes nothing but a metric, by which Prometheus misses those that are gone.
+    /// The number of replicas that should run, this one included. It only sets the metric `api_replicas_expected`, by which an alert
+    /// notices missing replicas.
     pub replicas: u32,
-    /// A request that took this long is answered 504.
+    /// Deadline of a request, in milliseconds after its arrival. A request that exceeds it is answered 504. The default is longer than
+    /// `store.checkout_timeout_ms`, so that an exhausted pool is reported as 503.
     pub deadline_ms: u64,
-    /// Longest body of a POST.
+    /// Largest request body of a POST, in bytes. The default, 1 MiB, holds 1000 events.
     pub max_body_bytes: usize,
-    /// How long requests in flight may take after SIGTERM.
+    /// How long requests in flight and background tasks may run after SIGTERM, in milliseconds. The default is one request deadline.
     pub drain_ms: u64,
-    /// Whether the requests for recommendations that are worked on at the same time are limited, and by what.
+    /// Whether concurrent requests for recommendations are limited: `off`, `fixed` or `adaptive`. `protected` uses `fixed`, `baseline`
+    /// uses `off`.
     pub admission: AdmissionMode,
-    /// That limit; with `adaptive` the highest it may get.
+    /// Requests for recommendations in flight at a time; with `adaptive` the highest value of the limit.
     pub admission_limit: usize,
-    /// Length of the line of those who wait to be admitted.
+    /// Requests that may wait for admission. Further requests are answered 503 at once. The default is short: a long queue only delays
+    /// requests.
     pub admission_waiting: usize,
-    /// How long one waits in it.
+    /// How long a request waits for admission, in milliseconds.
     pub admission_wait_ms: u64,
-    /// How many sign-ups and requests with events are worked on at the same time, whatever `admission` says. `admission_waiting` and
-    /// `admission_wait_ms` apply to them too, in a line of their own.
+    /// Sign-ups and event requests in flight at a time. It always applies, independent of `admission`. These requests have a separate
+    /// queue with the bounds `admission_waiting` and `admission_wait_ms`.
     pub writes_limit: usize,
-    /// What nine of ten answers shall take at most; only `adaptive` looks at it.
+    /// Target for the 90th percentile of latency, in milliseconds. Only `adaptive` uses it.
     pub admission_target_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdmissionMode {
+    /// No limit.
     Off,
+    /// The limit is `admission_limit`.
     Fixed,
-    /// Additive increase, multiplicative decrease by latency.
+    /// The limit follows latency by additive increase and multiplicative decrease (AIMD).
     Adaptive,
 }
 
-/// One switch a guard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuardsConfig {
-    /// Unknown users are recognised by a bloom filter and never cost a store query.
+    /// Answers requests for unknown users with popular items, without a store query. A bloom filter recognises these users.
     pub bloom: bool,
-    /// The most active users' lists are in Redis before the replica is ready.
+    /// Writes the lists of the most active users to Redis before the replica is ready.
     pub warmup: bool,
-    /// Requests that miss the same user's list at the same time share one load.
+    /// Lets concurrent misses of one user share one load from the store.
     pub coalesce: bool,
-    /// That a user has no behaviour is remembered for `cache.negative_ms`.
+    /// Remembers for `cache.negative_ms` that a user has no behaviour.
     pub negative: bool,
-    /// A list that is asked for is computed anew shortly before it expires (`cache.refresh_ahead_ms`).
+    /// Recomputes a list in the background when it is read shortly before it expires (`cache.refresh_ahead_ms`).
     pub refresh_ahead: bool,
-    /// False-positive rate of the bloom filter at the number of users it is built with.
+    /// False-positive rate of the bloom filter for the number of users it is built from, from 0.000001 to 0.5. At the default, 0.001, one
+    /// in a thousand unknown ids reaches the store, and the filter takes 1.8 bytes per user.
     pub bloom_fpr: f64,
-    /// The filter is built anew this often, ±10 %.
+    /// Time between two scheduled rebuilds of the bloom filter, in milliseconds, varied by ±10 %.
     pub bloom_rebuild_ms: u64,
-    /// It is also built anew when this many have signed up since.
+    /// Rebuilds the bloom filter when more users than this have signed up since the last rotation. Each of them costs a Redis round trip
+    /// per request until then.
     pub bloom_rebuild_newcomers: u64,
-    /// Loads at the same time of ids that neither the filter nor Redis can tell anything of; beyond it 503.
+    /// Concurrent loads of user ids that neither the filter nor Redis can verify. Further ones are answered 503. The default leaves most
+    /// store connections to verified users.
     pub unsure_loads: usize,
-    /// How many users are warmed up, over all shards.
+    /// Users whose lists are warmed up, over all shards.
     pub warmup_users: u32,
-    /// The replica gets ready without the rest after this long.
+    /// Time limit of the warm-up, in milliseconds. The replica then becomes ready without the remaining lists.
     pub warmup_deadline_ms: u64,
-    /// Users that one replica warms up in a second; 0: as many as it can.
+    /// Users per second that one replica warms up; 0 means no limit.
     pub warmup_rate: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CacheConfig {
-    /// How long a list counts as fresh; each list's time is varied by ±10 %, so that they do not expire together.
+    /// How long a cached list is fresh, in milliseconds. Each list's time is varied by ±10 %, so that lists written together do not expire
+    /// together.
     pub fresh_ms: u64,
-    /// How much longer it is kept for the case that the store fails.
+    /// How much longer Redis keeps an expired list, in milliseconds. It is the answer if the store fails.
     pub stale_ms: u64,
-    /// Items of a cached list; whoever asks for more causes a longer list to be computed and cached.
+    /// Items of a cached list, 1 to 100. A request with a higher `limit` causes a longer list to be computed and cached.
     pub items: usize,
-    /// Fills on their way to Redis at the same time; further ones are dropped and counted.
+    /// Concurrent background writes of lists to Redis. Further ones are dropped and counted.
     pub max_fills: usize,
-    /// A hit with less freshness left is refreshed in the background; 0: off.
+    /// A hit whose list expires within this time, in milliseconds, is recomputed in the background; 0 means never.
     pub refresh_ahead_ms: u64,
-    /// How long it is remembered that a user has no behaviour; 0: not at all.
+    /// How long a replica remembers that a user has no behaviour, in milliseconds; 0 means not at all.
     pub negative_ms: u64,
-    /// How long a list is answered from the process's own memory, without a look into Redis: by as much an answer may be
-    /// older than Redis has it. 0: off.
+    /// How long a list is answered from the replica's memory without asking Redis, in milliseconds; 0, the default, means never. An answer
+    /// may be older than the list in Redis by this time.
     pub local_ms: u64,
-    /// Lists in the process's memory, two kilobytes each.
+    /// Lists in the replica's memory, about 2 kB each.
     pub local_items: usize,
 }
 
@@ -222,7 +240,7 @@ impl Validate for ApiConfig {
             ("guards.warmup_deadline_ms", self.guards.warmup_deadline_ms, 1..=86_400_000),
             ("cache.fresh_ms", self.cache.fresh_ms, 1..=31_536_000_000),
             ("cache.stale_ms", self.cache.stale_ms, 0..=31_536_000_000),
-            ("cache.items", self.cache.items as u64, 1..=crate::recommend::MAX_LIMIT as u64),
+            ("cache.items", self.cache.items as u64, 1..=MAX_LIMIT as u64),
             ("cache.max_fills", self.cache.max_fills as u64, 1..=100_000),
             ("cache.refresh_ahead_ms", self.cache.refresh_ahead_ms, 0..=31_536_000_000),
             ("cache.negative_ms", self.cache.negative_ms, 0..=60_000),

@@ -1,4 +1,4 @@
-//! Every way a request can fail, and the RFC 9457 problem document that says so.
+//! The errors of the API, and the RFC 9457 problem documents that report them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,8 +8,6 @@ use axum::{
 };
 use contract::http::{Problem, problem};
 use stores::StoreError;
-
-use crate::trace::Failure;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -21,22 +19,21 @@ pub enum ApiError {
     MethodNotAllowed,
     #[error("{0}")]
     TooLarge(String),
-    #[error("the body is not declared as JSON")]
+    #[error("the content type is not application/json")]
     UnsupportedMediaType,
-    #[error("the request took longer than {0} ms")]
+    #[error("the request exceeded its deadline of {0} ms")]
     Deadline(u64),
     #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("redis failed")]
-    Cache(#[source] redis::RedisError),
-    #[error("too many requests are under way")]
+    Redis(#[source] redis::RedisError),
+    #[error("this replica is at its concurrency limit")]
     Overloaded,
-    /// Only the store can tell whether this user exists, and the limit of such look-ups is reached.
-    #[error("too many ids of which nothing is known")]
-    UnsureOverload,
-    /// A load that several requests share failed.
-    #[error("a load that was shared failed")]
-    Shared {
+    /// Neither the filter nor Redis can verify this user, and the limit of such loads is reached.
+    #[error("too many unverified user ids are being looked up")]
+    UnverifiedOverload,
+    #[error("the load that this request shared with others failed")]
+    SharedLoad {
         #[source]
         error: Arc<ApiError>,
         /// How long this request waited for the load.
@@ -51,7 +48,7 @@ impl ApiError {
         Self::Invalid { field: field.into(), detail: detail.into() }
     }
 
-    /// Type, title, status, what the client may know, seconds after which a retry makes sense.
+    /// Type, title, status, detail for the client, and seconds until a retry makes sense.
     fn describe(&self) -> (&'static str, &'static str, StatusCode, String, Option<u32>) {
         match self {
             Self::Invalid { field, detail } => (
@@ -93,37 +90,36 @@ impl ApiError {
                 format!("waited {} ms for a connection to the store", waited.as_millis()),
                 Some(1),
             ),
-            Self::Store(StoreError::LineFull(_)) => (
+            Self::Store(StoreError::QueueFull(_)) => (
                 problem::STORE_OVERLOADED,
                 "Too many requests wait for the store",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the line in front of the store is full".into(),
+                "the queue for connections to the store is full".into(),
                 Some(1),
             ),
-            Self::UnsureOverload => (
+            Self::UnverifiedOverload => (
                 problem::STORE_OVERLOADED,
                 "Too many requests wait for the store",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "only the store can tell now whether this user exists, and the limit of such look-ups is reached"
-                    .into(),
+                "too many unverified user ids are being looked up".into(),
                 Some(1),
             ),
             Self::Overloaded => (
                 problem::OVERLOADED,
                 "Overloaded",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "as many requests as may are under way".into(),
+                "this replica is at its concurrency limit".into(),
                 Some(1),
             ),
             Self::Store(StoreError::StatementTimeout) => (
                 problem::DEADLINE_EXCEEDED,
                 "Deadline exceeded",
                 StatusCode::GATEWAY_TIMEOUT,
-                "the store did not answer in the request's time".into(),
+                "the store did not answer before the request's deadline".into(),
                 None,
             ),
-            // All other details hold for every request that shares the load.
-            Self::Shared { error, waited } => match **error {
+            // Only this detail differs between the requests that share the load.
+            Self::SharedLoad { error, waited } => match **error {
                 Self::Store(StoreError::CheckoutTimeout(_)) => {
                     Self::Store(StoreError::CheckoutTimeout(*waited)).describe()
                 }
@@ -136,19 +132,19 @@ impl ApiError {
                 "the store did not answer".into(),
                 Some(2),
             ),
-            Self::Cache(_) => (
+            Self::Redis(_) => (
                 problem::CACHE_UNAVAILABLE,
                 "Cache unavailable",
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the change could not be announced to the other replicas".into(),
                 Some(1),
             ),
-            // Asking again would change nothing.
+            // A retry would fail again.
             Self::Internal | Self::Store(StoreError::Invalid(_)) => (
                 problem::INTERNAL,
                 "Internal error",
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "the request failed for a reason that was logged".into(),
+                "the request failed; the service has logged the reason".into(),
                 None,
             ),
         }
@@ -156,12 +152,16 @@ impl ApiError {
 }
 
 impl ApiError {
-    /// The problem's type in one word, as the load test counts it.
-    pub fn word(&self) -> &'static str {
+    /// The last part of the problem's type, by which the load test counts errors.
+    pub fn problem_name(&self) -> &'static str {
         let kind = self.describe().0;
         kind.rsplit('/').next().unwrap_or(kind)
     }
 }
+
+/// The error of a 5xx response, an extension of the response that the log reads.
+#[derive(Clone)]
+pub struct Failure(pub Arc<ApiError>);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {

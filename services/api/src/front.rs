@@ -1,8 +1,7 @@
-//! In front of the router: `GET /recommendations`, nearly all requests, does without routing and the router's layers, each of which boxes
-//! the request once more.
+//! The service in front of the router. It answers `GET /recommendations`, nearly all requests, without routing and without the router's
+//! layers: each of these boxes the request once more.
 //!
-//! What this process has in memory is answered here at once: such an answer takes a microsecond and waits for nothing, so it needs no place
-//! among those who are worked on and no deadline.
+//! A request whose list is in memory is answered here, before admission and without a deadline: it takes a microsecond and waits for nothing.
 
 use std::{
     convert::Infallible,
@@ -22,12 +21,7 @@ use axum::{
 use futures::{FutureExt, future::Either};
 use tower::Service;
 
-use crate::{
-    AppState,
-    error::ApiError,
-    recommend::{self, PATH},
-    trace::Traced,
-};
+use crate::{AppState, error::ApiError, recommend, routes::RECOMMENDATIONS, trace::RequestTrace};
 
 #[derive(Clone)]
 pub struct Front {
@@ -35,14 +29,14 @@ pub struct Front {
     pub router: Router,
 }
 
-type Answer = Result<Response, Infallible>;
+type Answered = Result<Response, Infallible>;
 
 impl Service<Request> for Front {
     type Response = Response;
     type Error = Infallible;
     type Future = Either<
-        Ready<Answer>,
-        Either<Pin<Box<dyn Future<Output = Answer> + Send>>, <Router as Service<Request>>::Future>,
+        Ready<Answered>,
+        Either<Pin<Box<dyn Future<Output = Answered> + Send>>, <Router as Service<Request>>::Future>,
     >;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
@@ -50,25 +44,25 @@ impl Service<Request> for Front {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        if request.method() != Method::GET || request.uri().path() != PATH {
+        if request.method() != Method::GET || request.uri().path() != RECOMMENDATIONS {
             return Either::Right(Either::Right(self.router.call(request)));
         }
-        match recommend::from_memory(&self.app, &request) {
+        match recommend::respond_from_memory(&self.app, &request) {
             Some(response) => Either::Left(ready(Ok(response))),
-            None => Either::Right(Either::Left(Box::pin(recommended(self.app.clone(), request)))),
+            None => Either::Right(Either::Left(Box::pin(respond(self.app.clone(), request)))),
         }
     }
 }
 
-/// What the router's layers do around a handler, for this one: counted, timed and traced, and a panic is a problem document.
-async fn recommended(app: AppState, request: Request) -> Answer {
+/// As the router's layers: counts, times and traces the request, and turns a panic into a problem document.
+async fn respond(app: AppState, request: Request) -> Answered {
     let started = Instant::now();
     let _active = app.metrics.http.enter();
-    let traced = Traced::of(&app.telemetry, &request, Some(PATH), started);
-    let answer = AssertUnwindSafe(recommend::recommended(&app, request.uri().query(), &traced.span));
+    let trace = RequestTrace::start(&app.telemetry, &request, Some(RECOMMENDATIONS), started);
+    let answer = AssertUnwindSafe(recommend::respond(&app, request.uri().query(), &trace.span));
     let answer = answer.catch_unwind().await;
     let mut response = answer.unwrap_or(Err(ApiError::Internal)).into_response();
-    let durations = app.metrics.http.of(Some(PATH), response.status().as_u16());
-    traced.end(&app.telemetry, durations, Some(PATH), &mut response);
+    let durations = app.metrics.http.of(Some(RECOMMENDATIONS), response.status().as_u16());
+    trace.finish(&app.telemetry, durations, Some(RECOMMENDATIONS), &mut response);
     Ok(response)
 }

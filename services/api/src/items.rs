@@ -1,4 +1,4 @@
-//! `GET /items/{id}/neighbours` and `GET /popular`: what the model says without a user.
+//! `GET /items/{id}/neighbours` and `GET /popular`: items without a user.
 
 use axum::{
     Json,
@@ -11,19 +11,19 @@ use contract::{
 
 use crate::{AppState, error::ApiError, query};
 
-/// Items most often liked together with this one.
+/// Items that are most often liked together with this one.
 ///
-/// The best come first; there may be fewer than asked for.
+/// The best come first. There may be fewer than `limit`.
 #[utoipa::path(
     get, path = "/items/{id}/neighbours", tag = "items", operation_id = "item_neighbours",
     params(
         ("id" = IdText, Path, description = "Item id", example = "i00042"),
-        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Items wanted, default 20"),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Number of items, default 20"),
     ),
     responses(
         (status = 200, body = ItemList, description = "The items"),
         (status = 400, body = Problem, content_type = "application/problem+json",
-            description = "A parameter is bad or unknown; `field` names it"),
+            description = "A parameter is invalid or unknown; `field` names it"),
         (status = 404, body = Problem, content_type = "application/problem+json",
             description = "The model does not know this item"),
     ),
@@ -44,16 +44,16 @@ pub async fn neighbours(
     Ok(Json(ItemList { model_version: app.model.version, items }))
 }
 
-/// What most users like now.
+/// The items that most users like now.
 ///
-/// Unknown users and users without behaviour are answered with it.
+/// Unknown users and users without behaviour get these recommendations.
 #[utoipa::path(
     get, path = "/popular", tag = "items", operation_id = "popular_items",
-    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Items wanted, default 20")),
+    params(("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Number of items, default 20")),
     responses(
         (status = 200, body = ItemList, description = "The items"),
         (status = 400, body = Problem, content_type = "application/problem+json",
-            description = "A parameter is bad or unknown; `field` names it"),
+            description = "A parameter is invalid or unknown; `field` names it"),
     ),
 )]
 pub async fn popular(State(app): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<ItemList>, ApiError> {

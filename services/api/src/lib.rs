@@ -1,17 +1,26 @@
-//! The recommendation API: one replica.
+//! The recommendation API: one replica, an HTTP service in front of Redis and MySQL.
+//!
+//! Depends on `stores` (MySQL, Redis), `model` (ranking), `contract` (bodies, ids, keys) and `runtime` (configuration, telemetry, admin port).
+//! Begin reading with `recommend.rs`, a request from top to bottom. `front.rs` and `router.rs` lead to it; `writes.rs` runs sign-ups and events.
+//! `lib.rs` starts and stops a replica.
 
 mod admission;
 mod body;
+mod clock;
 pub mod config;
 mod error;
 mod events;
 mod front;
 mod items;
+mod limits;
 mod metrics;
 mod model_view;
 mod query;
+mod ranked_list;
+mod rebuild_reason;
 mod recommend;
 mod router;
+mod routes;
 mod trace;
 mod users;
 mod warmup;
@@ -38,44 +47,44 @@ use crate::{
     recommend::{cache::Cache, guard, guard::Guard, load::Loads, memory::Memory},
 };
 
-/// How long a replica that starts waits for the store's servers to come up.
-const STORE_PATIENCE: Duration = Duration::from_secs(60);
-/// How long a replica that stops waits for its last spans to be taken.
-const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a starting replica waits for the store's servers.
+const STORE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a stopping replica waits for the export of its last spans.
+const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Everything a request needs; cheap to clone.
+/// The state that requests share. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct AppState(Arc<Shared>);
+pub(crate) struct AppState(Arc<AppStateInner>);
 
-pub(crate) struct Shared {
+pub(crate) struct AppStateInner {
     config: ApiConfig,
     model: ModelView,
-    /// `None`: switched off, every id may exist.
+    /// `None`: switched off.
     guard: Option<Guard>,
     cache: Cache,
     memory: Arc<Memory>,
     loads: Loads,
-    /// `None`: switched off, all are admitted.
+    /// For requests for recommendations. `None`: no limit.
     admission: Option<Admission>,
-    /// Of sign-ups and events.
+    /// For sign-ups and event requests.
     writes: Admission,
     redis: Redis,
     store: Store,
     metrics: Metrics,
     telemetry: Telemetry,
-    /// What goes on behind the answers; waited for when the replica stops.
+    /// Background tasks, which a stopping replica waits for.
     tasks: TaskTracker,
 }
 
 impl std::ops::Deref for AppState {
-    type Target = Shared;
-    fn deref(&self) -> &Shared {
+    type Target = AppStateInner;
+    fn deref(&self) -> &AppStateInner {
         &self.0
     }
 }
 
 impl AppState {
-    /// A load ends a little before its request, so that there is time to answer with what else there is: an expired list.
+    /// A load ends shortly before its request, which leaves time to answer with an expired list.
     fn load_deadline(&self, deadline: Instant) -> Instant {
         let margin = Duration::from_millis(self.config.http.deadline_ms / 10).min(Duration::from_millis(50));
         deadline.checked_sub(margin).unwrap_or(deadline)
@@ -85,7 +94,7 @@ impl AppState {
 /// Runs a replica until `shutdown`: bind → admin port → model, guard, warm-up → ready → serve → drain.
 ///
 /// # Errors
-/// A port is taken, the store cannot be read at start, or a server failed.
+/// A port is in use, the store cannot be read at start, or the server failed.
 pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let http = config
         .http
@@ -111,7 +120,7 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
     let telemetry = app.telemetry.clone();
     let served = lifecycle::serve(http, Front { router: router::router(app.clone()), app }, shutdown, drain).await;
     lifecycle::drain(&tasks, drain).await;
-    telemetry.stop(TELEMETRY_PATIENCE).await;
+    telemetry.stop(TELEMETRY_TIMEOUT).await;
     admin.close().await?;
     served
 }
@@ -123,33 +132,33 @@ async fn start(
     readiness: &Readiness,
     tasks: TaskTracker,
 ) -> anyhow::Result<AppState> {
-    let metrics = Metrics::new(registry, exemplars, &router::ROUTES)?;
+    let metrics = Metrics::new(registry, exemplars, &routes::ALL)?;
     metrics.replicas_expected.set(config.http.replicas.into());
     let service = Service { name: "api", listen: config.http.listen.to_string() };
     let telemetry = Telemetry::start(&config.telemetry, service, registry)?;
-    metrics::tell_profile(registry, config.profile)?;
+    metrics::register_profile(registry, config.profile)?;
     let stores = StoreMetrics::new(registry)?;
     let store = Store::new(config.store.clone(), &stores)?;
     let mut redis = config.redis.guarded(stores.redis.clone()).context("redis.url is not valid")?;
 
     readiness.step("opening connections to the store");
-    store.open(config.store.pool_size, STORE_PATIENCE).await.context("cannot connect to the store")?;
+    store.open(config.store.pool_size, STORE_TIMEOUT).await.context("cannot connect to the store")?;
     readiness.step("loading the model");
     let model = ModelView::load(&store).await?;
     let guard = if config.guards.bloom {
         readiness.step("building the bloom filter");
         let guard = Guard::build(&store, &mut redis, &config.guards, &metrics.guard).await;
-        Some(guard.context("cannot read the users from the store")?)
+        Some(guard.context("cannot build the bloom filter from the users in the store")?)
     } else {
         None
     };
     let memory = Arc::new(Memory::new(&config.cache, &config.guards, metrics.memory.clone()));
-    let fills = tasks.clone();
-    let cache = Cache::new(redis.clone(), Arc::clone(&memory), config.cache.clone(), metrics.cache.clone(), fills);
+    let cache =
+        Cache::new(redis.clone(), Arc::clone(&memory), config.cache.clone(), metrics.cache.clone(), tasks.clone());
     let loads = Loads::new(config.guards.coalesce);
     let admission = Admission::new(&config.http, metrics.admission.clone(), Instant::now());
-    let writes = Admission::of_writes(&config.http, metrics.writes.clone());
-    let shared = Shared {
+    let writes = Admission::for_writes(&config.http, metrics.writes.clone());
+    let inner = AppStateInner {
         config,
         model,
         guard,
@@ -164,7 +173,7 @@ async fn start(
         telemetry,
         tasks,
     };
-    let app = AppState(Arc::new(shared));
+    let app = AppState(Arc::new(inner));
     if app.config.guards.warmup {
         warmup::run(&app, readiness).await;
     }

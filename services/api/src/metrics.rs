@@ -1,4 +1,4 @@
-//! All series of the API, resolved once. Buckets are fine below 5 ms, where a cache hit lies.
+//! All metrics of the API. Handles are resolved once. Buckets are fine below 5 ms, the range of a cache hit.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,7 @@ use prometheus::{
 };
 use runtime::{Exemplars, exemplars::Series, telemetry::Span};
 
-use crate::{config::Profile, recommend::guard::rebuild::Reason};
+use crate::{config::Profile, rebuild_reason::RebuildReason, routes};
 
 #[derive(Clone)]
 pub struct Metrics {
@@ -33,23 +33,23 @@ pub struct Metrics {
 /// Requests by matched route and status class.
 #[derive(Clone)]
 pub struct HttpMetrics {
-    /// So few that looking through them is quicker than hashing.
-    routes: Vec<(&'static str, [Durations; CLASSES.len()])>,
-    unmatched: [Durations; CLASSES.len()],
-    /// Lists that were answered, resolved once more: for those answered from memory a look-up is no small part.
-    pub recommended: Durations,
+    /// A linear search: with this few routes it is faster than hashing.
+    routes: Vec<(&'static str, [RequestDurations; CLASSES.len()])>,
+    unmatched: [RequestDurations; CLASSES.len()],
+    /// Successful recommendations, for responses from memory: a search is a considerable part of their time.
+    pub recommended: RequestDurations,
     active: IntGauge,
 }
 
-/// How long requests of one route and class took, and examples of them.
+/// Durations of the requests of one route and status class, with exemplars.
 #[derive(Clone)]
-pub struct Durations {
+pub struct RequestDurations {
     seconds: Histogram,
     exemplars: Arc<Series>,
 }
 
-/// A request under way.
-pub struct Active<'a>(&'a IntGauge);
+/// A request in flight, until it is dropped.
+pub struct ActiveRequest<'a>(&'a IntGauge);
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const SUCCESS: usize = 1;
@@ -73,13 +73,13 @@ pub struct GuardMetrics {
     pub present: IntCounter,
     pub absent: IntCounter,
     pub newcomer: IntCounter,
-    pub unsure: IntCounter,
+    pub unverified: IntCounter,
     pub bloom_users: Gauge,
     pub bloom_bytes: Gauge,
     pub bloom_fpr: Gauge,
-    pub unsure_refused: IntCounter,
-    /// By `Reason`.
-    pub rebuilds: [IntCounter; Reason::ALL.len()],
+    pub unverified_refused: IntCounter,
+    /// Indexed by `RebuildReason`.
+    pub rebuilds: [IntCounter; RebuildReason::ALL.len()],
     pub rebuild_failures: IntCounter,
     pub generation_valid: Gauge,
     pub generation_current: Gauge,
@@ -110,10 +110,10 @@ pub struct MemoryMetrics {
 pub struct AdmissionMetrics {
     pub limit: Gauge,
     pub in_flight: Gauge,
-    /// Of those who had to wait at all, admitted in the end or not.
+    /// Only of requests that had to wait, admitted or refused.
     pub wait_seconds: Histogram,
-    pub line_full: IntCounter,
-    pub waited: IntCounter,
+    pub queue_full: IntCounter,
+    pub wait_timeout: IntCounter,
 }
 
 #[derive(Clone)]
@@ -128,18 +128,22 @@ impl Metrics {
     /// # Errors
     /// The registry has one of these names already.
     pub fn new(registry: &Registry, exemplars: &Exemplars, routes: &[&'static str]) -> Result<Self> {
-        let answers =
-            counters(registry, "recommendations_total", "Recommendation answers by where they came from", "source")?;
+        let answers = counters(
+            registry,
+            "recommendations_total",
+            "Answers to requests for recommendations, by source",
+            "source",
+        )?;
         let cache = counters(
             registry,
             "cache_requests_total",
-            "Look-ups of a user's list in Redis: hit, miss, expired (found, but no longer fresh), error (Redis failed)",
+            "Reads of a user's list from Redis, by result: hit, miss, expired (no longer fresh), error (Redis failed)",
             "result",
         )?;
         let fills = counters(
             registry,
             "cache_fills_total",
-            "Lists written to Redis, warm-up included: ok, failed, dropped (too many on their way)",
+            "Writes of lists to Redis, warm-up included, by result: ok, failed, dropped (too many in flight)",
             "result",
         )?;
         let answer = |source: Source| answers.get_metric_with_label_values(&[source.as_str()]);
@@ -167,12 +171,12 @@ impl Metrics {
                 local_hits: counter(
                     registry,
                     "cache_local_hits_total",
-                    "Lists answered from this process's memory, without a look into Redis",
+                    "Answers from the replica's memory, without a read from Redis",
                 )?,
                 negative_hits: counter(
                     registry,
                     "cache_negative_hits_total",
-                    "Loads saved because the user was found without behaviour a moment before",
+                    "Loads avoided because a recent load found no behaviour of the user",
                 )?,
             },
             admission: AdmissionMetrics::reads(registry)?,
@@ -181,29 +185,29 @@ impl Metrics {
                 users: counter(
                     registry,
                     "warmup_users_total",
-                    "Users whose list this replica wrote before it was ready",
+                    "Users whose list this replica wrote to Redis during warm-up",
                 )?,
                 failed: counter(
                     registry,
                     "warmup_failures_total",
-                    "Units of warm-up work that failed and were tried again",
+                    "Failures of warm-up units (one per shard); each is retried",
                 )?,
                 resumed: counter(
                     registry,
                     "warmup_resumed_total",
-                    "Units of warm-up work taken up where another replica had stopped",
+                    "Warm-up units that this replica continued after another replica had stopped",
                 )?,
                 progress: gauge(
                     registry,
                     "warmup_progress_ratio",
-                    "Share of the warm-up that is done, by whichever replica",
+                    "Share of the warm-up that all replicas together have done",
                 )?,
             },
             events: counter(registry, "events_accepted_total", "Events written to the behaviour log")?,
             replicas_expected: gauge(
                 registry,
                 "api_replicas_expected",
-                "Replicas there are to be, as this one was told at its start",
+                "Number of replicas that should run (http.replicas)",
             )?,
         })
     }
@@ -214,45 +218,45 @@ impl GuardMetrics {
         let checks = counters(
             registry,
             "guard_checks_total",
-            "Checks whether a user may exist: present (filter), absent (answered without the store), newcomer (created since the filter was built), unsure (the set of newcomers could not be trusted)",
+            "Checks whether a user may exist, by result: present (in the filter), absent (answered without the store), newcomer (created after the filter was built), unsure (the set of newcomers may be incomplete)",
             "result",
         )?;
         let rebuilds = counters(
             registry,
             "guard_rebuilds_total",
-            "Filters built anew, by reason: schedule, size (many have signed up), rotation (another replica has begun a new set of newcomers), generation (the set of newcomers was lost)",
+            "Rebuilds of the bloom filter, by reason: schedule, size (many sign-ups), rotation (another replica has rotated the sets of newcomers), generation (the set of newcomers was lost)",
             "reason",
         )?;
         let [schedule, size, rotation, generation] =
-            Reason::ALL.map(|reason| rebuilds.get_metric_with_label_values(&[reason.as_str()]));
+            RebuildReason::ALL.map(|reason| rebuilds.get_metric_with_label_values(&[reason.as_str()]));
         Ok(Self {
             present: checks.get_metric_with_label_values(&["present"])?,
             absent: checks.get_metric_with_label_values(&["absent"])?,
             newcomer: checks.get_metric_with_label_values(&["newcomer"])?,
-            unsure: checks.get_metric_with_label_values(&["unsure"])?,
-            bloom_users: gauge(registry, "guard_bloom_users", "Users the bloom filter was built from")?,
+            unverified: checks.get_metric_with_label_values(&["unsure"])?,
+            bloom_users: gauge(registry, "guard_bloom_users", "Users in the bloom filter when it was built")?,
             bloom_bytes: gauge(registry, "guard_bloom_bytes", "Size of the bloom filter's bit vector")?,
             bloom_fpr: gauge(
                 registry,
                 "guard_bloom_false_positive_ratio",
-                "Share of 100,000 ids nobody has that the filter took for present, measured when it was built",
+                "False-positive rate of the bloom filter, measured with 100,000 unknown ids when it was built",
             )?,
-            unsure_refused: counter(
+            unverified_refused: counter(
                 registry,
                 "guard_unsure_refused_total",
-                "Loads of ids of which nothing was known that were refused because too many were under way",
+                "Loads of unverified users that were refused because guards.unsure_loads was reached",
             )?,
             rebuilds: [schedule?, size?, rotation?, generation?],
-            rebuild_failures: counter(registry, "guard_rebuild_failures_total", "Rebuilds of the filter that failed")?,
+            rebuild_failures: counter(registry, "guard_rebuild_failures_total", "Failed rebuilds of the bloom filter")?,
             generation_valid: gauge(
                 registry,
                 "guard_generation_valid",
-                "1 while the filter's \"absent\" can be believed, 0 while the set of newcomers may have lost members",
+                "1 if the filter can prove that a user is absent, 0 if the set of newcomers may have lost members",
             )?,
             generation_current: gauge(
                 registry,
                 "guard_generation_current",
-                "1 while the filter is of the current set of newcomers, 0 while it is to be built anew after a rotation",
+                "1 if the filter is of the current generation of newcomers, 0 if a rebuild after a rotation is due",
             )?,
             newcomers: gauge(registry, "guard_newcomers", "Members of the current set of newcomers")?,
         })
@@ -264,19 +268,19 @@ impl LoadMetrics {
         let loads = counters(
             registry,
             "loads_total",
-            "Misses by what they did: led (asked the store), joined (shared the result of a load under way)",
+            "Misses, by result: led (loaded from the store), joined (shared a load in flight)",
             "result",
         )?;
         let results = counters(
             registry,
             "load_results_total",
-            "Loads by what the store had: found (behaviour), empty (none: penetration, if the user does not exist), failed",
+            "Loads, by result: found (the user has behaviour), empty (no behaviour; cache penetration if the user does not exist), failed",
             "result",
         )?;
         let refreshes = counters(
             registry,
             "cache_refreshes_total",
-            "Lists found shortly before their expiry: ok (computed anew), failed, taken (another replica does it), dropped (too many under way)",
+            "Refreshes of lists shortly before their expiry, by result: ok, failed, taken (another replica refreshes it), dropped (too many in flight)",
             "result",
         )?;
         Ok(Self {
@@ -288,7 +292,7 @@ impl LoadMetrics {
             rank_seconds: histogram(
                 registry,
                 "rank_duration_seconds",
-                "CPU time of making a list from a history, warm-up included",
+                "Time to rank a history, warm-up included",
                 // A history of one event takes a few microseconds, the longest of 100 a millisecond.
                 &[
                     0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_5, 0.000_75, 0.001,
@@ -304,7 +308,7 @@ impl LoadMetrics {
 }
 
 impl AdmissionMetrics {
-    /// Of the requests for recommendations.
+    /// For requests for recommendations.
     ///
     /// # Errors
     /// The registry has one of these names already.
@@ -312,38 +316,38 @@ impl AdmissionMetrics {
         Self::new(registry, "http_admission", "Requests for recommendations")
     }
 
-    /// Of sign-ups and events. These count until they have ended, which may be after their answer.
+    /// For sign-ups and event requests. They are in flight until they end, which may be after the response.
     ///
     /// # Errors
     /// The registry has one of these names already.
     pub fn writes(registry: &Registry) -> Result<Self> {
-        Self::new(registry, "http_writes_admission", "Sign-ups and requests with events")
+        Self::new(registry, "http_writes_admission", "Sign-ups and event requests")
     }
 
     fn new(registry: &Registry, name: &str, requests: &str) -> Result<Self> {
         let rejected = counters(
             registry,
             &format!("{name}_rejected_total"),
-            &format!("{requests} not admitted: line_full, waited (no place came free in time)"),
+            &format!(
+                "{requests} that were refused, by reason: line_full (the queue was full), waited (the wait timed out)"
+            ),
             "reason",
         )?;
         Ok(Self {
             limit: gauge(
                 registry,
                 &format!("{name}_limit"),
-                &format!("{requests} that may be worked on at the same time; 0: no limit"),
+                &format!("{requests} that may be in flight at a time; 0: no limit"),
             )?,
-            in_flight: gauge(registry, &format!("{name}_in_flight"), &format!("{requests} admitted and not yet done"))?,
+            in_flight: gauge(registry, &format!("{name}_in_flight"), &format!("{requests} in flight"))?,
             wait_seconds: histogram(
                 registry,
                 &format!("{name}_wait_seconds"),
-                &format!(
-                    "{requests}: time in the line before admission, of those who had to wait, refused ones included"
-                ),
+                &format!("{requests}: time in the queue; only requests that had to wait, refused ones included"),
                 &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0],
             )?,
-            line_full: rejected.get_metric_with_label_values(&["line_full"])?,
-            waited: rejected.get_metric_with_label_values(&["waited"])?,
+            queue_full: rejected.get_metric_with_label_values(&["line_full"])?,
+            wait_timeout: rejected.get_metric_with_label_values(&["waited"])?,
         })
     }
 }
@@ -357,15 +361,14 @@ impl HttpMetrics {
             0.5, 0.75, 1.0, 2.0, 3.0, 5.0, 10.0,
         ];
         let durations = HistogramVec::new(
-            HistogramOpts::new(NAME, "Time from a request's arrival in the service to its answer")
-                .buckets(buckets.to_vec()),
+            HistogramOpts::new(NAME, "Time from the arrival of a request to its response").buckets(buckets.to_vec()),
             &LABELS,
         )?;
         registry.register(Box::new(durations.clone()))?;
         let of = |route: &str, class: &str| {
             let seconds = durations.get_metric_with_label_values(&[route, class])?;
             let exemplars = exemplars.series(NAME, &[(LABELS[0], route), (LABELS[1], class)], &buckets);
-            Result::Ok(Durations { seconds, exemplars })
+            Result::Ok(RequestDurations { seconds, exemplars })
         };
         let of_route = |route: &str| {
             let [a, b, c, d, e] = CLASSES.map(|class| of(route, class));
@@ -373,20 +376,19 @@ impl HttpMetrics {
         };
         let routes = routes.iter().map(|route| Ok((*route, of_route(route)?))).collect::<Result<Vec<_>>>()?;
         let unmatched = of_route("unmatched")?;
-        let recommended = at(&routes, &unmatched, Some(crate::recommend::PATH))[SUCCESS].clone();
+        let recommended = at(&routes, &unmatched, Some(routes::RECOMMENDATIONS))[SUCCESS].clone();
         let active =
-            IntGauge::new("http_server_active_requests", "Requests under way; those answered from memory never are")?;
+            IntGauge::new("http_server_active_requests", "Requests in flight. Excludes answers from local memory")?;
         registry.register(Box::new(active.clone()))?;
         Ok(Self { routes, unmatched, recommended, active })
     }
 
-    /// One more, until it is dropped.
-    pub fn enter(&self) -> Active<'_> {
+    pub fn enter(&self) -> ActiveRequest<'_> {
         self.active.inc();
-        Active(&self.active)
+        ActiveRequest(&self.active)
     }
 
-    pub fn of(&self, route: Option<&str>, status: u16) -> &Durations {
+    pub fn of(&self, route: Option<&str>, status: u16) -> &RequestDurations {
         let class = usize::from(status / 100).saturating_sub(1).min(CLASSES.len() - 1);
         &at(&self.routes, &self.unmatched, route)[class]
     }
@@ -396,19 +398,19 @@ fn at<'a, T>(routes: &'a [(&'static str, T)], unmatched: &'a T, route: Option<&s
     routes.iter().find(|(known, _)| Some(*known) == route).map_or(unmatched, |(_, found)| found)
 }
 
-impl Durations {
-    /// A request that took so long. A recorded one may be an exemplar from now on; its span then says so, for whoever chooses which traces to keep.
-    pub fn observe(&self, started: Instant, took: Duration, span: &Span) {
-        self.seconds.observe(took.as_secs_f64());
+impl RequestDurations {
+    /// A recorded request may become an exemplar. Its span then has an attribute, so that its trace is kept.
+    pub fn observe(&self, started: Instant, duration: Duration, span: &Span) {
+        self.seconds.observe(duration.as_secs_f64());
         if let Some(context) = span.context()
-            && self.exemplars.offer(took, context.trace_id, started + took)
+            && self.exemplars.offer(duration, context, started + duration)
         {
             span.set(attribute::EXEMPLAR, true);
         }
     }
 }
 
-impl Drop for Active<'_> {
+impl Drop for ActiveRequest<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -420,12 +422,15 @@ impl AnswerMetrics {
     }
 }
 
-/// Says for good which profile this replica runs: `load` reads it, as a stack that others started has its settings elsewhere.
+/// Registers a metric with the replica's profile. The command `load` reads it, because it has no access to the configuration.
 ///
 /// # Errors
 /// The registry has this name already.
-pub fn tell_profile(registry: &Registry, profile: Profile) -> Result<()> {
-    let info = IntGaugeVec::new(Opts::new("api_profile_info", "1, with the replica's profile"), &["profile"])?;
+pub fn register_profile(registry: &Registry, profile: Profile) -> Result<()> {
+    let info = IntGaugeVec::new(
+        Opts::new("api_profile_info", "Always 1; the label is the profile of the replica"),
+        &["profile"],
+    )?;
     registry.register(Box::new(info.clone()))?;
     info.get_metric_with_label_values(&[&profile.to_string()])?.set(1);
     Ok(())

@@ -1,4 +1,4 @@
-//! Query strings: every parameter known, given once and well-formed, or an error that names it.
+//! Query strings. Every parameter is known, given once and well-formed; otherwise the error names it.
 
 use std::str::FromStr;
 
@@ -6,20 +6,23 @@ use contract::{Id, IdError};
 
 use crate::{
     error::ApiError,
-    recommend::{DEFAULT_LIMIT, MAX_LIMIT},
+    limits::{DEFAULT_LIMIT, MAX_LIMIT},
 };
 
 pub struct Query(Vec<(&'static str, String)>);
 
 /// # Errors
-/// A parameter that is not in `known`, comes twice, or is not percent-encoded UTF-8.
+/// A parameter is not in `known`, is given twice, or is not percent-encoded UTF-8.
 pub fn parse(query: &str, known: &[&'static str]) -> Result<Query, ApiError> {
     let mut given: Vec<(&'static str, String)> = Vec::with_capacity(known.len());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let Some(key) = known.iter().find(|name| **name == key) else {
             let key: String = decode(key).unwrap_or_default().chars().take(64).collect();
-            return Err(ApiError::invalid(key, format!("is no parameter here; known: {}", known.join(", "))));
+            return Err(ApiError::invalid(
+                key,
+                format!("is not a parameter of this path; known parameters: {}", known.join(", ")),
+            ));
         };
         if given.iter().any(|(name, _)| name == key) {
             return Err(ApiError::invalid(*key, "is given twice"));
@@ -30,8 +33,8 @@ pub fn parse(query: &str, known: &[&'static str]) -> Result<Query, ApiError> {
     Ok(Query(given))
 }
 
-/// User and limit of a query that needs no decoding, as nearly all do; `None`: `parse` will tell. The id may still be a bad one.
-pub fn at_a_glance(query: &str) -> Option<(&str, usize)> {
+/// User id and limit of a query in the usual form, which needs no decoding. `None`: use `parse`. The id is not checked.
+pub fn parse_plain(query: &str) -> Option<(&str, usize)> {
     let rest = query.strip_prefix("user_id=")?;
     let (user_id, limit) = match rest.split_once('&') {
         None => (rest, DEFAULT_LIMIT),
@@ -40,7 +43,7 @@ pub fn at_a_glance(query: &str) -> Option<(&str, usize)> {
     (!user_id.contains(['%', '+'])).then_some((user_id, limit))
 }
 
-/// Digits only: `parse` would take a sign, which in a query is a space besides.
+/// Accepts digits only: `str::parse` also accepts a plus sign.
 fn limit(text: &str) -> Option<usize> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|limit| digits && (1..=MAX_LIMIT).contains(limit))
@@ -52,24 +55,27 @@ impl Query {
     }
 
     /// # Errors
-    /// Missing, or no valid id.
+    /// The parameter is missing or not a valid id.
     pub fn id<K>(&self, key: &str) -> Result<Id<K>, ApiError> {
         let text = self.get(key).ok_or_else(|| ApiError::invalid(key, "is required"))?;
         Id::from_str(text).map_err(|error: IdError| ApiError::invalid(key, error.to_string()))
     }
 
-    /// `limit`, 1..=100, default 20.
+    /// The parameter `limit`, 1 to 100; 20 if it is missing.
     ///
     /// # Errors
-    /// Out of range or no number.
+    /// It is out of range or not a number.
     pub fn limit(&self) -> Result<usize, ApiError> {
         let Some(text) = self.get("limit") else { return Ok(DEFAULT_LIMIT) };
         limit(text).ok_or_else(|| ApiError::invalid("limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
     }
 }
 
-/// Percent-decoding with `+` for a space; `None` where an escape is broken or the result is no UTF-8.
-pub fn decode(text: &str) -> Option<String> {
+/// Percent-decodes, with `+` for a space. `None`: an escape is malformed or the result is not UTF-8.
+///
+/// Not `form_urlencoded` or `percent-encoding`: they keep malformed escapes as text, and the former replaces what is not UTF-8. A bad id would
+/// then be answered as another user instead of refused with 400.
+fn decode(text: &str) -> Option<String> {
     if !text.contains(['%', '+']) {
         return Some(text.to_owned());
     }
@@ -103,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_at_fault_is_named() {
+    fn the_error_names_the_field() {
         for (query, expected) in [
             ("", "user_id"),
             ("user_id=", "user_id"),
@@ -126,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_at_a_glance_is_what_parsing_gives() {
+    fn plain_queries_are_read_as_parse_reads_them() {
         for (query, expected) in [
             ("user_id=a", Some(("a", 20))),
             ("user_id=a.b-c_d~e", Some(("a.b-c_d~e", 20))),
@@ -142,7 +148,7 @@ mod tests {
             ("user", None),
             ("", None),
         ] {
-            assert_eq!(at_a_glance(query), expected, "{query}");
+            assert_eq!(parse_plain(query), expected, "{query}");
             if let Some((user_id, limit)) = expected {
                 let parsed = parse(query, &["user_id", "limit"]).unwrap();
                 let id = parsed.id::<contract::id::User>("user_id").unwrap();
@@ -152,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_may_hold_anything_that_is_encoded() {
+    fn ids_are_percent_decoded() {
         let query = parse("user_id=k%C3%A4se+%26%3D1&limit=7", &["user_id", "limit"]).unwrap();
         assert_eq!(query.id::<contract::id::User>("user_id").unwrap().as_str(), "käse &=1");
         assert_eq!(query.limit().unwrap(), 7);

@@ -1,77 +1,103 @@
-//! The request path, read downward: admitted? → known? → cached? → load, rank, fill (`load`) → answer.
+//! `GET /recommendations`, to be read from top to bottom. The steps have the same numbers in ARCHITECTURE.md, "A request, read downward".
+//!
+//! 0. Admission (`admission`)
+//! 1. List in this process's memory (`local`)
+//! 2. User check (`guard`)
+//! 3. List in Redis (`cache`)
+//! 4. Load from the store, shared by concurrent requests for one user (`load`)
+//! 5. Ranking (`rank`)
+//! 6. Response, while a background task writes the list to Redis (`cache`)
 
 pub mod cache;
-mod flights;
 pub mod guard;
-pub mod list;
 pub mod load;
 mod local;
 pub mod memory;
 mod rank;
+mod refresh;
+mod response;
+mod single_flight;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::{
-    body::Body,
     extract::{Request, State},
-    http::{HeaderValue, header},
     response::Response,
 };
 use contract::{
     UserId,
     http::{IdText, Problem, Recommendations, Source},
-    spans::attribute,
+    spans::{attribute, name},
 };
-use runtime::telemetry::Span;
-use tokio::time::Instant;
+use runtime::telemetry::{Kind, Span};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
-use self::{cache::Lookup, guard::Existence, list::RankedList, load::Job};
-use crate::{AppState, error::ApiError, query, trace::Traced};
+use self::{cache::Lookup, guard::UserStatus, load::LoadRequest};
+use crate::{AppState, clock::unix_ms, error::ApiError, query, ranked_list::RankedList, routes, trace::RequestTrace};
 
-pub const PATH: &str = "/recommendations";
-pub const MAX_LIMIT: usize = 100;
-pub const DEFAULT_LIMIT: usize = 20;
+pub use rank::rank;
 
 /// Recommendations for a user.
 ///
-/// A user who is unknown, or has no behaviour, is answered with popular items.
+/// The answer for an unknown user, or for one without behaviour, is the popular items.
 #[utoipa::path(
     get, path = "/recommendations", tag = "recommendations", operation_id = "recommendations",
     params(
         ("user_id" = IdText, Query, description = "User id", example = "u000042"),
-        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Items wanted, default 20"),
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Number of items, default 20"),
     ),
     responses(
         (status = 200, body = Recommendations, description = "The items, best first"),
         (status = 400, body = Problem, content_type = "application/problem+json",
-            description = "A parameter is missing, bad or unknown; `field` names it"),
+            description = "A parameter is missing, invalid or unknown; `field` names it"),
         (status = 503, body = Problem, content_type = "application/problem+json",
             headers(("Retry-After" = u32, description = "Seconds to wait before the next attempt")),
             description = "Overloaded, or the store is down"),
-        (status = 504, body = Problem, content_type = "application/problem+json", description = "The deadline ran out"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "The deadline was exceeded"),
     ),
 )]
 pub async fn get(State(app): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let span = request.extensions().get::<Span>().cloned().unwrap_or_default();
-    recommended(&app, request.uri().query(), &span).await
+    respond(&app, request.uri().query(), &span).await
 }
 
-/// The same; `span` is the request's own.
-pub async fn recommended(app: &AppState, query: Option<&str>, span: &Span) -> Result<Response, ApiError> {
-    let (user_id, limit) = asked(query.unwrap_or_default())?;
+/// Step 1 for most requests, before admission: the response to a query in the usual form whose list is in memory. It is counted and traced
+/// here. `None`: the request needs `respond`.
+pub fn respond_from_memory(app: &AppState, request: &Request) -> Option<Response> {
+    if !app.memory.keeps_lists() {
+        return None;
+    }
+    let started = std::time::Instant::now();
+    let (user_id, limit) = query::parse_plain(request.uri().query()?)?;
+    let body = app.memory.response_body(user_id, limit, unix_ms())?;
+    app.metrics.answers.of(Source::Cache).inc();
+    let mut response = response::json(body);
+    let trace = RequestTrace::start(&app.telemetry, request, Some(routes::RECOMMENDATIONS), started);
+    trace.span.set(attribute::ANSWER_SOURCE, Source::Cache.as_str());
+    trace.finish(&app.telemetry, &app.metrics.http.recommended, Some(routes::RECOMMENDATIONS), &mut response);
+    Some(response)
+}
+
+/// `span` is the request's span.
+pub async fn respond(app: &AppState, query: Option<&str>, span: &Span) -> Result<Response, ApiError> {
+    let (user_id, limit) = parameters(query.unwrap_or_default())?;
     let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
+    // Step 0
     let _admitted = match &app.admission {
         Some(admission) => Some(admission.enter(deadline, span).await?),
         None => None,
     };
-    let (source, list) = recommend(app, &user_id, limit, deadline, span).await?;
+    let (source, list) = find_list(app, &user_id, limit, deadline, span).await?;
     span.set(attribute::ANSWER_SOURCE, source.as_str());
     app.metrics.answers.of(source).inc();
-    Ok(answer(source, &user_id, &list, limit))
+    Ok(response::json(response::body(source, user_id.as_str(), &list, limit)))
 }
 
-fn asked(query: &str) -> Result<(UserId, usize), ApiError> {
-    if let Some((user_id, limit)) = query::at_a_glance(query)
+fn parameters(query: &str) -> Result<(UserId, usize), ApiError> {
+    if let Some((user_id, limit)) = query::parse_plain(query)
         && let Ok(user_id) = UserId::new(user_id)
     {
         return Ok((user_id, limit));
@@ -80,8 +106,8 @@ fn asked(query: &str) -> Result<(UserId, usize), ApiError> {
     Ok((query.id("user_id")?, query.limit()?))
 }
 
-/// Each wait in here ends by the deadline by itself: a timer around all of it would cost every hit one.
-async fn recommend(
+/// Steps 1 to 4. Each wait in it ends at the deadline; a timer around the whole function would slow down every hit.
+async fn find_list(
     app: &AppState,
     user_id: &UserId,
     limit: usize,
@@ -89,38 +115,41 @@ async fn recommend(
     span: &Span,
 ) -> Result<(Source, RankedList), ApiError> {
     let now_ms = unix_ms();
-    // What could not be read at a glance by `from_memory`.
+    // Step 1, for queries that `parse_plain` does not read.
     if let Some(list) = app.memory.list(user_id.as_str(), limit, now_ms) {
         return Ok((Source::Cache, list));
     }
+    // Step 2
     let redis = &mut app.redis.until(deadline, span);
-    let existence = match &app.guard {
+    let user_status = match &app.guard {
         Some(guard) => guard.check(user_id, redis, span).await,
-        None => Existence::Maybe,
+        None => UserStatus::MayExist,
     };
-    if existence == Existence::No {
+    if user_status == UserStatus::Absent {
         return Ok((Source::Popular, app.model.popular.clone()));
     }
-    let epoch = app.memory.keeps_lists().then(|| app.memory.epoch(user_id));
+    // Step 3
+    let version = app.memory.keeps_lists().then(|| app.memory.version(user_id));
     let stale = match app.cache.get(user_id, limit, now_ms, redis, span).await {
         Lookup::Fresh(list) => {
-            if let Some(epoch) = epoch {
-                app.memory.keep_list(user_id, &list, epoch, now_ms);
+            if let Some(version) = version {
+                app.memory.keep_list(user_id, &list, version, now_ms);
             }
             if app.config.guards.refresh_ahead {
-                load::refresh_ahead(app, user_id, &list, now_ms, span);
+                refresh::refresh_ahead(app, user_id, &list, now_ms, span);
             }
             return Ok((Source::Cache, list));
         }
         Lookup::Stale(list) => Some(list),
         Lookup::Nothing => None,
     };
-    if app.memory.has_nothing(user_id) {
+    // Step 4
+    if app.memory.has_no_behaviour(user_id) {
         return Ok((Source::Popular, app.model.popular.clone()));
     }
-    let job = Job { user_id: user_id.clone(), limit, existence, deadline: app.load_deadline(deadline) };
-    // In a box of its own: it is large, and a hit would carry it along.
-    match (Box::pin(load::load(app, job, span)).await, stale) {
+    let request = LoadRequest { user_id: user_id.clone(), limit, user_status, deadline: app.load_deadline(deadline) };
+    // Boxed, because it is large: otherwise the future of a hit would contain it.
+    match (Box::pin(load::load(app, request, span)).await, stale) {
         (Ok(Some(list)), _) => Ok((Source::Store, list)),
         (Ok(None), _) => Ok((Source::Popular, app.model.popular.clone())),
         (Err(error), Some(list)) => {
@@ -131,50 +160,47 @@ async fn recommend(
     }
 }
 
-pub use rank::rank;
-
-/// The answer to a request for a list that this process has in memory; `None`: it goes the long way. Counted and timed as any other.
-pub fn from_memory(app: &AppState, request: &Request) -> Option<Response> {
-    if !app.memory.keeps_lists() {
-        return None;
-    }
-    let started = std::time::Instant::now();
-    let (user_id, limit) = query::at_a_glance(request.uri().query()?)?;
-    let body = app.memory.answer(user_id, limit, unix_ms())?;
-    app.metrics.answers.of(Source::Cache).inc();
-    let mut response = json(body.into());
-    let traced = Traced::of(&app.telemetry, request, Some(PATH), started);
-    traced.span.set(attribute::ANSWER_SOURCE, Source::Cache.as_str());
-    traced.end(&app.telemetry, &app.metrics.http.recommended, Some(PATH), &mut response);
-    Some(response)
-}
-
-fn answer(source: Source, user_id: &UserId, list: &RankedList, limit: usize) -> Response {
-    json(body(source, user_id.as_str(), list, limit).into())
-}
-
-fn json(body: Body) -> Response {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-/// `source` first: a reader of the stream knows at once what it got.
-fn body(source: Source, user_id: &str, list: &RankedList, limit: usize) -> Vec<u8> {
-    let items = list.items_json(limit);
-    let mut body = Vec::with_capacity(items.len() + 160);
-    body.extend(b"{\"source\":\"");
-    body.extend(source.as_str().as_bytes());
-    body.extend(b"\",\"model_version\":");
-    body.extend(list.model_version().to_string().as_bytes());
-    body.extend(b",\"user_id\":");
-    list::push_json_string(&mut body, user_id);
-    body.extend(b",\"items\":[");
-    body.extend(items);
-    body.extend(b"]}");
-    body
-}
-
-pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64)
+/// Steps 4 to 6 of one load: reads the user's history from the store, ranks, and starts to write the list to Redis. Returns the list
+/// (`None`: the store has no behaviour to rank from) and the task that writes it. `span` is the load's span.
+///
+/// # Errors
+/// The store failed, the deadline was exceeded, or too many unverified users are being loaded.
+async fn load_and_rank(
+    app: &AppState,
+    request: &LoadRequest,
+    span: &Span,
+) -> Result<(Option<RankedList>, Option<JoinHandle<()>>), ApiError> {
+    let LoadRequest { user_id, limit, user_status, deadline } = request;
+    let permit = match (&app.guard, user_status) {
+        (Some(guard), UserStatus::Unverified) => Some(guard.unverified_load_permit()?),
+        _ => None,
+    };
+    app.metrics.loads.led.inc();
+    let version = app.memory.version(user_id);
+    // The store usually ends at the deadline on its own. If it does not, the query goes on without this request.
+    let history = timeout_at(*deadline, app.store.history(user_id, Some(*deadline), span))
+        .await
+        .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))
+        .and_then(|history| history.map_err(ApiError::from))
+        .inspect_err(|_error| app.metrics.loads.failed.inc())?;
+    drop(permit);
+    // Step 5
+    let wanted = (*limit).max(app.config.cache.items);
+    let ranking = span.child(Kind::Internal, name::RANK);
+    let ranked = rank(&app.model, &history, wanted, &app.metrics.loads.rank_seconds);
+    ranking.set(attribute::ITEMS, ranked.as_ref().map_or(0, Vec::len));
+    drop(ranking);
+    let Some(ranked) = ranked else {
+        app.metrics.loads.empty.inc();
+        // Not in Redis: the user may not exist, and requests for random ids must not fill Redis.
+        app.memory.keep_no_behaviour(user_id, version);
+        return Ok((None, None));
+    };
+    app.metrics.loads.found.inc();
+    // Step 6
+    let now_ms = unix_ms();
+    let list = app.model.encode(&ranked, wanted, app.cache.fresh_until(now_ms));
+    app.memory.keep_list(user_id, &list, version, now_ms);
+    let fill = app.cache.fill(user_id, &list, version, now_ms, span);
+    Ok((Some(list), fill))
 }

@@ -1,6 +1,6 @@
-//! What is told of a request: its span, and its line in the log if it failed.
+//! The span of a request, its log line, and its entry in the duration histogram.
 
-use std::{error::Error, fmt, sync::Arc, time::Instant};
+use std::{error::Error, fmt, time::Instant};
 
 use axum::{
     Extension,
@@ -9,90 +9,100 @@ use axum::{
     response::Response,
 };
 use contract::spans::attribute;
-use runtime::telemetry::{self, Arrival, Context, Kind, Span, Telemetry};
+use runtime::telemetry::{self, Context, IncomingContext, Kind, Span, Telemetry};
 
-use crate::{error::ApiError, metrics::Durations};
+use crate::{
+    error::{ApiError, Failure},
+    metrics::RequestDurations,
+};
 
 static TRACEPARENT: HeaderName = HeaderName::from_static(telemetry::TRACEPARENT);
 
-/// A request under way.
-pub struct Traced {
-    arrival: Arrival,
+/// The trace of a request in flight.
+pub struct RequestTrace {
+    incoming: IncomingContext,
     method: Method,
     started: Instant,
-    /// `NONE` if it is not sampled.
+    /// `NONE` if the request is not sampled.
     pub span: Span,
 }
 
-/// What an answer of 5xx is about, from where it was made to where it is logged.
-#[derive(Clone)]
-pub struct Failure(pub Arc<ApiError>);
-
-impl Traced {
-    /// Nothing is built unless the request is sampled; if it is, its handler finds the span among its extensions.
-    pub fn begin(telemetry: &Telemetry, request: &mut Request, route: Option<&str>, started: Instant) -> Self {
-        let traced = Self::of(telemetry, request, route, started);
-        if traced.span.is_recorded() {
-            request.extensions_mut().insert(traced.span.clone());
+impl RequestTrace {
+    /// As `start`. If the request is sampled, its handler finds the span in the request's extensions.
+    pub fn start_with_extension(
+        telemetry: &Telemetry,
+        request: &mut Request,
+        route: Option<&str>,
+        started: Instant,
+    ) -> Self {
+        let trace = Self::start(telemetry, request, route, started);
+        if trace.span.is_recorded() {
+            request.extensions_mut().insert(trace.span.clone());
         }
-        traced
+        trace
     }
 
-    /// The same where nobody looks among the request's extensions.
-    pub fn of(telemetry: &Telemetry, request: &Request, route: Option<&str>, started: Instant) -> Self {
+    /// Decides whether the request is sampled. Builds no span if it is not.
+    pub fn start(telemetry: &Telemetry, request: &Request, route: Option<&str>, started: Instant) -> Self {
         let traceparent = request.headers().get(&TRACEPARENT).map(HeaderValue::as_bytes);
-        let (arrival, method) = (telemetry.arrival(traceparent), request.method().clone());
-        if !arrival.is_sampled {
-            return Self { arrival, method, started, span: Span::NONE };
+        let (incoming, method) = (telemetry.incoming(traceparent), request.method().clone());
+        if !incoming.is_sampled {
+            return Self { incoming, method, started, span: Span::NONE };
         }
-        let span = server_span(telemetry, arrival.place(), &method, route, started);
+        let span = server_span(telemetry, incoming.new_span(), &method, route, started);
         span.set(attribute::URL_PATH, request.uri().path());
         if let Some(query) = request.uri().query() {
             span.set(attribute::URL_QUERY, query);
         }
-        Self { arrival, method, started, span }
+        Self { incoming, method, started, span }
     }
 
-    /// Counts and times it. A request that was not sampled is told of after all if it failed or was slow. What failed gets one line in the
-    /// log, sampled or not.
-    pub fn end(self, telemetry: &Telemetry, durations: &Durations, route: Option<&str>, response: &mut Response) {
+    /// Records the duration. A request that was not sampled gets one span now if it failed or was slow. A failed request gets one log
+    /// line, sampled or not.
+    pub fn finish(
+        self,
+        telemetry: &Telemetry,
+        durations: &RequestDurations,
+        route: Option<&str>,
+        response: &mut Response,
+    ) {
         let status = response.status();
-        let (failed, took) = (status.is_server_error(), self.started.elapsed());
+        let (failed, duration) = (status.is_server_error(), self.started.elapsed());
         let mut span = self.span;
         if !span.is_recorded() {
-            if !failed && !telemetry.is_slow(took) {
-                return durations.observe(self.started, took, &Span::NONE);
+            if !failed && !telemetry.is_slow(duration) {
+                return durations.observe(self.started, duration, &Span::NONE);
             }
-            // Its place is also that of the log line, where nothing is recorded.
-            let place = self.arrival.place();
-            span = server_span(telemetry, place, &self.method, route, self.started);
+            // The log line has these ids even if no span is recorded.
+            let context = self.incoming.new_span();
+            span = server_span(telemetry, context, &self.method, route, self.started);
             span.set(attribute::RETROSPECTIVE, true);
             if failed {
-                log_failure(response, &span, place.0, &self.method, route, took.as_secs_f64());
+                log_failure(response, &span, context.0, &self.method, route, duration.as_secs_f64());
             }
         } else if let Some(context) = span.context() {
             if failed {
-                log_failure(response, &span, context, &self.method, route, took.as_secs_f64());
+                log_failure(response, &span, context, &self.method, route, duration.as_secs_f64());
             } else if telemetry.is_logged(context) {
-                let (trace_id, span_id) = ids(context);
-                let (route, status, seconds) = (route.unwrap_or_default(), status.as_u16(), took.as_secs_f64());
+                let (trace_id, span_id) = (context.trace_id_hex(), context.span_id_hex());
+                let (route, status, seconds) = (route.unwrap_or_default(), status.as_u16(), duration.as_secs_f64());
                 tracing::info!(trace_id, span_id, method = %self.method, route, status, seconds, "request answered");
             }
         }
         span.set(attribute::HTTP_RESPONSE_STATUS_CODE, status.as_u16());
-        durations.observe(self.started, took, &span);
-        span.ended(self.started + took);
+        durations.observe(self.started, duration, &span);
+        span.end_at(self.started + duration);
     }
 }
 
-/// A handler's request's own: there only if the request is sampled.
-pub fn of_request(extension: Option<Extension<Span>>) -> Span {
+/// The request's span, or `NONE` if the request is not sampled.
+pub fn request_span(extension: Option<Extension<Span>>) -> Span {
     extension.map(|Extension(span)| span).unwrap_or_default()
 }
 
 fn server_span(
     telemetry: &Telemetry,
-    place: (Context, u64),
+    context: (Context, u64),
     method: &Method,
     route: Option<&str>,
     started: Instant,
@@ -100,13 +110,13 @@ fn server_span(
     if !telemetry.is_on() {
         return Span::NONE;
     }
-    // Names are few: a method or a path that a client made up is none.
+    // The number of span names is bounded: clients can send any method.
     let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
     let method = if known.contains(method) { method.as_str() } else { "_OTHER" };
     let verb = if method == "_OTHER" { "HTTP" } else { method };
     let span = match route {
-        None => telemetry.record(place, Kind::Server, verb, started),
-        Some(route) => telemetry.record(place, Kind::Server, format_args!("{verb} {route}"), started),
+        None => telemetry.record(context, Kind::Server, verb, started),
+        Some(route) => telemetry.record(context, Kind::Server, format_args!("{verb} {route}"), started),
     };
     span.set_all([(attribute::HTTP_REQUEST_METHOD, method.into()), (attribute::URL_SCHEME, "http".into())]);
     if let Some(route) = route {
@@ -125,21 +135,17 @@ fn log_failure(
 ) {
     let failure = response.extensions_mut().remove::<Failure>();
     let error: &ApiError = failure.as_ref().map_or(&ApiError::Internal, |failure| &failure.0);
-    span.fail(error.word());
-    let (trace_id, span_id) = ids(context);
+    span.fail(error.problem_name());
+    let (trace_id, span_id) = (context.trace_id_hex(), context.span_id_hex());
     let (route, status) = (route.unwrap_or_default(), response.status().as_u16());
-    let (problem, error) = (error.word(), Chain(error));
+    let (problem, error) = (error.problem_name(), ErrorChain(error));
     tracing::warn!(trace_id, span_id, %method, route, status, seconds, problem, %error, "request failed");
 }
 
-fn ids(context: Context) -> (String, String) {
-    (format!("{:032x}", context.trace_id), format!("{:016x}", context.span_id))
-}
+/// An error with its sources. No error of this project repeats its source.
+struct ErrorChain<'a>(&'a dyn Error);
 
-/// An error and what it came from; none of ours repeats its source.
-struct Chain<'a>(&'a dyn Error);
-
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut source = self.0.source();

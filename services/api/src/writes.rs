@@ -1,7 +1,7 @@
-//! Runs sign-ups and events: a bounded number at a time, and each to its end.
+//! Runs sign-ups and event requests: a bounded number at a time, and each to completion.
 //!
-//! A write tells the other replicas and clears the caches after the store has committed. A client that hangs up must not cancel it in
-//! between: the old list would stay fresh for an hour.
+//! After the store has committed, a write informs the other replicas and clears the caches. A client that disconnects must not cancel it
+//! in between: the old list would stay fresh for an hour.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use tokio::{
 
 use crate::{AppState, error::ApiError};
 
-/// How long a write waits for the store, whether a client still waits or not. It keeps its place among the admitted writes for as long, so
-/// that the work behind the answers is bounded.
-pub const STORE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a write waits for the store, even if its client has left. It stays admitted until it ends, so that background writes are
+/// bounded.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs the write in a task of its own once it is admitted. The replica waits for the task when it stops. A client that hangs up before
-/// the admission leaves the line.
+/// Runs the write in a separate task after admission. A replica that stops waits for the task. A client that disconnects before admission
+/// leaves the queue.
 ///
 /// # Errors
-/// `Overloaded`: the write has not begun. `Deadline`: the write goes on. Otherwise the write's own error.
+/// `Overloaded`: the write was not started. `Deadline`: the write continues. Otherwise the error of the write.
 pub async fn run_to_completion<T, F>(
     app: &AppState,
     span: &Span,
@@ -34,17 +34,17 @@ where
     let deadline_ms = app.config.http.deadline_ms;
     let deadline = Instant::now() + Duration::from_millis(deadline_ms);
     let (mut answer, answered) = oneshot::channel();
-    let (of_task, span) = (app.clone(), span.clone());
+    let (task_app, span) = (app.clone(), span.clone());
     app.tasks.spawn(async move {
         let admitted = tokio::select! {
-            admitted = of_task.writes.enter(deadline, &span) => admitted,
+            admitted = task_app.writes.enter(deadline, &span) => admitted,
             () = answer.closed() => return,
         };
         let result = match admitted {
-            Ok(_admitted) => write(of_task.clone(), span).await,
+            Ok(_admitted) => write(task_app.clone(), span).await,
             Err(error) => Err(error),
         };
-        // Fails if the client has gone.
+        // Fails if the client has disconnected.
         answer.send(result).ok();
     });
     match timeout_at(deadline, answered).await {

@@ -1,4 +1,4 @@
-//! A user did something with an item.
+//! Events: actions of users on items.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,7 +15,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Stored in `behaviour.kind`; never renumber.
+    /// The value of the column `behaviour.kind`. It must never change.
     pub fn code(self) -> u8 {
         match self {
             Self::View => 0,
@@ -29,7 +29,7 @@ impl EventKind {
         [Self::View, Self::Cart, Self::Purchase, Self::Rating].into_iter().find(|k| k.code() == code)
     }
 
-    /// Weight where an event states none. A rating's weight is its value, so it has no other default than a middling one.
+    /// The weight of an event without one. The weight of a rating is its value; its default is the middle of the scale.
     pub fn default_weight(self) -> f32 {
         match self {
             Self::View => 1.0,
@@ -57,7 +57,7 @@ impl std::str::FromStr for EventKind {
 #[error("is not one of view, cart, purchase, rating")]
 pub struct UnknownEventKind;
 
-/// One line of a user's behaviour log.
+/// One entry of a user's behaviour log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     pub user_id: UserId,

@@ -1,11 +1,11 @@
-//! Bodies of the HTTP API, as documented in `/openapi.json`.
+//! Request and response bodies of the HTTP API, as documented in `/openapi.json`.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::EventKind;
 
-/// Where an answer came from.
+/// The source of a list of recommendations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -15,7 +15,7 @@ pub enum Source {
     Store,
     /// Popular items: the user is unknown, or has no behaviour to rank from.
     Popular,
-    /// An expired list, because the store could not answer.
+    /// An expired list, because the store failed.
     Stale,
 }
 
@@ -32,8 +32,8 @@ impl Source {
     }
 }
 
-/// Id of a user or an item. At most 64 **bytes** of UTF-8: `maxLength` counts characters, so an id with characters outside ASCII is refused
-/// (400) before it reaches 64 of them. The pattern excludes control characters (Unicode's category Cc).
+/// Id of a user or an item. At most 64 **bytes** of UTF-8: `maxLength` counts characters, so an id with non-ASCII characters may be refused
+/// (400) with fewer than 64 of them. The pattern excludes control characters (Unicode's category Cc).
 // Describes `contract::Id`, which serialises as its text.
 #[derive(Debug, ToSchema)]
 #[schema(as = Id, min_length = 1, max_length = 64, pattern = r"^[^\x00-\x1F\x7F-\x9F]+$", example = "u000042")]
@@ -43,11 +43,11 @@ pub struct IdText(pub String);
 pub struct ScoredItem {
     #[schema(value_type = IdText)]
     pub item_id: String,
-    /// Higher is better; comparable within one answer only.
+    /// Higher is better. Comparable only within one response.
     pub score: f32,
 }
 
-/// `source` and `model_version` come first on the wire.
+/// `source` and `model_version` come first in the JSON document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Recommendations {
     pub source: Source,
@@ -86,11 +86,11 @@ pub struct NewEvent {
     #[schema(value_type = IdText)]
     pub item_id: String,
     pub event: EventKind,
-    /// Unix time in seconds, fractions allowed, at most 300 s ahead of the server; default: now.
+    /// Unix time in seconds, with optional fraction, at most 300 s ahead of the server; default: now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub timestamp: Option<f64>,
-    /// Default: by kind.
+    /// Default: depends on `event`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0.000001, maximum = 1000000)]
     pub weight: Option<f64>,
@@ -113,14 +113,14 @@ pub struct EventsAccepted {
     pub accepted: usize,
 }
 
-/// A worker's answer to one piece of work on a partition.
+/// A worker's response after a write to a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     pub partition: usize,
-    /// The epoch under which it was done.
+    /// The epoch of the write.
     pub epoch: u64,
     pub counter: u64,
-    /// Who did it.
+    /// The worker that did the write.
     pub worker: String,
 }
 
@@ -133,12 +133,12 @@ pub struct Problem {
     pub title: String,
     pub status: u16,
     pub detail: String,
-    /// The parameter or field at fault, where one is.
+    /// The invalid parameter or field, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }
 
-/// `type` of each problem the API answers with. The load test counts errors by them.
+/// The values of `type`. The load test counts errors by them.
 pub mod problem {
     pub const INVALID_REQUEST: &str = "/problems/invalid-request";
     pub const NOT_FOUND: &str = "/problems/not-found";
@@ -147,19 +147,19 @@ pub mod problem {
     pub const UNSUPPORTED_MEDIA_TYPE: &str = "/problems/unsupported-media-type";
     /// No connection to the store came free in time: the pool is exhausted.
     pub const STORE_CHECKOUT_TIMEOUT: &str = "/problems/store-checkout-timeout";
-    /// The line in front of the store's connections is full.
+    /// The queue for connections to the store is full, or too many unverified users are being looked up.
     pub const STORE_OVERLOADED: &str = "/problems/store-overloaded";
-    /// The store refused, broke or failed the query.
+    /// The store is down or failed the query.
     pub const STORE_UNAVAILABLE: &str = "/problems/store-unavailable";
     pub const CACHE_UNAVAILABLE: &str = "/problems/cache-unavailable";
-    /// The replica has as many requests under way as it admits, and a full line in front of them.
+    /// The replica is at its concurrency limit, and its queue is full or the wait timed out.
     pub const OVERLOADED: &str = "/problems/overloaded";
     pub const DEADLINE_EXCEEDED: &str = "/problems/deadline-exceeded";
-    /// Another worker has the partition, or none has; `detail` and, where it can be reached, `Location` name it.
+    /// Another worker owns the partition, or none does. `detail` names the owner, and `Location` its address if it is known.
     pub const NOT_THE_PRIMARY: &str = "/problems/not-the-primary";
-    /// The writer goes by an epoch that is over.
+    /// The write has an epoch that is no longer current.
     pub const OLD_EPOCH: &str = "/problems/old-epoch";
-    /// This worker has the partition, and is about to serve it.
+    /// This worker owns the partition, but does not serve it yet.
     pub const TAKING_OVER: &str = "/problems/taking-over";
     pub const INTERNAL: &str = "/problems/internal";
 }

@@ -16,10 +16,10 @@ pub enum IdError {
     ControlCharacter,
 }
 
-/// The rule by itself, for names that are looked at and not kept.
+/// Checks the rule for ids without creating one.
 ///
 /// # Errors
-/// `IdError` says which of the three rules the text breaks.
+/// `IdError` names the violated rule.
 pub fn check(text: &str) -> Result<(), IdError> {
     match text.len() {
         0 => Err(IdError::Empty),
@@ -29,7 +29,7 @@ pub fn check(text: &str) -> Result<(), IdError> {
     }
 }
 
-/// An id that was checked once, at the boundary; cheap to clone. `K` keeps users and items apart.
+/// A checked id, cheap to clone. `K` distinguishes users and items.
 pub struct Id<K>(Arc<str>, PhantomData<fn() -> K>);
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub type ItemId = Id<Item>;
 
 impl<K> Id<K> {
     /// # Errors
-    /// `IdError` says which of the three rules the text breaks.
+    /// `IdError` names the violated rule.
     pub fn new(text: &str) -> Result<Self, IdError> {
         check(text)?;
         Ok(Self(text.into(), PhantomData))
@@ -78,7 +78,7 @@ impl<K> Ord for Id<K> {
         self.0.cmp(&other.0)
     }
 }
-/// Lets a map keyed by `Id` be asked with a `&str`.
+/// Allows look-ups with a `&str` in a map with `Id` keys.
 impl<K> std::borrow::Borrow<str> for Id<K> {
     fn borrow(&self) -> &str {
         &self.0

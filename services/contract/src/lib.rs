@@ -1,5 +1,7 @@
-//! What two services must agree on: ids, shards, Redis keys, events, the bodies of the HTTP API and the words of traces. Nothing here
-//! does I/O.
+//! The interfaces between services: ids, shards, Redis keys, events, HTTP request and response bodies, and names in traces. No I/O.
+//!
+//! Depends on no crate of this workspace; every other crate may depend on it. Begin reading with `id.rs` and `shard.rs`; `http.rs` has the bodies
+//! of the API, `keys.rs` the keys in Redis, `spans.rs` the names of spans and attributes.
 
 pub mod event;
 pub mod http;

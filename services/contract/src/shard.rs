@@ -1,10 +1,10 @@
-//! Which of the 16 logical shards (later: Kafka partitions) a user belongs to.
+//! The 16 shards, by user.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 pub const SHARDS: u8 = 16;
 
-/// 0..16. Only `shard_of` and `all` make one.
+/// 0..16, from `shard_of` or `all`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(u8);
 
@@ -17,7 +17,7 @@ impl ShardId {
         usize::from(self.0)
     }
 
-    /// Name of the schema that holds this shard.
+    /// Name of this shard's schema in MySQL.
     pub fn schema(self) -> String {
         format!("shard_{:02}", self.0)
     }
@@ -28,7 +28,7 @@ pub fn hash_of(user_id: &str) -> u64 {
     xxh3_64(user_id.as_bytes())
 }
 
-/// `hash_of % 16`. Changing it moves every user: the golden vectors below must never change.
+/// `hash_of % 16`. It must never change, as the test with golden vectors checks: a change would move users to other shards.
 pub fn shard_of(user_id: &str) -> ShardId {
     ShardId((hash_of(user_id) % u64::from(SHARDS)) as u8)
 }

@@ -1,10 +1,10 @@
-//! Names of spans and their attributes, by the OpenTelemetry semantic conventions. HTTP and MySQL are stable there; Redis is taken as it
-//! stands. What the conventions have no word for begins with `testbed.`. A test compares the words with those of the conventions' own crate.
+//! Names of spans and attributes, by OpenTelemetry's semantic conventions. HTTP and MySQL are stable there, Redis is not yet. Names that the
+//! conventions do not define begin with `testbed.`. A test compares the others with the crate of the conventions.
 
-/// The version of the conventions these words are of.
+/// The version of the conventions.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
 
-/// Of the process.
+/// Attributes of the process.
 pub mod resource {
     pub const SERVICE_NAME: &str = "service.name";
     pub const SERVICE_NAMESPACE: &str = "service.namespace";
@@ -35,70 +35,69 @@ pub mod attribute {
     pub const DB_RESPONSE_RETURNED_ROWS: &str = "db.response.returned_rows";
     pub const DB_CLIENT_CONNECTION_POOL_NAME: &str = "db.client.connection.pool.name";
 
-    /// `cache`, `store`, `popular`, `stale`: where an answer came from.
+    /// The source of a list: `cache`, `store`, `popular`, `stale`.
     pub const ANSWER_SOURCE: &str = "testbed.answer.source";
-    /// What the guard said of the user: `present`, `absent`, `newcomer`, `unsure`.
+    /// The guard's result for the user: `present`, `absent`, `newcomer`, `unsure`.
     pub const GUARD_RESULT: &str = "testbed.guard.result";
-    /// What Redis had: `hit`, `miss`, `expired`, `error`.
+    /// The result of the read from Redis: `hit`, `miss`, `expired`, `error`.
     pub const CACHE_RESULT: &str = "testbed.cache.result";
-    /// True on the one span of a request that was not sampled, but failed or was slow: there are no spans below it.
+    /// True on the single span of a request that was not sampled, but failed or was slow. It has no children.
     pub const RETROSPECTIVE: &str = "testbed.retrospective";
-    /// True on the server span of a request that a histogram's bucket names as its example: a trace that somebody may follow, and thus to
-    /// be kept.
+    /// True on the server span of a request that is an exemplar of a histogram's bucket. Its trace must be kept.
     pub const EXEMPLAR: &str = "testbed.exemplar";
     /// Items ranked or written.
     pub const ITEMS: &str = "testbed.items";
-    /// The worker that a span is about, or several of them.
+    /// The worker or workers of the span.
     pub const NODE: &str = "testbed.node";
     pub const INCARNATION: &str = "testbed.incarnation";
-    /// Of the table of assignments.
+    /// Epoch of the partition table.
     pub const EPOCH: &str = "testbed.epoch";
-    /// Partitions that change hands.
+    /// Partitions that get another owner.
     pub const PARTITIONS: &str = "testbed.partitions";
     pub const VOTES: &str = "testbed.votes";
-    /// How a suspicion ended: `confirmed`, or what refuted it.
+    /// The end of a suspicion: `confirmed`, or the evidence that refuted it.
     pub const OUTCOME: &str = "testbed.outcome";
 }
 
-/// Names of spans that are no request, command or query: those are named after what they do, such as `GET /recommendations`, `GET`,
-/// `SELECT behaviour`.
+/// Names of internal spans. Spans of requests, commands and queries are named after the operation, such as `GET /recommendations`, `GET`, `SELECT
+/// behaviour`.
 pub mod name {
-    /// In the line of those who wait to be admitted; not there if nobody had to wait.
+    /// Wait in the queue for admission. Only if the request had to wait.
     pub const ADMISSION_WAIT: &str = "admission wait";
-    /// From the miss to the list: connection, query, ranking.
+    /// From a miss to the list: connection, query, ranking.
     pub const LOAD: &str = "load";
-    /// Waits for a load that another request began; linked to that load if it is recorded.
+    /// Wait for a load that another request started. Linked to that load if it is recorded.
     pub const LOAD_WAIT: &str = "load wait";
-    /// For a connection of the pool.
+    /// Wait for a connection of the pool.
     pub const POOL_WAIT: &str = "pool wait";
     pub const RANK: &str = "rank";
-    /// Behind the answer; the command to Redis is below it.
+    /// Background write of a list to Redis, after the response.
     pub const CACHE_FILL: &str = "cache fill";
     pub const REFRESH_AHEAD: &str = "refresh ahead";
 
-    /// A failed worker's partitions go to others: from its last sign of life to the table without it. The leading monitor's, and the
-    /// beginning of the trace. Its id is the lower half of the trace's, so that whoever knows the trace can tell more below it.
+    /// The failover of a failed worker's partitions: from its last heartbeat to the new partition table. Recorded by the leading monitor, as the
+    /// root of the trace. Its id is the lower half of the trace id, so that other processes can add child spans.
     pub const FAILOVER: &str = "failover";
-    /// The same where nobody failed: a worker came or left.
+    /// A change of the partition table without a failure: a worker has joined or left.
     pub const ASSIGNMENT: &str = "assignment";
-    /// One monitor's view of a worker, from its last sign of life until that is settled. Below it a span for each state that it was in.
+    /// One monitor's suspicion of a worker, from its last heartbeat until the suspicion is confirmed or refuted. It has a child span for each state.
     pub const SUSPICION: &str = "suspicion";
-    /// The same of a worker that the table has off-line, from then until it comes back.
+    /// The absence of a worker that is off-line in the table, until it returns.
     pub const ABSENCE: &str = "absence";
-    /// Until a beat was overdue.
+    /// Until a heartbeat was overdue.
     pub const SILENCE: &str = "silence";
-    /// From the leading monitor's own vote to that of enough others.
+    /// From the leading monitor's vote to a majority.
     pub const MAJORITY: &str = "majority";
-    /// The transaction that changes the table.
+    /// The transaction that writes the partition table.
     pub const SWITCH: &str = "switch";
-    /// A worker's, from the table that gives it partitions until their fences are up; below the switch.
+    /// In a worker: from the table that assigns it partitions until these are fenced. A child of `switch`.
     pub const TAKEOVER: &str = "takeover";
 }
 
 /// Values of `db.system.name`.
 pub mod system {
     pub const REDIS: &str = "redis";
-    /// As the client's protocol: the server may be MariaDB.
+    /// The client's protocol; the server may be MariaDB.
     pub const MYSQL: &str = "mysql";
     pub const ETCD: &str = "etcd";
 }
@@ -110,7 +109,7 @@ mod tests {
     use super::{attribute as ours, resource};
 
     #[test]
-    fn the_words_are_those_of_the_conventions() {
+    fn the_names_are_those_of_the_conventions() {
         use conventions::attribute as theirs;
         for (ours, theirs) in [
             (super::SCHEMA_URL, conventions::SCHEMA_URL),

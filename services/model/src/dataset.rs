@@ -1,10 +1,10 @@
-//! Behaviour with interned ids: what every later step works on.
+//! Behaviour data with interned ids, the input of all later steps.
 
 use std::collections::HashMap;
 
 use contract::{EventKind, IdError, ItemId, UserId};
 
-/// A user did something with an item; `user` and `item` index `Dataset::users` and `Dataset::items`.
+/// An event. `user` and `item` are indices of `Dataset::users` and `Dataset::items`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interaction {
     pub user: u32,
@@ -16,7 +16,7 @@ pub struct Interaction {
     pub weight: f32,
 }
 
-/// 24 bytes per event: the ids are held once. `DatasetBuilder` keeps users, items and events in order of first appearance.
+/// 24 bytes per event, because each id is stored once. `DatasetBuilder` keeps users, items and events in order of first appearance.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dataset {
     pub users: Vec<UserId>,
@@ -46,12 +46,12 @@ pub struct DatasetBuilder {
 
 impl DatasetBuilder {
     /// # Errors
-    /// An id or weight that breaks the rules; nothing is added then.
+    /// An id or the weight is invalid. Nothing is added then.
     pub fn push(&mut self, user: &str, item: &str, kind: EventKind, at_ms: i64, weight: f32) -> Result<(), PushError> {
         if !(weight.is_finite() && weight > 0.0) {
             return Err(PushError::Weight);
         }
-        // Both ids are checked before either is interned: a bad row must not leave a user without events behind.
+        // Both ids are checked before either is interned: a bad row must not add a user without events.
         let new_user = match self.users.get(user) {
             Some(_) => None,
             None => Some(UserId::new(user).map_err(PushError::User)?),
@@ -79,8 +79,8 @@ impl DatasetBuilder {
         Ok(())
     }
 
-    /// Collapses events equal in (user, item, kind, time) to the first of them, as the primary key of the behaviour
-    /// log does, and says how many were dropped.
+    /// Keeps the first of several events with equal (user, item, kind, time), the primary key of the behaviour log. Returns the number of dropped
+    /// events.
     pub fn finish(self) -> (Dataset, u64) {
         let mut data = self.data;
         let dropped = data.drop_duplicates();
@@ -95,7 +95,7 @@ impl Dataset {
             let e = &events[at];
             (e.user, e.item, e.kind, e.at_ms)
         };
-        // Sorting positions takes a third of the memory a set of keys would.
+        // Sorted positions need a third of the memory of a set of keys.
         let mut order: Vec<usize> = (0..events.len()).collect();
         order.sort_unstable_by_key(|&at| (key(at), at));
         let repeats: Vec<usize> =

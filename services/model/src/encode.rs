@@ -1,4 +1,4 @@
-//! The model as rows for the store: one per item, and a header. Little endian; rows may come back in any order.
+//! Encodes the model as rows for the store: a header, and one row per item. Little endian. Rows may be decoded in any order.
 //!
 //! ```text
 //! header  version u8 | items u32 | users u64 | events u64
@@ -11,12 +11,12 @@ use contract::{IdError, ItemId};
 
 use crate::neighbours::{BadParam, BuiltFrom, NeighbourModel, Params, Scored};
 
-/// Changes with the layout: a replica refuses what it can't read instead of ranking with nonsense.
+/// Changes with the layout, so that a replica refuses a model in another format.
 const VERSION: u8 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    #[error("{part}: format version {found}, this program reads {VERSION}")]
+    #[error("{part}: format version {found}, but this program reads version {VERSION}")]
     Version { part: String, found: u8 },
     #[error("{0}: ends too early")]
     Truncated(String),
@@ -28,7 +28,7 @@ pub enum DecodeError {
     Score(String),
     #[error("the header: {0}")]
     Param(#[from] BadParam),
-    #[error("the header promises {promised} items, there are {found} rows")]
+    #[error("the header states {promised} items, but there are {found} rows")]
     RowCount { promised: u32, found: usize },
     #[error("two rows are item {0}")]
     RowTwice(u32),
@@ -73,10 +73,10 @@ impl NeighbourModel {
         (header, rows)
     }
 
-    /// The model `to_rows` came from; `rows` are item ids and their blobs, in any order.
+    /// The inverse of `to_rows`. `rows` are item ids with their bytes, in any order.
     ///
     /// # Errors
-    /// Anything `to_rows` can't have written. Arbitrary bytes are an error, never a panic.
+    /// `to_rows` cannot have written these bytes. Invalid bytes never cause a panic.
     pub fn from_rows(header: &[u8], rows: Vec<(String, Vec<u8>)>) -> Result<Self, DecodeError> {
         let mut input = Input { part: "the header", rest: header };
         input.version()?;
@@ -95,7 +95,7 @@ impl NeighbourModel {
         let popular_count = input.u32()?;
         let popular = input.scored(popular_count, items)?;
         input.end()?;
-        // Checked before anything is sized by `items`.
+        // Checked before memory is allocated for `items`.
         if usize::try_from(items) != Ok(rows.len()) {
             return Err(DecodeError::RowCount { promised: items, found: rows.len() });
         }
@@ -118,7 +118,7 @@ impl NeighbourModel {
             *slot = Some(ItemId::new(&id).map_err(|error| DecodeError::ItemId { id, error })?);
             neighbours[item as usize] = row;
         }
-        // As many rows as items and none twice: every slot is filled.
+        // The number of rows is the number of items, and none is duplicate: every slot is filled.
         let ids: Vec<ItemId> = ids.into_iter().flatten().collect();
         let mut known = std::collections::HashSet::with_capacity(ids.len());
         if let Some(twice) = ids.iter().find(|id| !known.insert(*id)) {

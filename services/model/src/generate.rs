@@ -1,4 +1,4 @@
-//! Synthetic behaviour: users with tastes, so that collaborative filtering has something to find.
+//! Synthetic behaviour data: users have tastes that collaborative filtering can find.
 //!
 //! * Items belong to clusters; within one, popularity follows Zipf's law (1/rank), and clusters differ in popularity too.
 //! * A user has one to three clusters at a time; now and then one is replaced (drift). One event in ten ignores taste.
@@ -13,13 +13,12 @@ use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
 use crate::dataset::{Dataset, Interaction};
 
-/// The time range ends here, 2026-01-01T00:00:00Z: a fixed instant, so that a run can be repeated.
-pub const END_MS: i64 = 1_767_225_600_000;
-pub const MAX_EVENTS_PER_USER: u32 = 500;
+/// End of the time range, 2026-01-01T00:00:00Z. Fixed, so that the data is reproducible.
+const END_MS: i64 = 1_767_225_600_000;
+const MAX_EVENTS_PER_USER: u32 = 500;
 
 const MS_PER_DAY: i64 = 86_400_000;
-/// Longest pause within a session. Times strictly rise, and even `MAX_EVENTS_PER_USER` pauses fit into the last day,
-/// in which no session starts.
+/// Longest pause within a session. Times strictly increase, and `MAX_EVENTS_PER_USER` pauses fit into the last day, in which no session starts.
 const MAX_PAUSE_S: i64 = 120;
 const EVENTS_PER_SESSION: u32 = 6;
 const INTERESTS: usize = 3;
@@ -31,7 +30,7 @@ const SWITCH_INTEREST: f64 = 0.125;
 const DRIFT: f64 = 0.025;
 const VIEW_TO_CART: f64 = 0.2;
 const CART_TO_PURCHASE: f64 = 0.4;
-/// How often an item the user met already is drawn anew.
+/// How often an item that the user has already is drawn again.
 const REDRAWS: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,13 +55,13 @@ impl Default for GenerateParams {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{field} has to be {rule}")]
+#[error("{field} must be {rule}")]
 pub struct GenerateError {
     pub field: &'static str,
     pub rule: &'static str,
 }
 
-/// Users and items in order of id, events by user and then time; an unpopular item may have no event.
+/// Users and items are in order of id, events in order of user and time. An unpopular item may have no event.
 ///
 /// # Errors
 /// A parameter outside its range.
@@ -108,7 +107,7 @@ struct Catalogue {
 
 impl Catalogue {
     fn new(params: &GenerateParams, rng: &mut Xoshiro256PlusPlus) -> Self {
-        // Shuffled: an id must not tell how popular the item is.
+        // Shuffled, so that ids are independent of popularity.
         let mut items: Vec<u32> = (0..params.items).collect();
         for last in (1..items.len()).rev() {
             items.swap(last, rng.random_range(0..=last));
@@ -139,7 +138,7 @@ impl Catalogue {
     }
 }
 
-/// An index, as likely as its step in the running sums is high.
+/// An index, with the probability of its step in the running sums.
 fn draw(sums: &[f64], rng: &mut Xoshiro256PlusPlus) -> usize {
     let total = sums[sums.len() - 1];
     let at = rng.random::<f64>() * total;
@@ -192,7 +191,7 @@ fn new_item(cluster: usize, catalogue: &Catalogue, met: &[Interaction], rng: &mu
     item
 }
 
-/// Geometric, from two kinds of users whose means average to the one asked for.
+/// Geometric, from two kinds of users whose means average to `mean`.
 fn event_count(mean: f64, rng: &mut Xoshiro256PlusPlus) -> u32 {
     let light_factor = (1.0 - HEAVY_USERS * HEAVY_FACTOR) / (1.0 - HEAVY_USERS);
     let factor = if rng.random_bool(HEAVY_USERS) { HEAVY_FACTOR } else { light_factor };

@@ -1,20 +1,21 @@
-//! Recommendation without I/O: behaviour read from files or generated, the item-neighbour model built from it, encoded
-//! for the store, ranked with, and its quality measured.
+//! The item-neighbour model: reads or generates behaviour data, builds the model, encodes it for the store, ranks with it, and measures its
+//! quality. No I/O except the reader and writer that a caller passes in.
+//!
+//! Depends on `contract` (ids, event kinds). Begin reading with `neighbours.rs`, the model, and `rank.rs`, its use for a request.
 //!
 //! ```text
 //! parse | generate → dataset → neighbours (build) → encode → [store] → encode (decode) → rank
 //!                        └───→ quality (leave-last-out)
 //! ```
 
-pub mod dataset;
+mod dataset;
 mod encode;
-pub mod generate;
-pub mod neighbours;
-pub mod parse;
-pub mod quality;
-pub mod rank;
+mod generate;
+mod neighbours;
+mod parse;
+mod quality;
+mod rank;
 mod records;
-mod time;
 
 pub use dataset::{Dataset, DatasetBuilder, Interaction};
 pub use encode::DecodeError;

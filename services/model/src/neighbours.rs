@@ -28,19 +28,19 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::Dataset;
 
 /// Length of the popular list: a request may ask for 100 items, and its user may have seen the 400 most popular.
-pub const POPULAR_KEPT: usize = 500;
+const POPULAR_KEPT: usize = 500;
 
 const MS_PER_DAY: f64 = 86_400_000.0;
 const PRIOR_USERS: f32 = 2.0;
 
-/// Stored with the model, because ranking uses some of them too.
+/// Stored with the model, because ranking uses some of them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Params {
     /// Most recent items of a user that form pairs; bounds the cost of heavy users. 2..=10,000.
     pub history_cap: u32,
     /// 1..=1000.
     pub neighbours_per_item: u32,
-    /// 0 leaves popular items on top, 0.5 is the cosine, 1 favours rare ones. 0..=1.
+    /// 0 favours popular items, 0.5 is the cosine, 1 favours rare items. 0..=1.
     pub damping: f32,
     /// > 0.
     pub gap_half_life_places: f32,
@@ -86,7 +86,7 @@ impl Params {
     }
 }
 
-/// What a model was built from.
+/// The size of the dataset from which a model was built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuiltFrom {
     pub users: u64,
@@ -147,7 +147,7 @@ impl NeighbourModel {
         &self.items
     }
 
-    /// `None`: the model doesn't have the item.
+    /// `None`: the item is not in the model.
     pub fn index_of(&self, item_id: &str) -> Option<u32> {
         self.index.get(item_id).copied()
     }
@@ -180,7 +180,7 @@ impl NeighbourModel {
     }
 }
 
-/// What an event's weight is worth in pairs and in ranking.
+/// The factor of an event's weight in pairs and in ranking.
 pub(crate) fn strength(weight: f32) -> f32 {
     weight.sqrt().sqrt()
 }
@@ -212,7 +212,7 @@ pub(crate) fn best_first(scored: &mut Vec<Scored>, k: usize) {
     scored.sort_unstable_by(order);
 }
 
-/// A user met an item, however often: the latest time and the highest weight.
+/// One or more events of a user with an item: the latest time and the highest weight.
 struct Visit {
     item: u32,
     strength: f32,
@@ -238,7 +238,7 @@ impl Histories {
         let end_ms = data.events.iter().map(|e| e.at_ms).max().unwrap_or(0);
         let mut user_starts = vec![0];
         let mut visits: Vec<Visit> = Vec::new();
-        // Where the item's visit is, valid where it lies within the current user's.
+        // The index of the item's visit, valid only within the range of the current user.
         let mut visit_of = vec![usize::MAX; items];
         for user in (0..).take(data.users.len()) {
             let start = visits.len();
@@ -285,7 +285,7 @@ impl Histories {
             .collect();
         let mut rows = vec![Vec::new(); self.items];
         thread::scope(|scope| {
-            // Every n-th item, not blocks: items met first tend to be popular, and popular ones take longest.
+            // Every n-th item, not blocks: the first items tend to be popular, and popular items take longest.
             let workers: Vec<_> = (0..threads)
                 .map(|first| {
                     let (decay, damp) = (&decay, damp.as_slice());

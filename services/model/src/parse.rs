@@ -14,16 +14,16 @@ use std::{
 };
 
 use contract::EventKind;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
     dataset::{Dataset, DatasetBuilder, PushError},
     records::{Record, RecordError, Records},
-    time::rfc3339_ms,
 };
 
-/// How many bad rows are kept with line and reason.
-pub const BAD_ROWS_SHOWN: usize = 10;
+/// Number of bad rows that the report lists.
+const BAD_ROWS_SHOWN: usize = 10;
 
 /// 9999-12-31T23:59:59Z, the last second a MySQL date can show.
 const LAST_SECOND: i64 = 253_402_300_799;
@@ -39,13 +39,13 @@ pub enum Format {
 pub enum BadRows {
     /// Counted and left out.
     Skip,
-    /// Any bad row fails the whole parse, after all of it was read, so that the error counts them.
+    /// A bad row fails the parse. All rows are read first, so that the error counts the bad ones.
     Refuse,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BadRow {
-    /// Physical line the row starts on, counted from 1.
+    /// Physical line on which the row starts, counted from 1.
     pub line: u64,
     pub reason: String,
 }
@@ -77,11 +77,11 @@ pub enum ParseError {
     DuplicateColumn(&'static str),
     #[error("{0}")]
     BadRows(ParseReport),
-    #[error("there is not one usable row; {0}")]
+    #[error("there is no valid row; {0}")]
     NoRows(ParseReport),
 }
 
-/// One line, and one for each bad row that was kept.
+/// One line, and one more for each listed bad row.
 impl fmt::Display for ParseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} rows are bad, {} are duplicates", self.bad_rows, self.rows, self.duplicates)?;
@@ -99,7 +99,7 @@ impl fmt::Display for ParseReport {
 /// Reads all of `input`.
 ///
 /// # Errors
-/// Unreadable input, an unknown or incomplete header, no usable row, and bad rows where `bad_rows` refuses them.
+/// The input cannot be read, the header is unknown or incomplete, there is no valid row, or there are bad rows and `bad_rows` refuses them.
 pub fn parse(input: impl Read, bad_rows: BadRows) -> Result<(Dataset, ParseReport), ParseError> {
     let mut records = Records::new(BufReader::with_capacity(1 << 16, input))?;
     let format = recognise(records.first_line())?;
@@ -150,7 +150,7 @@ fn recognise(first_line: &[u8]) -> Result<Format, ParseError> {
 /// Positions of the columns.
 struct Columns {
     format: Format,
-    /// Number of columns the header has, and every row must have.
+    /// Number of columns of the header and of each row.
     count: usize,
     user: usize,
     item: usize,
@@ -175,7 +175,7 @@ enum RowError {
     NotPositive { name: &'static str, text: String },
     #[error("the timestamp {0:?} is not a time{1}")]
     Timestamp(String, &'static str),
-    #[error("the timestamp {0:?} is not in the years 1970 to 9999; it has to be in seconds")]
+    #[error("the timestamp {0:?} is not in the years 1970 to 9999; it must be in seconds")]
     OutOfRange(String),
 }
 
@@ -222,7 +222,7 @@ impl Columns {
             None => EventKind::Rating,
             Some(at) => {
                 let event = text(at, "event")?;
-                EventKind::from_str(event).map_err(|_| RowError::Event(shown(event)))?
+                EventKind::from_str(event).map_err(|_| RowError::Event(excerpt(event)))?
             }
         };
         let (name, stated) = match (self.format, self.weight) {
@@ -234,7 +234,7 @@ impl Columns {
             ("", Format::Csv) => kind.default_weight(),
             _ => match stated.parse::<f32>() {
                 Ok(weight) if weight.is_finite() && weight > 0.0 => weight,
-                _ => return Err(RowError::NotPositive { name, text: shown(stated) }),
+                _ => return Err(RowError::NotPositive { name, text: excerpt(stated) }),
             },
         };
         let at_ms = self.time(text(self.timestamp, "timestamp")?)?;
@@ -242,18 +242,17 @@ impl Columns {
     }
 
     fn time(&self, text: &str) -> Result<i64, RowError> {
-        let out_of_range = || RowError::OutOfRange(shown(text));
-        // Whole seconds by themselves: a float of this size would do, but needs an argument.
+        let out_of_range = || RowError::OutOfRange(excerpt(text));
         let ms = if let Ok(seconds) = text.parse::<i64>() {
             seconds.checked_mul(1000).ok_or_else(out_of_range)?
         } else if let Ok(seconds) = text.parse::<f64>() {
-            // Saturates where out of range, NaN becomes 0: both are refused below or here.
+            // The cast saturates out of range, which is refused below. It would make NaN 0, so NaN becomes -1.
             if seconds.is_nan() { -1 } else { (seconds * 1000.0).round() as i64 }
         } else {
             match self.format {
-                Format::RecBole => return Err(RowError::Timestamp(shown(text), " in Unix seconds")),
+                Format::RecBole => return Err(RowError::Timestamp(excerpt(text), " in Unix seconds")),
                 Format::Csv => {
-                    rfc3339_ms(text).ok_or_else(|| RowError::Timestamp(shown(text), " in Unix seconds or RFC 3339"))?
+                    unix_ms(text).ok_or_else(|| RowError::Timestamp(excerpt(text), " in Unix seconds or RFC 3339"))?
                 }
             }
         };
@@ -261,13 +260,18 @@ impl Columns {
     }
 }
 
-/// A reason quotes the start of a value, not 64 KiB of it.
-fn shown(text: &str) -> String {
+/// `2024-02-29T23:59:59.5+01:00` → Unix milliseconds, rounded down. `None`: not a time with an offset from UTC.
+fn unix_ms(text: &str) -> Option<i64> {
+    let time: Timestamp = text.parse().ok()?;
+    i64::try_from(time.as_nanosecond().div_euclid(1_000_000)).ok()
+}
+
+/// The start of a value, for error messages: a value may have 64 KiB.
+fn excerpt(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-/// Writes what `parse` reads back to an equal dataset: CSV, ids quoted where needed, the weight left empty where it is
-/// the kind's default.
+/// Writes CSV, from which `parse` reads an equal dataset. Ids are quoted if necessary, and a default weight is left empty.
 ///
 /// # Errors
 /// Those of `out`.
@@ -298,7 +302,7 @@ fn name(kind: EventKind) -> &'static str {
 }
 
 fn write_field(out: &mut impl Write, id: &str) -> std::io::Result<()> {
-    // Ids hold no control characters, so no line ends.
+    // Ids contain no control characters, so no line ends.
     if id.contains([',', '"']) { write!(out, "\"{}\"", id.replace('"', "\"\"")) } else { out.write_all(id.as_bytes()) }
 }
 

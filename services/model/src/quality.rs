@@ -1,4 +1,4 @@
-//! Offline quality: can the model guess what a user turned to next?
+//! Offline quality: how well the model predicts a user's next item.
 //!
 //! On ml-100k the defaults reach NDCG@10 0.116 ± 0.008 and HR@10 0.218, popularity 0.045 ± 0.005 and 0.086. For
 //! comparison, <https://faisalse.github.io/IntentAwareRS> (table IDSNR, one item held out of each of the 943 users, all
@@ -15,7 +15,7 @@ use crate::{
     rank::{HistoryItem, Scratch},
 };
 
-/// Length of the lists that are judged.
+/// Length of the evaluated lists.
 pub const K: usize = 10;
 
 const PROTOCOL: &str = "Leave-last-out by time. Of every user with at least 2 distinct items, the item of the last \
@@ -34,14 +34,14 @@ pub struct QualityReport {
     pub protocol: &'static str,
     pub k: usize,
     pub users: usize,
-    /// Those with at least 2 distinct items.
+    /// Users with at least 2 distinct items.
     pub users_evaluated: usize,
     pub items: usize,
     pub events: usize,
     pub model: Metrics,
     pub popularity: Metrics,
     pub recent_popularity: Metrics,
-    /// Model over popularity; none where popularity never hits.
+    /// Model divided by popularity; `None` if popularity never hits.
     pub ndcg_ratio: Option<f64>,
     pub hit_rate_ratio: Option<f64>,
     pub params: Params,
@@ -63,7 +63,7 @@ pub struct Metrics {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QualityError {
-    #[error("no user has two distinct items, so nothing can be held out")]
+    #[error("no user has two distinct items, so no item can be held out")]
     NobodyToEvaluate,
     #[error(transparent)]
     Params(#[from] BadParam),

@@ -1,11 +1,11 @@
-//! The online ranking: from a user's recent items to recommendations. Runs on every miss, so it allocates its answer only.
+//! The online ranking, from a user's recent items to recommendations. It runs on every miss, so it allocates only its result.
 
 use crate::neighbours::{NeighbourModel, Scored, best_first, strength};
 
-/// The newest items that ranking starts from; older ones are kept out of the answer and nothing more.
-pub const HISTORY_RANKED: usize = 100;
+/// Ranking uses this number of the newest items. Older items are only excluded from the result.
+const HISTORY_RANKED: usize = 100;
 
-/// One line of a user's log, its item known to the model.
+/// An event of a user's log whose item is in the model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HistoryItem {
     /// Position in the model (`NeighbourModel::index_of`).
@@ -14,7 +14,7 @@ pub struct HistoryItem {
     pub weight: f32,
 }
 
-/// Work space of `NeighbourModel::rank`: 4 bytes per item, kept per thread. Fits any model, one after the other.
+/// Buffers of `NeighbourModel::rank`, to be reused: 4 bytes per item. They adapt to the model.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// Per item: 0 = untouched, above 0 = its score, `SEEN` = in the history. All 0 between calls.
@@ -25,16 +25,15 @@ pub struct Scratch {
     ranked: Vec<Scored>,
 }
 
-/// Adding a score leaves it as it is.
+/// Adding a score does not change it.
 const SEEN: f32 = f32::NEG_INFINITY;
 
 impl NeighbourModel {
-    /// Up to `k` items the user hasn't met, best first, with scores above 0.
+    /// Up to `k` items that are not in the history, best first, with scores above 0.
     ///
-    /// `history` is most recent first; an item that comes again counts once, at its latest place with its highest weight.
-    /// Every item adds its neighbours' scores, halved per `Params::recency_half_life_places` it lies back. Where they give
-    /// fewer than `k`, popular items follow, scored below them. Without one item of this model the answer is empty: the
-    /// caller then answers with the popular list.
+    /// `history` is in order of time, newest first. A repeated item counts once, at its latest place with its highest weight. Each item adds its
+    /// neighbours' scores, halved per `Params::recency_half_life_places`. If these are fewer than `k` items, popular items follow, with lower
+    /// scores. If no item of the history is in this model, the result is empty, and the caller uses the popular list.
     pub fn rank(&self, history: &[HistoryItem], k: usize, scratch: &mut Scratch) -> Vec<Scored> {
         scratch.start(self.items().len(), history);
         if scratch.recent.is_empty() {
@@ -58,7 +57,7 @@ impl NeighbourModel {
             for &(item, score) in self.neighbours(visit.item) {
                 let slot = &mut scratch.scores[item as usize];
                 let add = score * factor;
-                // What is too small for a float must not be listed twice.
+                // A score too small for a float must not add the item twice.
                 if *slot == 0.0 && add > 0.0 {
                     scratch.candidates.push(item);
                 }
@@ -101,7 +100,7 @@ impl Scratch {
         self.ranked.clear();
         self.ranked.extend(self.candidates.iter().map(|&item| (item, self.scores[item as usize])));
         best_first(&mut self.ranked, k);
-        // The request's k may be less than what is there; no more than k is allocated.
+        // `ranked` may be longer than `k`; only `k` items are allocated.
         let mut answer = Vec::with_capacity(k.min(self.scores.len()));
         answer.extend_from_slice(&self.ranked);
         answer

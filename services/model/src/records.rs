@@ -1,13 +1,13 @@
-//! Delimited records from a reader, each with the physical line it starts on.
+//! Reads delimited records, each with the physical line on which it starts.
 //!
-//! The parser is csv's (csv-core); its reader is not used because it reports lines wrongly after CRLF and blank lines,
-//! and because an unclosed quote makes it read the rest of the file into memory.
+//! The parser is that of csv (csv-core). The reader of csv is not used: it reports wrong lines after CRLF and blank lines, and an unclosed quote
+//! makes it read the rest of the file into memory.
 
 use std::io::{self, BufRead, Read};
 
 use csv_core::{ReadRecordResult, ReaderBuilder};
 
-/// Longest record, in bytes of content: far above what ids, a kind and two numbers need.
+/// Longest record, in bytes of content. Ids, a kind and two numbers need much less.
 const MAX_RECORD_BYTES: usize = 64 * 1024;
 const MAX_FIELDS: usize = 256;
 
@@ -24,7 +24,7 @@ pub enum RecordError {
 pub(crate) struct Records<R> {
     input: R,
     parser: csv_core::Reader,
-    /// The physical line being parsed, and how much of it was.
+    /// The physical line that is being parsed, and the bytes parsed of it.
     line: Vec<u8>,
     used: usize,
     line_number: u64,
@@ -80,7 +80,7 @@ impl<R: BufRead> Records<R> {
         self.parser = ReaderBuilder::new().delimiter(delimiter).quoting(quoting).build();
     }
 
-    /// The next record that isn't an empty line; `None` at the end.
+    /// The next record that is not an empty line; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Record<'_>>, RecordError> {
         let (mut out, mut fields) = (0, 0);
         let mut start = self.line_number;
@@ -91,7 +91,7 @@ impl<R: BufRead> Records<R> {
             if out + fields == 0 {
                 start = self.line_number;
             }
-            // An empty slice tells the parser that the data has ended, which is when `read_line` leaves one.
+            // An empty slice means the end of the data to the parser. `read_line` leaves one only at the end.
             let (result, used, written, ended) =
                 self.parser.read_record(&self.line[self.used..], &mut self.content[out..], &mut self.ends[fields..]);
             self.used += used;
@@ -108,7 +108,7 @@ impl<R: BufRead> Records<R> {
         Ok(Some(Record { line: start, content: &self.content[..out], ends: &self.ends[..fields] }))
     }
 
-    /// `start`: the line to name where this one is too long.
+    /// `start`: the line to report if this one is too long.
     fn read_line(&mut self, start: u64) -> Result<(), RecordError> {
         self.line.clear();
         self.used = 0;

@@ -98,13 +98,13 @@ impl Suspicions {
             None => (Context::root(true), 0),
         };
         let whole = self.telemetry.record(place, Kind::Internal, name, at(since.1));
-        whole.ended(at(now));
+        whole.end_at(at(now));
         whole.set_with(attribute::NODE, || node.to_string());
         whole.set(attribute::INCARNATION, *incarnation);
         whole.set(attribute::OUTCOME, outcome);
         for (next, from) in steps.iter().map(|(state, from)| (state.as_str(), *from)).chain([("", now)]) {
             let (state, began) = std::mem::replace(&mut since, (next, from));
-            whole.child_since(Kind::Internal, state, at(began)).ended(at(from));
+            whole.child_since(Kind::Internal, state, at(began)).end_at(at(from));
         }
     }
 }

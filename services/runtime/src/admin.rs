@@ -1,5 +1,4 @@
-//! The admin port: `/healthz` (the process lives), `/readyz` (it may get traffic), `/metrics` (Prometheus text, or OpenMetrics if asked
-//! for).
+//! The admin port: `/healthz` (the process runs), `/readyz` (it accepts traffic), `/metrics` (Prometheus text, or OpenMetrics on request).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -26,17 +25,17 @@ use crate::{
     vitals,
 };
 
-/// For the last who asks.
+/// Time for the last requests to the admin port.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// What a process still waits for before it takes traffic, and that it takes none any more. Clones share one state.
+/// Whether a process accepts traffic, and what it waits for. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     phase: Arc<Mutex<Phase>>,
     shutdown: CancellationToken,
 }
 
-/// `Starting` and `Ready` follow each other in any order; `Stopping` is the last one.
+/// `Starting` and `Ready` may alternate; `Stopping` is final.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
 enum Phase {
@@ -46,13 +45,13 @@ enum Phase {
 }
 
 impl Readiness {
-    /// Not ready from the moment of `shutdown` on, whatever is said afterwards: a process that drains gets no new traffic.
+    /// After `shutdown` the process is not ready, even if `ready` is called: a draining process must get no new traffic.
     pub fn starting(step: &str, shutdown: &CancellationToken) -> Self {
         let phase = Phase::Starting { step: step.to_owned() };
         Self { phase: Arc::new(Mutex::new(phase)), shutdown: shutdown.clone() }
     }
 
-    /// Names the step that is under way, for whoever reads `/readyz`.
+    /// Sets the current step, which `/readyz` shows.
     pub fn step(&self, step: impl Into<String>) {
         *self.lock() = Phase::Starting { step: step.into() };
     }
@@ -91,8 +90,8 @@ impl Admin {
     }
 }
 
-/// The admin port and the vital signs of a process, and what else is to live as long. They outlive the traffic: whoever drains a process
-/// wants to watch it.
+/// The admin port, the process metrics, and further background servers. They run until the process has drained, so that it can be observed
+/// meanwhile.
 pub struct AdminPort {
     exemplars: Exemplars,
     stop: CancellationToken,
@@ -101,7 +100,7 @@ pub struct AdminPort {
 
 impl AdminPort {
     /// # Errors
-    /// The registry has one of the vital signs' names already.
+    /// The registry has one of the process metrics already.
     pub fn open(listener: Listener, readiness: &Readiness, registry: &Registry) -> anyhow::Result<Self> {
         let (watch, stop, mut running) = (vitals::register(registry)?, CancellationToken::new(), JoinSet::new());
         let exemplars = Exemplars::default();
@@ -116,18 +115,18 @@ impl AdminPort {
         Ok(Self { exemplars, stop, running })
     }
 
-    /// Where `/metrics` looks for exemplars.
+    /// The exemplars that `/metrics` shows.
     pub fn exemplars(&self) -> &Exemplars {
         &self.exemplars
     }
 
-    /// Has an end of its own, and is waited for.
+    /// Runs a server that ends on its own. `close` waits for it.
     pub fn spawn(&mut self, server: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         self.running.spawn(server);
     }
 
     /// # Errors
-    /// What ran here failed.
+    /// The admin port or one of the servers failed.
     pub async fn close(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
         while let Some(ended) = self.running.join_next().await {
@@ -176,7 +175,7 @@ mod tests {
         readiness.ready();
         shutdown.cancel();
         assert!(!readiness.is_ready());
-        // Whoever has not heard of the shutdown yet.
+        // A task may call this after the shutdown.
         readiness.ready();
         assert_eq!(readiness.phase(), Phase::Stopping);
     }

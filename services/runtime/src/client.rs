@@ -1,4 +1,4 @@
-//! Client of another process's admin port.
+//! Client of the admin port of another process.
 
 use std::time::Duration;
 
@@ -7,38 +7,38 @@ use reqwest::{Method, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Something else may answer on that port: its text is cut short.
-const FOREIGN_CHARS: usize = 200;
+/// Longest text of a response that is not a problem document; an unrelated server may use the port.
+const MAX_DETAIL_CHARS: usize = 200;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("{whose} does not answer")]
-    Http { whose: &'static str, source: reqwest::Error },
-    #[error("{whose} refused ({status}): {detail}")]
-    Refused { whose: &'static str, status: StatusCode, detail: String },
+    #[error("{server} does not answer")]
+    Http { server: &'static str, source: reqwest::Error },
+    #[error("{server} refused the request ({status}): {detail}")]
+    Refused { server: &'static str, status: StatusCode, detail: String },
 }
 
 /// Cheap to clone. Every call takes at most 5 s.
 #[derive(Debug, Clone)]
 pub struct AdminClient {
-    whose: &'static str,
+    server: &'static str,
     http: reqwest::Client,
     url: String,
 }
 
 impl AdminClient {
-    /// `whose` names it in errors, `url` is `http://host:port`.
+    /// `server` is its name in errors, `url` is `http://host:port`.
     ///
     /// # Errors
     /// The HTTP client could not be built.
-    pub fn new(whose: &'static str, url: &str) -> Result<Self, ClientError> {
+    pub fn new(server: &'static str, url: &str) -> Result<Self, ClientError> {
         let http = crate::http::plain().timeout(TIMEOUT).build();
-        let http = http.map_err(|source| ClientError::Http { whose, source })?;
-        Ok(Self { whose, http, url: url.trim_end_matches('/').to_owned() })
+        let http = http.map_err(|source| ClientError::Http { server, source })?;
+        Ok(Self { server, http, url: url.trim_end_matches('/').to_owned() })
     }
 
     /// # Errors
-    /// See `ClientError`; so for the calls below.
+    /// See `ClientError`, also for the methods below.
     pub async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let answer = self.send(self.http.get(self.at(path))).await?;
         answer.json().await.map_err(|error| self.failed(error))
@@ -62,7 +62,7 @@ impl AdminClient {
     }
 
     fn failed(&self, source: reqwest::Error) -> ClientError {
-        ClientError::Http { whose: self.whose, source }
+        ClientError::Http { server: self.server, source }
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, ClientError> {
@@ -73,8 +73,8 @@ impl AdminClient {
         }
         let detail = match response.bytes().await.map_err(|error| self.failed(error))? {
             text if let Ok(problem) = serde_json::from_slice::<Problem>(&text) => problem.detail,
-            text => String::from_utf8_lossy(&text).chars().take(FOREIGN_CHARS).collect(),
+            text => String::from_utf8_lossy(&text).chars().take(MAX_DETAIL_CHARS).collect(),
         };
-        Err(ClientError::Refused { whose: self.whose, status, detail })
+        Err(ClientError::Refused { server: self.server, status, detail })
     }
 }

@@ -1,4 +1,4 @@
-//! Typed configuration: defaults ← `OTEL_*` ← TOML file ← environment ← `--set key=value`, parsed once, unknown keys refused.
+//! Typed configuration: defaults ← `OTEL_*` ← TOML file ← environment ← `--set key=value`. It is parsed once, and unknown keys are refused.
 
 mod otel;
 
@@ -11,17 +11,17 @@ use figment::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A configuration that can tell what is wrong with it: every bad value, not just the first.
+/// Checks a configuration and reports all invalid values, not only the first.
 pub trait Validate {
-    /// Pushes one line for each bad value: `section.key: what it must be`.
+    /// Pushes one line for each invalid value: `section.key: what it must be`.
     fn validate(&self, problems: &mut Vec<String>);
 }
 
 /// `TESTBED_STORE__POOL_SIZE=50` sets `store.pool_size`.
-pub const ENV_PREFIX: &str = "TESTBED_";
+const ENV_PREFIX: &str = "TESTBED_";
 
 /// # Errors
-/// Unreadable file, unknown key, wrong type, or values that `validate` refuses (all of them in one message).
+/// The file cannot be read, a key is unknown, a value has the wrong type, or `validate` refuses values (all in one message).
 pub fn load<T>(defaults: T, file: Option<&Path>, sets: &[String]) -> anyhow::Result<T>
 where
     T: Serialize + DeserializeOwned + Validate,
@@ -29,7 +29,7 @@ where
     load_with(defaults, file, sets, |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
 }
 
-/// The same with variables from elsewhere, but for those that begin with `TESTBED_`.
+/// As `load`, with the `OTEL_*` variables from `variable`.
 fn load_with<T>(
     defaults: T,
     file: Option<&Path>,
@@ -67,8 +67,8 @@ where
     Ok(config)
 }
 
-/// `guards.bloom=off` → `guards.bloom = false`. `on` and `off` are words of switches, and of settings that have more than two (where
-/// they stay strings); what is no TOML value is taken as a string.
+/// `guards.bloom=off` → `guards.bloom = false`. `on` and `off` become booleans only for a switch; other settings may have values of these
+/// names. A value that is not TOML becomes a string.
 fn set_to_toml(set: &str, is_switch: impl Fn(&str) -> bool) -> anyhow::Result<String> {
     let Some((key, value)) = set.split_once('=') else {
         bail!("'{set}' is not of the form key=value, e.g. guards.bloom=off");

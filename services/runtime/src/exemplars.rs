@@ -1,8 +1,8 @@
-//! Exemplars: from a histogram's bucket to the trace of a request that fell into it.
+//! Exemplars: each bucket of a histogram has the trace id of one of its requests.
 //!
-//! The prometheus crate has none (tikv/rust-prometheus issue 393), and prometheus-client, which has, locks its histogram for every
-//! observation. So they lie beside the histogram and are touched for recorded requests only, and OpenMetrics, the format that
-//! carries them, is made from the text format when it is asked for.
+//! The crate prometheus has no exemplars (tikv/rust-prometheus issue 393). prometheus-client has, but locks its histogram on every
+//! observation. So exemplars are stored separately, for recorded requests only. OpenMetrics, the format with exemplars, is made from the text
+//! format on request.
 
 use std::{
     collections::HashMap,
@@ -11,24 +11,25 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// What `/metrics` answers to whoever asks for OpenMetrics, as Prometheus does.
-pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Its name in an `Accept` header.
-pub const MEDIA_TYPE: &str = "application/openmetrics-text";
+use crate::telemetry::Context;
 
-/// An exemplar stays for so long, which is longer than Prometheus takes to come by. Its trace must be kept for as long as somebody may
-/// follow it, so there must not be many.
-const STAYS: Duration = Duration::from_secs(15);
+/// The content type of an OpenMetrics response. Prometheus requests this format.
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media type in an `Accept` header.
+pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text";
 
-/// All series of a process that have exemplars. Clones share them.
+/// How long an exemplar stays: longer than a scrape interval of Prometheus. Traces of exemplars are kept, so there must be few.
+const LIFETIME: Duration = Duration::from_secs(15);
+
+/// The series with exemplars of a process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Exemplars(Arc<Mutex<Vec<Arc<Series>>>>);
 
 /// One recorded request of each bucket of one series.
 #[derive(Debug)]
 pub struct Series {
-    /// What the lines of its buckets begin with: `name_bucket{labels,`
-    start: String,
+    /// The start of its bucket lines: `name_bucket{labels,`
+    line_start: String,
     /// Upper bounds, ascending; the last bucket has none.
     bounds: Vec<f64>,
     of_bucket: Vec<Mutex<Option<Exemplar>>>,
@@ -36,42 +37,42 @@ pub struct Series {
 
 #[derive(Debug, Clone, Copy)]
 struct Exemplar {
-    trace_id: u128,
-    took: Duration,
+    context: Context,
+    duration: Duration,
     at: Instant,
-    /// The same by the wall clock.
-    shown_at: SystemTime,
+    /// The same time by the wall clock.
+    timestamp: SystemTime,
 }
 
 impl Exemplars {
-    /// The series of the histogram `name` with these labels (ascending by their names, as the registry has them) and these upper
-    /// bounds.
+    /// Adds the series of the histogram `name` with these labels (in alphabetical order, as in the registry) and these upper bounds.
     pub fn series(&self, name: &str, labels: &[(&str, &str)], bounds: &[f64]) -> Arc<Series> {
-        let mut start = format!("{name}_bucket{{");
+        let mut line_start = format!("{name}_bucket{{");
         for (label, value) in labels {
             // Writing to a string cannot fail.
-            let _ = write!(start, "{label}=\"{value}\",");
+            let _ = write!(line_start, "{label}=\"{value}\",");
         }
         let of_bucket = (0..=bounds.len()).map(|_| Mutex::default()).collect();
-        let series = Arc::new(Series { start, bounds: bounds.to_vec(), of_bucket });
+        let series = Arc::new(Series { line_start, bounds: bounds.to_vec(), of_bucket });
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&series));
         series
     }
 
-    /// Prometheus's text as OpenMetrics, with exemplars behind the lines of their buckets.
+    /// Converts Prometheus's text format to OpenMetrics, with exemplars in the lines of their buckets.
     pub(crate) fn openmetrics(&self, text: &str) -> String {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let of_line: HashMap<String, Exemplar> = all.iter().flat_map(|series| series.lines()).collect();
         let mut out = String::with_capacity(text.len() + 128 * of_line.len());
         for line in text.lines() {
             if let Some((kind, rest)) = line.strip_prefix("# ").and_then(|rest| rest.split_once(' ')) {
-                push_head(&mut out, kind, rest);
+                push_header(&mut out, kind, rest);
             } else {
                 out.push_str(line);
                 if let Some(exemplar) = line.rsplit_once(' ').and_then(|(series, _)| of_line.get(series)) {
-                    let Exemplar { trace_id, took, shown_at, .. } = exemplar;
-                    let at = shown_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-                    let _ = write!(out, " # {{trace_id=\"{trace_id:032x}\"}} {} {at:.3}", took.as_secs_f64());
+                    let Exemplar { context, duration, timestamp, .. } = exemplar;
+                    let (trace_id, value) = (context.trace_id_hex(), duration.as_secs_f64());
+                    let at = timestamp.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+                    let _ = write!(out, " # {{trace_id=\"{trace_id}\"}} {value} {at:.3}");
                 }
             }
             out.push('\n');
@@ -82,30 +83,30 @@ impl Exemplars {
 }
 
 impl Series {
-    /// True: the request is its bucket's exemplar from now on, and its trace is to be kept.
-    pub fn offer(&self, took: Duration, trace_id: u128, now: Instant) -> bool {
-        let value = took.as_secs_f64();
+    /// True: the request is now the exemplar of its bucket, and its trace must be kept.
+    pub fn offer(&self, duration: Duration, context: Context, now: Instant) -> bool {
+        let value = duration.as_secs_f64();
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         let mut present = self.of_bucket[bucket].lock().unwrap_or_else(PoisonError::into_inner);
-        let stays = present.is_some_and(|present| now.saturating_duration_since(present.at) < STAYS);
+        let stays = present.is_some_and(|present| now.saturating_duration_since(present.at) < LIFETIME);
         if !stays {
-            *present = Some(Exemplar { trace_id, took, at: now, shown_at: SystemTime::now() });
+            *present = Some(Exemplar { context, duration, at: now, timestamp: SystemTime::now() });
         }
         !stays
     }
 
-    /// By the beginning of the bucket's line, up to its value.
+    /// Each exemplar with the start of its bucket's line, up to the value.
     fn lines(&self) -> impl Iterator<Item = (String, Exemplar)> {
         self.of_bucket.iter().enumerate().filter_map(|(n, present)| {
             let exemplar = (*present.lock().unwrap_or_else(PoisonError::into_inner))?;
             let bound = self.bounds.get(n).map_or_else(|| "+Inf".to_owned(), f64::to_string);
-            Some((format!("{}le=\"{bound}\"}}", self.start), exemplar))
+            Some((format!("{}le=\"{bound}\"}}", self.line_start), exemplar))
         })
     }
 }
 
-/// A counter's family is called as its series without `_total`; texts have their quotation marks escaped.
-fn push_head(out: &mut String, kind: &str, rest: &str) {
+/// Writes a `# HELP` or `# TYPE` line. In OpenMetrics a counter's family name has no `_total`, and quotation marks are escaped.
+fn push_header(out: &mut String, kind: &str, rest: &str) {
     let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
     let family = name.strip_suffix("_total").unwrap_or(name);
     let rest = if kind == "HELP" { rest.replace('"', "\\\"") } else { rest.to_owned() };
@@ -118,8 +119,12 @@ mod tests {
 
     use super::*;
 
+    fn context(trace_id: u128) -> Context {
+        Context { trace_id, span_id: 1, sampled: true }
+    }
+
     #[test]
-    fn exemplars_are_behind_the_lines_of_their_buckets() {
+    fn exemplars_are_in_the_lines_of_their_buckets() {
         let (registry, bounds) = (Registry::new(), [0.001, 1.0, 2.5]);
         let options = HistogramOpts::new("took_seconds", "How \"long\"").buckets(bounds.to_vec());
         let histograms = HistogramVec::new(options, &["route", "class"]).unwrap();
@@ -131,9 +136,9 @@ mod tests {
         let (now, from) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64());
         // In the third bucket the first one stays.
         for (ms, id, taken) in [(1, 1, true), (1000, 2, true), (1001, 3, true), (2500, 4, false), (60_000, 5, true)] {
-            let took = Duration::from_millis(ms);
-            histograms.with_label_values(&["/a", "2xx"]).observe(took.as_secs_f64());
-            assert_eq!(series.offer(took, id, now), taken, "{ms}");
+            let duration = Duration::from_millis(ms);
+            histograms.with_label_values(&["/a", "2xx"]).observe(duration.as_secs_f64());
+            assert_eq!(series.offer(duration, context(id), now), taken, "{ms}");
         }
         histograms.with_label_values(&["/a", "5xx"]).observe(0.5);
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
@@ -156,12 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn an_exemplar_stays_until_prometheus_has_come_by() {
+    fn an_exemplar_stays_for_its_lifetime() {
         let series = Exemplars::default().series("x", &[], &[1.0]);
-        let (now, took) = (Instant::now(), Duration::from_millis(1));
-        assert!(series.offer(took, 1, now) && !series.offer(took, 2, now + STAYS / 2));
-        assert!(series.offer(took, 3, now + STAYS));
+        let (now, duration) = (Instant::now(), Duration::from_millis(1));
+        assert!(series.offer(duration, context(1), now) && !series.offer(duration, context(2), now + LIFETIME / 2));
+        assert!(series.offer(duration, context(3), now + LIFETIME));
         let (line, exemplar) = series.lines().next().unwrap();
-        assert_eq!((line.as_str(), exemplar.trace_id), ("x_bucket{le=\"1\"}", 3));
+        assert_eq!((line.as_str(), exemplar.context.trace_id), ("x_bucket{le=\"1\"}", 3));
     }
 }

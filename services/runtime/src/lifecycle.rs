@@ -1,4 +1,4 @@
-//! Signals and draining.
+//! Signals, serving and draining.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -10,7 +10,7 @@ use tower::Service;
 
 use crate::net::Listener;
 
-/// A token that is cancelled by SIGTERM or SIGINT.
+/// A token that SIGTERM or SIGINT cancels.
 ///
 /// # Errors
 /// The handlers cannot be installed.
@@ -30,7 +30,7 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
 /// Serves until `shutdown`, then lets requests in flight finish for at most `drain`.
 ///
 /// # Errors
-/// The listener failed. A drain that ran out of time is logged, not an error.
+/// The listener failed. A drain that exceeds its time is logged; it is not an error.
 pub async fn serve<S>(listener: Listener, app: S, shutdown: CancellationToken, drain: Duration) -> anyhow::Result<()>
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
@@ -38,23 +38,23 @@ where
     use axum::ServiceExt;
     let server =
         axum::serve(listener, app.into_make_service()).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let overdue = async {
+    let drain_timeout = async {
         shutdown.cancelled().await;
         tokio::time::sleep(drain).await;
     };
     tokio::select! {
         served = server.into_future() => served.context("the HTTP server failed"),
-        () = overdue => {
+        () = drain_timeout => {
             tracing::warn!(drain_ms = drain.as_millis() as u64, "requests were still in flight at the end of the drain");
             Ok(())
         }
     }
 }
 
-/// Waits for what goes on behind the answers, at most for `drain`.
+/// Waits for background tasks, at most for `drain`.
 pub async fn drain(tasks: &TaskTracker, drain: Duration) {
     tasks.close();
     if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
-        tracing::warn!("background work was still under way at the end of the drain");
+        tracing::warn!("background tasks were still running at the end of the drain");
     }
 }

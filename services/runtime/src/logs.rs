@@ -1,4 +1,4 @@
-//! Logs: JSON lines on stdout (one object a line), filtered by `RUST_LOG` (default `info`), and by OTLP where telemetry has an endpoint.
+//! Logs: on stdout as JSON, one object per line, filtered by `RUST_LOG` (default `info`); exported by OTLP as well if telemetry is on.
 
 use std::io::IsTerminal;
 
@@ -10,22 +10,22 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::telemetry::lines::Forward;
+use crate::telemetry::log_bridge::ForwardLayer;
 
-/// Sets the process-wide subscriber; JSON unless stdout is a terminal. A second call changes nothing.
+/// Sets the subscriber of the process. The format is JSON, unless stdout is a terminal. A second call has no effect.
 pub fn init() {
     if std::io::stdout().is_terminal() {
-        // Only a test that starts two services in one process gets here twice.
-        drop(registry().with(filter()).with(fmt::layer()).with(Forward).try_init());
+        // Fails only in a test that starts two services in one process.
+        drop(registry().with(filter()).with(fmt::layer()).with(ForwardLayer).try_init());
     } else {
         init_json(std::io::stdout);
     }
 }
 
-/// The same with JSON to wherever.
+/// As `init`, with JSON to this writer.
 pub fn init_json(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
     let json = fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(writer);
-    drop(registry().with(filter()).with(json).with(Forward).try_init());
+    drop(registry().with(filter()).with(json).with(ForwardLayer).try_init());
 }
 
 fn filter() -> EnvFilter {

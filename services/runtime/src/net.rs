@@ -1,5 +1,5 @@
-//! Where a service listens or connects to: TCP between machines, a Unix socket between processes of one machine, whose
-//! round trip takes about two thirds of loopback TCP's processor time.
+//! Endpoints of services: TCP, or a Unix socket within one machine. A round trip over a Unix socket needs about two thirds of the CPU time of
+//! loopback TCP.
 
 use std::{
     fmt, io,
@@ -18,9 +18,9 @@ use tokio::{
 };
 
 /// The kernel's limit for the path of a Unix socket, in bytes.
-pub const MAX_PATH: usize = 107;
+const MAX_PATH: usize = 107;
 
-/// Written `127.0.0.1:8080` or `unix:/path/of/socket`, as nginx does.
+/// Written as in nginx: `127.0.0.1:8080` or `unix:/path/of/socket`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Endpoint {
@@ -37,7 +37,7 @@ pub enum InvalidEndpoint {
 }
 
 impl Endpoint {
-    /// A port that the system chooses when it is bound, so that two such are not the same place.
+    /// The port is 0: the system chooses one when it is bound.
     pub fn is_unspecified(&self) -> bool {
         matches!(self, Self::Tcp(address) if address.port() == 0)
     }
@@ -55,15 +55,15 @@ impl Endpoint {
         }
     }
 
-    /// Takes over the file of a Unix socket nobody listens on any more.
+    /// Replaces the file of a Unix socket on which no process listens.
     ///
     /// # Errors
-    /// As `bind(2)`: in use, not permitted, or the path is taken by something else.
+    /// As `bind(2)`: in use, not permitted, or the path is another kind of file.
     pub async fn bind(&self) -> io::Result<Listener> {
         match self {
             Self::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
             Self::Unix(path) => {
-                // Connecting to a plain file is refused as well.
+                // Only sockets: connecting to a plain file is refused as well.
                 let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
                 if is_socket
                     && let Err(error) = UnixStream::connect(path).await
@@ -136,7 +136,7 @@ impl Listener {
         }
     }
 
-    /// Where it listens, with the port the system chose.
+    /// The endpoint, with the port that the system chose.
     ///
     /// # Errors
     /// As `getsockname(2)`.
@@ -156,7 +156,7 @@ impl axum::serve::Listener for Listener {
     type Addr = Endpoint;
 
     async fn accept(&mut self) -> (Stream, Endpoint) {
-        // axum's own listeners retry in the same way, after a pause when descriptors have run out.
+        // axum's listeners retry, after a pause if there are no file descriptors left.
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = axum::serve::Listener::accept(listener).await;
@@ -184,12 +184,12 @@ impl Stream {
     fn tcp(stream: TcpStream) -> Self {
         // Messages are small and written at once: Nagle's algorithm and delayed acknowledgements may add 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         Self::Tcp(stream)
     }
 
-    /// Writes what fits at once.
+    /// Writes as much as possible without waiting.
     ///
     /// # Errors
     /// As `send(2)`; `WouldBlock` if nothing fits.
@@ -200,7 +200,7 @@ impl Stream {
         }
     }
 
-    /// Makes TCP send RST when the stream is dropped; a Unix socket's peer sees a closed connection either way.
+    /// Makes TCP send RST when the stream is dropped. A Unix socket is closed as usual.
     ///
     /// # Errors
     /// As `setsockopt(2)`.
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stale_socket_is_taken_over_and_a_living_one_or_a_file_is_not() {
+    async fn only_an_unused_socket_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let endpoint = Endpoint::Unix(dir.path().join("s"));
         let first = endpoint.bind().await.unwrap();

@@ -1,23 +1,24 @@
-//! What this process tells of single requests, spans and log lines, sent by OTLP to a collector.
+//! Traces and logs of this process, exported by OTLP.
 //!
-//! Sampling is decided at the door: a request that is not recorded builds nothing, as building a span costs most of what it costs, sent or
-//! not. If it then fails or is slow, it is told of afterwards by one span. Nobody ever waits for the receiver: what it does
-//! not take is counted (`outbox.rs`).
+//! The sampling decision is made when a request arrives. A request that is not sampled builds no spans, because building a span is most of
+//! its cost. If such a request fails or is slow, one span is recorded afterwards. No request waits for the receiver. Spans and log lines that
+//! the receiver does not accept are counted (`queue.rs`).
 //!
-//! Spans, lines and what is sent are OpenTelemetry's own (`opentelemetry_sdk`, `opentelemetry-otlp`). Ours are the decision, the queues and
-//! their counts, and that a span may begin and end in the past.
+//! Spans, log records and export are those of `opentelemetry_sdk` and `opentelemetry-otlp`. This module adds the sampling decision, the
+//! bounded queues with their counters, and spans that begin and end in the past.
 
-mod answer;
 pub(crate) mod config;
 mod context;
-mod ended;
 mod exporter;
-pub(crate) mod lines;
-mod outbox;
+pub(crate) mod log_bridge;
+mod processors;
+mod queue;
 mod resource;
+mod response;
 mod span;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::{
     fmt::Display,
@@ -38,67 +39,66 @@ use tracing::{Dispatch, dispatcher};
 
 use self::{
     exporter::Exporter,
-    lines::Bridge,
-    outbox::{Counts, Outbox},
-    span::{Clock, GivenIds, Place},
+    log_bridge::LogBridge,
+    queue::{ExportQueue, QueueMetrics},
+    span::{Clock, Parentage, PresetIds},
 };
 
 pub use self::{
     config::{OFF, Protocol, TelemetryConfig},
     context::{Context, TRACEPARENT},
-    lines::{SPAN_ID, TRACE_ID},
     resource::Service,
-    span::{Kind, Span, Value},
+    span::{AttributeValue, Kind, Span},
 };
 
-/// Cheap to clone. `default()` is off: every span is [`Span::NONE`].
+/// A handle to the telemetry of a process, cheap to clone. `default()` is off: every span is [`Span::NONE`].
 #[derive(Debug, Clone, Default)]
 pub struct Telemetry(Option<Arc<Recorder>>);
 
 struct Recorder {
     tracer: SdkTracer,
-    /// Lines are forwarded for as long as it is kept.
-    _lines: Option<Arc<Bridge>>,
-    sampled: Share,
-    trusts: bool,
-    logged: Share,
+    /// Log lines are exported until it is dropped.
+    _log_bridge: Option<Arc<LogBridge>>,
+    sampled: Ratio,
+    trusts_caller: bool,
+    logged: Ratio,
     slow: Duration,
     retrospective: bool,
     stop: CancellationToken,
-    /// Cancelled when the sender has ended.
+    /// Cancelled when the export thread has ended.
     ended: CancellationToken,
-    /// A recorder that nobody stopped ends its sender too.
+    /// Also stops the export thread if the recorder is dropped.
     _stop: DropGuard,
 }
 
-/// A part of all 64-bit numbers.
+/// A probability, as the largest 64-bit number that it includes.
 #[derive(Debug, Clone, Copy)]
-struct Share(Option<u64>);
+struct Ratio(Option<u64>);
 
-impl Share {
+impl Ratio {
     fn new(ratio: f64) -> Self {
         Self((ratio > 0.0).then_some((ratio * u64::MAX as f64) as u64))
     }
 
-    fn holds(self, number: u64) -> bool {
+    fn includes(self, number: u64) -> bool {
         self.0.is_some_and(|last| number <= last)
     }
 
-    fn draw(self) -> bool {
+    fn sample(self) -> bool {
         self.0.is_some_and(|last| rand::random::<u64>() <= last)
     }
 }
 
-/// What a request brought along, and whether it is recorded.
+/// The trace context that came with a request, and the sampling decision.
 #[derive(Debug, Clone, Copy)]
-pub struct Arrival {
+pub struct IncomingContext {
     caller: Option<Context>,
     pub is_sampled: bool,
 }
 
-impl Arrival {
-    /// The place of the request's own span, and the id of the one above it (0: none); another one with each call.
-    pub fn place(&self) -> (Context, u64) {
+impl IncomingContext {
+    /// The context of a new span for the request, and the id of its parent span (0: none). Each call returns a new span id.
+    pub fn new_span(&self) -> (Context, u64) {
         match self.caller {
             Some(caller) => (Context { sampled: self.is_sampled, ..caller.sibling() }, caller.span_id),
             None => (Context::root(self.is_sampled), 0),
@@ -107,83 +107,87 @@ impl Arrival {
 }
 
 impl Telemetry {
-    /// Starts the sender, a thread with a runtime of its own: it neither takes turns with requests nor ends with them. Off
-    /// without an endpoint; the counts are there in any case.
+    /// Starts the export thread. It has a separate runtime, so that it neither competes nor ends with the requests. Without an endpoint
+    /// telemetry is off; its metrics are registered in any case.
     ///
     /// # Errors
-    /// The endpoint is no URL, the registry has these names already, or there is no thread to be had.
+    /// The endpoint is not a URL, the registry has these metrics already, or the thread cannot be started.
     pub fn start(config: &TelemetryConfig, service: Service, registry: &Registry) -> anyhow::Result<Self> {
-        let (counts, line_counts) = (Counts::new(registry, "spans")?, Counts::new(registry, "log_lines")?);
+        let (span_metrics, line_metrics) =
+            (QueueMetrics::new(registry, "spans")?, QueueMetrics::new(registry, "log_lines")?);
         if !config.is_on() {
             return Ok(Self(None));
         }
-        let spans = Arc::new(Outbox::new(config.queue, config.queue_bytes, counts));
-        let lines = Arc::new(Outbox::new(config.queue, config.queue_bytes, line_counts));
+        let spans = Arc::new(ExportQueue::new(config.queue, config.queue_bytes, span_metrics));
+        let lines = Arc::new(ExportQueue::new(config.queue, config.queue_bytes, line_metrics));
         let resource = resource::resource(&service, config);
         let traces = SdkTracerProvider::builder()
             .with_resource(resource.clone())
-            // What is not sampled does not come so far.
+            // Spans are only built for sampled requests.
             .with_sampler(Sampler::AlwaysOn)
-            .with_id_generator(GivenIds)
+            .with_id_generator(PresetIds)
             .with_span_limits(span::LIMITS)
-            .with_span_processor(ended::Spans(Arc::clone(&spans)))
+            .with_span_processor(processors::SpanQueueProcessor(Arc::clone(&spans)))
             .build();
         let bridge = config.logs.then(|| {
-            let processor = ended::Lines::new(Arc::clone(&lines));
+            let processor = processors::LogQueueProcessor::new(Arc::clone(&lines));
             let logs =
                 SdkLoggerProvider::builder().with_resource(resource.clone()).with_log_processor(processor).build();
-            Arc::new(Bridge::new(&logs))
+            Arc::new(LogBridge::new(&logs))
         });
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let recorder = Recorder {
             tracer: traces.tracer_with_scope(resource::scope()),
-            _lines: bridge.clone(),
-            sampled: Share::new(config.sample_ratio),
-            trusts: config.trust_caller,
-            logged: Share::new(config.log_ratio),
+            _log_bridge: bridge.clone(),
+            sampled: Ratio::new(config.sample_ratio),
+            trusts_caller: config.trust_caller,
+            logged: Ratio::new(config.log_ratio),
             slow: Duration::from_millis(config.slow_ms),
             retrospective: config.retrospective,
             stop: stop.clone(),
             ended: ended.clone(),
             _stop: stop.clone().drop_guard(),
         };
-        let (every, patience) = (Duration::from_millis(config.flush_ms), config.timeout());
+        let (interval, timeout) = (Duration::from_millis(config.flush_ms), config.timeout());
         let config = config.clone();
         let log = dispatcher::get_default(Dispatch::clone);
         let (started, has_started) = mpsc::sync_channel(1);
-        let sender = move || {
+        let export = move || {
             let _ended = ended.drop_guard();
-            // The runtime lives and dies on this thread: it must not be dropped by a task of another.
-            let (runtime, exporter) = match begin(&config, &resource, &log) {
+            // The runtime must be dropped on this thread: dropping it within another runtime panics.
+            let (runtime, exporter) = match start_exporter(&config, &resource, &log) {
                 Err(error) => return drop(started.send(Err(error))),
                 Ok(both) => both,
             };
             drop(started.send(Ok(())));
-            // What the exporter and the clients below it log is not recorded: lines about sending lines would never end.
+            // The exporter's own log lines are dropped: exporting them would create further lines for ever.
             let (lost_spans, lost_lines) = dispatcher::with_default(&Dispatch::none(), || {
                 runtime.block_on(async {
                     tokio::join!(
-                        spans.send(every, patience, &stop, async |batch| exporter.send_spans(batch).await),
-                        lines.send(every, patience, &stop, async |batch| exporter.send_lines(batch).await),
+                        spans.export(interval, timeout, &stop, async |batch| exporter.send_spans(batch).await),
+                        lines.export(interval, timeout, &stop, async |batch| exporter.send_lines(batch).await),
                     )
                 })
             });
-            // A name that is still looked up is not waited for.
+            // Does not wait for a pending DNS lookup.
             runtime.shutdown_background();
             if lost_spans + lost_lines > 0 {
                 dispatcher::with_default(&log, || {
                     tracing::warn!(
                         lost_spans,
                         lost_lines,
-                        "the receiver of telemetry did not take what was left at the end"
+                        "spans or log lines were lost: the telemetry receiver did not accept them before the process stopped"
                     );
                 });
             }
         };
-        std::thread::Builder::new().name("telemetry".into()).spawn(sender).context("cannot start a thread")?;
-        has_started.recv().context("the thread of telemetry ended")??;
+        std::thread::Builder::new()
+            .name("telemetry".into())
+            .spawn(export)
+            .context("cannot start the telemetry thread")?;
+        has_started.recv().context("the telemetry thread ended")??;
         if let Some(bridge) = &bridge {
-            lines::forward_to(bridge);
+            log_bridge::forward_to(bridge);
         }
         Ok(Self(Some(Arc::new(recorder))))
     }
@@ -192,63 +196,63 @@ impl Telemetry {
         self.0.is_some()
     }
 
-    /// The decision at the door. A caller that is trusted and brings one along keeps it, for a trace is whole or it is nothing.
-    pub fn arrival(&self, traceparent: Option<&[u8]>) -> Arrival {
+    /// The sampling decision for a request. The decision of a trusted caller is followed, so that traces are complete.
+    pub fn incoming(&self, traceparent: Option<&[u8]>) -> IncomingContext {
         let caller = traceparent.and_then(Context::parse);
         let is_sampled = self.0.as_ref().is_some_and(|recorder| match caller {
-            Some(caller) if recorder.trusts => caller.sampled,
-            _ => recorder.sampled.draw(),
+            Some(caller) if recorder.trusts_caller => caller.sampled,
+            _ => recorder.sampled.sample(),
         });
-        Arrival { caller, is_sampled }
+        IncomingContext { caller, is_sampled }
     }
 
-    /// The place of a request that begins here, to be sent along; `None`: off.
-    pub fn departure(&self) -> Option<Context> {
-        self.0.as_ref().map(|recorder| Context::root(recorder.sampled.draw()))
+    /// The context of a trace that begins here, to be sent in `traceparent`. `None`: telemetry is off.
+    pub fn start_trace(&self) -> Option<Context> {
+        self.0.as_ref().map(|recorder| Context::root(recorder.sampled.sample()))
     }
 
-    /// A span that began a while ago, recorded whatever was decided, unless nothing is to be told of afterwards; `place` as of
-    /// [`Arrival::place`].
-    pub fn record(&self, place: (Context, u64), kind: Kind, name: impl Display, since: Instant) -> Span {
+    /// A span that began at `since`. If `context`, from [`IncomingContext::new_span`], is not sampled, the span is recorded only with the setting
+    /// `retrospective`.
+    pub fn record(&self, context: (Context, u64), kind: Kind, name: impl Display, since: Instant) -> Span {
         let Some(recorder) = &self.0 else { return Span::NONE };
-        if !place.0.sampled && !recorder.retrospective {
+        if !context.0.sampled && !recorder.retrospective {
             return Span::NONE;
         }
-        let (own, parent_id) = (Context { sampled: true, ..place.0 }, place.1);
-        let place = Place { own, parent_id, is_remote: parent_id != 0 };
-        Span::open(&recorder.tracer, place, kind, name, (Clock::read(), since))
+        let (own, parent_id) = (Context { sampled: true, ..context.0 }, context.1);
+        let parentage = Parentage { own, parent_id, is_remote: parent_id != 0 };
+        Span::open(&recorder.tracer, parentage, kind, name, (Clock::read(), since))
     }
 
-    /// A span below one of another process that sent its `traceparent` along; not recorded if that one is not.
+    /// A child of the span in another process's `traceparent`. Not recorded if the parent is not.
     pub fn follow(&self, traceparent: &str, kind: Kind, name: &'static str) -> Span {
-        let (Some(recorder), Some(above)) = (&self.0, Context::parse(traceparent.as_bytes())) else {
+        let (Some(recorder), Some(parent)) = (&self.0, Context::parse(traceparent.as_bytes())) else {
             return Span::NONE;
         };
-        if !above.sampled {
+        if !parent.sampled {
             return Span::NONE;
         }
-        let place = Place { own: above.sibling(), parent_id: above.span_id, is_remote: true };
-        Span::open(&recorder.tracer, place, kind, name, (Clock::read(), Instant::now()))
+        let parentage = Parentage { own: parent.sibling(), parent_id: parent.span_id, is_remote: true };
+        Span::open(&recorder.tracer, parentage, kind, name, (Clock::read(), Instant::now()))
     }
 
-    /// So slow that it is told of although it was not sampled.
-    pub fn is_slow(&self, took: Duration) -> bool {
-        self.0.as_ref().is_some_and(|recorder| took >= recorder.slow)
+    /// Whether a request of this duration is recorded even if it was not sampled.
+    pub fn is_slow(&self, duration: Duration) -> bool {
+        self.0.as_ref().is_some_and(|recorder| duration >= recorder.slow)
     }
 
-    /// Whether a recorded request also gets a log line: the same answer in every process that the trace runs through.
+    /// Whether a recorded request also gets a log line. The result is the same in every process of the trace.
     pub fn is_logged(&self, context: Context) -> bool {
-        self.0.as_ref().is_some_and(|recorder| recorder.logged.holds(context.trace_id as u64))
+        self.0.as_ref().is_some_and(|recorder| recorder.logged.includes(context.trace_id as u64))
     }
 
-    /// Sends what is left, for at most this long.
-    pub async fn stop(&self, patience: Duration) {
+    /// Exports the waiting spans and log lines, for at most `limit`.
+    pub async fn stop(&self, limit: Duration) {
         let Some(recorder) = &self.0 else { return };
         recorder.stop.cancel();
-        if tokio::time::timeout(patience, recorder.ended.cancelled()).await.is_err() {
+        if tokio::time::timeout(limit, recorder.ended.cancelled()).await.is_err() {
             tracing::warn!(
-                patience_ms = patience.as_millis() as u64,
-                "the receiver of telemetry takes too long for what is left"
+                limit_ms = limit.as_millis() as u64,
+                "the telemetry receiver is too slow: stopping before all spans and log lines are exported"
             );
         }
     }
@@ -260,15 +264,14 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
-/// A runtime of its own: it neither takes turns with requests nor ends with them.
-fn begin(
+fn start_exporter(
     config: &TelemetryConfig,
     resource: &opentelemetry_sdk::Resource,
     log: &Dispatch,
 ) -> anyhow::Result<(Runtime, Exporter)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exporter = {
-        let _within = runtime.enter();
+        let _entered = runtime.enter();
         Exporter::new(config, resource, log)?
     };
     Ok((runtime, exporter))

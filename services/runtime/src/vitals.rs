@@ -1,6 +1,6 @@
-//! How the process itself is: CPU, memory, files, allocator, async runtime. The same series for every role.
+//! Process metrics: CPU, memory, files, allocator, async runtime. They are the same for every role.
 //!
-//! Read when somebody asks for `/metrics`; only the stalls need somebody who watches all the time (`Watch`).
+//! They are read on each scrape of `/metrics`. Only the delays of the runtime are measured all the time (`Watch`).
 
 mod allocator;
 mod process;
@@ -16,46 +16,45 @@ use prometheus::{
 
 pub use self::{process::cpu_seconds, scheduler::Watch};
 
-/// Registers everything. To be called on the runtime that is to be watched, by the `Watch` that comes back.
+/// Registers the metrics. To be called on the runtime to be measured; `Watch::run` must then run on it.
 ///
 /// # Errors
 /// The registry has one of these names already.
 pub fn register(registry: &Registry) -> Result<Watch> {
-    registry.register(Box::new(OnDemand::of(process::Process::new()?)))?;
-    registry.register(Box::new(OnDemand::of(allocator::Allocator::new()?)))?;
-    registry.register(Box::new(OnDemand::of(scheduler::Scheduler::new(tokio::runtime::Handle::current())?)))?;
+    registry.register(Box::new(ScrapeCollector::new(process::Process::new()?)))?;
+    registry.register(Box::new(ScrapeCollector::new(allocator::Allocator::new()?)))?;
+    registry.register(Box::new(ScrapeCollector::new(scheduler::Scheduler::new(tokio::runtime::Handle::current())?)))?;
     Watch::new(registry)
 }
 
-/// Figures whose source counts by itself.
-trait Source: Send + Sync {
-    fn all(&self) -> Vec<&dyn Collector>;
-    /// Brings them up to date. What cannot be read keeps its last value.
-    fn read(&self);
+/// Metrics that are read from another source on each scrape.
+trait OnScrape: Send + Sync {
+    fn collectors(&self) -> Vec<&dyn Collector>;
+    /// Reads the current values. A value that cannot be read stays unchanged.
+    fn update(&self);
 }
 
-/// Read when somebody asks.
-struct OnDemand<S> {
+struct ScrapeCollector<S> {
     source: S,
-    /// Two who ask at once would count twice what has come since.
-    reading: Mutex<()>,
+    /// Two concurrent scrapes would add the same increase twice.
+    updating: Mutex<()>,
 }
 
-impl<S> OnDemand<S> {
-    fn of(source: S) -> Self {
-        Self { source, reading: Mutex::new(()) }
+impl<S> ScrapeCollector<S> {
+    fn new(source: S) -> Self {
+        Self { source, updating: Mutex::new(()) }
     }
 }
 
-impl<S: Source> Collector for OnDemand<S> {
+impl<S: OnScrape> Collector for ScrapeCollector<S> {
     fn desc(&self) -> Vec<&Desc> {
-        self.source.all().into_iter().flat_map(|one| one.desc()).collect()
+        self.source.collectors().into_iter().flat_map(|one| one.desc()).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let _one_at_a_time = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        self.source.read();
-        self.source.all().into_iter().flat_map(|one| one.collect()).collect()
+        let _one_at_a_time = self.updating.lock().unwrap_or_else(PoisonError::into_inner);
+        self.source.update();
+        self.source.collectors().into_iter().flat_map(|one| one.collect()).collect()
     }
 }
 
@@ -63,7 +62,7 @@ fn gauge(name: &str, help: &str) -> Result<Gauge> {
     Gauge::with_opts(Opts::new(name, help))
 }
 
-/// Brings a counter to what its source says, which counts by itself.
+/// Raises a counter to the value of its source.
 fn advance(counter: &Counter, to: f64) {
     let ahead = to - counter.get();
     if ahead > 0.0 {
@@ -77,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    /// By what dashboards and alerts ask for.
+    /// The names that dashboards and alerts use.
     const SERIES: [&str; 17] = [
         "process_cpu_seconds_total",
         "process_resident_memory_bytes",
@@ -118,7 +117,7 @@ mod tests {
         assert_eq!(value("tokio_runtime_workers"), 1.0);
     }
 
-    /// A thread that is held up for a while is a stall of at least that, less one tick; CPU and busy time grow meanwhile.
+    /// Blocking the thread is measured as a stall of that time, less one tick. CPU and busy time increase.
     #[tokio::test]
     async fn a_blocked_thread_is_a_stall() {
         let registry = Registry::new();
@@ -126,7 +125,7 @@ mod tests {
         let busy = |name: &str| family(&registry, name).get_metric()[0].get_counter().get_value();
         let cpu = busy("process_cpu_seconds_total");
         let task = tokio::spawn(watch.run());
-        // It has taken its first tick, so the next one is due while the thread is blocked.
+        // After the first tick, the next one is due while the thread is blocked.
         let ticks = || family(&registry, "tokio_runtime_poll_delay_seconds").get_metric()[0].get_histogram().clone();
         while ticks().get_sample_count() == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,14 +1,14 @@
-//! Keeps callers away from a server that is down: while it is, they fail at once instead of each waiting for it.
+//! A circuit breaker: while a server is down, calls fail at once instead of waiting for it.
 //!
 //! ```text
-//! closed  ── a failure, or several time-outs in a row ──→ open
-//! open    ── back-off over, somebody asks ──→ probing (that one may try, everybody else still fails at once)
-//! probing ── success ──→ closed     ── failure ──→ open     ── given up without a result ──→ due (the next one probes)
+//! closed  ── a failure, or several consecutive timeouts ──→ open
+//! open    ── first call after the back-off ──→ probing (this call is tried, all others still fail at once)
+//! probing ── success ──→ closed     ── failure ──→ open     ── cancelled without a result ──→ due (the next call probes)
 //! ```
-//! A call that was under way when it opened may still succeed, which closes it while a probe is out. Probes therefore have numbers:
-//! what an outdated probe comes to is what any other call comes to.
+//! A call that was in flight when the breaker opened may still succeed. That closes the breaker while a probe is in flight. Therefore probes
+//! have numbers, and the result of an outdated probe counts as that of any other call.
 //!
-//! A decision that takes `now`; the I/O is the caller's.
+//! Pure: takes `now`. The caller does the I/O.
 
 use std::{
     sync::{
@@ -24,9 +24,9 @@ use tokio::time::Instant;
 pub struct Breaker {
     name: &'static str,
     back_off: Duration,
-    /// Time-outs in a row that open it: a single one may be an overloaded moment, and skipping the server makes that worse.
+    /// Consecutive timeouts that open the breaker. More than one, if a short overload of the server must not open it.
     max_timeouts: u32,
-    /// False means closed; the only thing that a call to a healthy server looks at.
+    /// False: closed. A call to a healthy server reads nothing else.
     tripped: AtomicBool,
     timeouts: AtomicU32,
     state: Mutex<State>,
@@ -39,30 +39,30 @@ enum Phase {
         until: Instant,
     },
     Due,
-    /// Until the pass of this number reports or is dropped.
+    /// Until the attempt of this number reports or is dropped.
     Probing {
         number: u64,
     },
 }
 
-/// What the lock guards. `tripped` is false exactly while the phase is `Closed`: both change under the lock.
+/// `tripped` is false exactly while the phase is `Closed`: both change under the lock.
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// Probes so far.
+    /// Number of probes so far.
     probes: u64,
 }
 
-/// Leave to try; to be told how it went. Dropped without, it says nothing about the server.
+/// A call that is allowed. Its result must be reported; an attempt that is dropped without a result says nothing about the server.
 #[derive(Debug)]
-pub struct Pass<'a> {
+pub struct Attempt<'a> {
     breaker: &'a Breaker,
-    /// Its number, if it is a probe; `None` also once it has reported.
+    /// Its number if it is a probe. `None` after it has reported.
     probe: Option<u64>,
 }
 
 impl Breaker {
-    /// `name` is for the log.
+    /// `name` of the server appears in the log.
     pub fn new(name: &'static str, back_off: Duration, max_timeouts: u32) -> Self {
         Self {
             name,
@@ -75,13 +75,13 @@ impl Breaker {
     }
 
     /// `None`: the server failed a moment ago; do not try.
-    pub fn admit(&self, now: Instant) -> Option<Pass<'_>> {
+    pub fn admit(&self, now: Instant) -> Option<Attempt<'_>> {
         if !self.tripped.load(Ordering::Acquire) {
-            return Some(Pass { breaker: self, probe: None });
+            return Some(Attempt { breaker: self, probe: None });
         }
         let mut state = self.lock();
         match state.phase {
-            Phase::Closed => return Some(Pass { breaker: self, probe: None }),
+            Phase::Closed => return Some(Attempt { breaker: self, probe: None }),
             Phase::Open { until } if now < until => return None,
             Phase::Probing { .. } => return None,
             Phase::Open { .. } | Phase::Due => {}
@@ -89,7 +89,7 @@ impl Breaker {
         state.probes += 1;
         let number = state.probes;
         state.phase = Phase::Probing { number };
-        Some(Pass { breaker: self, probe: Some(number) })
+        Some(Attempt { breaker: self, probe: Some(number) })
     }
 
     pub fn is_closed(&self) -> bool {
@@ -103,23 +103,23 @@ impl Breaker {
     fn close(&self) {
         let mut state = self.lock();
         if state.phase != Phase::Closed {
-            tracing::info!(server = self.name, "answers again");
+            tracing::info!(server = self.name, "server answers again");
         }
         state.phase = Phase::Closed;
         self.timeouts.store(0, Ordering::Relaxed);
         self.tripped.store(false, Ordering::Release);
     }
 
-    /// A call failed. Opens for the probe that is awaited; while closed, for any call if that is `enough`. Other calls were under way
-    /// when it opened and say nothing new. True: it opened.
-    fn open(&self, probe: Option<u64>, enough: bool, now: Instant) -> bool {
+    /// A call failed. Opens if the call was the current probe, or if the breaker is closed and `is_enough`. Other calls were in flight when it
+    /// opened, and tell nothing new. True: it opened.
+    fn open(&self, probe: Option<u64>, is_enough: bool, now: Instant) -> bool {
         let mut state = self.lock();
-        let trips = state.phase == Phase::Closed && enough;
+        let trips = state.phase == Phase::Closed && is_enough;
         if !trips && !state.awaits(probe) {
             return false;
         }
         if trips {
-            tracing::warn!(server = self.name, back_off = ?self.back_off, "does not answer, trying again at intervals");
+            tracing::warn!(server = self.name, back_off = ?self.back_off, "server does not answer, retrying at intervals");
         }
         state.phase = Phase::Open { until: now + self.back_off };
         self.tripped.store(true, Ordering::Release);
@@ -133,8 +133,8 @@ impl State {
     }
 }
 
-impl Pass<'_> {
-    pub fn ok(mut self) {
+impl Attempt<'_> {
+    pub fn succeeded(mut self) {
         self.probe = None;
         let breaker = self.breaker;
         if breaker.tripped.load(Ordering::Acquire) {
@@ -144,23 +144,23 @@ impl Pass<'_> {
         }
     }
 
-    /// The server refused or broke the connection. True: it opened the breaker, for the first time or again.
+    /// The server refused or broke the connection. True: the breaker opened, for the first time or again.
     pub fn failed(mut self, now: Instant) -> bool {
         let probe = self.probe.take();
         self.breaker.open(probe, true, now)
     }
 
-    /// The server did not answer within its own time (not: the caller's deadline ran out). True: as in `failed`.
+    /// The server did not answer within its timeout; a caller's deadline does not count. True: as in `failed`.
     pub fn timed_out(mut self, now: Instant) -> bool {
         let probe = self.probe.take();
-        let in_a_row = self.breaker.timeouts.fetch_add(1, Ordering::Relaxed) + 1;
-        // While closed, time-outs that are too few are not worth the lock.
-        let enough = in_a_row >= self.breaker.max_timeouts;
-        (enough || probe.is_some()) && self.breaker.open(probe, enough, now)
+        let consecutive = self.breaker.timeouts.fetch_add(1, Ordering::Relaxed) + 1;
+        // Avoids the lock for the first timeouts of a closed breaker.
+        let is_enough = consecutive >= self.breaker.max_timeouts;
+        (is_enough || probe.is_some()) && self.breaker.open(probe, is_enough, now)
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if self.probe.is_some() {
             let mut state = self.breaker.lock();

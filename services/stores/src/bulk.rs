@@ -1,30 +1,31 @@
-//! Loading and reading back whole data sets.
+//! Import and export of whole data sets.
 
 use std::fmt::Write;
 
 use contract::{EventKind, ItemId, ShardId, UserId, shard_of};
 use futures::{StreamExt, TryStreamExt};
-use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row as _};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row};
 
 use crate::{
-    limit::{BETWEEN_ROWS, Limit},
-    mysql::{Store, id_at},
-    pool::StoreError,
+    command_timeout::{BETWEEN_ROWS, CommandTimeout},
+    error::StoreError,
+    mysql::Store,
+    sql::{id_at, push_hex},
     transaction::finish,
 };
 
-/// What an import changed.
+/// The result of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// Events that the log did not hold before.
+    /// Events that were new in the log.
     pub added: u64,
-    /// Events that it held already.
+    /// Events that were in the log already.
     pub present: u64,
 }
 
-/// One event to be loaded.
+/// An event to be imported.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Row<'a> {
+pub struct ImportEvent<'a> {
     pub user_id: &'a UserId,
     pub item_id: &'a ItemId,
     pub kind: EventKind,
@@ -33,21 +34,20 @@ pub struct Row<'a> {
     pub weight: f32,
 }
 
-/// Rows of one INSERT: large enough that the round trip does not count, well below `max_allowed_packet`.
+/// Rows per INSERT: enough to make the round trip negligible, and well below `max_allowed_packet`.
 const ROWS_PER_INSERT: usize = 2_000;
-/// INSERTs of one transaction.
+/// INSERTs per transaction.
 const INSERTS_PER_COMMIT: usize = 20;
-/// Shards written at the same time.
+/// Shards that are written concurrently.
 const WRITERS: usize = 4;
 
 impl Store {
-    /// Adds these events and their users. Loading the same data again adds nothing. `progress` gets the number of rows
-    /// sent so far.
+    /// Adds events and their users. Importing the same data again adds nothing. `progress` gets the number of rows sent so far.
     ///
     /// # Errors
-    /// A server failed; what was written stays, and loading again completes it.
-    pub async fn import(&self, rows: Vec<Row<'_>>, progress: impl Fn(usize)) -> Result<Imported, StoreError> {
-        let mut by_shard: Vec<Vec<Row<'_>>> = ShardId::all().map(|_| Vec::new()).collect();
+    /// A server failed. Written rows stay, and a repeated import completes them.
+    pub async fn import(&self, rows: Vec<ImportEvent<'_>>, progress: impl Fn(usize)) -> Result<Imported, StoreError> {
+        let mut by_shard: Vec<Vec<ImportEvent<'_>>> = ShardId::all().map(|_| Vec::new()).collect();
         for row in rows {
             by_shard[shard_of(row.user_id.as_str()).index()].push(row);
         }
@@ -68,30 +68,30 @@ impl Store {
     async fn import_shard(
         &self,
         shard: ShardId,
-        mut rows: Vec<Row<'_>>,
+        mut rows: Vec<ImportEvent<'_>>,
         report: &impl Fn(usize),
     ) -> Result<Imported, StoreError> {
-        // In the order of the clustered key every insert appends.
+        // In the order of the primary key every insert appends.
         rows.sort_unstable_by(|a, b| {
             (a.user_id, a.at_ms, a.item_id, a.kind).cmp(&(b.user_id, b.at_ms, b.item_id, b.kind))
         });
         let schema = shard.schema();
         let mut added = 0;
         for batch in rows.chunks(ROWS_PER_INSERT * INSERTS_PER_COMMIT) {
-            let mut lease = self.checkout(shard, None).await?;
-            let limit = lease.limit();
-            let result = insert_batch(lease.connection().await?, &schema, batch, report, limit).await;
-            added += lease.write(result)?;
+            let mut pooled = self.checkout(shard, None).await?;
+            let timeout = pooled.command_timeout();
+            let result = insert_batch(pooled.connection().await?, &schema, batch, report, timeout).await;
+            added += pooled.write(result)?;
         }
         if !rows.is_empty() {
-            // Users follow from the log: the same statement whether this is the first import or a repeated one.
+            // The users are derived from the log, so that the statement is the same for a first and a repeated import.
             let users = format!(
                 "INSERT INTO {schema}.users (user_id, created_at_ms, events) SELECT user_id, MIN(at_ms), COUNT(*) FROM {schema}.behaviour GROUP BY user_id ON DUPLICATE KEY UPDATE events = VALUES(events)"
             );
-            let mut lease = self.checkout(shard, None).await?;
-            let limit = lease.limit();
-            let result = limit.of(lease.connection().await?.execute(AssertSqlSafe(users))).await;
-            lease.write(result)?;
+            let mut pooled = self.checkout(shard, None).await?;
+            let timeout = pooled.command_timeout();
+            let result = timeout.run(pooled.connection().await?.execute(AssertSqlSafe(users))).await;
+            pooled.write(result)?;
         }
         Ok(Imported { added, present: rows.len() as u64 - added })
     }
@@ -109,36 +109,36 @@ impl Store {
             "SELECT user_id, item_id, kind, at_ms, weight FROM {}.behaviour ORDER BY user_id, at_ms, item_id, kind",
             shard.schema()
         );
-        let mut lease = self.checkout(shard, None).await?;
-        let result = each_event(lease.connection().await?, sql, &mut each).await;
-        // Not `read`: a repeat would hand the same events out twice.
-        lease.write(result)
+        let mut pooled = self.checkout(shard, None).await?;
+        let result = each_event(pooled.connection().await?, sql, &mut each).await;
+        // Not `read`: a retry would report events twice.
+        pooled.write(result)
     }
 }
 
 async fn insert_batch(
     connection: &mut MySqlConnection,
     schema: &str,
-    batch: &[Row<'_>],
+    batch: &[ImportEvent<'_>],
     report: &impl Fn(usize),
-    limit: Limit,
+    timeout: CommandTimeout,
 ) -> Result<u64, sqlx::Error> {
-    let mut transaction = limit.of(connection.begin()).await?;
-    let added = insert_rows(&mut transaction, schema, batch, report, limit).await;
-    finish(transaction, added, limit).await
+    let mut transaction = timeout.run(connection.begin()).await?;
+    let added = insert_rows(&mut transaction, schema, batch, report, timeout).await;
+    finish(transaction, added, timeout).await
 }
 
 async fn insert_rows(
     connection: &mut MySqlConnection,
     schema: &str,
-    batch: &[Row<'_>],
+    batch: &[ImportEvent<'_>],
     report: &impl Fn(usize),
-    limit: Limit,
+    timeout: CommandTimeout,
 ) -> Result<u64, sqlx::Error> {
     let mut added = 0;
     for chunk in batch.chunks(ROWS_PER_INSERT) {
         let insert = sqlx::raw_sql(AssertSqlSafe(insert_sql(schema, chunk)));
-        added += limit.of(connection.execute(insert)).await?.rows_affected();
+        added += timeout.run(connection.execute(insert)).await?.rows_affected();
         report(chunk.len());
     }
     Ok(added)
@@ -150,7 +150,7 @@ async fn each_event(
     each: &mut impl FnMut(UserId, ItemId, EventKind, i64, f32),
 ) -> Result<(), sqlx::Error> {
     let mut rows = sqlx::query(AssertSqlSafe(sql)).persistent(false).fetch(connection);
-    while let Some(row) = BETWEEN_ROWS.of(rows.try_next()).await? {
+    while let Some(row) = BETWEEN_ROWS.run(rows.try_next()).await? {
         let kind = EventKind::from_code(row.try_get_unchecked(2)?)
             .ok_or_else(|| sqlx::Error::Decode("unknown event kind".into()))?;
         each(id_at(&row, 0)?, id_at(&row, 1)?, kind, row.try_get_unchecked(3)?, row.try_get_unchecked(4)?);
@@ -158,8 +158,8 @@ async fn each_event(
     Ok(())
 }
 
-/// Text protocol with ids as hexadecimal literals: nothing to escape, and no 10,000 parameters to bind.
-fn insert_sql(schema: &str, rows: &[Row<'_>]) -> String {
+/// Text with ids as hexadecimal literals: no escaping, and no binding of 10,000 parameters.
+fn insert_sql(schema: &str, rows: &[ImportEvent<'_>]) -> String {
     let mut sql = String::with_capacity(rows.len() * 90);
     let _ = write!(sql, "INSERT IGNORE INTO {schema}.behaviour (user_id, at_ms, item_id, kind, weight) VALUES ");
     for (i, row) in rows.iter().enumerate() {
@@ -170,12 +170,4 @@ fn insert_sql(schema: &str, rows: &[Row<'_>]) -> String {
         let _ = write!(sql, "',{},{})", row.kind.code(), row.weight);
     }
     sql
-}
-
-pub(crate) fn push_hex(sql: &mut String, text: &str) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in text.bytes() {
-        sql.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        sql.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
 }

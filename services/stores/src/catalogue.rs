@@ -5,36 +5,36 @@ use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row, mysql::MySqlRow};
 
 use crate::{
-    bulk::push_hex,
-    limit::{BETWEEN_ROWS, Limit},
-    mysql::{Store, id_at},
-    pool::StoreError,
+    command_timeout::{BETWEEN_ROWS, CommandTimeout},
+    error::StoreError,
+    mysql::Store,
+    sql::{id_at, push_hex},
     transaction::finish,
 };
 
-/// A complete model as it lies in the catalogue; its encoding belongs to the crate `model`.
+/// A complete model in the encoding of the crate `model`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredModel {
-    /// Ascending with every import, never reused.
+    /// Increases with every import, and is never reused.
     pub version: u64,
     pub header: Vec<u8>,
     pub rows: Vec<(ItemId, Vec<u8>)>,
 }
 
 const ROWS_PER_INSERT: usize = 500;
-/// Versions kept: replicas that are starting may still be loading the previous one.
+/// Starting replicas may still load the previous version.
 const VERSIONS_KEPT: u32 = 2;
 
 impl Store {
-    /// Stores a model and makes it the newest, in one transaction; returns its version.
+    /// Stores a model as the newest one, in one transaction. Returns its version.
     ///
     /// # Errors
-    /// The catalogue's server failed; nothing is changed then.
+    /// The catalogue's server failed. Nothing has changed then.
     pub async fn save_model(&self, header: &[u8], rows: &[(ItemId, Vec<u8>)], now_ms: i64) -> Result<u64, StoreError> {
-        let mut lease = self.inner().catalogue.checkout(None).await?;
-        let limit = lease.limit();
-        let result = save(lease.connection().await?, header, rows, now_ms, limit).await;
-        lease.write(result)
+        let mut pooled = self.inner().catalogue.checkout(None).await?;
+        let timeout = pooled.command_timeout();
+        let result = save(pooled.connection().await?, header, rows, now_ms, timeout).await;
+        pooled.write(result)
     }
 
     /// The newest complete model, if there is any.
@@ -42,10 +42,10 @@ impl Store {
     /// # Errors
     /// The catalogue's server failed.
     pub async fn latest_model(&self) -> Result<Option<StoredModel>, StoreError> {
-        let mut lease = self.inner().catalogue.checkout(None).await?;
+        let mut pooled = self.inner().catalogue.checkout(None).await?;
         loop {
-            let result = load(lease.connection().await?).await;
-            if let Some(model) = lease.read(result)? {
+            let result = load(pooled.connection().await?).await;
+            if let Some(model) = pooled.read(result)? {
                 return Ok(model);
             }
         }
@@ -57,11 +57,11 @@ async fn save(
     header: &[u8],
     rows: &[(ItemId, Vec<u8>)],
     now_ms: i64,
-    limit: Limit,
+    timeout: CommandTimeout,
 ) -> Result<u64, sqlx::Error> {
-    let mut transaction = limit.of(connection.begin()).await?;
-    let version = save_rows(&mut transaction, header, rows, now_ms, limit).await;
-    finish(transaction, version, limit).await
+    let mut transaction = timeout.run(connection.begin()).await?;
+    let version = save_rows(&mut transaction, header, rows, now_ms, timeout).await;
+    finish(transaction, version, timeout).await
 }
 
 async fn save_rows(
@@ -69,41 +69,41 @@ async fn save_rows(
     header: &[u8],
     rows: &[(ItemId, Vec<u8>)],
     now_ms: i64,
-    limit: Limit,
+    timeout: CommandTimeout,
 ) -> Result<u64, sqlx::Error> {
     let insert = sqlx::query("INSERT INTO catalogue.neighbour_models (created_at_ms, header) VALUES (?, ?)")
         .bind(now_ms)
         .bind(header);
-    let version = limit.of(insert.execute(&mut *connection)).await?.last_insert_id();
+    let version = timeout.run(insert.execute(&mut *connection)).await?.last_insert_id();
     for chunk in rows.chunks(ROWS_PER_INSERT) {
         let values =
             |row: &dyn Fn(&ItemId) -> String| chunk.iter().map(|(item, _)| row(item)).collect::<Vec<_>>().join(",");
         let items = values(&|item| format!("(x'{}')", hex(item)));
         let insert = format!("INSERT IGNORE INTO catalogue.items (item_id) VALUES {items}");
-        limit.of(connection.execute(sqlx::raw_sql(AssertSqlSafe(insert)))).await?;
+        timeout.run(connection.execute(sqlx::raw_sql(AssertSqlSafe(insert)))).await?;
         let marks = values(&|item| format!("({version},x'{}',?)", hex(item)));
         let insert =
             format!("INSERT INTO catalogue.item_neighbours (model_version, item_id, neighbours) VALUES {marks}");
         let insert = sqlx::query(AssertSqlSafe(insert)).persistent(false);
         let insert = chunk.iter().fold(insert, |insert, (_, blob)| insert.bind(blob.as_slice()));
-        limit.of(insert.execute(&mut *connection)).await?;
+        timeout.run(insert.execute(&mut *connection)).await?;
     }
     let complete = sqlx::query("UPDATE catalogue.neighbour_models SET complete = TRUE WHERE version = ?").bind(version);
-    limit.of(complete.execute(&mut *connection)).await?;
+    timeout.run(complete.execute(&mut *connection)).await?;
     let newest = sqlx::query_scalar("SELECT version FROM catalogue.neighbour_models ORDER BY version DESC LIMIT ?")
         .bind(VERSIONS_KEPT);
-    let kept: Vec<u64> = limit.of(newest.fetch_all(&mut *connection)).await?;
+    let kept: Vec<u64> = timeout.run(newest.fetch_all(&mut *connection)).await?;
     if let Some(oldest_kept) = kept.last() {
         let outdated = sqlx::query("DELETE FROM catalogue.neighbour_models WHERE version < ?").bind(oldest_kept);
-        limit.of(outdated.execute(&mut *connection)).await?;
+        timeout.run(outdated.execute(&mut *connection)).await?;
     }
     Ok(version)
 }
 
-/// The model is as large as it is: what has a limit is the wait for the next row.
+/// Models differ in size, so the timeout applies to the wait for the next row.
 async fn load(connection: &mut MySqlConnection) -> Result<Option<StoredModel>, sqlx::Error> {
     // One snapshot for both reads: an import may delete this version in between.
-    let mut transaction = BETWEEN_ROWS.of(connection.begin()).await?;
+    let mut transaction = BETWEEN_ROWS.run(connection.begin()).await?;
     let model = load_rows(&mut transaction).await;
     finish(transaction, model, BETWEEN_ROWS).await
 }
@@ -112,7 +112,7 @@ async fn load_rows(connection: &mut MySqlConnection) -> Result<Option<StoredMode
     let newest = sqlx::query(
         "SELECT version, header FROM catalogue.neighbour_models WHERE complete ORDER BY version DESC LIMIT 1",
     );
-    let Some(newest) = BETWEEN_ROWS.of(newest.fetch_optional(&mut *connection)).await? else { return Ok(None) };
+    let Some(newest) = BETWEEN_ROWS.run(newest.fetch_optional(&mut *connection)).await? else { return Ok(None) };
     let version: u64 = newest.try_get(0)?;
     let mut neighbours =
         sqlx::query("SELECT item_id, neighbours FROM catalogue.item_neighbours WHERE model_version = ?")
@@ -120,7 +120,7 @@ async fn load_rows(connection: &mut MySqlConnection) -> Result<Option<StoredMode
             .try_map(|row: MySqlRow| Ok((id_at(&row, 0)?, row.try_get_unchecked(1)?)))
             .fetch(&mut *connection);
     let mut rows = Vec::new();
-    while let Some(row) = BETWEEN_ROWS.of(neighbours.try_next()).await? {
+    while let Some(row) = BETWEEN_ROWS.run(neighbours.try_next()).await? {
         rows.push(row);
     }
     Ok(Some(StoredModel { version, header: newest.try_get(1)?, rows }))

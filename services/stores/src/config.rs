@@ -1,62 +1,67 @@
-//! Where the shards live and how their connections are shared.
+//! The MySQL servers, the shards on each of them, and the connections to them.
 
 use contract::SHARDS;
 use serde::{Deserialize, Serialize};
 
-pub use crate::gate::Order;
+pub use crate::gate::QueueOrder;
 
-/// One MySQL server and the logical shards on it.
+/// A MySQL server and the shards on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Instance {
-    /// `host:port` or `unix:/path`.
+    /// Address of the server: `host:port` or `unix:/path`.
     pub address: String,
-    /// 0..16; over all instances each shard exactly once.
+    /// The shards on this server, each 0 to 15. Every shard is on exactly one instance.
     pub shards: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
+    /// The MySQL servers with the 16 shards.
     pub instances: Vec<Instance>,
-    /// `host:port` or `unix:/path` of the server with the catalogue schema.
+    /// Address of the server with the catalogue schema: `host:port` or `unix:/path`.
     pub catalogue: String,
+    /// User name for all servers.
     pub user: String,
+    /// Password for all servers. Empty, the default, means none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub password: String,
-    /// Connections this process may hold to one instance.
+    /// Connections of this process to each instance.
     pub pool_size: u32,
-    /// Who of the waiting gets the next free connection.
-    pub order: Order,
-    /// Length of the line in front of one instance's connections.
+    /// Which waiting request gets the next free connection: `newest` or `oldest`. Under overload `newest` serves most requests at once
+    /// and lets the others time out.
+    pub order: QueueOrder,
+    /// Requests that may wait for a connection to one instance. Beyond it one of them is answered 503.
     pub max_waiting: usize,
-    /// How long a request waits for a connection.
+    /// How long a request waits for a connection, in milliseconds.
     pub checkout_timeout_ms: u64,
-    /// How long one attempt to connect may take.
+    /// Timeout of one attempt to connect, in milliseconds.
     pub connect_timeout_ms: u64,
-    /// After this long the server gives up a statement by itself; 0: never. A request that has less than half of it left says so with
-    /// its query. 1.5 s later the client gives up its connection: a host that has vanished says nothing.
+    /// Time after which the server aborts a statement, in milliseconds; 0 means never. A query whose request has less than half of it
+    /// left carries its own limit. The client closes a connection that has not answered 1.5 s after the limit: its host may be gone.
     pub statement_timeout_ms: u64,
-    /// How the server is told to give up a query whose request has run out of time.
+    /// How statement timeouts are written in SQL: `detect`, `mariadb`, `mysql` or `none`.
     pub flavour: Flavour,
 }
 
-/// The server's own limit on a statement's time: a query whose future is dropped runs on in the server.
+/// The kind of server, which decides the syntax of statement timeouts. Without a timeout in the server, a query goes on after its client
+/// has given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flavour {
-    /// Ask the server for its version when the connections are opened.
+    /// Asks the server for its version when the first connection is opened.
     Detect,
     /// `max_statement_time`
     Mariadb,
     /// `max_execution_time`
     Mysql,
-    /// No limit.
+    /// No timeout in the server.
     None,
 }
 
 impl StoreConfig {
-    /// 16 shards dealt in turn to these servers; the first one has the catalogue.
+    /// Distributes the 16 shards over these servers in turn. The first one has the catalogue.
     ///
     /// # Panics
     /// Never: an empty list gives a configuration that `validate` refuses.
@@ -73,7 +78,7 @@ impl StoreConfig {
             user: "root".into(),
             password: String::new(),
             pool_size: 100,
-            order: Order::Newest,
+            order: QueueOrder::Newest,
             max_waiting: 1000,
             checkout_timeout_ms: 2900,
             connect_timeout_ms: 3000,
@@ -118,7 +123,7 @@ impl StoreConfig {
     }
 }
 
-/// Where a MySQL server is.
+/// The address of a MySQL server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Address<'a> {
     Tcp { host: &'a str, port: u16 },

@@ -1,4 +1,4 @@
-//! Opens connections to one MySQL server: a few at a time, and not at all while the server is known to be down.
+//! Opens connections to one MySQL server: a few at a time, and none while the server is known to be down.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions, MySqlConnection,
-    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
+    mysql::{MySqlConnectOptions, MySqlSslMode},
 };
 use tokio::{
     sync::Semaphore,
@@ -20,37 +20,38 @@ use tokio::{
 use crate::{
     breaker::Breaker,
     config::{Address, Flavour, StoreConfig},
-    limit::timed_out,
+    error::{StoreError, is_statement_timeout, timed_out},
     metrics::PoolMetrics,
-    pool::{OPENED_AT_ONCE, StoreError},
 };
 
-/// While the server is down, one attempt per this time is made; it is back for everybody within one of it.
+/// While the server is down, one attempt is made per this time. So all requests reach it again within this time after it is back.
 const BACK_OFF: Duration = Duration::from_millis(250);
+
+/// Concurrent handshakes of one process with one server. A server with hundreds of them, as after a restart, completes them late or never.
+pub(crate) const CONCURRENT_HANDSHAKES: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Dialer {
     options: MySqlConnectOptions,
     pub(crate) connect_timeout: Duration,
-    /// Hundreds of handshakes at once, as after a restart, are answered late or never.
-    turns: Semaphore,
+    handshakes: Semaphore,
     breaker: Breaker,
-    /// When the last command was sent that nobody answered.
+    /// The time at which the last command without a response was sent.
     silent_since: Mutex<Option<Instant>>,
     flavour: AtomicU8,
-    /// Zero: none.
-    pub(crate) statement_timeout: Duration,
+    /// The statement timeout of each session; zero: none.
+    pub(crate) session_timeout: Duration,
     pub(crate) metrics: PoolMetrics,
 }
 
-/// The time a statement has, in the words of the server.
+/// The time limit of a statement, for the SQL of each kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StatementLimit {
+pub(crate) enum StatementTimeout {
     Mariadb { ms: u64 },
     Mysql { ms: u64 },
 }
 
-impl StatementLimit {
+impl StatementTimeout {
     fn for_session(self) -> String {
         match self {
             // In seconds.
@@ -65,91 +66,92 @@ impl Dialer {
         Some(Self {
             options: connect_options(config, address)?,
             connect_timeout: Duration::from_millis(config.connect_timeout_ms),
-            turns: Semaphore::new(OPENED_AT_ONCE),
-            // A connection that cannot be made in its whole time-out is reason enough.
+            handshakes: Semaphore::new(CONCURRENT_HANDSHAKES),
+            // One connection attempt that times out is sufficient evidence.
             breaker: Breaker::new("mysql", BACK_OFF, 1),
             silent_since: Mutex::new(None),
             flavour: AtomicU8::new(config.flavour as u8),
-            statement_timeout: Duration::from_millis(config.statement_timeout_ms),
+            session_timeout: Duration::from_millis(config.statement_timeout_ms),
             metrics,
         })
     }
 
-    /// A new connection for a request. Takes `connect_timeout` for a turn and as long again to connect, whatever time the request has
-    /// left: an attempt that is cut short would say nothing about a server that swallows it, and requests with little time would try
-    /// such a server for ever.
+    /// A new connection for a request. Waits up to `connect_timeout` for a permit, and again to connect, independent of the request's deadline:
+    /// an attempt that is cut short tells nothing about a server that does not respond, and requests with little time left would try such a
+    /// server for ever.
     ///
     /// # Errors
-    /// `Down` at once while connecting is known to fail; else `Unavailable`.
+    /// `Down` at once while the server is known to be down, otherwise `Unavailable`.
     pub(crate) async fn connect(&self) -> Result<MySqlConnection, StoreError> {
-        let _turn = if self.breaker.is_closed() {
-            let Ok(Ok(turn)) = timeout(self.connect_timeout, self.turns.acquire()).await else {
+        let _handshake = if self.breaker.is_closed() {
+            let Ok(Ok(handshake)) = timeout(self.connect_timeout, self.handshakes.acquire()).await else {
                 return Err(self.failed(timed_out()));
             };
-            Some(turn)
+            Some(handshake)
         } else {
             None
         };
-        // Asked for again by those who waited for their turn behind one that failed.
-        let Some(pass) = self.breaker.admit(Instant::now()) else {
+        // Re-checks the breaker: it may have opened while this request waited for its permit.
+        let Some(attempt) = self.breaker.admit(Instant::now()) else {
             self.metrics.commands.down.inc();
             return Err(StoreError::Down);
         };
         match self.open(self.connect_timeout).await {
             Ok(connection) => {
-                pass.ok();
+                attempt.succeeded();
                 Ok(connection)
             }
             Err(error) => {
-                pass.failed(Instant::now());
+                attempt.failed(Instant::now());
                 Err(self.failed(error))
             }
         }
     }
 
-    /// A command sent then was not answered at all: the host may be gone, and every connection to it that has not answered since.
-    pub(crate) fn silent(&self, since: Instant) {
+    /// Records that a command sent at `since` got no response. The host may have vanished, and with it all connections without a later response.
+    pub(crate) fn note_silence(&self, since: Instant) {
         let mut last = self.silent_since();
         *last = (*last).max(Some(since));
     }
 
-    /// A connection whose last answer came then is not to be used: see `silent`. Each of them would keep a request waiting to its end.
-    pub(crate) fn is_suspect(&self, answered: Instant) -> bool {
-        self.silent_since().is_some_and(|since| answered <= since)
+    /// Whether a connection whose last response came at `answered_at` must not be used (see `note_silence`): a request on it would wait until its
+    /// timeout.
+    pub(crate) fn is_suspect(&self, answered_at: Instant) -> bool {
+        self.silent_since().is_some_and(|since| answered_at <= since)
     }
 
     fn silent_since(&self) -> MutexGuard<'_, Option<Instant>> {
         self.silent_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One attempt, whatever the breaker says: for a start, which has patience of its own.
-    pub(crate) async fn open(&self, patience: Duration) -> Result<MySqlConnection, sqlx::Error> {
+    /// One attempt to connect, without the breaker.
+    pub(crate) async fn open(&self, limit: Duration) -> Result<MySqlConnection, sqlx::Error> {
         self.metrics.commands.connects.inc();
         let opened = async {
             let mut connection = self.options.connect().await?;
-            self.learn_flavour(&mut connection).await;
-            // Once for the connection: with every query the words would cost a tenth of a miss.
-            if let Some(limit) = self.limit(self.statement_timeout) {
-                sqlx::raw_sql(AssertSqlSafe(limit.for_session())).execute(&mut connection).await?;
+            self.detect_flavour(&mut connection).await;
+            // Once per connection: in every query the text would add a tenth to the time of a miss.
+            if let Some(statement_timeout) = self.statement_timeout(self.session_timeout) {
+                sqlx::raw_sql(AssertSqlSafe(statement_timeout.for_session())).execute(&mut connection).await?;
             }
             Ok(connection)
         };
-        timeout(patience, opened).await.unwrap_or_else(|_elapsed| Err(timed_out()))
+        timeout(limit, opened).await.unwrap_or_else(|_elapsed| Err(timed_out()))
     }
 
-    /// This time in the words of the server; `None` for zero, and where the server is not known.
-    pub(crate) fn limit(&self, time: Duration) -> Option<StatementLimit> {
+    /// `None` if the time is zero or the kind of server is unknown.
+    pub(crate) fn statement_timeout(&self, time: Duration) -> Option<StatementTimeout> {
         let ms = time.as_millis() as u64;
         match self.flavour() {
             _ if time == Duration::ZERO => None,
-            // Zero would mean "no limit" to both.
-            Flavour::Mariadb => Some(StatementLimit::Mariadb { ms: ms.max(1) }),
-            Flavour::Mysql => Some(StatementLimit::Mysql { ms: ms.max(1) }),
+            // Both kinds take zero for "no limit".
+            Flavour::Mariadb => Some(StatementTimeout::Mariadb { ms: ms.max(1) }),
+            Flavour::Mysql => Some(StatementTimeout::Mysql { ms: ms.max(1) }),
             Flavour::Detect | Flavour::None => None,
         }
     }
 
-    /// How a SELECT begins that may take as long as it takes, whatever the session says.
+    /// The start of a SELECT without a time limit, independent of the session's timeout.
     pub(crate) fn unlimited_select(&self) -> &'static str {
         match self.flavour() {
             Flavour::Mariadb => "SET STATEMENT max_statement_time=0 FOR SELECT ",
@@ -164,8 +166,8 @@ impl Dialer {
         all.into_iter().find(|flavour| *flavour as u8 == value).unwrap_or(Flavour::None)
     }
 
-    /// Once for a server; a failure leaves it undetected, that is without limit, until the next start.
-    async fn learn_flavour(&self, connection: &mut MySqlConnection) {
+    /// Asks once per server. After a failure the next connection tries again; until then statements have no time limit.
+    async fn detect_flavour(&self, connection: &mut MySqlConnection) {
         if self.flavour() != Flavour::Detect {
             return;
         }
@@ -174,7 +176,9 @@ impl Dialer {
                 let flavour = if version.contains("MariaDB") { Flavour::Mariadb } else { Flavour::Mysql };
                 self.flavour.store(flavour as u8, Ordering::Relaxed);
             }
-            Err(error) => tracing::warn!(%error, "the store does not tell its version: queries have no time limit"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the version of the store: its statements have no time limit")
+            }
         }
     }
 
@@ -192,12 +196,6 @@ impl Dialer {
     }
 }
 
-/// MariaDB 1969, MySQL 3024.
-fn is_statement_timeout(error: &sqlx::Error) -> bool {
-    let database = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
-    database.is_some_and(|error| matches!(error.number(), 1969 | 3024))
-}
-
 pub(crate) fn connect_options(config: &StoreConfig, address: &str) -> Option<MySqlConnectOptions> {
     let options = match Address::parse(address)? {
         Address::Tcp { host, port } => MySqlConnectOptions::new().host(host).port(port),
@@ -205,7 +203,7 @@ pub(crate) fn connect_options(config: &StoreConfig, address: &str) -> Option<MyS
     };
     let options = options
         .username(&config.user)
-        // Loopback or a private network; faultproxy could not follow an encrypted stream.
+        // The network is loopback or private, and faultproxy cannot read an encrypted stream.
         .ssl_mode(MySqlSslMode::Disabled)
         .statement_cache_capacity(128)
         .disable_statement_logging();

@@ -1,7 +1,7 @@
-//! Who may use a connection next: `slots` permits, and a bounded line of those who wait for one.
+//! A semaphore whose permits carry a value, with a bounded queue in oldest-first or newest-first order.
 //!
-//! sqlx's own pool knows only oldest-first, has no bound on its line, answers an exhausted pool and an unreachable
-//! server with the same error, and opens connections for waiters that are gone (launchbadge/sqlx issue 3132).
+//! sqlx's pool is always oldest-first, has no bound on its queue, reports an exhausted pool and an unreachable server as the same error, and
+//! opens connections for waiters that have left (launchbadge/sqlx issue 3132).
 
 use std::{
     collections::VecDeque,
@@ -12,13 +12,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-/// Who of the waiting is served next.
+/// Which waiting request is served next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// Fair; under lasting overload everybody waits as long as the line is.
+pub enum QueueOrder {
+    /// Fair. Under lasting overload every request waits for the whole queue.
     Oldest,
-    /// Under lasting overload most are served at once and the rest time out.
+    /// Under lasting overload most requests are served at once, and the others time out.
     Newest,
 }
 
@@ -26,24 +26,24 @@ pub enum Order {
 pub enum GateError {
     #[error("no permit came free within {0:?}")]
     Timeout(Duration),
-    #[error("{0} are waiting already")]
-    LineFull(usize),
+    #[error("the queue is full ({0} wait)")]
+    QueueFull(usize),
 }
 
-/// `T` travels with the permit: whoever holds the permit holds the `T` (an open connection, say).
+/// Each permit carries a `T`, such as an open connection.
 #[derive(Debug)]
 pub struct Gate<T> {
-    order: Order,
+    order: QueueOrder,
     max_waiting: usize,
     state: Mutex<State<T>>,
 }
 
 #[derive(Debug)]
 struct State<T> {
-    /// Free permits; the one used last is on top, its connection is the warmest.
+    /// Values of the free permits. The one used last is on top, because its connection is warm.
     free: Vec<T>,
     /// In order of arrival, so tickets ascend.
-    line: VecDeque<Waiter<T>>,
+    queue: VecDeque<Waiter<T>>,
     next_ticket: u64,
 }
 
@@ -53,79 +53,81 @@ struct Waiter<T> {
     hand_over: oneshot::Sender<Permit<T>>,
 }
 
-/// Gives its `T` back to the gate when dropped.
+/// Returns its `T` to the gate when it is dropped.
 #[derive(Debug)]
 pub struct Permit<T> {
     gate: Arc<Gate<T>>,
-    /// `None` only after `drop` or a failed hand-over has taken it.
-    held: Option<T>,
+    /// `None` only after `drop` or a failed hand-over.
+    value: Option<T>,
 }
 
 impl<T> Gate<T> {
-    /// One permit for each of `slots`.
-    pub fn new(slots: Vec<T>, order: Order, max_waiting: usize) -> Arc<Self> {
-        let state = State { free: slots, line: VecDeque::new(), next_ticket: 0 };
+    /// One permit for each value.
+    pub fn new(values: Vec<T>, order: QueueOrder, max_waiting: usize) -> Arc<Self> {
+        let state = State { free: values, queue: VecDeque::new(), next_ticket: 0 };
         Arc::new(Self { order, max_waiting, state: Mutex::new(state) })
     }
 
-    /// Takes a permit, waiting at most `patience`. Dropping the future leaves the line and costs nothing.
+    /// Waits for a permit, at most `limit`. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// `Timeout` when patience ran out; `LineFull` at once, for whoever would have been served last.
-    pub async fn acquire(self: &Arc<Self>, patience: Duration) -> Result<Permit<T>, GateError> {
+    /// `Timeout` after `limit`. `QueueFull` for the request that would be served last: the new one, or with `Newest` the oldest one in the queue.
+    pub async fn acquire(self: &Arc<Self>, limit: Duration) -> Result<Permit<T>, GateError> {
         let (ticket, handed_over) = {
             let mut state = self.lock();
-            if let Some(held) = state.free.pop() {
-                return Ok(Permit { gate: Arc::clone(self), held: Some(held) });
+            if let Some(value) = state.free.pop() {
+                return Ok(Permit { gate: Arc::clone(self), value: Some(value) });
             }
-            if state.line.len() >= self.max_waiting {
-                // Newest-first serves the longest waiting last: that one gives up its place.
-                if self.order == Order::Oldest || state.line.pop_front().is_none() {
-                    return Err(GateError::LineFull(state.line.len()));
+            if state.queue.len() >= self.max_waiting {
+                // Newest-first serves the oldest request last, so the oldest one is refused.
+                if self.order == QueueOrder::Oldest || state.queue.pop_front().is_none() {
+                    return Err(GateError::QueueFull(state.queue.len()));
                 }
             }
             let (hand_over, handed_over) = oneshot::channel();
             let ticket = state.next_ticket;
             state.next_ticket += 1;
-            state.line.push_back(Waiter { ticket, hand_over });
+            state.queue.push_back(Waiter { ticket, hand_over });
             (ticket, handed_over)
         };
-        // Leaves the line on every way out, cancellation included.
-        let _place = Place { gate: self, ticket };
-        match tokio::time::timeout(patience, handed_over).await {
+        // Leaves the queue on every way out, also on cancellation.
+        let _entry = QueueEntry { gate: self, ticket };
+        match tokio::time::timeout(limit, handed_over).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_displaced)) => Err(GateError::LineFull(self.max_waiting)),
-            Err(_elapsed) => Err(GateError::Timeout(patience)),
+            Ok(Err(_displaced)) => Err(GateError::QueueFull(self.max_waiting)),
+            Err(_elapsed) => Err(GateError::Timeout(limit)),
         }
     }
 
-    /// How many wait.
+    /// Number of waiting requests.
+    #[cfg(test)]
     pub fn waiting(&self) -> usize {
-        self.lock().line.len()
+        self.lock().queue.len()
     }
 
+    #[cfg(test)]
     pub fn free(&self) -> usize {
         self.lock().free.len()
     }
 
-    fn release(self: &Arc<Self>, mut held: T) {
+    fn release(self: &Arc<Self>, mut value: T) {
         loop {
             let waiter = {
                 let mut state = self.lock();
                 let next = match self.order {
-                    Order::Oldest => state.line.pop_front(),
-                    Order::Newest => state.line.pop_back(),
+                    QueueOrder::Oldest => state.queue.pop_front(),
+                    QueueOrder::Newest => state.queue.pop_back(),
                 };
                 match next {
                     Some(waiter) => waiter,
-                    None => return state.free.push(held),
+                    None => return state.free.push(value),
                 }
             };
-            // Outside the lock: a waiter that is gone gives the permit back, and the next one gets it.
-            match waiter.hand_over.send(Permit { gate: Arc::clone(self), held: Some(held) }) {
+            // Outside the lock. If the waiter has left, the value comes back and goes to the next one.
+            match waiter.hand_over.send(Permit { gate: Arc::clone(self), value: Some(value) }) {
                 Ok(()) => return,
-                Err(mut permit) => match permit.held.take() {
-                    Some(back) => held = back,
+                Err(mut permit) => match permit.value.take() {
+                    Some(back) => value = back,
                     None => return,
                 },
             }
@@ -137,16 +139,16 @@ impl<T> Gate<T> {
     }
 }
 
-struct Place<'a, T> {
+struct QueueEntry<'a, T> {
     gate: &'a Gate<T>,
     ticket: u64,
 }
 
-impl<T> Drop for Place<'_, T> {
+impl<T> Drop for QueueEntry<'_, T> {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
-        if let Ok(at) = state.line.binary_search_by_key(&self.ticket, |waiter| waiter.ticket) {
-            state.line.remove(at);
+        if let Ok(at) = state.queue.binary_search_by_key(&self.ticket, |waiter| waiter.ticket) {
+            state.queue.remove(at);
         }
     }
 }
@@ -154,18 +156,18 @@ impl<T> Drop for Place<'_, T> {
 impl<T> std::ops::Deref for Permit<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        self.held.as_ref().expect("only drop takes it")
+        self.value.as_ref().expect("only drop takes the value")
     }
 }
 impl<T> std::ops::DerefMut for Permit<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.held.as_mut().expect("only drop takes it")
+        self.value.as_mut().expect("only drop takes the value")
     }
 }
 impl<T> Drop for Permit<T> {
     fn drop(&mut self) {
-        if let Some(held) = self.held.take() {
-            self.gate.release(held);
+        if let Some(value) = self.value.take() {
+            self.gate.release(value);
         }
     }
 }
@@ -182,8 +184,8 @@ mod tests {
         }
     }
 
-    /// Three wait behind one permit; in which order are they served?
-    async fn order_served(order: Order) -> Vec<u32> {
+    /// The order in which three waiters are served.
+    async fn order_served(order: QueueOrder) -> Vec<u32> {
         let gate = Gate::new(vec![0], order, 10);
         let first = gate.acquire(LONG).await.unwrap();
         let (done, mut served) = tokio::sync::mpsc::channel(3);
@@ -205,13 +207,13 @@ mod tests {
 
     #[tokio::test]
     async fn serves_oldest_or_newest_first() {
-        assert_eq!(order_served(Order::Oldest).await, [0, 1, 2]);
-        assert_eq!(order_served(Order::Newest).await, [2, 1, 0]);
+        assert_eq!(order_served(QueueOrder::Oldest).await, [0, 1, 2]);
+        assert_eq!(order_served(QueueOrder::Newest).await, [2, 1, 0]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn gives_up_when_patience_runs_out_and_leaves_the_line() {
-        let gate = Gate::new(vec![0], Order::Newest, 10);
+    async fn a_wait_times_out_and_leaves_the_queue() {
+        let gate = Gate::new(vec![0], QueueOrder::Newest, 10);
         let _held = gate.acquire(LONG).await.unwrap();
         let started = tokio::time::Instant::now();
         let error = gate.acquire(Duration::from_millis(2900)).await.unwrap_err();
@@ -221,8 +223,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_line_refuses_whoever_would_be_last() {
-        for order in [Order::Oldest, Order::Newest] {
+    async fn a_full_queue_refuses_the_request_that_would_be_last() {
+        for order in [QueueOrder::Oldest, QueueOrder::Newest] {
             let gate = Gate::new(vec![0], order, 1);
             let held = gate.acquire(LONG).await.unwrap();
             let early = tokio::spawn({
@@ -234,17 +236,17 @@ mod tests {
                 let gate = Arc::clone(&gate);
                 async move { gate.acquire(LONG).await.map(drop) }
             });
-            let (refused, served) = if order == Order::Oldest { (late, early) } else { (early, late) };
-            assert_eq!(refused.await.unwrap(), Err(GateError::LineFull(1)), "{order:?}");
+            let (refused, served) = if order == QueueOrder::Oldest { (late, early) } else { (early, late) };
+            assert_eq!(refused.await.unwrap(), Err(GateError::QueueFull(1)), "{order:?}");
             drop(held);
             assert_eq!(served.await.unwrap(), Ok(()), "{order:?}");
         }
     }
 
-    /// Thousands of waiters give up at random moments while permits change hands: none is lost, none is doubled.
+    /// Thousands of waiters are cancelled at various moments. No permit is lost or duplicated.
     #[tokio::test]
     async fn permits_survive_cancellation_storms() {
-        for order in [Order::Oldest, Order::Newest] {
+        for order in [QueueOrder::Oldest, QueueOrder::Newest] {
             let gate = Gate::new(vec![1, 2, 3], order, 100_000);
             let mut tasks = tokio::task::JoinSet::new();
             for n in 0..5_000_u64 {

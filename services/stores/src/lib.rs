@@ -1,28 +1,32 @@
-//! MySQL (16 logical shards over 1..=16 instances, and the catalogue) and Redis, as the services use them.
+//! The data stores: MySQL (16 shards on 1 to 16 instances, and the catalogue) and Redis.
+//!
+//! Depends on `contract` (ids, shards, span names) and `runtime` (telemetry). Begin reading with `mysql.rs`, the queries of the shards; `pool.rs`,
+//! `gate.rs` and `dialer.rs` give them connections, and `breaker.rs` stops calls to a server that is down. `redis.rs` is separate from MySQL.
 
 mod breaker;
 mod bulk;
 mod catalogue;
+mod command_timeout;
 pub mod config;
 mod dialer;
+mod error;
 mod fence;
 mod gate;
-mod limit;
 mod metrics;
 mod migrate;
 mod mysql;
 mod pool;
 pub mod redis;
 mod spans;
+mod sql;
 mod transaction;
 
-pub use breaker::Breaker;
-pub use bulk::{Imported, Row as ImportRow};
+pub use bulk::{ImportEvent, Imported};
 pub use catalogue::StoredModel;
 pub use config::{Flavour, Instance, StoreConfig};
-pub use fence::{Overruled, Ownership};
-pub use gate::{Gate, GateError, Order, Permit};
+pub use error::StoreError;
+pub use fence::{Ownership, StaleEpoch};
+pub use gate::QueueOrder;
 pub use metrics::{RedisMetrics, StoreMetrics};
 pub use migrate::migrate;
 pub use mysql::{LoggedEvent, Store};
-pub use pool::StoreError;

@@ -1,6 +1,6 @@
-//! Figures of the connections to MySQL and Redis; names after OpenTelemetry's `db.client.*`, as Prometheus spells them.
+//! Metrics of MySQL and Redis, named after OpenTelemetry's `db.client.*` in Prometheus's spelling.
 //!
-//! Every series is there from the start and every handle is resolved once.
+//! All series exist from the start. Handles are resolved once.
 
 use contract::ShardId;
 use prometheus::{
@@ -8,14 +8,14 @@ use prometheus::{
     Opts, Registry, Result, core::Collector,
 };
 
-/// From a warm point read over a Unix socket (0.05 ms) to past the longest checkout wait (3 s).
+/// From a point read over a Unix socket (0.05 ms) to beyond the longest wait for a connection (3 s).
 const SECONDS: [f64; 19] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0,
     3.0, 5.0,
 ];
 const POOL: &str = "db_client_connection_pool_name";
 
-/// Clones count into the same series.
+/// Clones share the series.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
     commands: CommandMetrics,
@@ -29,14 +29,14 @@ pub struct StoreMetrics {
     pub redis: RedisMetrics,
 }
 
-/// Of all servers together.
+/// Commands to all servers together.
 #[derive(Debug, Clone)]
 pub(crate) struct CommandMetrics {
     pub(crate) queries: IntCounter,
     pub(crate) retries: IntCounter,
     pub(crate) connects: IntCounter,
     pub(crate) checkout_timeouts: IntCounter,
-    pub(crate) line_full: IntCounter,
+    pub(crate) queue_full: IntCounter,
     pub(crate) unavailable: IntCounter,
     pub(crate) invalid: IntCounter,
     pub(crate) down: IntCounter,
@@ -44,7 +44,7 @@ pub(crate) struct CommandMetrics {
     pub(crate) seconds: Histogram,
 }
 
-/// Of one server's connections.
+/// The connections to one server.
 #[derive(Debug, Clone)]
 pub(crate) struct PoolMetrics {
     pub(crate) commands: CommandMetrics,
@@ -74,7 +74,7 @@ impl StoreMetrics {
         let operations = HistogramVec::new(
             HistogramOpts::new(
                 "db_client_operation_duration_seconds",
-                "Time of one MySQL command or one exchange with Redis (a command or a pipeline), as the client sees it",
+                "Duration of one MySQL command, or of one Redis command or pipeline, measured by the client",
             )
             .buckets(SECONDS.to_vec()),
             &["db_system_name"],
@@ -82,7 +82,7 @@ impl StoreMetrics {
         let waits = HistogramVec::new(
             HistogramOpts::new(
                 "db_client_connection_wait_time_seconds",
-                "Time from asking for a connection to getting it; timeouts not included",
+                "Time from the request for a connection to its checkout; excludes timeouts",
             )
             .buckets(SECONDS.to_vec()),
             &[POOL],
@@ -98,28 +98,32 @@ impl StoreMetrics {
             commands: CommandMetrics::new(registry, operations.with_label_values(&["mysql"]))?,
             connections: gauges(
                 "db_client_connection_count",
-                "Connections of a pool by state: used (or being opened by its holder), idle (open and free)",
+                "Connections of a pool, by state: used (or being opened for a request), idle (open and free)",
                 &[POOL, "db_client_connection_state"],
             )?,
-            max: gauges("db_client_connection_max", "Connections that a pool may have", &[POOL])?,
+            max: gauges("db_client_connection_max", "Largest number of connections of a pool", &[POOL])?,
             timeouts: counters(
                 "db_client_connection_timeouts_total",
-                "Times that no connection of the pool came free within the limit",
+                "Requests for which no connection of the pool came free in time",
                 &[POOL],
             )?,
             waits: register(registry, waits)?,
             pending: gauges(
                 "db_client_connection_pending_requests",
-                "Requests for this shard that wait for a connection; the catalogue's are not shown",
+                "Requests for this shard that wait for a connection; excludes the catalogue",
                 &[POOL, "shard"],
             )?,
-            shard_checkouts: counters("store_shard_checkouts_total", "Connections asked for, by shard", &["shard"])?,
+            shard_checkouts: counters(
+                "store_shard_checkouts_total",
+                "Requests for a connection, by shard",
+                &["shard"],
+            )?,
             shard_waits: register(
                 registry,
                 CounterVec::new(
                     Opts::new(
                         "store_shard_wait_seconds_total",
-                        "Time spent waiting for a connection, by shard; timeouts and those who gave up included",
+                        "Time spent waiting for a connection, by shard; includes timeouts and cancelled requests",
                     ),
                     &["shard"],
                 )?,
@@ -129,7 +133,7 @@ impl StoreMetrics {
                     registry,
                     IntCounter::new(
                         "redis_skipped_total",
-                        "Commands not sent because Redis had failed a moment before",
+                        "Commands that were not sent because Redis had failed shortly before",
                     )?,
                 )?,
                 seconds: operations.with_label_values(&["redis"]),
@@ -137,7 +141,7 @@ impl StoreMetrics {
         })
     }
 
-    /// `name` as in the stack: `mysql-00`, `catalogue`.
+    /// `name`: `mysql-00`, `mysql-01`, … or `catalogue`.
     pub(crate) fn pool(&self, name: &str, max: u32) -> PoolMetrics {
         self.max.with_label_values(&[name]).set(i64::from(max));
         PoolMetrics {
@@ -165,23 +169,20 @@ impl CommandMetrics {
         let errors = IntCounterVec::new(
             Opts::new(
                 "store_errors_total",
-                "Store calls that failed, by reason: checkout_timeout (no connection came free), line_full, unavailable (connection or query failed), down (not tried, as connecting had failed a moment ago), statement_timeout (the server gave the query up), invalid (a row or the configuration cannot be used as it is)",
+                "Failed calls of the store, by reason: checkout_timeout (no connection came free in time), line_full (the queue for connections was full), unavailable (connection or query failed), down (not tried, because connecting had failed shortly before), statement_timeout (the server aborted the query), invalid (invalid row or configuration)",
             ),
             &["reason"],
         )?;
         let errors = register(registry, errors)?;
         Ok(Self {
-            queries: counter(
-                "store_queries_total",
-                "Commands sent to MySQL for requests and warm-up, retries included",
-            )?,
+            queries: counter("store_queries_total", "Commands sent to MySQL, retries included")?,
             retries: counter(
                 "store_retries_total",
-                "Reads repeated on a fresh connection after theirs was found broken",
+                "Reads that were retried on a new connection because the first one was broken",
             )?,
-            connects: counter("store_connects_total", "Connections to MySQL that were opened")?,
+            connects: counter("store_connects_total", "Attempts to connect to MySQL")?,
             checkout_timeouts: errors.get_metric_with_label_values(&["checkout_timeout"])?,
-            line_full: errors.get_metric_with_label_values(&["line_full"])?,
+            queue_full: errors.get_metric_with_label_values(&["line_full"])?,
             unavailable: errors.get_metric_with_label_values(&["unavailable"])?,
             invalid: errors.get_metric_with_label_values(&["invalid"])?,
             down: errors.get_metric_with_label_values(&["down"])?,

@@ -1,4 +1,4 @@
-//! Brings all schemas up to date.
+//! Migrations of all schemas.
 
 use contract::ShardId;
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, migrate::Migrator};
 
 use crate::{
+    command_timeout::{CommandTimeout, WITHOUT_SERVER_LIMIT},
     config::StoreConfig,
     dialer::connect_options,
-    limit::{Limit, UNLIMITED_BY_SERVER},
-    pool::StoreError,
+    error::StoreError,
 };
 
 static SHARD: Migrator = sqlx::migrate!("../../migrations/shards");
 static CATALOGUE: Migrator = sqlx::migrate!("../../migrations/catalogue");
 
-pub(crate) const CATALOGUE_SCHEMA: &str = "catalogue";
+const CATALOGUE_SCHEMA: &str = "catalogue";
 
-/// How long one migrator waits for another.
-const LOCK: Duration = Duration::from_secs(120);
+/// How long a migration waits for another one.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Creates what is missing; run again it changes nothing; several at once take turns.
+/// Applies missing migrations. Idempotent; concurrent calls run one after the other.
 ///
 /// # Errors
 /// A server cannot be reached, or a migration failed or was changed after it was applied.
@@ -45,24 +45,24 @@ async fn migrate_server(
     let Some(options) = connect_options(config, address) else {
         return Err(sqlx::Error::Configuration(format!("'{address}' is neither host:port nor unix:/path").into()));
     };
-    let connect = Limit::new(Duration::from_millis(config.connect_timeout_ms), None);
-    let mut connection = connect.of(options.connect()).await?;
-    // sqlx's own lock is `GET_LOCK(…, -1)`, whose answer it does not read, and MariaDB takes -1 as "do not wait".
-    let lock = sqlx::query_scalar("SELECT GET_LOCK('recommendation-testbed-migrate', ?)").bind(LOCK.as_secs());
-    let locked: Option<i64> = Limit::new(LOCK, None).of(lock.fetch_one(&mut connection)).await?;
+    let connect_timeout = CommandTimeout::new(Duration::from_millis(config.connect_timeout_ms), None);
+    let mut connection = connect_timeout.run(options.connect()).await?;
+    // sqlx locks with `GET_LOCK(…, -1)` and ignores the result. MariaDB takes -1 for "do not wait".
+    let lock = sqlx::query_scalar("SELECT GET_LOCK('recommendation-testbed-migrate', ?)").bind(LOCK_TIMEOUT.as_secs());
+    let locked: Option<i64> = CommandTimeout::new(LOCK_TIMEOUT, None).run(lock.fetch_one(&mut connection)).await?;
     if locked != Some(1) {
-        let reason = format!("another migration has held the lock for {LOCK:?}");
+        let reason = format!("another migration has held the lock for {LOCK_TIMEOUT:?}");
         return Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, reason)));
     }
     for schema in schemas {
         let create = AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS {schema}"));
-        UNLIMITED_BY_SERVER.of(connection.execute(create)).await?;
-        // A connection for each: sqlx's prepared statements would go on meaning the schema they were prepared in.
-        let mut of_schema = connect.of(options.clone().database(schema).connect()).await?;
-        UNLIMITED_BY_SERVER.of(run(migrator, &mut of_schema)).await?;
-        of_schema.close().await?;
+        WITHOUT_SERVER_LIMIT.run(connection.execute(create)).await?;
+        // One connection per schema: prepared statements refer to the schema in which they were prepared.
+        let mut schema_connection = connect_timeout.run(options.clone().database(schema).connect()).await?;
+        WITHOUT_SERVER_LIMIT.run(run(migrator, &mut schema_connection)).await?;
+        schema_connection.close().await?;
     }
-    // Closing the connection also lets go of the lock.
+    // Closing the connection releases the lock.
     connection.close().await
 }
 

@@ -1,4 +1,4 @@
-//! One multiplexed connection to Redis: commands of all requests share it and are pipelined by it.
+//! One multiplexed connection to Redis, which pipelines the commands of all requests.
 
 use std::{
     io,
@@ -16,56 +16,56 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    breaker::{Breaker, Pass},
+    breaker::{Attempt, Breaker},
     metrics::RedisMetrics,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
-    /// `redis://host:port` or `unix:///path`.
+    /// Address of the server: `redis://host:port` or `unix:///path`.
     pub url: String,
-    /// Longest wait for an answer.
+    /// Timeout of a command, in milliseconds.
     pub response_timeout_ms: u64,
-    /// Longest wait for a connection.
+    /// Timeout of an attempt to connect, in milliseconds.
     pub connect_timeout_ms: u64,
 }
 
-/// As spans tell it.
+/// The server's address in spans.
 struct Address {
     host: String,
     /// `None`: a Unix socket.
     port: Option<u16>,
 }
 
-/// While Redis is away, one command per this time is sent, and the others fail at once.
+/// While Redis is down, one command is sent per this time, and the others fail at once.
 const BACK_OFF: Duration = Duration::from_millis(250);
-/// Time-outs in a row that count as "away".
+/// Consecutive timeouts after which Redis counts as down.
 const MAX_TIMEOUTS: u32 = 5;
 
-/// The shared connection, as everybody uses it: with a deadline, and not at all while Redis is away. Cheap to clone.
+/// A handle of the shared connection with a deadline and a span. It sends nothing while Redis is down. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
-    shared: Arc<Shared>,
-    /// Nothing is waited for beyond it.
+    inner: Arc<Inner>,
+    /// Of all commands.
     deadline: Option<Instant>,
-    /// What commands are part of.
+    /// The parent span of all commands.
     span: Span,
 }
 
-struct Shared {
+struct Inner {
     address: Address,
     breaker: Breaker,
-    /// The longest that a command can take: a new connection, then the answer.
-    patience: Duration,
+    /// The longest duration of a command: a new connection, then the response.
+    longest_command: Duration,
     metrics: RedisMetrics,
     config: RedisConfig,
-    connection: Mutex<Numbered>,
+    connection: Mutex<NumberedConnection>,
 }
 
-/// The connection in use, and how many there were before it.
+/// The connection in use. Each replacement increments the number.
 #[derive(Clone)]
-struct Numbered {
+struct NumberedConnection {
     number: u64,
     manager: ConnectionManager,
 }
@@ -84,7 +84,7 @@ impl RedisConfig {
         }
     }
 
-    /// A connection that connects when first used and again after it broke; every command has a deadline.
+    /// A connection that connects on first use, and again after it broke. Every command has a timeout.
     ///
     /// # Errors
     /// The address is not valid.
@@ -92,41 +92,41 @@ impl RedisConfig {
         let config = ConnectionManagerConfig::new()
             .set_response_timeout(Some(Duration::from_millis(self.response_timeout_ms)))
             .set_connection_timeout(Some(Duration::from_millis(self.connect_timeout_ms)))
-            // One attempt: requests wait for the reconnect, and the next request makes the next attempt.
+            // One attempt: requests wait for it, and the next request tries again.
             .set_number_of_retries(0)
-            // The default of 50 lets a burst of requests wait for the channel before it waits for Redis.
+            // With the default of 50, a burst of requests would wait for the channel before it waits for Redis.
             .set_pipeline_buffer_size(1024);
         Client::open(self.url.as_str())?.get_connection_manager_lazy(config)
     }
 
-    /// `open`, behind a breaker.
+    /// As `open`, with a circuit breaker.
     ///
     /// # Errors
     /// The address is not valid.
     pub fn guarded(&self, metrics: RedisMetrics) -> RedisResult<Redis> {
-        let shared = Shared {
+        let inner = Inner {
             address: Address::of(Client::open(self.url.as_str())?.get_connection_info().addr()),
             breaker: Breaker::new("redis", BACK_OFF, MAX_TIMEOUTS),
-            patience: Duration::from_millis(self.connect_timeout_ms + self.response_timeout_ms),
+            longest_command: Duration::from_millis(self.connect_timeout_ms + self.response_timeout_ms),
             metrics,
             config: self.clone(),
-            connection: Mutex::new(Numbered { number: 0, manager: self.open()? }),
+            connection: Mutex::new(NumberedConnection { number: 0, manager: self.open()? }),
         };
-        Ok(Redis { shared: Arc::new(shared), deadline: None, span: Span::NONE })
+        Ok(Redis { inner: Arc::new(inner), deadline: None, span: Span::NONE })
     }
 }
 
 impl Redis {
-    /// The same connection for work that must be done by then and is part of this span.
+    /// A handle for commands with this deadline, as child spans of `span`.
     #[must_use]
     pub fn until(&self, deadline: Instant, span: &Span) -> Self {
         Self { deadline: Some(deadline), ..self.traced(span) }
     }
 
-    /// The same connection for work that is part of this span: each command gets one below it.
+    /// A handle for commands as child spans of `span`.
     #[must_use]
     pub fn traced(&self, span: &Span) -> Self {
-        Self { shared: Arc::clone(&self.shared), deadline: self.deadline, span: span.clone() }
+        Self { inner: Arc::clone(&self.inner), deadline: self.deadline, span: span.clone() }
     }
 
     fn command_span(&self, command: &Cmd, now: Instant) -> Span {
@@ -152,7 +152,7 @@ impl Redis {
 
     fn child_span(&self, name: &str, now: Instant) -> Span {
         let span = self.span.child_since(Kind::Client, name, now.into_std());
-        let Address { host, port } = &self.shared.address;
+        let Address { host, port } = &self.inner.address;
         span.set_all([
             (attribute::DB_SYSTEM_NAME, system::REDIS.into()),
             (attribute::SERVER_ADDRESS, host.as_str().into()),
@@ -163,9 +163,9 @@ impl Redis {
         span
     }
 
-    /// A deadline costs a timer, so only one that comes before the connection's own time-outs gets one.
+    /// The deadline, if it comes before the connection's timeouts. A later one needs no timer.
     fn limit(&self, now: Instant) -> Option<Instant> {
-        self.deadline.filter(|deadline| *deadline < now + self.shared.patience)
+        self.deadline.filter(|deadline| *deadline < now + self.inner.longest_command)
     }
 }
 
@@ -181,11 +181,11 @@ impl Address {
     }
 }
 
-impl Shared {
+impl Inner {
     async fn command(&self, command: &Cmd, now: Instant) -> RedisResult<Value> {
-        let (pass, Numbered { number, mut manager }) = self.admit(now)?;
+        let (attempt, NumberedConnection { number, mut manager }) = self.admit(now)?;
         let answer = manager.send_packed_command(command).await;
-        self.settle(pass, number, now, answer)
+        self.record(attempt, number, now, answer)
     }
 
     async fn pipeline(
@@ -194,70 +194,70 @@ impl Shared {
         (offset, count): (usize, usize),
         now: Instant,
     ) -> RedisResult<Vec<Value>> {
-        let (pass, Numbered { number, mut manager }) = self.admit(now)?;
+        let (attempt, NumberedConnection { number, mut manager }) = self.admit(now)?;
         let answers = manager.send_packed_commands(pipeline, offset, count).await;
-        self.settle(pass, number, now, answers)
+        self.record(attempt, number, now, answers)
     }
 
-    fn admit(&self, now: Instant) -> RedisResult<(Pass<'_>, Numbered)> {
-        let Some(pass) = self.breaker.admit(now) else {
+    fn admit(&self, now: Instant) -> RedisResult<(Attempt<'_>, NumberedConnection)> {
+        let Some(attempt) = self.breaker.admit(now) else {
             self.metrics.skipped.inc();
-            return Err(away("redis is away"));
+            return Err(connection_error("redis is down"));
         };
-        Ok((pass, self.connection().clone()))
+        Ok((attempt, self.connection().clone()))
     }
 
-    /// The answer is there, or the server's time is over.
-    fn settle<T>(&self, pass: Pass<'_>, number: u64, sent: Instant, result: RedisResult<T>) -> RedisResult<T> {
+    /// Records the result of a command in the metrics and the breaker.
+    fn record<T>(&self, attempt: Attempt<'_>, number: u64, sent: Instant, result: RedisResult<T>) -> RedisResult<T> {
         let now = Instant::now();
         self.metrics.seconds.observe((now - sent).as_secs_f64());
         match &result {
-            // Says nothing of the connection that has taken the place of its own: the pass is dropped.
+            // The connection has been replaced since. The timeout says nothing about the new one.
             Err(error) if error.is_timeout() && self.connection().number != number => {}
             Err(error) if error.is_timeout() => {
-                if pass.timed_out(now) {
+                if attempt.timed_out(now) {
                     self.replace(number);
                 }
             }
-            Err(error) if error.is_io_error() || error.is_connection_dropped() => _ = pass.failed(now),
-            // Any answer is one, also an error of a command's own.
-            _ => pass.ok(),
+            Err(error) if error.is_io_error() || error.is_connection_dropped() => _ = attempt.failed(now),
+            // Any response shows that Redis works, also an error of the command.
+            _ => attempt.succeeded(),
         }
         result
     }
 
-    /// A connection whose host has vanished is not broken as far as its manager can see: it would be used until TCP gives it up,
-    /// after many minutes. The next probe connects anew.
+    /// Replaces a connection whose host may have vanished. The connection manager does not notice that until TCP gives up after many minutes. The
+    /// next probe connects.
     fn replace(&self, number: u64) {
         let mut connection = self.connection();
         if connection.number != number {
             return;
         }
         match self.config.open() {
-            Ok(manager) => *connection = Numbered { number: number + 1, manager },
-            Err(error) => tracing::error!(%error, "no new connection to redis, the old one stays"),
+            Ok(manager) => *connection = NumberedConnection { number: number + 1, manager },
+            Err(error) => tracing::error!(%error, "cannot create a new connection to redis, keeping the old one"),
         }
     }
 
-    fn connection(&self) -> MutexGuard<'_, Numbered> {
+    fn connection(&self) -> MutexGuard<'_, NumberedConnection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Runs a command whose caller may not have the time that Redis has, and which is to tell the breaker nevertheless how it went: if all
-/// callers had too little time, a server that swallows commands would never count as away, and each of them would wait for it.
+/// Runs a command in a separate task, which reports the result to the breaker also after the caller's deadline. Otherwise, if all callers had
+/// short deadlines, a server that does not respond would never count as down, and all of them would wait for it.
 async fn detached<T: Send + 'static>(
     limit: Instant,
     command: impl Future<Output = RedisResult<T>> + Send + 'static,
 ) -> RedisResult<T> {
     match tokio::time::timeout_at(limit, tokio::spawn(command)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(_panicked)) => Err(away("the command was cut short")),
-        Err(_elapsed) => Err(away("the deadline ran out")),
+        Ok(Err(_panicked)) => Err(connection_error("the task of the command panicked")),
+        Err(_elapsed) => Err(connection_error("the deadline was exceeded")),
     }
 }
 
-/// The command's name; keys and values are nobody's business.
+/// The command's name. Spans do not contain keys and values.
 fn operation(command: &Cmd) -> &str {
     match command.args_iter().next() {
         Some(Arg::Simple(name)) => str::from_utf8(name).unwrap_or_default(),
@@ -265,12 +265,12 @@ fn operation(command: &Cmd) -> &str {
     }
 }
 
-fn away(reason: &'static str) -> RedisError {
+fn connection_error(reason: &'static str) -> RedisError {
     RedisError::from(io::Error::new(io::ErrorKind::NotConnected, reason))
 }
 
-/// The result; an error is told to its span.
-fn traced<T>(span: &Span, result: RedisResult<T>) -> RedisResult<T> {
+/// Marks the span as failed if the result is an error.
+fn record_error<T>(span: &Span, result: RedisResult<T>) -> RedisResult<T> {
     if let Err(error) = &result {
         span.fail(match () {
             () if error.is_timeout() => "timeout",
@@ -287,13 +287,13 @@ impl ConnectionLike for Redis {
             let now = Instant::now();
             let span = self.command_span(cmd, now);
             let answer = match self.limit(now) {
-                None => self.shared.command(cmd, now).await,
+                None => self.inner.command(cmd, now).await,
                 Some(limit) => {
-                    let (shared, cmd) = (Arc::clone(&self.shared), cmd.clone());
-                    detached(limit, async move { shared.command(&cmd, now).await }).await
+                    let (inner, cmd) = (Arc::clone(&self.inner), cmd.clone());
+                    detached(limit, async move { inner.command(&cmd, now).await }).await
                 }
             };
-            traced(&span, answer)
+            record_error(&span, answer)
         })
     }
 
@@ -307,17 +307,17 @@ impl ConnectionLike for Redis {
             let now = Instant::now();
             let span = self.pipeline_span(pipeline, now);
             let answers = match self.limit(now) {
-                None => self.shared.pipeline(pipeline, (offset, count), now).await,
+                None => self.inner.pipeline(pipeline, (offset, count), now).await,
                 Some(limit) => {
-                    let (shared, pipeline) = (Arc::clone(&self.shared), pipeline.clone());
-                    detached(limit, async move { shared.pipeline(&pipeline, (offset, count), now).await }).await
+                    let (inner, pipeline) = (Arc::clone(&self.inner), pipeline.clone());
+                    detached(limit, async move { inner.pipeline(&pipeline, (offset, count), now).await }).await
                 }
             };
-            traced(&span, answers)
+            record_error(&span, answers)
         })
     }
 
     fn get_db(&self) -> i64 {
-        self.shared.connection().manager.get_db()
+        self.inner.connection().manager.get_db()
     }
 }

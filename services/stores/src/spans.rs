@@ -1,4 +1,4 @@
-//! Spans of work on MySQL.
+//! Spans of MySQL operations.
 
 use contract::{
     ShardId,
@@ -6,11 +6,11 @@ use contract::{
 };
 use runtime::telemetry::{Kind, Span};
 
-use crate::{config::Address, pool::StoreError};
+use crate::{config::Address, error::StoreError};
 
-/// Of the wait for a connection of the pool to this address.
-pub(crate) fn pool_wait(above: &Span, shard: ShardId, address: &str) -> Span {
-    let span = above.child(Kind::Internal, name::POOL_WAIT);
+/// A span for the wait for a connection to this address.
+pub(crate) fn pool_wait(parent: &Span, shard: ShardId, address: &str) -> Span {
+    let span = parent.child(Kind::Internal, name::POOL_WAIT);
     if span.is_recorded() {
         span.set(attribute::DB_CLIENT_CONNECTION_POOL_NAME, address);
         span.set(attribute::DB_NAMESPACE, shard.schema().as_str());
@@ -18,9 +18,9 @@ pub(crate) fn pool_wait(above: &Span, shard: ShardId, address: &str) -> Span {
     span
 }
 
-/// Of a statement, or of a transaction of some; `summary`: its verb and its table. The text has users' ids in it and is not told.
-pub(crate) fn query(above: &Span, summary: &'static str, shard: ShardId, address: &str) -> Span {
-    let span = above.child(Kind::Client, summary);
+/// A span for a statement or a transaction. `summary` is its verb and its table. The SQL text is not recorded, because it contains user ids.
+pub(crate) fn query(parent: &Span, summary: &'static str, shard: ShardId, address: &str) -> Span {
+    let span = parent.child(Kind::Client, summary);
     if span.is_recorded() {
         let (verb, table) = summary.split_once(' ').unwrap_or((summary, ""));
         span.set_all([
@@ -42,7 +42,7 @@ pub(crate) fn query(above: &Span, summary: &'static str, shard: ShardId, address
     span
 }
 
-/// The result, told of to the span.
-pub(crate) fn told<T>(span: &Span, result: Result<T, StoreError>) -> Result<T, StoreError> {
+/// Marks the span as failed if the result is an error.
+pub(crate) fn record_error<T>(span: &Span, result: Result<T, StoreError>) -> Result<T, StoreError> {
     result.inspect_err(|error| span.fail(error.kind()))
 }

@@ -5,7 +5,7 @@ use std::{fs::File, num::NonZero, path::Path, time::SystemTime};
 use anyhow::{Context, bail};
 use contract::ShardId;
 use model::{BadRows, Dataset, DatasetBuilder, GenerateParams, NeighbourModel, Params, ParseReport};
-use stores::{ImportRow, Imported, Store};
+use stores::{ImportEvent, Imported, Store};
 
 /// Where a data set comes from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -74,7 +74,7 @@ pub fn known_ids(dataset: &Dataset) -> String {
 
 /// Writes the events and their users into the shards. `progress` gets rows sent so far.
 pub async fn import(store: &Store, dataset: &Dataset, progress: impl Fn(usize)) -> anyhow::Result<Imported> {
-    let rows = dataset.events.iter().map(|event| ImportRow {
+    let rows = dataset.events.iter().map(|event| ImportEvent {
         user_id: &dataset.users[event.user as usize],
         item_id: &dataset.items[event.item as usize],
         kind: event.kind,

@@ -376,7 +376,7 @@ impl Evaluation<'_> {
             profile: variant.name.clone(),
             repeat,
             article: scenario.article(&variant.name, users).cloned(),
-            model: if modelled { model::step(scenario, users, 1.0, 1) } else { None },
+            model: if modelled { model::step(scenario, users, 1) } else { None },
             hdr_log: Some(hdr_log),
             ..step
         };

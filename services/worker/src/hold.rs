@@ -16,7 +16,7 @@ use heartbeat::{
     transport::assignments::Assignments,
 };
 use runtime::telemetry::{Kind, Span, Telemetry};
-use stores::{Overruled, Store, StoreError};
+use stores::{StaleEpoch, Store, StoreError};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -105,11 +105,11 @@ impl Holding {
             let told = fence_span(takeover, shard);
             match store.fence(shard, fence.epoch).await {
                 Ok(Ok(())) => self.tenure().fenced(fence),
-                Ok(Err(Overruled { by_epoch })) => {
+                Ok(Err(StaleEpoch { current })) => {
                     tracing::warn!(
                         partition = fence.partition,
                         epoch = fence.epoch,
-                        by_epoch,
+                        by_epoch = current,
                         "a later owner was quicker"
                     );
                     told.fail("overruled");
@@ -130,14 +130,14 @@ impl Holding {
     /// One piece of work under the epoch in which this worker holds the partition.
     ///
     /// # Errors
-    /// The store's. `Overruled`: somebody else has the partition, whatever the table here says.
+    /// The store's. `StaleEpoch`: somebody else has the partition, whatever the table here says.
     pub async fn count(
         &self,
         store: &Store,
         partition: usize,
         epoch: u64,
-    ) -> Result<Result<u64, Overruled>, StoreError> {
-        let Some(shard) = shard(partition) else { return Ok(Err(Overruled { by_epoch: epoch })) };
+    ) -> Result<Result<u64, StaleEpoch>, StoreError> {
+        let Some(shard) = shard(partition) else { return Ok(Err(StaleEpoch { current: epoch })) };
         let counted = store.count(shard, epoch).await?;
         if counted.is_err() {
             self.tenure().overruled(partition, epoch);

@@ -24,7 +24,7 @@ use heartbeat::{
     },
 };
 use serde::{Deserialize, Serialize};
-use stores::{Overruled, Store};
+use stores::{StaleEpoch, Store};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
@@ -84,7 +84,7 @@ async fn count(State(desk): State<Desk>, Path(partition): Path<usize>, Query(cla
             desk.outcome("done");
             Json(Counted { partition, epoch, counter, worker: desk.me.to_string() }).into_response()
         }
-        Ok(Err(Overruled { by_epoch })) => desk.old_epoch(partition, by_epoch),
+        Ok(Err(StaleEpoch { current })) => desk.old_epoch(partition, current),
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, partition, "cannot count");
             desk.outcome("failed");

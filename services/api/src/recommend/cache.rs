@@ -1,4 +1,4 @@
-//! Step 2 and 5: the user's list in Redis, key `rec_<id>`.
+//! Steps 3 and 6: the user's list in Redis, key `rec_<id>`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,11 +12,8 @@ use stores::redis::Redis;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
-use super::{
-    list::RankedList,
-    memory::{Epoch, Memory},
-};
-use crate::{config::CacheConfig, metrics::CacheMetrics};
+use super::memory::{Memory, UserVersion};
+use crate::{config::CacheConfig, metrics::CacheMetrics, ranked_list::RankedList};
 
 #[derive(Clone)]
 pub struct Cache {
@@ -28,10 +25,10 @@ pub struct Cache {
     tasks: TaskTracker,
 }
 
-/// What Redis has for a user.
+/// The result of a read from Redis.
 pub enum Lookup {
     Fresh(RankedList),
-    /// Expired: good enough only if the store fails.
+    /// Expired: used only if the store fails.
     Stale(RankedList),
     Nothing,
 }
@@ -48,7 +45,7 @@ impl Cache {
         Self { redis, memory, config, metrics, fills, tasks }
     }
 
-    /// A Redis that fails or does not answer in time counts as an empty one, and is counted.
+    /// A failure or timeout of Redis is counted, and the result is `Nothing`.
     pub async fn get(&self, user_id: &UserId, limit: usize, now_ms: u64, redis: &mut Redis, span: &Span) -> Lookup {
         let answer =
             redis::cmd("GET").arg(keys::recommendations(user_id.as_str())).query_async::<Option<Bytes>>(redis).await;
@@ -80,19 +77,19 @@ impl Cache {
         }
     }
 
-    /// When a list computed now stops being fresh: `fresh_ms` ± 10 %.
+    /// The time until which a list computed now is fresh, Unix ms: `fresh_ms` ± 10 % from now.
     pub fn fresh_until(&self, now_ms: u64) -> u64 {
         let varied = self.config.fresh_ms as f64 * rand::random_range(0.9..1.1);
         now_ms + varied as u64
     }
 
-    /// Writes the list in the background: the answer does not wait for it. Not if the user has changed since `epoch`: the
-    /// list that was forgotten then must not come back.
+    /// Writes the list in a background task, so that the response does not wait. Skipped if the user has acted since `version` was read: a
+    /// stale list must not come back. `None`: dropped, because too many writes are in flight.
     pub fn fill(
         &self,
         user_id: &UserId,
         list: &RankedList,
-        epoch: Epoch,
+        version: UserVersion,
         now_ms: u64,
         span: &Span,
     ) -> Option<JoinHandle<()>> {
@@ -107,7 +104,7 @@ impl Cache {
         let command = self.set_command(user_id, list, now_ms);
         let filled = self.tasks.spawn(async move {
             let _permit = permit;
-            if !memory.is_current(epoch) {
+            if !memory.is_current(version) {
                 return;
             }
             match command.query_async::<()>(&mut redis).await {
@@ -122,7 +119,7 @@ impl Cache {
         Some(filled)
     }
 
-    /// Writes many lists in one round trip; for warm-up.
+    /// Writes many lists in one round trip, for warm-up.
     ///
     /// # Errors
     /// Redis failed.
@@ -136,7 +133,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Forgets these users' lists: what they did has changed. `Memory::forget` comes first, or a fill could undo this.
+    /// Deletes the lists of users that have acted. To be called after `Memory::forget`; otherwise a background write could restore a list.
     ///
     /// # Errors
     /// Redis failed.

@@ -1,9 +1,9 @@
-//! Step 1: does this user exist? An unknown id must not cost a store query.
+//! Step 2: may this user exist? An unknown id must not cost a store query.
 //!
-//! A bloom filter of all users, built from the shards before the replica is ready and rebuilt now and then, answers most. It
-//! can be wrong only towards "maybe". A user created after it was built is in a Redis set that all replicas share; the marks in
-//! the set tell whether it can have lost members since (`newcomers`). Where it can, "absent" turns into "unsure": such an id goes
-//! on to the store, a bounded number of them at a time, until the filter is rebuilt (`rebuild`).
+//! A bloom filter of all users answers most checks. It is built from the shards before the replica is ready, and rebuilt regularly. Its
+//! only errors are false positives. Users created after the build ("newcomers") are in a Redis set that all replicas share; marks in the
+//! set show whether it may have lost members (`newcomers`). If it may have, an absent user is "unverified": the store is asked, for a
+//! bounded number of such users at a time, until the filter is rebuilt (`rebuild`).
 
 mod filter;
 mod newcomers;
@@ -20,34 +20,33 @@ use runtime::telemetry::Span;
 use stores::{Store, StoreError, redis::Redis};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::{filter::Filter, newcomers::Verdict};
+use self::{filter::Filter, newcomers::Membership};
 use crate::{config::GuardsConfig, error::ApiError, metrics::GuardMetrics};
 
 pub use newcomers::announce;
 
-/// Shards that are read at the same time: until a lost filter is built anew, ids nobody has reach the store, and each shard's answer
-/// waits behind theirs.
-const SHARDS_AT_ONCE: usize = 4;
+/// Shards that a build reads concurrently. While a lost filter is rebuilt, unknown ids reach the store and compete with these reads.
+const CONCURRENT_SHARDS: usize = 4;
 
 pub struct Guard {
-    /// Swapped whole by `rebuild`. Never held over an await.
+    /// Replaced as a whole by `rebuild`. The lock is never held over an await.
     filter: RwLock<Arc<Filter>>,
-    unsure_loads: Arc<Semaphore>,
-    /// This replica's name in its leases.
+    unverified_loads: Arc<Semaphore>,
+    /// Identifies this replica in its leases.
     replica: String,
     metrics: GuardMetrics,
 }
 
-/// The lease on a generation while the replica builds a filter, or is about to.
+/// Duration of the lease on a generation while the replica builds a filter.
 const BUILD_LEASE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existence {
-    Maybe,
-    /// Did certainly not exist when this was asked.
-    No,
-    /// Perhaps: what would tell may be lost. Its load needs `unsure_permit`.
-    Unsure,
+pub enum UserStatus {
+    MayExist,
+    /// The user did not exist at the time of the check.
+    Absent,
+    /// The user may exist; the set of newcomers may have lost members. Its load needs `unverified_load_permit`.
+    Unverified,
 }
 
 impl Guard {
@@ -66,52 +65,52 @@ impl Guard {
         Ok(Self {
             replica,
             filter: RwLock::new(Arc::new(filter)),
-            unsure_loads: Arc::new(Semaphore::new(config.unsure_loads)),
+            unverified_loads: Arc::new(Semaphore::new(config.unsure_loads)),
             metrics: metrics.clone(),
         })
     }
 
-    pub async fn check(&self, user_id: &UserId, redis: &mut Redis, span: &Span) -> Existence {
+    pub async fn check(&self, user_id: &UserId, redis: &mut Redis, span: &Span) -> UserStatus {
         let generation = {
             let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
             if filter.contains(user_id.as_str()) {
                 self.metrics.present.inc();
                 span.set(attribute::GUARD_RESULT, "present");
-                return Existence::Maybe;
+                return UserStatus::MayExist;
             }
             filter.generation.clone()
         };
-        // Without a generation of its own the filter can still be told of a newcomer, and of nothing else.
-        // In a box of its own: users the filter knows would carry it along.
-        let asked = Box::pin(newcomers::ask(user_id, generation.as_deref().unwrap_or_default(), redis));
-        match asked.await {
-            Ok(Verdict::Newcomer) => {
+        // A filter without a generation never matches a mark, so the result is `Member` or `Unknown`.
+        // Boxed: otherwise the future of a check that the filter answers would contain it.
+        let membership = Box::pin(newcomers::membership_of(user_id, generation.as_deref().unwrap_or_default(), redis));
+        match membership.await {
+            Ok(Membership::Member) => {
                 self.metrics.newcomer.inc();
                 span.set(attribute::GUARD_RESULT, "newcomer");
-                Existence::Maybe
+                UserStatus::MayExist
             }
-            Ok(Verdict::Absent) => {
+            Ok(Membership::NotMember) => {
                 self.metrics.absent.inc();
                 span.set(attribute::GUARD_RESULT, "absent");
-                Existence::No
+                UserStatus::Absent
             }
-            Ok(Verdict::Unsure) | Err(_) => {
-                self.metrics.unsure.inc();
+            Ok(Membership::Unknown) | Err(_) => {
+                self.metrics.unverified.inc();
                 span.set(attribute::GUARD_RESULT, "unsure");
-                Existence::Unsure
+                UserStatus::Unverified
             }
         }
     }
 
-    /// Leave to ask the store about an id of which nothing is known. Bounded: while Redis is away, ids made up by a client
-    /// must not take all connections. Not `popular` beyond it, as the user may exist.
+    /// The right to load an unverified user. Bounded: while Redis is down, random ids from a client must not occupy all connections. The
+    /// answer beyond the limit is an error, not popular items, because the user may exist.
     ///
     /// # Errors
-    /// Too many are under way.
-    pub fn unsure_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        Arc::clone(&self.unsure_loads).try_acquire_owned().map_err(|_full| {
-            self.metrics.unsure_refused.inc();
-            ApiError::UnsureOverload
+    /// `UnverifiedOverload`: the limit is reached.
+    pub fn unverified_load_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.unverified_loads).try_acquire_owned().map_err(|_full| {
+            self.metrics.unverified_refused.inc();
+            ApiError::UnverifiedOverload
         })
     }
 
@@ -119,7 +118,7 @@ impl Guard {
         Arc::clone(&self.filter.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the former one.
+    /// Returns the previous filter.
     fn swap(&self, filter: Filter) -> Arc<Filter> {
         std::mem::replace(&mut *self.filter.write().unwrap_or_else(PoisonError::into_inner), Arc::new(filter))
     }
@@ -132,11 +131,11 @@ async fn build_filter(
     replica: &str,
     metrics: &GuardMetrics,
 ) -> anyhow::Result<Filter> {
-    // Before the first shard is read: whoever signs up from here on is in the set of this generation.
+    // Before the first shard is read: a user that signs up from now on is in the set of this generation.
     let generation = match newcomers::claim(replica, BUILD_LEASE.as_millis() as u64, redis).await {
         Ok(generation) => Some(generation.into()),
         Err(error) => {
-            tracing::warn!(%error, "no generation of newcomers: unknown ids will reach the store");
+            tracing::warn!(%error, "cannot claim a generation of newcomers in redis: unknown ids reach the store until the next rebuild");
             None
         }
     };
@@ -146,9 +145,9 @@ async fn build_filter(
         store.each_user(shard, |id| ids.push(String::from_utf8_lossy(id).into_owned())).await?;
         Ok::<_, StoreError>(ids)
     };
-    let shards = stream::iter(ShardId::all()).map(users_of).buffer_unordered(SHARDS_AT_ONCE);
+    let shards = stream::iter(ShardId::all()).map(users_of).buffer_unordered(CONCURRENT_SHARDS);
     let ids = shards.try_collect::<Vec<_>>().await?;
-    // A second of CPU for a million users: requests must not wait for it.
+    // This takes a second of CPU per million users, and must not delay requests.
     let built = tokio::task::spawn_blocking(move || {
         let filter = Filter::build(&ids, fpr, generation);
         let measured = filter.measured_fpr();

@@ -1,23 +1,24 @@
-//! Lists in this process's own memory, in front of Redis (`cache.local_ms`), with the answer to the usual request ready-made.
+//! Step 1: lists in this process's memory, before Redis (`cache.local_ms`). The response body for the default limit is stored ready-made.
 
 use bytes::Bytes;
 use contract::{UserId, http::Source};
 use quick_cache::sync::Cache;
 
-use super::{DEFAULT_LIMIT, body, list::RankedList};
+use super::response::body;
+use crate::{limits::DEFAULT_LIMIT, ranked_list::RankedList};
 
-/// A kilobyte or two a list; those least worth it go first.
+/// About 2 kB per list. The least used lists are evicted first.
 pub struct Local {
-    lists: Cache<UserId, Kept>,
+    lists: Cache<UserId, LocalEntry>,
     keep_ms: u64,
 }
 
 #[derive(Clone)]
-struct Kept {
+struct LocalEntry {
     list: RankedList,
-    /// The answer to a request that names no limit.
-    answer: Bytes,
-    /// Unix ms. Looked at when it is asked for: nothing has to tidy up, as the number of lists is bounded.
+    /// The response body for the default limit.
+    body: Bytes,
+    /// Unix ms, checked on each read. Expired lists stay until they are evicted: their number is bounded.
     until_ms: u64,
 }
 
@@ -26,11 +27,11 @@ impl Local {
         Self { lists: Cache::new(items), keep_ms }
     }
 
-    /// Not beyond the time that the list itself is fresh.
+    /// Keeps the list for `keep_ms`, but not after it stops being fresh.
     pub fn keep(&self, user_id: &UserId, list: &RankedList, now_ms: u64) {
         let until_ms = list.fresh_until_ms().min(now_ms.saturating_add(self.keep_ms));
-        let answer = body(Source::Cache, user_id.as_str(), list, DEFAULT_LIMIT).into();
-        self.lists.insert(user_id.clone(), Kept { list: list.clone(), answer, until_ms });
+        let body = body(Source::Cache, user_id.as_str(), list, DEFAULT_LIMIT).into();
+        self.lists.insert(user_id.clone(), LocalEntry { list: list.clone(), body, until_ms });
     }
 
     pub fn forget(&self, user_id: &str) {
@@ -41,16 +42,15 @@ impl Local {
         self.get(user_id, limit, now_ms).map(|kept| kept.list)
     }
 
-    /// The body of the whole answer.
-    pub fn answer(&self, user_id: &str, limit: usize, now_ms: u64) -> Option<Bytes> {
+    pub fn response_body(&self, user_id: &str, limit: usize, now_ms: u64) -> Option<Bytes> {
         let kept = self.get(user_id, limit, now_ms)?;
         Some(match limit {
-            DEFAULT_LIMIT => kept.answer,
+            DEFAULT_LIMIT => kept.body,
             _ => body(Source::Cache, user_id, &kept.list, limit).into(),
         })
     }
 
-    fn get(&self, user_id: &str, limit: usize, now_ms: u64) -> Option<Kept> {
+    fn get(&self, user_id: &str, limit: usize, now_ms: u64) -> Option<LocalEntry> {
         self.lists.get(user_id).filter(|kept| now_ms < kept.until_ms && kept.list.answers(limit))
     }
 }
@@ -79,14 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn the_ready_made_answer_is_the_one_that_would_be_made() {
+    fn the_stored_body_equals_a_new_one() {
         let (user, local) = (UserId::new("u\"1").unwrap(), Local::new(10, 100));
         local.keep(&user, &list(30, u64::MAX), 0);
         for limit in [1, DEFAULT_LIMIT, 30] {
             let expected = body(Source::Cache, "u\"1", &list(30, 0), limit);
-            assert_eq!(local.answer("u\"1", limit, 0).unwrap(), expected, "{limit}");
+            assert_eq!(local.response_body("u\"1", limit, 0).unwrap(), expected, "{limit}");
         }
-        assert!(local.answer("other", 1, 0).is_none());
+        assert!(local.response_body("other", 1, 0).is_none());
     }
 
     #[test]

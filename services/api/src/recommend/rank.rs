@@ -1,4 +1,4 @@
-//! Step 4: from what the user did to what they may like.
+//! Step 5: ranks items for a user's history.
 
 use std::{cell::RefCell, time::Instant};
 
@@ -9,12 +9,12 @@ use stores::LoggedEvent;
 use crate::model_view::ModelView;
 
 thread_local! {
-    /// Ranking adds up scores in a table as long as the catalogue; one a thread, so that a request allocates none.
+    /// Ranking adds up scores in a table as large as the catalogue. Each thread has one, so that requests do not allocate it.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// The best `wanted` items the user has not seen, as (item, score); `None` if the history holds nothing the model knows. `seconds`
-/// gets the time of those that are ranked.
+/// The best `wanted` items that the user has not seen, as (item, score). `None`: the model knows no item of the history. `seconds` records
+/// the duration, unless the result is `None`.
 pub fn rank(model: &ModelView, history: &[LoggedEvent], wanted: usize, seconds: &Histogram) -> Option<Vec<(u32, f32)>> {
     let started = Instant::now();
     let known: Vec<HistoryItem> = history

@@ -24,7 +24,7 @@ use model::{GenerateParams, NeighbourModel, Params};
 use prometheus::Registry;
 use reqwest::{Client, Response, StatusCode};
 use sqlx::{ConnectOptions, Executor, MySqlConnection, mysql::MySqlConnectOptions};
-use stores::{ImportRow, Store, StoreConfig, StoreMetrics};
+use stores::{ImportEvent, Store, StoreConfig, StoreMetrics};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +63,7 @@ impl Fixture {
         let params = GenerateParams { users: 400, items: 300, clusters: 10, ..GenerateParams::default() };
         let dataset = model::generate(&params).unwrap();
         let writer = Store::new(store.clone(), &StoreMetrics::new(&Registry::new()).unwrap()).unwrap();
-        let rows = dataset.events.iter().map(|event| ImportRow {
+        let rows = dataset.events.iter().map(|event| ImportEvent {
             user_id: &dataset.users[event.user as usize],
             item_id: &dataset.items[event.item as usize],
             kind: event.kind,

@@ -1,6 +1,6 @@
-//! OpenTelemetry's own variables (`OTEL_*`), as settings of `telemetry.*`. They stand above the defaults and below everything that names
-//! such a setting itself. What is not here is ignored, except that the exporter takes headers by itself (`OTEL_EXPORTER_OTLP_HEADERS`):
-//! they may hold a password, which has no place in a configuration that is written to files and printed.
+//! OpenTelemetry's environment variables (`OTEL_*`) as settings `telemetry.*`. They override the defaults, and explicit settings override
+//! them. Other `OTEL_*` variables are ignored. The exporter reads `OTEL_EXPORTER_OTLP_HEADERS` directly: headers may contain a password, and
+//! the configuration is written to files and printed.
 
 use figment::value::Value;
 
@@ -17,7 +17,7 @@ const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 const DISABLED: &str = "OTEL_SDK_DISABLED";
 
-/// Settings by their keys. An empty variable is one that is not set; what cannot be read goes to `problems`.
+/// Keys and values of the settings. An empty variable counts as not set. Invalid values are added to `problems`.
 pub(super) fn settings(
     variable: impl Fn(&str) -> Option<String>,
     problems: &mut Vec<String>,
@@ -41,7 +41,7 @@ pub(super) fn settings(
     if let Some(timeout) = variable(TIMEOUT) {
         match timeout.parse::<u64>() {
             Ok(ms) => settings.push(("telemetry.timeout_ms", ms.into())),
-            Err(_) => problems.push(format!("{TIMEOUT}: '{timeout}' is no number of milliseconds")),
+            Err(_) => problems.push(format!("{TIMEOUT}: '{timeout}' is not a number of milliseconds")),
         }
     }
     if let Some(ratio) = sample_ratio(variable(SAMPLER).as_deref(), variable(SAMPLER_ARG).as_deref(), problems) {
@@ -54,13 +54,13 @@ pub(super) fn settings(
             _ => problems.push(format!("{DISABLED}: '{disabled}' is neither true nor false")),
         }
     }
-    // Not shown: see above.
+    // The value is not shown: it may contain a password.
     let is_header = |(name, value): (&str, &str)| {
         name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
             && value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
     };
     if variable(HEADERS).is_some_and(|headers| pairs(&headers).any(|pair| !pair.is_some_and(is_header))) {
-        problems.push(format!("{HEADERS}: it is not name=value,name=value"));
+        problems.push(format!("{HEADERS}: the value is not of the form name=value,name=value"));
     }
     if let Some(compression) = variable(COMPRESSION).filter(|compression| compression != "none") {
         problems.push(format!("{COMPRESSION}: '{compression}' is not supported, only none"));
@@ -68,7 +68,7 @@ pub(super) fn settings(
     settings
 }
 
-/// Whether a caller's own decision is followed, which the names of half of the samplers speak of, is for `telemetry.trust_caller` alone.
+/// `parentbased_` has no effect here: `telemetry.trust_caller` decides whether a caller's decision is followed.
 fn sample_ratio(sampler: Option<&str>, argument: Option<&str>, problems: &mut Vec<String>) -> Option<f64> {
     match sampler? {
         "always_on" | "parentbased_always_on" => Some(1.0),
@@ -83,7 +83,7 @@ fn sample_ratio(sampler: Option<&str>, argument: Option<&str>, problems: &mut Ve
         }
         other => {
             problems.push(format!(
-                "{SAMPLER}: '{other}' is none of always_on, always_off, traceidratio and those with parentbased_ before them"
+                "{SAMPLER}: '{other}' is not one of always_on, always_off, traceidratio, or one of these with the prefix parentbased_"
             ));
             None
         }
@@ -113,8 +113,8 @@ mod tests {
 
     #[derive(Debug, Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Untold {}
-    impl Validate for Untold {
+    struct NoTelemetry {}
+    impl Validate for NoTelemetry {
         fn validate(&self, _: &mut Vec<String>) {}
     }
 
@@ -136,7 +136,7 @@ mod tests {
     ];
 
     #[test]
-    fn they_stand_above_the_defaults_and_below_what_is_set() {
+    fn they_override_defaults_and_explicit_settings_override_them() {
         let expected = TelemetryConfig {
             protocol: Protocol::Http,
             timeout_ms: 700,
@@ -146,7 +146,7 @@ mod tests {
             ..TelemetryConfig::to("http://collector:4318")
         };
         assert_eq!(loaded(&ALL, &[]).unwrap(), expected);
-        assert!(!expected.trust_caller, "strangers decide nothing");
+        assert!(!expected.trust_caller, "callers are not trusted by default");
         let sets = ["telemetry.endpoint=http://other:4317", "telemetry.protocol=grpc", "telemetry.sample_ratio=0.5"];
         let set = loaded(&ALL, &sets).unwrap();
         assert_eq!((set.endpoint.as_str(), set.protocol, set.sample_ratio), ("http://other:4317", Protocol::Grpc, 0.5));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_ones_come_together_with_all_others() {
+    fn invalid_values_are_reported_together() {
         let bad = [
             (ENDPOINT, "https://collector:4318"),
             (PROTOCOL, "http/json"),
@@ -197,8 +197,8 @@ mod tests {
     }
 
     #[test]
-    fn they_are_nothing_to_a_process_without_telemetry() {
-        load_with(Untold {}, None, &[], |name| (name == ENDPOINT || name == PROTOCOL).then(|| "bad".to_owned()))
+    fn a_process_without_telemetry_ignores_them() {
+        load_with(NoTelemetry {}, None, &[], |name| (name == ENDPOINT || name == PROTOCOL).then(|| "bad".to_owned()))
             .unwrap();
     }
 }

@@ -1,42 +1,43 @@
-//! `telemetry.*`
+//! The settings `telemetry.*`.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tonic::transport::Uri;
 
-use super::outbox::BATCH_BYTES;
+use super::queue::BATCH_BYTES;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
-    /// Of an OTLP receiver, `http://host:4317` (gRPC) or `http://host:4318` (HTTP); `off`: nothing is recorded.
+    /// URL of the OTLP receiver, `http://host:4317` (gRPC) or `http://host:4318` (HTTP). `off`, the default, records nothing.
     pub endpoint: String,
+    /// OTLP transport: `grpc` or `http`.
     pub protocol: Protocol,
-    /// Share of the traces begun here that are recorded.
+    /// Share of the traces that begin in this process and are recorded, 0 to 1.
     pub sample_ratio: f64,
-    /// Whether a request that brings a decision along keeps it. Only where its callers are known: whoever may decide that requests are
-    /// recorded may have all of them recorded. Its trace is continued in either case.
+    /// Whether the sampling decision in a caller's `traceparent` is followed. Off by default: with it, any caller can have all of its
+    /// requests recorded. The caller's trace id is used in both cases.
     pub trust_caller: bool,
-    /// Whether a request that is not recorded and fails, or takes `slow_ms`, is told of by one span afterwards.
+    /// Records one span afterwards for a request that was not sampled but failed or was slow (`slow_ms`).
     pub retrospective: bool,
-    /// A request that takes this long is slow.
+    /// Duration from which a request is slow, in milliseconds. The default is the latency objective.
     pub slow_ms: u64,
-    /// Share of the recorded requests that also get a log line. Failed ones always do.
+    /// Share of the recorded requests that also get a log line, 0 to 1. A failed request always gets one.
     pub log_ratio: f64,
-    /// Whether log lines are sent as well; they are on stdout in any case.
+    /// Whether log lines are exported as well. They are written to stdout in any case.
     pub logs: bool,
-    /// Spans, and log lines, that wait to be sent; further ones are dropped and counted.
+    /// Spans, and likewise log lines, that may wait to be exported. Further ones are dropped and counted.
     pub queue: usize,
-    /// Bytes of those spans, and of those lines.
+    /// Bytes of the waiting spans, and likewise of the waiting log lines.
     pub queue_bytes: usize,
-    /// At least this often what waits is sent.
+    /// Longest time between two exports, in milliseconds.
     pub flush_ms: u64,
-    /// For one attempt to send.
+    /// Timeout of one attempt to export a batch, in milliseconds.
     pub timeout_ms: u64,
-    /// `service.name` of what is sent; empty: the process's own.
+    /// Replaces the attribute `service.name`. Empty, the default, keeps the name of the process's role.
     pub service_name: String,
-    /// More attributes of the process, or others in place of its own: `key=value,key=value`.
+    /// Adds or replaces attributes of the process: `key=value,key=value`.
     pub resource_attributes: String,
 }
 
@@ -44,13 +45,13 @@ pub struct TelemetryConfig {
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     Grpc,
-    /// Protobuf by HTTP/1.1.
+    /// Protobuf over HTTP/1.1.
     Http,
 }
 
 pub const OFF: &str = "off";
-/// They go with every batch.
-const MOST_ATTRIBUTES_BYTES: usize = 16_384;
+/// Each batch carries the attributes.
+const MAX_ATTRIBUTES_BYTES: usize = 16_384;
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
@@ -64,7 +65,7 @@ impl Default for TelemetryConfig {
             slow_ms: 300,
             log_ratio: 0.01,
             logs: true,
-            // A second of a replica at its limit with every request recorded, or ten seconds with one in ten; a kilobyte each.
+            // At 1 kB each, one second of a replica at its limit with all requests recorded, or ten seconds with a tenth recorded.
             queue: 16_384,
             queue_bytes: 16 << 20,
             flush_ms: 1_000,
@@ -76,7 +77,7 @@ impl Default for TelemetryConfig {
 }
 
 impl TelemetryConfig {
-    /// On, with defaults.
+    /// Exports to `endpoint`, with defaults.
     pub fn to(endpoint: &str) -> Self {
         Self { endpoint: endpoint.to_owned(), ..Self::default() }
     }
@@ -108,14 +109,14 @@ impl TelemetryConfig {
             }
         }
         let attributes = &self.resource_attributes;
-        if attributes.len() > MOST_ATTRIBUTES_BYTES || pairs(attributes).any(|pair| pair.is_none()) {
+        if attributes.len() > MAX_ATTRIBUTES_BYTES || pairs(attributes).any(|pair| pair.is_none()) {
             problems.push(format!(
-                "telemetry.resource_attributes: '{attributes}' is not key=value,key=value of at most {MOST_ATTRIBUTES_BYTES} bytes"
+                "telemetry.resource_attributes: '{attributes}' is not key=value,key=value of at most {MAX_ATTRIBUTES_BYTES} bytes"
             ));
         }
     }
 
-    /// Of the receiver. What this takes, the clients of both protocols take: one reads it as a `Uri`, the other as a `Url` besides.
+    /// The receiver's address. Checked as both `Uri` and `Url`: the clients of the two protocols parse it differently.
     pub(super) fn address(&self) -> Result<Uri, String> {
         let endpoint = &self.endpoint;
         let bad = |why: &str| format!("telemetry.endpoint: '{endpoint}' is neither http://host:port nor off: {why}");
@@ -138,7 +139,7 @@ impl TelemetryConfig {
     }
 }
 
-/// Of `key=value,key=value`; `None`: not of that form.
+/// The pairs of `key=value,key=value`; `None` for an entry of another form.
 pub(crate) fn pairs(text: &str) -> impl Iterator<Item = Option<(&str, &str)>> {
     let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     entries.map(|entry| {

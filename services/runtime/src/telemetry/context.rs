@@ -1,22 +1,24 @@
-//! W3C trace context (Level 2): the place of a span in its trace, as it goes from process to process in the header `traceparent`.
+//! W3C trace context (Level 2), which processes pass on in the header `traceparent`.
 
 use std::fmt;
 
+use opentelemetry::{SpanId, TraceId};
+
 pub const TRACEPARENT: &str = "traceparent";
 
-/// A span, by the ids of its trace and its own; neither is 0.
+/// The ids of a span and its trace. Neither is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Context {
     pub trace_id: u128,
     pub span_id: u64,
-    /// Whether it is recorded by whoever made it; who comes after follows.
+    /// Whether the span is recorded; its children follow this decision.
     pub sampled: bool,
 }
 
 const LENGTH: usize = 55;
 
 impl Context {
-    /// A new trace.
+    /// The root of a new trace.
     pub fn root(sampled: bool) -> Self {
         Self { trace_id: rand::random::<u128>().max(1), span_id: new_span_id(), sampled }
     }
@@ -27,27 +29,38 @@ impl Context {
         Self { span_id: new_span_id(), ..self }
     }
 
-    /// `None`: malformed, and thus to be ignored. A later version is read as far as this one goes.
+    /// `None`: malformed, to be ignored. Of a later version, only the fields of this version are read.
     pub fn parse(header: &[u8]) -> Option<Self> {
-        let head = header.get(..LENGTH)?;
-        if [2, 35, 52].iter().any(|at| head[*at] != b'-') {
+        let fields = header.get(..LENGTH)?;
+        if [2, 35, 52].iter().any(|at| fields[*at] != b'-') {
             return None;
         }
-        let version = hex(&head[..2])?;
+        let version = hex(&fields[..2])?;
         let ended = header.len() == LENGTH || (version > 0 && header[LENGTH] == b'-');
         let context = Self {
-            trace_id: hex(&head[3..35])?,
-            span_id: hex(&head[36..52])? as u64,
-            sampled: hex(&head[53..])? & 1 == 1,
+            trace_id: hex(&fields[3..35])?,
+            span_id: hex(&fields[36..52])? as u64,
+            sampled: hex(&fields[53..])? & 1 == 1,
         };
         (ended && version != 0xff && context.trace_id != 0 && context.span_id != 0).then_some(context)
     }
+
+    /// As in logs and URLs: 32 hexadecimal digits.
+    pub fn trace_id_hex(self) -> String {
+        TraceId::from(self.trace_id).to_string()
+    }
+
+    /// 16 hexadecimal digits.
+    pub fn span_id_hex(self) -> String {
+        SpanId::from(self.span_id).to_string()
+    }
 }
 
-/// The header's value.
+/// The value of the header `traceparent`.
 impl fmt::Display for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
+        let (trace_id, span_id) = (TraceId::from(self.trace_id), SpanId::from(self.span_id));
+        write!(f, "00-{trace_id}-{span_id}-{:02x}", u8::from(self.sampled))
     }
 }
 
@@ -55,7 +68,7 @@ pub(super) fn new_span_id() -> u64 {
     rand::random::<u64>().max(1)
 }
 
-/// Lower case only, as the specification wants it.
+/// Only lower-case digits, as the specification requires. `TraceId::from_hex` also accepts upper case and a sign.
 fn hex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0, |value: u128, digit| {
         let digit = match digit {
@@ -72,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_context_is_parsed_as_it_was_written() {
         let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let context = Context::parse(text.as_bytes()).unwrap();
         assert_eq!((context.span_id, context.sampled), (0x00f0_67aa_0ba9_02b7, true));
@@ -85,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_ignored() {
+    fn malformed_headers_are_ignored() {
         let parse = |text: &str| Context::parse(text.as_bytes());
         let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
         let good = format!("00-{trace}-{span}-01");

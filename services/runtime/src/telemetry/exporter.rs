@@ -1,4 +1,4 @@
-//! OpenTelemetry's exporter by gRPC or HTTP, and what became of a batch that it was given.
+//! OpenTelemetry's exporter, by gRPC or HTTP, and the results of its exports.
 
 use std::{
     fmt::Display,
@@ -22,51 +22,52 @@ use tonic::transport::Endpoint;
 use tracing::{Dispatch, dispatcher, instrument::WithSubscriber};
 
 use super::{
-    answer::Answer,
     config::{Protocol, TelemetryConfig},
-    outbox::Delivery,
+    queue::ExportResult,
     resource,
+    response::ExportResponse,
 };
 
-/// For so long a batch is tried again. Meanwhile the others wait in line.
+/// A batch is retried for this long. Meanwhile the others wait in the queue.
 const RETRY_FOR: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Never reached: time ends first.
-const MOST_RETRIES: usize = 1_000;
-/// Some receivers close idle connections after a minute.
+/// Never reached: `RETRY_FOR` ends first.
+const MAX_RETRIES: usize = 1_000;
+/// Shorter than the minute after which some receivers close idle connections.
 const IDLE_CONNECTION: Duration = Duration::from_secs(20);
-/// How often a receiver that owes an answer is asked for a sign of life: one that vanished without a word would keep its connection.
+/// Interval of keep-alive pings while a response is awaited. They detect a receiver that vanished without closing its connection.
 const PING: Duration = Duration::from_secs(5);
 
 pub(super) struct Exporter {
     spans: SpanExporter,
     lines: LogExporter,
-    of_spans: Way,
-    of_lines: Way,
+    span_signal: Signal,
+    log_signal: Signal,
     scope: InstrumentationScope,
 }
 
-/// What is told of sending one kind of message.
-struct Way {
-    what: &'static str,
-    answer: Arc<Answer>,
-    /// What an export runs within.
-    within: Dispatch,
-    /// Where this process's own words go.
+/// The state of exporting one of OpenTelemetry's signals.
+struct Signal {
+    /// `spans` or `log lines`.
+    items: &'static str,
+    response: Arc<ExportResponse>,
+    /// The subscriber during an export, which fills `response`.
+    listener: Dispatch,
+    /// The subscriber of this process.
     log: Dispatch,
     is_failing: AtomicBool,
 }
 
 impl Exporter {
-    /// To be called within the runtime that sends. Connects when there is something to send, and again after it broke. What goes wrong is
-    /// told to `log`.
+    /// To be called within the runtime that exports. Connects before the first export, and again after the connection broke. Failures are logged
+    /// to `log`.
     pub fn new(config: &TelemetryConfig, resource: &Resource, log: &Dispatch) -> anyhow::Result<Self> {
         let address = config.address().map_err(anyhow::Error::msg)?;
         let again = RetryPolicy::recommended()
             .with_initial_delay(FIRST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)
-            .with_max_retries(MOST_RETRIES);
+            .with_max_retries(MAX_RETRIES);
         let (mut spans, mut lines) = match config.protocol {
             Protocol::Grpc => {
                 let channel = Endpoint::from(address)
@@ -119,62 +120,63 @@ impl Exporter {
         Ok(Self {
             spans: spans.with_context(context)?,
             lines: lines.with_context(context)?,
-            of_spans: Way::new("spans", log),
-            of_lines: Way::new("log lines", log),
+            span_signal: Signal::new("spans", log),
+            log_signal: Signal::new("log lines", log),
             scope: resource::scope(),
         })
     }
 
-    pub async fn send_spans(&self, batch: Vec<SpanData>) -> Delivery {
-        self.of_spans.follow(self.spans.export(batch)).await
+    pub async fn send_spans(&self, batch: Vec<SpanData>) -> ExportResult {
+        self.span_signal.export(self.spans.export(batch)).await
     }
 
-    pub async fn send_lines(&self, batch: Vec<SdkLogRecord>) -> Delivery {
+    pub async fn send_lines(&self, batch: Vec<SdkLogRecord>) -> ExportResult {
         let batch: Vec<_> = batch.iter().map(|line| (line, &self.scope)).collect();
-        self.of_lines.follow(self.lines.export(LogBatch::new(&batch))).await
+        self.log_signal.export(self.lines.export(LogBatch::new(&batch))).await
     }
 }
 
-impl Way {
-    fn new(what: &'static str, log: &Dispatch) -> Self {
-        let (answer, within) = Answer::listen();
-        Self { what, answer, within, log: log.clone(), is_failing: AtomicBool::new(false) }
+impl Signal {
+    fn new(items: &'static str, log: &Dispatch) -> Self {
+        let (response, listener) = ExportResponse::listen();
+        Self { items, response, listener, log: log.clone(), is_failing: AtomicBool::new(false) }
     }
 
-    async fn follow(&self, export: impl Future<Output = OTelSdkResult>) -> Delivery {
-        self.answer.forget();
-        match export.with_subscriber(self.within.clone()).await {
+    async fn export(&self, export: impl Future<Output = OTelSdkResult>) -> ExportResult {
+        self.response.reset();
+        match export.with_subscriber(self.listener.clone()).await {
             Ok(()) => {
-                let refused = self.answer.rejected();
-                self.tell(refused > 0, "it refused some of them");
-                Delivery::Taken { refused }
+                let refused = self.response.rejected();
+                self.log_change(refused > 0, "it rejected some items");
+                ExportResult::Accepted { refused }
             }
             Err(error) => {
-                self.tell(true, &error);
-                if self.answer.is_refused() && !is_of_this_side(&error) { Delivery::Refused } else { Delivery::Later }
+                self.log_change(true, &error);
+                let is_refused = self.response.is_refused() && !is_broken_connection(&error);
+                if is_refused { ExportResult::Refused } else { ExportResult::Unreachable }
             }
         }
     }
 
-    /// One line when it begins to fail and one when that is over: the counters say the rest.
-    fn tell(&self, is_failing: bool, error: impl Display) {
+    /// Logs one line when exports begin to fail, and one when they succeed again. The metrics count the failures.
+    fn log_change(&self, is_failing: bool, error: impl Display) {
         if self.is_failing.swap(is_failing, Relaxed) == is_failing {
             return;
         }
-        let (what, why) = (self.what, self.answer.why().clone());
+        let (items, receiver_message) = (self.items, self.response.message().clone());
         dispatcher::with_default(&self.log, || {
             if is_failing {
-                tracing::warn!(what, why, %error, "the receiver of telemetry does not take what it is sent");
+                tracing::warn!(items, receiver_message, %error, "the telemetry receiver does not accept exports");
             } else {
-                tracing::info!(what, "the receiver of telemetry takes what it is sent again");
+                tracing::info!(items, "the telemetry receiver accepts exports again");
             }
         });
     }
 }
 
-/// A connection that broke under way is no word of the receiver's, although the exporter takes its code for one. Only such an error names a
-/// cause behind the code.
-fn is_of_this_side(error: &OTelSdkError) -> bool {
+/// The exporter reports a connection that broke during an export like a refusal by the receiver. Only the broken connection has a cause after
+/// its gRPC code.
+fn is_broken_connection(error: &OTelSdkError) -> bool {
     let error = error.to_string();
     error.split_once("gRPC code: ").is_some_and(|(_, code)| code.contains(": "))
 }

@@ -1,4 +1,4 @@
-//! Who tells: what OpenTelemetry calls the resource of spans and lines.
+//! OpenTelemetry's resource: the attributes of this process.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use opentelemetry_sdk::Resource;
 
 use super::config::{TelemetryConfig, pairs};
 
-/// Who tells.
+/// The identity of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// `api`, `monitor`, …
     pub name: &'static str,
-    /// Where it listens or what it is called, which tells it from its likes on this machine.
+    /// Its address or name, which distinguishes it from other instances on this machine.
     pub listen: String,
 }
 
-/// The process's own description, with what the configuration adds to it or replaces in it.
+/// The attributes of the process, extended or replaced by the configuration.
 pub(super) fn resource(service: &Service, config: &TelemetryConfig) -> Resource {
     let instance = format!("{}/{}", hostname(), service.listen);
     let mut attributes: BTreeMap<&str, &str> = BTreeMap::from([
@@ -26,7 +26,7 @@ pub(super) fn resource(service: &Service, config: &TelemetryConfig) -> Resource 
         (resource::SERVICE_VERSION, env!("CARGO_PKG_VERSION")),
         (resource::SERVICE_INSTANCE_ID, instance.as_str()),
     ]);
-    // Malformed pairs were reported with the configuration.
+    // `validate` has reported malformed pairs.
     attributes.extend(pairs(&config.resource_attributes).flatten());
     if !config.service_name.is_empty() {
         attributes.insert(resource::SERVICE_NAME, &config.service_name);
@@ -35,12 +35,11 @@ pub(super) fn resource(service: &Service, config: &TelemetryConfig) -> Resource 
     Resource::builder_empty().with_schema_url(attributes, SCHEMA_URL).build()
 }
 
-/// Which code tells.
 pub(super) fn scope() -> InstrumentationScope {
     InstrumentationScope::builder("testbed").with_schema_url(SCHEMA_URL).build()
 }
 
-/// In a container its id.
+/// In a container this is the container's id.
 fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
     name.map_or_else(|_unreadable| "localhost".into(), |name| name.trim().to_owned())

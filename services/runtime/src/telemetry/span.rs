@@ -1,4 +1,4 @@
-//! A span: nothing at all where the request is not recorded, else a handle of one of OpenTelemetry's SDK.
+//! A handle of a span of OpenTelemetry's SDK. It is empty if the request is not recorded.
 
 use std::{
     cell::Cell,
@@ -8,19 +8,19 @@ use std::{
 };
 
 use opentelemetry::{
-    Context as Above, Key, KeyValue, SpanId, TraceFlags, TraceId,
+    Context as ParentContext, Key, KeyValue, SpanId, TraceFlags, TraceId,
     trace::{Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceState, Tracer},
 };
 use opentelemetry_sdk::trace::{IdGenerator, SdkTracer, Span as Recorded, SpanLimits};
 
 use super::{
     context::{Context, new_span_id},
-    ended::cut,
+    text::truncated,
 };
 
-/// Of a name or a value. What a client made up may be as long as a request's head may be.
+/// Longest name or attribute value, in bytes. Texts from clients may be as long as a request's header.
 pub(super) const TEXT_BYTES: usize = 256;
-/// Of a span. More than any has: who adds some in a loop learns of it.
+/// More than any span needs. They show attributes that are added in a loop by mistake.
 pub(super) const LIMITS: SpanLimits = SpanLimits {
     max_attributes_per_span: 32,
     max_links_per_span: 8,
@@ -29,9 +29,9 @@ pub(super) const LIMITS: SpanLimits = SpanLimits {
     max_attributes_per_link: 0,
 };
 
-/// Ends when its last handle goes. In a request that is not recorded it is `None` and costs a branch.
+/// Ends when its last handle is dropped. If the request is not recorded, it is `None` and costs a branch.
 #[derive(Debug, Clone, Default)]
-pub struct Span(Option<Arc<Open>>);
+pub struct Span(Option<Arc<OpenSpan>>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -40,32 +40,33 @@ pub enum Kind {
     Client,
 }
 
+/// The value of a span's attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Value<'a> {
+pub enum AttributeValue<'a> {
     Text(&'a str),
     Int(i64),
     Bool(bool),
 }
 
-/// The wall clock, read once: the times of a process's spans of one trace differ as its monotonic clock does.
+/// The wall clock, read once per trace. Later times follow the monotonic clock, so that the spans of a trace are consistent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     at: Instant,
     time: SystemTime,
 }
 
-/// Where a span stands.
+/// The ids of a span and its parent.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Parentage {
     pub own: Context,
-    /// 0: it begins its trace.
+    /// 0: the span is the root of its trace.
     pub parent_id: u64,
-    /// The span above is another process's.
+    /// The parent is a span of another process.
     pub is_remote: bool,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenSpan {
     tracer: SdkTracer,
     context: Context,
     clock: Clock,
@@ -76,25 +77,25 @@ struct Open {
 struct Recording {
     span: Recorded,
     started: SystemTime,
-    /// `None`: when the last handle goes.
+    /// `None`: the span ends when its last handle is dropped.
     ended: Option<SystemTime>,
 }
 
-/// Ids are known before a span is built: log lines and other processes have them. The SDK asks its generator.
+/// Ids exist before their span, because log lines and other processes have them. The SDK gets them through its id generator.
 #[derive(Debug)]
-pub(super) struct GivenIds;
+pub(super) struct PresetIds;
 
 thread_local! {
-    static GIVEN: Cell<(TraceId, SpanId)> = const { Cell::new((TraceId::INVALID, SpanId::INVALID)) };
+    static PRESET: Cell<(TraceId, SpanId)> = const { Cell::new((TraceId::INVALID, SpanId::INVALID)) };
 }
 
-impl IdGenerator for GivenIds {
+impl IdGenerator for PresetIds {
     fn new_trace_id(&self) -> TraceId {
-        GIVEN.get().0
+        PRESET.get().0
     }
 
     fn new_span_id(&self) -> SpanId {
-        GIVEN.get().1
+        PRESET.get().1
     }
 }
 
@@ -117,44 +118,44 @@ impl Span {
 
     pub(super) fn open(
         tracer: &SdkTracer,
-        place: Place,
+        parentage: Parentage,
         kind: Kind,
         name: impl Display,
         (clock, started): (Clock, Instant),
     ) -> Self {
-        let Place { own: context, parent_id, is_remote } = place;
+        let Parentage { own: context, parent_id, is_remote } = parentage;
         let trace_id = TraceId::from(context.trace_id);
-        GIVEN.set((trace_id, SpanId::from(context.span_id)));
-        let above = if parent_id == 0 {
-            Above::new()
+        PRESET.set((trace_id, SpanId::from(context.span_id)));
+        let parent = if parent_id == 0 {
+            ParentContext::new()
         } else {
             let (parent_id, state) = (SpanId::from(parent_id), TraceState::NONE);
-            let parent = SpanContext::new(trace_id, parent_id, TraceFlags::SAMPLED, is_remote, state);
-            Above::new().with_remote_span_context(parent)
+            let context = SpanContext::new(trace_id, parent_id, TraceFlags::SAMPLED, is_remote, state);
+            ParentContext::new().with_remote_span_context(context)
         };
-        // So many does a span of its kind have in most cases.
+        // The usual number of attributes of this kind.
         let (kind, attributes) = match kind {
             Kind::Internal => (SpanKind::Internal, 2),
             Kind::Server => (SpanKind::Server, 10),
             Kind::Client => (SpanKind::Client, 6),
         };
         let mut text = name.to_string();
-        text.truncate(cut(&text, TEXT_BYTES).len());
+        text.truncate(truncated(&text, TEXT_BYTES).len());
         let started = clock.time(started);
         let builder = SpanBuilder::from_name(text)
             .with_kind(kind)
             .with_start_time(started)
             .with_attributes(Vec::with_capacity(attributes));
-        let span = tracer.build_with_context(builder, &above);
+        let span = tracer.build_with_context(builder, &parent);
         let recorded = Mutex::new(Recording { span, started, ended: None });
-        Self(Some(Arc::new(Open { tracer: tracer.clone(), context, clock, recorded })))
+        Self(Some(Arc::new(OpenSpan { tracer: tracer.clone(), context, clock, recorded })))
     }
 
     pub fn is_recorded(&self) -> bool {
         self.0.is_some()
     }
 
-    /// `None`: it is not recorded.
+    /// `None`: the span is not recorded.
     pub fn context(&self) -> Option<Context> {
         self.0.as_ref().map(|open| open.context)
     }
@@ -164,28 +165,27 @@ impl Span {
         if self.is_recorded() { self.child_since(kind, name, Instant::now()) } else { Self::NONE }
     }
 
-    /// One that began a while ago.
+    /// A child that began at `since`.
     #[must_use]
     pub fn child_since(&self, kind: Kind, name: &str, since: Instant) -> Self {
-        let Some(Open { tracer, context, clock, .. }) = self.0.as_deref() else { return Self::NONE };
+        let Some(OpenSpan { tracer, context, clock, .. }) = self.0.as_deref() else { return Self::NONE };
         let own = Context { span_id: new_span_id(), ..*context };
-        let place = Place { own, parent_id: context.span_id, is_remote: false };
-        Self::open(tracer, place, kind, name, (*clock, since))
+        let parentage = Parentage { own, parent_id: context.span_id, is_remote: false };
+        Self::open(tracer, parentage, kind, name, (*clock, since))
     }
 
-    /// It ended then, and not when its last handle goes.
-    pub fn ended(&self, at: Instant) {
+    /// Sets the end, in place of the time when the last handle is dropped.
+    pub fn end_at(&self, at: Instant) {
         if let Some((mut recorded, open)) = self.recorded().zip(self.0.as_deref()) {
             recorded.ended = Some(open.clock.time(at));
         }
     }
 
-    pub fn set<'a>(&self, key: &'static str, value: impl Into<Value<'a>>) {
+    pub fn set<'a>(&self, key: &'static str, value: impl Into<AttributeValue<'a>>) {
         self.set_all([(key, value.into())]);
     }
 
-    /// Several at a time.
-    pub fn set_all<const N: usize>(&self, attributes: [(&'static str, Value<'_>); N]) {
+    pub fn set_all<const N: usize>(&self, attributes: [(&'static str, AttributeValue<'_>); N]) {
         if let Some(mut recorded) = self.recorded() {
             for (key, value) in attributes {
                 recorded.span.set_attribute(KeyValue::new(Key::from_static_str(key), value));
@@ -193,23 +193,23 @@ impl Span {
         }
     }
 
-    /// Where the value has to be made.
+    /// For values that must be computed: `value` is called only if the span is recorded.
     pub fn set_with(&self, key: &'static str, value: impl FnOnce() -> String) {
         if self.is_recorded() {
             self.set(key, value().as_str());
         }
     }
 
-    /// Marks it as failed. The kind of failure is a word of few, not a text.
+    /// Marks the span as failed. `kind` is one of a bounded set of words, not a message.
     pub fn fail(&self, kind: &str) {
         if let Some(mut recorded) = self.recorded() {
             recorded.span.set_status(Status::error(""));
             let key = Key::from_static_str(contract::spans::attribute::ERROR_TYPE);
-            recorded.span.set_attribute(KeyValue::new(key, Value::Text(kind)));
+            recorded.span.set_attribute(KeyValue::new(key, AttributeValue::Text(kind)));
         }
     }
 
-    /// To a span of another trace, or elsewhere in this one.
+    /// Links to a span of another trace, or to one of this trace that is not its parent.
     pub fn link(&self, to: Option<Context>) {
         if let (Some(mut recorded), Some(to)) = (self.recorded(), to) {
             let flags = if to.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
@@ -224,7 +224,7 @@ impl Span {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenSpan {
     fn drop(&mut self) {
         let recorded = self.recorded.get_mut().unwrap_or_else(PoisonError::into_inner);
         let ended = recorded.ended.unwrap_or_else(|| self.clock.time(Instant::now()));
@@ -232,37 +232,37 @@ impl Drop for Open {
     }
 }
 
-impl From<Value<'_>> for opentelemetry::Value {
-    fn from(value: Value<'_>) -> Self {
+impl From<AttributeValue<'_>> for opentelemetry::Value {
+    fn from(value: AttributeValue<'_>) -> Self {
         match value {
-            Value::Text(text) => cut(text, TEXT_BYTES).to_owned().into(),
-            Value::Int(number) => number.into(),
-            Value::Bool(value) => value.into(),
+            AttributeValue::Text(text) => truncated(text, TEXT_BYTES).to_owned().into(),
+            AttributeValue::Int(number) => number.into(),
+            AttributeValue::Bool(value) => value.into(),
         }
     }
 }
 
-impl<'a> From<&'a str> for Value<'a> {
+impl<'a> From<&'a str> for AttributeValue<'a> {
     fn from(text: &'a str) -> Self {
         Self::Text(text)
     }
 }
-impl From<u16> for Value<'_> {
+impl From<u16> for AttributeValue<'_> {
     fn from(number: u16) -> Self {
         Self::Int(number.into())
     }
 }
-impl From<usize> for Value<'_> {
+impl From<usize> for AttributeValue<'_> {
     fn from(number: usize) -> Self {
         Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
-impl From<u64> for Value<'_> {
+impl From<u64> for AttributeValue<'_> {
     fn from(number: u64) -> Self {
         Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
-impl From<bool> for Value<'_> {
+impl From<bool> for AttributeValue<'_> {
     fn from(value: bool) -> Self {
         Self::Bool(value)
     }

@@ -1,4 +1,4 @@
-//! Against receivers that read what comes to them.
+//! Exports to receivers that decode the messages.
 
 mod receiver;
 
@@ -51,23 +51,23 @@ fn key_value(key: &str, value: Any) -> KeyValue {
 }
 
 #[tokio::test]
-async fn spans_are_read_as_they_were_meant() {
+async fn spans_arrive_unchanged() {
     let receiver = Receiver::start(|_| 0).await;
     let config = TelemetryConfig { trust_caller: true, ..all_to(&receiver) };
     let (telemetry, registry) = started(&config);
     let caller = Context { trace_id: 7 << 100, span_id: 9, sampled: true };
     let there = Context { trace_id: 8, span_id: u64::MAX, sampled: false };
     let long = "y".repeat(span::TEXT_BYTES - 1) + "é and more";
-    let (place, parent_id) = telemetry.arrival(Some(caller.to_string().as_bytes())).place();
+    let (context, parent_id) = telemetry.incoming(Some(caller.to_string().as_bytes())).new_span();
     let began = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-    let whole = telemetry.record((place, parent_id), Kind::Server, format_args!("GET {long}"), began);
-    whole.set_all([("text", Value::Text(&long)), ("int", Value::Int(-3)), ("bool", true.into())]);
+    let whole = telemetry.record((context, parent_id), Kind::Server, format_args!("GET {long}"), began);
+    whole.set_all([("text", AttributeValue::Text(&long)), ("int", AttributeValue::Int(-3)), ("bool", true.into())]);
     whole.link(Some(there));
     whole.fail("timeout");
-    whole.ended(began + Duration::from_secs(2));
+    whole.end_at(began + Duration::from_secs(2));
     let child = whole.child_since(Kind::Client, "child", began);
-    // A value of its own for each: an end before the beginning is none.
-    child.ended(began.checked_sub(Duration::from_secs(1)).unwrap());
+    // An end before the start is corrected.
+    child.end_at(began.checked_sub(Duration::from_secs(1)).unwrap());
     let child_id = child.context().unwrap().span_id;
     (0..100).for_each(|n: usize| child.set("many", n));
     drop((child, whole));
@@ -85,11 +85,11 @@ async fn spans_are_read_as_they_were_meant() {
     let [child, whole] = &of_scope.spans[..] else { panic!("{of_scope:?}") };
     let expected = Message {
         trace_id: caller.trace_id.to_be_bytes().into(),
-        span_id: place.span_id.to_be_bytes().into(),
+        span_id: context.span_id.to_be_bytes().into(),
         parent_span_id: 9_u64.to_be_bytes().into(),
         // Sampled, and below a span of another process.
         flags: 0x301,
-        // What is cut is cut between characters.
+        // Truncated at the end of a character.
         name: format!("GET {}", "y".repeat(span::TEXT_BYTES - 4)),
         kind: message::SpanKind::Server.into(),
         start_time_unix_nano: whole.start_time_unix_nano,
@@ -141,21 +141,21 @@ async fn by_http_as_well() {
     let service = Service { name: "test", listen: "here".into() };
     let telemetry = Telemetry::start(&config, service, &registry).unwrap();
 
-    let arrival = telemetry.arrival(None);
-    assert!(arrival.is_sampled);
-    let (place, parent_id) = arrival.place();
+    let incoming = telemetry.incoming(None);
+    assert!(incoming.is_sampled);
+    let (context, parent_id) = incoming.new_span();
     let began = Instant::now();
-    telemetry.record((place, parent_id), Kind::Server, "good", began).set("k", 7_usize);
+    telemetry.record((context, parent_id), Kind::Server, "good", began).set("k", 7_usize);
     let request = requests.recv().await.unwrap();
     let span = &request.resource_spans[0].scope_spans[0].spans[0];
-    assert_eq!((span.name.as_str(), &span.trace_id[..]), ("good", &place.trace_id.to_be_bytes()[..]));
+    assert_eq!((span.name.as_str(), &span.trace_id[..]), ("good", &context.trace_id.to_be_bytes()[..]));
     assert!(span.parent_span_id.is_empty() && span.attributes[0].key == "k");
     let of = request.resource_spans[0].resource.as_ref().unwrap();
     assert!(of.attributes.iter().any(|kv| kv.key == contract::spans::resource::SERVICE_NAME));
 
-    drop(telemetry.record(arrival.place(), Kind::Server, "bad", began));
+    drop(telemetry.record(incoming.new_span(), Kind::Server, "bad", began));
     requests.recv().await.unwrap();
-    drop(telemetry.record(arrival.place(), Kind::Server, "last", began));
+    drop(telemetry.record(incoming.new_span(), Kind::Server, "last", began));
     telemetry.stop(Duration::from_secs(30)).await;
     assert_eq!(requests.recv().await.unwrap().resource_spans[0].scope_spans[0].spans[0].name, "last");
     assert_eq!(counted(&registry, "telemetry_spans_sent_total"), 2.0);
@@ -163,17 +163,17 @@ async fn by_http_as_well() {
     server.abort();
 }
 
-/// A receiver takes 4 MiB at a time, as gRPC's have it, and a client's query may be as long as a request's head.
+/// A gRPC receiver accepts 4 MiB per message, and a client's query may be as long as a request's header.
 #[tokio::test]
-async fn a_flood_of_the_longest_queries_is_taken() {
+async fn many_of_the_longest_queries_are_accepted() {
     const FLOOD: usize = 2_048;
     let receiver = Receiver::start(|_| 0).await;
     let (telemetry, registry) = started(&TelemetryConfig { trust_caller: true, ..all_to(&receiver) });
     let query = "x".repeat(8_192);
     for _ in 0..FLOOD {
-        let arrival = telemetry.arrival(Some(Context::root(true).to_string().as_bytes()));
-        let span = telemetry.record(arrival.place(), Kind::Server, "GET /recommendations", Instant::now());
-        // Each of its own size, were it not cut.
+        let incoming = telemetry.incoming(Some(Context::root(true).to_string().as_bytes()));
+        let span = telemetry.record(incoming.new_span(), Kind::Server, "GET /recommendations", Instant::now());
+        // Too large for one message if the values were not truncated.
         for key in [attribute::URL_PATH, attribute::URL_QUERY, attribute::URL_FULL] {
             span.set(key, query.as_str());
         }
@@ -183,15 +183,16 @@ async fn a_flood_of_the_longest_queries_is_taken() {
     assert_eq!(counted(&registry, "telemetry_spans_dropped_total"), 0.0);
 }
 
-/// Each with a reason, whichever way a receiver does not take them, and by both protocols.
+/// By reason, and with both protocols.
 #[tokio::test]
-async fn what_is_not_taken_is_counted_exactly() {
-    // It takes all but one of each batch.
+async fn lost_items_are_counted_exactly() {
+    // This receiver rejects one span of each batch.
     let receiver = Receiver::start(|_| 1).await;
     let (telemetry, registry) = started(&all_to(&receiver));
     for batch in 1..=3 {
-        (0..10)
-            .for_each(|_| drop(telemetry.record(telemetry.arrival(None).place(), Kind::Server, "x", Instant::now())));
+        (0..10).for_each(|_| {
+            drop(telemetry.record(telemetry.incoming(None).new_span(), Kind::Server, "x", Instant::now()))
+        });
         receiver.wait_for(batch * 10).await;
     }
     telemetry.stop(PATIENCE).await;
@@ -199,19 +200,19 @@ async fn what_is_not_taken_is_counted_exactly() {
     assert_eq!(counted(&registry, "telemetry_spans_sent_total"), 30.0 - batches);
     assert_eq!(dropped(&registry, "spans", "refused"), batches);
 
-    // It takes nothing, and does not want to be asked again.
+    // This receiver refuses all spans, without retries.
     let refusing = Receiver::start(|_| i64::MAX).await;
     let (telemetry, registry) = started(&all_to(&refusing));
-    drop(telemetry.record(telemetry.arrival(None).place(), Kind::Server, "x", Instant::now()));
+    drop(telemetry.record(telemetry.incoming(None).new_span(), Kind::Server, "x", Instant::now()));
     refusing.wait_for(1).await;
     telemetry.stop(PATIENCE).await;
     assert_eq!((dropped(&registry, "spans", "refused"), refusing.spans().len()), (1.0, 1));
 
-    // Nobody is there, and what is left at the end is counted too, and what comes after it.
+    // No receiver: spans that are left at the end and later ones are counted, too.
     let config = TelemetryConfig { timeout_ms: 100, ..TelemetryConfig::to("http://127.0.0.1:1") };
     for protocol in [Protocol::Grpc, Protocol::Http] {
         let (telemetry, registry) = started(&TelemetryConfig { protocol, sample_ratio: 1.0, ..config.clone() });
-        let span = || telemetry.record(telemetry.arrival(None).place(), Kind::Server, "x", Instant::now());
+        let span = || telemetry.record(telemetry.incoming(None).new_span(), Kind::Server, "x", Instant::now());
         (0..1_000).for_each(|_| drop(span()));
         telemetry.stop(PATIENCE).await;
         drop(span());
@@ -219,7 +220,7 @@ async fn what_is_not_taken_is_counted_exactly() {
     }
 }
 
-/// A receiver that dies with a batch in its hands has refused nothing.
+/// A receiver that stops while it has a batch has not refused it.
 #[tokio::test]
 async fn a_connection_that_breaks_is_no_refusal() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -234,7 +235,7 @@ async fn a_connection_that_breaks_is_no_refusal() {
         ..TelemetryConfig::to(&format!("http://{}", listener.local_addr().unwrap()))
     };
     let (telemetry, registry) = started(&config);
-    drop(telemetry.record(telemetry.arrival(None).place(), Kind::Server, "a long enough name", Instant::now()));
+    drop(telemetry.record(telemetry.incoming(None).new_span(), Kind::Server, "a long enough name", Instant::now()));
     let (mut connection, _) = listener.accept().await.unwrap();
     connection.write_all(&SETTINGS).await.unwrap();
     let mut got = Vec::new();
@@ -249,7 +250,7 @@ async fn a_connection_that_breaks_is_no_refusal() {
 
 /// A partial success says by HTTP what it says by gRPC.
 #[tokio::test]
-async fn a_receiver_by_http_that_takes_a_part() {
+async fn a_partial_success_by_http() {
     use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = TelemetryConfig {
@@ -265,20 +266,19 @@ async fn a_receiver_by_http_that_takes_a_part() {
     let server =
         tokio::spawn(async move { axum::serve(listener, Router::new().route("/v1/traces", post(take))).await });
     let (telemetry, registry) = started(&config);
-    (0..5).for_each(|_| drop(telemetry.record(telemetry.arrival(None).place(), Kind::Server, "x", Instant::now())));
+    (0..5).for_each(|_| drop(telemetry.record(telemetry.incoming(None).new_span(), Kind::Server, "x", Instant::now())));
     telemetry.stop(PATIENCE).await;
     assert_eq!(counted(&registry, "telemetry_spans_sent_total"), 3.0);
     assert_eq!(dropped(&registry, "spans", "refused"), 2.0);
     server.abort();
 }
 
-/// Lines of the process go there, and those of sending them do not.
 #[tokio::test]
-async fn lines_are_read_as_they_were_meant_and_none_are_of_sending() {
+async fn log_lines_arrive_unchanged_except_those_of_the_export() {
     let receiver = Receiver::start(|_| 0).await;
     let subscriber = tracing_subscriber::registry()
         .with(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with(crate::telemetry::lines::Forward);
+        .with(crate::telemetry::log_bridge::ForwardLayer);
     let _here = tracing::subscriber::set_default(subscriber);
     let (telemetry, registry) = started(&TelemetryConfig { logs: true, ..all_to(&receiver) });
     let (trace_id, span_id) = (format!("{:032x}", 3), format!("{:016x}", 4));
@@ -306,9 +306,9 @@ async fn lines_are_read_as_they_were_meant_and_none_are_of_sending() {
     assert_eq!(counted(&registry, "telemetry_spans_sent_total"), 0.0);
 }
 
-/// Everybody can send `traceparent: …-01`.
+/// Any client can send `traceparent: …-01`.
 #[tokio::test]
-async fn a_stranger_decides_nothing() {
+async fn an_untrusted_caller_does_not_decide() {
     let off = TelemetryConfig { retrospective: false, ..TelemetryConfig::to("http://127.0.0.1:1") };
     let caller = |sampled| Context { sampled, ..Context::root(sampled) };
     for (trust_caller, ratio, said, expected) in
@@ -317,22 +317,22 @@ async fn a_stranger_decides_nothing() {
         let config = TelemetryConfig { trust_caller, sample_ratio: ratio, ..off.clone() };
         let (telemetry, _) = started(&config);
         let caller = caller(said);
-        let arrival = telemetry.arrival(Some(caller.to_string().as_bytes()));
-        let (place, parent_id) = arrival.place();
-        assert_eq!(arrival.is_sampled, expected, "{config:?}");
-        // The trace goes on in either case, with the decision that was made here.
-        let sampled = Context { span_id: place.span_id, sampled: expected, ..caller };
-        assert_eq!((place, parent_id), (sampled, caller.span_id));
-        let span = telemetry.record((place, parent_id), Kind::Server, "x", Instant::now());
+        let incoming = telemetry.incoming(Some(caller.to_string().as_bytes()));
+        let (context, parent_id) = incoming.new_span();
+        assert_eq!(incoming.is_sampled, expected, "{config:?}");
+        // The trace id is used in both cases, with this process's decision.
+        let sampled = Context { span_id: context.span_id, sampled: expected, ..caller };
+        assert_eq!((context, parent_id), (sampled, caller.span_id));
+        let span = telemetry.record((context, parent_id), Kind::Server, "x", Instant::now());
         assert_eq!(span.is_recorded(), expected);
         drop(span);
         telemetry.stop(Duration::ZERO).await;
     }
 }
 
-/// Within a runtime, as a service starts: what validation takes starts, and what it does not is an error.
+/// Telemetry starts with every endpoint that `validate` accepts, and only with these.
 #[tokio::test]
-async fn an_endpoint_that_is_taken_can_be_used() {
+async fn every_valid_endpoint_can_be_used() {
     let mut taken = 0;
     for endpoint in [
         "http://host",
@@ -380,21 +380,21 @@ async fn an_endpoint_that_is_taken_can_be_used() {
 }
 
 #[test]
-fn shares() {
-    assert!((0..100).all(|_| Share::new(1.0).draw() && !Share::new(0.0).draw()));
-    let tenth = Share::new(0.1);
-    let held = (0..10_000_u64).filter(|n| tenth.holds(n * (u64::MAX / 10_000))).count();
+fn ratios() {
+    assert!((0..100).all(|_| Ratio::new(1.0).sample() && !Ratio::new(0.0).sample()));
+    let tenth = Ratio::new(0.1);
+    let held = (0..10_000_u64).filter(|n| tenth.includes(n * (u64::MAX / 10_000))).count();
     assert!((1_000..=1_001).contains(&held), "{held}");
 }
 
 #[test]
-fn off_records_nothing_and_still_knows_the_trace() {
+fn without_telemetry_nothing_is_recorded_and_the_trace_id_is_kept() {
     let off = Telemetry::default();
     let caller = Context::root(true);
-    let arrival = off.arrival(Some(caller.to_string().as_bytes()));
-    let (place, parent_id) = arrival.place();
-    assert!(!arrival.is_sampled && off.departure().is_none());
-    assert_eq!((place.trace_id, parent_id), (caller.trace_id, caller.span_id));
-    let span = off.record((place, parent_id), Kind::Server, "x", Instant::now());
+    let incoming = off.incoming(Some(caller.to_string().as_bytes()));
+    let (context, parent_id) = incoming.new_span();
+    assert!(!incoming.is_sampled && off.start_trace().is_none());
+    assert_eq!((context.trace_id, parent_id), (caller.trace_id, caller.span_id));
+    let span = off.record((context, parent_id), Kind::Server, "x", Instant::now());
     assert!(!span.is_recorded() && !span.child(Kind::Internal, "y").is_recorded());
 }

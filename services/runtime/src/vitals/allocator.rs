@@ -1,9 +1,9 @@
-//! jemalloc's own account. All zero where another allocator is in charge, as in tests.
+//! Statistics of jemalloc. All are zero if another allocator is used, as in tests.
 
 use prometheus::{Gauge, Result, core::Collector};
 use tikv_jemalloc_ctl::{epoch, stats};
 
-use super::{Source, gauge};
+use super::{OnScrape, gauge};
 
 pub struct Allocator {
     allocated: Gauge,
@@ -15,21 +15,24 @@ pub struct Allocator {
 impl Allocator {
     pub fn new() -> Result<Self> {
         Ok(Self {
-            allocated: gauge("jemalloc_allocated_bytes", "What the program holds")?,
-            active: gauge("jemalloc_active_bytes", "Pages with something in them that the program holds")?,
-            resident: gauge("jemalloc_resident_bytes", "Memory that the allocator keeps in RAM for the program")?,
-            retained: gauge("jemalloc_retained_bytes", "Address space given back to the kernel but not unmapped")?,
+            allocated: gauge("jemalloc_allocated_bytes", "Memory that the program has allocated")?,
+            active: gauge("jemalloc_active_bytes", "Pages that contain allocated memory")?,
+            resident: gauge("jemalloc_resident_bytes", "Memory of the allocator that is in RAM")?,
+            retained: gauge(
+                "jemalloc_retained_bytes",
+                "Address space that was returned to the kernel but is still mapped",
+            )?,
         })
     }
 }
 
-impl Source for Allocator {
-    fn all(&self) -> Vec<&dyn Collector> {
+impl OnScrape for Allocator {
+    fn collectors(&self) -> Vec<&dyn Collector> {
         vec![&self.allocated, &self.active, &self.resident, &self.retained]
     }
 
-    fn read(&self) {
-        // The figures stand still between two of these.
+    fn update(&self) {
+        // jemalloc updates its statistics only here.
         if epoch::advance().is_err() {
             return;
         }

@@ -1,4 +1,4 @@
-//! What the kernel knows of this process; names as Prometheus's own client libraries have them.
+//! The kernel's figures of this process, named as in Prometheus's client libraries.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use prometheus::{Counter, Gauge, Result, core::Collector};
 
-use super::{Source, advance, gauge};
+use super::{OnScrape, advance, gauge};
 
 pub struct Process {
     cpu: Counter,
@@ -22,28 +22,28 @@ pub struct Process {
 
 impl Process {
     pub fn new() -> Result<Self> {
-        let started = gauge("process_start_time_seconds", "When the process came up, in seconds since 1970")?;
+        let started = gauge("process_start_time_seconds", "Start of the process, Unix time in seconds")?;
         started.set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64()));
         Ok(Self {
             cpu: Counter::new("process_cpu_seconds_total", "CPU time of this process, user and system")?,
             resident: gauge("process_resident_memory_bytes", "Memory of this process that is in RAM")?,
             virtual_memory: gauge("process_virtual_memory_bytes", "Address space of this process")?,
-            open_files: gauge("process_open_fds", "Open files, sockets among them")?,
-            max_files: gauge("process_max_fds", "Open files that this process may have")?,
+            open_files: gauge("process_open_fds", "Open files and sockets")?,
+            max_files: gauge("process_max_fds", "Limit of open files")?,
             threads: gauge("process_threads", "Threads of this process")?,
             started,
         })
     }
 }
 
-/// CPU time of this process so far, user and system; 0 if the kernel does not say.
+/// CPU time of this process, user and system, in seconds; 0 if it cannot be read.
 pub fn cpu_seconds() -> f64 {
     let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
-impl Source for Process {
-    fn all(&self) -> Vec<&dyn Collector> {
+impl OnScrape for Process {
+    fn collectors(&self) -> Vec<&dyn Collector> {
         vec![
             &self.cpu,
             &self.resident,
@@ -55,7 +55,7 @@ impl Source for Process {
         ]
     }
 
-    fn read(&self) {
+    fn update(&self) {
         advance(&self.cpu, cpu_seconds());
         if let Ok((soft, _hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
             self.max_files.set(soft as f64);
@@ -81,7 +81,7 @@ impl Source for Process {
     }
 }
 
-/// The kernel tells their number as the directory's size from 6.2 on; before that they are counted one by one.
+/// From Linux 6.2 on, the size of the directory is the number of open files. Before, the entries are counted.
 fn open_files() -> Option<u64> {
     match fs::metadata("/proc/self/fd").ok()?.len() {
         0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64),

@@ -1,5 +1,5 @@
-//! The async runtime: how busy its threads are, and how late a task gets its turn. Of tokio's own figures the stable ones only; what
-//! tokio-metrics adds to them needs `tokio_unstable` or a wrapper around every task.
+//! The async runtime: how busy its threads are, and how late tasks are polled. Uses only tokio's stable metrics: tokio-metrics needs
+//! `tokio_unstable` or a wrapper around every task for more.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Source, advance, gauge};
+use super::{OnScrape, advance, gauge};
 
 pub struct Scheduler {
     runtime: Handle,
@@ -24,19 +24,22 @@ impl Scheduler {
         Ok(Self {
             runtime,
             workers: gauge("tokio_runtime_workers", "Threads that poll tasks")?,
-            busy: Counter::new("tokio_runtime_busy_seconds_total", "Time these threads did not wait, all together")?,
-            alive: gauge("tokio_runtime_alive_tasks", "Tasks that have not ended")?,
-            queued: gauge("tokio_runtime_global_queue_depth", "Tasks that wait for any thread")?,
+            busy: Counter::new(
+                "tokio_runtime_busy_seconds_total",
+                "Time in which the threads were busy, summed over the threads",
+            )?,
+            alive: gauge("tokio_runtime_alive_tasks", "Tasks that have not finished")?,
+            queued: gauge("tokio_runtime_global_queue_depth", "Tasks in the global queue")?,
         })
     }
 }
 
-impl Source for Scheduler {
-    fn all(&self) -> Vec<&dyn Collector> {
+impl OnScrape for Scheduler {
+    fn collectors(&self) -> Vec<&dyn Collector> {
         vec![&self.workers, &self.busy, &self.alive, &self.queued]
     }
 
-    fn read(&self) {
+    fn update(&self) {
         let metrics = self.runtime.metrics();
         self.workers.set(metrics.num_workers() as f64);
         self.alive.set(metrics.num_alive_tasks() as f64);
@@ -46,13 +49,13 @@ impl Source for Scheduler {
     }
 }
 
-/// A hundred looks a second cost an idle replica less than 0.1 % of a core, a busy one next to nothing.
+/// A hundred ticks per second cost less than 0.1 % of a core.
 const TICK: Duration = Duration::from_millis(10);
-/// From here on it is a stall: requests of a millisecond or two have noticed.
+/// A longer delay is a stall: it is several times the duration of a cache hit.
 const STALL: Duration = Duration::from_millis(10);
 
-/// Ticks, and notes how late each tick came: whatever holds the thread up (a long computation, a blocking call, a machine without CPU
-/// to give) holds up the tick. The counterpart of a garbage collector's log of pauses.
+/// Ticks, and records how late each tick is. A long computation, a blocking call or a lack of CPU delays the tick as it delays other tasks. The
+/// counterpart of a garbage collector's log of pauses.
 #[derive(Debug)]
 pub struct Watch {
     delay: Histogram,
@@ -69,18 +72,18 @@ impl Watch {
         Ok(Self {
             delay: histogram(
                 "tokio_runtime_poll_delay_seconds",
-                "How late a tick of 10 ms comes; the timer's own grain of 1 ms is part of it",
+                "Delay of a tick every 10 ms, including the timer's resolution of 1 ms",
                 &[0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0],
             )?,
             stalls: histogram(
                 "tokio_runtime_stall_seconds",
-                "Delays above 10 ms: nothing else ran on this thread meanwhile",
+                "Delays above 10 ms, during which no other task ran on the thread",
                 &[0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0],
             )?,
         })
     }
 
-    /// For ever; cancel it when the process ends.
+    /// Runs for ever; to be cancelled when the process ends.
     pub async fn run(self) {
         loop {
             let due = Instant::now() + TICK;

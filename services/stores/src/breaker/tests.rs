@@ -17,15 +17,15 @@ fn one_probe_a_back_off_while_the_server_is_down() {
     for ms in (0..5_000).step_by(10) {
         let now = start + Duration::from_millis(ms);
         for _ in 0..100 {
-            if let Some(pass) = breaker.admit(now) {
+            if let Some(attempt) = breaker.admit(now) {
                 tries += 1;
-                pass.failed(now);
+                attempt.failed(now);
             }
         }
     }
     assert_eq!(tries, 19, "5 s / 250 ms, less the first");
     let now = start + Duration::from_secs(6);
-    breaker.admit(now).unwrap().ok();
+    breaker.admit(now).unwrap().succeeded();
     assert!(breaker.is_closed());
     assert_eq!(admitted(&breaker, now, 10), 10);
 }
@@ -51,7 +51,7 @@ fn late_failures_of_earlier_calls_do_not_prolong_it() {
     let (early, late) = (breaker.admit(start).unwrap(), breaker.admit(start).unwrap());
     early.failed(start);
     late.failed(start + BACK_OFF / 2);
-    breaker.admit(start + BACK_OFF).unwrap().ok();
+    breaker.admit(start + BACK_OFF).unwrap().succeeded();
     assert!(breaker.is_closed());
 }
 
@@ -62,7 +62,7 @@ fn only_time_outs_in_a_row_open_it() {
     for _ in 0..10 {
         breaker.admit(now).unwrap().timed_out(now);
         breaker.admit(now).unwrap().timed_out(now);
-        breaker.admit(now).unwrap().ok();
+        breaker.admit(now).unwrap().succeeded();
     }
     assert!(breaker.is_closed());
     for _ in 0..3 {
@@ -117,7 +117,7 @@ mod interleavings {
     struct World<'a> {
         breaker: &'a Breaker,
         now: Instant,
-        calls: Vec<Pass<'a>>,
+        calls: Vec<Attempt<'a>>,
     }
 
     fn breaker() -> Breaker {
@@ -136,19 +136,22 @@ mod interleavings {
                 Action::Wait => self.now += BACK_OFF,
                 Action::Admit => {
                     let (closed, probes) = (self.breaker.is_closed(), self.awaited());
-                    let Some(pass) = self.breaker.admit(self.now) else {
+                    let Some(attempt) = self.breaker.admit(self.now) else {
                         return assert!(!closed, "a closed breaker admits everybody");
                     };
-                    assert!(closed || (probes == 0 && self.breaker.lock().awaits(pass.probe)), "only a probe, and one");
-                    self.calls.push(pass);
+                    assert!(
+                        closed || (probes == 0 && self.breaker.lock().awaits(attempt.probe)),
+                        "only a probe, and one"
+                    );
+                    self.calls.push(attempt);
                 }
                 Action::Report(n, outcome) => {
-                    let pass = self.calls.remove(n);
+                    let attempt = self.calls.remove(n);
                     match outcome {
-                        Outcome::Ok => pass.ok(),
-                        Outcome::Failed => _ = pass.failed(self.now),
-                        Outcome::TimedOut => _ = pass.timed_out(self.now),
-                        Outcome::Dropped => drop(pass),
+                        Outcome::Ok => attempt.succeeded(),
+                        Outcome::Failed => _ = attempt.failed(self.now),
+                        Outcome::TimedOut => _ = attempt.timed_out(self.now),
+                        Outcome::Dropped => drop(attempt),
                     }
                     assert!(outcome != Outcome::Ok || self.breaker.is_closed(), "an answer closes it");
                 }
@@ -160,7 +163,7 @@ mod interleavings {
         }
 
         fn awaited(&self) -> usize {
-            self.calls.iter().filter(|pass| self.breaker.lock().awaits(pass.probe)).count()
+            self.calls.iter().filter(|attempt| self.breaker.lock().awaits(attempt.probe)).count()
         }
 
         fn key(&self) -> Key {
@@ -174,7 +177,7 @@ mod interleavings {
             let mut calls: Vec<Call> = self
                 .calls
                 .iter()
-                .map(|pass| match pass.probe {
+                .map(|attempt| match attempt.probe {
                     None => Call::Plain,
                     probe if self.breaker.lock().awaits(probe) => Call::Awaited,
                     Some(_) => Call::Outdated,
@@ -192,8 +195,8 @@ mod interleavings {
                 self.act(Action::Report(0, Outcome::Dropped));
             }
             self.act(Action::Wait);
-            let pass = self.breaker.admit(self.now).expect("admits after its back-off");
-            pass.ok();
+            let attempt = self.breaker.admit(self.now).expect("admits after its back-off");
+            attempt.succeeded();
             assert!(self.breaker.is_closed());
             for _ in 0..MAX_TIMEOUTS {
                 self.breaker.admit(self.now).expect("closed").timed_out(self.now);

@@ -5,7 +5,7 @@ use futures::FutureExt;
 use prometheus::Registry;
 use runtime::telemetry::Span;
 use sqlx::{Executor, MySqlConnection, Row};
-use stores::{Order, Store, StoreConfig, StoreError, StoreMetrics};
+use stores::{QueueOrder, Store, StoreConfig, StoreError, StoreMetrics};
 use tokio::time::Instant;
 
 use crate::Servers;
@@ -20,7 +20,7 @@ async fn a_warm_read_is_one_command() {
     let Some(mut servers) = Servers::start(1).await else { return };
     servers.config.pool_size = 1;
     let store = servers.store();
-    // One prepared statement for each shard.
+    // Opens the connection.
     for n in 0..200 {
         store.history(&user(n), None, &Span::NONE).await.unwrap();
     }
@@ -74,7 +74,7 @@ async fn reads_survive_a_restart_of_the_server() {
 /// Waiters that give up, again and again, cause no connection to be opened or closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancelled_waiters_cost_no_connection() {
-    for order in [Order::Newest, Order::Oldest] {
+    for order in [QueueOrder::Newest, QueueOrder::Oldest] {
         let Some(mut servers) = Servers::start(1).await else { return };
         servers.config.pool_size = 2;
         servers.config.order = order;
@@ -172,7 +172,7 @@ async fn the_server_gives_up_a_query_that_has_no_time_left() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiters_past_their_deadline_open_no_connections() {
     const WAITERS: usize = 5_000;
-    for order in [Order::Newest, Order::Oldest] {
+    for order in [QueueOrder::Newest, QueueOrder::Oldest] {
         let Some(mut servers) = Servers::start(1).await else { return };
         servers.config.pool_size = 4;
         servers.config.max_waiting = WAITERS;

@@ -1,5 +1,5 @@
 use contract::ShardId;
-use stores::{Overruled, Ownership};
+use stores::{Ownership, StaleEpoch};
 
 use crate::Servers;
 
@@ -13,11 +13,11 @@ async fn a_fence_shuts_out_every_earlier_epoch_of_its_shard_and_no_other() {
     assert_eq!(store.fence(shard, 5).await.unwrap(), Ok(()), "twice is once");
     assert_eq!(store.count(shard, 5).await.unwrap(), Ok(1));
     assert_eq!(store.count(shard, 5).await.unwrap(), Ok(2));
-    assert_eq!(store.count(shard, 4).await.unwrap(), Err(Overruled { by_epoch: 5 }));
-    assert_eq!(store.fence(shard, 4).await.unwrap(), Err(Overruled { by_epoch: 5 }));
+    assert_eq!(store.count(shard, 4).await.unwrap(), Err(StaleEpoch { current: 5 }));
+    assert_eq!(store.fence(shard, 4).await.unwrap(), Err(StaleEpoch { current: 5 }));
     // A later owner whose fence is still on its way.
     assert_eq!(store.count(shard, 6).await.unwrap(), Ok(3));
-    assert_eq!(store.count(shard, 5).await.unwrap(), Err(Overruled { by_epoch: 6 }));
+    assert_eq!(store.count(shard, 5).await.unwrap(), Err(StaleEpoch { current: 6 }));
     assert_eq!(store.ownership(shard).await.unwrap(), Ownership { epoch: 6, counter: 3 });
     assert_eq!(store.count(other, 1).await.unwrap(), Ok(1));
 }

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use contract::{Event, EventKind, ItemId, ShardId, UserId, shard_of};
 use runtime::telemetry::Span;
-use stores::ImportRow;
+use stores::ImportEvent;
 
 use crate::Servers;
 
@@ -77,11 +77,11 @@ async fn import_is_repeatable() {
     let store = servers.store();
     let users: Vec<UserId> = (0..500).map(|n| UserId::new(&format!("u'{n}\\")).unwrap()).collect();
     let item: ItemId = "it\"em;--".parse().unwrap();
-    let rows: Vec<ImportRow<'_>> = users
+    let rows: Vec<ImportEvent<'_>> = users
         .iter()
         .flat_map(|user_id| {
             let item_id = &item;
-            (0..10).map(move |at_ms| ImportRow { user_id, item_id, kind: EventKind::Rating, at_ms, weight: 4.5 })
+            (0..10).map(move |at_ms| ImportEvent { user_id, item_id, kind: EventKind::Rating, at_ms, weight: 4.5 })
         })
         .collect();
     let first = store.import(rows.clone(), |_| ()).await.unwrap();

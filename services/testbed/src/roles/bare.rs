@@ -73,8 +73,8 @@ async fn traced(
     State((redis, telemetry)): State<(ConnectionManager, Telemetry)>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let arrival = telemetry.arrival(None);
-    let server = telemetry.record(arrival.place(), Kind::Server, "GET /recommendations", Instant::now());
+    let incoming = telemetry.incoming(None);
+    let server = telemetry.record(incoming.new_span(), Kind::Server, "GET /recommendations", Instant::now());
     server.set(attribute::HTTP_REQUEST_METHOD, "GET");
     server.set(attribute::URL_SCHEME, "http");
     server.set(attribute::HTTP_ROUTE, "/recommendations");

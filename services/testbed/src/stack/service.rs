@@ -12,7 +12,7 @@ use faultproxy::Law;
 use launcher::{ChildId, Signal, Spec, Stack, free_port, mariadb, nginx, prometheus, redis};
 use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
-use stores::{Order, Store, StoreConfig, StoreMetrics};
+use stores::{QueueOrder, Store, StoreConfig, StoreMetrics};
 
 use crate::data;
 
@@ -284,8 +284,8 @@ impl Cluster {
         config.store.max_waiting = store.max_waiting as usize;
         config.store.checkout_timeout_ms = store.checkout_timeout_ms;
         config.store.order = match store.order {
-            scenario::Order::Newest => Order::Newest,
-            scenario::Order::Oldest => Order::Oldest,
+            scenario::Order::Newest => QueueOrder::Newest,
+            scenario::Order::Oldest => QueueOrder::Oldest,
         };
         let name = format!("api-{n}");
         let file = self.stack.child_dir(&name)?.join("config.toml");

@@ -10,7 +10,7 @@ use std::{
 
 use loadtest::scenario::{self, Scenario};
 use serde_json::Value;
-use stores::{Order, StoreConfig};
+use stores::{QueueOrder, StoreConfig};
 
 use crate::{
     Home,
@@ -98,7 +98,7 @@ fn replicas_use_the_store_as_the_scenario_says() {
     assert_eq!(changed, ["TESTBED_STORE__MAX_WAITING"]);
     assert_eq!(environment["TESTBED_STORE__MAX_WAITING"], wanted.max_waiting.to_string());
     assert_eq!((own.pool_size, own.checkout_timeout_ms), (wanted.pool_size, wanted.checkout_timeout_ms));
-    assert_eq!(own.order == Order::Newest, matches!(wanted.order, scenario::Order::Newest));
+    assert_eq!(own.order == QueueOrder::Newest, matches!(wanted.order, scenario::Order::Newest));
     // Over all replicas, and the workers' and tools' beside them.
     let max = |service: &Value| -> u64 {
         let words = texts(&service["command"]);

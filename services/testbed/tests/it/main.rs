@@ -11,6 +11,7 @@ mod elsewhere;
 mod evaluate;
 mod experiment;
 mod heartbeats;
+mod modules;
 mod queries;
 mod scraping;
 mod up;

@@ -1,4 +1,4 @@
-//! The bloom filter of all users: pure, wrong only towards "maybe".
+//! The bloom filter of all users, without I/O.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use probabilistic_collections::{SipHasherBuilder, bloom::BloomFilter};
 pub struct Filter {
     bits: BloomFilter<String>,
     pub users: usize,
-    /// Generation of newcomers that was claimed before the first user was read. `None`: Redis did not answer, so no "absent"
-    /// of this filter can be believed.
+    /// The generation of newcomers that was claimed before the first user was read. `None`: Redis did not answer, so this filter cannot
+    /// prove that a user is absent.
     pub generation: Option<Arc<str>>,
 }
 
-/// Seeds of the two hash functions. Fixed, so that all replicas make the same mistakes and a test can be repeated.
+/// Seeds of the two hash functions. Fixed, so that all replicas have the same false positives and tests are reproducible.
 const SEEDS: [(u64, u64); 2] = [(0x7465_7374, 0x6265_6431), (0x626c_6f6f, 0x6d32_3032)];
-/// A filter for fewer users would be full after a few sign-ups.
+/// A smaller filter would be full after a few sign-ups.
 const MIN_CAPACITY: usize = 1_000;
-/// Ids that no one has, to measure the false-positive rate with.
+/// Unknown ids by which the false-positive rate is measured.
 const PROBES: u32 = 100_000;
 
 impl Filter {
-    /// From the ids of each shard. CPU work, a second for a million users: not for a thread that answers requests.
+    /// Builds the filter from the user ids of each shard. Takes a second of CPU per million users: do not run it on an async thread.
     pub fn build(shards: &[Vec<String>], fpr: f64, generation: Option<Arc<str>>) -> Self {
         let hashers = SEEDS.map(|(k0, k1)| SipHasherBuilder::from_seed(k0, k1));
         let users = shards.iter().map(Vec::len).sum();
@@ -39,7 +39,7 @@ impl Filter {
         self.bits.len() / 8
     }
 
-    /// Share of ids nobody has that it takes for present.
+    /// Share of unknown ids that the filter reports as present.
     pub fn measured_fpr(&self) -> f64 {
         let wrong = (0..PROBES).filter(|n| self.contains(&format!("\u{1}probe-{n}"))).count();
         wrong as f64 / f64::from(PROBES)
@@ -50,16 +50,16 @@ impl Filter {
 mod tests {
     use super::*;
 
-    /// The number of false positives among a million distinct unknown ids, each a store query that the filter should have
-    /// saved, lies below the 99 % bound of a binomial with the configured rate.
+    /// The number of false positives among a million distinct unknown ids is below the 99 % quantile of a binomial distribution with the
+    /// configured rate.
     #[test]
-    fn a_million_unknown_ids_pass_no_oftener_than_configured() {
+    fn the_false_positive_rate_is_as_configured() {
         const UNKNOWN: u32 = 1_000_000;
         for fpr in [0.01, 0.001] {
             let ids: Vec<String> = (0..20_000).map(|n| format!("u{n:06}")).collect();
             let ids = [ids];
             let filter = Filter::build(&ids, fpr, None);
-            assert!(ids.iter().flatten().all(|id| filter.contains(id)), "nobody is called absent");
+            assert!(ids.iter().flatten().all(|id| filter.contains(id)), "a user is reported as absent");
             let passed = (0..UNKNOWN).filter(|n| filter.contains(&format!("x-{n}"))).count();
             let mean = f64::from(UNKNOWN) * fpr;
             // One-sided 99 % quantile; with a mean of 1,000 and more the normal approximation is exact enough.

@@ -1,49 +1,50 @@
-//! The Redis sets of users that the filters do not hold yet.
+//! Newcomers: users that signed up after the bloom filters were built. They are in two Redis sets, the current and the previous one.
 //!
-//! A sign-up adds the user to the current set. Rotation puts the current set aside as the previous one and begins a new one, so
-//! that filters can be rebuilt without the set growing for ever; a filter is good for the generation that it was built under and
-//! the one that follows. Why an "absent" can then be believed: a user who is not in the filter was written after the filter's
-//! generation was claimed, hence announced (again) after it, to the set that then carried the generation's mark or to the one
-//! that follows it; if both still carry their marks, neither has lost a member.
+//! A sign-up adds the user to the current set. A rotation makes the current set the previous one and starts an empty set of the next
+//! generation, so that the sets stay small. A filter is valid for the generation under which it was built and the next one.
 //!
-//! Two rotations make a filter worthless: it can call nobody absent. So each replica has a lease on the generation of its filter, and a
-//! rotation is refused while a lease on an earlier generation lives. The lease of a replica that died, or cannot rebuild, ends by itself.
+//! Why absence is certain: a user that is not in the filter was written after the filter's generation was claimed. So it was announced
+//! (again) after the claim, in the set with that generation's mark or in the next one. If both sets still have their marks, neither has
+//! lost a member.
 //!
-//! Redis must not bring back an old state of these sets (a snapshot from before a restart): such a set carries its mark and
-//! lacks members. The stack runs Redis without persistence.
+//! Two rotations invalidate a filter. Therefore each replica has a lease on the generation of its filter, and a rotation is refused while
+//! a lease on an earlier generation is valid. The lease of a replica that stopped or cannot rebuild expires.
+//!
+//! Redis must not restore an old state of these sets, such as a snapshot after a restart: it would have the marks and lack members. The
+//! stack runs Redis without persistence.
 
 use contract::{UserId, keys};
 use redis::Script;
 use stores::redis::Redis;
 
-/// What one round trip told of an id and a generation.
+/// Whether a user is in the sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// In one of the sets.
-    Newcomer,
-    /// In none, and both can be trusted.
-    Absent,
-    /// The sets may have lost members.
-    Unsure,
+pub enum Membership {
+    Member,
+    /// In neither set, and both are complete.
+    NotMember,
+    /// In neither set, but they may have lost members.
+    Unknown,
 }
 
-/// Membership in the current set (generation, follows, id), then in the previous one (generation, id).
-type Membership = ([bool; 3], [bool; 2]);
+/// Which of these the current set has (generation's mark, follows mark, id), then the previous set (generation's mark, id).
+type Reply = ([bool; 3], [bool; 2]);
 
-pub fn verdict((current, previous): Membership) -> Verdict {
+fn membership((current, previous): Reply) -> Membership {
     let [is_current, follows, in_current] = current;
     let [is_previous, in_previous] = previous;
     if in_current || in_previous {
-        Verdict::Newcomer
+        Membership::Member
     } else if is_current || (follows && is_previous) {
-        Verdict::Absent
+        Membership::NotMember
     } else {
-        Verdict::Unsure
+        Membership::Unknown
     }
 }
 
-/// The current set is read first: a rotation in between then shows as a previous set of a later generation, which is unsure.
-pub async fn ask(user_id: &UserId, generation: &str, redis: &mut Redis) -> redis::RedisResult<Verdict> {
+/// One round trip. It reads the current set first: after a rotation in between, the previous set is of a later generation, and the result
+/// is `Unknown`.
+pub async fn membership_of(user_id: &UserId, generation: &str, redis: &mut Redis) -> redis::RedisResult<Membership> {
     let mark = keys::generation_mark(generation);
     redis::pipe()
         .cmd("SMISMEMBER")
@@ -55,22 +56,21 @@ pub async fn ask(user_id: &UserId, generation: &str, redis: &mut Redis) -> redis
         .arg(keys::NEWCOMERS_PREVIOUS)
         .arg(&mark)
         .arg(user_id.as_str())
-        .query_async::<Membership>(redis)
+        .query_async::<Reply>(redis)
         .await
-        .map(verdict)
+        .map(membership)
 }
 
-/// How a generation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct GenerationStatus {
     pub is_current: bool,
-    /// An "absent" of a filter built under it can be believed.
+    /// A filter of this generation can prove that a user is absent.
     pub is_valid: bool,
     /// Size of the current set.
     pub newcomers: u64,
 }
 
-pub async fn standing(generation: &str, redis: &mut Redis) -> redis::RedisResult<Standing> {
+pub async fn generation_status(generation: &str, redis: &mut Redis) -> redis::RedisResult<GenerationStatus> {
     let mark = keys::generation_mark(generation);
     let ([is_current, follows], [is_previous], newcomers) = redis::pipe()
         .cmd("SMISMEMBER")
@@ -84,13 +84,13 @@ pub async fn standing(generation: &str, redis: &mut Redis) -> redis::RedisResult
         .arg(keys::NEWCOMERS)
         .query_async::<([bool; 2], [bool; 1], u64)>(redis)
         .await?;
-    Ok(Standing { is_current, is_valid: is_current || (follows && is_previous), newcomers })
+    Ok(GenerationStatus { is_current, is_valid: is_current || (follows && is_previous), newcomers })
 }
 
-/// Tells all replicas that the users exist; to be done before they are written, and after.
+/// Announces the users to all replicas. To be called before they are written, and again after.
 ///
 /// # Errors
-/// Redis did not take it: the users must not be created then.
+/// Redis failed. The users must not be created then.
 pub async fn announce(user_ids: &[&UserId], redis: &mut Redis) -> redis::RedisResult<()> {
     let mut command = redis::cmd("SADD");
     command.arg(keys::NEWCOMERS);
@@ -100,9 +100,8 @@ pub async fn announce(user_ids: &[&UserId], redis: &mut Redis) -> redis::RedisRe
     command.query_async(redis).await
 }
 
-/// The generation of the current set: the one that it carries, or a new one, added to it. A set may carry several: each says
-/// that nothing was lost since it was added. The lease on it begins here: building the filter takes
-/// time.
+/// Returns the generation of the current set, and takes a lease on it. If the set has no valid mark, it adds that of a new generation. A set
+/// may have several marks: each proves that no member was lost since the mark was added.
 const CLAIM: &str = r"
     local generation = redis.call('GET', KEYS[2])
     if not generation or redis.call('SISMEMBER', KEYS[1], '\1gen:' .. generation) == 0 then
@@ -118,7 +117,7 @@ const LEASE: &str = r"
     local now = redis.call('TIME')
     redis.call('ZADD', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[2], ARGV[1])";
 
-/// Begins a new set if the current one is still of the expected generation and no lease on another generation lives; 1 if so.
+/// Rotates the sets and returns 1, if the current set is of the expected generation and there is no lease on another generation.
 const ROTATE: &str = r"
     if redis.call('SISMEMBER', KEYS[1], '\1gen:' .. ARGV[1]) == 0 then return 0 end
     local now = redis.call('TIME')
@@ -132,7 +131,7 @@ const ROTATE: &str = r"
     redis.call('SET', KEYS[3], ARGV[2])
     return 1";
 
-/// The generation of the filter that this replica builds now, with a lease of `for_ms` on it.
+/// The generation for the filter that this replica builds now, with a lease of `for_ms` on it.
 pub async fn claim(replica: &str, for_ms: u64, redis: &mut Redis) -> redis::RedisResult<String> {
     Script::new(CLAIM)
         .key(keys::NEWCOMERS)
@@ -145,7 +144,7 @@ pub async fn claim(replica: &str, for_ms: u64, redis: &mut Redis) -> redis::Redi
         .await
 }
 
-/// Takes or renews the replica's lease: for `for_ms` from now on no second rotation makes a filter of this generation worthless.
+/// Takes or renews the replica's lease: for `for_ms` from now on no second rotation invalidates a filter of this generation.
 pub async fn lease(generation: &str, replica: &str, for_ms: u64, redis: &mut Redis) -> redis::RedisResult<()> {
     Script::new(LEASE)
         .key(keys::NEWCOMERS_FILTERS)
@@ -155,12 +154,12 @@ pub async fn lease(generation: &str, replica: &str, for_ms: u64, redis: &mut Red
         .await
 }
 
-/// Ends the lease: the replica has replaced that filter.
+/// Ends the replica's lease on the generation of a filter that it has replaced.
 pub async fn release(generation: &str, replica: &str, redis: &mut Redis) -> redis::RedisResult<()> {
     redis::cmd("ZREM").arg(keys::NEWCOMERS_FILTERS).arg(format!("{generation}:{replica}")).query_async(redis).await
 }
 
-/// True: this call rotated. False: another replica had done so, a replica has not followed the last rotation yet, or the set is gone.
+/// False: not rotated. Another replica has rotated, some replica has not rebuilt its filter since the last rotation, or the set is lost.
 pub async fn rotate(expected: &str, redis: &mut Redis) -> redis::RedisResult<bool> {
     Script::new(ROTATE)
         .key(keys::NEWCOMERS)
@@ -173,7 +172,7 @@ pub async fn rotate(expected: &str, redis: &mut Redis) -> redis::RedisResult<boo
         .await
 }
 
-/// Never used twice: a mark that comes back would vouch for a set that it has not seen.
+/// Never used twice: an old mark must not appear in a new set.
 fn new_generation() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
@@ -183,25 +182,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absent_is_believed_only_where_no_member_can_be_missing() {
+    fn absence_is_certain_only_if_no_member_can_be_missing() {
         let (no, yes) = (false, true);
-        for (membership, expected) in [
+        for (reply, expected) in [
             // The filter's own generation is the current one.
-            (([yes, no, no], [no, no]), Verdict::Absent),
-            (([yes, no, yes], [no, no]), Verdict::Newcomer),
-            // Rotated once since; both halves are there.
-            (([no, yes, no], [yes, no]), Verdict::Absent),
-            (([no, yes, no], [yes, yes]), Verdict::Newcomer),
-            (([no, yes, yes], [yes, no]), Verdict::Newcomer),
-            // One half was lost, or rotation went on.
-            (([no, yes, no], [no, no]), Verdict::Unsure),
-            (([no, no, no], [yes, no]), Verdict::Unsure),
-            (([no, no, no], [no, no]), Verdict::Unsure),
-            // A member of whatever is left exists.
-            (([no, no, yes], [no, no]), Verdict::Newcomer),
-            (([no, no, no], [no, yes]), Verdict::Newcomer),
+            (([yes, no, no], [no, no]), Membership::NotMember),
+            (([yes, no, yes], [no, no]), Membership::Member),
+            // Rotated once since, and both sets are complete.
+            (([no, yes, no], [yes, no]), Membership::NotMember),
+            (([no, yes, no], [yes, yes]), Membership::Member),
+            (([no, yes, yes], [yes, no]), Membership::Member),
+            // One set was lost, or there was a second rotation.
+            (([no, yes, no], [no, no]), Membership::Unknown),
+            (([no, no, no], [yes, no]), Membership::Unknown),
+            (([no, no, no], [no, no]), Membership::Unknown),
+            // A member of any set exists.
+            (([no, no, yes], [no, no]), Membership::Member),
+            (([no, no, no], [no, yes]), Membership::Member),
         ] {
-            assert_eq!(verdict(membership), expected, "{membership:?}");
+            assert_eq!(membership(reply), expected, "{reply:?}");
         }
     }
 }

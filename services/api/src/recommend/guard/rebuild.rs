@@ -1,5 +1,4 @@
-//! Keeps the filter young: rebuilt on a schedule, when many have signed up since, when another replica has begun a new set of newcomers,
-//! and when its generation is lost.
+//! Rebuilds the filter: on a schedule, after many sign-ups, after another replica's rotation, and when its generation is lost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,68 +8,44 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     BUILD_LEASE, Guard, build_filter,
-    newcomers::{self, Standing},
+    newcomers::{self, GenerationStatus},
 };
-use crate::AppState;
+use crate::{AppState, rebuild_reason::RebuildReason};
 
-/// How often the generation is looked at: a lost one sends unknown ids to the store for about this long, plus the rebuild.
+/// Interval of the checks. After the loss of a generation unknown ids reach the store for about this long, and during the rebuild.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
-/// The lease on the filter's generation, renewed by each look. A rotation waits this long for a replica that died.
+/// Duration of the lease on the filter's generation; each check renews it. A rotation waits this long for a replica that stopped.
 const LEASE: Duration = Duration::from_secs(10);
-/// Each replica follows a rotation after a random delay of at most this: they must not read all users at the same time.
+/// Each replica rebuilds after a random delay of at most this, so that the replicas do not all read the users at the same time.
 const SPREAD: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// Deleted users' bits never leave a filter, and the set of newcomers costs memory and a round trip for each of them.
-    Schedule,
-    Size,
-    /// Another replica has rotated. The filter is still good, and would not be after one more rotation, which waits for this.
-    Rotation,
-    /// Redis was restarted or has evicted the set, or rotation has left this filter behind.
-    Generation,
-}
-
-/// When the filter is to be built anew if nothing is wrong with it.
+/// When the next rebuild is due while the generation is valid.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan {
+struct Plan {
     scheduled: Instant,
-    /// Set when another replica's rotation was seen.
-    follow: Option<Instant>,
+    /// Set after another replica's rotation.
+    after_rotation: Option<Instant>,
 }
 
-impl Reason {
-    pub const ALL: [Self; 4] = [Self::Schedule, Self::Size, Self::Rotation, Self::Generation];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Schedule => "schedule",
-            Self::Size => "size",
-            Self::Rotation => "rotation",
-            Self::Generation => "generation",
-        }
-    }
-}
-
-/// Whether to rebuild now.
-pub fn due(now: Instant, plan: Plan, standing: Standing, max_newcomers: u64) -> Option<Reason> {
-    if !standing.is_valid {
-        Some(Reason::Generation)
-    } else if standing.is_current && standing.newcomers > max_newcomers {
-        // A filter of the previous generation is not helped by this: its newcomers are in the set that was put aside.
-        Some(Reason::Size)
+/// The reason to rebuild now, if there is one.
+fn due(now: Instant, plan: Plan, status: GenerationStatus, max_newcomers: u64) -> Option<RebuildReason> {
+    if !status.is_valid {
+        Some(RebuildReason::Generation)
+    } else if status.is_current && status.newcomers > max_newcomers {
+        // Skipped for the previous generation: this replica's newcomers are in the previous set.
+        Some(RebuildReason::Size)
     } else if now >= plan.scheduled {
-        Some(Reason::Schedule)
-    } else if !standing.is_current && plan.follow.is_some_and(|follow| now >= follow) {
-        Some(Reason::Rotation)
+        Some(RebuildReason::Schedule)
+    } else if !status.is_current && plan.after_rotation.is_some_and(|at| now >= at) {
+        Some(RebuildReason::Rotation)
     } else {
         None
     }
 }
 
-/// Until `stop`. Looks, decides and rebuilds anew each time: nothing is lost with a round that failed.
+/// Runs until `stop`. Each round checks, decides and rebuilds from scratch, so that a failed round loses nothing.
 pub async fn run(app: AppState, stop: CancellationToken) {
     let Some(guard) = &app.guard else { return };
     let mut plan = next_plan(&app);
@@ -82,13 +57,13 @@ pub async fn run(app: AppState, stop: CancellationToken) {
             () = tokio::time::sleep(pause) => {}
         }
         pause = check_every;
-        let Some((reason, standing)) = look(&app, guard, &mut plan).await else { continue };
+        let Some((reason, status)) = due_rebuild(&app, guard, &mut plan).await else { continue };
         let rebuilt = tokio::select! {
             () = stop.cancelled() => return,
-            rebuilt = rebuild(&app, guard, reason, standing) => rebuilt,
+            rebuilt = rebuild(&app, guard, reason, status) => rebuilt,
         };
         match rebuilt {
-            // Another replica must follow the last rotation first.
+            // Another replica must rebuild first.
             Ok(false) => {}
             Ok(true) => {
                 plan = next_plan(&app);
@@ -97,8 +72,7 @@ pub async fn run(app: AppState, stop: CancellationToken) {
             }
             Err(error) => {
                 app.metrics.guard.rebuild_failures.inc();
-                tracing::warn!(%error, reason = reason.as_str(), "the filter could not be rebuilt, will be tried again");
-                // The store has other worries.
+                tracing::warn!(%error, reason = reason.as_str(), "cannot rebuild the bloom filter, retrying");
                 pause = jittered(retry);
                 retry = (retry * 2).min(LONGEST_PAUSE);
             }
@@ -106,50 +80,55 @@ pub async fn run(app: AppState, stop: CancellationToken) {
     }
 }
 
-async fn look(app: &AppState, guard: &Guard, plan: &mut Plan) -> Option<(Reason, Standing)> {
+async fn due_rebuild(app: &AppState, guard: &Guard, plan: &mut Plan) -> Option<(RebuildReason, GenerationStatus)> {
     let (generation, redis) = (guard.current().generation.clone(), &mut app.redis.clone());
-    let asked = stand(generation.as_deref().unwrap_or_default(), guard, plan, redis).await;
-    let Ok(standing) = asked else {
-        // Without Redis there is no generation to be had: a new filter would be as unsure as this one.
+    let checked = check_generation(generation.as_deref().unwrap_or_default(), guard, plan, redis).await;
+    let Ok(status) = checked else {
+        // Without Redis a new filter would have no generation either.
         app.metrics.guard.generation_valid.set(0.0);
         app.metrics.guard.generation_current.set(0.0);
         return None;
     };
-    app.metrics.guard.newcomers.set(standing.newcomers as f64);
-    app.metrics.guard.generation_valid.set(if standing.is_valid { 1.0 } else { 0.0 });
-    app.metrics.guard.generation_current.set(if standing.is_current { 1.0 } else { 0.0 });
+    app.metrics.guard.newcomers.set(status.newcomers as f64);
+    app.metrics.guard.generation_valid.set(if status.is_valid { 1.0 } else { 0.0 });
+    app.metrics.guard.generation_current.set(if status.is_current { 1.0 } else { 0.0 });
     let max = app.config.guards.bloom_rebuild_newcomers;
-    due(Instant::now(), *plan, standing, max).map(|reason| (reason, standing))
+    due(Instant::now(), *plan, status, max).map(|reason| (reason, status))
 }
 
-/// How the filter's generation stands. Renews the lease on it while it is the current one, and once more when it has become the previous
-/// one: a replica whose rebuilds fail must not block rotations for ever.
-async fn stand(
+/// Renews the lease while the generation is the current one, and once more when it has become the previous one: a replica whose rebuilds
+/// fail must not block rotations for ever.
+async fn check_generation(
     generation: &str,
     guard: &Guard,
     plan: &mut Plan,
     redis: &mut Redis,
-) -> redis::RedisResult<newcomers::Standing> {
-    let standing = newcomers::standing(generation, redis).await?;
-    if standing.is_current {
+) -> redis::RedisResult<GenerationStatus> {
+    let status = newcomers::generation_status(generation, redis).await?;
+    if status.is_current {
         newcomers::lease(generation, &guard.replica, LEASE.as_millis() as u64, redis).await?;
-    } else if standing.is_valid && plan.follow.is_none() {
+    } else if status.is_valid && plan.after_rotation.is_none() {
         newcomers::lease(generation, &guard.replica, BUILD_LEASE.as_millis() as u64, redis).await?;
-        plan.follow = Some(Instant::now() + SPREAD.mul_f64(rand::random_range(0.0..1.0)));
+        plan.after_rotation = Some(Instant::now() + SPREAD.mul_f64(rand::random_range(0.0..1.0)));
     }
-    Ok(standing)
+    Ok(status)
 }
 
-/// False: the rotation was refused, and without one a new filter would not make the set of newcomers smaller.
-async fn rebuild(app: &AppState, guard: &Guard, reason: Reason, standing: Standing) -> anyhow::Result<bool> {
+/// False: not rebuilt. The rotation was refused, and a rebuild without a rotation would not shrink the set of newcomers.
+async fn rebuild(
+    app: &AppState,
+    guard: &Guard,
+    reason: RebuildReason,
+    status: GenerationStatus,
+) -> anyhow::Result<bool> {
     let redis = &mut app.redis.clone();
     let old: Option<Arc<str>> = guard.current().generation.clone();
-    // Where another replica rotated before, its new generation is joined; where the sets are lost, there is nothing to rotate.
-    if let (true, true, Some(old)) = (reason != Reason::Generation, standing.is_current, &old) {
+    // No rotation if another replica has rotated before (the new filter joins its generation), or if the sets are lost.
+    if let (true, true, Some(old)) = (reason != RebuildReason::Generation, status.is_current, &old) {
         if newcomers::rotate(old, redis).await? {
-            // It is in use until the new one is built.
+            // The old filter is in use until the new one is built.
             newcomers::lease(old, &guard.replica, BUILD_LEASE.as_millis() as u64, redis).await?;
-        } else if reason == Reason::Size {
+        } else if reason == RebuildReason::Size {
             return Ok(false);
         }
     }
@@ -158,7 +137,7 @@ async fn rebuild(app: &AppState, guard: &Guard, reason: Reason, standing: Standi
     tracing::info!(reason = reason.as_str(), users = filter.users, "bloom filter rebuilt");
     let (new, old) = (filter.generation.clone(), guard.swap(filter));
     if let Some(old) = old.generation.as_deref().filter(|old| Some(*old) != new.as_deref()) {
-        // If this fails, the lease ends by itself.
+        // If this fails, the lease expires.
         newcomers::release(old, &guard.replica, redis).await.ok();
     }
     Ok(true)
@@ -166,10 +145,10 @@ async fn rebuild(app: &AppState, guard: &Guard, reason: Reason, standing: Standi
 
 fn next_plan(app: &AppState) -> Plan {
     let scheduled = Instant::now() + jittered(Duration::from_millis(app.config.guards.bloom_rebuild_ms));
-    Plan { scheduled, follow: None }
+    Plan { scheduled, after_rotation: None }
 }
 
-/// ±10 %: replicas that were started together must not read all users together for ever.
+/// ±10 %, so that replicas which started together do not read all users together for ever.
 fn jittered(time: Duration) -> Duration {
     time.mul_f64(rand::random_range(0.9..1.1))
 }
@@ -179,21 +158,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rebuild_has_a_reason() {
+    fn each_reason_for_a_rebuild() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        let good = Standing { is_current: true, is_valid: true, newcomers: 10 };
-        let plan = Plan { scheduled: later, follow: None };
+        let good = GenerationStatus { is_current: true, is_valid: true, newcomers: 10 };
+        let plan = Plan { scheduled: later, after_rotation: None };
         assert_eq!(due(now, plan, good, 10), None);
-        assert_eq!(due(later, plan, good, 10), Some(Reason::Schedule));
-        assert_eq!(due(now, plan, Standing { newcomers: 11, ..good }, 10), Some(Reason::Size));
-        let previous = Standing { is_current: false, newcomers: 11, ..good };
-        assert_eq!(due(now, plan, previous, 10), None, "rebuilding would not shrink a set that others have begun");
+        assert_eq!(due(later, plan, good, 10), Some(RebuildReason::Schedule));
+        assert_eq!(due(now, plan, GenerationStatus { newcomers: 11, ..good }, 10), Some(RebuildReason::Size));
+        let previous = GenerationStatus { is_current: false, newcomers: 11, ..good };
+        assert_eq!(due(now, plan, previous, 10), None, "a rebuild would not shrink the current set");
         let soon = now + Duration::from_millis(500);
-        let follows = Plan { follow: Some(soon), ..plan };
+        let follows = Plan { after_rotation: Some(soon), ..plan };
         assert_eq!(due(now, follows, previous, 10), None, "not all replicas at the same moment");
-        assert_eq!(due(soon, follows, previous, 10), Some(Reason::Rotation));
-        assert_eq!(due(soon, follows, good, 10), None, "it has joined the new generation by itself");
-        assert_eq!(due(now, follows, Standing { is_valid: false, ..good }, 10), Some(Reason::Generation));
+        assert_eq!(due(soon, follows, previous, 10), Some(RebuildReason::Rotation));
+        assert_eq!(due(soon, follows, good, 10), None, "the filter is of the new generation already");
+        assert_eq!(
+            due(now, follows, GenerationStatus { is_valid: false, ..good }, 10),
+            Some(RebuildReason::Generation)
+        );
     }
 }

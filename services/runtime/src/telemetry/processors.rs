@@ -1,5 +1,5 @@
-//! Spans and lines that are complete, on their way from OpenTelemetry's SDK to the queues. Not its batch processors: they hold a number of
-//! items of any size, and what they drop they only log.
+//! Processors that put finished spans and log records of OpenTelemetry's SDK into the export queues. The SDK's batch processors are not used:
+//! they bound the number of items but not their size, and only log what they drop.
 
 use std::{mem::size_of, sync::Arc, time::Duration};
 
@@ -15,112 +15,111 @@ use opentelemetry_sdk::{
 };
 
 use super::{
-    lines::{SPAN_ID, TRACE_ID},
-    outbox::{Item, Outbox},
+    log_bridge::{SPAN_ID, TRACE_ID},
+    queue::{ByteSize, ExportQueue},
+    text::truncated,
 };
 
-/// Of a line's text or value: an error with all its causes is shorter.
-const LINE_TEXT_BYTES: usize = 4_096;
+/// Longest message or value of a log line, in bytes. An error with all its sources is shorter.
+const LOG_TEXT_BYTES: usize = 4_096;
 
 #[derive(Debug)]
-pub(super) struct Spans(pub Arc<Outbox<SpanData>>);
+pub(super) struct SpanQueueProcessor(pub Arc<ExportQueue<SpanData>>);
 
 #[derive(Debug)]
-pub(super) struct Lines {
-    outbox: Arc<Outbox<SdkLogRecord>>,
+pub(super) struct LogQueueProcessor {
+    queue: Arc<ExportQueue<SdkLogRecord>>,
     blank: SdkLogRecord,
 }
 
-/// As much of a text, in whole characters.
-pub(super) fn cut(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
-}
-
-impl SpanProcessor for Spans {
+impl SpanProcessor for SpanQueueProcessor {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        self.0.put(span);
+        self.0.push(span);
     }
 
     fn force_flush(&self) -> OTelSdkResult {
         Ok(())
     }
 
-    /// The queue ends with its sender.
+    /// The export thread drains the queue.
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         Ok(())
     }
 }
 
-impl Lines {
-    pub fn new(outbox: Arc<Outbox<SdkLogRecord>>) -> Self {
-        // The SDK has no other way to a record.
+impl LogQueueProcessor {
+    pub fn new(queue: Arc<ExportQueue<SdkLogRecord>>) -> Self {
+        // The SDK offers no other way to create a record.
         let blank = SdkLoggerProvider::builder().build().logger("").create_log_record();
-        Self { outbox, blank }
+        Self { queue, blank }
     }
 
-    /// The line in its place in a trace, and without what does not belong into it: the bridge from `tracing` takes all fields for
-    /// attributes, and a place in the source for the name of an event.
-    fn tidy(&self, line: &SdkLogRecord) -> SdkLogRecord {
-        let mut tidy = self.blank.clone();
+    /// Sets the record's trace context from its fields, and drops the event name: the bridge from `tracing` makes all fields attributes, and
+    /// uses the source position as the event name.
+    fn normalized(&self, line: &SdkLogRecord) -> SdkLogRecord {
+        let mut record = self.blank.clone();
         let at = line.observed_timestamp().unwrap_or_else(std::time::SystemTime::now);
-        tidy.set_timestamp(at);
-        tidy.set_observed_timestamp(at);
+        record.set_timestamp(at);
+        record.set_observed_timestamp(at);
         if let (Some(number), Some(text)) = (line.severity_number(), line.severity_text()) {
-            tidy.set_severity_number(number);
-            tidy.set_severity_text(text);
+            record.set_severity_number(number);
+            record.set_severity_text(text);
         }
         if let Some(target) = line.target() {
-            tidy.set_target(target.clone());
+            record.set_target(target.clone());
         }
         if let Some(body) = line.body() {
-            tidy.set_body(shortened(body));
+            record.set_body(truncated_value(body));
         }
-        // 0 is no id.
-        let (mut trace_id, mut span_id) = (0, 0);
+        let (mut trace_id, mut span_id) = (TraceId::INVALID, SpanId::INVALID);
         for (key, value) in line.attributes_iter() {
             match (key.as_str(), value) {
-                (TRACE_ID, AnyValue::String(id)) => trace_id = u128::from_str_radix(id.as_str(), 16).unwrap_or(0),
-                (SPAN_ID, AnyValue::String(id)) => span_id = u64::from_str_radix(id.as_str(), 16).unwrap_or(0),
-                _ => tidy.add_attribute(key.clone(), shortened(value)),
+                (TRACE_ID, AnyValue::String(id)) => {
+                    trace_id = TraceId::from_hex(id.as_str()).unwrap_or(TraceId::INVALID);
+                }
+                (SPAN_ID, AnyValue::String(id)) => {
+                    span_id = SpanId::from_hex(id.as_str()).unwrap_or(SpanId::INVALID);
+                }
+                _ => record.add_attribute(key.clone(), truncated_value(value)),
             }
         }
-        if trace_id != 0 {
-            tidy.set_trace_context(TraceId::from(trace_id), SpanId::from(span_id), None);
+        if trace_id != TraceId::INVALID {
+            record.set_trace_context(trace_id, span_id, None);
         }
-        tidy
+        record
     }
 }
 
-fn shortened(value: &AnyValue) -> AnyValue {
+fn truncated_value(value: &AnyValue) -> AnyValue {
     match value {
-        AnyValue::String(text) if text.as_str().len() > LINE_TEXT_BYTES => {
-            cut(text.as_str(), LINE_TEXT_BYTES).to_owned().into()
+        AnyValue::String(text) if text.as_str().len() > LOG_TEXT_BYTES => {
+            truncated(text.as_str(), LOG_TEXT_BYTES).to_owned().into()
         }
         short => short.clone(),
     }
 }
 
-impl LogProcessor for Lines {
+impl LogProcessor for LogQueueProcessor {
     fn emit(&self, line: &mut SdkLogRecord, _: &InstrumentationScope) {
-        self.outbox.put(self.tidy(line));
+        self.queue.push(self.normalized(line));
     }
 
     fn force_flush(&self) -> OTelSdkResult {
         Ok(())
     }
 
-    /// The queue ends with its sender.
+    /// The export thread drains the queue.
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         Ok(())
     }
 }
 
-/// In memory an attribute takes more than the framing of its fields in a message, and so does what stands around the attributes.
-impl Item for SpanData {
+/// Counts structures with their size in memory, which exceeds the framing of their fields in a message.
+impl ByteSize for SpanData {
     fn bytes(&self) -> usize {
-        let of = |attribute: &KeyValue| {
+        let attribute_bytes = |attribute: &KeyValue| {
             let text = if let Value::String(text) = &attribute.value { text.as_str().len() } else { 0 };
             attribute.key.as_str().len() + text
         };
@@ -129,12 +128,12 @@ impl Item for SpanData {
             + self.name.len()
             + status
             + self.attributes.capacity() * size_of::<KeyValue>()
-            + self.attributes.iter().map(of).sum::<usize>()
+            + self.attributes.iter().map(attribute_bytes).sum::<usize>()
             + self.links.len() * size_of::<Link>()
     }
 }
 
-impl Item for SdkLogRecord {
+impl ByteSize for SdkLogRecord {
     fn bytes(&self) -> usize {
         let text = |value: &AnyValue| if let AnyValue::String(text) = value { text.as_str().len() } else { 0 };
         let attributes = self
@@ -176,7 +175,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn a_span_is_no_larger_than_it_is_taken_for(
+        fn a_span_is_no_larger_than_its_byte_size(
             name in ".{0,300}",
             attributes in prop::collection::vec((".{0,40}", value()), 0..40),
             links in 0..8_usize,
@@ -200,22 +199,22 @@ mod tests {
             span.links.links = vec![Link::new(context(false), Vec::new(), 0); links];
             let bytes = span.bytes();
             let message = tonic::trace::v1::Span::from(span).encoded_len();
-            // With what stands before it among its like.
+            // With tag and length before it.
             prop_assert!(message + 6 <= bytes, "{message} > {bytes}");
         }
 
         #[test]
-        fn a_line_is_no_larger_than_it_is_taken_for(
+        fn a_log_record_is_no_larger_than_its_byte_size(
             text in ".{0,300}",
             attributes in prop::collection::vec((".{0,40}", ".{0,300}"), 0..40),
         ) {
-            let lines = Lines::new(Arc::new(Outbox::new(1, 1 << 20, super::super::outbox::tests::counts())));
-            let mut line = lines.blank.clone();
+            let processor = LogQueueProcessor::new(Arc::new(ExportQueue::new(1, 1 << 20, super::super::queue::tests::metrics())));
+            let mut line = processor.blank.clone();
             line.set_body(text.into());
             line.set_target("here");
             line.set_observed_timestamp(SystemTime::now());
             attributes.into_iter().for_each(|(key, value)| line.add_attribute(key, value));
-            let line = lines.tidy(&line);
+            let line = processor.normalized(&line);
             let bytes = line.bytes();
             let message = tonic::logs::v1::LogRecord::from(&line).encoded_len();
             prop_assert!(message + 6 <= bytes, "{message} > {bytes}");
@@ -223,23 +222,24 @@ mod tests {
     }
 
     #[test]
-    fn a_line_gets_its_place_and_is_cut() {
-        let lines = Lines::new(Arc::new(Outbox::new(1, 1 << 20, super::super::outbox::tests::counts())));
-        let mut line = lines.blank.clone();
+    fn a_log_record_gets_its_trace_context_and_is_truncated() {
+        let processor =
+            LogQueueProcessor::new(Arc::new(ExportQueue::new(1, 1 << 20, super::super::queue::tests::metrics())));
+        let mut line = processor.blank.clone();
         line.set_event_name("event somewhere:7");
         line.set_observed_timestamp(SystemTime::now());
-        line.set_body("é".repeat(LINE_TEXT_BYTES).into());
+        line.set_body("é".repeat(LOG_TEXT_BYTES).into());
         let span_id = format!("{:016x}", 5);
         line.add_attributes([(TRACE_ID, format!("{:032x}", 4)), (SPAN_ID, span_id), ("k", "v".to_owned())]);
-        let tidy = lines.tidy(&line);
-        let place = tidy.trace_context().unwrap();
+        let record = processor.normalized(&line);
+        let place = record.trace_context().unwrap();
         assert_eq!((place.trace_id, place.span_id), (TraceId::from(4), SpanId::from(5)));
         let expected = [(opentelemetry::Key::from("k"), AnyValue::from("v"))];
-        assert!(tidy.attributes_iter().eq(&expected), "{tidy:?}");
-        assert_eq!((tidy.event_name(), tidy.timestamp()), (None, line.observed_timestamp()));
-        assert_eq!(tidy.body(), Some(&AnyValue::from("é".repeat(LINE_TEXT_BYTES / 2))));
+        assert!(record.attributes_iter().eq(&expected), "{record:?}");
+        assert_eq!((record.event_name(), record.timestamp()), (None, line.observed_timestamp()));
+        assert_eq!(record.body(), Some(&AnyValue::from("é".repeat(LOG_TEXT_BYTES / 2))));
         // A batch of one, as it is exported.
         let scope = super::super::resource::scope();
-        assert_eq!(LogBatch::new(&[(&tidy, &scope)]).iter().count(), 1);
+        assert_eq!(LogBatch::new(&[(&record, &scope)]).iter().count(), 1);
     }
 }

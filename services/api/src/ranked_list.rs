@@ -1,4 +1,4 @@
-//! A ranked list in the form in which it lies in Redis and goes out: a cache hit copies bytes, it serialises nothing.
+//! A ranked list, encoded as in Redis and in the response: a cache hit copies bytes and serialises nothing.
 //!
 //! Layout, little endian: format (1 byte) · flags (1) · items (2) · model version (8) · fresh until, unix ms (8) ·
 //! end offset of each item's JSON (4 each) · the items as JSON objects, joined by commas.
@@ -8,13 +8,13 @@ use contract::ItemId;
 
 const FORMAT: u8 = 1;
 const COMPLETE: u8 = 1;
-const HEAD: usize = 20;
+const HEADER_BYTES: usize = 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RankedList(Bytes);
 
 impl RankedList {
-    /// `complete`: there are no further items, however many are asked for. At most 65,535 items are taken.
+    /// `complete`: no request gets more items than these. Keeps at most 65,535 items.
     pub fn encode<'a>(
         items: impl ExactSizeIterator<Item = (&'a ItemId, f32)>,
         complete: bool,
@@ -22,7 +22,7 @@ impl RankedList {
         fresh_until_ms: u64,
     ) -> Self {
         let count = u16::try_from(items.len()).unwrap_or(u16::MAX);
-        let items_at = HEAD + 4 * usize::from(count);
+        let items_at = HEADER_BYTES + 4 * usize::from(count);
         let mut bytes = Vec::with_capacity(items_at + 40 * usize::from(count));
         bytes.extend([FORMAT, if complete { COMPLETE } else { 0 }]);
         bytes.extend(count.to_le_bytes());
@@ -39,22 +39,22 @@ impl RankedList {
             push_score(&mut bytes, score);
             bytes.push(b'}');
             let end = (bytes.len() - items_at) as u32;
-            bytes[HEAD + 4 * n..HEAD + 4 * n + 4].copy_from_slice(&end.to_le_bytes());
+            bytes[HEADER_BYTES + 4 * n..HEADER_BYTES + 4 * n + 4].copy_from_slice(&end.to_le_bytes());
         }
         Self(bytes.into())
     }
 
-    /// `None` if these bytes are no list: another version's format, or damage. It then counts as a miss.
+    /// `None`: the bytes are damaged or in another version's format, which counts as a miss.
     pub fn decode(bytes: Bytes) -> Option<Self> {
         let list = Self(bytes);
-        let head = list.0.get(..HEAD)?;
-        let items_at = HEAD + 4 * list.len();
-        if head[0] != FORMAT || list.0.len() < items_at {
+        let header = list.0.get(..HEADER_BYTES)?;
+        let items_at = HEADER_BYTES + 4 * list.len();
+        if header[0] != FORMAT || list.0.len() < items_at {
             return None;
         }
         let text = list.0.len() - items_at;
-        let sound = (1..=list.len()).map(|n| list.end(n)).is_sorted() && list.end(list.len()) == text;
-        sound.then_some(list)
+        let is_valid = (1..=list.len()).map(|n| list.end(n)).is_sorted() && list.end(list.len()) == text;
+        is_valid.then_some(list)
     }
 
     pub fn bytes(&self) -> &Bytes {
@@ -65,7 +65,7 @@ impl RankedList {
         usize::from(u16::from_le_bytes([self.0[2], self.0[3]]))
     }
 
-    /// Whether it holds all that a request for `limit` items would get.
+    /// Whether the list has all items that a request for `limit` items gets.
     pub fn answers(&self, limit: usize) -> bool {
         self.len() >= limit || self.0[1] & COMPLETE != 0
     }
@@ -78,9 +78,9 @@ impl RankedList {
         u64::from_le_bytes(std::array::from_fn(|i| self.0[12 + i]))
     }
 
-    /// The first `limit` items as the inside of a JSON array.
+    /// The first `limit` items as the elements of a JSON array, without its brackets.
     pub fn items_json(&self, limit: usize) -> &[u8] {
-        let items_at = HEAD + 4 * self.len();
+        let items_at = HEADER_BYTES + 4 * self.len();
         &self.0[items_at..items_at + self.end(limit.min(self.len()))]
     }
 
@@ -88,13 +88,13 @@ impl RankedList {
         if n == 0 {
             return 0;
         }
-        let at = HEAD + 4 * (n - 1);
+        let at = HEADER_BYTES + 4 * (n - 1);
         u32::from_le_bytes(std::array::from_fn(|i| self.0[at + i])) as usize
     }
 }
 
-/// Five decimals at most, no trailing zeros: they tell neighbours apart and keep a list below a kilobyte. By hand, as a float's own
-/// formatting, exact to the last digit, costs more than the ranking.
+/// At most five decimals, without trailing zeros: enough to tell neighbours apart, and 20 items stay below 1 kB. Not `f32`'s `Display`:
+/// its exact output costs more than the ranking.
 fn push_score(out: &mut Vec<u8>, score: f32) {
     const SCALE: u64 = 100_000;
     let score = if score.is_finite() { f64::from(score) } else { 0.0 };
@@ -102,7 +102,7 @@ fn push_score(out: &mut Vec<u8>, score: f32) {
     if score < 0.0 && scaled > 0 {
         out.push(b'-');
     }
-    // From the last digit; a u64 has 20 at most.
+    // Filled from the last digit. A u64 has at most 20 digits.
     let mut digits = [b'0'; 21];
     let (mut at, mut rest) = (digits.len(), scaled / SCALE);
     while rest > 0 || at == digits.len() {
@@ -198,7 +198,7 @@ mod tests {
             assert_eq!(RankedList::decode(list.bytes().slice(..cut)), None, "cut at {cut}");
         }
         let mut wrong = list.bytes().to_vec();
-        wrong[HEAD + 1] = 0xff;
+        wrong[HEADER_BYTES + 1] = 0xff;
         assert_eq!(RankedList::decode(wrong.into()), None);
         assert_eq!(RankedList::decode(Bytes::from_static(b"{\"items\":[]}............................")), None);
     }

@@ -1,5 +1,5 @@
-//! What the receiver answered, as far as OpenTelemetry's exporter keeps it from its caller: whether a failed batch may be sent again, and
-//! how many items of a batch were refused. It only logs both, so this listens to its log while a batch is under way.
+//! Details of the receiver's response that OpenTelemetry's exporter does not return: whether a failed batch may be retried, and how many
+//! items were rejected. The exporter only logs them, so this module reads its log events during an export.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -14,52 +14,52 @@ use tracing::{
     subscriber::Interest,
 };
 
-/// Whose log it is.
+/// The target of the exporter's log events.
 const EXPORTER: &str = "opentelemetry-otlp";
-/// The event by which it says that the receiver will not have a batch: a code of gRPC or a status of HTTP that forbids to try again.
+/// The event for a gRPC code or HTTP status after which the batch must not be retried.
 const NOT_RETRYABLE: &str = "Export.Failed.NonRetryable";
-/// Fields of the event that follows an answer of partial success.
+/// Fields of the event after a partial success.
 const REJECTED: [&str; 2] = ["rejected_spans", "rejected_log_records"];
-const WHY: &str = "error_message";
+const MESSAGE: &str = "error_message";
 
-/// Of one kind of message: only one batch of a kind is under way at a time.
+/// The response to the last batch of one signal. Only one batch of a signal is in flight at a time.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
-    refused: AtomicBool,
+pub(super) struct ExportResponse {
+    is_refused: AtomicBool,
     rejected: AtomicU64,
-    why: Mutex<String>,
+    message: Mutex<String>,
 }
 
-struct Listener(Arc<Answer>);
+struct Listener(Arc<ExportResponse>);
 
-impl Answer {
-    /// With what an export must run within for this to hear of it. All else that happens there is not logged at all: lines about sending
-    /// lines would never end.
+impl ExportResponse {
+    /// Returns the subscriber with which an export must run. It drops all other log events of the export: exporting them would create further
+    /// events for ever.
     pub fn listen() -> (Arc<Self>, Dispatch) {
-        let answer = Arc::<Self>::default();
-        let dispatch = Dispatch::new(Listener(Arc::clone(&answer)));
-        (answer, dispatch)
+        let response = Arc::<Self>::default();
+        let dispatch = Dispatch::new(Listener(Arc::clone(&response)));
+        (response, dispatch)
     }
 
-    pub fn forget(&self) {
-        self.refused.store(false, Relaxed);
+    pub fn reset(&self) {
+        self.is_refused.store(false, Relaxed);
         self.rejected.store(0, Relaxed);
-        self.why().clear();
+        self.message().clear();
     }
 
-    /// The whole batch.
+    /// The receiver refused the whole batch.
     pub fn is_refused(&self) -> bool {
-        self.refused.load(Relaxed)
+        self.is_refused.load(Relaxed)
     }
 
-    /// Items of a batch that was taken otherwise.
+    /// Rejected items of a batch that was accepted otherwise.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Relaxed)
     }
 
-    /// The receiver's own words, if it had any.
-    pub fn why(&self) -> std::sync::MutexGuard<'_, String> {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The receiver's error message, or an empty text.
+    pub fn message(&self) -> std::sync::MutexGuard<'_, String> {
+        self.message.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,7 +86,7 @@ impl Subscriber for Listener {
 
     fn event(&self, event: &Event<'_>) {
         if event.metadata().name() == NOT_RETRYABLE {
-            self.0.refused.store(true, Relaxed);
+            self.0.is_refused.store(true, Relaxed);
         }
         event.record(&mut Reader(&self.0));
     }
@@ -96,7 +96,7 @@ impl Subscriber for Listener {
     fn exit(&self, _: &span::Id) {}
 }
 
-struct Reader<'a>(&'a Answer);
+struct Reader<'a>(&'a ExportResponse);
 
 impl Visit for Reader<'_> {
     fn record_i64(&mut self, field: &Field, value: i64) {
@@ -106,8 +106,8 @@ impl Visit for Reader<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == WHY {
-            value.clone_into(&mut self.0.why());
+        if field.name() == MESSAGE {
+            value.clone_into(&mut self.0.message());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Log lines on their way to the collector, beside those on stdout.
+//! Forwards log lines to OpenTelemetry's log bridge, in addition to stdout.
 
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
@@ -10,25 +10,25 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Names of the fields by which a line belongs to a trace, in stdout's JSON as well.
+/// Fields that connect a log line with its trace, on stdout as well.
 pub const TRACE_ID: &str = "trace_id";
 pub const SPAN_ID: &str = "span_id";
 
-pub(super) type Bridge = OpenTelemetryTracingBridge<SdkLoggerProvider, SdkLogger>;
+pub(super) type LogBridge = OpenTelemetryTracingBridge<SdkLoggerProvider, SdkLogger>;
 
-/// The subscriber is the process's, and is there before any telemetry is: whoever starts last gets the lines.
-static BRIDGE: RwLock<Weak<Bridge>> = RwLock::new(Weak::new());
+/// A process has one subscriber, which is set before telemetry starts. The telemetry that started last gets the lines.
+static BRIDGE: RwLock<Weak<LogBridge>> = RwLock::new(Weak::new());
 
-/// For as long as it is kept.
-pub(super) fn forward_to(bridge: &Arc<Bridge>) {
+/// Until the bridge is dropped.
+pub(super) fn forward_to(bridge: &Arc<LogBridge>) {
     *BRIDGE.write().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(bridge);
 }
 
-/// Sends what stdout gets, from `info` up.
+/// Forwards the lines that stdout gets, of level `info` and above.
 #[derive(Debug)]
-pub(crate) struct Forward;
+pub(crate) struct ForwardLayer;
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Forward {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ForwardLayer {
     fn on_event(&self, event: &Event<'_>, context: LayerContext<'_, S>) {
         if *event.metadata().level() > Level::INFO {
             return;
