@@ -1,4 +1,4 @@
-//! How long the modelled store takes for a command, the real store's own time included.
+//! Response time of the modelled store per command. It includes the real store's time.
 
 use std::time::Duration;
 
@@ -6,18 +6,25 @@ use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-/// Longest delay a law gives; keeps an absurd law from sleeping for ever.
+/// Upper bound of a delay, so that no law holds a command for ever.
 pub const MAX_DELAY_MS: f64 = 600_000.0;
 
 /// JSON: `{"law":"none"}`, `{"law":"linear","base_ms":74,"slope_ms":0.2,"spread":0.3}`; the latter also without `law`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(try_from = "LawForm", into = "LawForm")]
 pub enum Law {
-    /// The real store's own speed.
+    /// No added delay: the real store's speed.
     #[default]
     None,
-    /// `(base_ms + slope_ms × in flight) × lognormal(mean 1, sigma spread)`.
-    Linear { base_ms: f64, slope_ms: f64, spread: f64 },
+    /// Response time = `(base_ms + slope_ms × commands in flight) × lognormal(mean 1, sigma spread)`.
+    Linear {
+        /// Response time in milliseconds without any command in flight.
+        base_ms: f64,
+        /// Milliseconds that each command in flight in the whole store adds.
+        slope_ms: f64,
+        /// Sigma of the log-normal factor; 0: no scatter.
+        spread: f64,
+    },
 }
 
 impl Law {

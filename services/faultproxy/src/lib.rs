@@ -51,23 +51,27 @@ const ADMIN_DEADLINE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
+    /// `host:port` or `unix:/path` that the proxy listens on.
     pub listen: Endpoint,
-    /// The real server.
+    /// `host:port` or `unix:/path` of the real MySQL server.
     pub upstream: Endpoint,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Listeners in front of MySQL servers. They understand the protocol, apply the law and the faults.
     #[serde(default)]
     pub listeners: Vec<Route>,
+    /// Relays for any other protocol. They apply faults only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
+    /// Address of the admin API: state, law, faults, metrics.
     pub admin: SocketAddr,
-    /// In force at start; default none.
+    /// Response-time law in force at start. Default: none.
     #[serde(default)]
     pub law: Law,
-    /// Of all listeners together, 1..=65536; further clients get MySQL's "Too many connections".
+    /// Maximum number of connections of all listeners and links together, 1 to 65,536. Further MySQL clients get "Too many connections".
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
 }

@@ -34,9 +34,11 @@ impl Transport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
+    /// `tcp` or `udp`.
     pub transport: Transport,
-    /// UDP has no `unix:`.
+    /// `host:port` that the proxy listens on; for TCP also `unix:/path`.
     pub listen: Endpoint,
+    /// `host:port` of the real server; for TCP also `unix:/path`.
     pub upstream: Endpoint,
 }
 

@@ -1,4 +1,4 @@
-//! What a monitor is told.
+//! Configuration of a monitor.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -18,12 +18,17 @@ const MS: u64 = 1_000_000;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MonitorConfig {
+    /// Name, secret and capacity of this monitor.
     pub node: Node,
+    /// Addresses that this monitor listens on.
     pub listen: Listen,
+    /// The etcd cluster that all monitors share.
     pub registry: Registry,
+    /// When a silent worker is suspected, and how many monitors must agree that it has failed.
     pub detect: Detect,
+    /// Export of traces and logs over OTLP.
     pub telemetry: TelemetryConfig,
-    /// The other monitors: name → `host:port` of their HTTP. None: this one decides alone.
+    /// The other monitors: name → `host:port` of their HTTP port. Empty: this monitor decides alone.
     #[serde(default)]
     pub peers: BTreeMap<String, String>,
 }
@@ -31,54 +36,57 @@ pub struct MonitorConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// This monitor's name, by the rule of ids.
+    /// Name of this monitor: 1 to 64 bytes of UTF-8 without control characters.
     pub id: String,
-    /// Secret that seals heartbeats and probes; all monitors and workers have the same.
+    /// Secret for the MACs of heartbeats, probes and ballots, at least 8 bytes. All monitors and workers must have the same.
     pub key: String,
-    /// Nodes whose last beat is remembered, and that may register.
+    /// Number of workers that may register, and whose last heartbeat is stored.
     pub max_nodes: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// Heartbeats, ballots, registrations, assignments.
+    /// Address for heartbeats, ballots, registrations and the partition table over HTTP.
     pub http: SocketAddr,
-    /// Heartbeats.
+    /// Address for heartbeats over TCP.
     pub tcp: SocketAddr,
-    /// Heartbeats.
+    /// Address for heartbeats over UDP.
     pub udp: SocketAddr,
+    /// Address of the admin port: health and metrics.
     pub admin: SocketAddr,
-    /// Whether heartbeats and registrations over HTTP are believed without a seal: the article's `GET /heartbeat?id=` has none. Whoever
-    /// reaches the port can then speak for every node, except that it leaves.
+    /// Accepts unauthenticated heartbeats and registrations over HTTP (insecure), such as the article's `GET /heartbeat?id=`. Any client
+    /// that reaches the port can then impersonate any worker. A registration that says that a worker leaves always needs a MAC.
     pub plain: bool,
+    /// Milliseconds that requests in flight may take to finish at shutdown.
     pub drain_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registry {
-    /// `http://host:port` of each member of etcd.
+    /// `http://host:port` of each etcd member.
     pub etcd: Vec<String>,
-    /// All keys begin with it.
+    /// Prefix of all keys in etcd; begins and ends with `/`.
     pub prefix: String,
-    /// How long the leader's lease lasts without being prolonged; etcd grants no less than 2 s.
+    /// Milliseconds that the leader's lease lasts if it is not renewed. etcd grants at least 2,000.
     pub term_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Detect {
-    /// At which beats are expected.
+    /// Milliseconds between two heartbeats of a worker.
     pub interval_ms: u64,
-    /// When silence is suspect: `fixed`, `ewma`, `adaptive`, …; see `heartbeat::detector::KINDS`.
+    /// Failure detector that decides when silence is suspicious: `fixed`, `ewma`, `adaptive`, …; all are in `heartbeat::detector::KINDS`.
     pub detector: String,
-    /// Of the detector; those left out have their defaults.
+    /// Parameters of the detector. Parameters that are left out have their defaults.
     #[serde(default)]
     pub params: BTreeMap<String, f64>,
-    /// Failures in a row after which the way to a node counts as cut: the overdue beat, and probes that nobody answered. It fails at 3.
+    /// Consecutive failures (the overdue heartbeat, then unanswered probe rounds) after which a worker is `partitioned`. It is `failed`
+    /// after 3.
     pub partitioned_after: u32,
-    /// Who decides that a node has failed.
+    /// How many monitors must agree that a worker has failed.
     pub votes: Rule,
 }
 
@@ -87,7 +95,7 @@ pub struct Detect {
 pub enum Rule {
     /// More than half of all monitors.
     Majority,
-    /// Any monitor that leads, by itself: for comparison only.
+    /// The leader alone. Only for comparison in experiments.
     One,
 }
 

@@ -9,11 +9,15 @@ use crate::{Reason, TraceId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
+    /// Number of slowest traces kept.
     pub slow: usize,
+    /// Number of newest failed traces kept.
     pub failed: usize,
+    /// Number of newest traces kept that a histogram names as an exemplar.
     pub exemplars: usize,
+    /// Number of randomly sampled traces kept.
     pub sample: usize,
-    /// A slow trace makes room for a faster one after this long: a cold start an hour ago is not what somebody asks for.
+    /// Age after which a slow trace may be replaced by a faster one: a cold start an hour ago is of no interest.
     pub slow_for: Duration,
 }
 

@@ -43,10 +43,11 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// OTLP by gRPC and, at `/v1/traces`, by HTTP.
+    /// Address for OTLP over gRPC and, at `/v1/traces`, over HTTP.
     pub listen: SocketAddr,
-    /// Health, metrics, and what can be asked.
+    /// Address of the admin port: health, metrics and queries for traces.
     pub admin: SocketAddr,
+    /// Bounds of memory, and how many traces are kept.
     pub limits: Limits,
 }
 

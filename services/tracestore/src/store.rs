@@ -17,14 +17,15 @@ use crate::{
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Number of traces kept per reason.
     pub quotas: Quotas,
-    /// From a trace's first span until it is judged: requests end within 5 s, and exporters send within one more.
+    /// Time from a trace's first span until the store decides whether to keep it: requests end within 5 s, exporters send within 1 s more.
     pub settle: Duration,
-    /// Of all open traces; beyond, the oldest is judged early.
+    /// Maximum bytes of all open traces. Above it the oldest is decided early.
     pub open_bytes: usize,
-    /// Of one trace; further spans are dropped.
+    /// Maximum bytes of one trace. Further spans are dropped.
     pub trace_bytes: usize,
-    /// Ids of traces let go that are remembered, so that their late spans do not start them anew.
+    /// Number of ids of dropped traces that are remembered, so that their late spans do not begin a new trace.
     pub remembered: usize,
 }
 
