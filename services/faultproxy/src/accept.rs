@@ -2,7 +2,6 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use prometheus::IntGauge;
 use runtime::{
     Endpoint,
     net::{Listener, Stream},
@@ -15,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    connection::reset,
+    close::reset,
     fault::{Birth, Conditions, Control},
 };
 
@@ -145,21 +144,5 @@ async fn bind_again(listen: &Endpoint) -> Listener {
             Err(_) => {}
         }
         sleep(RETRY).await;
-    }
-}
-
-/// Counts an open connection until dropped.
-pub(crate) struct Open(IntGauge);
-
-impl Open {
-    pub(crate) fn new(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -15,10 +15,9 @@ use runtime::Endpoint;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Route,
+    config::{Link, Route},
     fault::{ActiveFault, Control, FaultForm, FaultKind, FaultSpec, InvalidFault},
     law::{InvalidLaw, Law, LawForm},
-    link::Link,
     metrics::{LinkMetrics, Metrics},
 };
 

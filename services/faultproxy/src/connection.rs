@@ -10,16 +10,13 @@ use std::{
 };
 
 use runtime::{Endpoint, net::Stream};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::watch,
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
 
 use crate::{
-    Route,
     buffer::Buffer,
+    close::{BlackholeEnd, discard_input, reset},
     command::{Answer, Commands, Step},
+    config::Route,
     fault::{Birth, Conditions, unstalled},
     loss::Dice,
     metrics::{ListenerMetrics, Metrics},
@@ -117,7 +114,7 @@ pub(crate) async fn serve(accepted: Accepted) {
             end = session(&mut stream, &upstream, &metrics, counts, conditions, &releases, dice) => end,
         }
     };
-    if matches!(end, End::Swallowed) && swallow(&mut stream, &mut stopped, birth).await == Swallowed::Reset {
+    if matches!(end, End::Swallowed) && discard_input(&mut stream, &mut stopped, birth).await == BlackholeEnd::Reset {
         end = End::Reset;
     }
     match &end {
@@ -143,39 +140,6 @@ pub(crate) async fn serve(accepted: Accepted) {
         End::HandshakeTimeout => tracing::warn!(%listen, %upstream, "authentication took too long, connection closed"),
     }
     // Dropping the sockets closes them.
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Swallowed {
-    /// By the client, or by the end of this process.
-    Ended,
-    /// To be closed with RST.
-    Reset,
-}
-
-/// Takes whatever the client sends and answers nothing.
-pub(crate) async fn swallow(
-    stream: &mut Stream,
-    conditions: &mut watch::Receiver<Conditions>,
-    birth: Birth,
-) -> Swallowed {
-    let mut lost = vec![0; 4096];
-    let sent = async { while let Ok(1..) = stream.read(&mut lost).await {} };
-    tokio::select! {
-        biased;
-        now = conditions.wait_for(|now| now.abort || now.draining || now.resets(birth)) => match now {
-            Ok(now) if now.resets(birth) => Swallowed::Reset,
-            _ => Swallowed::Ended,
-        },
-        () = sent => Swallowed::Ended,
-    }
-}
-
-/// Makes the socket send RST when it is dropped.
-pub(crate) fn reset(stream: &Stream) {
-    if let Err(error) = stream.reset_on_drop() {
-        tracing::warn!(%error, "cannot reset the connection, it is closed");
-    }
 }
 
 async fn session(

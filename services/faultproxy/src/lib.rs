@@ -12,7 +12,9 @@ mod admin;
 pub mod bench;
 mod buffer;
 pub mod client;
+mod close;
 pub mod command;
+mod config;
 mod connection;
 pub mod fault;
 mod handshake;
@@ -25,83 +27,25 @@ pub mod packet;
 mod release;
 pub mod response;
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use runtime::{Endpoint, net::Listener};
-use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
     admin::{LinkState, ListenerState, State},
     client::Client,
+    config::{Config, DEFAULT_MAX_CONNECTIONS, Link, Route, Transport},
     fault::{ActiveFault, DEFAULT_SEED, Fault, FaultKind, FaultSpec},
     law::Law,
-    link::{Link, Transport},
 };
 use crate::{fault::Control, link::Bound, listener::Accepting, metrics::Metrics, release::Releases};
 
-pub const DEFAULT_MAX_CONNECTIONS: usize = 4096;
 /// Time commands in flight have to finish at shutdown.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 const ADMIN_DEADLINE: Duration = Duration::from_secs(1);
-
-/// One MySQL instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// `host:port` or `unix:/path` that the proxy listens on.
-    pub listen: Endpoint,
-    /// `host:port` or `unix:/path` of the real MySQL server.
-    pub upstream: Endpoint,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Listeners in front of MySQL servers. They understand the protocol, apply the law and the faults.
-    #[serde(default)]
-    pub listeners: Vec<Route>,
-    /// Relays for any other protocol. They apply faults only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub links: Vec<Link>,
-    /// Address of the admin API: state, law, faults, metrics.
-    pub admin: SocketAddr,
-    /// Response-time law in force at start. Default: none.
-    #[serde(default)]
-    pub law: Law,
-    /// Maximum number of connections of all listeners and links together, 1 to 65,536. Further MySQL clients get "Too many connections".
-    #[serde(default = "default_max_connections")]
-    pub max_connections: usize,
-}
-
-fn default_max_connections() -> usize {
-    DEFAULT_MAX_CONNECTIONS
-}
-
-impl Config {
-    fn validate(&self) -> anyhow::Result<()> {
-        ensure!(!(self.listeners.is_empty() && self.links.is_empty()), "listeners: must not be empty without links");
-        let max = self.max_connections;
-        ensure!((1..=65_536).contains(&max), "max_connections: is {max}, must lie within 1 and 65536");
-        let mut seen = HashSet::from([Endpoint::from(self.admin)]);
-        for Route { listen, upstream } in &self.listeners {
-            ensure!(listen.is_unspecified() || seen.insert(listen.clone()), "listeners: {listen} is used twice");
-            ensure!(listen != upstream, "listeners: {listen} is its own upstream");
-        }
-        let mut udp = HashSet::new();
-        for Link { transport, listen, upstream } in &self.links {
-            // Both transports have ports of their own.
-            let seen = if *transport == Transport::Tcp { &mut seen } else { &mut udp };
-            ensure!(listen.is_unspecified() || seen.insert(listen.clone()), "links: {listen} is used twice");
-            ensure!(listen != upstream, "links: {listen} is its own upstream");
-            let udp_on_unix = *transport == Transport::Udp && [listen, upstream].iter().any(|at| !at.is_tcp());
-            ensure!(!udp_on_unix, "links: UDP goes from address:port to address:port, not from {listen} to {upstream}");
-        }
-        Ok(())
-    }
-}
 
 /// Binds, then serves until `shutdown`; connections with a command in flight then have 5 s.
 ///
@@ -137,7 +81,7 @@ impl Proxy {
         }
         let mut links = Vec::with_capacity(config.links.len());
         for link in config.links {
-            links.push(link.bind().await?);
+            links.push(link::bind(link).await?);
         }
         let Config { law, max_connections, .. } = config;
         Ok(Self { routes, links, admin: (admin, admin_address), law, max_connections })

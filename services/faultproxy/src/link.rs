@@ -8,39 +8,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use runtime::{Endpoint, net::Listener};
-use serde::{Deserialize, Serialize};
 use tokio::{net::UdpSocket, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{fault::Control, metrics::Metrics, release::Releases};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    Tcp,
-    Udp,
-}
-
-impl Transport {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
-}
-
-/// TOML: `[[links]]`, `transport = "udp"`, `listen = "127.0.0.1:7000"`, `upstream = "127.0.0.1:7001"`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Link {
-    /// `tcp` or `udp`.
-    pub transport: Transport,
-    /// `host:port` that the proxy listens on; for TCP also `unix:/path`.
-    pub listen: Endpoint,
-    /// `host:port` of the real server; for TCP also `unix:/path`.
-    pub upstream: Endpoint,
-}
+use crate::{
+    config::{Link, Transport},
+    fault::Control,
+    metrics::Metrics,
+    release::Releases,
+};
 
 /// A link whose socket is bound.
 #[derive(Debug)]
@@ -49,25 +25,23 @@ pub(crate) enum Bound {
     Udp(UdpSocket),
 }
 
-impl Link {
-    /// Answers the link with the port that the system chose.
-    pub(crate) async fn bind(self) -> anyhow::Result<(Bound, Self)> {
-        let cannot = || format!("cannot listen on {}", self.listen);
-        let (bound, listen) = match (self.transport, &self.listen) {
-            (Transport::Tcp, listen) => {
-                let listener = listen.bind().await.with_context(cannot)?;
-                let listen = listener.endpoint().context("no local address")?;
-                (Bound::Tcp(listener), listen)
-            }
-            (Transport::Udp, Endpoint::Tcp(address)) => {
-                let socket = UdpSocket::bind(address).await.with_context(cannot)?;
-                let listen = socket.local_addr().context("no local address")?;
-                (Bound::Udp(socket), listen.into())
-            }
-            (Transport::Udp, Endpoint::Unix(_)) => bail!("links: a UDP link has no Unix socket ({})", self.listen),
-        };
-        Ok((bound, Self { listen, ..self }))
-    }
+/// Binds the link's socket. Returns the link with the port that the system chose.
+pub(crate) async fn bind(link: Link) -> anyhow::Result<(Bound, Link)> {
+    let cannot = || format!("cannot listen on {}", link.listen);
+    let (bound, listen) = match (link.transport, &link.listen) {
+        (Transport::Tcp, listen) => {
+            let listener = listen.bind().await.with_context(cannot)?;
+            let listen = listener.endpoint().context("no local address")?;
+            (Bound::Tcp(listener), listen)
+        }
+        (Transport::Udp, Endpoint::Tcp(address)) => {
+            let socket = UdpSocket::bind(address).await.with_context(cannot)?;
+            let listen = socket.local_addr().context("no local address")?;
+            (Bound::Udp(socket), listen.into())
+        }
+        (Transport::Udp, Endpoint::Unix(_)) => bail!("links: a UDP link has no Unix socket ({})", link.listen),
+    };
+    Ok((bound, Link { listen, ..link }))
 }
 
 /// What a link works with.

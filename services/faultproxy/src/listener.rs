@@ -7,11 +7,11 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Route,
-    accept::{Arrived, Open, accept},
+    accept::{Arrived, accept},
+    config::Route,
     connection::{self, Accepted},
     fault::Control,
-    metrics::Metrics,
+    metrics::{Metrics, OpenConnection},
     release::Releases,
 };
 
@@ -46,7 +46,7 @@ impl Accepting {
             stream.try_write(TOO_MANY_CONNECTIONS).ok();
             return;
         };
-        let open = Open::new(counts.connections.clone());
+        let open = OpenConnection::new(counts.connections.clone());
         self.number += 1;
         let accepted = Accepted {
             stream,

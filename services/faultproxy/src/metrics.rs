@@ -9,9 +9,9 @@ use prometheus::{
 use runtime::{Endpoint, vitals, vitals::Watch};
 
 use crate::{
+    config::Link,
     fault::{Control, FaultKind},
     law::Law,
-    link::Link,
     packet::Malformed,
 };
 
@@ -153,6 +153,22 @@ impl Metrics {
         self.in_flight_gauge.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         let families = [self.registry.gather(), self.vitals.gather()].concat();
         TextEncoder::new().encode_to_string(&families)
+    }
+}
+
+/// Counts an open connection until dropped.
+pub(crate) struct OpenConnection(IntGauge);
+
+impl OpenConnection {
+    pub(crate) fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
 use heartbeat::{
     assign::{Standing, Table},
-    auth::{Header, Keys, Kind},
+    auth::{FrameKind, Header, Keys},
     codec::{Codec, CodecId, Corpus, Json, Protobuf, ProtobufZstd, train},
+    frame::{self, sign_ack},
     message::Ack,
     registry::Registration,
     trace::Condition,
-    transport::{assignments::Assignments, seal_ack, words},
+    transport::assignments::Assignments,
     vote::Ballot,
 };
 
@@ -42,8 +43,8 @@ fn write_corpus(dir: &Path) -> io::Result<()> {
         codec.encode_batch(&Corpus::judged().batch(0, 4), &mut bytes).map_err(io::Error::other)?;
         fs::write(dir.join(format!("batch.{extension}")), &bytes)?;
         let (header, mut frame) =
-            (Header { kind: Kind::Batch, codec: id, ack_wanted: id == CodecId::Json }, Vec::new());
-        keys.seal(header, &mut frame, |out| {
+            (Header { kind: FrameKind::Batch, codec: id, ack_wanted: id == CodecId::Json }, Vec::new());
+        keys.sign(header, &mut frame, |out| {
             out.extend_from_slice(&bytes);
             Ok::<_, io::Error>(())
         })?;
@@ -51,7 +52,7 @@ fn write_corpus(dir: &Path) -> io::Result<()> {
     }
     let ack = Ack { of: "worker-0".into(), incarnation: 1_767_225_600_000, sequence: 7 };
     let mut frame = Vec::new();
-    seal_ack(&keys, &ack, &mut frame);
+    sign_ack(&keys, &ack, &mut frame);
     write_payload(dir, "ack.pb", &keys, &frame)?;
     fs::write(dir.join("ack.sealed"), &frame)?;
     write_words(dir, &keys)?;
@@ -62,7 +63,7 @@ fn write_corpus(dir: &Path) -> io::Result<()> {
 
 /// What is in the frame: mutated, and sealed again, it gets further than a frame that was mutated.
 fn write_payload(dir: &Path, name: &str, keys: &Keys, frame: &[u8]) -> io::Result<()> {
-    let (_, payload) = keys.open(frame).map_err(|reason| io::Error::other(reason.label()))?;
+    let (_, payload) = keys.verify(frame).map_err(|reason| io::Error::other(reason.label()))?;
     fs::write(dir.join(name), payload)
 }
 
@@ -90,9 +91,9 @@ fn write_words(dir: &Path, keys: &Keys) -> io::Result<()> {
     let addresses = BTreeMap::from([("worker-0".into(), http)]);
     let assignments = Assignments { table: Arc::new(table), addresses };
     let sealed = [
-        ("registration.word", words::seal(keys, &registration)?),
-        ("ballot.word", words::seal(keys, &ballot)?),
-        ("assignments.word", words::seal(keys, &assignments)?),
+        ("registration.word", frame::sign_control(keys, &registration)?),
+        ("ballot.word", frame::sign_control(keys, &ballot)?),
+        ("assignments.word", frame::sign_control(keys, &assignments)?),
     ];
     for (name, frame) in sealed {
         write_payload(dir, name, keys, &frame)?;

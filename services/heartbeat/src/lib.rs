@@ -3,11 +3,14 @@
 
 pub mod assign;
 pub mod auth;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod clock;
 pub mod codec;
 pub mod decide;
 pub mod detector;
+pub mod frame;
+pub mod id;
 pub mod message;
 pub mod observer;
 pub mod quality;

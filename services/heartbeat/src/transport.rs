@@ -2,11 +2,14 @@
 //! the table, hand on.
 
 pub mod assignments;
+#[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "udp")]
 pub mod probe;
+#[cfg(feature = "tcp")]
 pub mod tcp;
+#[cfg(feature = "udp")]
 pub mod udp;
-pub mod words;
 
 use std::{
     net::SocketAddr,
@@ -18,10 +21,10 @@ use std::{
 
 use crate::{
     Nanos,
-    auth::{Header, Keys, Kind, Reject, Verdict},
+    auth::{FrameKind, Header, Keys, Reject, Verdict},
     clock::{Clock, latest_incarnation},
     codec::{
-        Codec, CodecId, DecodeError, Json, Protobuf, ProtobufZstd,
+        Codec, CodecId, DecodeError, Json,
         protobuf::{BatchRef, BeatRef},
     },
     message::{Ack, Beat},
@@ -88,18 +91,32 @@ pub struct Ingest {
 /// What a receiving task reuses from message to message.
 #[derive(Default)]
 pub struct Scratch {
-    /// Made for the first authentic frame that needs it: a megabyte is not for whoever opens a connection.
-    zstd: Option<ProtobufZstd>,
+    zstd: Unpacker,
     outcomes: Vec<Recorded>,
 }
 
-fn unpack<'a>(zstd: &'a mut Option<ProtobufZstd>, payload: &[u8]) -> Result<&'a [u8], Reject> {
-    let zstd = match zstd {
-        Some(zstd) => zstd,
-        // Out of memory: as if the frame had been lost.
-        None => zstd.insert(ProtobufZstd::new().map_err(|_| Reject::Decode)?),
-    };
-    zstd.unpack(payload).map_err(|error| reason(&error))
+/// Decompresses payloads. Its megabyte of state is allocated for the first authentic frame that needs it, not for every connection.
+#[derive(Default)]
+struct Unpacker {
+    #[cfg(feature = "zstd")]
+    codec: Option<crate::codec::ProtobufZstd>,
+}
+
+impl Unpacker {
+    #[cfg(feature = "zstd")]
+    fn unpack(&mut self, payload: &[u8]) -> Result<&[u8], Reject> {
+        let codec = match &mut self.codec {
+            Some(codec) => codec,
+            // Out of memory counts as a lost frame.
+            none => none.insert(crate::codec::ProtobufZstd::new().map_err(|_| Reject::Decode)?),
+        };
+        codec.unpack(payload).map_err(|error| reason(&error))
+    }
+
+    #[cfg(not(feature = "zstd"))]
+    fn unpack(&mut self, _payload: &[u8]) -> Result<&[u8], Reject> {
+        Err(Reject::Decode)
+    }
 }
 
 impl Ingest {
@@ -144,7 +161,7 @@ impl Ingest {
         frame: &[u8],
     ) -> Result<Option<Ack>, Reject> {
         let result =
-            self.keys.open(frame).and_then(|(header, payload)| self.payload(scratch, at, peer, header, payload));
+            self.keys.verify(frame).and_then(|(header, payload)| self.payload(scratch, at, peer, header, payload));
         result.inspect_err(|&reason| self.counts.reject(reason))
     }
 
@@ -167,8 +184,8 @@ impl Ingest {
     ) -> Result<Option<Ack>, Reject> {
         let Scratch { zstd, outcomes } = scratch;
         let ack = match (header.kind, header.codec) {
-            (Kind::Ack | Kind::Word, _) => return Err(Reject::Frame),
-            (Kind::Beat, CodecId::Json) => {
+            (FrameKind::Ack | FrameKind::Control, _) => return Err(Reject::Frame),
+            (FrameKind::Beat, CodecId::Json) => {
                 let beat = Json.decode(payload).map_err(|error| reason(&error))?;
                 numbered(beat.sequence)?;
                 self.begun(beat.incarnation)?;
@@ -176,9 +193,9 @@ impl Ingest {
                 self.plain(at, peer, beat);
                 ack
             }
-            (Kind::Beat, CodecId::Protobuf) => self.beat_ref(at, peer, payload)?,
-            (Kind::Beat, CodecId::ProtobufZstd) => self.beat_ref(at, peer, unpack(zstd, payload)?)?,
-            (Kind::Batch, CodecId::Json) => {
+            (FrameKind::Beat, CodecId::Protobuf) => self.beat_ref(at, peer, payload)?,
+            (FrameKind::Beat, CodecId::ProtobufZstd) => self.beat_ref(at, peer, zstd.unpack(payload)?)?,
+            (FrameKind::Batch, CodecId::Json) => {
                 let batch = Json.decode_batch(payload).map_err(|error| reason(&error))?;
                 let ack = Ack { of: batch.sender, incarnation: batch.incarnation, sequence: batch.sequence };
                 if self.batch_is_new(at, &ack)? {
@@ -191,8 +208,8 @@ impl Ingest {
                 }
                 ack
             }
-            (Kind::Batch, CodecId::Protobuf) => self.batch_ref(outcomes, at, peer, payload)?,
-            (Kind::Batch, CodecId::ProtobufZstd) => self.batch_ref(outcomes, at, peer, unpack(zstd, payload)?)?,
+            (FrameKind::Batch, CodecId::Protobuf) => self.batch_ref(outcomes, at, peer, payload)?,
+            (FrameKind::Batch, CodecId::ProtobufZstd) => self.batch_ref(outcomes, at, peer, zstd.unpack(payload)?)?,
         };
         Ok(header.ack_wanted.then_some(ack))
     }
@@ -331,51 +348,10 @@ fn refusal(recorded: Recorded) -> Option<Reject> {
     }
 }
 
-/// A sealed acknowledgement, in Protobuf whatever it answers.
-pub fn seal_ack(keys: &Keys, ack: &Ack, out: &mut Vec<u8>) {
-    let header = Header { kind: Kind::Ack, codec: CodecId::Protobuf, ack_wanted: false };
-    let start = keys.begin(header, out);
-    prost::Message::encode_raw(ack, out);
-    keys.finish(start, out);
-}
-
-/// `None`: not an authentic acknowledgement.
-pub fn open_ack(keys: &Keys, frame: &[u8]) -> Option<Ack> {
-    let (header, payload) = keys.open(frame).ok()?;
-    if header.kind == Kind::Ack { <Ack as prost::Message>::decode(payload).ok() } else { None }
-}
-
-/// Seals one beat.
-///
-/// # Errors
-/// Those of the codec.
-pub fn seal_beat(
-    keys: &Keys,
-    codec: &mut dyn Codec,
-    beat: &Beat,
-    ack_wanted: bool,
-    out: &mut Vec<u8>,
-) -> Result<(), crate::codec::EncodeError> {
-    let header = Header { kind: Kind::Beat, codec: codec.id(), ack_wanted };
-    keys.seal(header, out, |out| codec.encode(beat, out))
-}
-
-/// The codec of that number.
-///
-/// # Errors
-/// Out of memory.
-pub fn codec(id: CodecId) -> std::io::Result<Box<dyn Codec>> {
-    Ok(match id {
-        CodecId::Json => Box::new(Json),
-        CodecId::Protobuf => Box::new(Protobuf),
-        CodecId::ProtobufZstd => Box::new(ProtobufZstd::new()?),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Batch;
+    use crate::{codec::Protobuf, message::Batch};
 
     #[test]
     fn senders_of_batches_that_are_silent_make_room_for_others() {
@@ -385,8 +361,8 @@ mod tests {
         let mut take = |at: Nanos, sender: String| {
             let batch = Batch { sender, sequence: 1, incarnation: 1, beats: Vec::new() };
             let (mut frame, header) =
-                (Vec::new(), Header { kind: Kind::Batch, codec: CodecId::Protobuf, ack_wanted: false });
-            keys.seal(header, &mut frame, |out| Protobuf.encode_batch(&batch, out)).unwrap();
+                (Vec::new(), Header { kind: FrameKind::Batch, codec: CodecId::Protobuf, ack_wanted: false });
+            keys.sign(header, &mut frame, |out| Protobuf.encode_batch(&batch, out)).unwrap();
             ingest.frame(&mut scratch, at, peer, &frame)
         };
         let room = 2 * MAX_BATCH_SENDERS;

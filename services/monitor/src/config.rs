@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use contract::id;
 use heartbeat::{
     assign::NodeId,
+    detector::{Any, BadParam},
     observer::{PARTITIONED_AFTER, Settings},
     soft, vote,
 };
@@ -137,6 +138,13 @@ impl MonitorConfig {
         all
     }
 
+    /// # Errors
+    /// There is no such detector, it has no such parameter, or a value is out of its range.
+    pub fn detector(&self) -> Result<Any, BadParam> {
+        let Detect { interval_ms, detector, params, .. } = &self.detect;
+        detector::make(detector, *interval_ms, params)
+    }
+
     pub fn settings(&self) -> Settings {
         let settings = Settings::for_interval(self.detect.interval_ms * MS, self.registry.term_ms * MS);
         let quorum: fn(usize) -> usize = match self.detect.votes {
@@ -179,7 +187,7 @@ impl Validate for MonitorConfig {
             }
         }
         self.telemetry.validate(problems);
-        if let Err(error) = detector::make(&self.detect) {
+        if let Err(error) = self.detector() {
             problems.push(format!("detect.detector, detect.params: {error}"));
         }
     }

@@ -4,6 +4,7 @@
 pub mod config;
 mod detector;
 pub mod etcd;
+mod input;
 mod metrics;
 mod peers;
 pub mod probes;
@@ -12,6 +13,7 @@ pub mod status;
 mod suspicions;
 mod sweep;
 mod switch;
+mod trace;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -40,12 +42,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::MonitorConfig;
 use crate::{
-    config::Listen,
-    etcd::Registry,
-    metrics::Metrics,
-    peers::Peers,
-    probes::Probes,
-    sweep::{Input, Sweep},
+    config::Listen, etcd::Registry, input::Input, metrics::Metrics, peers::Peers, probes::Probes, sweep::Sweep,
 };
 
 /// Beats, answers and ballots that wait for the sweep.
@@ -87,7 +84,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let round = Duration::from_nanos(settings.soft.round);
     let probes = Probes::new(keys, round, inbox.clone(), tasks.clone(), &metrics.probes)?;
     let me: NodeId = config.node.id.as_str().into();
-    let detectors = detector::maker(&config.detect)?;
+    let detectors = detector::factory(config.detector()?);
     let observer = Observer::new(me.clone(), &monitors, settings, detectors, wall_ms(), clock.now());
     tasks.spawn(tcp::receive(sockets.tcp, Arc::clone(&ingest), tcp::Limits::default(), shutdown.clone()));
     tasks.spawn(watch_registry(registry.clone(), inbox, shutdown.clone()));

@@ -3,11 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::body::Bytes;
-use heartbeat::{
-    auth::Keys,
-    transport::{http::SEALED, words},
-    vote::Ballot,
-};
+use heartbeat::{auth::Keys, frame, transport::http::SEALED, vote::Ballot};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -51,6 +47,6 @@ impl Peers {
 
     pub fn share(&self, ballot: &Ballot) {
         // Maps with string keys, strings and numbers always serialise. Without peers nobody reads it.
-        self.latest.send_replace(words::seal(&self.keys, ballot).unwrap_or_default().into());
+        self.latest.send_replace(frame::sign_control(&self.keys, ballot).unwrap_or_default().into());
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
-use crate::sweep::Input;
+use crate::input::Input;
 
 /// Rounds under way at once. Further ones count as unanswered: more than so many dead nodes at a time are not expected.
 const MAX_ROUNDS: usize = 1_024;

@@ -22,12 +22,12 @@ use heartbeat::{
     assign::NodeId,
     auth::{Keys, Reject},
     clock::latest_incarnation,
+    frame,
     registry::{Registration, Request, Response as Answer},
     transport::{
         Ingest,
         assignments::{self, Assignments},
         http::{self, FUTURE, Plain, SEALED},
-        words,
     },
     vote::Ballot,
 };
@@ -38,9 +38,9 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use crate::{
     MonitorConfig,
     etcd::{Registry, RegistryError},
+    input::Input,
     metrics::{BALLOT, Metrics, REGISTRATION},
     status::Status,
-    sweep::Input,
 };
 
 /// Of a ballot, which names every node at worst: the longest id with every character escaped, its quotes, a life, what is between them.
@@ -105,7 +105,7 @@ pub fn router(
 
 /// Only sealed: nobody but monitors has anything to vote on.
 async fn ballot(State(desk): State<Desk>, body: Bytes) -> Response {
-    let ballot: Ballot = match words::open(&desk.keys, &body) {
+    let ballot: Ballot = match frame::verify_control(&desk.keys, &body) {
         Ok(ballot) => ballot,
         Err(reason) => return desk.not_believed(BALLOT, reason),
     };
@@ -123,7 +123,7 @@ async fn register(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> 
     let is_plain = desk.plain == Plain::Accepted && !is_sealed;
     let node = match is_plain {
         true => serde_json::from_slice(&body).map_err(|_| Reject::Decode),
-        false => words::open(&desk.keys, &body),
+        false => frame::verify_control(&desk.keys, &body),
     };
     let node: Registration = match node {
         Ok(node) => node,

@@ -14,7 +14,7 @@ use heartbeat::{
 };
 use runtime::telemetry::{Context, Kind, Telemetry};
 
-use crate::switch;
+use crate::trace::root_span_id;
 
 /// Changes of state in one suspicion that are told of: this monitor's own pauses make more than four.
 const MAX_STEPS: usize = 32;
@@ -94,7 +94,7 @@ impl Suspicions {
             _ => (name::SUSPICION, &steps[..], (name::SILENCE, *heard_at)),
         };
         let place = match switch {
-            Some(switch) => (switch.sibling(), switch::root_id(switch.trace_id)),
+            Some(switch) => (switch.sibling(), root_span_id(switch.trace_id)),
             None => (Context::root(true), 0),
         };
         let whole = self.telemetry.record(place, Kind::Internal, name, at(since.1));

@@ -11,11 +11,10 @@ use heartbeat::{
     registry::{Request, Response},
     soft::{State, Transition},
     transport::{Ingest, assignments::Assignments},
-    vote::Ballot,
 };
 use runtime::{Readiness, telemetry::Telemetry};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::{self, JoinSet},
     time::{Instant, sleep_until},
 };
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     etcd::{Registry, RegistryError},
+    input::Input,
     metrics::Metrics,
     peers::Peers,
     probes::Probes,
@@ -35,24 +35,6 @@ use crate::{
 const MAX_TOGETHER: usize = 1_024;
 /// A node that nobody registered is forgotten after so long without a beat: its place is another's.
 const FORGET_AFTER: Nanos = 600_000_000_000;
-
-pub enum Input {
-    /// `incarnation` 0: of whatever life is known, as the article's beats.
-    Beat {
-        id: String,
-        incarnation: u64,
-        sequence: u64,
-    },
-    Answer {
-        node: NodeId,
-        incarnation: u64,
-        round: u64,
-    },
-    Ballot(Ballot),
-    /// Something in the registry has.
-    Changed,
-    Status(oneshot::Sender<Status>),
-}
 
 pub struct Sweep {
     pub me: NodeId,

@@ -10,17 +10,12 @@ use heartbeat::{
 };
 use runtime::telemetry::{Context, Kind, Span, Telemetry};
 
-use crate::{status::What, suspicions::Suspicions};
+use crate::{status::What, suspicions::Suspicions, trace::root_span_id};
 
 /// A commit under way. Its spans end with it.
 pub struct Switch {
     whole: Span,
     commit: Span,
-}
-
-/// Id of the span at the beginning of a failover's trace: whoever knows the trace can tell more below it.
-pub fn root_id(trace_id: u128) -> u64 {
-    (trace_id as u64).max(1)
 }
 
 impl Switch {
@@ -36,7 +31,7 @@ impl Switch {
         let lost: Vec<&NodeId> = changes.iter().filter_map(|what| lost(what, observer)).collect();
         let silence = lost.iter().filter_map(|node| observer.silence(now, node)).max();
         let root = Context::root(true);
-        let root = Context { span_id: root_id(root.trace_id), ..root };
+        let root = Context { span_id: root_span_id(root.trace_id), ..root };
         let name = if lost.is_empty() { name::ASSIGNMENT } else { name::FAILOVER };
         let began = clock.instant(now.saturating_sub(silence.unwrap_or(0)));
         let whole = telemetry.record((root, 0), Kind::Internal, name, began);

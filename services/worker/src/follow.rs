@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use heartbeat::{
     assign::NodeId,
     auth::Keys,
+    frame,
     registry::Registration,
-    transport::{assignments::Assignments, http::SEALED, words},
+    transport::{assignments::Assignments, http::SEALED},
 };
 use runtime::Readiness;
 use tokio::{sync::watch, time::sleep};
@@ -148,7 +149,7 @@ pub async fn readiness(
 impl Speaker {
     async fn say(&self, monitor: &Monitor, registration: &Registration) -> anyhow::Result<()> {
         let url = format!("http://{}/register", monitor.http);
-        let sealed = words::seal(&self.keys, registration)?;
+        let sealed = frame::sign_control(&self.keys, registration)?;
         let post = self.http.post(url).header("content-type", SEALED).body(sealed).timeout(REGISTER_PATIENCE);
         Ok(post.send().await?.error_for_status().map(drop)?)
     }

@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::{
-    accept::{Arrived, Open, accept},
-    connection::{Swallowed, reset, swallow},
+    accept::{Arrived, accept},
+    close::{BlackholeEnd, discard_input, reset},
     fault::{Birth, Conditions, unstalled},
     loss::Dice,
+    metrics::OpenConnection,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -51,7 +52,7 @@ impl Accepting {
             return self.shared.counts().overflow.inc();
         };
         self.number += 1;
-        let open = Open::new(self.shared.counts().flows.clone());
+        let open = OpenConnection::new(self.shared.counts().flows.clone());
         let (shared, stop, number) = (self.shared.clone(), self.stop.clone(), self.number);
         self.shared.connections.spawn(async move {
             connection(shared, stream, conditions, number, birth, stop).await;
@@ -98,8 +99,8 @@ async fn connection(
     };
     let mut stream = reader.unsplit(writer);
     let is_reset = cut_off.resets(birth) || {
-        let swallowed = stop.run_until_cancelled(swallow(&mut stream, &mut changes, birth)).await;
-        swallowed == Some(Swallowed::Reset)
+        let swallowed = stop.run_until_cancelled(discard_input(&mut stream, &mut changes, birth)).await;
+        swallowed == Some(BlackholeEnd::Reset)
     };
     if is_reset {
         reset(&stream);

@@ -17,11 +17,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::Shared;
-use crate::{
-    accept::{Open, RETRY},
-    fault::Conditions,
-    loss::Dice,
-};
+use crate::{accept::RETRY, fault::Conditions, loss::Dice, metrics::OpenConnection};
 
 /// A datagram cannot be longer.
 const DATAGRAM_BYTES: usize = 65_536;
@@ -43,7 +39,7 @@ struct Flow {
     heard: Instant,
     _back: AbortOnDropHandle<()>,
     _room: OwnedSemaphorePermit,
-    _open: Open,
+    _open: OpenConnection,
 }
 
 impl Relay {
@@ -136,7 +132,7 @@ impl Relay {
         let there = path(&server, None, false);
         let back = answers(server, path(socket, Some(client), true));
         let back = AbortOnDropHandle::new(self.shared.connections.spawn(back));
-        let counted = Open::new(self.shared.counts().flows.clone());
+        let counted = OpenConnection::new(self.shared.counts().flows.clone());
         Ok(Some(Flow { there, heard: Instant::now(), _back: back, _room: room, _open: counted }))
     }
 

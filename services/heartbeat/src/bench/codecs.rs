@@ -6,10 +6,9 @@ use serde::Serialize;
 
 use crate::{
     auth::{HEADER_BYTES, MAC_BYTES},
-    codec::{Codec, CodecId, Corpus},
+    codec::{Codec, CodecId, Corpus, codec},
     message::{Batch, Beat},
     sender::DATAGRAM_BYTES,
-    transport::codec,
 };
 
 /// Nodes whose beats are written and read.

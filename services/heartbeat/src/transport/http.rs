@@ -13,7 +13,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use contract::http::{Problem, problem};
 use serde::{Deserialize, Serialize};
 
 use super::{Ingest, Scratch, reason, refusal};
@@ -27,6 +26,9 @@ use crate::{
 /// A sealed frame, the same bytes as in a datagram.
 pub const SEALED: &str = "application/vnd.heartbeat.sealed";
 pub const PROTOBUF: &str = "application/x-protobuf";
+/// `type` of the problem documents.
+const INVALID_REQUEST: &str = "/problems/invalid-request";
+const OVERLOADED: &str = "/problems/overloaded";
 
 /// Whether beats without a MAC are believed. Anybody who can reach the port then speaks for every node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +82,7 @@ type Peer = Option<Extension<ConnectInfo<SocketAddr>>>;
 async fn ask(State(door): State<Door>, peer: Peer, query: Result<Query<Asked>, QueryRejection>) -> Response {
     let Query(asked) = match query {
         Ok(query) => query,
-        Err(error) => return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &error.body_text()),
+        Err(error) => return refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, &error.body_text()),
     };
     let beat = Beat {
         timestamp: wall_ms(),
@@ -104,7 +106,7 @@ async fn post(State(door): State<Door>, peer: Peer, headers: HeaderMap, body: By
         Some("application/json") => Json.decode(&body),
         _ => {
             let detail = format!("send application/json, {PROTOBUF} or {SEALED}");
-            return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem::INVALID_REQUEST, &detail);
+            return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST, &detail);
         }
     };
     match decoded {
@@ -118,15 +120,15 @@ impl Door {
         if self.plain == Plain::Refused {
             self.ingest.counts().reject(Reject::Mac);
             let detail = format!("heartbeats must be sealed: POST {SEALED}");
-            return refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, &detail);
+            return refused(StatusCode::UNAUTHORIZED, INVALID_REQUEST, &detail);
         }
         if let Err(reason) = self.ingest.begun(beat.incarnation) {
             self.ingest.counts().reject(reason);
-            return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE);
+            return refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, FUTURE);
         }
         let recorded = self.ingest.plain(self.ingest.clock().now(), address(peer), beat);
         match refusal(recorded) {
-            Some(Reject::Full) => refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, "too many nodes"),
+            Some(Reject::Full) => refused(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "too many nodes"),
             refusal => received(refusal),
         }
     }
@@ -137,10 +139,10 @@ impl Door {
         match self.ingest.frame(&mut scratch, self.ingest.clock().now(), address(peer), body) {
             Ok(_) => received(None),
             Err(Reject::Mac | Reject::Key) => {
-                refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, "not sealed with a key in use")
+                refused(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "not sealed with a key in use")
             }
-            Err(Reject::FutureIncarnation) => refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE),
-            Err(reason) => refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, reason.label()),
+            Err(Reject::FutureIncarnation) => refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, FUTURE),
+            Err(reason) => refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, reason.label()),
         }
     }
 
@@ -150,7 +152,7 @@ impl Door {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         };
-        refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &detail)
+        refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, &detail)
     }
 }
 
@@ -162,9 +164,18 @@ fn received(refusal: Option<Reject>) -> Response {
     JsonAnswer(Received { outcome: refusal.map_or("received", Reject::label).to_owned() }).into_response()
 }
 
+/// Problem document (RFC 9457).
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
 fn refused(status: StatusCode, kind: &str, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or("Error").to_owned();
-    let problem =
-        Problem { kind: kind.to_owned(), title, status: status.as_u16(), detail: detail.to_owned(), field: None };
+    let title = status.canonical_reason().unwrap_or("Error");
+    let problem = Problem { kind, title, status: status.as_u16(), detail };
     (status, [(header::CONTENT_TYPE, "application/problem+json")], JsonAnswer(problem)).into_response()
 }

@@ -8,8 +8,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{open_ack, seal_ack};
-use crate::{auth::Keys, message::Ack};
+use crate::{
+    auth::Keys,
+    frame::{sign_ack, verify_ack},
+    message::Ack,
+};
 
 /// Longer than any probe of ours.
 const DATAGRAM_BYTES: usize = 256;
@@ -35,9 +38,9 @@ pub async fn answer(
             Err(error) => return Err(error),
         };
         // What is not authentic or meant for another node gets no answer.
-        let Some(asked) = open_ack(keys, &datagram[..length]).filter(|asked| asked.of == node) else { continue };
+        let Some(asked) = verify_ack(keys, &datagram[..length]).filter(|asked| asked.of == node) else { continue };
         reply.clear();
-        seal_ack(keys, &Ack { incarnation: incarnation(), ..asked }, &mut reply);
+        sign_ack(keys, &Ack { incarnation: incarnation(), ..asked }, &mut reply);
         // No room for it: as if it had been lost on the way.
         socket.try_send_to(&reply, peer).ok();
     }
@@ -52,7 +55,7 @@ pub async fn ask(keys: &Keys, address: &str, node: &str, wait: Duration) -> Opti
         socket.connect(address).await?;
         let asked = Ack { of: node.to_owned(), incarnation: 0, sequence: rand::random() };
         let mut question = Vec::new();
-        seal_ack(keys, &asked, &mut question);
+        sign_ack(keys, &asked, &mut question);
         for repetition in 1..=REPETITIONS {
             // A port that nobody listens on is refused at the next call: no answer, like any other.
             socket.send(&question).await.ok();
@@ -71,7 +74,7 @@ async fn answered(socket: &UdpSocket, keys: &Keys, asked: &Ack, until: Instant) 
     loop {
         match timeout_at(until, socket.recv(&mut datagram)).await {
             Ok(Ok(length)) => {
-                let answer = open_ack(keys, &datagram[..length]);
+                let answer = verify_ack(keys, &datagram[..length]);
                 let ours = answer.filter(|answer| answer.of == asked.of && answer.sequence == asked.sequence);
                 if let Some(answer) = ours {
                     return Some(answer.incarnation);

@@ -3,10 +3,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use heartbeat::{
     auth::{Keys, Reject},
     codec::{Codec, Json, Protobuf, ProtobufZstd},
-    transport::{
-        seal_beat,
-        udp::{Lost, Receiver, Reliable, Retries},
-    },
+    frame::sign_beat,
+    transport::udp::{Lost, Receiver, Reliable, Retries},
 };
 use tokio::{net::UdpSocket, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +22,7 @@ async fn serve(monitor: &Monitor) -> (SocketAddr, CancellationToken, JoinHandle<
 
 fn sealed(node: &str, sequence: u64) -> Vec<u8> {
     let mut datagram = Vec::new();
-    seal_beat(&keys(), &mut Protobuf, &beat(node, sequence), false, &mut datagram).unwrap();
+    sign_beat(&keys(), &mut Protobuf, &beat(node, sequence), false, &mut datagram).unwrap();
     datagram
 }
 
@@ -58,10 +56,10 @@ async fn what_fails_is_dropped_and_counted_by_its_reason() {
     let mut forged = sealed("a", 71);
     *forged.last_mut().unwrap() ^= 1;
     let mut strange = Vec::new();
-    seal_beat(&Keys::new(9, b"of these tests"), &mut Protobuf, &beat("a", 72), false, &mut strange).unwrap();
+    sign_beat(&Keys::new(9, b"of these tests"), &mut Protobuf, &beat("a", 72), false, &mut strange).unwrap();
     let mut former = Vec::new();
     let past = heartbeat::message::Beat { incarnation: 0, ..beat("a", 100) };
-    seal_beat(&keys(), &mut Protobuf, &past, false, &mut former).unwrap();
+    sign_beat(&keys(), &mut Protobuf, &past, false, &mut former).unwrap();
     for (datagram, reason) in [
         (first.clone(), None),
         (first, Some(Reject::Repeated)),

@@ -9,10 +9,11 @@ use axum::{Json, Router, routing::get};
 use heartbeat::{
     auth::Keys,
     clock::wall_ms,
+    frame,
     message::Beat,
     registry::Registration,
     sender::{Outlet as _, Single},
-    transport::{http::SEALED, probe, words},
+    transport::{http::SEALED, probe},
 };
 use launcher::{Stack, etcd, free_port};
 use monitor::{MonitorConfig, probes::Alive, receive::Registered, status::Status};
@@ -123,7 +124,7 @@ impl Monitors {
 
     /// A sealed registration, to be sent.
     pub fn sealed(&self, n: usize, registration: &Registration) -> reqwest::RequestBuilder {
-        let frame = words::seal(&Keys::new(1, KEY.as_bytes()), registration).unwrap();
+        let frame = frame::sign_control(&Keys::new(1, KEY.as_bytes()), registration).unwrap();
         self.http.post(self.url(n, "/register")).header("content-type", SEALED).body(frame)
     }
 

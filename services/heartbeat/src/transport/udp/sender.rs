@@ -8,10 +8,10 @@ use std::{
 
 use tokio::{net::UdpSocket, time::timeout_at};
 
-use super::super::{open_ack, seal_beat};
 use crate::{
     auth::Keys,
     codec::Codec,
+    frame::{sign_beat, verify_ack},
     message::{Ack, Beat},
 };
 
@@ -77,7 +77,7 @@ impl Reliable {
     /// `Unanswered` after the last repetition; a refused port (ICMP) counts as no answer.
     pub async fn send(&mut self, beat: &Beat) -> Result<Acked, Lost> {
         self.datagram.clear();
-        seal_beat(&self.keys, &mut *self.codec, beat, true, &mut self.datagram)?;
+        sign_beat(&self.keys, &mut *self.codec, beat, true, &mut self.datagram)?;
         let wanted = Ack { of: beat.node_id.clone(), incarnation: beat.incarnation, sequence: beat.sequence };
         let start = Instant::now();
         for tries in 1..=self.retries.count + 1 {
@@ -99,7 +99,7 @@ impl Reliable {
         let mut buffer = [0; ACK_BYTES];
         loop {
             match timeout_at(until, self.socket.recv(&mut buffer)).await {
-                Ok(Ok(length)) if open_ack(&self.keys, &buffer[..length]).as_ref() == Some(wanted) => return true,
+                Ok(Ok(length)) if verify_ack(&self.keys, &buffer[..length]).as_ref() == Some(wanted) => return true,
                 Ok(Ok(_)) => {}
                 // Nobody listens there now; the monitor may be back before the next repetition.
                 Ok(Err(_)) => {

@@ -9,12 +9,9 @@ use anyhow::ensure;
 use faultproxy::Fault;
 use heartbeat::{
     clock::Clock,
-    codec::{CodecId, Corpus},
+    codec::{CodecId, Corpus, codec},
     reconnect::{Policy, State},
-    transport::{
-        codec,
-        tcp::{Handle, Sender, Settings},
-    },
+    transport::tcp::{Handle, Sender, Settings},
 };
 use loadtest::report::{Table, Verdict};
 use serde::Serialize;

@@ -17,12 +17,11 @@ use faultproxy::{Fault, FaultSpec};
 use heartbeat::{
     Nanos,
     clock::Clock,
-    codec::{CodecId, Corpus},
+    codec::{CodecId, Corpus, codec},
     message::Beat,
     reconnect::{Policy, State},
     sender::Pace,
     transport::{
-        codec,
         tcp::{Handle, Sender, Settings},
         udp::{Reliable, Retries},
     },

@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use heartbeat::{
     clock::Clock,
-    codec::{CodecId, Corpus},
+    codec::{CodecId, Corpus, codec},
     reconnect::Policy,
     transport::{
-        codec,
         tcp::{Sender, Settings},
         udp::{Reliable, Retries},
     },
