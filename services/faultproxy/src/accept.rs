@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     close::reset,
-    fault::{Birth, Conditions, Control},
+    fault::{Conditions, Control, EventsAtAccept},
 };
 
 /// Pause after an accept, receive or bind that failed (out of descriptors, port taken meanwhile).
@@ -28,10 +28,10 @@ const MAX_FILLERS: usize = 8;
 const FILLER_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A connection that no fault hindered.
-pub(crate) struct Arrived {
+pub(crate) struct NewConnection {
     pub(crate) stream: Stream,
     pub(crate) conditions: watch::Receiver<Conditions>,
-    pub(crate) birth: Birth,
+    pub(crate) at_accept: EventsAtAccept,
 }
 
 /// Why a listener does not accept.
@@ -45,7 +45,7 @@ pub(crate) async fn accept(
     mut socket: Listener,
     listen: Endpoint,
     control: Arc<Control>,
-    mut admit: impl FnMut(Arrived),
+    mut admit: impl FnMut(NewConnection),
 ) {
     let mut conditions = control.subscribe();
     // Our own connections in the line: see `drop_syn`.
@@ -62,14 +62,14 @@ pub(crate) async fn accept(
                     continue;
                 }
                 let conditions = control.subscribe();
-                let (birth, reset_new) = {
+                let (at_accept, reset_new) = {
                     let now = conditions.borrow();
-                    (now.birth(), now.reset_new)
+                    (now.at_accept(), now.reset_new)
                 };
                 if reset_new {
                     reset(&stream);
                 } else {
-                    admit(Arrived { stream, conditions, birth });
+                    admit(NewConnection { stream, conditions, at_accept });
                 }
             }
             Ok(Err(error)) => {

@@ -18,7 +18,7 @@ pub(crate) struct Buffer {
 
 /// A whole packet at the front of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Whole {
+pub(crate) struct CompletePacket {
     /// Header included.
     pub(crate) bytes: usize,
     pub(crate) seq: u8,
@@ -74,7 +74,7 @@ impl Buffer {
     ///
     /// # Errors
     /// `OversizedHandshake`: it can never fit.
-    pub(crate) fn whole(&mut self) -> Result<Option<Whole>, Malformed> {
+    pub(crate) fn complete_packet(&mut self) -> Result<Option<CompletePacket>, Malformed> {
         let held = &self.data[self.start..self.end];
         let Some(&[a, b, c, seq]) = held.first_chunk() else { return Ok(None) };
         let bytes = 4 + u32::from_le_bytes([a, b, c, 0]) as usize;
@@ -86,7 +86,7 @@ impl Buffer {
         }
         self.scanned = self.start + bytes;
         self.released = self.scanned;
-        Ok(Some(Whole { bytes, seq }))
+        Ok(Some(CompletePacket { bytes, seq }))
     }
 
     /// Payload of the packet that `whole` found.

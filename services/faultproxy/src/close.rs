@@ -3,7 +3,7 @@
 use runtime::net::Stream;
 use tokio::{io::AsyncReadExt as _, sync::watch};
 
-use crate::fault::{Birth, Conditions};
+use crate::fault::{Conditions, EventsAtAccept};
 
 /// How a connection in a black hole ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,14 +18,14 @@ pub(crate) enum BlackholeEnd {
 pub(crate) async fn discard_input(
     stream: &mut Stream,
     conditions: &mut watch::Receiver<Conditions>,
-    birth: Birth,
+    at_accept: EventsAtAccept,
 ) -> BlackholeEnd {
     let mut lost = vec![0; 4096];
     let sent = async { while let Ok(1..) = stream.read(&mut lost).await {} };
     tokio::select! {
         biased;
-        now = conditions.wait_for(|now| now.abort || now.draining || now.resets(birth)) => match now {
-            Ok(now) if now.resets(birth) => BlackholeEnd::Reset,
+        now = conditions.wait_for(|now| now.abort || now.draining || now.resets(at_accept)) => match now {
+            Ok(now) if now.resets(at_accept) => BlackholeEnd::Reset,
             _ => BlackholeEnd::Ended,
         },
         () = sent => BlackholeEnd::Ended,

@@ -220,20 +220,20 @@ struct Events {
 
 /// What had happened when a connection came.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Birth(Events);
+pub(crate) struct EventsAtAccept(Events);
 
 impl Conditions {
-    pub(crate) fn birth(&self) -> Birth {
-        Birth(self.events)
+    pub(crate) fn at_accept(&self) -> EventsAtAccept {
+        EventsAtAccept(self.events)
     }
 
     /// The connection is to be closed with RST.
-    pub(crate) fn resets(&self, Birth(then): Birth) -> bool {
+    pub(crate) fn resets(&self, EventsAtAccept(then): EventsAtAccept) -> bool {
         self.events.resets != then.resets
     }
 
     /// What is sent on the connection is lost, for ever.
-    pub(crate) fn swallows(&self, Birth(then): Birth) -> bool {
+    pub(crate) fn is_in_blackhole(&self, EventsAtAccept(then): EventsAtAccept) -> bool {
         self.blackhole || self.events.blackholes != then.blackholes
     }
 

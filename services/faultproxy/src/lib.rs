@@ -16,6 +16,7 @@ mod close;
 pub mod command;
 mod config;
 mod connection;
+mod delay;
 pub mod fault;
 mod handshake;
 pub mod law;
@@ -24,7 +25,6 @@ mod listener;
 mod loss;
 mod metrics;
 pub mod packet;
-mod release;
 pub mod response;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -41,7 +41,7 @@ pub use crate::{
     fault::{ActiveFault, DEFAULT_SEED, Fault, FaultKind, FaultSpec},
     law::Law,
 };
-use crate::{fault::Control, link::Bound, listener::Accepting, metrics::Metrics, release::Releases};
+use crate::{delay::DelayTimer, fault::Control, link::BoundSocket, listener::StoreListener, metrics::Metrics};
 
 /// Time commands in flight have to finish at shutdown.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
 #[derive(Debug)]
 pub struct Proxy {
     routes: Vec<(Listener, Route)>,
-    links: Vec<(Bound, Link)>,
+    links: Vec<(BoundSocket, Link)>,
     admin: (TcpListener, SocketAddr),
     law: Law,
     max_connections: usize,
@@ -87,7 +87,7 @@ impl Proxy {
         Ok(Self { routes, links, admin: (admin, admin_address), law, max_connections })
     }
 
-    /// Bound addresses, in the order of the configuration.
+    /// BoundSocket addresses, in the order of the configuration.
     pub fn addresses(&self) -> Vec<Endpoint> {
         self.routes.iter().map(|(_, route)| route.listen.clone()).collect()
     }
@@ -115,18 +115,18 @@ impl Proxy {
         let (metrics, watch) = Metrics::new(&self.addresses(), &links).context("metrics")?;
         let metrics = Arc::new(metrics);
         let control = Arc::new(Control::new(self.law));
-        let releases = Arc::new(Releases::default());
+        let delays = Arc::new(DelayTimer::default());
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(self.max_connections));
         let background = TaskTracker::new();
         let routes: Vec<Route> = self.routes.iter().map(|(_, route)| route.clone()).collect();
         for (index, (socket, route)) in self.routes.into_iter().enumerate() {
             tracing::info!(listen = %route.listen, upstream = %route.upstream, "proxying");
-            let listener = Accepting {
+            let listener = StoreListener {
                 index,
                 route,
                 control: Arc::clone(&control),
-                releases: Arc::clone(&releases),
+                delays: Arc::clone(&delays),
                 metrics: Arc::clone(&metrics),
                 room: Arc::clone(&room),
                 connections: connections.clone(),
@@ -140,7 +140,7 @@ impl Proxy {
                 link,
                 index,
                 control: Arc::clone(&control),
-                releases: Arc::clone(&releases),
+                delays: Arc::clone(&delays),
                 metrics: Arc::clone(&metrics),
                 room: Arc::clone(&room),
                 connections: connections.clone(),
@@ -151,7 +151,7 @@ impl Proxy {
         // Outlives `shutdown`: commands that are held back still have to go on. Ends when it is dropped.
         let mut releasing = JoinSet::new();
         releasing.spawn(async move {
-            if let Err(error) = releases.run().await {
+            if let Err(error) = delays.run().await {
                 tracing::error!(%error, "no timer: commands are held back for ever");
             }
         });

@@ -13,31 +13,31 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Link, Transport},
+    delay::DelayTimer,
     fault::Control,
     metrics::Metrics,
-    release::Releases,
 };
 
 /// A link whose socket is bound.
 #[derive(Debug)]
-pub(crate) enum Bound {
+pub(crate) enum BoundSocket {
     Tcp(Listener),
     Udp(UdpSocket),
 }
 
 /// Binds the link's socket. Returns the link with the port that the system chose.
-pub(crate) async fn bind(link: Link) -> anyhow::Result<(Bound, Link)> {
+pub(crate) async fn bind(link: Link) -> anyhow::Result<(BoundSocket, Link)> {
     let cannot = || format!("cannot listen on {}", link.listen);
     let (bound, listen) = match (link.transport, &link.listen) {
         (Transport::Tcp, listen) => {
             let listener = listen.bind().await.with_context(cannot)?;
             let listen = listener.endpoint().context("no local address")?;
-            (Bound::Tcp(listener), listen)
+            (BoundSocket::Tcp(listener), listen)
         }
         (Transport::Udp, Endpoint::Tcp(address)) => {
             let socket = UdpSocket::bind(address).await.with_context(cannot)?;
             let listen = socket.local_addr().context("no local address")?;
-            (Bound::Udp(socket), listen.into())
+            (BoundSocket::Udp(socket), listen.into())
         }
         (Transport::Udp, Endpoint::Unix(_)) => bail!("links: a UDP link has no Unix socket ({})", link.listen),
     };
@@ -51,7 +51,7 @@ pub(crate) struct Shared {
     /// Index in `Metrics::links`.
     pub(crate) index: usize,
     pub(crate) control: Arc<Control>,
-    pub(crate) releases: Arc<Releases>,
+    pub(crate) delays: Arc<DelayTimer>,
     pub(crate) metrics: Arc<Metrics>,
     /// Connections and flows of the whole proxy.
     pub(crate) room: Arc<Semaphore>,
@@ -60,10 +60,10 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Serves for ever; cancelled from outside. Connections end when `stop` is heard.
-    pub(crate) async fn serve(self, bound: Bound, stop: CancellationToken) {
+    pub(crate) async fn serve(self, bound: BoundSocket, stop: CancellationToken) {
         match bound {
-            Bound::Tcp(listener) => tcp::Accepting::new(self, stop).accept(listener).await,
-            Bound::Udp(socket) => udp::Relay::new(self).run(socket).await,
+            BoundSocket::Tcp(listener) => tcp::TcpLink::new(self, stop).accept(listener).await,
+            BoundSocket::Udp(socket) => udp::Relay::new(self).run(socket).await,
         }
     }
 

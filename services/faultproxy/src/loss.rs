@@ -26,7 +26,7 @@ pub(crate) struct Loss {
 
 /// Draws for one direction of one connection or flow. The same seed, flow and order of datagrams lose the same ones.
 #[derive(Debug, Clone)]
-pub(crate) struct Dice {
+pub(crate) struct LossSampler {
     flow: u64,
     back: bool,
     /// The one that `random` was made for.
@@ -34,7 +34,7 @@ pub(crate) struct Dice {
     random: SmallRng,
 }
 
-impl Dice {
+impl LossSampler {
     /// `flow`: number of the connection or flow at its listener; `back`: from the server to the client.
     pub(crate) fn new(flow: u64, back: bool) -> Self {
         Self { flow, back, loss: None, random: SmallRng::seed_from_u64(0) }
@@ -80,39 +80,39 @@ mod tests {
     #[test]
     fn the_seed_decides_and_directions_and_flows_differ() {
         let draws = |flow, back, loss| {
-            let mut dice = Dice::new(flow, back);
-            (0..64).map(|_| dice.lost(loss)).collect::<Vec<_>>()
+            let mut sampler = LossSampler::new(flow, back);
+            (0..64).map(|_| sampler.lost(loss)).collect::<Vec<_>>()
         };
         let first = draws(1, false, HALF);
         assert_eq!(first, draws(1, false, HALF));
         let others = [draws(1, true, HALF), draws(2, false, HALF), draws(1, false, Some(Loss { pct: 50.0, seed: 8 }))];
         assert!(others.iter().all(|other| *other != first));
         // Set anew, it begins anew.
-        let mut dice = Dice::new(1, false);
-        assert_eq!((0..64).map(|_| dice.lost(HALF)).collect::<Vec<_>>(), first);
-        assert!(!dice.lost(None));
-        assert_eq!((0..64).map(|_| dice.lost(HALF)).collect::<Vec<_>>(), first);
+        let mut sampler = LossSampler::new(1, false);
+        assert_eq!((0..64).map(|_| sampler.lost(HALF)).collect::<Vec<_>>(), first);
+        assert!(!sampler.lost(None));
+        assert_eq!((0..64).map(|_| sampler.lost(HALF)).collect::<Vec<_>>(), first);
     }
 
     #[test]
     fn as_many_as_asked_for_are_lost() {
-        let mut dice = Dice::new(0, false);
+        let mut sampler = LossSampler::new(0, false);
         for (pct, least, most) in [(0.0, 0, 0), (20.0, 1_880, 2_120), (100.0, 10_000, 10_000)] {
-            let lost = (0..10_000).filter(|_| dice.lost(Some(Loss { pct, seed: 1 }))).count();
+            let lost = (0..10_000).filter(|_| sampler.lost(Some(Loss { pct, seed: 1 }))).count();
             assert!((least..=most).contains(&lost), "{pct} %: {lost} of 10000");
         }
     }
 
     #[test]
     fn a_segment_is_late_by_doubled_timeouts_and_arrives() {
-        let mut dice = Dice::new(0, false);
+        let mut sampler = LossSampler::new(0, false);
         for _ in 0..1_000 {
-            let (late, lost) = dice.retransmission(HALF);
+            let (late, lost) = sampler.retransmission(HALF);
             assert_eq!(late, RETRANSMIT * ((1 << lost) - 1));
         }
-        assert_eq!(dice.retransmission(None), (Duration::ZERO, 0));
+        assert_eq!(sampler.retransmission(None), (Duration::ZERO, 0));
         let all = Some(Loss { pct: 100.0, seed: 1 });
-        assert_eq!(dice.retransmission(all), (Duration::from_millis(204_600), MOST_IN_A_ROW));
-        assert_eq!(dice.retransmission_of_syn(all).0, Duration::from_secs(1023));
+        assert_eq!(sampler.retransmission(all), (Duration::from_millis(204_600), MOST_IN_A_ROW));
+        assert_eq!(sampler.retransmission_of_syn(all).0, Duration::from_secs(1023));
     }
 }

@@ -89,7 +89,7 @@ pub struct Packet<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum Section {
     Header,
     Prefix,
     Body,
@@ -98,7 +98,7 @@ enum At {
 /// Cuts a byte stream that arrives in arbitrary pieces into packets.
 #[derive(Debug, Clone)]
 pub struct Framer {
-    at: At,
+    at: Section,
     wanted: u8,
     have: u8,
     /// Payload bytes not taken yet.
@@ -111,12 +111,12 @@ impl Framer {
     /// `wanted` ≤ `PREFIX` payload bytes are kept of each packet.
     pub fn new(wanted: u8) -> Self {
         debug_assert!(usize::from(wanted) <= PREFIX);
-        Self { at: At::Header, wanted, have: 0, left: 0, header: [0; 4], prefix: [0; PREFIX] }
+        Self { at: Section::Header, wanted, have: 0, left: 0, header: [0; 4], prefix: [0; PREFIX] }
     }
 
     /// Takes bytes off the front of `input` until something happened; `None`: all taken, more needed.
     pub fn next(&mut self, input: &mut &[u8]) -> Option<Event> {
-        if self.at == At::Header {
+        if self.at == Section::Header {
             let take = input.len().min(4 - usize::from(self.have));
             let have = usize::from(self.have);
             self.header[have..have + take].copy_from_slice(&input[..take]);
@@ -127,9 +127,9 @@ impl Framer {
             }
             self.left = u32::from_le_bytes([self.header[0], self.header[1], self.header[2], 0]);
             self.have = 0;
-            self.at = At::Prefix;
+            self.at = Section::Prefix;
         }
-        if self.at == At::Prefix {
+        if self.at == Section::Prefix {
             let have = usize::from(self.have);
             let missing = (usize::from(self.wanted) - have).min(self.left as usize);
             let take = input.len().min(missing);
@@ -140,7 +140,7 @@ impl Framer {
             if take < missing {
                 return None;
             }
-            self.at = At::Body;
+            self.at = Section::Body;
             return Some(Event::Start);
         }
         let take = input.len().min(self.left as usize);
@@ -149,7 +149,7 @@ impl Framer {
         if self.left > 0 {
             return None;
         }
-        self.at = At::Header;
+        self.at = Section::Header;
         self.have = 0;
         Some(Event::End)
     }
@@ -162,12 +162,12 @@ impl Framer {
 
     /// Inside a packet whose `Start` has not come yet.
     pub fn in_header(&self) -> bool {
-        self.inside() && self.at != At::Body
+        self.inside() && self.at != Section::Body
     }
 
     /// Inside a packet, header included: an end of the stream here truncates it.
     pub fn inside(&self) -> bool {
-        self.at != At::Header || self.have > 0
+        self.at != Section::Header || self.have > 0
     }
 }
 

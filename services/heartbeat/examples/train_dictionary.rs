@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
 use heartbeat::{
-    assign::{Standing, Table},
+    assign::{Membership, Table},
     auth::{FrameKind, Header, Keys},
     codec::{Codec, CodecId, Corpus, Json, Protobuf, ProtobufZstd, train},
     frame::{self, sign_ack},
@@ -36,11 +36,11 @@ fn write_corpus(dir: &Path) -> io::Result<()> {
         let id = codec.id();
         for n in 0..3 {
             let mut bytes = Vec::new();
-            codec.encode(&Corpus::judged().beat(n), &mut bytes).map_err(io::Error::other)?;
+            codec.encode(&Corpus::held_out().beat(n), &mut bytes).map_err(io::Error::other)?;
             fs::write(dir.join(format!("beat-{n}.{extension}")), &bytes)?;
         }
         let mut bytes = Vec::new();
-        codec.encode_batch(&Corpus::judged().batch(0, 4), &mut bytes).map_err(io::Error::other)?;
+        codec.encode_batch(&Corpus::held_out().batch(0, 4), &mut bytes).map_err(io::Error::other)?;
         fs::write(dir.join(format!("batch.{extension}")), &bytes)?;
         let (header, mut frame) =
             (Header { kind: FrameKind::Batch, codec: id, ack_wanted: id == CodecId::Json }, Vec::new());
@@ -68,20 +68,19 @@ fn write_payload(dir: &Path, name: &str, keys: &Keys, frame: &[u8]) -> io::Resul
 }
 
 fn write_words(dir: &Path, keys: &Keys) -> io::Result<()> {
-    let life = 1_767_225_600_000;
+    let incarnation = 1_767_225_600_000;
     let (http, udp) = ("127.0.0.1:7500".to_owned(), "127.0.0.1:7501".to_owned());
-    let registration =
-        Registration { id: "worker-0".into(), incarnation: life, http: http.clone(), udp, leaving: true };
+    let registration = Registration { id: "worker-0".into(), incarnation, http: http.clone(), udp, leaving: true };
     let ballot = Ballot {
         from: "m0".into(),
-        round: life + 7,
-        seen: BTreeMap::from([("m1".into(), life + 3)]),
-        failed: BTreeMap::from([("worker-1".into(), life + 1)]),
-        fit: BTreeMap::from([("worker \"2\"".into(), life + 2)]),
+        round: incarnation + 7,
+        seen: BTreeMap::from([("m1".into(), incarnation + 3)]),
+        failed: BTreeMap::from([("worker-1".into(), incarnation + 1)]),
+        fit: BTreeMap::from([("worker \"2\"".into(), incarnation + 2)]),
     };
-    let online = Standing { incarnation: life, online: true };
+    let online = Membership { incarnation, online: true };
     let nodes =
-        BTreeMap::from([("worker-0".into(), online), ("worker-1".into(), Standing { online: false, ..online })]);
+        BTreeMap::from([("worker-0".into(), online), ("worker-1".into(), Membership { online: false, ..online })]);
     let mut table = Table { epoch: 3, nodes, ..Table::default() };
     for (assignment, epoch) in table.partitions.iter_mut().zip(1..) {
         (assignment.epoch, assignment.primary) = (epoch % 4, Some("worker-0".into()));

@@ -5,7 +5,7 @@
 
 mod window;
 
-pub use self::window::{Verdict, Window};
+pub use self::window::{ReplayWindow, Verdict};
 use crate::codec::CodecId;
 
 pub const HEADER_BYTES: usize = 4;
@@ -50,9 +50,9 @@ pub enum Reject {
     Repeated,
     /// So old that nobody knows whether it was received before.
     TooOld,
-    /// Of a former life of the node.
+    /// Of a former incarnation of the node.
     StaleIncarnation,
-    /// Of a life that cannot have begun: see `clock::latest_incarnation`.
+    /// Of a incarnation that cannot have begun: see `clock::latest_incarnation`.
     FutureIncarnation,
     /// Of a node for which the table has no room.
     Full,

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 #[cfg(feature = "udp")]
-pub use self::datagrams::{Batched, Outlet, Sent, Single};
+pub use self::datagrams::{BatchSender, DatagramSender, SendCounts, SingleSender};
 pub use self::{
     batch::{BatchWriter, DATAGRAM_BYTES},
     pace::Pace,

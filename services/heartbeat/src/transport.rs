@@ -28,7 +28,7 @@ use crate::{
         protobuf::{BatchRef, BeatRef},
     },
     message::{Ack, Beat},
-    table::{Recorded, Sighting, Table},
+    table::{Observation, Recorded, Table},
 };
 
 /// Senders of batches that a receiver remembers; each has a replay window.
@@ -84,7 +84,7 @@ pub struct Ingest {
     /// When silent ones were last looked for.
     forgotten_at: AtomicU64,
     sink: Option<Arc<dyn Sink>>,
-    dated: bool,
+    rejects_future_incarnations: bool,
     counts: Counts,
 }
 
@@ -124,12 +124,21 @@ impl Ingest {
     pub fn new(clock: Clock, keys: Keys, table: Arc<Table>, sink: Option<Arc<dyn Sink>>) -> Self {
         let batch_senders = Table::new(MAX_BATCH_SENDERS);
         let forgotten_at = AtomicU64::new(0);
-        Self { clock, keys, table, batch_senders, forgotten_at, sink, dated: false, counts: Counts::default() }
+        Self {
+            clock,
+            keys,
+            table,
+            batch_senders,
+            forgotten_at,
+            sink,
+            rejects_future_incarnations: false,
+            counts: Counts::default(),
+        }
     }
 
-    /// Refuses lives from beyond `latest_incarnation`, as a monitor must. Made-up nodes of benchmarks are of fixed dates.
-    pub fn dated(self) -> Self {
-        Self { dated: true, ..self }
+    /// Refuses incarnations from beyond `latest_incarnation`, as a monitor must. Made-up nodes of benchmarks are of fixed dates.
+    pub fn reject_future_incarnations(self) -> Self {
+        Self { rejects_future_incarnations: true, ..self }
     }
 
     pub fn clock(&self) -> Clock {
@@ -167,8 +176,8 @@ impl Ingest {
 
     /// A beat that nobody sealed, as the article's `GET /heartbeat?id=` brings it. The caller has decided to trust it, and has
     /// checked it (`Beat::check`, `begun`).
-    pub fn plain(&self, at: Nanos, peer: SocketAddr, beat: Beat) -> Recorded {
-        let recorded = self.table.record(&sighting(at, &beat));
+    pub fn record_beat(&self, at: Nanos, peer: SocketAddr, beat: Beat) -> Recorded {
+        let recorded = self.table.record(&observation(at, &beat));
         self.count(recorded);
         self.hand_on(recorded, at, peer, || Ok(beat));
         recorded
@@ -187,10 +196,10 @@ impl Ingest {
             (FrameKind::Ack | FrameKind::Control, _) => return Err(Reject::Frame),
             (FrameKind::Beat, CodecId::Json) => {
                 let beat = Json.decode(payload).map_err(|error| reason(&error))?;
-                numbered(beat.sequence)?;
-                self.begun(beat.incarnation)?;
+                check_sequence(beat.sequence)?;
+                self.check_incarnation(beat.incarnation)?;
                 let ack = Ack { of: beat.node_id.clone(), incarnation: beat.incarnation, sequence: beat.sequence };
-                self.plain(at, peer, beat);
+                self.record_beat(at, peer, beat);
                 ack
             }
             (FrameKind::Beat, CodecId::Protobuf) => self.beat_ref(at, peer, payload)?,
@@ -200,8 +209,8 @@ impl Ingest {
                 let ack = Ack { of: batch.sender, incarnation: batch.incarnation, sequence: batch.sequence };
                 if self.batch_is_new(at, &ack)? {
                     for beat in batch.beats {
-                        match self.begun(beat.incarnation) {
-                            Ok(()) => _ = self.plain(at, peer, beat),
+                        match self.check_incarnation(beat.incarnation) {
+                            Ok(()) => _ = self.record_beat(at, peer, beat),
                             Err(reason) => self.counts.reject(reason),
                         }
                     }
@@ -216,9 +225,9 @@ impl Ingest {
 
     fn beat_ref(&self, at: Nanos, peer: SocketAddr, payload: &[u8]) -> Result<Ack, Reject> {
         let beat = BeatRef::parse(payload).map_err(|error| reason(&error))?;
-        numbered(beat.sequence)?;
-        self.begun(beat.incarnation)?;
-        let recorded = self.table.record(&sighting_ref(at, &beat));
+        check_sequence(beat.sequence)?;
+        self.check_incarnation(beat.incarnation)?;
+        let recorded = self.table.record(&observation_ref(at, &beat));
         self.count(recorded);
         self.hand_on(recorded, at, peer, || beat.to_beat());
         Ok(Ack { of: beat.node_id.to_owned(), incarnation: beat.incarnation, sequence: beat.sequence })
@@ -236,7 +245,7 @@ impl Ingest {
             BatchRef::parse(payload, &mut beats).map_err(|error| reason(&error))?;
         let ack = Ack { of: sender.to_owned(), incarnation, sequence };
         if self.batch_is_new(at, &ack)? {
-            let latest = self.latest();
+            let latest = self.latest_incarnation();
             // One node with a wrong clock is not the others' fault.
             beats.retain(|beat| {
                 let is_begun = beat.incarnation <= latest;
@@ -245,8 +254,8 @@ impl Ingest {
                 }
                 is_begun
             });
-            let sightings: Vec<_> = beats.iter().map(|beat| sighting_ref(at, beat)).collect();
-            self.table.record_all(&sightings, outcomes);
+            let observations: Vec<_> = beats.iter().map(|beat| observation_ref(at, beat)).collect();
+            self.table.record_all(&observations, outcomes);
             for (&recorded, beat) in outcomes.iter().zip(&beats) {
                 self.count(recorded);
                 self.hand_on(recorded, at, peer, || beat.to_beat());
@@ -258,12 +267,12 @@ impl Ingest {
     /// False for a batch that came twice: it is acknowledged again and goes no further.
     fn batch_is_new(&self, at: Nanos, batch: &Ack) -> Result<bool, Reject> {
         let (incarnation, sequence) = (batch.incarnation, batch.sequence);
-        numbered(sequence)?;
-        self.begun(incarnation)?;
-        let sighting = Sighting { node_id: &batch.of, at, incarnation, sequence, load: 0.0 };
-        let mut recorded = self.batch_senders.record(&sighting);
+        check_sequence(sequence)?;
+        self.check_incarnation(incarnation)?;
+        let observation = Observation { node_id: &batch.of, at, incarnation, sequence, load: 0.0 };
+        let mut recorded = self.batch_senders.record(&observation);
         if recorded == Recorded::Full && self.forget_senders(at) {
-            recorded = self.batch_senders.record(&sighting);
+            recorded = self.batch_senders.record(&observation);
         }
         match refusal(recorded) {
             None => Ok(true),
@@ -283,14 +292,14 @@ impl Ingest {
             && self.batch_senders.forget_before(at.saturating_sub(FORGET_SENDERS_AFTER)) > 0
     }
 
-    fn latest(&self) -> u64 {
-        if self.dated { latest_incarnation() } else { u64::MAX }
+    fn latest_incarnation(&self) -> u64 {
+        if self.rejects_future_incarnations { latest_incarnation() } else { u64::MAX }
     }
 
     /// # Errors
-    /// The life cannot have begun.
-    pub fn begun(&self, incarnation: u64) -> Result<(), Reject> {
-        if incarnation <= self.latest() { Ok(()) } else { Err(Reject::FutureIncarnation) }
+    /// The incarnation cannot have begun.
+    pub fn check_incarnation(&self, incarnation: u64) -> Result<(), Reject> {
+        if incarnation <= self.latest_incarnation() { Ok(()) } else { Err(Reject::FutureIncarnation) }
     }
 
     fn count(&self, recorded: Recorded) {
@@ -316,14 +325,14 @@ impl Ingest {
     }
 }
 
-fn sighting(at: Nanos, beat: &Beat) -> Sighting<'_> {
+fn observation(at: Nanos, beat: &Beat) -> Observation<'_> {
     let &Beat { sequence, incarnation, load, ref node_id, .. } = beat;
-    Sighting { node_id, at, incarnation, sequence, load }
+    Observation { node_id, at, incarnation, sequence, load }
 }
 
-fn sighting_ref<'a>(at: Nanos, beat: &BeatRef<'a>) -> Sighting<'a> {
+fn observation_ref<'a>(at: Nanos, beat: &BeatRef<'a>) -> Observation<'a> {
     let &BeatRef { sequence, incarnation, load, node_id, .. } = beat;
-    Sighting { node_id, at, incarnation, sequence, load }
+    Observation { node_id, at, incarnation, sequence, load }
 }
 
 fn reason(error: &DecodeError) -> Reject {
@@ -334,7 +343,7 @@ fn reason(error: &DecodeError) -> Reject {
 }
 
 /// What is sealed must be counted: without a number, whoever recorded it could send it again for ever.
-fn numbered(sequence: u64) -> Result<(), Reject> {
+fn check_sequence(sequence: u64) -> Result<(), Reject> {
     if sequence == 0 { Err(Reject::Invalid) } else { Ok(()) }
 }
 

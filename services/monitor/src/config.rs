@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use contract::id;
 use heartbeat::{
     assign::NodeId,
-    detector::{Any, BadParam},
+    detector::{AnyDetector, BadParam},
+    node_state,
     observer::{PARTITIONED_AFTER, Settings},
-    soft, vote,
+    vote,
 };
 use runtime::{config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
@@ -88,12 +89,12 @@ pub struct Detect {
     /// after 3.
     pub partitioned_after: u32,
     /// How many monitors must agree that a worker has failed.
-    pub votes: Rule,
+    pub votes: VoteRule,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Rule {
+pub enum VoteRule {
     /// More than half of all monitors.
     Majority,
     /// The leader alone. Only for comparison in experiments.
@@ -123,7 +124,7 @@ impl MonitorConfig {
                 detector: "fixed".into(),
                 params: BTreeMap::new(),
                 partitioned_after: PARTITIONED_AFTER,
-                votes: Rule::Majority,
+                votes: VoteRule::Majority,
             },
             peers: BTreeMap::new(),
             telemetry: TelemetryConfig::default(),
@@ -140,7 +141,7 @@ impl MonitorConfig {
 
     /// # Errors
     /// There is no such detector, it has no such parameter, or a value is out of its range.
-    pub fn detector(&self) -> Result<Any, BadParam> {
+    pub fn detector(&self) -> Result<AnyDetector, BadParam> {
         let Detect { interval_ms, detector, params, .. } = &self.detect;
         detector::make(detector, *interval_ms, params)
     }
@@ -148,11 +149,11 @@ impl MonitorConfig {
     pub fn settings(&self) -> Settings {
         let settings = Settings::for_interval(self.detect.interval_ms * MS, self.registry.term_ms * MS);
         let quorum: fn(usize) -> usize = match self.detect.votes {
-            Rule::Majority => vote::majority,
-            Rule::One => |_| 1,
+            VoteRule::Majority => vote::majority,
+            VoteRule::One => |_| 1,
         };
-        let soft = soft::Settings { partitioned_after: self.detect.partitioned_after, ..settings.soft };
-        Settings { quorum, soft, ..settings }
+        let suspicion = node_state::Settings { partitioned_after: self.detect.partitioned_after, ..settings.suspicion };
+        Settings { quorum, suspicion, ..settings }
     }
 }
 

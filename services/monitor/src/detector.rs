@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use heartbeat::{
     Nanos,
-    detector::{Any, BadParam},
-    observer::MakeDetector,
+    detector::{AnyDetector, BadParam},
+    observer::DetectorFactory,
 };
 
 /// Of `fixed`, unless said otherwise: a beat, the time that it may be late, and no scan between that and being found. The
@@ -14,7 +14,7 @@ const FIXED: [(&str, f64); 2] = [("suspect", 1.3), ("scan", 0.0)];
 
 /// # Errors
 /// No such detector, or no such parameter of it, or a value out of its range.
-pub fn make(name: &str, interval_ms: u64, params: &BTreeMap<String, f64>) -> Result<Any, BadParam> {
+pub fn make(name: &str, interval_ms: u64, params: &BTreeMap<String, f64>) -> Result<AnyDetector, BadParam> {
     let mut params = params.clone();
     if name == "fixed" {
         for (name, value) in FIXED {
@@ -22,10 +22,10 @@ pub fn make(name: &str, interval_ms: u64, params: &BTreeMap<String, f64>) -> Res
         }
     }
     let params: Vec<(String, f64)> = params.into_iter().collect();
-    Any::named(name, (interval_ms * 1_000_000) as Nanos, &params)
+    AnyDetector::named(name, (interval_ms * 1_000_000) as Nanos, &params)
 }
 
-/// A new detector for each worker and each incarnation of it.
-pub fn factory(template: Any) -> MakeDetector {
+/// Makes a new detector for each worker and each of its incarnations.
+pub fn factory(template: AnyDetector) -> DetectorFactory {
     Box::new(move || Box::new(template.clone()))
 }

@@ -1,4 +1,4 @@
-//! What the control loop receives: from the transports, the probes, the other monitors, etcd and `GET /status`.
+//! Inputs of the control loop: from the transports, the probes, the other monitors, etcd and `GET /status`.
 
 use heartbeat::{assign::NodeId, vote::Ballot};
 use tokio::sync::oneshot;
@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use crate::status::Status;
 
 pub enum Input {
-    /// `incarnation` 0: of whatever life is known, as the article's beats.
+    /// `incarnation` 0 stands for the known incarnation: the article's heartbeats carry none.
     Beat {
         id: String,
         incarnation: u64,
@@ -18,7 +18,7 @@ pub enum Input {
         round: u64,
     },
     Ballot(Ballot),
-    /// Something in the registry has.
+    /// Something in the registry has changed.
     Changed,
     Status(oneshot::Sender<Status>),
 }

@@ -1,9 +1,9 @@
-//! All series of a monitor.
+//! All metrics of a monitor.
 
 use heartbeat::{
     assign::PARTITIONS,
     auth::Reject,
-    soft::{State, Transition},
+    node_state::{State, Transition},
     transport::Counts,
 };
 use prometheus::{
@@ -13,24 +13,24 @@ use prometheus::{
 /// Values of the label `word`.
 pub const BALLOT: &str = "ballot";
 pub const REGISTRATION: &str = "registration";
-/// Requests to etcd that the sweep makes.
+/// Values of the label `request`: requests to etcd by the control loop.
 const REQUESTS: [&str; 3] = ["read", "campaign", "commit"];
-/// Silence at which a node is failed: from 100 ms beats to the article's 5 s and beyond.
+/// Silence of a failed worker: from 100 ms heartbeats up to the article's 5 s and beyond.
 const SILENCE_S: [f64; 12] = [0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0];
 
 #[derive(Clone)]
 pub struct Metrics {
     beats: IntCounterVec,
-    /// Accepted beats that found the inbox full.
+    /// Accepted heartbeats that found the control loop's queue full.
     pub beats_dropped: IntCounter,
     pub nodes: IntGaugeVec,
-    /// 1 for the state that a node is in.
+    /// 1 for the worker's current state.
     pub node_state: IntGaugeVec,
     pub transitions: IntCounterVec,
     pub silence: Histogram,
     pub mistakes: IntCounter,
     pub mistaken_seconds: Counter,
-    /// Monitors that have failed the node.
+    /// Monitors that vote that the worker has failed.
     pub votes: IntGaugeVec,
     pub confirmed: IntCounter,
     pub detection: Histogram,
@@ -40,8 +40,8 @@ pub struct Metrics {
     pub present: IntGauge,
     pub ballots_sent: IntCounterVec,
     pub ballots_received: IntCounter,
-    /// Ballots and registrations that were not believed.
-    pub words_refused: IntCounterVec,
+    /// Ballots and registrations that were not authentic or not valid.
+    pub control_refused: IntCounterVec,
     pub probes: IntCounterVec,
     pub pauses: IntCounter,
     pub paused_seconds: Counter,
@@ -58,7 +58,7 @@ impl Metrics {
             node_state: gauges("node_state", "1 for the state that this monitor sees the node in", &["node", "state"])?,
             transitions: counters("transitions_total", "changes of a node's state", &["from", "to", "cause"])?,
             silence: histogram("silence_at_failure_seconds", "silence of a node when this monitor failed it")?,
-            mistakes: counter("mistakes_total", "suspicions of a node that then gave a sign of the same life")?,
+            mistakes: counter("mistakes_total", "suspicions of a node that then gave a sign of the same incarnation")?,
             mistaken_seconds: Counter::with_opts(opts("mistaken_seconds_total", "how long they lasted in all"))?,
             votes: gauges("votes_against", "monitors that have failed the node, by this one's count", &["node"])?,
             confirmed: counter("failures_confirmed_total", "failed nodes that the table of assignments took off-line")?,
@@ -72,7 +72,7 @@ impl Metrics {
             present: gauge("monitors_present", "monitors whose votes count now, this one included")?,
             ballots_sent: counters("ballots_sent_total", "ballots to each other monitor", &["to", "outcome"])?,
             ballots_received: counter("ballots_received_total", "ballots of other monitors")?,
-            words_refused: counters(
+            control_refused: counters(
                 "words_refused_total",
                 "ballots and registrations not believed",
                 &["word", "reason"],
@@ -84,9 +84,9 @@ impl Metrics {
             registry_requests: counters("registry_requests_total", "requests to etcd", &["request", "outcome"])?,
         };
         let Self {
-            beats, nodes, node_state, transitions, partition_epoch, ballots_sent, probes, words_refused, ..
+            beats, nodes, node_state, transitions, partition_epoch, ballots_sent, probes, control_refused, ..
         } = &metrics;
-        for vector in [beats, transitions, ballots_sent, probes, words_refused, &metrics.registry_requests] {
+        for vector in [beats, transitions, ballots_sent, probes, control_refused, &metrics.registry_requests] {
             registry.register(Box::new(vector.clone()))?;
         }
         for vector in [nodes, node_state, partition_epoch, &metrics.votes] {
@@ -105,7 +105,7 @@ impl Metrics {
         for gauge in [&metrics.epoch, &metrics.leading, &metrics.present, &metrics.registry_up] {
             registry.register(Box::new(gauge.clone()))?;
         }
-        // A known series is zero before it is counted.
+        // A known series exists at zero before the first event.
         metrics.count_beats(&Counts::default());
         for state in State::ALL {
             nodes.with_label_values(&[state.as_str()]).set(0);
@@ -115,7 +115,7 @@ impl Metrics {
         }
         for word in [BALLOT, REGISTRATION] {
             for reason in Reject::OF_WORDS {
-                words_refused.with_label_values(&[word, reason.label()]);
+                control_refused.with_label_values(&[word, reason.label()]);
             }
         }
         for request in REQUESTS {
@@ -129,7 +129,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Takes over what the transports have counted.
+    /// Copies the transports' counters.
     pub fn count_beats(&self, counts: &Counts) {
         let set = |outcome: &str, total: u64| {
             let counter = self.beats.with_label_values(&[outcome]);

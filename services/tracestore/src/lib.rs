@@ -7,10 +7,10 @@
 mod client;
 mod ids;
 mod intake;
-mod keep;
 mod metrics;
 mod otlp;
 mod query;
+mod retention;
 mod span;
 mod store;
 pub mod waterfall;
@@ -29,11 +29,11 @@ use tokio_util::sync::CancellationToken;
 pub use crate::{
     client::Client,
     ids::{InvalidId, SpanId, TraceId},
-    keep::{Keep, Merit, Quotas},
     metrics::Metrics,
     query::MAX_LIMIT,
+    retention::{Quotas, Retention, Traits},
     span::{Event, Kind, Reason, Span, Summary, Trace},
-    store::{Choice, Limits, Store},
+    store::{Limits, Selection, Store},
 };
 
 /// How often it is looked which traces have settled.

@@ -1,10 +1,10 @@
-//! All series of a worker.
+//! All metrics of a worker.
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result};
 
-/// What becomes of requests for partitions.
+/// Values of the label `outcome` of requests for partitions.
 const OUTCOMES: [&str; 7] = ["done", "failed", "no_such_partition", "taking_over", "nobodys", "sent_on", "old_epoch"];
-/// From one round trip to the store to several, and to a store that was away.
+/// From one round trip to the store up to a store that was unreachable.
 const TAKEOVER_S: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
 
 #[derive(Clone)]
@@ -16,9 +16,9 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Over UDP, by monitor: `sent`, or `refused` by a socket without room.
     pub beats: IntCounterVec,
-    /// Over TCP: 1 for the state that the sender to the monitor is in; see `heartbeat::reconnect`.
+    /// Over TCP: 1 for the current state of the sender to the monitor; see `heartbeat::reconnect`.
     pub sender_state: IntGaugeVec,
-    /// Senders started again, by monitor, and by its `contact` or an `operator`.
+    /// Resumed senders, by monitor and cause: `contact` or `operator`.
     pub resumed: IntCounterVec,
 }
 

@@ -17,11 +17,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::Shared;
-use crate::{accept::RETRY, fault::Conditions, loss::Dice, metrics::OpenConnection};
+use crate::{accept::RETRY, fault::Conditions, loss::LossSampler, metrics::OpenConnection};
 
 /// A datagram cannot be longer.
 const DATAGRAM_BYTES: usize = 65_536;
-/// Held back at the same time on one link; more are lost, as in a router whose queue is full.
+/// CommandDelay back at the same time on one link; more are lost, as in a router whose queue is full.
 const IN_THE_AIR: usize = 16_384;
 /// A flow that has been silent for so long makes room for another.
 const QUIET: Duration = Duration::from_secs(60);
@@ -125,7 +125,7 @@ impl Relay {
             conditions: self.shared.control.subscribe(),
             air: Arc::clone(&self.air),
             open: open.clone(),
-            dice: Dice::new(self.number, back),
+            sampler: LossSampler::new(self.number, back),
             socket: Arc::clone(socket),
             to,
         };
@@ -177,7 +177,7 @@ struct Path {
     conditions: watch::Receiver<Conditions>,
     air: Arc<Semaphore>,
     open: CancellationToken,
-    dice: Dice,
+    sampler: LossSampler,
     socket: Arc<UdpSocket>,
     /// `None`: the socket is connected.
     to: Option<SocketAddr>,
@@ -193,7 +193,7 @@ impl Path {
             (now.stall, now.blackhole, now.loss, now.latency(&mut rand::rng()))
         };
         // Drawn for each, so that a stall changes nothing about the ones after it.
-        let lost = self.dice.lost(loss);
+        let lost = self.sampler.lost(loss);
         if stall {
             return counts.stalled.inc();
         }
@@ -207,7 +207,7 @@ impl Path {
         let (shared, socket, to, datagram) =
             (self.shared.clone(), Arc::clone(&self.socket), self.to, datagram.to_vec());
         let late = async move {
-            shared.releases.wait(arrival, latency).await;
+            shared.delays.wait(arrival, latency).await;
             sent(send(&socket, to, &datagram).await, &shared);
             drop(flying);
         };

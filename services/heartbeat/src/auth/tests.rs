@@ -59,7 +59,7 @@ proptest! {
     /// former incarnation never comes back.
     #[test]
     fn the_window_is_a_memory_of_64(beats in prop::collection::vec((1..4_u64, 1..200_u64), 1..300)) {
-        let (mut window, mut accepted) = (Window::default(), BTreeSet::new());
+        let (mut window, mut accepted) = (ReplayWindow::default(), BTreeSet::new());
         for (incarnation, sequence) in beats {
             let newest = accepted.range((window.incarnation, 0)..).next_back().map_or(0, |&(_, sequence)| sequence);
             let expected = if incarnation < window.incarnation {
@@ -75,7 +75,7 @@ proptest! {
             } else {
                 Verdict::Late
             };
-            let verdict = window.note(incarnation, sequence);
+            let verdict = window.check(incarnation, sequence);
             prop_assert_eq!(verdict, expected);
             if verdict.accepted() {
                 prop_assert!(accepted.insert((incarnation, sequence)));
@@ -86,7 +86,7 @@ proptest! {
 
 #[test]
 fn who_does_not_count_is_heard_each_time() {
-    let mut window = Window::opened(0, 0);
-    assert_eq!((window.note(0, 0), window.note(0, 0)), (Verdict::Unnumbered, Verdict::Unnumbered));
-    assert_eq!((window.note(0, 1), window.note(0, 1)), (Verdict::Newer, Verdict::Repeated));
+    let mut window = ReplayWindow::opened(0, 0);
+    assert_eq!((window.check(0, 0), window.check(0, 0)), (Verdict::Unnumbered, Verdict::Unnumbered));
+    assert_eq!((window.check(0, 1), window.check(0, 1)), (Verdict::Newer, Verdict::Repeated));
 }

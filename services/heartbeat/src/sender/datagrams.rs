@@ -1,4 +1,4 @@
-//! From beats to datagrams. `Single` sends each beat by itself, `Batched` packs those of many nodes: every beat is written once,
+//! From beats to datagrams. `SingleSender` sends each beat by itself, `BatchSender` packs those of many nodes: every beat is written once,
 //! into the datagram that leaves.
 
 use std::{
@@ -22,12 +22,12 @@ const FLUSH_EVERY: Duration = Duration::from_millis(1);
 
 /// Datagrams so far.
 #[derive(Debug, Default)]
-pub struct Sent {
+pub struct SendCounts {
     datagrams: AtomicU64,
     refused: AtomicU64,
 }
 
-impl Sent {
+impl SendCounts {
     pub fn datagrams(&self) -> u64 {
         self.datagrams.load(Relaxed)
     }
@@ -44,9 +44,9 @@ impl Sent {
 }
 
 /// Where beats go that nobody waits for.
-pub trait Outlet: Send + Sync {
+pub trait DatagramSender: Send + Sync {
     fn send(&self, beat: &Beat);
-    fn sent(&self) -> &Sent;
+    fn counts(&self) -> &SendCounts;
 }
 
 /// # Errors
@@ -58,17 +58,17 @@ async fn connected(monitor: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// One Protobuf beat per datagram, over a socket that all nodes of the process share.
-pub struct Single {
+pub struct SingleSender {
     socket: UdpSocket,
     keys: Keys,
-    sent: Sent,
+    counts: SendCounts,
 }
 
-impl Single {
+impl SingleSender {
     /// # Errors
     /// No socket can be had.
     pub async fn connect(monitor: SocketAddr, keys: Keys) -> io::Result<Self> {
-        Ok(Self { socket: connected(monitor).await?, keys, sent: Sent::default() })
+        Ok(Self { socket: connected(monitor).await?, keys, counts: SendCounts::default() })
     }
 
     /// Sends there from now on: the monitor has another address.
@@ -80,31 +80,35 @@ impl Single {
     }
 }
 
-impl Outlet for Single {
+impl DatagramSender for SingleSender {
     fn send(&self, beat: &Beat) {
         let mut datagram = Vec::with_capacity(256);
         if sign_beat(&self.keys, &mut Protobuf, beat, false, &mut datagram).is_ok() {
-            self.sent.note(self.socket.try_send(&datagram));
+            self.counts.note(self.socket.try_send(&datagram));
         }
     }
 
-    fn sent(&self) -> &Sent {
-        &self.sent
+    fn counts(&self) -> &SendCounts {
+        &self.counts
     }
 }
 
 /// Beats of many nodes per datagram, flushed every millisecond.
-pub struct Batched {
+pub struct BatchSender {
     socket: UdpSocket,
     writer: Mutex<BatchWriter>,
-    sent: Sent,
+    counts: SendCounts,
 }
 
-impl Batched {
+impl BatchSender {
     /// # Errors
     /// No socket can be had.
     pub async fn connect(monitor: SocketAddr, writer: BatchWriter) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { socket: connected(monitor).await?, writer: Mutex::new(writer), sent: Sent::default() }))
+        Ok(Arc::new(Self {
+            socket: connected(monitor).await?,
+            writer: Mutex::new(writer),
+            counts: SendCounts::default(),
+        }))
     }
 
     /// Flushes until `stop`, and once more then.
@@ -117,7 +121,7 @@ impl Batched {
     }
 
     fn note(&self, datagram: &[u8]) {
-        self.sent.note(self.socket.try_send(datagram));
+        self.counts.note(self.socket.try_send(datagram));
     }
 
     fn lock(&self) -> MutexGuard<'_, BatchWriter> {
@@ -126,12 +130,12 @@ impl Batched {
     }
 }
 
-impl Outlet for Batched {
+impl DatagramSender for BatchSender {
     fn send(&self, beat: &Beat) {
         self.lock().push(beat, |datagram| self.note(datagram));
     }
 
-    fn sent(&self) -> &Sent {
-        &self.sent
+    fn counts(&self) -> &SendCounts {
+        &self.counts
     }
 }

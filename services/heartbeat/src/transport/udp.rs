@@ -14,7 +14,7 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use tokio::{io::Interest, net::UdpSocket, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use self::sender::{Acked, Lost, Reliable, Retries};
+pub use self::sender::{Acknowledged, ReliableSender, Retries, SendError};
 use super::{Ingest, Scratch};
 use crate::frame::sign_ack;
 

@@ -16,12 +16,12 @@ use heartbeat::{
         Codec, CodecId, Json, Protobuf, ProtobufZstd, codec,
         protobuf::{BatchRef, BeatRef},
     },
-    detector::Any,
+    detector::AnyDetector,
     frame::{self, sign_ack, verify_ack},
-    quality::{Course, Tally},
+    ownership::Ownership,
+    quality::{QualityMeter, Replay},
     registry::Registration,
     table::Table,
-    tenure::Tenure,
     trace::Trace,
     transport::{Ingest, Scratch, assignments::Assignments, tcp::FrameReader},
     vote::Ballot,
@@ -144,11 +144,11 @@ fn said(bytes: &[u8]) {
     again::<Registration>(bytes);
     again::<Assigned>(bytes);
     if let Some(Assignments { table, .. }) = again(bytes) {
-        let mut tenure = Tenure::new("worker-0".into());
-        let life = table.nodes.get("worker-0").map_or(0, |standing| standing.incarnation);
-        for fence in tenure.learn(table, life) {
-            tenure.fenced(fence);
-            tenure.admit(fence.partition, Some(fence.epoch)).unwrap();
+        let mut ownership = Ownership::new("worker-0".into());
+        let life = table.nodes.get("worker-0").map_or(0, |membership| membership.incarnation);
+        for fence in ownership.learn(table, life) {
+            ownership.fenced(fence);
+            ownership.admit(fence.partition, Some(fence.epoch)).unwrap();
         }
     }
 }
@@ -166,9 +166,9 @@ fn trace(bytes: &[u8]) {
     let mut written = Vec::new();
     trace.write(&mut written).unwrap();
     assert_eq!(Trace::read(written.as_slice(), Some(trace.interval)).unwrap(), trace);
-    let course = Course::with_crashes(&trace, 3, 1);
-    let detector = Any::named("fixed", trace.interval, &[]).unwrap();
-    Tally::default().run(&course, detector, u64::MAX);
+    let replay = Replay::with_crashes(&trace, 3, 1);
+    let detector = AnyDetector::named("fixed", trace.interval, &[]).unwrap();
+    QualityMeter::default().run(&replay, detector, u64::MAX);
 }
 
 fn frames(bytes: &[u8]) {

@@ -6,7 +6,7 @@ use heartbeat::{
     codec::{Codec, Json, Protobuf},
     frame::sign_beat,
     message::{Batch, Beat},
-    transport::http::{PROTOBUF, Plain, Received, SEALED, router},
+    transport::http::{AUTHENTICATED, PROTOBUF, Received, Unauthenticated, router},
 };
 use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{Monitor, beat, keys};
 
-async fn serve(monitor: &Monitor, plain: Plain) -> String {
+async fn serve(monitor: &Monitor, plain: Unauthenticated) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/heartbeat", listener.local_addr().unwrap());
     let app = router(Arc::clone(&monitor.ingest), plain);
@@ -26,7 +26,7 @@ async fn serve(monitor: &Monitor, plain: Plain) -> String {
 #[tokio::test]
 async fn the_articles_get_is_a_beat_each_time() {
     let mut monitor = Monitor::new();
-    let url = serve(&monitor, Plain::Accepted).await;
+    let url = serve(&monitor, Unauthenticated::Accepted).await;
     for _ in 0..2 {
         let answer = reqwest::get(format!("{url}?id=node-1")).await.unwrap();
         assert_eq!(answer.json::<Received>().await.unwrap().outcome, "received");
@@ -49,7 +49,7 @@ async fn the_articles_get_is_a_beat_each_time() {
 #[tokio::test]
 async fn bodies_in_json_protobuf_and_sealed() {
     let mut monitor = Monitor::new();
-    let url = serve(&monitor, Plain::Refused).await;
+    let url = serve(&monitor, Unauthenticated::Refused).await;
     let client = Client::new();
     let post = async |kind: &str, body: Vec<u8>| {
         client.post(&url).header(CONTENT_TYPE, kind).body(body).send().await.unwrap().status()
@@ -60,14 +60,14 @@ async fn bodies_in_json_protobuf_and_sealed() {
     sign_beat(&keys(), &mut Protobuf, &beat("c", 1), false, &mut sealed).unwrap();
     assert_eq!(post("application/json", json.clone()).await, StatusCode::UNAUTHORIZED);
     assert_eq!(post(PROTOBUF, protobuf.clone()).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(post(SEALED, sealed.clone()).await, StatusCode::OK);
+    assert_eq!(post(AUTHENTICATED, sealed.clone()).await, StatusCode::OK);
     assert_eq!(monitor.next().await.1.node_id, "c");
     *sealed.last_mut().unwrap() ^= 1;
-    assert_eq!(post(SEALED, sealed).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(post(AUTHENTICATED, sealed).await, StatusCode::UNAUTHORIZED);
     monitor.until_rejected(Reject::Mac, 3).await;
 
     let mut trusting = Monitor::new();
-    let url = serve(&trusting, Plain::Accepted).await;
+    let url = serve(&trusting, Unauthenticated::Accepted).await;
     let post = async |kind: &str, body: Vec<u8>| {
         client.post(&url).header(CONTENT_TYPE, kind).body(body).send().await.unwrap().status()
     };
@@ -83,7 +83,7 @@ async fn bodies_in_json_protobuf_and_sealed() {
 #[tokio::test]
 async fn a_life_that_cannot_have_begun_is_nobodys() {
     let mut monitor = Monitor::new();
-    let url = serve(&monitor, Plain::Accepted).await;
+    let url = serve(&monitor, Unauthenticated::Accepted).await;
     let late = |node: &str| Beat { incarnation: u64::MAX, ..beat(node, 1) };
     let get = |incarnation: u64| reqwest::get(format!("{url}?id=a&sequence=1&incarnation={incarnation}"));
     let answer = get(u64::MAX).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_life_that_cannot_have_begun_is_nobodys() {
             Ok::<_, ()>(())
         });
         sealed.unwrap();
-        client.post(&url).header(CONTENT_TYPE, SEALED).body(frame).send().await.unwrap().status()
+        client.post(&url).header(CONTENT_TYPE, AUTHENTICATED).body(frame).send().await.unwrap().status()
     };
     for (n, codec) in [&mut Json as &mut dyn Codec, &mut Protobuf].into_iter().enumerate() {
         let mut body = Vec::new();

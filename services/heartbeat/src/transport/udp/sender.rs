@@ -35,7 +35,7 @@ impl Default for Retries {
 
 /// The monitor has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Acked {
+pub struct Acknowledged {
     /// From the first datagram to the answer.
     pub after: Duration,
     /// Datagrams sent.
@@ -43,7 +43,7 @@ pub struct Acked {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Lost {
+pub enum SendError {
     #[error("no answer to {tries} datagrams")]
     Unanswered { tries: u32 },
     #[error("cannot write the heartbeat")]
@@ -53,7 +53,7 @@ pub enum Lost {
 }
 
 /// A socket that sends beats to one monitor and waits for each one's answer.
-pub struct Reliable {
+pub struct ReliableSender {
     socket: UdpSocket,
     keys: Keys,
     codec: Box<dyn Codec>,
@@ -61,7 +61,7 @@ pub struct Reliable {
     datagram: Vec<u8>,
 }
 
-impl Reliable {
+impl ReliableSender {
     /// # Errors
     /// No socket can be had.
     pub async fn connect(monitor: SocketAddr, keys: Keys, codec: Box<dyn Codec>, retries: Retries) -> io::Result<Self> {
@@ -75,7 +75,7 @@ impl Reliable {
     ///
     /// # Errors
     /// `Unanswered` after the last repetition; a refused port (ICMP) counts as no answer.
-    pub async fn send(&mut self, beat: &Beat) -> Result<Acked, Lost> {
+    pub async fn send(&mut self, beat: &Beat) -> Result<Acknowledged, SendError> {
         self.datagram.clear();
         sign_beat(&self.keys, &mut *self.codec, beat, true, &mut self.datagram)?;
         let wanted = Ack { of: beat.node_id.clone(), incarnation: beat.incarnation, sequence: beat.sequence };
@@ -88,10 +88,10 @@ impl Reliable {
                 Err(error) => return Err(error.into()),
             }
             if self.answered(&wanted, until).await {
-                return Ok(Acked { after: start.elapsed(), tries });
+                return Ok(Acknowledged { after: start.elapsed(), tries });
             }
         }
-        Err(Lost::Unanswered { tries: self.retries.count + 1 })
+        Err(SendError::Unanswered { tries: self.retries.count + 1 })
     }
 
     /// Waits for that answer; others (of beats given up) are passed over.

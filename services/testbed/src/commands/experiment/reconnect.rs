@@ -118,7 +118,7 @@ impl Senders {
                 seed: n,
             };
             let (sender, handle) = Sender::new(settings, Clock::start());
-            let mut beat = Corpus::judged().beat(n);
+            let mut beat = Corpus::held_out().beat(n);
             let beats = move || {
                 beat.sequence += 1;
                 beat.clone()

@@ -29,7 +29,7 @@ const COARSEST_US: u128 = 8_000;
 const WAKE_UP: Duration = Duration::from_micros(60);
 
 #[derive(Debug)]
-pub(crate) struct Releases {
+pub(crate) struct DelayTimer {
     epoch: Instant,
     /// By µs since `epoch`; those who gave up stay until their time has come.
     waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
@@ -37,13 +37,13 @@ pub(crate) struct Releases {
     earlier: Notify,
 }
 
-impl Default for Releases {
+impl Default for DelayTimer {
     fn default() -> Self {
         Self { epoch: Instant::now(), waiting: Mutex::default(), earlier: Notify::new() }
     }
 }
 
-impl Releases {
+impl DelayTimer {
     /// Waits until `arrival + delay`, as the grid has it. Nobody is released unless `run` runs.
     pub(crate) async fn wait(&self, arrival: Instant, delay: Duration) {
         let since_epoch = arrival.saturating_duration_since(self.epoch).as_micros() as u64;
@@ -62,7 +62,7 @@ impl Releases {
         released.await.ok();
     }
 
-    /// Releases everyone in time, for ever.
+    /// DelayTimer everyone in time, for ever.
     ///
     /// # Errors
     /// No timer can be had.
@@ -150,21 +150,21 @@ mod tests {
 
     #[tokio::test]
     async fn never_early_beyond_the_grid_in_order_and_after_others_gave_up() {
-        let releases = Releases::default();
+        let timer = DelayTimer::default();
         let waits = async {
             let start = Instant::now();
-            let given_up = releases.wait(start, Duration::from_millis(2));
+            let given_up = timer.wait(start, Duration::from_millis(2));
             tokio::select! {
                 biased;
                 () = given_up => unreachable!("not yet"),
                 () = std::future::ready(()) => {}
             }
-            releases.wait(start, Duration::from_millis(40)).await;
+            timer.wait(start, Duration::from_millis(40)).await;
             assert!(start.elapsed() >= Duration::from_millis(38));
             let (sooner, later) = (Mutex::new(None), Mutex::new(None));
             let start = Instant::now();
             let mark = async |at: &Mutex<Option<Duration>>, ms| {
-                releases.wait(start, Duration::from_millis(ms)).await;
+                timer.wait(start, Duration::from_millis(ms)).await;
                 *at.lock().unwrap() = Some(start.elapsed());
             };
             tokio::join!(mark(&later, 60), mark(&sooner, 5));
@@ -172,7 +172,7 @@ mod tests {
         };
         tokio::select! {
             () = waits => {}
-            end = releases.run() => panic!("{end:?}"),
+            end = timer.run() => panic!("{end:?}"),
         }
     }
 }
