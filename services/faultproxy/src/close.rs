@@ -1,4 +1,4 @@
-//! Ends of connections that faults ask for: RST, and silence in a black hole.
+//! Ends of connections that faults cause: RST, and silence in a black hole.
 
 use runtime::net::Stream;
 use tokio::{io::AsyncReadExt as _, sync::watch};
@@ -10,7 +10,7 @@ use crate::fault::{Conditions, EventsAtAccept};
 pub(crate) enum BlackholeEnd {
     /// The client closed it, or this process ends.
     Ended,
-    /// To be closed with RST.
+    /// The proxy closes it with RST.
     Reset,
 }
 

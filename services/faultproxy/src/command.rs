@@ -1,13 +1,13 @@
-//! What the client sends after the authentication phase. Pure.
+//! Parses the client's byte stream after the authentication phase. Pure.
 
 use crate::packet::{Event, Framer, MAX_PAYLOAD, Malformed};
 
-/// The grammar of a command's response.
+/// Grammar of a command's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseKind {
-    /// None at all: the next command may follow at once.
+    /// No response: the next command may follow immediately.
     Nothing,
-    /// Nothing but the end of the connection (COM_QUIT).
+    /// The server closes the connection (COM_QUIT).
     Close,
     /// One OK, EOF or ERR.
     Status,
@@ -15,7 +15,7 @@ pub enum ResponseKind {
     Text,
     /// Column definitions, EOF (COM_FIELD_LIST).
     Fields,
-    /// OK or result sets, as many as their status says (COM_QUERY, COM_STMT_EXECUTE).
+    /// OK or result sets; the status says whether more follow (COM_QUERY, COM_STMT_EXECUTE).
     Results,
     /// Statement, parameter and column definitions (COM_STMT_PREPARE).
     Statement,
@@ -26,7 +26,7 @@ pub enum ResponseKind {
 }
 
 /// # Errors
-/// `UnsupportedCommand`: what follows is no series of commands and responses.
+/// `UnsupportedCommand`: no sequence of commands and responses follows.
 pub fn response_kind(command: u8) -> Result<ResponseKind, Malformed> {
     match command {
         0x01 => Ok(ResponseKind::Close),
@@ -39,18 +39,18 @@ pub fn response_kind(command: u8) -> Result<ResponseKind, Malformed> {
         0x1c => Ok(ResponseKind::Rows),
         // BINLOG_DUMP, TABLE_DUMP, CONNECT_OUT, BINLOG_DUMP_GTID, CLONE, SUBSCRIBE_GROUP_REPLICATION_STREAM, COM_MULTI.
         0x12..=0x14 | 0x1e | 0x20 | 0x21 | 0xfe => Err(Malformed::UnsupportedCommand),
-        // INIT_DB, PING, STMT_RESET, RESET_CONNECTION, SET_OPTION, …; a server answers ERR to what it does not know.
+        // INIT_DB, PING, STMT_RESET, RESET_CONNECTION, SET_OPTION, …; a server answers ERR to unknown commands.
         _ => Ok(ResponseKind::Status),
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// All input taken, more needed.
+    /// All input was consumed; more is needed.
     More,
-    /// A command's first bytes are there; the input is taken up to its code.
+    /// The first bytes of a command arrived; the input is consumed up to the command's code.
     Arrived(ResponseKind),
-    /// The command's last byte was taken.
+    /// The last byte of the command was consumed.
     Ended,
 }
 
@@ -69,10 +69,10 @@ impl Default for Commands {
 }
 
 impl Commands {
-    /// Takes bytes off the front of `input` until something happened.
+    /// Consumes input up to the next step.
     ///
     /// # Errors
-    /// `Sequence`, `Empty` or `UnsupportedCommand`; the reader is of no use afterwards.
+    /// `Sequence`, `Empty` or `UnsupportedCommand`; do not call it again.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Step, Malformed> {
         while let Some(event) = self.framer.next(input) {
             let packet = self.framer.packet();
@@ -98,12 +98,12 @@ impl Commands {
         Ok(Step::More)
     }
 
-    /// Sequence id of the response's first packet, once the command `Ended`. The next command starts at 0 again.
+    /// Sequence id of the response's first packet, after `Ended`. The next command starts at 0 again.
     pub fn end_of_command(&mut self) -> u8 {
         std::mem::take(&mut self.next_seq)
     }
 
-    /// The code of the command under way is not there yet.
+    /// The code of the current command has not arrived yet.
     pub fn in_header(&self) -> bool {
         self.framer.in_header()
     }

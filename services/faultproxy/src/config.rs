@@ -10,7 +10,7 @@ use crate::law::Law;
 
 pub const DEFAULT_MAX_CONNECTIONS: usize = 4096;
 
-/// One MySQL instance.
+/// A listener in front of one MySQL server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -45,11 +45,11 @@ fn default_max_connections() -> usize {
 
 impl Config {
     /// # Errors
-    /// The first setting that is not valid.
+    /// The first invalid setting.
     pub(crate) fn validate(&self) -> anyhow::Result<()> {
         ensure!(!(self.listeners.is_empty() && self.links.is_empty()), "listeners: must not be empty without links");
         let max = self.max_connections;
-        ensure!((1..=65_536).contains(&max), "max_connections: is {max}, must lie within 1 and 65536");
+        ensure!((1..=65_536).contains(&max), "max_connections: is {max}, must be between 1 and 65536");
         let mut seen = HashSet::from([Endpoint::from(self.admin)]);
         for Route { listen, upstream } in &self.listeners {
             ensure!(listen.is_unspecified() || seen.insert(listen.clone()), "listeners: {listen} is used twice");
@@ -57,7 +57,7 @@ impl Config {
         }
         let mut udp = HashSet::new();
         for Link { transport, listen, upstream } in &self.links {
-            // Both transports have ports of their own.
+            // TCP and UDP have separate port numbers.
             let seen = if *transport == Transport::Tcp { &mut seen } else { &mut udp };
             ensure!(listen.is_unspecified() || seen.insert(listen.clone()), "links: {listen} is used twice");
             ensure!(listen != upstream, "links: {listen} is its own upstream");
@@ -84,7 +84,7 @@ impl Transport {
     }
 }
 
-/// TOML: `[[links]]`, `transport = "udp"`, `listen = "127.0.0.1:7000"`, `upstream = "127.0.0.1:7001"`.
+/// A relay from one address to another. TOML: `[[links]]`, `transport = "udp"`, `listen = "127.0.0.1:7000"`, `upstream = "127.0.0.1:7001"`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Link {

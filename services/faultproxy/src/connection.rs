@@ -1,4 +1,4 @@
-//! One client connection: authentication phase (`auth`), then commands one after the other.
+//! One client connection: authentication phase (`auth`), then one command after the other.
 
 mod auth;
 
@@ -28,7 +28,7 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// MySQL's own limit is 10 s.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A server closes at once when told to quit.
+/// A server closes immediately after COM_QUIT.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
@@ -77,13 +77,13 @@ fn server(malformed: Malformed) -> ConnectionEnd {
     ConnectionEnd::Malformed(malformed, Side::Server)
 }
 
-/// An accepted connection and where it belongs.
+/// An accepted connection and its context.
 pub(crate) struct StoreConnection {
     pub(crate) stream: Stream,
     pub(crate) route: Route,
     /// Index of the listener in `Metrics::listeners`.
     pub(crate) listener: usize,
-    /// Of the connection at its listener.
+    /// Number of the connection at its listener.
     pub(crate) number: u64,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) conditions: watch::Receiver<Conditions>,
@@ -91,7 +91,7 @@ pub(crate) struct StoreConnection {
     pub(crate) at_accept: EventsAtAccept,
 }
 
-/// Serves the connection to its end; logs and counts what was wrong with it.
+/// Serves the connection until it ends. Logs and counts errors.
 pub(crate) async fn serve(accepted: StoreConnection) {
     let StoreConnection { mut stream, route, listener, number, metrics, conditions, delays, at_accept } = accepted;
     let Route { listen, upstream } = route;
@@ -99,7 +99,7 @@ pub(crate) async fn serve(accepted: StoreConnection) {
     let counts = &metrics.listeners[listener];
     let mut stopped = conditions.clone();
     let mut end = {
-        // Heard wherever the session waits; before it begins, if there is a black hole already.
+        // Interrupts the session at any wait, and before it begins if a black hole is in force.
         let stop = async {
             match stopped.wait_for(|now| now.abort || now.resets(at_accept) || now.is_in_blackhole(at_accept)).await {
                 Ok(now) if now.abort => ConnectionEnd::Aborted,
@@ -186,11 +186,11 @@ async fn session(
     }
 }
 
-/// A command in flight in the whole store, until dropped.
+/// Counts one command in flight until it is dropped.
 struct InFlightGuard<'a>(&'a Metrics);
 
 impl<'a> InFlightGuard<'a> {
-    /// With the number in flight, this one included.
+    /// Also returns the number of commands in flight, including this one.
     fn take(metrics: &'a Metrics) -> (Self, u64) {
         let others = metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         (Self(metrics), others + 1)
@@ -209,10 +209,10 @@ struct Session<'a> {
     client: Buffer,
     server: Buffer,
     commands: Commands,
-    /// Reads what the server says unasked, which may be an ERR before it closes (timeout, shutdown).
+    /// Parses unsolicited packets of the server: it may send an ERR before it closes (timeout, shutdown).
     notice: Framer,
     deprecate_eof: bool,
-    /// There and back.
+    /// Client to server, server to client.
     samplers: [LossSampler; 2],
     delays: &'a DelayTimer,
     conditions: watch::Receiver<Conditions>,
@@ -222,12 +222,12 @@ struct Session<'a> {
 
 enum Never {}
 
-/// What law and faults make of a command.
+/// Delay of a command by law and faults.
 struct CommandDelay {
     arrival: Instant,
-    /// Between the command and the first byte of its answer; the real store's own time is part of it.
+    /// Minimum time between the command and the first byte of its response. Includes the real store's time.
     at_least: Duration,
-    /// Of that, what passed before the command went to the store.
+    /// The part of it before the command was sent to the store.
     late: Duration,
 }
 
@@ -253,7 +253,7 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for a command; bytes of commands without a response go to the server meanwhile.
+    /// Waits for a command. Meanwhile commands without a response are sent to the server.
     async fn next_command(
         &mut self,
         mut drain: Pin<&mut impl Future<Output = ()>>,
@@ -279,7 +279,7 @@ impl Session<'_> {
         }
     }
 
-    /// Looks at bytes of the client's up to the code of the next command that has a response.
+    /// Scans the client's bytes up to the code of the next command that has a response.
     fn scan_for_command(&mut self) -> Result<Option<ResponseKind>, Malformed> {
         loop {
             let mut rest = self.client.unscanned();
@@ -287,7 +287,7 @@ impl Session<'_> {
             let left = rest.len();
             self.client.scanned_but(left);
             match step {
-                // A header in the making stays here: the command may have to wait.
+                // An incomplete header stays here: the command may have to be delayed.
                 Step::More if self.commands.in_header() => return Ok(None),
                 Step::More => {
                     self.client.release();
@@ -303,7 +303,7 @@ impl Session<'_> {
         }
     }
 
-    /// Latency, stall, and what a lost segment of the command or of its answer would cost: the command reaches the store so late.
+    /// Applies latency, stall, and the retransmission delay of lost segments before the command is sent. Returns the delay.
     async fn hold_back(&mut self, arrival: Instant) -> Duration {
         let (latency, loss, stall) = {
             let now = self.conditions.borrow();
@@ -319,7 +319,7 @@ impl Session<'_> {
         arrival.elapsed()
     }
 
-    /// The law: the answer leaves no sooner. Returns how long it was held.
+    /// Applies the law: the response is not sent earlier. Returns how long it was held.
     async fn hold_answer(&self, held: &CommandDelay) -> Duration {
         let now = Instant::now();
         if held.at_least == held.late || held.arrival + held.at_least <= now {
@@ -346,8 +346,8 @@ impl Session<'_> {
             }
             self.send_scanned().await.map_err(ConnectionEnd::Lost)?;
             let sent_at = *sent_at.get_or_insert_with(Instant::now);
-            // The client is left alone while it only waits: like a real store, the proxy learns that it is gone when it
-            // answers, and the abandoned command stays in flight until then.
+            // The client is not read while it waits. Like a real store, the proxy notices a closed connection when it answers, and the
+            // abandoned command stays in flight until then.
             tokio::select! {
                 biased;
                 read = self.server.fill(self.server_stream) => {
@@ -370,7 +370,7 @@ impl Session<'_> {
                         if !self.server.is_empty() {
                             self.relay_notice().await?;
                         }
-                        // The server gave up on a command that is still being sent; what it expects next nobody knows.
+                        // The server answered before it had the whole command. Its state is unknown.
                         return if sending { Err(ConnectionEnd::Closed) } else { Ok(()) };
                     }
                 }
@@ -387,7 +387,7 @@ impl Session<'_> {
         }
     }
 
-    /// Looks at more of the command under way; true: all of it is there.
+    /// Scans more of the current command. True: it is complete.
     fn scan_command(&mut self) -> Result<bool, Malformed> {
         let mut rest = self.client.unscanned();
         let step = self.commands.next(&mut rest)?;
@@ -406,7 +406,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Sends `bytes` that were fed to whoever had to look at them.
+    /// Sends the next `bytes`, which were scanned.
     async fn relay_to_client(&mut self, bytes: usize) -> Result<(), ConnectionEnd> {
         unstalled(&self.conditions).await;
         let left = self.server.unscanned().len() - bytes;
@@ -450,7 +450,7 @@ impl Session<'_> {
     }
 }
 
-/// Packets of the client's within COM_CHANGE_USER.
+/// Scans the client's packets within COM_CHANGE_USER.
 fn scan_replies(buffer: &mut Buffer, replies: &mut Framer, response: &mut Response) -> Result<(), Malformed> {
     let mut rest = buffer.unscanned();
     while let Some(event) = replies.next(&mut rest) {

@@ -28,7 +28,7 @@ pub enum Law {
 }
 
 impl Law {
-    /// `in_flight`: commands in flight in the whole store, the new one included, at its arrival.
+    /// `in_flight`: commands in flight in the whole store at this one's arrival, this one included.
     pub fn delay(&self, in_flight: u64, rng: &mut impl Rng) -> Duration {
         match *self {
             Self::None => Duration::ZERO,
@@ -68,7 +68,7 @@ pub(crate) enum LawKind {
     Linear,
 }
 
-/// The law as written. Serde's tagged enums would silently accept unknown fields beside a unit variant.
+/// The law as written in JSON or TOML. Serde's tagged enums would accept unknown fields beside a unit variant.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LawForm {
@@ -100,7 +100,7 @@ impl TryFrom<LawForm> for Law {
             let (field, value) = parameters[n];
             match value {
                 Some(value) if (0.0..=max).contains(&value) => Ok(value),
-                Some(value) => Err(InvalidLaw { field, reason: format!("is {value}, must lie within 0 and {max}") }),
+                Some(value) => Err(InvalidLaw { field, reason: format!("is {value}, must be between 0 and {max}") }),
                 None => Err(InvalidLaw { field, reason: "missing".into() }),
             }
         };

@@ -1,11 +1,13 @@
-//! A proxy in front of the store's MySQL instances that makes them as slow, or as broken, as an experiment asks for.
+//! A proxy in front of MySQL servers that adds response times and faults for experiments. A library for `testbed serve faultproxy`.
 //!
-//! Path of a command: `listener` accepts → `connection` reads it, counts it in, holds it back (`fault`), forwards it, holds the answer
-//! (`law`), follows it (`response`) to its end, counts it out. One count of commands in flight for all listeners. The law says when the
-//! answer leaves, whatever the real store needed until then: a busy machine makes the modelled store no slower.
-//! The server's greeting is the only thing rewritten (`handshake`); everything else passes byte for byte.
+//! Depends on `contract` (problem documents) and `runtime`; speaks the MySQL protocol itself.
 //!
-//! Beside the store's listeners, `link` relays datagrams and bytes of anything else (heartbeats) under the same faults.
+//! Begin with [`Proxy::serve`]. A command's path: 1. `listener` accepts the connection, 2. `connection` reads the command and counts it in
+//! flight, 3. `fault` delays it, 4. `connection` forwards it, 5. `law` holds the response, 6. `response` finds its end. One count of
+//! commands in flight covers all listeners. The law defines when the response leaves, including the real store's time, so a busy machine
+//! makes the modelled store no slower. Only the server's greeting is rewritten (`handshake`); all other bytes pass unchanged.
+//!
+//! `link` relays any other protocol (heartbeats) under the same faults.
 
 mod accept;
 mod admin;
@@ -43,19 +45,19 @@ pub use crate::{
 };
 use crate::{delay::DelayTimer, fault::Control, link::BoundSocket, listener::StoreListener, metrics::Metrics};
 
-/// Time commands in flight have to finish at shutdown.
+/// Time at shutdown for commands in flight.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 const ADMIN_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Binds, then serves until `shutdown`; connections with a command in flight then have 5 s.
+/// Binds, then serves until `shutdown`. Connections with a command in flight then have 5 s.
 ///
 /// # Errors
-/// Invalid configuration, or an address that cannot be bound.
+/// The configuration is not valid, or an address cannot be bound.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     Proxy::bind(config).await?.serve(shutdown).await
 }
 
-/// A proxy whose sockets are bound: clients may connect, and are served once `serve` runs.
+/// A proxy with bound sockets: clients may connect; they are served when `serve` runs.
 #[derive(Debug)]
 pub struct Proxy {
     routes: Vec<(Listener, Route)>,
@@ -67,7 +69,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// # Errors
-    /// Invalid configuration, or an address that cannot be bound.
+    /// The configuration is not valid, or an address cannot be bound.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         config.validate().context("configuration of faultproxy")?;
         let admin = config.admin;
@@ -87,12 +89,12 @@ impl Proxy {
         Ok(Self { routes, links, admin: (admin, admin_address), law, max_connections })
     }
 
-    /// BoundSocket addresses, in the order of the configuration.
+    /// Bound addresses, in the order of the configuration.
     pub fn addresses(&self) -> Vec<Endpoint> {
         self.routes.iter().map(|(_, route)| route.listen.clone()).collect()
     }
 
-    /// With bound addresses, in the order of the configuration.
+    /// Links with bound addresses, in the order of the configuration.
     pub fn links(&self) -> Vec<Link> {
         self.links.iter().map(|(_, link)| link.clone()).collect()
     }
@@ -148,11 +150,11 @@ impl Proxy {
             let relay = shared.serve(bound, shutdown.clone());
             background.spawn(shutdown.clone().run_until_cancelled_owned(relay));
         }
-        // Outlives `shutdown`: commands that are held back still have to go on. Ends when it is dropped.
+        // Runs beyond `shutdown`, because delayed commands must still be sent. Ends when it is dropped.
         let mut releasing = JoinSet::new();
         releasing.spawn(async move {
             if let Err(error) = delays.run().await {
-                tracing::error!(%error, "no timer: commands are held back for ever");
+                tracing::error!(%error, "the timer failed: delayed commands are never sent");
             }
         });
         background.spawn(shutdown.clone().run_until_cancelled_owned(watch.run()));
@@ -162,7 +164,7 @@ impl Proxy {
         let (routes, links) = (routes.into(), links.into());
         let state = admin::AdminState { routes, links, control: Arc::clone(&control), metrics };
         let admin_shutdown = shutdown.clone();
-        // A failure of the admin API is one of the process: nobody could lift a fault any more.
+        // Without the admin API nobody could remove a fault: its failure stops the process.
         let mut admin = std::pin::pin!(
             axum::serve(self.admin.0, admin::router(state))
                 .with_graceful_shutdown(async move { admin_shutdown.cancelled().await })
@@ -187,7 +189,7 @@ impl Proxy {
             Some(result) => Ok(result),
             None => timeout(ADMIN_DEADLINE, admin).await,
         };
-        // A client that keeps its request open past the deadline is no failure.
+        // A client that keeps its request open past the deadline is not an error.
         admin.unwrap_or(Ok(())).context("admin API of faultproxy")
     }
 }

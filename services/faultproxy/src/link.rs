@@ -1,5 +1,4 @@
-//! Paths that are no store's, such as those of heartbeats: bytes and datagrams pass as they are, and no law but faults alone touch
-//! them. One address in front of one other.
+//! Relays for protocols other than MySQL, such as heartbeats. Bytes and datagrams pass unchanged; only faults apply, not the law.
 
 mod tcp;
 mod udp;
@@ -44,7 +43,7 @@ pub(crate) async fn bind(link: Link) -> anyhow::Result<(BoundSocket, Link)> {
     Ok((bound, Link { listen, ..link }))
 }
 
-/// What a link works with.
+/// Context of a link.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) link: Link,
@@ -53,13 +52,13 @@ pub(crate) struct Shared {
     pub(crate) control: Arc<Control>,
     pub(crate) delays: Arc<DelayTimer>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Connections and flows of the whole proxy.
+    /// Limits connections and flows of the whole proxy.
     pub(crate) room: Arc<Semaphore>,
     pub(crate) connections: TaskTracker,
 }
 
 impl Shared {
-    /// Serves for ever; cancelled from outside. Connections end when `stop` is heard.
+    /// Runs until cancelled. `stop` ends its connections.
     pub(crate) async fn serve(self, bound: BoundSocket, stop: CancellationToken) {
         match bound {
             BoundSocket::Tcp(listener) => tcp::TcpLink::new(self, stop).accept(listener).await,

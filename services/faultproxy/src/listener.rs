@@ -15,7 +15,7 @@ use crate::{
     metrics::{Metrics, OpenConnection},
 };
 
-/// ERR 1040 in the place of a greeting, as a server says it (no SQL state: capabilities are not known yet).
+/// ERR 1040 instead of a greeting, as a server sends it (no SQL state: capabilities are not negotiated yet).
 const TOO_MANY_CONNECTIONS: &[u8] = b"\x17\0\0\0\xff\x10\x04Too many connections";
 
 pub(crate) struct StoreListener {
@@ -26,12 +26,12 @@ pub(crate) struct StoreListener {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) connections: TaskTracker,
-    /// Connections so far: their dice differ.
+    /// Number of connections so far: each has its own random sequence.
     pub(crate) number: u64,
 }
 
 impl StoreListener {
-    /// Accepts for ever; cancelled from outside.
+    /// Runs until cancelled.
     pub(crate) async fn accept(mut self, socket: Listener) {
         let (listen, control) = (self.route.listen.clone(), Arc::clone(&self.control));
         accept(socket, listen, control, |arrived| self.admit(arrived)).await;
@@ -42,7 +42,7 @@ impl StoreListener {
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
             counts.rejected.inc();
             tracing::warn!(listen = %self.route.listen, "too many connections");
-            // The send buffer of a new connection is empty; if it fails the client sees it closed all the same.
+            // The send buffer of a new connection is empty. If the write fails, the client sees the close.
             stream.try_write(TOO_MANY_CONNECTIONS).ok();
             return;
         };

@@ -1,8 +1,8 @@
-//! Where a response ends. Pure; follows the text and binary protocol of MySQL 8 and MariaDB 10.11 as documented, with
-//! the capabilities of `handshake`.
+//! Finds the end of a response. Pure. Follows the text and binary protocol of MySQL 8 and MariaDB 10.11 as documented, with the
+//! capabilities of `handshake`.
 //!
-//! States: Status, Text → done. Fields → … → done. Head → done | Head | Definitions → DefinitionsEnd → Rows → done |
-//! Head. StatementHead → Definitions → … → done. Authentication → Authentication | done. ERR ends each of them.
+//! States: Status, Text → done. Fields → … → done. Head → done | Head | Definitions → DefinitionsEnd → Rows → done | Head. StatementHead →
+//! Definitions → … → done. Authentication → Authentication | done. ERR ends each of them.
 
 use crate::{
     command::ResponseKind,
@@ -11,7 +11,7 @@ use crate::{
 
 const SERVER_MORE_RESULTS_EXISTS: u16 = 0x0008;
 const SERVER_STATUS_CURSOR_EXISTS: u16 = 0x0040;
-/// A table has at most 4096 columns; more in a result set make no sense.
+/// A table has at most 4096 columns; a larger number is invalid.
 const MAX_COLUMNS: u64 = 0xffff;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ enum AfterDefinitions {
     Nothing,
 }
 
-/// What became of a piece of the server's byte stream.
+/// Progress after a piece of the server's byte stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes that belong to the response; fewer than given only if it is done.
@@ -52,7 +52,7 @@ pub struct Progress {
     pub done: bool,
 }
 
-/// Follows one response.
+/// Parses one response.
 #[derive(Debug, Clone)]
 pub struct Response {
     framer: Framer,
@@ -60,15 +60,15 @@ pub struct Response {
     next_seq: u8,
     deprecate_eof: bool,
     begun: bool,
-    /// The packet under way continues the one before.
+    /// The current packet continues the previous one.
     continued: bool,
-    /// The packet under way is the last one.
+    /// The current packet is the last one.
     last: bool,
 }
 
 impl Response {
-    /// `first_seq`: sequence id of the first packet; `deprecate_eof`: both sides have CLIENT_DEPRECATE_EOF.
-    /// `ResponseKind::Nothing` and `ResponseKind::Close` have no response: do not ask.
+    /// `first_seq`: sequence id of the first packet; `deprecate_eof`: both sides have CLIENT_DEPRECATE_EOF. `ResponseKind::Nothing` and
+    /// `ResponseKind::Close` have no response.
     pub fn new(answer: ResponseKind, first_seq: u8, deprecate_eof: bool) -> Self {
         let at = match answer {
             ResponseKind::Nothing | ResponseKind::Close | ResponseKind::Status => ParseState::Status,
@@ -83,10 +83,10 @@ impl Response {
         Self { framer, at, next_seq: first_seq, deprecate_eof, begun: false, continued: false, last: false }
     }
 
-    /// Follows `bytes`, any piece of the stream.
+    /// Parses a piece of the stream.
     ///
     /// # Errors
-    /// `Sequence`, `Empty`, `Response` or `LocalInfile`; the tracker is of no use afterwards.
+    /// `Sequence`, `Empty`, `Response` or `LocalInfile`; do not call it again.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Malformed> {
         self.begun |= !bytes.is_empty();
         let mut rest = bytes;
@@ -104,7 +104,7 @@ impl Response {
         Ok(Progress { taken: bytes.len(), done: false })
     }
 
-    /// Some of it was progress.
+    /// Whether a byte of it has arrived.
     pub fn begun(&self) -> bool {
         self.begun
     }
@@ -114,7 +114,7 @@ impl Response {
         self.framer.inside() || self.continued
     }
 
-    /// The exchange waits for a packet of the client's (COM_CHANGE_USER): takes note of it.
+    /// Records a packet of the client within COM_CHANGE_USER.
     ///
     /// # Errors
     /// `Sequence`: not the next id.
@@ -132,7 +132,7 @@ impl Response {
             if packet.len < 3 {
                 return Err(Malformed::Response);
             }
-            // Any sequence id: a server that gave up on an oversized command has lost count.
+            // With any sequence id: a server that refused an oversized command has lost count.
             self.last = true;
             return Ok(());
         }
@@ -217,7 +217,7 @@ impl AfterDefinitions {
     }
 }
 
-/// Status flags of an OK packet, whichever its header.
+/// Status flags of an OK packet with either header.
 fn ok_status(prefix: &[u8]) -> Result<u16, Malformed> {
     let flags = || {
         let (_, affected) = lenenc(prefix.get(1..)?)?;
@@ -230,7 +230,7 @@ fn ok_status(prefix: &[u8]) -> Result<u16, Malformed> {
 
 /// Status flags of the packet that ends rows or definitions, `None` if this is not such a packet.
 fn end_status(packet: Packet<'_>, deprecate_eof: bool) -> Result<Option<u16>, Malformed> {
-    // A row beginning with 0xfe holds a value of 16 MB or more: its packet is full (classic: not shorter than 9).
+    // A row that begins with 0xfe has a value of 16 MB or more, so its packet is full (without DEPRECATE_EOF: at least 9 bytes).
     let limit = if deprecate_eof { MAX_PAYLOAD } else { 9 };
     if packet.prefix.first() != Some(&0xfe) || packet.len >= limit {
         return Ok(None);

@@ -131,7 +131,7 @@ impl MonitorConfig {
         }
     }
 
-    /// All monitors' names, this one's included, in order.
+    /// Names of all monitors, this one included, sorted.
     pub fn monitors(&self) -> Vec<NodeId> {
         let mut all: Vec<NodeId> = self.peers.keys().map(|id| id.as_str().into()).collect();
         all.push(self.node.id.as_str().into());
@@ -140,7 +140,7 @@ impl MonitorConfig {
     }
 
     /// # Errors
-    /// There is no such detector, it has no such parameter, or a value is out of its range.
+    /// Unknown detector or parameter, or a value out of range.
     pub fn detector(&self) -> Result<AnyDetector, BadParam> {
         let Detect { interval_ms, detector, params, .. } = &self.detect;
         detector::make(detector, *interval_ms, params)

@@ -1,5 +1,5 @@
-//! The heartbeat path behind the transports: what came in → the observer (sweep, decide: pure) → act. One task, which
-//! alone holds the observer, and waits for nobody.
+//! Step 2 of a heartbeat's path: inputs → `heartbeat::observer` (decides, pure) → actions. A single task owns the observer and never waits
+//! for I/O.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,9 +31,9 @@ use crate::{
     suspicions::Suspicions,
 };
 
-/// Inputs taken together before the observer is requests what to do.
-const MAX_TOGETHER: usize = 1_024;
-/// A node that nobody registered is forgotten after so long without a beat: its place is another's.
+/// Inputs that are handled before the observer decides again.
+const MAX_BATCH: usize = 1_024;
+/// An unregistered worker is forgotten after this silence, so that its place in the table is free again.
 const FORGET_AFTER: Nanos = 600_000_000_000;
 
 pub struct ControlLoop {
@@ -46,35 +46,35 @@ pub struct ControlLoop {
     pub peers: Peers,
     pub probes: Probes,
     pub ingest: Arc<Ingest>,
-    /// For those who follow.
+    /// The partition table for workers that poll.
     pub assignments: watch::Sender<Arc<Assignments>>,
     pub metrics: Metrics,
     pub telemetry: Telemetry,
     pub readiness: Readiness,
 }
 
-/// Event is reporting of later.
+/// State behind logs, metrics, spans and `GET /status`.
 struct Reporting {
     changes: EventLog,
     suspicions: Suspicions,
-    /// The commit under way.
+    /// The commit in flight.
     commit_trace: Option<CommitTrace>,
 }
 
-/// Requests to the registry under way, and how it is.
+/// Requests to the registry in flight, and whether it answers.
 #[derive(Default)]
 struct RegistryRequests {
     tasks: JoinSet<(Nanos, &'static str, Result<Response, RegistryError>)>,
-    /// One at a time.
+    /// At most one at a time.
     commit: Option<task::Id>,
     reading: bool,
-    /// Something has changed since the reading under way began.
+    /// Something has changed since the read in flight began.
     read_again: bool,
     is_up: bool,
 }
 
 impl ControlLoop {
-    /// Until `stop`. Then lets go of the lead, so that another monitor need not wait for the end of the term.
+    /// Runs until `stop`. Then it gives up the leadership, so that no monitor waits for the end of the lease.
     pub async fn run(mut self, stop: CancellationToken) {
         let suspicions = Suspicions::new(self.telemetry.clone(), self.clock);
         let mut reporting = Reporting { changes: EventLog::default(), suspicions, commit_trace: None };
@@ -84,7 +84,7 @@ impl ControlLoop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                // Few: a full inbox must not keep the lead waiting.
+                // Before the inputs: a full queue must not delay the renewal of the lease.
                 Some(answer) = requests.tasks.join_next() => self.handle_response(answer, &mut requests, &mut reporting),
                 Some(input) = self.inbox.recv() => self.drain_inbox(input, &mut requests, &reporting.changes),
                 () = sleep_until(wake) => {}
@@ -104,7 +104,7 @@ impl ControlLoop {
 
     fn drain_inbox(&mut self, first: Input, requests: &mut RegistryRequests, changes: &EventLog) {
         let mut next = Some(first);
-        for _ in 0..MAX_TOGETHER {
+        for _ in 0..MAX_BATCH {
             let Some(input) = next else { return };
             self.handle_input(input, requests, changes);
             next = self.inbox.try_recv().ok();
@@ -120,7 +120,7 @@ impl ControlLoop {
             Input::Beat { id, incarnation, sequence } => {
                 let known = || self.observer.incarnation(&id).unwrap_or(0);
                 let incarnation = if incarnation == 0 { known() } else { incarnation };
-                // Event nobody counted is as new as it is late.
+                // An unnumbered heartbeat counts as the newest.
                 let sequence = if sequence == 0 { now } else { sequence };
                 self.observer.heard(now, &id, incarnation, sequence);
             }
@@ -130,7 +130,7 @@ impl ControlLoop {
                 self.observer.ballot(now, ballot);
             }
             Input::Changed => self.send_request(Request::Read, now, requests),
-            // Whoever requests may have gone.
+            // An error means that the client has disconnected.
             Input::Status(reply) => _ = reply.send(self.status(now, requests, changes)),
         }
     }
@@ -162,7 +162,10 @@ impl ControlLoop {
             }
             Effect::Paused(gap) => {
                 let pause = Duration::from_nanos(gap);
-                tracing::warn!(ms = pause.as_millis() as u64, "this monitor stood still: nobody is blamed for it");
+                tracing::warn!(
+                    ms = pause.as_millis() as u64,
+                    "this monitor's process paused: no worker is suspected for this time"
+                );
                 self.metrics.pauses.inc();
                 self.metrics.paused_seconds.inc_by(pause.as_secs_f64());
                 reporting.changes.push(Event::Paused { ms: pause.as_secs_f64() * 1e3 });
@@ -173,7 +176,7 @@ impl ControlLoop {
     fn probe(&self, node: &str, round: u64) {
         let nodes = &self.observer.snapshot().nodes;
         let Some(registration) = nodes.get(node) else { return };
-        // Another one for each round: the first may be cut off itself.
+        // A different worker in each round: the first may be unreachable too.
         let well: Vec<_> = nodes
             .values()
             .filter(|other| *other.id != *node && self.observer.state(&other.id) == Some(State::Healthy))
@@ -194,7 +197,7 @@ impl ControlLoop {
         }
     }
 
-    /// One reading at a time: what changes meanwhile is one more reading after it.
+    /// One read at a time: a change during a read causes one more read.
     fn send_request(&self, request: Request, now: Nanos, requests: &mut RegistryRequests) {
         if request == Request::Read {
             requests.read_again = requests.reading;
@@ -218,7 +221,7 @@ impl ControlLoop {
         let (when, name, response) = match answer {
             Ok(answer) => answer,
             Err(panic) => {
-                // A bug of ours; the monitor goes on as if etcd had not answered.
+                // A bug. The monitor continues as if etcd had not answered.
                 let to_commit = requests.commit == Some(panic.id());
                 requests.reading &= to_commit;
                 return self.observer.request_failed(self.clock.now(), to_commit);
@@ -257,16 +260,20 @@ impl ControlLoop {
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 if was_up {
-                    tracing::warn!(error, request = name, "etcd is away: nodes are watched on, nothing is switched");
+                    tracing::warn!(
+                        error,
+                        request = name,
+                        "etcd does not answer: workers are still watched, but no partition is reassigned"
+                    );
                 } else {
-                    tracing::debug!(error, request = name, "etcd is still away");
+                    tracing::debug!(error, request = name, "etcd still does not answer");
                 }
                 self.observer.request_failed(now, name == COMMIT);
             }
         }
     }
 
-    /// Tells those who follow of a later table.
+    /// Publishes a later table to the workers that poll.
     fn publish(&self, now: Nanos, reporting: &mut Reporting) {
         let snapshot = self.observer.snapshot();
         let later = &snapshot.table;
@@ -279,7 +286,7 @@ impl ControlLoop {
                 self.record_failure(now, node);
                 reporting.suspicions.confirmed(now, node, later.traceparent.as_deref());
             }
-            tracing::info!(epoch = later.epoch, change = ?event, "the table has changed");
+            tracing::info!(epoch = later.epoch, change = ?event, "partition table changed");
             reporting.changes.push(event);
         }
         self.metrics.epoch.set(later.epoch.cast_signed());
@@ -291,13 +298,13 @@ impl ControlLoop {
         self.assignments.send_replace(Arc::new(Assignments { table: Arc::clone(later), addresses }));
     }
 
-    /// The table has taken the node off-line. One that left by itself has not failed.
+    /// The table took the worker offline. A worker that left has not failed.
     fn record_failure(&self, now: Nanos, node: &NodeId) {
         if self.observer.snapshot().is_leaving(node) {
             return;
         }
         self.metrics.confirmed.inc();
-        // The others may hear of it late, for reasons of their own.
+        // Followers learn of it later: only the leader measures.
         if let Some(silent) = self.observer.silence(now, node).filter(|_| self.observer.is_leading(now)) {
             self.metrics.detection.observe(Duration::from_nanos(silent).as_secs_f64());
         }
@@ -306,7 +313,7 @@ impl ControlLoop {
     fn update_gauges(&self, now: Nanos) {
         let mut counts = [0; State::ALL.len()];
         for (node, observed) in self.observer.states() {
-            // Whoever has left is in no state, and the series stay.
+            // A worker that left is in no state, but its series stay.
             let is_here = !self.observer.snapshot().has_left(node);
             counts[observed.state() as usize] += i64::from(is_here);
             for state in State::ALL {

@@ -1,4 +1,4 @@
-//! Which detector watches the nodes.
+//! The failure detector of this monitor.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use heartbeat::{
     observer::DetectorFactory,
 };
 
-/// Of `fixed`, unless said otherwise: a beat, the time that it may be late, and no scan between that and being found. The
-/// detector's own defaults are the article's, 3 beats and a scan every 2: probes make that much caution needless here.
+/// Defaults of `fixed` here: suspect after 1.3 intervals, without a scan. The detector's defaults are the article's, 3 intervals and a scan
+/// every 2. Probes make that caution unnecessary here.
 const FIXED: [(&str, f64); 2] = [("suspect", 1.3), ("scan", 0.0)];
 
 /// # Errors
-/// No such detector, or no such parameter of it, or a value out of its range.
+/// Unknown detector or parameter, or a value out of range.
 pub fn make(name: &str, interval_ms: u64, params: &BTreeMap<String, f64>) -> Result<AnyDetector, BadParam> {
     let mut params = params.clone();
     if name == "fixed" {

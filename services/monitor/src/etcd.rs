@@ -2,9 +2,9 @@
 //!
 //! | key | value | changed by |
 //! |---|---|---|
-//! | `leader` | the leading monitor's name, under its lease; the key's first revision is the term | `Campaign`, the lease's end |
-//! | `nodes/<id>` | a `Registration` | `Register`, if it takes the known one's place |
-//! | `table` | the whole `Table` | `Commit`, if the term and the table are still those its maker saw |
+//! | `leader` | the leading monitor's name, under its lease; the key's create revision is the term | `Campaign`, the lease's end |
+//! | `nodes/<id>` | a `Registration` | `Register`, if it supersedes the known one |
+//! | `table` | the whole `Table` | `Commit`, if the term and the table have not changed since they were read |
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,13 +30,13 @@ pub enum RegistryError {
     Timeout,
     #[error("etcd failed")]
     Etcd(#[from] etcd_client::Error),
-    #[error("what stands under {key} cannot be understood")]
+    #[error("the value of {key} is not valid")]
     Value {
         key: String,
         #[source]
         source: serde_json::Error,
     },
-    #[error("{REGISTER_TRIES} others registered the same node at the same time")]
+    #[error("the same worker was registered {REGISTER_TRIES} times concurrently")]
     Contended,
 }
 

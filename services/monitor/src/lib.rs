@@ -56,9 +56,9 @@ const INBOX: usize = 65_536;
 /// Number of the only key on the wire.
 const KEY_NUMBER: u8 = 1;
 /// How long the export of the last spans and logs may take.
-const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
+const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before a broken watch on the registry is opened again.
-const WATCH_AGAIN: Duration = Duration::from_millis(500);
+const WATCH_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs a monitor until `shutdown`: bind → admin port → state → serve → drain.
 ///
@@ -119,7 +119,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     tracing::info!(monitor = config.node.id, http = %config.listen.http, "listening");
     let served = lifecycle::serve(sockets.http, router, shutdown, drain).await;
     lifecycle::drain(&tasks, drain).await;
-    telemetry.stop(TELEMETRY_PATIENCE).await;
+    telemetry.stop(TELEMETRY_TIMEOUT).await;
     admin.close().await?;
     served
 }
@@ -162,9 +162,9 @@ async fn watch_registry(registry: Registry, inbox: mpsc::Sender<Input>, stop: Ca
             // If the queue is full, the control loop's periodic read finds the change.
             let watched = registry.watch(|| _ = inbox.try_send(Input::Changed)).await;
             if let Err(error) = watched {
-                tracing::debug!(error = &error as &dyn std::error::Error, "the watch on etcd broke");
+                tracing::debug!(error = &error as &dyn std::error::Error, "the watch on etcd failed");
             }
-            tokio::time::sleep(WATCH_AGAIN).await;
+            tokio::time::sleep(WATCH_RETRY_PAUSE).await;
         }
     };
     stop.run_until_cancelled(keep_watching).await;

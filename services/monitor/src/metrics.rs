@@ -52,36 +52,61 @@ pub struct Metrics {
 impl Metrics {
     pub fn new(registry: &Registry) -> Result<Self> {
         let metrics = Self {
-            beats: counters("beats_total", "beats received, by what became of them", &["outcome"])?,
-            beats_dropped: counter("inbox_full_total", "accepted beats that the sweep had no room for")?,
-            nodes: gauges("nodes", "nodes by the state this monitor sees them in", &["state"])?,
-            node_state: gauges("node_state", "1 for the state that this monitor sees the node in", &["node", "state"])?,
-            transitions: counters("transitions_total", "changes of a node's state", &["from", "to", "cause"])?,
-            silence: histogram("silence_at_failure_seconds", "silence of a node when this monitor failed it")?,
-            mistakes: counter("mistakes_total", "suspicions of a node that then gave a sign of the same incarnation")?,
-            mistaken_seconds: Counter::with_opts(opts("mistaken_seconds_total", "how long they lasted in all"))?,
-            votes: gauges("votes_against", "monitors that have failed the node, by this one's count", &["node"])?,
-            confirmed: counter("failures_confirmed_total", "failed nodes that the table of assignments took off-line")?,
+            beats: counters("beats_total", "Heartbeats received, by outcome", &["outcome"])?,
+            beats_dropped: counter(
+                "inbox_full_total",
+                "Accepted heartbeats dropped because the control loop's queue was full",
+            )?,
+            nodes: gauges("nodes", "Workers by state, as seen by this monitor", &["state"])?,
+            node_state: gauges(
+                "node_state",
+                "1 for the current state of the worker, as seen by this monitor",
+                &["node", "state"],
+            )?,
+            transitions: counters("transitions_total", "State transitions of workers", &["from", "to", "cause"])?,
+            silence: histogram("silence_at_failure_seconds", "Silence of a worker when this monitor failed it")?,
+            mistakes: counter(
+                "mistakes_total",
+                "Mistakes: suspicions refuted by a sign of life of the same incarnation",
+            )?,
+            mistaken_seconds: Counter::with_opts(opts("mistaken_seconds_total", "Total duration of mistakes"))?,
+            votes: gauges(
+                "votes_against",
+                "Monitors that vote that the worker has failed, as counted by this one",
+                &["node"],
+            )?,
+            confirmed: counter("failures_confirmed_total", "Failed workers that the partition table took offline")?,
             detection: histogram(
                 "detection_seconds",
-                "from a node's last sign of life to the table without it; told of by the monitor that led",
+                "Time from a worker's last sign of life to the table without it, measured by the leading monitor",
             )?,
-            epoch: gauge("epoch", "of the table of assignments")?,
-            partition_epoch: gauges("partition_epoch", "in which the partition got its primary", &["partition"])?,
-            leading: gauge("leading", "1 while this monitor leads")?,
-            present: gauge("monitors_present", "monitors whose votes count now, this one included")?,
-            ballots_sent: counters("ballots_sent_total", "ballots to each other monitor", &["to", "outcome"])?,
-            ballots_received: counter("ballots_received_total", "ballots of other monitors")?,
+            epoch: gauge("epoch", "Epoch of the partition table")?,
+            partition_epoch: gauges("partition_epoch", "Epoch in which the partition got its primary", &["partition"])?,
+            leading: gauge("leading", "1 while this monitor is the leader")?,
+            present: gauge("monitors_present", "Monitors whose votes count now, this one included")?,
+            ballots_sent: counters(
+                "ballots_sent_total",
+                "Ballots sent to each other monitor, by outcome",
+                &["to", "outcome"],
+            )?,
+            ballots_received: counter("ballots_received_total", "Ballots received from other monitors")?,
             control_refused: counters(
                 "words_refused_total",
-                "ballots and registrations not believed",
+                "Ballots and registrations refused because they were not authentic or not valid",
                 &["word", "reason"],
             )?,
-            probes: counters("probes_total", "probes of nodes that are not healthy", &["path", "outcome"])?,
-            pauses: counter("own_pauses_total", "times that this monitor itself stood still")?,
-            paused_seconds: Counter::with_opts(opts("own_pauses_seconds_total", "how long it stood still in all"))?,
+            probes: counters("probes_total", "Probes of suspected workers, by path and outcome", &["path", "outcome"])?,
+            pauses: counter("own_pauses_total", "Pauses of this monitor's process")?,
+            paused_seconds: Counter::with_opts(opts(
+                "own_pauses_seconds_total",
+                "Total duration of pauses of this monitor's process",
+            ))?,
             registry_up: gauge("registry_up", "1 while etcd answers")?,
-            registry_requests: counters("registry_requests_total", "requests to etcd", &["request", "outcome"])?,
+            registry_requests: counters(
+                "registry_requests_total",
+                "Requests to etcd, by outcome",
+                &["request", "outcome"],
+            )?,
         };
         let Self {
             beats, nodes, node_state, transitions, partition_epoch, ballots_sent, probes, control_refused, ..

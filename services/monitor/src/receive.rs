@@ -48,7 +48,7 @@ const NAMED_BYTES: usize = 2 * id::MAX_ID_BYTES + 2 + 20 + 2;
 /// Limit of all other request bodies.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 /// How long the set of registered workers is cached.
-const KNOWN_FOR: Duration = Duration::from_secs(1);
+const CACHE_FOR: Duration = Duration::from_secs(1);
 /// `host:port`.
 const MAX_ADDRESS_BYTES: usize = 255;
 
@@ -148,8 +148,7 @@ async fn register(State(handlers): State<Handlers>, headers: HeaderMap, body: By
     }
     match handlers.register(node).await {
         Ok(None) => {
-            let detail =
-                format!("there are {} nodes already, and no room for more (node.max_nodes)", handlers.max_nodes);
+            let detail = format!("the limit of {} workers is reached; raise node.max_nodes", handlers.max_nodes);
             refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, &detail)
         }
         Ok(Some(Answer::Registered)) => Json(Registered::Registered).into_response(),
@@ -173,7 +172,7 @@ impl Handlers {
     async fn register(&self, node: Registration) -> Result<Option<Answer>, RegistryError> {
         // Locked during the round trips: concurrent registrations share one read.
         let mut known = self.known.lock().await;
-        if known.since.is_none_or(|since| since.elapsed() > KNOWN_FOR)
+        if known.since.is_none_or(|since| since.elapsed() > CACHE_FOR)
             && let Answer::Snapshot(snapshot) = self.registry.apply(Request::Read).await?
         {
             *known = RegisteredNodes { nodes: snapshot.nodes.keys().cloned().collect(), since: Some(Instant::now()) };
@@ -189,11 +188,11 @@ impl Handlers {
     fn reject(&self, word: &str, reason: Reject) -> Response {
         self.refused.with_label_values(&[word, reason.label()]).inc();
         if reason == Reject::Decode {
-            let detail = format!("this is no {word}");
+            let detail = format!("the request body is not a valid {word}");
             return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &detail);
         }
         let detail =
-            format!("a {word} must be sealed with the key of monitors and workers (node.key): {}", reason.label());
+            format!("a {word} needs a MAC with the key of all monitors and workers (node.key): {}", reason.label());
         refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, &detail)
     }
 }

@@ -77,7 +77,7 @@ impl Senders {
         let (state, resumed) = self.handles.get(monitor)?.resume();
         if resumed {
             self.resumed.with_label_values(&[monitor, by.as_str()]).inc();
-            tracing::info!(monitor, was = state.label(), by = by.as_str(), "heartbeats are tried again");
+            tracing::info!(monitor, was = state.label(), by = by.as_str(), "heartbeat sender resumed");
         }
         Some(ResumeOutcome { was: state.label().to_owned(), resumed })
     }
@@ -157,7 +157,7 @@ async fn look_up(sender: Arc<SingleSender>, name: String, mut known: SocketAddr,
         let Some(&address) = found.first().filter(|_| !found.contains(&known)) else { continue };
         match sender.redirect(address).await {
             Ok(()) => {
-                tracing::info!(name, %address, "the monitor has another address");
+                tracing::info!(name, %address, "the monitor's address has changed");
                 known = address;
             }
             Err(error) => tracing::warn!(name, %address, %error, "cannot send heartbeats to the monitor's new address"),

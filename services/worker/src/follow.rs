@@ -23,7 +23,7 @@ use crate::{
 /// How long a monitor may hold a poll without news, and the extra time for the network.
 const POLL: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(2);
-const REGISTER_PATIENCE: Duration = Duration::from_secs(2);
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub type AssignmentsSender = watch::Sender<Arc<Assignments>>;
 
@@ -56,7 +56,7 @@ pub fn spawn(
                         });
                     }
                     Err(error) => {
-                        tracing::debug!(%error, url, "a monitor did not say who owns what");
+                        tracing::debug!(%error, url, "cannot get the partition table from a monitor");
                         sleep(pause).await;
                     }
                 }
@@ -96,7 +96,7 @@ pub async fn register(
             if incarnation.replace_if_failed(me, &table) {
                 tracing::warn!(
                     incarnation = incarnation.current(),
-                    "this worker was failed while it went on: a new incarnation"
+                    "the monitors failed this worker although it runs: it registers as a new incarnation"
                 );
             }
             if !incarnation.is_admitted(me, &table) {
@@ -126,10 +126,10 @@ pub async fn leave(
                 latest.wait_for(|latest| !latest.table.is_online(&last.id)).await.map(drop).ok();
                 return;
             }
-            Err(error) => tracing::debug!(%error, monitor = monitor.http, "cannot say that this worker leaves"),
+            Err(error) => tracing::debug!(%error, monitor = monitor.http, "cannot announce that this worker leaves"),
         }
     }
-    tracing::warn!("no monitor was told that this worker leaves: it will be failed");
+    tracing::warn!("no monitor could be reached to announce that this worker leaves: the monitors will fail it");
 }
 
 /// Ready while the table lists this incarnation as online.
@@ -153,7 +153,7 @@ impl MonitorClient {
     async fn send(&self, monitor: &Monitor, registration: &Registration) -> anyhow::Result<()> {
         let url = format!("http://{}/register", monitor.http);
         let sealed = frame::sign_control(&self.keys, registration)?;
-        let post = self.http.post(url).header("content-type", AUTHENTICATED).body(sealed).timeout(REGISTER_PATIENCE);
+        let post = self.http.post(url).header("content-type", AUTHENTICATED).body(sealed).timeout(REGISTER_TIMEOUT);
         Ok(post.send().await?.error_for_status().map(drop)?)
     }
 }

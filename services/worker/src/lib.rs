@@ -35,9 +35,9 @@ use crate::{incarnation::Incarnation, metrics::Metrics, ownership::PartitionOwne
 /// Number of the only key on the wire.
 const KEY_NUMBER: u8 = 1;
 /// How long the export of the last spans and logs may take.
-const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
+const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Minimum pause between two attempts to register or to poll.
-const LEAST_PAUSE: Duration = Duration::from_millis(100);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs a worker until `shutdown`: bind → admin port → heartbeats → admitted → serve → leave → drain.
 ///
@@ -66,13 +66,13 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let stopped = stop.clone();
     tasks.spawn(async move {
         if let Some(Err(error)) = stopped.run_until_cancelled(answer_probes).await {
-            tracing::error!(%error, "probes over UDP are not answered any more");
+            tracing::error!(%error, "cannot answer probes over UDP any more");
         }
     });
     let senders = beats::spawn(&config, &keys, &incarnation, &metrics, &tasks, &stop).await?;
     let http_client = runtime::http::plain().build()?;
     let client = follow::MonitorClient { http: http_client.clone(), keys: keys.clone() };
-    let pause = Duration::from_millis(config.beats.interval_ms).max(LEAST_PAUSE);
+    let pause = Duration::from_millis(config.beats.interval_ms).max(MIN_PAUSE);
     follow::spawn(&config.monitors, &http_client, &latest, &senders, pause, &tasks, &stop);
     let registration = Registration {
         id: me.clone(),
@@ -102,12 +102,12 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
 
     tracing::info!(worker = config.node.id, http = %listen.http, "listening");
     let (drain, left) = (Duration::from_millis(listen.drain_ms), CancellationToken::new());
-    let room = Arc::new(Semaphore::new(partitions::MAX_PROBES_FOR_OTHERS));
+    let probe_slots = Arc::new(Semaphore::new(partitions::MAX_PROBES_FOR_OTHERS));
     let handlers = Handlers {
         me,
         incarnation: incarnation.clone(),
         keys,
-        room,
+        probe_slots,
         ownership,
         store,
         latest: follower.clone(),
@@ -119,14 +119,14 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         shutdown.cancelled().await;
         let last = Registration { incarnation: incarnation.current(), leaving: true, ..registration };
         if tokio::time::timeout(drain, follow::leave(last, &monitors, &client, follower)).await.is_err() {
-            tracing::warn!("the partitions were still this worker's at the end of the drain");
+            tracing::warn!("this worker still owned its partitions at the end of the drain");
         }
         done.cancel();
     });
     let served = lifecycle::serve(http, partitions::router(handlers), left, drain).await;
     stop.cancel();
     lifecycle::drain(&tasks, drain).await;
-    telemetry.stop(TELEMETRY_PATIENCE).await;
+    telemetry.stop(TELEMETRY_TIMEOUT).await;
     admin.close().await?;
     served
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{incarnation::Incarnation, metrics::Metrics};
 
 /// Pause before a failed fence is set again.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Measures a takeover: from the first table with missing fences until the last fence is set.
 #[derive(Debug, Default)]
@@ -31,12 +31,12 @@ struct TakeoverTimer(Option<Instant>);
 
 impl TakeoverTimer {
     /// A later table needs this many fences. Missing fences of an earlier table are among them or obsolete.
-    fn asked(&mut self, fences: usize, now: Instant) {
+    fn needed(&mut self, fences: usize, now: Instant) {
         self.0 = if fences == 0 { None } else { self.0.or(Some(now)) };
     }
 
     /// This many fences are still missing. Returns the takeover's duration when none is.
-    fn left(&mut self, fences: usize, now: Instant) -> Option<Duration> {
+    fn missing(&mut self, fences: usize, now: Instant) -> Option<Duration> {
         if fences == 0 { self.0.take().map(|since| now - since) } else { None }
     }
 }
@@ -72,13 +72,13 @@ impl PartitionOwnership {
                     latest.changed().await.is_ok()
                 } else {
                     // The store was unreachable.
-                    timeout(AGAIN, latest.changed()).await.is_ok_and(|changed| changed.is_ok())
+                    timeout(RETRY_PAUSE, latest.changed()).await.is_ok_and(|changed| changed.is_ok())
                 };
                 if changed {
                     let table = Arc::clone(&latest.borrow_and_update().table);
                     metrics.epoch.set(table.epoch.cast_signed());
                     open = self.ownership().learn(Arc::clone(&table), incarnation.current());
-                    waiting.asked(open.len(), Instant::now());
+                    waiting.needed(open.len(), Instant::now());
                     takeover = begin(&telemetry, &table, open.len());
                 } else if open.is_empty() {
                     return;
@@ -89,8 +89,8 @@ impl PartitionOwnership {
                 }
                 let serving = self.ownership().serving().count();
                 metrics.serving.set(serving as i64);
-                if let Some(took) = waiting.left(open.len(), Instant::now()) {
-                    metrics.takeover_seconds.observe(took.as_secs_f64());
+                if let Some(duration) = waiting.missing(open.len(), Instant::now()) {
+                    metrics.takeover_seconds.observe(duration.as_secs_f64());
                     tracing::info!(epoch = metrics.epoch.get(), serving, "partitions taken over");
                 }
             }
@@ -102,7 +102,7 @@ impl PartitionOwnership {
     async fn fence(&self, store: &Store, fences: &[Fence], takeover: &Span) -> Vec<Fence> {
         let set_fence = |fence: Fence| async move {
             let shard = shard(fence.partition)?;
-            let told = fence_span(takeover, shard);
+            let span = fence_span(takeover, shard);
             match store.fence(shard, fence.epoch).await {
                 Ok(Ok(())) => self.ownership().fenced(fence),
                 Ok(Err(Overruled { by_epoch })) => {
@@ -110,15 +110,15 @@ impl PartitionOwnership {
                         partition = fence.partition,
                         epoch = fence.epoch,
                         by_epoch,
-                        "a later owner was quicker"
+                        "another worker owns the partition in a later epoch"
                     );
-                    told.fail("overruled");
+                    span.fail("overruled");
                     self.ownership().overruled(fence.partition, fence.epoch);
                 }
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    told.fail("store_unavailable");
-                    tracing::warn!(error, partition = fence.partition, "cannot put the fence up, trying again");
+                    span.fail("store_unavailable");
+                    tracing::warn!(error, partition = fence.partition, "cannot set the fence, trying again");
                     return Some(fence);
                 }
             }
@@ -180,19 +180,19 @@ mod tests {
     fn a_takeover_lasts_from_the_table_to_the_last_fence_also_when_the_store_was_away() {
         let (mut waiting, start) = (TakeoverTimer::default(), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
-        waiting.asked(0, at(0));
-        assert_eq!(waiting.left(0, at(1)), None, "a table without new partitions is no takeover");
-        waiting.asked(3, at(10));
-        assert_eq!(waiting.left(1, at(20)), None);
-        assert_eq!(waiting.left(1, at(520)), None);
-        assert_eq!(waiting.left(0, at(1_020)), Some(Duration::from_millis(1_010)));
-        assert_eq!(waiting.left(0, at(1_030)), None, "once");
+        waiting.needed(0, at(0));
+        assert_eq!(waiting.missing(0, at(1)), None, "a table without new partitions is no takeover");
+        waiting.needed(3, at(10));
+        assert_eq!(waiting.missing(1, at(20)), None);
+        assert_eq!(waiting.missing(1, at(520)), None);
+        assert_eq!(waiting.missing(0, at(1_020)), Some(Duration::from_millis(1_010)));
+        assert_eq!(waiting.missing(0, at(1_030)), None, "once");
         // A table in between continues the takeover, or cancels it.
-        waiting.asked(2, at(2_000));
-        waiting.asked(1, at(2_100));
-        assert_eq!(waiting.left(0, at(2_200)), Some(Duration::from_millis(200)));
-        waiting.asked(1, at(3_000));
-        waiting.asked(0, at(3_100));
-        assert_eq!(waiting.left(0, at(3_200)), None);
+        waiting.needed(2, at(2_000));
+        waiting.needed(1, at(2_100));
+        assert_eq!(waiting.missing(0, at(2_200)), Some(Duration::from_millis(200)));
+        waiting.needed(1, at(3_000));
+        waiting.needed(0, at(3_100));
+        assert_eq!(waiting.missing(0, at(3_200)), None);
     }
 }

@@ -48,7 +48,7 @@ pub struct Handlers {
     pub incarnation: Incarnation,
     pub keys: Keys,
     /// Limits probes of other workers.
-    pub room: Arc<Semaphore>,
+    pub probe_slots: Arc<Semaphore>,
     pub ownership: PartitionOwnership,
     pub store: Store,
     pub latest: watch::Receiver<Arc<Assignments>>,
@@ -110,11 +110,11 @@ impl Handlers {
                 let detail = format!("partition {partition} is being taken over in epoch {epoch}");
                 answer(StatusCode::SERVICE_UNAVAILABLE, problem::TAKING_OVER, detail)
             }
-            Refusal::NotMine { primary, epoch } => self.send_on(partition, primary, epoch),
+            Refusal::NotMine { primary, epoch } => self.redirect(partition, primary, epoch),
         }
     }
 
-    fn send_on(&self, partition: usize, primary: Option<NodeId>, epoch: u64) -> Response {
+    fn redirect(&self, partition: usize, primary: Option<NodeId>, epoch: u64) -> Response {
         let latest = Arc::clone(&self.latest.borrow());
         let found = primary.and_then(|primary| Some((latest.addresses.get(&primary)?.clone(), primary)));
         let Some((address, primary)) = found else {
@@ -135,7 +135,7 @@ impl Handlers {
 
     fn old_epoch(&self, partition: usize, epoch: u64) -> Response {
         self.outcome("old_epoch");
-        let detail = format!("partition {partition} is in epoch {epoch}: ask /partitions who has it");
+        let detail = format!("partition {partition} is in epoch {epoch}: get the current owner from /partitions");
         answer(StatusCode::CONFLICT, problem::OLD_EPOCH, detail)
     }
 
@@ -161,7 +161,7 @@ async fn probed(State(handlers): State<Handlers>, Query(query): Query<ProbeQuery
     let (Some(id), Some(udp)) = (&query.id, &query.udp) else {
         return Json(ProbeAnswer { id: &handlers.me, incarnation: handlers.incarnation.current() }).into_response();
     };
-    probe_for_others(&handlers.keys, &handlers.room, id, udp).await
+    probe_for_others(&handlers.keys, &handlers.probe_slots, id, udp).await
 }
 
 async fn probe_for_others(keys: &Keys, room: &Semaphore, id: &str, udp: &str) -> Response {
@@ -175,7 +175,7 @@ async fn probe_for_others(keys: &Keys, room: &Semaphore, id: &str, udp: &str) ->
         return answer(
             StatusCode::SERVICE_UNAVAILABLE,
             problem::OVERLOADED,
-            "too many probes of others at once".into(),
+            "this worker is at its limit of concurrent probes; try again later".into(),
         );
     };
     match probe::ask(keys, udp, id, PROBE_FOR_OTHERS).await {
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn others_are_probed_by_their_names_and_so_many_at_once() {
+    async fn probes_of_others_check_the_name_and_are_limited() {
         let (keys, room) = (Keys::new(1, b"of this test"), Semaphore::new(1));
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let at = udp.local_addr().unwrap().to_string();

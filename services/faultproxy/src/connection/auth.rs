@@ -1,5 +1,5 @@
-//! The authentication phase: greeting, handshake response, and packets both ways until OK or ERR. Sequence ids count
-//! through both directions.
+//! Authentication phase: greeting, handshake response, packets in both directions until OK or ERR. Sequence ids count through both
+//! directions.
 
 use tokio::io::AsyncWriteExt;
 
@@ -9,11 +9,11 @@ use crate::{
     packet::Malformed,
 };
 
-/// caching_sha2_password takes 5 after the handshake response, three factors some more.
+/// caching_sha2_password needs 5 after the handshake response, three factors a few more.
 const MAX_PACKETS: u32 = 64;
 
 impl Session<'_> {
-    /// Ok: the client is logged in and both sides know how responses look.
+    /// Ok: the client is logged in, and the format of responses is known.
     pub(super) async fn authenticate(&mut self) -> Result<(), ConnectionEnd> {
         let offered = self.greet().await?;
         let mut chosen = None;
@@ -53,7 +53,7 @@ impl Session<'_> {
         Err(server(Malformed::Handshake))
     }
 
-    /// Relays the greeting, less what the proxy cannot follow; returns the capabilities left in it.
+    /// Relays the greeting without unsupported capabilities. Returns the remaining ones.
     async fn greet(&mut self) -> Result<u32, ConnectionEnd> {
         let packet = loop {
             if let Some(packet) = self.server.complete_packet().map_err(server)? {
@@ -62,7 +62,7 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 read = self.client.fill(self.client_stream) => match read {
-                    // A look whether the port is open.
+                    // A port check without a login.
                     Ok(0) | Err(_) => return Err(ConnectionEnd::Closed),
                     Ok(_) => return Err(client(Malformed::BeforeGreeting)),
                 },
@@ -80,11 +80,11 @@ impl Session<'_> {
         let refusal = self.server.payload().first() == Some(&0xff);
         let offered = if refusal { 0 } else { rewrite_greeting(self.server.payload()).map_err(server)? };
         self.pass_on(packet.bytes).await?;
-        // "Too many connections" and the like.
+        // For example "Too many connections".
         if refusal { Err(ConnectionEnd::Closed) } else { Ok(offered) }
     }
 
-    /// Waits until either side has sent a whole packet: `Some(sequence id)` = the client, `None` = the server.
+    /// Waits for a complete packet of either side: `Some(sequence id)` = client, `None` = server.
     async fn next_packet(&mut self) -> Result<Option<u8>, ConnectionEnd> {
         loop {
             if self.server.complete_packet().map_err(server)?.is_some() {
@@ -111,7 +111,7 @@ impl Session<'_> {
         }
     }
 
-    /// Sends the packet that `whole` found to the client.
+    /// Sends the packet that `complete_packet` found to the client.
     async fn pass_on(&mut self, bytes: usize) -> Result<(), ConnectionEnd> {
         unstalled(&self.conditions).await;
         self.client_stream.write_all(self.server.pending()).await.map_err(|_| ConnectionEnd::Closed)?;

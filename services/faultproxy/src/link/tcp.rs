@@ -1,4 +1,4 @@
-//! Bytes in both directions, in order: what is late holds up what comes after it.
+//! Relays bytes in both directions, in order: a delayed piece delays all after it.
 
 use std::{
     io,
@@ -24,15 +24,15 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Read at once; counted and delayed as one segment.
+/// Maximum bytes per read; a piece is counted and delayed as one segment.
 const PIECE_BYTES: usize = 16 * 1024;
-/// On their way in one direction; beyond them the sender waits, as for a full window.
+/// Maximum pieces in flight per direction; then the sender waits, as for a full TCP window.
 const PIECES: usize = 64;
 
 pub(super) struct TcpLink {
     shared: Shared,
     stop: CancellationToken,
-    /// Connections so far: their dice differ.
+    /// Number of connections so far: each has its own random sequence.
     number: u64,
 }
 
@@ -80,7 +80,7 @@ async fn connection(
             shared.counts().unreachable.inc();
         })?;
         let (mut from_server, mut to_server) = tokio::io::split(server);
-        // A half that ends ends its own direction only; an error ends both.
+        // The end of one direction leaves the other open; an error ends both.
         tokio::try_join!(there.opened(&mut reader, &mut to_server), back.relay(&mut from_server, &mut writer))
     };
     let cut_off = tokio::select! {
@@ -114,8 +114,8 @@ struct Direction<'a> {
 }
 
 impl Direction<'_> {
-    /// As `relay`, after the connection's first segment has come through. The kernel has accepted the client already: it sees its
-    /// first bytes answered late.
+    /// As `relay`, but waits first as long as a lost SYN would take. The kernel has accepted the client already: it sees its first bytes
+    /// answered late.
     async fn opened(
         mut self,
         from: &mut (impl AsyncRead + Unpin),
@@ -131,7 +131,7 @@ impl Direction<'_> {
         self.relay(from, to).await
     }
 
-    /// Relays until the end of the stream, which it passes on.
+    /// Relays until the end of the stream, and closes the other side.
     async fn relay(
         mut self,
         from: &mut (impl AsyncRead + Unpin),
