@@ -1,8 +1,7 @@
-//! Accepts connections, and does to new ones what the faults say: refuse, reset, drop their SYN.
+//! Accepts connections, and applies faults to new ones: refuse, reset, dropped SYNs.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use prometheus::IntGauge;
 use runtime::{
     Endpoint,
     net::{Listener, Stream},
@@ -15,24 +14,24 @@ use tokio::{
 };
 
 use crate::{
-    connection::reset,
-    fault::{Birth, Conditions, Control},
+    close::reset,
+    fault::{Conditions, Control, EventsAtAccept},
 };
 
-/// Pause after an accept, receive or bind that failed (out of descriptors, port taken meanwhile).
+/// Pause after a failed accept, receive or bind (out of descriptors, port in use meanwhile).
 pub(crate) const RETRY: Duration = Duration::from_millis(100);
-/// What tokio's listeners ask for.
+/// Backlog of tokio's listeners.
 const BACKLOG: i32 = 1024;
-/// More connections than fit into the line of a listener that asks for none.
+/// More connections than fit into the accept queue of a listener with backlog 0.
 const MAX_FILLERS: usize = 8;
-/// On loopback a connection that is not there by then has had its SYN dropped.
+/// A connection attempt on loopback without an answer by then has had its SYN dropped.
 const FILLER_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A connection that no fault hindered.
-pub(crate) struct Arrived {
+/// A new connection that no fault stopped.
+pub(crate) struct NewConnection {
     pub(crate) stream: Stream,
     pub(crate) conditions: watch::Receiver<Conditions>,
-    pub(crate) birth: Birth,
+    pub(crate) at_accept: EventsAtAccept,
 }
 
 /// Why a listener does not accept.
@@ -41,15 +40,15 @@ enum Closed {
     DroppingSyn,
 }
 
-/// For ever; cancelled from outside.
+/// Runs until cancelled.
 pub(crate) async fn accept(
     mut socket: Listener,
     listen: Endpoint,
     control: Arc<Control>,
-    mut admit: impl FnMut(Arrived),
+    mut admit: impl FnMut(NewConnection),
 ) {
     let mut conditions = control.subscribe();
-    // Our own connections in the line: see `drop_syn`.
+    // Our own connections in the accept queue: see `drop_syn`.
     let mut fillers: Vec<TcpStream> = Vec::new();
     loop {
         let accepted = tokio::select! {
@@ -63,14 +62,14 @@ pub(crate) async fn accept(
                     continue;
                 }
                 let conditions = control.subscribe();
-                let (birth, reset_new) = {
+                let (at_accept, reset_new) = {
                     let now = conditions.borrow();
-                    (now.birth(), now.reset_new)
+                    (now.at_accept(), now.reset_new)
                 };
                 if reset_new {
                     reset(&stream);
                 } else {
-                    admit(Arrived { stream, conditions, birth });
+                    admit(NewConnection { stream, conditions, at_accept });
                 }
             }
             Ok(Err(error)) => {
@@ -78,7 +77,7 @@ pub(crate) async fn accept(
                 sleep(RETRY).await;
             }
             Err(Closed::Refusing) => {
-                // Only a closed socket refuses; what waits in its line gets RST.
+                // Only a closed socket refuses connections. Connections in its accept queue get RST.
                 drop(socket);
                 fillers.clear();
                 conditions.wait_for(|now| !now.refuse).await.ok();
@@ -88,11 +87,11 @@ pub(crate) async fn accept(
                 if let Listener::Tcp(listener) = &socket {
                     let dropped = drop_syn(listener, &mut fillers).await;
                     if let Err(error) = dropped {
-                        tracing::error!(%listen, %error, "cannot have SYNs dropped: new connections wait in the line, unanswered");
+                        tracing::error!(%listen, %error, "cannot make the kernel drop SYNs: new connections wait in the accept queue");
                     }
                     conditions.wait_for(|now| !now.drop_syn || now.refuse).await.ok();
                     if let Err(error) = SockRef::from(listener).listen(BACKLOG) {
-                        tracing::error!(%listen, %error, "the line of the listener stays short");
+                        tracing::error!(%listen, %error, "cannot restore the backlog: the accept queue stays short");
                     }
                 }
             }
@@ -100,7 +99,7 @@ pub(crate) async fn accept(
     }
 }
 
-/// Waits for a fault that keeps this listener from accepting.
+/// Waits for a fault that stops this listener from accepting.
 async fn closed(conditions: &mut watch::Receiver<Conditions>, listen: &Endpoint) -> Closed {
     let deaf = |now: &Conditions| now.drop_syn && listen.is_tcp();
     match conditions.wait_for(|now| now.refuse || deaf(now)).await {
@@ -110,11 +109,12 @@ async fn closed(conditions: &mut watch::Receiver<Conditions>, listen: &Endpoint)
     }
 }
 
-/// Fills the listener's line with connections of our own: while it is full the kernel drops further SYNs (tcp(7), unless
-/// `tcp_abort_on_overflow` is set). It is full once a connection attempt gets no answer. They go the moment they are accepted.
+/// Fills the listener's accept queue with our own connections: while it is full, the kernel drops further SYNs (tcp(7), unless
+/// `tcp_abort_on_overflow` is set). It is full when a connection attempt gets no answer. Our connections are closed as soon as they are
+/// accepted.
 async fn drop_syn(listener: &TcpListener, fillers: &mut Vec<TcpStream>) -> io::Result<()> {
     let address = listener.local_addr()?;
-    // A listener may ask again, for another length of its line.
+    // `listen` may be called again to change the backlog.
     SockRef::from(listener).listen(0)?;
     for _ in 0..MAX_FILLERS {
         match timeout(FILLER_TIMEOUT, TcpStream::connect(address)).await {
@@ -122,7 +122,7 @@ async fn drop_syn(listener: &TcpListener, fillers: &mut Vec<TcpStream>) -> io::R
             Err(_elapsed) => return Ok(()),
         }
     }
-    Err(io::Error::other(format!("{MAX_FILLERS} connections do not fill its line")))
+    Err(io::Error::other(format!("{MAX_FILLERS} connections do not fill the accept queue")))
 }
 
 fn take_filler(fillers: &mut Vec<TcpStream>, accepted: &Stream) -> bool {
@@ -134,32 +134,16 @@ fn take_filler(fillers: &mut Vec<TcpStream>, accepted: &Stream) -> bool {
 }
 
 async fn bind_again(listen: &Endpoint) -> Listener {
-    let mut told = false;
+    let mut logged = false;
     loop {
         match listen.bind().await {
             Ok(socket) => return socket,
-            Err(error) if !told => {
-                tracing::error!(%listen, %error, "cannot listen again, trying on");
-                told = true;
+            Err(error) if !logged => {
+                tracing::error!(%listen, %error, "cannot listen again, retrying");
+                logged = true;
             }
             Err(_) => {}
         }
         sleep(RETRY).await;
-    }
-}
-
-/// Counts an open connection until dropped.
-pub(crate) struct Open(IntGauge);
-
-impl Open {
-    pub(crate) fn new(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

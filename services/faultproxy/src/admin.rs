@@ -15,23 +15,22 @@ use runtime::Endpoint;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Route,
+    config::{Link, Route},
     fault::{ActiveFault, Control, FaultForm, FaultKind, FaultSpec, InvalidFault},
     law::{InvalidLaw, Law, LawForm},
-    link::Link,
     metrics::{LinkMetrics, Metrics},
 };
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// Answer of `GET /state`.
+/// Response body of `GET /state`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub law: Law,
     pub faults: Vec<ActiveFault>,
     /// Commands in flight in the whole store.
     pub in_flight: u64,
-    /// Client connections open.
+    /// Open client connections.
     pub connections: u64,
     pub commands_total: u64,
     pub malformed_total: u64,
@@ -40,7 +39,7 @@ pub struct State {
     pub links: Vec<LinkState>,
 }
 
-/// Datagrams, or pieces of a TCP stream as they were read.
+/// Counts datagrams, or pieces of a TCP stream as they were read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LinkState {
     #[serde(flatten)]
@@ -48,7 +47,7 @@ pub struct LinkState {
     /// Connections, or clients whose datagrams are relayed.
     pub flows: u64,
     pub passed_total: u64,
-    /// By the fault; over TCP: retransmissions by the model.
+    /// Lost by the fault; over TCP: retransmissions of the model.
     pub lost_total: u64,
     pub stalled_total: u64,
     pub overflow_total: u64,
@@ -93,7 +92,7 @@ async fn show(Extract(state): Extract<AdminState>) -> Json<State> {
     Json(state.show())
 }
 
-/// 200 with the law now in force.
+/// 200 with the law in force.
 async fn set_law(
     Extract(state): Extract<AdminState>,
     body: Result<Bytes, BytesRejection>,
@@ -104,7 +103,7 @@ async fn set_law(
     Ok(Json(law))
 }
 
-/// 201 with the fault as understood.
+/// 201 with the fault as parsed.
 async fn add_fault(
     Extract(state): Extract<AdminState>,
     body: Result<Bytes, BytesRejection>,
@@ -115,14 +114,14 @@ async fn add_fault(
     Ok((StatusCode::CREATED, Json(spec)))
 }
 
-/// 204, whether there were any or not.
+/// 204, also if there was none.
 async fn clear(Extract(state): Extract<AdminState>) -> StatusCode {
     state.control.lift(None);
     tracing::info!("all faults lifted");
     StatusCode::NO_CONTENT
 }
 
-/// 204, whether it was in force or not; 404 if there is no such kind.
+/// 204, also if it was not in force; 404 if there is no such kind.
 async fn lift(Extract(state): Extract<AdminState>, Path(kind): Path<String>) -> Result<StatusCode, Refusal> {
     let Some(kind) = FaultKind::ALL.into_iter().find(|each| each.as_str() == kind) else {
         let detail = format!("a fault is one of {}", FaultKind::ALL.map(FaultKind::as_str).join(", "));
@@ -180,7 +179,7 @@ impl AdminState {
     }
 }
 
-/// An RFC 9457 answer.
+/// A problem document (RFC 9457).
 #[derive(Debug)]
 struct Refusal(StatusCode, Problem);
 

@@ -1,5 +1,4 @@
-//! Commands per second through a proxy beside those of the same server directly, measured in turns: a machine that slows
-//! down in between slows both.
+//! Measures commands per second through a proxy and directly, in turns, so that a slower machine slows both.
 
 mod raw;
 
@@ -15,13 +14,13 @@ pub use self::raw::RawClient;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Each with one command outstanding, always.
+    /// Number of connections. Each has one command in flight all the time.
     pub connections: usize,
-    /// Length of one run on one side.
+    /// Duration of one run of one side, in seconds.
     pub run_s: f64,
     /// Runs per side.
     pub repeats: usize,
-    /// Has no password.
+    /// User without a password.
     pub user: String,
 }
 
@@ -35,29 +34,29 @@ impl Default for Options {
 pub struct Report {
     pub options: Options,
     pub command: String,
-    /// Commands per second of each run, in the order measured; a pair of runs lies close together.
+    /// Commands per second of each run, in order. Run n of both sides are adjacent in time.
     pub direct_per_s: Vec<f64>,
     /// The same through the proxy.
     pub proxied_per_s: Vec<f64>,
 }
 
-/// COM_PING by a minimal client, alternately on `direct` (the server) and `proxied` (a proxy in front of it).
+/// Sends COM_PING alternately to `direct` (the server) and `proxied` (a proxy in front of it).
 ///
 /// # Errors
-/// Options out of range; a side that cannot be reached or answers wrongly.
+/// An option is out of range, or a side cannot be reached or answers wrongly.
 pub async fn bench(direct: &Endpoint, proxied: &Endpoint, options: &Options) -> anyhow::Result<Report> {
-    ensure!((1..=4096).contains(&options.connections), "connections must lie within 1 and 4096");
-    ensure!((1..=1000).contains(&options.repeats), "repeats must lie within 1 and 1000");
-    ensure!((0.01..=600.0).contains(&options.run_s), "run_s must lie within 0.01 and 600");
+    ensure!((1..=4096).contains(&options.connections), "connections must be between 1 and 4096");
+    ensure!((1..=1000).contains(&options.repeats), "repeats must be between 1 and 1000");
+    ensure!((0.01..=600.0).contains(&options.run_s), "run_s must be between 0.01 and 600");
     let mut direct_clients = connect(direct, options).await.context("direct connection")?;
     let mut proxied_clients = connect(proxied, options).await.context("connection through the proxy")?;
     let length = Duration::from_secs_f64(options.run_s);
-    // Buffers and threads of both sides wake up.
+    // Warm-up of both sides.
     run(&mut direct_clients, length / 4).await?;
     run(&mut proxied_clients, length / 4).await?;
     let (mut direct_per_s, mut proxied_per_s) = (Vec::new(), Vec::new());
     for turn in 0..options.repeats {
-        // Whoever is second finds a warmer machine: the sides change places.
+        // The second side of a pair finds a warmer machine, so the order alternates.
         if turn % 2 == 0 {
             direct_per_s.push(run(&mut direct_clients, length).await?);
             proxied_per_s.push(run(&mut proxied_clients, length).await?);
@@ -77,7 +76,7 @@ async fn connect(address: &Endpoint, options: &Options) -> anyhow::Result<Vec<Ra
     Ok(clients)
 }
 
-/// Commands per second of all clients together.
+/// Commands per second of all clients.
 async fn run(clients: &mut Vec<RawClient>, length: Duration) -> anyhow::Result<f64> {
     let start = Instant::now();
     let mut tasks = JoinSet::new();

@@ -1,11 +1,11 @@
-//! A connection's read buffer: bytes are read at `end`, looked at up to `scanned`, free to go up to `released`, sent on
-//! from `start`.
+//! Read buffer of a connection. Bytes are read up to `end`, scanned up to `scanned`, ready to send up to `released`, and sent up to
+//! `start`.
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::packet::Malformed;
 
-/// Also the longest packet of the authentication phase. Only pages in use take memory.
+/// Also the maximum packet length of the authentication phase. Only used pages take memory.
 pub(crate) const CAPACITY: usize = 16 * 1024;
 
 pub(crate) struct Buffer {
@@ -16,10 +16,10 @@ pub(crate) struct Buffer {
     end: usize,
 }
 
-/// A whole packet at the front of a buffer.
+/// A complete packet at the front of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Whole {
-    /// Header included.
+pub(crate) struct CompletePacket {
+    /// Length with the header.
     pub(crate) bytes: usize,
     pub(crate) seq: u8,
 }
@@ -29,7 +29,7 @@ impl Buffer {
         Self { data: vec![0; CAPACITY].into(), start: 0, released: 0, scanned: 0, end: 0 }
     }
 
-    /// Reads once; 0 = the peer will send no more. Cancel safe.
+    /// Reads once; 0: end of the stream. Cancel safe.
     pub(crate) async fn fill(&mut self, from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<usize> {
         if self.start > 0 {
             self.data.copy_within(self.start..self.end, 0);
@@ -48,17 +48,17 @@ impl Buffer {
         &self.data[self.scanned..self.end]
     }
 
-    /// All but the last `left` bytes were looked at.
+    /// Marks all but the last `left` bytes as scanned.
     pub(crate) fn scanned_but(&mut self, left: usize) {
         self.scanned = self.end - left;
     }
 
-    /// What was looked at may go.
+    /// Marks scanned bytes as ready to send.
     pub(crate) fn release(&mut self) {
         self.released = self.scanned;
     }
 
-    /// Free to go, not sent on yet.
+    /// Bytes that are ready to send.
     pub(crate) fn pending(&self) -> &[u8] {
         &self.data[self.start..self.released]
     }
@@ -70,11 +70,11 @@ impl Buffer {
         }
     }
 
-    /// The packet at the front, once all of it is there; it counts as scanned and released.
+    /// The packet at the front, if it is complete. Marks it as scanned and ready to send.
     ///
     /// # Errors
     /// `OversizedHandshake`: it can never fit.
-    pub(crate) fn whole(&mut self) -> Result<Option<Whole>, Malformed> {
+    pub(crate) fn complete_packet(&mut self) -> Result<Option<CompletePacket>, Malformed> {
         let held = &self.data[self.start..self.end];
         let Some(&[a, b, c, seq]) = held.first_chunk() else { return Ok(None) };
         let bytes = 4 + u32::from_le_bytes([a, b, c, 0]) as usize;
@@ -86,10 +86,10 @@ impl Buffer {
         }
         self.scanned = self.start + bytes;
         self.released = self.scanned;
-        Ok(Some(Whole { bytes, seq }))
+        Ok(Some(CompletePacket { bytes, seq }))
     }
 
-    /// Payload of the packet that `whole` found.
+    /// Payload of the packet that `complete_packet` found.
     pub(crate) fn payload(&mut self) -> &mut [u8] {
         &mut self.data[self.start + 4..self.released]
     }

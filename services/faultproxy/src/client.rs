@@ -9,7 +9,7 @@ use crate::{
     law::Law,
 };
 
-/// Cheap to clone. Every call takes at most 5 s.
+/// Cheap to clone. Each request has a timeout of 5 s.
 #[derive(Debug, Clone)]
 pub struct Client(AdminClient);
 
@@ -23,7 +23,7 @@ impl Client {
     }
 
     /// # Errors
-    /// See `ClientError`; so for the calls below.
+    /// See `ClientError`; this applies to all methods below.
     pub async fn state(&self) -> Result<State, ClientError> {
         self.0.json("/state").await
     }
@@ -32,12 +32,12 @@ impl Client {
         self.0.write(Method::PUT, "/law", &law).await
     }
 
-    /// Replaces one of the same kind.
+    /// Adds a fault. It replaces a fault of the same kind.
     pub async fn add_fault(&self, fault: impl Into<FaultSpec>) -> Result<(), ClientError> {
         self.0.write(Method::POST, "/faults", &fault.into()).await
     }
 
-    /// Lifts all faults.
+    /// Removes all faults.
     pub async fn clear(&self) -> Result<(), ClientError> {
         self.0.delete("/faults").await
     }
@@ -46,7 +46,7 @@ impl Client {
         self.0.delete(&format!("/faults/{}", kind.as_str())).await
     }
 
-    /// Prometheus text.
+    /// Metrics in Prometheus' text format.
     pub async fn metrics(&self) -> Result<String, ClientError> {
         self.0.text("/metrics").await
     }

@@ -1,13 +1,13 @@
-//! What the client sends after the authentication phase. Pure.
+//! Parses the client's byte stream after the authentication phase. Pure.
 
 use crate::packet::{Event, Framer, MAX_PAYLOAD, Malformed};
 
-/// The grammar of a command's response.
+/// Grammar of a command's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// None at all: the next command may follow at once.
+pub enum ResponseKind {
+    /// No response: the next command may follow immediately.
     Nothing,
-    /// Nothing but the end of the connection (COM_QUIT).
+    /// The server closes the connection (COM_QUIT).
     Close,
     /// One OK, EOF or ERR.
     Status,
@@ -15,7 +15,7 @@ pub enum Answer {
     Text,
     /// Column definitions, EOF (COM_FIELD_LIST).
     Fields,
-    /// OK or result sets, as many as their status says (COM_QUERY, COM_STMT_EXECUTE).
+    /// OK or result sets; the status says whether more follow (COM_QUERY, COM_STMT_EXECUTE).
     Results,
     /// Statement, parameter and column definitions (COM_STMT_PREPARE).
     Statement,
@@ -26,31 +26,31 @@ pub enum Answer {
 }
 
 /// # Errors
-/// `UnsupportedCommand`: what follows is no series of commands and responses.
-pub fn answer_to(command: u8) -> Result<Answer, Malformed> {
+/// `UnsupportedCommand`: no sequence of commands and responses follows.
+pub fn response_kind(command: u8) -> Result<ResponseKind, Malformed> {
     match command {
-        0x01 => Ok(Answer::Close),
-        0x03 | 0x0a | 0x17 | 0xfa => Ok(Answer::Results),
-        0x04 => Ok(Answer::Fields),
-        0x09 => Ok(Answer::Text),
-        0x11 => Ok(Answer::Authentication),
-        0x16 => Ok(Answer::Statement),
-        0x18 | 0x19 => Ok(Answer::Nothing),
-        0x1c => Ok(Answer::Rows),
+        0x01 => Ok(ResponseKind::Close),
+        0x03 | 0x0a | 0x17 | 0xfa => Ok(ResponseKind::Results),
+        0x04 => Ok(ResponseKind::Fields),
+        0x09 => Ok(ResponseKind::Text),
+        0x11 => Ok(ResponseKind::Authentication),
+        0x16 => Ok(ResponseKind::Statement),
+        0x18 | 0x19 => Ok(ResponseKind::Nothing),
+        0x1c => Ok(ResponseKind::Rows),
         // BINLOG_DUMP, TABLE_DUMP, CONNECT_OUT, BINLOG_DUMP_GTID, CLONE, SUBSCRIBE_GROUP_REPLICATION_STREAM, COM_MULTI.
         0x12..=0x14 | 0x1e | 0x20 | 0x21 | 0xfe => Err(Malformed::UnsupportedCommand),
-        // INIT_DB, PING, STMT_RESET, RESET_CONNECTION, SET_OPTION, …; a server answers ERR to what it does not know.
-        _ => Ok(Answer::Status),
+        // INIT_DB, PING, STMT_RESET, RESET_CONNECTION, SET_OPTION, …; a server answers ERR to unknown commands.
+        _ => Ok(ResponseKind::Status),
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// All input taken, more needed.
+    /// All input was consumed; more is needed.
     More,
-    /// A command's first bytes are there; the input is taken up to its code.
-    Arrived(Answer),
-    /// The command's last byte was taken.
+    /// The first bytes of a command arrived; the input is consumed up to the command's code.
+    Arrived(ResponseKind),
+    /// The last byte of the command was consumed.
     Ended,
 }
 
@@ -69,10 +69,10 @@ impl Default for Commands {
 }
 
 impl Commands {
-    /// Takes bytes off the front of `input` until something happened.
+    /// Consumes input up to the next step.
     ///
     /// # Errors
-    /// `Sequence`, `Empty` or `UnsupportedCommand`; the reader is of no use afterwards.
+    /// `Sequence`, `Empty` or `UnsupportedCommand`; do not call it again.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Step, Malformed> {
         while let Some(event) = self.framer.next(input) {
             let packet = self.framer.packet();
@@ -84,7 +84,7 @@ impl Commands {
                     self.next_seq = packet.seq.wrapping_add(1);
                     if !self.continued {
                         let &code = packet.prefix.first().ok_or(Malformed::Empty)?;
-                        return Ok(Step::Arrived(answer_to(code)?));
+                        return Ok(Step::Arrived(response_kind(code)?));
                     }
                 }
                 Event::End => {
@@ -98,12 +98,12 @@ impl Commands {
         Ok(Step::More)
     }
 
-    /// Sequence id of the response's first packet, once the command `Ended`. The next command starts at 0 again.
+    /// Sequence id of the response's first packet, after `Ended`. The next command starts at 0 again.
     pub fn end_of_command(&mut self) -> u8 {
         std::mem::take(&mut self.next_seq)
     }
 
-    /// The code of the command under way is not there yet.
+    /// The code of the current command has not arrived yet.
     pub fn in_header(&self) -> bool {
         self.framer.in_header()
     }
@@ -149,11 +149,11 @@ mod tests {
     fn pipelined_commands_are_told_apart() {
         let stream = [&[5, 0, 0, 0, 0x19, 1, 0, 0, 0][..], &[1, 0, 0, 0, 0x0e], &[2, 0, 0, 0, 3, b'x']].concat();
         let expected = vec![
-            (Step::Arrived(Answer::Nothing), 5),
+            (Step::Arrived(ResponseKind::Nothing), 5),
             (Step::Ended, 9),
-            (Step::Arrived(Answer::Status), 14),
+            (Step::Arrived(ResponseKind::Status), 14),
             (Step::Ended, 14),
-            (Step::Arrived(Answer::Results), 19),
+            (Step::Arrived(ResponseKind::Results), 19),
             (Step::Ended, 20),
         ];
         for piece in 1..=stream.len() {
@@ -167,7 +167,7 @@ mod tests {
         stream.resize(4 + MAX_PAYLOAD as usize, b' ');
         let mut commands = Commands::default();
         let mut input = &stream[..];
-        assert_eq!(commands.next(&mut input), Ok(Step::Arrived(Answer::Results)));
+        assert_eq!(commands.next(&mut input), Ok(Step::Arrived(ResponseKind::Results)));
         assert_eq!(commands.next(&mut input), Ok(Step::More));
         assert!(commands.inside());
         // A packet of exactly that length is followed by an empty one.

@@ -1,4 +1,4 @@
-//! One client connection: authentication phase (`auth`), then commands one after the other.
+//! One client connection: authentication phase (`auth`), then one command after the other.
 
 mod auth;
 
@@ -10,33 +10,30 @@ use std::{
 };
 
 use runtime::{Endpoint, net::Stream};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::watch,
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
 
 use crate::{
-    Route,
     buffer::Buffer,
-    command::{Answer, Commands, Step},
-    fault::{Birth, Conditions, unstalled},
-    loss::Dice,
+    close::{BlackholeEnd, discard_input, reset},
+    command::{Commands, ResponseKind, Step},
+    config::Route,
+    delay::DelayTimer,
+    fault::{Conditions, EventsAtAccept, unstalled},
+    loss::LossSampler,
     metrics::{ListenerMetrics, Metrics},
     packet::{Event, Framer, Malformed},
-    release::Releases,
     response::Response,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// MySQL's own limit is 10 s.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A server closes at once when told to quit.
+/// A server closes immediately after COM_QUIT.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum End {
+enum ConnectionEnd {
     #[error("closed")]
     Closed,
     #[error("drained")]
@@ -46,7 +43,7 @@ enum End {
     #[error("aborted")]
     Aborted,
     #[error("black hole")]
-    Swallowed,
+    Blackhole,
     #[error("{1} sent a malformed packet")]
     Malformed(#[source] Malformed, Side),
     #[error("store unreachable")]
@@ -72,110 +69,81 @@ impl std::fmt::Display for Side {
     }
 }
 
-fn client(malformed: Malformed) -> End {
-    End::Malformed(malformed, Side::Client)
+fn client(malformed: Malformed) -> ConnectionEnd {
+    ConnectionEnd::Malformed(malformed, Side::Client)
 }
 
-fn server(malformed: Malformed) -> End {
-    End::Malformed(malformed, Side::Server)
+fn server(malformed: Malformed) -> ConnectionEnd {
+    ConnectionEnd::Malformed(malformed, Side::Server)
 }
 
-/// An accepted connection and where it belongs.
-pub(crate) struct Accepted {
+/// An accepted connection and its context.
+pub(crate) struct StoreConnection {
     pub(crate) stream: Stream,
     pub(crate) route: Route,
     /// Index of the listener in `Metrics::listeners`.
     pub(crate) listener: usize,
-    /// Of the connection at its listener.
+    /// Number of the connection at its listener.
     pub(crate) number: u64,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) conditions: watch::Receiver<Conditions>,
-    pub(crate) releases: Arc<Releases>,
-    pub(crate) birth: Birth,
+    pub(crate) delays: Arc<DelayTimer>,
+    pub(crate) at_accept: EventsAtAccept,
 }
 
-/// Serves the connection to its end; logs and counts what was wrong with it.
-pub(crate) async fn serve(accepted: Accepted) {
-    let Accepted { mut stream, route, listener, number, metrics, conditions, releases, birth } = accepted;
+/// Serves the connection until it ends. Logs and counts errors.
+pub(crate) async fn serve(accepted: StoreConnection) {
+    let StoreConnection { mut stream, route, listener, number, metrics, conditions, delays, at_accept } = accepted;
     let Route { listen, upstream } = route;
-    let dice = [Dice::new(number, false), Dice::new(number, true)];
+    let samplers = [LossSampler::new(number, false), LossSampler::new(number, true)];
     let counts = &metrics.listeners[listener];
     let mut stopped = conditions.clone();
     let mut end = {
-        // Heard wherever the session waits; before it begins, if there is a black hole already.
+        // Interrupts the session at any wait, and before it begins if a black hole is in force.
         let stop = async {
-            match stopped.wait_for(|now| now.abort || now.resets(birth) || now.swallows(birth)).await {
-                Ok(now) if now.abort => End::Aborted,
-                Ok(now) if now.resets(birth) => End::Reset,
-                Ok(_) => End::Swallowed,
-                Err(_) => End::Aborted,
+            match stopped.wait_for(|now| now.abort || now.resets(at_accept) || now.is_in_blackhole(at_accept)).await {
+                Ok(now) if now.abort => ConnectionEnd::Aborted,
+                Ok(now) if now.resets(at_accept) => ConnectionEnd::Reset,
+                Ok(_) => ConnectionEnd::Blackhole,
+                Err(_) => ConnectionEnd::Aborted,
             }
         };
         tokio::select! {
             biased;
             end = stop => end,
-            end = session(&mut stream, &upstream, &metrics, counts, conditions, &releases, dice) => end,
+            end = session(&mut stream, &upstream, &metrics, counts, conditions, &delays, samplers) => end,
         }
     };
-    if matches!(end, End::Swallowed) && swallow(&mut stream, &mut stopped, birth).await == Swallowed::Reset {
-        end = End::Reset;
+    if matches!(end, ConnectionEnd::Blackhole)
+        && discard_input(&mut stream, &mut stopped, at_accept).await == BlackholeEnd::Reset
+    {
+        end = ConnectionEnd::Reset;
     }
     match &end {
-        End::Closed | End::Drained | End::Aborted | End::Swallowed => {
+        ConnectionEnd::Closed | ConnectionEnd::Drained | ConnectionEnd::Aborted | ConnectionEnd::Blackhole => {
             tracing::debug!(%listen, reason = %end, "connection ended")
         }
-        End::Reset => {
+        ConnectionEnd::Reset => {
             tracing::debug!(%listen, "connection reset by fault");
             reset(&stream);
         }
-        End::Malformed(reason, side) => {
+        ConnectionEnd::Malformed(reason, side) => {
             tracing::warn!(%listen, %upstream, %side, %reason, "malformed packet, connection closed");
             counts.malformed(*reason);
         }
-        End::Unreachable(error) => {
+        ConnectionEnd::Unreachable(error) => {
             tracing::warn!(%listen, %upstream, %error, "store unreachable, connection closed");
             counts.unreachable.inc();
         }
-        End::Lost(error) => {
+        ConnectionEnd::Lost(error) => {
             tracing::warn!(%listen, %upstream, %error, "store lost with a command in flight, connection closed");
             counts.lost.inc();
         }
-        End::HandshakeTimeout => tracing::warn!(%listen, %upstream, "authentication took too long, connection closed"),
+        ConnectionEnd::HandshakeTimeout => {
+            tracing::warn!(%listen, %upstream, "authentication took too long, connection closed")
+        }
     }
     // Dropping the sockets closes them.
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Swallowed {
-    /// By the client, or by the end of this process.
-    Ended,
-    /// To be closed with RST.
-    Reset,
-}
-
-/// Takes whatever the client sends and answers nothing.
-pub(crate) async fn swallow(
-    stream: &mut Stream,
-    conditions: &mut watch::Receiver<Conditions>,
-    birth: Birth,
-) -> Swallowed {
-    let mut lost = vec![0; 4096];
-    let sent = async { while let Ok(1..) = stream.read(&mut lost).await {} };
-    tokio::select! {
-        biased;
-        now = conditions.wait_for(|now| now.abort || now.draining || now.resets(birth)) => match now {
-            Ok(now) if now.resets(birth) => Swallowed::Reset,
-            _ => Swallowed::Ended,
-        },
-        () = sent => Swallowed::Ended,
-    }
-}
-
-/// Makes the socket send RST when it is dropped.
-pub(crate) fn reset(stream: &Stream) {
-    if let Err(error) = stream.reset_on_drop() {
-        tracing::warn!(%error, "cannot reset the connection, it is closed");
-    }
 }
 
 async fn session(
@@ -184,14 +152,14 @@ async fn session(
     metrics: &Metrics,
     counts: &ListenerMetrics,
     conditions: watch::Receiver<Conditions>,
-    releases: &Releases,
-    dice: [Dice; 2],
-) -> End {
+    delays: &DelayTimer,
+    samplers: [LossSampler; 2],
+) -> ConnectionEnd {
     unstalled(&conditions).await;
     let mut store = match timeout(CONNECT_TIMEOUT, upstream.connect()).await {
         Ok(Ok(store)) => store,
-        Ok(Err(error)) => return End::Unreachable(error),
-        Err(_) => return End::Unreachable(io::ErrorKind::TimedOut.into()),
+        Ok(Err(error)) => return ConnectionEnd::Unreachable(error),
+        Err(_) => return ConnectionEnd::Unreachable(io::ErrorKind::TimedOut.into()),
     };
     let mut session = Session {
         client_stream: stream,
@@ -201,8 +169,8 @@ async fn session(
         commands: Commands::default(),
         notice: Framer::new(1),
         deprecate_eof: false,
-        dice,
-        releases,
+        samplers,
+        delays,
         conditions,
         metrics,
         counts,
@@ -210,7 +178,7 @@ async fn session(
     match timeout(HANDSHAKE_TIMEOUT, session.authenticate()).await {
         Ok(Ok(())) => {}
         Ok(Err(end)) => return end,
-        Err(_) => return End::HandshakeTimeout,
+        Err(_) => return ConnectionEnd::HandshakeTimeout,
     }
     match session.serve_commands().await {
         Ok(never) => match never {},
@@ -218,18 +186,18 @@ async fn session(
     }
 }
 
-/// A command in flight in the whole store, until dropped.
-struct Ticket<'a>(&'a Metrics);
+/// Counts one command in flight until it is dropped.
+struct InFlightGuard<'a>(&'a Metrics);
 
-impl<'a> Ticket<'a> {
-    /// With the number in flight, this one included.
+impl<'a> InFlightGuard<'a> {
+    /// Also returns the number of commands in flight, including this one.
     fn take(metrics: &'a Metrics) -> (Self, u64) {
         let others = metrics.in_flight.fetch_add(1, Ordering::Relaxed);
         (Self(metrics), others + 1)
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -241,12 +209,12 @@ struct Session<'a> {
     client: Buffer,
     server: Buffer,
     commands: Commands,
-    /// Reads what the server says unasked, which may be an ERR before it closes (timeout, shutdown).
+    /// Parses unsolicited packets of the server: it may send an ERR before it closes (timeout, shutdown).
     notice: Framer,
     deprecate_eof: bool,
-    /// There and back.
-    dice: [Dice; 2],
-    releases: &'a Releases,
+    /// Client to server, server to client.
+    samplers: [LossSampler; 2],
+    delays: &'a DelayTimer,
     conditions: watch::Receiver<Conditions>,
     metrics: &'a Metrics,
     counts: &'a ListenerMetrics,
@@ -254,17 +222,17 @@ struct Session<'a> {
 
 enum Never {}
 
-/// What law and faults make of a command.
-struct Held {
+/// Delay of a command by law and faults.
+struct CommandDelay {
     arrival: Instant,
-    /// Between the command and the first byte of its answer; the real store's own time is part of it.
+    /// Minimum time between the command and the first byte of its response. Includes the real store's time.
     at_least: Duration,
-    /// Of that, what passed before the command went to the store.
+    /// The part of it before the command was sent to the store.
     late: Duration,
 }
 
 impl Session<'_> {
-    async fn serve_commands(&mut self) -> Result<Never, End> {
+    async fn serve_commands(&mut self) -> Result<Never, ConnectionEnd> {
         let mut draining = self.conditions.clone();
         let drain = async move {
             draining.wait_for(|now| now.draining).await.ok();
@@ -272,57 +240,60 @@ impl Session<'_> {
         let mut drain = std::pin::pin!(drain);
         loop {
             let answer = self.next_command(drain.as_mut()).await?;
-            if answer == Answer::Close {
+            if answer == ResponseKind::Close {
                 return Err(self.quit().await);
             }
             let arrival = Instant::now();
             self.counts.commands.inc();
-            let (ticket, in_flight) = Ticket::take(self.metrics);
+            let (ticket, in_flight) = InFlightGuard::take(self.metrics);
             let late = self.hold_back(arrival).await;
             let law = self.conditions.borrow().law.delay(in_flight, &mut rand::rng());
-            self.exchange(answer, Held { arrival, at_least: late + law, late }).await?;
+            self.exchange(answer, CommandDelay { arrival, at_least: late + law, late }).await?;
             drop(ticket);
         }
     }
 
-    /// Waits for a command; bytes of commands without a response go to the server meanwhile.
-    async fn next_command(&mut self, mut drain: Pin<&mut impl Future<Output = ()>>) -> Result<Answer, End> {
+    /// Waits for a command. Meanwhile commands without a response are sent to the server.
+    async fn next_command(
+        &mut self,
+        mut drain: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<ResponseKind, ConnectionEnd> {
         loop {
             if let Some(answer) = self.scan_for_command().map_err(client)? {
                 return Ok(answer);
             }
-            self.send_scanned().await.map_err(|_| End::Closed)?;
+            self.send_scanned().await.map_err(|_| ConnectionEnd::Closed)?;
             tokio::select! {
                 biased;
                 read = self.client.fill(self.client_stream) => match read {
                     Ok(0) if self.commands.inside() => return Err(client(Malformed::Truncated)),
-                    Ok(0) | Err(_) => return Err(End::Closed),
+                    Ok(0) | Err(_) => return Err(ConnectionEnd::Closed),
                     Ok(_) => {}
                 },
                 read = self.server.fill(self.server_stream) => match read {
-                    Ok(0) | Err(_) => return Err(End::Closed),
+                    Ok(0) | Err(_) => return Err(ConnectionEnd::Closed),
                     Ok(_) => self.relay_notice().await?,
                 },
-                () = &mut drain => return Err(End::Drained),
+                () = &mut drain => return Err(ConnectionEnd::Drained),
             }
         }
     }
 
-    /// Looks at bytes of the client's up to the code of the next command that has a response.
-    fn scan_for_command(&mut self) -> Result<Option<Answer>, Malformed> {
+    /// Scans the client's bytes up to the code of the next command that has a response.
+    fn scan_for_command(&mut self) -> Result<Option<ResponseKind>, Malformed> {
         loop {
             let mut rest = self.client.unscanned();
             let step = self.commands.next(&mut rest)?;
             let left = rest.len();
             self.client.scanned_but(left);
             match step {
-                // A header in the making stays here: the command may have to wait.
+                // An incomplete header stays here: the command may have to be delayed.
                 Step::More if self.commands.in_header() => return Ok(None),
                 Step::More => {
                     self.client.release();
                     return Ok(None);
                 }
-                Step::Arrived(Answer::Nothing) => {}
+                Step::Arrived(ResponseKind::Nothing) => {}
                 Step::Arrived(answer) => return Ok(Some(answer)),
                 Step::Ended => {
                     self.client.release();
@@ -332,34 +303,34 @@ impl Session<'_> {
         }
     }
 
-    /// Latency, stall, and what a lost segment of the command or of its answer would cost: the command reaches the store so late.
+    /// Applies latency, stall, and the retransmission delay of lost segments before the command is sent. Returns the delay.
     async fn hold_back(&mut self, arrival: Instant) -> Duration {
         let (latency, loss, stall) = {
             let now = self.conditions.borrow();
             (now.latency(&mut rand::rng()), now.loss, now.stall)
         };
-        let lost: Duration = self.dice.iter_mut().map(|dice| dice.retransmission(loss).0).sum();
+        let lost: Duration = self.samplers.iter_mut().map(|each| each.retransmission(loss).0).sum();
         let delay = latency + lost;
         if delay == Duration::ZERO && !stall {
             return delay;
         }
-        self.releases.wait(arrival, delay).await;
+        self.delays.wait(arrival, delay).await;
         unstalled(&self.conditions).await;
         arrival.elapsed()
     }
 
-    /// The law: the answer leaves no sooner. Returns how long it was held.
-    async fn hold_answer(&self, held: &Held) -> Duration {
+    /// Applies the law: the response is not sent earlier. Returns how long it was held.
+    async fn hold_answer(&self, held: &CommandDelay) -> Duration {
         let now = Instant::now();
         if held.at_least == held.late || held.arrival + held.at_least <= now {
             return Duration::ZERO;
         }
-        self.releases.wait(held.arrival, held.at_least).await;
+        self.delays.wait(held.arrival, held.at_least).await;
         now.elapsed()
     }
 
     /// Relays one command and its response.
-    async fn exchange(&mut self, answer: Answer, held: Held) -> Result<(), End> {
+    async fn exchange(&mut self, answer: ResponseKind, held: CommandDelay) -> Result<(), ConnectionEnd> {
         let mut held = Some(held);
         let mut response = Response::new(answer, 0, self.deprecate_eof);
         let mut sending = true;
@@ -373,41 +344,41 @@ impl Session<'_> {
                     response = Response::new(answer, first_seq, self.deprecate_eof);
                 }
             }
-            self.send_scanned().await.map_err(End::Lost)?;
+            self.send_scanned().await.map_err(ConnectionEnd::Lost)?;
             let sent_at = *sent_at.get_or_insert_with(Instant::now);
-            // The client is left alone while it only waits: like a real store, the proxy learns that it is gone when it
-            // answers, and the abandoned command stays in flight until then.
+            // The client is not read while it waits. Like a real store, the proxy notices a closed connection when it answers, and the
+            // abandoned command stays in flight until then.
             tokio::select! {
                 biased;
                 read = self.server.fill(self.server_stream) => {
                     match read {
                         Ok(0) if response.inside() => return Err(server(Malformed::Truncated)),
-                        Ok(0) => return Err(End::Lost(io::ErrorKind::UnexpectedEof.into())),
+                        Ok(0) => return Err(ConnectionEnd::Lost(io::ErrorKind::UnexpectedEof.into())),
                         Ok(_) => {}
-                        Err(error) => return Err(End::Lost(error)),
+                        Err(error) => return Err(ConnectionEnd::Lost(error)),
                     }
-                    let fed = response.feed(self.server.unscanned()).map_err(server)?;
-                    if fed.done {
+                    let progress = response.feed(self.server.unscanned()).map_err(server)?;
+                    if progress.done {
                         self.metrics.upstream.observe(sent_at.elapsed().as_secs_f64());
                     }
                     if let Some(held) = held.take() {
                         let added = held.late + self.hold_answer(&held).await;
                         self.metrics.added_delay.observe(added.as_secs_f64());
                     }
-                    self.relay_to_client(fed.taken).await?;
-                    if fed.done {
+                    self.relay_to_client(progress.taken).await?;
+                    if progress.done {
                         if !self.server.is_empty() {
                             self.relay_notice().await?;
                         }
-                        // The server gave up on a command that is still being sent; what it expects next nobody knows.
-                        return if sending { Err(End::Closed) } else { Ok(()) };
+                        // The server answered before it had the whole command. Its state is unknown.
+                        return if sending { Err(ConnectionEnd::Closed) } else { Ok(()) };
                     }
                 }
                 read = self.client.fill(self.client_stream),
-                    if self.client.has_room() && (sending || answer == Answer::Authentication) => {
+                    if self.client.has_room() && (sending || answer == ResponseKind::Authentication) => {
                     match read {
                         Ok(0) if sending || replies.inside() => return Err(client(Malformed::Truncated)),
-                        Ok(0) | Err(_) => return Err(End::Closed),
+                        Ok(0) | Err(_) => return Err(ConnectionEnd::Closed),
                         Ok(_) if sending => {}
                         Ok(_) => scan_replies(&mut self.client, &mut replies, &mut response).map_err(client)?,
                     }
@@ -416,7 +387,7 @@ impl Session<'_> {
         }
     }
 
-    /// Looks at more of the command under way; true: all of it is there.
+    /// Scans more of the current command. True: it is complete.
     fn scan_command(&mut self) -> Result<bool, Malformed> {
         let mut rest = self.client.unscanned();
         let step = self.commands.next(&mut rest)?;
@@ -435,18 +406,18 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Sends `bytes` that were fed to whoever had to look at them.
-    async fn relay_to_client(&mut self, bytes: usize) -> Result<(), End> {
+    /// Sends the next `bytes`, which were scanned.
+    async fn relay_to_client(&mut self, bytes: usize) -> Result<(), ConnectionEnd> {
         unstalled(&self.conditions).await;
         let left = self.server.unscanned().len() - bytes;
         self.server.scanned_but(left);
         self.server.release();
-        self.client_stream.write_all(self.server.pending()).await.map_err(|_| End::Closed)?;
+        self.client_stream.write_all(self.server.pending()).await.map_err(|_| ConnectionEnd::Closed)?;
         self.server.sent(bytes);
         Ok(())
     }
 
-    async fn relay_notice(&mut self) -> Result<(), End> {
+    async fn relay_notice(&mut self) -> Result<(), ConnectionEnd> {
         let mut rest = self.server.unscanned();
         let bytes = rest.len();
         while let Some(event) = self.notice.next(&mut rest) {
@@ -457,29 +428,29 @@ impl Session<'_> {
         self.relay_to_client(bytes).await
     }
 
-    async fn quit(&mut self) -> End {
+    async fn quit(&mut self) -> ConnectionEnd {
         let farewell = async {
             while !self.scan_command().map_err(client)? {
-                self.send_scanned().await.map_err(|_| End::Closed)?;
+                self.send_scanned().await.map_err(|_| ConnectionEnd::Closed)?;
                 if !matches!(self.client.fill(self.client_stream).await, Ok(1..)) {
                     return Err(client(Malformed::Truncated));
                 }
             }
-            self.send_scanned().await.map_err(|_| End::Closed)?;
+            self.send_scanned().await.map_err(|_| ConnectionEnd::Closed)?;
             while let Ok(1..) = self.server.fill(self.server_stream).await {
                 let bytes = self.server.unscanned().len();
                 self.relay_to_client(bytes).await?;
             }
-            Ok::<_, End>(())
+            Ok::<_, ConnectionEnd>(())
         };
         match timeout(QUIT_TIMEOUT, farewell).await {
             Ok(Err(end)) => end,
-            _ => End::Closed,
+            _ => ConnectionEnd::Closed,
         }
     }
 }
 
-/// Packets of the client's within COM_CHANGE_USER.
+/// Scans the client's packets within COM_CHANGE_USER.
 fn scan_replies(buffer: &mut Buffer, replies: &mut Framer, response: &mut Response) -> Result<(), Malformed> {
     let mut rest = buffer.unscanned();
     while let Some(event) = replies.next(&mut rest) {

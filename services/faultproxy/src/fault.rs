@@ -1,5 +1,5 @@
-//! Faults beside the law, switchable at run time, at most one of each kind. `Faults` is pure; `Control` publishes what is
-//! in force to every connection and listener.
+//! Faults, in addition to the law. They can be switched at run time, at most one of each kind. `Faults` is pure; `Control` publishes the
+//! current conditions to all connections and listeners.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -44,22 +44,22 @@ impl FaultKind {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
-    /// Every command takes longer by `ms` ± `jitter_ms` (uniform), on top of the law; on a link, everything sent, either way.
+    /// Adds `ms` ± `jitter_ms` (uniform) to every command, in addition to the law. On a link: to everything sent in either direction.
     Latency { ms: f64, jitter_ms: f64 },
-    /// Connections are accepted and commands read, but no byte reaches a client until it is lifted. On a link nothing passes
-    /// either way: bytes wait, datagrams are lost.
+    /// Accepts connections and reads commands, but sends no byte to clients until it is removed. On a link nothing passes: bytes wait,
+    /// datagrams are lost.
     Stall,
-    /// Every existing connection is closed with RST, once. With `for_ms`: for that long also each new one, once accepted.
-    /// Datagrams know no connection: a UDP link goes on.
+    /// Closes every existing connection with RST, once. With `for_ms`: for that time also each new one after it was accepted. UDP links
+    /// have no connections and continue.
     Reset,
-    /// The listening sockets are closed (ECONNREFUSED); existing connections go on, but not the flows of a UDP link.
+    /// Closes the listening sockets (ECONNREFUSED). Existing connections continue; flows of a UDP link do not.
     Refuse,
-    /// Each datagram of a UDP link is lost with this probability, either way. TCP loses nothing here: commands and bytes are
-    /// late by what their retransmission would take (`loss.rs`).
+    /// Loses each datagram of a UDP link with this probability, in either direction. TCP loses nothing: commands and bytes are delayed by
+    /// their modelled retransmission (`loss.rs`).
     Loss { pct: f64, seed: u64 },
-    /// The host has vanished: whatever is sent, either way, is taken and lost, and nobody is told, by RST or otherwise. A connection that
-    /// was open during it says nothing any more, also when it is over: the host that is back does not know it. With `drop_syn`
-    /// new connections of TCP are not even accepted: SYNs are dropped, as the kernel does for a listener whose line is full.
+    /// The host has vanished: everything sent in either direction is accepted and lost, without RST. A connection that was open during the
+    /// fault stays silent after it: the host has lost its state. With `drop_syn` TCP connections are not accepted: SYNs are dropped, as the
+    /// kernel does when a listener's accept queue is full.
     Blackhole { drop_syn: bool },
 }
 
@@ -77,13 +77,13 @@ impl Fault {
 }
 
 /// JSON: `{"kind":"latency","ms":20,"jitter_ms":5,"for_ms":10000}`, `{"kind":"loss","pct":20,"seed":1}`,
-/// `{"kind":"blackhole","drop_syn":true}`; `jitter_ms`, `seed`, `drop_syn` and `for_ms` may be left out, `ms` and `jitter_ms` belong to
-/// latency only, `pct` and `seed` to loss, `drop_syn` to blackhole.
+/// `{"kind":"blackhole","drop_syn":true}`. `jitter_ms`, `seed`, `drop_syn` and `for_ms` are optional. `ms` and `jitter_ms` belong to
+/// latency, `pct` and `seed` to loss, `drop_syn` to blackhole.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "FaultForm", into = "FaultForm")]
 pub struct FaultSpec {
     pub fault: Fault,
-    /// Lifts itself after that; `None`: stays until lifted (a reset then leaves nothing to lift).
+    /// Milliseconds after which the fault ends; `None`: until it is removed (a reset then leaves nothing to remove).
     pub for_ms: Option<u64>,
 }
 
@@ -119,7 +119,7 @@ pub(crate) struct FaultForm {
 }
 
 impl FaultForm {
-    /// The first field that a fault of this kind does not have.
+    /// The first field that does not belong to this kind of fault.
     fn stray(&self) -> Option<(&'static str, FaultKind)> {
         let belongs = [
             ("ms", self.ms.is_some(), FaultKind::Latency),
@@ -137,7 +137,7 @@ impl TryFrom<FaultForm> for FaultSpec {
     fn try_from(form: FaultForm) -> Result<Self, InvalidFault> {
         let invalid = |field, reason: String| Err(InvalidFault { field, reason });
         if let Some(for_ms) = form.for_ms.filter(|for_ms| !(1..=MAX_FOR_MS).contains(for_ms)) {
-            return invalid("for_ms", format!("is {for_ms}, must lie within 1 and {MAX_FOR_MS}"));
+            return invalid("for_ms", format!("is {for_ms}, must be between 1 and {MAX_FOR_MS}"));
         }
         if let Some((field, kind)) = form.stray() {
             return invalid(field, format!("belongs to {} only", kind.as_str()));
@@ -147,17 +147,17 @@ impl TryFrom<FaultForm> for FaultSpec {
                 let Some(ms) = form.ms else { return invalid("ms", "missing".into()) };
                 let jitter_ms = form.jitter_ms.unwrap_or(0.0);
                 if !(0.0..=MAX_LATENCY_MS).contains(&ms) {
-                    return invalid("ms", format!("is {ms}, must lie within 0 and {MAX_LATENCY_MS}"));
+                    return invalid("ms", format!("is {ms}, must be between 0 and {MAX_LATENCY_MS}"));
                 }
                 if !(0.0..=ms).contains(&jitter_ms) {
-                    return invalid("jitter_ms", format!("is {jitter_ms}, must lie within 0 and ms ({ms})"));
+                    return invalid("jitter_ms", format!("is {jitter_ms}, must be between 0 and ms ({ms})"));
                 }
                 Fault::Latency { ms, jitter_ms }
             }
             FaultKind::Loss => {
                 let Some(pct) = form.pct else { return invalid("pct", "missing".into()) };
                 if !(0.0..=100.0).contains(&pct) {
-                    return invalid("pct", format!("is {pct}, must lie within 0 and 100"));
+                    return invalid("pct", format!("is {pct}, must be between 0 and 100"));
                 }
                 Fault::Loss { pct, seed: form.seed.unwrap_or(DEFAULT_SEED) }
             }
@@ -188,11 +188,11 @@ impl From<FaultSpec> for FaultForm {
 pub struct ActiveFault {
     #[serde(flatten)]
     pub spec: FaultSpec,
-    /// `None`: until lifted.
+    /// `None`: until it is removed.
     pub remaining_ms: Option<u64>,
 }
 
-/// What is in force for connections and listeners.
+/// Conditions in force for connections and listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Conditions {
     pub(crate) law: Law,
@@ -205,35 +205,35 @@ pub(crate) struct Conditions {
     pub(crate) blackhole: bool,
     pub(crate) drop_syn: bool,
     events: Events,
-    /// Connections without a command in flight end.
+    /// Connections end when they have no command in flight.
     pub(crate) draining: bool,
-    /// Connections end, whatever they do.
+    /// All connections end immediately.
     pub(crate) abort: bool,
 }
 
-/// Faults that happen to every connection which is open at that moment, counted, so that a connection misses none however short.
+/// Faults that affect each connection open at that moment. They are counted, so that no connection misses a short one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Events {
     resets: u64,
     blackholes: u64,
 }
 
-/// What had happened when a connection came.
+/// Event counts when a connection was accepted.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Birth(Events);
+pub(crate) struct EventsAtAccept(Events);
 
 impl Conditions {
-    pub(crate) fn birth(&self) -> Birth {
-        Birth(self.events)
+    pub(crate) fn at_accept(&self) -> EventsAtAccept {
+        EventsAtAccept(self.events)
     }
 
-    /// The connection is to be closed with RST.
-    pub(crate) fn resets(&self, Birth(then): Birth) -> bool {
+    /// Whether the connection must be closed with RST.
+    pub(crate) fn resets(&self, EventsAtAccept(then): EventsAtAccept) -> bool {
         self.events.resets != then.resets
     }
 
-    /// What is sent on the connection is lost, for ever.
-    pub(crate) fn swallows(&self, Birth(then): Birth) -> bool {
+    /// Whether the connection is in a black hole, now or for ever.
+    pub(crate) fn is_in_blackhole(&self, EventsAtAccept(then): EventsAtAccept) -> bool {
         self.blackhole || self.events.blackholes != then.blackholes
     }
 
@@ -245,10 +245,10 @@ impl Conditions {
     }
 }
 
-/// Returns at once unless all is stalled.
+/// Waits until the stall ends; returns immediately without one.
 pub(crate) async fn unstalled(conditions: &watch::Receiver<Conditions>) {
     if conditions.borrow().stall {
-        // The sender outlives every connection: an error means the end, which the caller's `select` hears as well.
+        // The sender outlives all connections: an error means that the proxy stops, which the caller's `select` notices too.
         conditions.clone().wait_for(|now| !now.stall).await.ok();
     }
 }
@@ -300,7 +300,7 @@ impl Faults {
     }
 }
 
-/// Law and faults, changed by the admin API, heard by everyone.
+/// Law and faults: changed by the admin API, observed by all connections and listeners.
 #[derive(Debug)]
 pub(crate) struct Control {
     faults: Mutex<Faults>,
@@ -354,7 +354,7 @@ impl Control {
         self.conditions.send_modify(|conditions| conditions.abort = true);
     }
 
-    /// Lifts faults whose time is over, for ever.
+    /// Removes faults when their time is over. Runs until cancelled.
     pub(crate) async fn expire(&self) {
         let mut changes = self.subscribe();
         loop {
@@ -382,7 +382,7 @@ impl Control {
     }
 
     fn lock(&self) -> MutexGuard<'_, Faults> {
-        // Every change is a single step: what another thread left is whole.
+        // Every change is a single step: no other thread sees half of one.
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

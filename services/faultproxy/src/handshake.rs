@@ -1,4 +1,4 @@
-//! The two packets that say which protocol the connection speaks. Pure.
+//! The two packets that negotiate capabilities. Pure.
 
 use crate::packet::Malformed;
 
@@ -11,17 +11,17 @@ pub(crate) const CLIENT_DEPRECATE_EOF: u32 = 1 << 24;
 const CLIENT_OPTIONAL_RESULTSET_METADATA: u32 = 1 << 25;
 const CLIENT_ZSTD_COMPRESSION_ALGORITHM: u32 = 1 << 26;
 
-/// Not offered to clients: what follows the handshake could not be read. All of MariaDB's extended capabilities
-/// (progress reports, cached metadata, …) go as well.
+/// Not offered to clients, because the proxy could not parse what follows the handshake. MariaDB's extended capabilities (progress reports,
+/// cached metadata, …) are hidden too.
 const HIDDEN: u32 = CLIENT_COMPRESS
     | CLIENT_LOCAL_FILES
     | CLIENT_SSL
     | CLIENT_OPTIONAL_RESULTSET_METADATA
     | CLIENT_ZSTD_COMPRESSION_ALGORITHM;
-/// A client that uses one of these unasked is refused. Some set LOCAL_FILES always: that one is refused when used.
+/// A client that uses one of these is refused. Some clients always set LOCAL_FILES: they are refused when they use it.
 const REFUSED: u32 = HIDDEN & !CLIENT_LOCAL_FILES;
 
-/// Clears in a greeting (payload of Protocol::HandshakeV10) what the proxy cannot follow; returns the capabilities left.
+/// Clears unsupported capabilities in a greeting (payload of Protocol::HandshakeV10). Returns the remaining ones.
 ///
 /// # Errors
 /// `Greeting`: another protocol version, or too short.
@@ -47,10 +47,10 @@ pub(crate) fn rewrite_greeting(payload: &mut [u8]) -> Result<u32, Malformed> {
     Ok(left)
 }
 
-/// Capabilities a client chose in its first packet (payload of HandshakeResponse41 or SSLRequest).
+/// Capabilities of the client in its first packet (payload of HandshakeResponse41 or SSLRequest).
 ///
 /// # Errors
-/// `Capability`: one that was hidden; `Handshake`: too short, or a protocol older than 4.1.
+/// `Capability`: a hidden one; `Handshake`: too short, or a protocol older than 4.1.
 pub(crate) fn client_capabilities(payload: &[u8]) -> Result<u32, Malformed> {
     let fixed = payload.get(..32).ok_or(Malformed::Handshake)?;
     let flags = u32::from_le_bytes([fixed[0], fixed[1], fixed[2], fixed[3]]);

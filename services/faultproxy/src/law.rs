@@ -1,4 +1,4 @@
-//! How long the modelled store takes for a command, the real store's own time included.
+//! Response time of the modelled store per command. It includes the real store's time.
 
 use std::time::Duration;
 
@@ -6,22 +6,29 @@ use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-/// Longest delay a law gives; keeps an absurd law from sleeping for ever.
+/// Upper bound of a delay, so that no law holds a command for ever.
 pub const MAX_DELAY_MS: f64 = 600_000.0;
 
 /// JSON: `{"law":"none"}`, `{"law":"linear","base_ms":74,"slope_ms":0.2,"spread":0.3}`; the latter also without `law`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(try_from = "LawForm", into = "LawForm")]
 pub enum Law {
-    /// The real store's own speed.
+    /// No added delay: the real store's speed.
     #[default]
     None,
-    /// `(base_ms + slope_ms × in flight) × lognormal(mean 1, sigma spread)`.
-    Linear { base_ms: f64, slope_ms: f64, spread: f64 },
+    /// Response time = `(base_ms + slope_ms × commands in flight) × lognormal(mean 1, sigma spread)`.
+    Linear {
+        /// Response time in milliseconds without any command in flight.
+        base_ms: f64,
+        /// Milliseconds that each command in flight in the whole store adds.
+        slope_ms: f64,
+        /// Sigma of the log-normal factor; 0: no scatter.
+        spread: f64,
+    },
 }
 
 impl Law {
-    /// `in_flight`: commands in flight in the whole store, the new one included, at its arrival.
+    /// `in_flight`: commands in flight in the whole store at this one's arrival, this one included.
     pub fn delay(&self, in_flight: u64, rng: &mut impl Rng) -> Duration {
         match *self {
             Self::None => Duration::ZERO,
@@ -61,7 +68,7 @@ pub(crate) enum LawKind {
     Linear,
 }
 
-/// The law as written. Serde's tagged enums would silently accept unknown fields beside a unit variant.
+/// The law as written in JSON or TOML. Serde's tagged enums would accept unknown fields beside a unit variant.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LawForm {
@@ -93,7 +100,7 @@ impl TryFrom<LawForm> for Law {
             let (field, value) = parameters[n];
             match value {
                 Some(value) if (0.0..=max).contains(&value) => Ok(value),
-                Some(value) => Err(InvalidLaw { field, reason: format!("is {value}, must lie within 0 and {max}") }),
+                Some(value) => Err(InvalidLaw { field, reason: format!("is {value}, must be between 0 and {max}") }),
                 None => Err(InvalidLaw { field, reason: "missing".into() }),
             }
         };

@@ -1,19 +1,24 @@
-//! A proxy in front of the store's MySQL instances that makes them as slow, or as broken, as an experiment asks for.
+//! A proxy in front of MySQL servers that adds response times and faults for experiments. A library for `testbed serve faultproxy`.
 //!
-//! Path of a command: `listener` accepts → `connection` reads it, counts it in, holds it back (`fault`), forwards it, holds the answer
-//! (`law`), follows it (`response`) to its end, counts it out. One count of commands in flight for all listeners. The law says when the
-//! answer leaves, whatever the real store needed until then: a busy machine makes the modelled store no slower.
-//! The server's greeting is the only thing rewritten (`handshake`); everything else passes byte for byte.
+//! Depends on `contract` (problem documents) and `runtime`; speaks the MySQL protocol itself.
 //!
-//! Beside the store's listeners, `link` relays datagrams and bytes of anything else (heartbeats) under the same faults.
+//! Begin with [`Proxy::serve`]. A command's path: 1. `listener` accepts the connection, 2. `connection` reads the command and counts it in
+//! flight, 3. `fault` delays it, 4. `connection` forwards it, 5. `law` holds the response, 6. `response` finds its end. One count of
+//! commands in flight covers all listeners. The law defines when the response leaves, including the real store's time, so a busy machine
+//! makes the modelled store no slower. Only the server's greeting is rewritten (`handshake`); all other bytes pass unchanged.
+//!
+//! `link` relays any other protocol (heartbeats) under the same faults.
 
 mod accept;
 mod admin;
 pub mod bench;
 mod buffer;
 pub mod client;
+mod close;
 pub mod command;
+mod config;
 mod connection;
+mod delay;
 pub mod fault;
 mod handshake;
 pub mod law;
@@ -22,96 +27,41 @@ mod listener;
 mod loss;
 mod metrics;
 pub mod packet;
-mod release;
 pub mod response;
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use runtime::{Endpoint, net::Listener};
-use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
     admin::{LinkState, ListenerState, State},
     client::Client,
+    config::{Config, DEFAULT_MAX_CONNECTIONS, Link, Route, Transport},
     fault::{ActiveFault, DEFAULT_SEED, Fault, FaultKind, FaultSpec},
     law::Law,
-    link::{Link, Transport},
 };
-use crate::{fault::Control, link::Bound, listener::Accepting, metrics::Metrics, release::Releases};
+use crate::{delay::DelayTimer, fault::Control, link::BoundSocket, listener::StoreListener, metrics::Metrics};
 
-pub const DEFAULT_MAX_CONNECTIONS: usize = 4096;
-/// Time commands in flight have to finish at shutdown.
+/// Time at shutdown for commands in flight.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 const ADMIN_DEADLINE: Duration = Duration::from_secs(1);
 
-/// One MySQL instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    pub listen: Endpoint,
-    /// The real server.
-    pub upstream: Endpoint,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    #[serde(default)]
-    pub listeners: Vec<Route>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub links: Vec<Link>,
-    pub admin: SocketAddr,
-    /// In force at start; default none.
-    #[serde(default)]
-    pub law: Law,
-    /// Of all listeners together, 1..=65536; further clients get MySQL's "Too many connections".
-    #[serde(default = "default_max_connections")]
-    pub max_connections: usize,
-}
-
-fn default_max_connections() -> usize {
-    DEFAULT_MAX_CONNECTIONS
-}
-
-impl Config {
-    fn validate(&self) -> anyhow::Result<()> {
-        ensure!(!(self.listeners.is_empty() && self.links.is_empty()), "listeners: must not be empty without links");
-        let max = self.max_connections;
-        ensure!((1..=65_536).contains(&max), "max_connections: is {max}, must lie within 1 and 65536");
-        let mut seen = HashSet::from([Endpoint::from(self.admin)]);
-        for Route { listen, upstream } in &self.listeners {
-            ensure!(listen.is_unspecified() || seen.insert(listen.clone()), "listeners: {listen} is used twice");
-            ensure!(listen != upstream, "listeners: {listen} is its own upstream");
-        }
-        let mut udp = HashSet::new();
-        for Link { transport, listen, upstream } in &self.links {
-            // Both transports have ports of their own.
-            let seen = if *transport == Transport::Tcp { &mut seen } else { &mut udp };
-            ensure!(listen.is_unspecified() || seen.insert(listen.clone()), "links: {listen} is used twice");
-            ensure!(listen != upstream, "links: {listen} is its own upstream");
-            let udp_on_unix = *transport == Transport::Udp && [listen, upstream].iter().any(|at| !at.is_tcp());
-            ensure!(!udp_on_unix, "links: UDP goes from address:port to address:port, not from {listen} to {upstream}");
-        }
-        Ok(())
-    }
-}
-
-/// Binds, then serves until `shutdown`; connections with a command in flight then have 5 s.
+/// Binds, then serves until `shutdown`. Connections with a command in flight then have 5 s.
 ///
 /// # Errors
-/// Invalid configuration, or an address that cannot be bound.
+/// The configuration is not valid, or an address cannot be bound.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     Proxy::bind(config).await?.serve(shutdown).await
 }
 
-/// A proxy whose sockets are bound: clients may connect, and are served once `serve` runs.
+/// A proxy with bound sockets: clients may connect; they are served when `serve` runs.
 #[derive(Debug)]
 pub struct Proxy {
     routes: Vec<(Listener, Route)>,
-    links: Vec<(Bound, Link)>,
+    links: Vec<(BoundSocket, Link)>,
     admin: (TcpListener, SocketAddr),
     law: Law,
     max_connections: usize,
@@ -119,7 +69,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// # Errors
-    /// Invalid configuration, or an address that cannot be bound.
+    /// The configuration is not valid, or an address cannot be bound.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         config.validate().context("configuration of faultproxy")?;
         let admin = config.admin;
@@ -133,7 +83,7 @@ impl Proxy {
         }
         let mut links = Vec::with_capacity(config.links.len());
         for link in config.links {
-            links.push(link.bind().await?);
+            links.push(link::bind(link).await?);
         }
         let Config { law, max_connections, .. } = config;
         Ok(Self { routes, links, admin: (admin, admin_address), law, max_connections })
@@ -144,7 +94,7 @@ impl Proxy {
         self.routes.iter().map(|(_, route)| route.listen.clone()).collect()
     }
 
-    /// With bound addresses, in the order of the configuration.
+    /// Links with bound addresses, in the order of the configuration.
     pub fn links(&self) -> Vec<Link> {
         self.links.iter().map(|(_, link)| link.clone()).collect()
     }
@@ -167,18 +117,18 @@ impl Proxy {
         let (metrics, watch) = Metrics::new(&self.addresses(), &links).context("metrics")?;
         let metrics = Arc::new(metrics);
         let control = Arc::new(Control::new(self.law));
-        let releases = Arc::new(Releases::default());
+        let delays = Arc::new(DelayTimer::default());
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(self.max_connections));
         let background = TaskTracker::new();
         let routes: Vec<Route> = self.routes.iter().map(|(_, route)| route.clone()).collect();
         for (index, (socket, route)) in self.routes.into_iter().enumerate() {
             tracing::info!(listen = %route.listen, upstream = %route.upstream, "proxying");
-            let listener = Accepting {
+            let listener = StoreListener {
                 index,
                 route,
                 control: Arc::clone(&control),
-                releases: Arc::clone(&releases),
+                delays: Arc::clone(&delays),
                 metrics: Arc::clone(&metrics),
                 room: Arc::clone(&room),
                 connections: connections.clone(),
@@ -192,7 +142,7 @@ impl Proxy {
                 link,
                 index,
                 control: Arc::clone(&control),
-                releases: Arc::clone(&releases),
+                delays: Arc::clone(&delays),
                 metrics: Arc::clone(&metrics),
                 room: Arc::clone(&room),
                 connections: connections.clone(),
@@ -200,11 +150,11 @@ impl Proxy {
             let relay = shared.serve(bound, shutdown.clone());
             background.spawn(shutdown.clone().run_until_cancelled_owned(relay));
         }
-        // Outlives `shutdown`: commands that are held back still have to go on. Ends when it is dropped.
+        // Runs beyond `shutdown`, because delayed commands must still be sent. Ends when it is dropped.
         let mut releasing = JoinSet::new();
         releasing.spawn(async move {
-            if let Err(error) = releases.run().await {
-                tracing::error!(%error, "no timer: commands are held back for ever");
+            if let Err(error) = delays.run().await {
+                tracing::error!(%error, "the timer failed: delayed commands are never sent");
             }
         });
         background.spawn(shutdown.clone().run_until_cancelled_owned(watch.run()));
@@ -214,7 +164,7 @@ impl Proxy {
         let (routes, links) = (routes.into(), links.into());
         let state = admin::AdminState { routes, links, control: Arc::clone(&control), metrics };
         let admin_shutdown = shutdown.clone();
-        // A failure of the admin API is one of the process: nobody could lift a fault any more.
+        // Without the admin API nobody could remove a fault: its failure stops the process.
         let mut admin = std::pin::pin!(
             axum::serve(self.admin.0, admin::router(state))
                 .with_graceful_shutdown(async move { admin_shutdown.cancelled().await })
@@ -239,7 +189,7 @@ impl Proxy {
             Some(result) => Ok(result),
             None => timeout(ADMIN_DEADLINE, admin).await,
         };
-        // A client that keeps its request open past the deadline is no failure.
+        // A client that keeps its request open past the deadline is not an error.
         admin.unwrap_or(Ok(())).context("admin API of faultproxy")
     }
 }

@@ -7,56 +7,56 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Route,
-    accept::{Arrived, Open, accept},
-    connection::{self, Accepted},
+    accept::{NewConnection, accept},
+    config::Route,
+    connection::{self, StoreConnection},
+    delay::DelayTimer,
     fault::Control,
-    metrics::Metrics,
-    release::Releases,
+    metrics::{Metrics, OpenConnection},
 };
 
-/// ERR 1040 in the place of a greeting, as a server says it (no SQL state: capabilities are not known yet).
+/// ERR 1040 instead of a greeting, as a server sends it (no SQL state: capabilities are not negotiated yet).
 const TOO_MANY_CONNECTIONS: &[u8] = b"\x17\0\0\0\xff\x10\x04Too many connections";
 
-pub(crate) struct Accepting {
+pub(crate) struct StoreListener {
     pub(crate) index: usize,
     pub(crate) route: Route,
     pub(crate) control: Arc<Control>,
-    pub(crate) releases: Arc<Releases>,
+    pub(crate) delays: Arc<DelayTimer>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) connections: TaskTracker,
-    /// Connections so far: their dice differ.
+    /// Number of connections so far: each has its own random sequence.
     pub(crate) number: u64,
 }
 
-impl Accepting {
-    /// Accepts for ever; cancelled from outside.
+impl StoreListener {
+    /// Runs until cancelled.
     pub(crate) async fn accept(mut self, socket: Listener) {
         let (listen, control) = (self.route.listen.clone(), Arc::clone(&self.control));
         accept(socket, listen, control, |arrived| self.admit(arrived)).await;
     }
 
-    fn admit(&mut self, Arrived { stream, conditions, birth }: Arrived) {
+    fn admit(&mut self, NewConnection { stream, conditions, at_accept }: NewConnection) {
         let counts = &self.metrics.listeners[self.index];
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
             counts.rejected.inc();
             tracing::warn!(listen = %self.route.listen, "too many connections");
-            // The send buffer of a new connection is empty; if it fails the client sees it closed all the same.
+            // The send buffer of a new connection is empty. If the write fails, the client sees the close.
             stream.try_write(TOO_MANY_CONNECTIONS).ok();
             return;
         };
-        let open = Open::new(counts.connections.clone());
+        let open = OpenConnection::new(counts.connections.clone());
         self.number += 1;
-        let accepted = Accepted {
+        let accepted = StoreConnection {
             stream,
             route: self.route.clone(),
             listener: self.index,
             number: self.number,
             metrics: Arc::clone(&self.metrics),
             conditions,
-            releases: Arc::clone(&self.releases),
-            birth,
+            delays: Arc::clone(&self.delays),
+            at_accept,
         };
         self.connections.spawn(async move {
             connection::serve(accepted).await;

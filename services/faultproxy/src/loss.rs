@@ -1,9 +1,8 @@
-//! Loss on the way, drawn from a seed. Pure.
+//! Loss by a seeded random sequence. Pure.
 //!
-//! Only datagrams are really lost here. What stands between two TCP connections cannot lose a segment of either, so for TCP
-//! (and so for MySQL's commands) loss is modelled: what a segment's retransmission would take is added to its delay. The model
-//! is a lone segment's, as heartbeats and short commands are: Linux' shortest timeout, doubled each time, and no fast
-//! retransmission, which needs more segments behind the lost one.
+//! Only datagrams are really lost. A proxy between two TCP connections cannot lose a segment of either, so for TCP (and MySQL's commands)
+//! loss is modelled: the delay of the segment's retransmission is added. The model is that of a single segment, as heartbeats and short
+//! commands are: Linux' minimum timeout, doubled each time, without fast retransmission (which needs later segments).
 
 use std::time::Duration;
 
@@ -11,12 +10,12 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 /// Linux' TCP_RTO_MIN.
 const RETRANSMIT: Duration = Duration::from_millis(200);
-/// The first timeout of a connection that is being opened (RFC 6298).
+/// Timeout of the first SYN (RFC 6298).
 const RETRANSMIT_SYN: Duration = Duration::from_secs(1);
-/// Then it passes: also a loss of 100 % ends, after 204 s for a segment.
+/// Then the segment passes: even a loss of 100 % ends, after 204 s.
 const MOST_IN_A_ROW: u32 = 10;
 
-/// In force for everything sent, in both directions, each by itself.
+/// Loss in force, for each direction independently.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Loss {
     /// 0..=100.
@@ -24,23 +23,23 @@ pub(crate) struct Loss {
     pub(crate) seed: u64,
 }
 
-/// Draws for one direction of one connection or flow. The same seed, flow and order of datagrams lose the same ones.
+/// Random sequence of one direction of one connection or flow. The same seed, flow and order of datagrams lose the same datagrams.
 #[derive(Debug, Clone)]
-pub(crate) struct Dice {
+pub(crate) struct LossSampler {
     flow: u64,
     back: bool,
-    /// The one that `random` was made for.
+    /// The loss that `random` was seeded for.
     loss: Option<Loss>,
     random: SmallRng,
 }
 
-impl Dice {
-    /// `flow`: number of the connection or flow at its listener; `back`: from the server to the client.
+impl LossSampler {
+    /// `flow`: number of the connection or flow at its listener; `back`: server to client.
     pub(crate) fn new(flow: u64, back: bool) -> Self {
         Self { flow, back, loss: None, random: SmallRng::seed_from_u64(0) }
     }
 
-    /// Is the next one lost?
+    /// Whether the next datagram is lost.
     pub(crate) fn lost(&mut self, loss: Option<Loss>) -> bool {
         if self.loss != loss {
             self.loss = loss;
@@ -51,12 +50,12 @@ impl Dice {
         loss.is_some_and(|loss| self.random.random_range(0.0..100.0) < loss.pct)
     }
 
-    /// How much later a segment arrives, and how often it was sent in vain.
+    /// Delay of a segment, and how many transmissions were lost.
     pub(crate) fn retransmission(&mut self, loss: Option<Loss>) -> (Duration, u32) {
         self.until_it_passes(loss, RETRANSMIT)
     }
 
-    /// The same for the first segment of a connection.
+    /// As `retransmission`, for the first segment of a connection.
     pub(crate) fn retransmission_of_syn(&mut self, loss: Option<Loss>) -> (Duration, u32) {
         self.until_it_passes(loss, RETRANSMIT_SYN)
     }
@@ -80,39 +79,39 @@ mod tests {
     #[test]
     fn the_seed_decides_and_directions_and_flows_differ() {
         let draws = |flow, back, loss| {
-            let mut dice = Dice::new(flow, back);
-            (0..64).map(|_| dice.lost(loss)).collect::<Vec<_>>()
+            let mut sampler = LossSampler::new(flow, back);
+            (0..64).map(|_| sampler.lost(loss)).collect::<Vec<_>>()
         };
         let first = draws(1, false, HALF);
         assert_eq!(first, draws(1, false, HALF));
         let others = [draws(1, true, HALF), draws(2, false, HALF), draws(1, false, Some(Loss { pct: 50.0, seed: 8 }))];
         assert!(others.iter().all(|other| *other != first));
-        // Set anew, it begins anew.
-        let mut dice = Dice::new(1, false);
-        assert_eq!((0..64).map(|_| dice.lost(HALF)).collect::<Vec<_>>(), first);
-        assert!(!dice.lost(None));
-        assert_eq!((0..64).map(|_| dice.lost(HALF)).collect::<Vec<_>>(), first);
+        // A loss that is set again starts its sequence again.
+        let mut sampler = LossSampler::new(1, false);
+        assert_eq!((0..64).map(|_| sampler.lost(HALF)).collect::<Vec<_>>(), first);
+        assert!(!sampler.lost(None));
+        assert_eq!((0..64).map(|_| sampler.lost(HALF)).collect::<Vec<_>>(), first);
     }
 
     #[test]
     fn as_many_as_asked_for_are_lost() {
-        let mut dice = Dice::new(0, false);
+        let mut sampler = LossSampler::new(0, false);
         for (pct, least, most) in [(0.0, 0, 0), (20.0, 1_880, 2_120), (100.0, 10_000, 10_000)] {
-            let lost = (0..10_000).filter(|_| dice.lost(Some(Loss { pct, seed: 1 }))).count();
+            let lost = (0..10_000).filter(|_| sampler.lost(Some(Loss { pct, seed: 1 }))).count();
             assert!((least..=most).contains(&lost), "{pct} %: {lost} of 10000");
         }
     }
 
     #[test]
     fn a_segment_is_late_by_doubled_timeouts_and_arrives() {
-        let mut dice = Dice::new(0, false);
+        let mut sampler = LossSampler::new(0, false);
         for _ in 0..1_000 {
-            let (late, lost) = dice.retransmission(HALF);
+            let (late, lost) = sampler.retransmission(HALF);
             assert_eq!(late, RETRANSMIT * ((1 << lost) - 1));
         }
-        assert_eq!(dice.retransmission(None), (Duration::ZERO, 0));
+        assert_eq!(sampler.retransmission(None), (Duration::ZERO, 0));
         let all = Some(Loss { pct: 100.0, seed: 1 });
-        assert_eq!(dice.retransmission(all), (Duration::from_millis(204_600), MOST_IN_A_ROW));
-        assert_eq!(dice.retransmission_of_syn(all).0, Duration::from_secs(1023));
+        assert_eq!(sampler.retransmission(all), (Duration::from_millis(204_600), MOST_IN_A_ROW));
+        assert_eq!(sampler.retransmission_of_syn(all).0, Duration::from_secs(1023));
     }
 }

@@ -9,13 +9,13 @@ use prometheus::{
 use runtime::{Endpoint, vitals, vitals::Watch};
 
 use crate::{
+    config::Link,
     fault::{Control, FaultKind},
     law::Law,
-    link::Link,
     packet::Malformed,
 };
 
-/// Seconds. Laws and latencies of tests (ms) up to a stall (minutes).
+/// Seconds. From laws and latencies of tests (ms) up to a stall (minutes).
 const DELAY_BUCKETS: &[f64] = &[
     0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0,
     10.0, 30.0, 60.0,
@@ -27,14 +27,14 @@ const UPSTREAM_BUCKETS: &[f64] =
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    /// Commands in flight in the whole store; the law's variable, so it is no prometheus gauge (whose `inc` tells nothing).
+    /// Commands in flight in the whole store. The law needs its value atomically, which a Prometheus gauge does not return.
     pub(crate) in_flight: AtomicU64,
     in_flight_gauge: IntGauge,
     /// By `FaultKind`.
     faults: [IntGauge; FaultKind::ALL.len()],
     law_base: Gauge,
     law_slope: Gauge,
-    /// Those of every role, without this one's prefix.
+    /// Process metrics, without this registry's prefix.
     vitals: Registry,
     pub(crate) added_delay: Histogram,
     pub(crate) upstream: Histogram,
@@ -42,19 +42,19 @@ pub(crate) struct Metrics {
     pub(crate) links: Vec<LinkMetrics>,
 }
 
-/// Of a link: datagrams, or pieces of a TCP stream as they were read.
+/// Metrics of a link: datagrams, or pieces of a TCP stream as they were read.
 #[derive(Debug)]
 pub(crate) struct LinkMetrics {
     /// Connections, or flows of datagrams.
     pub(crate) flows: IntGauge,
     pub(crate) passed: IntCounter,
-    /// By the fault; over TCP as often as one would have been sent in vain.
+    /// Lost by the fault; over TCP: modelled lost transmissions.
     pub(crate) lost: IntCounter,
-    /// Datagrams that a stall has cost.
+    /// Datagrams lost by a stall.
     pub(crate) stalled: IntCounter,
-    /// Datagrams and connections for which there was no room.
+    /// Datagrams and connections over a limit.
     pub(crate) overflow: IntCounter,
-    /// The server, or the client when its answer came.
+    /// The server, or the client when its answer arrived.
     pub(crate) unreachable: IntCounter,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct LinkMetrics {
 pub(crate) struct ListenerMetrics {
     pub(crate) commands: IntCounter,
     pub(crate) connections: IntGauge,
-    /// Turned away at `max_connections`.
+    /// Refused at `max_connections`.
     pub(crate) rejected: IntCounter,
     pub(crate) unreachable: IntCounter,
     pub(crate) lost: IntCounter,
@@ -71,30 +71,37 @@ pub(crate) struct ListenerMetrics {
 }
 
 impl Metrics {
-    /// And what watches the runtime it is called on.
+    /// Also returns the watch of the current runtime.
     pub(crate) fn new(listeners: &[Endpoint], links: &[Link]) -> prometheus::Result<(Self, Watch)> {
         let registry = Registry::new_custom(Some("faultproxy".into()), None)?;
         let commands = IntCounterVec::new(Opts::new("commands_total", "Commands with a response"), &["listener"])?;
         let connections = IntGaugeVec::new(Opts::new("connections", "Client connections open"), &["listener"])?;
-        let rejected = Opts::new("connections_rejected_total", "Connections turned away at max_connections");
+        let rejected = Opts::new("connections_rejected_total", "Connections refused at max_connections");
         let rejected = IntCounterVec::new(rejected, &["listener"])?;
-        let upstream_failures =
-            Opts::new("upstream_failures_total", "Real store unreachable at connect, or lost with a command in flight");
+        let upstream_failures = Opts::new(
+            "upstream_failures_total",
+            "Failures of the real store: unreachable at connect, or lost with a command in flight",
+        );
         let upstream_failures = IntCounterVec::new(upstream_failures, &["listener", "kind"])?;
-        let malformed = Opts::new("malformed_total", "Connections closed because of what was sent on them");
+        let malformed =
+            Opts::new("malformed_total", "Connections closed because of malformed or unsupported packets, by reason");
         let malformed = IntCounterVec::new(malformed, &["listener", "reason"])?;
         let in_flight_gauge = IntGauge::new("commands_in_flight", "Commands in flight in the whole store")?;
         let faults =
             IntGaugeVec::new(Opts::new("fault_active", "1 while a fault of this kind is in force"), &["kind"])?;
-        let law_base = Gauge::new("law_base_seconds", "The law's response time with nothing in flight; 0: no law")?;
-        let law_slope = Gauge::new("law_slope_seconds", "What each command in flight adds to it")?;
+        let law_base =
+            Gauge::new("law_base_seconds", "Response time of the law without commands in flight; 0: no law")?;
+        let law_slope = Gauge::new("law_slope_seconds", "Response time that each command in flight adds")?;
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[])
         };
-        let added_delay =
-            histogram("added_delay_seconds", "Time that law and faults held a command and its answer", DELAY_BUCKETS)?;
+        let added_delay = histogram(
+            "added_delay_seconds",
+            "Delay that law and faults added to a command and its response",
+            DELAY_BUCKETS,
+        )?;
         let upstream =
-            histogram("upstream_seconds", "The real store's response time, until the last byte", UPSTREAM_BUCKETS)?;
+            histogram("upstream_seconds", "Response time of the real store until the last byte", UPSTREAM_BUCKETS)?;
         registry.register(Box::new(commands.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(rejected.clone()))?;
@@ -156,12 +163,28 @@ impl Metrics {
     }
 }
 
+/// Counts an open connection until it is dropped.
+pub(crate) struct OpenConnection(IntGauge);
+
+impl OpenConnection {
+    pub(crate) fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 fn link_metrics(registry: &Registry, links: &[Link]) -> prometheus::Result<Vec<LinkMetrics>> {
-    let flows = Opts::new("link_flows", "Connections, or clients whose datagrams are relayed");
+    let flows = Opts::new("link_flows", "Connections of a TCP link, or flows of a UDP link");
     let flows = IntGaugeVec::new(flows, &["transport", "listener"])?;
     let items = Opts::new(
         "link_items_total",
-        "Datagrams, or pieces of a TCP stream, by what became of them; lost over TCP: retransmissions by the model",
+        "Datagrams, or pieces of a TCP stream, by outcome; lost over TCP: modelled retransmissions",
     );
     let items = IntCounterVec::new(items, &["transport", "listener", "outcome"])?;
     registry.register(Box::new(flows.clone()))?;

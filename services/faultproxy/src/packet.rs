@@ -3,10 +3,10 @@
 
 /// Payload length that says "continued in the next packet".
 pub const MAX_PAYLOAD: u32 = 0x00ff_ffff;
-/// Most payload bytes a `Framer` keeps: an OK packet's status flags lie within the first 21.
+/// Maximum payload bytes that a `Framer` stores: an OK packet's status flags are in the first 21.
 pub const PREFIX: usize = 24;
 
-/// Why a connection was closed: bytes that do not follow the protocol, or a part of it that the proxy refuses.
+/// Why a connection was closed: bytes that violate the protocol, or a feature that the proxy refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     #[error("wrong sequence id")]
@@ -15,7 +15,7 @@ pub enum Malformed {
     Truncated,
     #[error("empty packet")]
     Empty,
-    #[error("response that makes no sense")]
+    #[error("response that violates the protocol")]
     Response,
     #[error("packet from the server that answers no command")]
     Unsolicited,
@@ -72,51 +72,51 @@ impl Malformed {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Header and the wanted prefix are there: `Framer::packet` tells them.
+    /// Header and wanted prefix have arrived: see `Framer::packet`.
     Start,
-    /// The packet's last byte was taken.
+    /// The packet's last byte was consumed.
     End,
 }
 
-/// The packet under way.
+/// The current packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// Payload bytes.
+    /// Length of the payload in bytes.
     pub len: u32,
     pub seq: u8,
-    /// The payload's beginning, shorter than wanted only where the payload is.
+    /// Beginning of the payload; shorter than wanted only if the payload is.
     pub prefix: &'a [u8],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum Section {
     Header,
     Prefix,
     Body,
 }
 
-/// Cuts a byte stream that arrives in arbitrary pieces into packets.
+/// Splits a byte stream into packets.
 #[derive(Debug, Clone)]
 pub struct Framer {
-    at: At,
+    at: Section,
     wanted: u8,
     have: u8,
-    /// Payload bytes not taken yet.
+    /// Payload bytes not consumed yet.
     left: u32,
     header: [u8; 4],
     prefix: [u8; PREFIX],
 }
 
 impl Framer {
-    /// `wanted` ≤ `PREFIX` payload bytes are kept of each packet.
+    /// Stores `wanted` ≤ `PREFIX` payload bytes of each packet.
     pub fn new(wanted: u8) -> Self {
         debug_assert!(usize::from(wanted) <= PREFIX);
-        Self { at: At::Header, wanted, have: 0, left: 0, header: [0; 4], prefix: [0; PREFIX] }
+        Self { at: Section::Header, wanted, have: 0, left: 0, header: [0; 4], prefix: [0; PREFIX] }
     }
 
-    /// Takes bytes off the front of `input` until something happened; `None`: all taken, more needed.
+    /// Consumes input up to the next event; `None`: all input was consumed, more is needed.
     pub fn next(&mut self, input: &mut &[u8]) -> Option<Event> {
-        if self.at == At::Header {
+        if self.at == Section::Header {
             let take = input.len().min(4 - usize::from(self.have));
             let have = usize::from(self.have);
             self.header[have..have + take].copy_from_slice(&input[..take]);
@@ -127,9 +127,9 @@ impl Framer {
             }
             self.left = u32::from_le_bytes([self.header[0], self.header[1], self.header[2], 0]);
             self.have = 0;
-            self.at = At::Prefix;
+            self.at = Section::Prefix;
         }
-        if self.at == At::Prefix {
+        if self.at == Section::Prefix {
             let have = usize::from(self.have);
             let missing = (usize::from(self.wanted) - have).min(self.left as usize);
             let take = input.len().min(missing);
@@ -140,7 +140,7 @@ impl Framer {
             if take < missing {
                 return None;
             }
-            self.at = At::Body;
+            self.at = Section::Body;
             return Some(Event::Start);
         }
         let take = input.len().min(self.left as usize);
@@ -149,29 +149,29 @@ impl Framer {
         if self.left > 0 {
             return None;
         }
-        self.at = At::Header;
+        self.at = Section::Header;
         self.have = 0;
         Some(Event::End)
     }
 
-    /// Valid from `Event::Start` until the call of `next` after it.
+    /// Valid from `Event::Start` until the next call of `next`.
     pub fn packet(&self) -> Packet<'_> {
         let len = u32::from_le_bytes([self.header[0], self.header[1], self.header[2], 0]);
         Packet { len, seq: self.header[3], prefix: &self.prefix[..usize::from(self.have).min(PREFIX)] }
     }
 
-    /// Inside a packet whose `Start` has not come yet.
+    /// Inside a packet, before its `Start`.
     pub fn in_header(&self) -> bool {
-        self.inside() && self.at != At::Body
+        self.inside() && self.at != Section::Body
     }
 
     /// Inside a packet, header included: an end of the stream here truncates it.
     pub fn inside(&self) -> bool {
-        self.at != At::Header || self.have > 0
+        self.at != Section::Header || self.have > 0
     }
 }
 
-/// A length-encoded integer at the front of `bytes`: its value and the bytes it takes.
+/// A length-encoded integer at the front of `bytes`: its value and its length.
 pub fn lenenc(bytes: &[u8]) -> Option<(u64, usize)> {
     let wide = |n: usize| {
         let field = bytes.get(1..=n)?;

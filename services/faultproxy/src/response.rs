@@ -1,32 +1,32 @@
-//! Where a response ends. Pure; follows the text and binary protocol of MySQL 8 and MariaDB 10.11 as documented, with
-//! the capabilities of `handshake`.
+//! Finds the end of a response. Pure. Follows the text and binary protocol of MySQL 8 and MariaDB 10.11 as documented, with the
+//! capabilities of `handshake`.
 //!
-//! States: Status, Text → done. Fields → … → done. Head → done | Head | Definitions → DefinitionsEnd → Rows → done |
-//! Head. StatementHead → Definitions → … → done. Authentication → Authentication | done. ERR ends each of them.
+//! States: Status, Text → done. Fields → … → done. Head → done | Head | Definitions → DefinitionsEnd → Rows → done | Head. StatementHead →
+//! Definitions → … → done. Authentication → Authentication | done. ERR ends each of them.
 
 use crate::{
-    command::Answer,
+    command::ResponseKind,
     packet::{Event, Framer, MAX_PAYLOAD, Malformed, PREFIX, Packet, lenenc},
 };
 
 const SERVER_MORE_RESULTS_EXISTS: u16 = 0x0008;
 const SERVER_STATUS_CURSOR_EXISTS: u16 = 0x0040;
-/// A table has at most 4096 columns; more in a result set make no sense.
+/// A table has at most 4096 columns; a larger number is invalid.
 const MAX_COLUMNS: u64 = 0xffff;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum ParseState {
     Status,
     Text,
     Fields,
     Head,
     Definitions {
         left: u16,
-        then: Then,
+        then: AfterDefinitions,
     },
     /// The EOF after definitions that clients without DEPRECATE_EOF get.
     DefinitionsEnd {
-        then: Then,
+        then: AfterDefinitions,
     },
     /// `results`: a status may announce another result set.
     Rows {
@@ -38,56 +38,56 @@ enum At {
 
 /// What follows definitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
+enum AfterDefinitions {
     Rows,
     StatementColumns(u16),
     Nothing,
 }
 
-/// What became of a piece of the server's byte stream.
+/// Progress after a piece of the server's byte stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fed {
+pub struct Progress {
     /// Bytes that belong to the response; fewer than given only if it is done.
     pub taken: usize,
     pub done: bool,
 }
 
-/// Follows one response.
+/// Parses one response.
 #[derive(Debug, Clone)]
 pub struct Response {
     framer: Framer,
-    at: At,
+    at: ParseState,
     next_seq: u8,
     deprecate_eof: bool,
     begun: bool,
-    /// The packet under way continues the one before.
+    /// The current packet continues the previous one.
     continued: bool,
-    /// The packet under way is the last one.
+    /// The current packet is the last one.
     last: bool,
 }
 
 impl Response {
-    /// `first_seq`: sequence id of the first packet; `deprecate_eof`: both sides have CLIENT_DEPRECATE_EOF.
-    /// `Answer::Nothing` and `Answer::Close` have no response: do not ask.
-    pub fn new(answer: Answer, first_seq: u8, deprecate_eof: bool) -> Self {
+    /// `first_seq`: sequence id of the first packet; `deprecate_eof`: both sides have CLIENT_DEPRECATE_EOF. `ResponseKind::Nothing` and
+    /// `ResponseKind::Close` have no response.
+    pub fn new(answer: ResponseKind, first_seq: u8, deprecate_eof: bool) -> Self {
         let at = match answer {
-            Answer::Nothing | Answer::Close | Answer::Status => At::Status,
-            Answer::Text => At::Text,
-            Answer::Fields => At::Fields,
-            Answer::Results => At::Head,
-            Answer::Statement => At::StatementHead,
-            Answer::Rows => At::Rows { results: false },
-            Answer::Authentication => At::Authentication,
+            ResponseKind::Nothing | ResponseKind::Close | ResponseKind::Status => ParseState::Status,
+            ResponseKind::Text => ParseState::Text,
+            ResponseKind::Fields => ParseState::Fields,
+            ResponseKind::Results => ParseState::Head,
+            ResponseKind::Statement => ParseState::StatementHead,
+            ResponseKind::Rows => ParseState::Rows { results: false },
+            ResponseKind::Authentication => ParseState::Authentication,
         };
         let framer = Framer::new(PREFIX as u8);
         Self { framer, at, next_seq: first_seq, deprecate_eof, begun: false, continued: false, last: false }
     }
 
-    /// Follows `bytes`, any piece of the stream.
+    /// Parses a piece of the stream.
     ///
     /// # Errors
-    /// `Sequence`, `Empty`, `Response` or `LocalInfile`; the tracker is of no use afterwards.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<Fed, Malformed> {
+    /// `Sequence`, `Empty`, `Response` or `LocalInfile`; do not call it again.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Malformed> {
         self.begun |= !bytes.is_empty();
         let mut rest = bytes;
         while let Some(event) = self.framer.next(&mut rest) {
@@ -96,15 +96,15 @@ impl Response {
                 Event::End => {
                     self.continued = self.framer.packet().len == MAX_PAYLOAD;
                     if self.last && !self.continued {
-                        return Ok(Fed { taken: bytes.len() - rest.len(), done: true });
+                        return Ok(Progress { taken: bytes.len() - rest.len(), done: true });
                     }
                 }
             }
         }
-        Ok(Fed { taken: bytes.len(), done: false })
+        Ok(Progress { taken: bytes.len(), done: false })
     }
 
-    /// Some of it was fed.
+    /// Whether a byte of it has arrived.
     pub fn begun(&self) -> bool {
         self.begun
     }
@@ -114,7 +114,7 @@ impl Response {
         self.framer.inside() || self.continued
     }
 
-    /// The exchange waits for a packet of the client's (COM_CHANGE_USER): takes note of it.
+    /// Records a packet of the client within COM_CHANGE_USER.
     ///
     /// # Errors
     /// `Sequence`: not the next id.
@@ -132,7 +132,7 @@ impl Response {
             if packet.len < 3 {
                 return Err(Malformed::Response);
             }
-            // Any sequence id: a server that gave up on an oversized command has lost count.
+            // With any sequence id: a server that refused an oversized command has lost count.
             self.last = true;
             return Ok(());
         }
@@ -151,7 +151,7 @@ impl Response {
     }
 }
 
-impl At {
+impl ParseState {
     /// State after a packet that is not ERR; `None`: the response ends with it.
     fn after(self, packet: Packet<'_>, deprecate_eof: bool) -> Result<Option<Self>, Malformed> {
         let &first = packet.prefix.first().ok_or(Malformed::Empty)?;
@@ -169,7 +169,7 @@ impl At {
             Self::DefinitionsEnd { then } => {
                 let status = end()?.ok_or(Malformed::Response)?;
                 // The rows stay on the server until they are fetched.
-                let cursor = then == Then::Rows && status & SERVER_STATUS_CURSOR_EXISTS != 0;
+                let cursor = then == AfterDefinitions::Rows && status & SERVER_STATUS_CURSOR_EXISTS != 0;
                 Ok(if cursor { None } else { then.state() })
             }
             Self::Rows { results } => match end()? {
@@ -182,8 +182,8 @@ impl At {
                 let columns = u16::from_le_bytes([head[5], head[6]]);
                 let parameters = u16::from_le_bytes([head[7], head[8]]);
                 Ok(match parameters {
-                    0 => Then::StatementColumns(columns).state(),
-                    left => Some(Self::Definitions { left, then: Then::StatementColumns(columns) }),
+                    0 => AfterDefinitions::StatementColumns(columns).state(),
+                    left => Some(Self::Definitions { left, then: AfterDefinitions::StatementColumns(columns) }),
                 })
             }
             Self::Authentication => Ok(if first == 0 { None } else { Some(self) }),
@@ -200,24 +200,24 @@ impl At {
                 if bytes != packet.len as usize || columns > MAX_COLUMNS {
                     return Err(Malformed::Response);
                 }
-                return Ok(Some(Self::Definitions { left: columns as u16, then: Then::Rows }));
+                return Ok(Some(Self::Definitions { left: columns as u16, then: AfterDefinitions::Rows }));
             }
         };
         Ok((status & SERVER_MORE_RESULTS_EXISTS != 0).then_some(Self::Head))
     }
 }
 
-impl Then {
-    fn state(self) -> Option<At> {
+impl AfterDefinitions {
+    fn state(self) -> Option<ParseState> {
         match self {
-            Self::Rows => Some(At::Rows { results: true }),
+            Self::Rows => Some(ParseState::Rows { results: true }),
             Self::StatementColumns(0) | Self::Nothing => None,
-            Self::StatementColumns(left) => Some(At::Definitions { left, then: Self::Nothing }),
+            Self::StatementColumns(left) => Some(ParseState::Definitions { left, then: Self::Nothing }),
         }
     }
 }
 
-/// Status flags of an OK packet, whichever its header.
+/// Status flags of an OK packet with either header.
 fn ok_status(prefix: &[u8]) -> Result<u16, Malformed> {
     let flags = || {
         let (_, affected) = lenenc(prefix.get(1..)?)?;
@@ -230,7 +230,7 @@ fn ok_status(prefix: &[u8]) -> Result<u16, Malformed> {
 
 /// Status flags of the packet that ends rows or definitions, `None` if this is not such a packet.
 fn end_status(packet: Packet<'_>, deprecate_eof: bool) -> Result<Option<u16>, Malformed> {
-    // A row beginning with 0xfe holds a value of 16 MB or more: its packet is full (classic: not shorter than 9).
+    // A row that begins with 0xfe has a value of 16 MB or more, so its packet is full (without DEPRECATE_EOF: at least 9 bytes).
     let limit = if deprecate_eof { MAX_PAYLOAD } else { 9 };
     if packet.prefix.first() != Some(&0xfe) || packet.len >= limit {
         return Ok(None);

@@ -4,13 +4,14 @@
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
 use heartbeat::{
-    assign::{Standing, Table},
-    auth::{Header, Keys, Kind},
+    assign::{Membership, Table},
+    auth::{FrameKind, Header, Keys},
     codec::{Codec, CodecId, Corpus, Json, Protobuf, ProtobufZstd, train},
+    frame::{self, sign_ack},
     message::Ack,
     registry::Registration,
     trace::Condition,
-    transport::{assignments::Assignments, seal_ack, words},
+    transport::assignments::Assignments,
     vote::Ballot,
 };
 
@@ -35,15 +36,15 @@ fn write_corpus(dir: &Path) -> io::Result<()> {
         let id = codec.id();
         for n in 0..3 {
             let mut bytes = Vec::new();
-            codec.encode(&Corpus::judged().beat(n), &mut bytes).map_err(io::Error::other)?;
+            codec.encode(&Corpus::held_out().beat(n), &mut bytes).map_err(io::Error::other)?;
             fs::write(dir.join(format!("beat-{n}.{extension}")), &bytes)?;
         }
         let mut bytes = Vec::new();
-        codec.encode_batch(&Corpus::judged().batch(0, 4), &mut bytes).map_err(io::Error::other)?;
+        codec.encode_batch(&Corpus::held_out().batch(0, 4), &mut bytes).map_err(io::Error::other)?;
         fs::write(dir.join(format!("batch.{extension}")), &bytes)?;
         let (header, mut frame) =
-            (Header { kind: Kind::Batch, codec: id, ack_wanted: id == CodecId::Json }, Vec::new());
-        keys.seal(header, &mut frame, |out| {
+            (Header { kind: FrameKind::Batch, codec: id, ack_wanted: id == CodecId::Json }, Vec::new());
+        keys.sign(header, &mut frame, |out| {
             out.extend_from_slice(&bytes);
             Ok::<_, io::Error>(())
         })?;
@@ -51,7 +52,7 @@ fn write_corpus(dir: &Path) -> io::Result<()> {
     }
     let ack = Ack { of: "worker-0".into(), incarnation: 1_767_225_600_000, sequence: 7 };
     let mut frame = Vec::new();
-    seal_ack(&keys, &ack, &mut frame);
+    sign_ack(&keys, &ack, &mut frame);
     write_payload(dir, "ack.pb", &keys, &frame)?;
     fs::write(dir.join("ack.sealed"), &frame)?;
     write_words(dir, &keys)?;
@@ -62,25 +63,24 @@ fn write_corpus(dir: &Path) -> io::Result<()> {
 
 /// What is in the frame: mutated, and sealed again, it gets further than a frame that was mutated.
 fn write_payload(dir: &Path, name: &str, keys: &Keys, frame: &[u8]) -> io::Result<()> {
-    let (_, payload) = keys.open(frame).map_err(|reason| io::Error::other(reason.label()))?;
+    let (_, payload) = keys.verify(frame).map_err(|reason| io::Error::other(reason.label()))?;
     fs::write(dir.join(name), payload)
 }
 
 fn write_words(dir: &Path, keys: &Keys) -> io::Result<()> {
-    let life = 1_767_225_600_000;
+    let incarnation = 1_767_225_600_000;
     let (http, udp) = ("127.0.0.1:7500".to_owned(), "127.0.0.1:7501".to_owned());
-    let registration =
-        Registration { id: "worker-0".into(), incarnation: life, http: http.clone(), udp, leaving: true };
+    let registration = Registration { id: "worker-0".into(), incarnation, http: http.clone(), udp, leaving: true };
     let ballot = Ballot {
         from: "m0".into(),
-        round: life + 7,
-        seen: BTreeMap::from([("m1".into(), life + 3)]),
-        failed: BTreeMap::from([("worker-1".into(), life + 1)]),
-        fit: BTreeMap::from([("worker \"2\"".into(), life + 2)]),
+        round: incarnation + 7,
+        seen: BTreeMap::from([("m1".into(), incarnation + 3)]),
+        failed: BTreeMap::from([("worker-1".into(), incarnation + 1)]),
+        fit: BTreeMap::from([("worker \"2\"".into(), incarnation + 2)]),
     };
-    let online = Standing { incarnation: life, online: true };
+    let online = Membership { incarnation, online: true };
     let nodes =
-        BTreeMap::from([("worker-0".into(), online), ("worker-1".into(), Standing { online: false, ..online })]);
+        BTreeMap::from([("worker-0".into(), online), ("worker-1".into(), Membership { online: false, ..online })]);
     let mut table = Table { epoch: 3, nodes, ..Table::default() };
     for (assignment, epoch) in table.partitions.iter_mut().zip(1..) {
         (assignment.epoch, assignment.primary) = (epoch % 4, Some("worker-0".into()));
@@ -90,9 +90,9 @@ fn write_words(dir: &Path, keys: &Keys) -> io::Result<()> {
     let addresses = BTreeMap::from([("worker-0".into(), http)]);
     let assignments = Assignments { table: Arc::new(table), addresses };
     let sealed = [
-        ("registration.word", words::seal(keys, &registration)?),
-        ("ballot.word", words::seal(keys, &ballot)?),
-        ("assignments.word", words::seal(keys, &assignments)?),
+        ("registration.word", frame::sign_control(keys, &registration)?),
+        ("ballot.word", frame::sign_control(keys, &ballot)?),
+        ("assignments.word", frame::sign_control(keys, &assignments)?),
     ];
     for (name, frame) in sealed {
         write_payload(dir, name, keys, &frame)?;

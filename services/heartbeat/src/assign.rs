@@ -21,7 +21,7 @@ pub struct Table {
     pub epoch: u64,
     /// 16, by number.
     pub partitions: Vec<Assignment>,
-    pub nodes: BTreeMap<NodeId, Standing>,
+    pub nodes: BTreeMap<NodeId, Membership>,
     /// Of the span that wrote it (W3C trace context): who takes over because of it goes on with that trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
@@ -29,7 +29,7 @@ pub struct Table {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Assignment {
-    /// The table's epoch in which this primary, in the life it has, got the partition: the fence of its writes. 0: there was no primary
+    /// The table's epoch in which this primary, in the incarnation it has, got the partition: the fence of its writes. 0: there was no primary
     /// yet.
     pub epoch: u64,
     pub primary: Option<NodeId>,
@@ -38,8 +38,8 @@ pub struct Assignment {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
-    /// The life of the node that was admitted or failed last.
+pub struct Membership {
+    /// The incarnation of the node that was admitted or failed last.
     pub incarnation: u64,
     pub online: bool,
 }
@@ -57,23 +57,23 @@ impl Default for Table {
 
 impl Table {
     pub fn is_online(&self, node: &str) -> bool {
-        self.nodes.get(node).is_some_and(|standing| standing.online)
+        self.nodes.get(node).is_some_and(|membership| membership.online)
     }
 
-    /// Whether this very life of the node is online. Of two processes under one name only one has places.
+    /// Whether this very incarnation of the node is online. Of two processes under one name only one has places.
     pub fn is_admitted(&self, node: &str, incarnation: u64) -> bool {
-        self.nodes.get(node).is_some_and(|standing| standing.online && standing.incarnation == incarnation)
+        self.nodes.get(node).is_some_and(|membership| membership.online && membership.incarnation == incarnation)
     }
 
-    /// Whose writes the partition's epoch lets pass: one life of one node.
-    pub fn holder<'a>(&self, assignment: &'a Assignment) -> Option<(&'a NodeId, u64)> {
+    /// Whose writes the partition's epoch lets pass: one incarnation of one node.
+    pub fn owner<'a>(&self, assignment: &'a Assignment) -> Option<(&'a NodeId, u64)> {
         let primary = assignment.primary.as_ref()?;
-        Some((primary, self.nodes.get(primary).map_or(0, |standing| standing.incarnation)))
+        Some((primary, self.nodes.get(primary).map_or(0, |membership| membership.incarnation)))
     }
 
-    /// Whether this life of the node was failed.
+    /// Whether this incarnation of the node was failed.
     pub fn is_failed(&self, node: &str, incarnation: u64) -> bool {
-        self.nodes.get(node).is_some_and(|standing| !standing.online && incarnation <= standing.incarnation)
+        self.nodes.get(node).is_some_and(|membership| !membership.online && incarnation <= membership.incarnation)
     }
 }
 
@@ -89,15 +89,15 @@ pub fn check_step(before: &Table, after: &Table) -> Result<(), String> {
         return Err(format!("{} partitions", after.partitions.len()));
     }
     for (number, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
-        let is_held_on = before.holder(old) == after.holder(new);
-        if !is_held_on && new.epoch != after.epoch {
+        let keeps_owner = before.owner(old) == after.owner(new);
+        if !keeps_owner && new.epoch != after.epoch {
             return Err(format!("partition {number} has a new primary in the old epoch {}", new.epoch));
         }
-        if is_held_on && old.epoch != new.epoch {
+        if keeps_owner && old.epoch != new.epoch {
             return Err(format!("partition {number} has a new epoch without a new primary"));
         }
-        let holders: BTreeSet<&NodeId> = new.primary.iter().chain(&new.replicas).collect();
-        if holders.len() != new.replicas.len() + usize::from(new.primary.is_some()) {
+        let owners: BTreeSet<&NodeId> = new.primary.iter().chain(&new.replicas).collect();
+        if owners.len() != new.replicas.len() + usize::from(new.primary.is_some()) {
             return Err(format!("partition {number} is held twice by one node: {new:?}"));
         }
     }
@@ -107,7 +107,7 @@ pub fn check_step(before: &Table, after: &Table) -> Result<(), String> {
 /// Reassigns what must be: places of nodes that are gone, missing replicas, and single moves until no two nodes differ by
 /// more than one primary. `wary` nodes (in warning) keep what they have and get nothing while another one is there. With
 /// nobody online, nothing changes. The epoch is not touched: see `stamp`.
-pub fn plan(table: &Table, wary: &BTreeSet<NodeId>) -> Vec<Assignment> {
+pub fn plan(table: &Table, in_warning: &BTreeSet<NodeId>) -> Vec<Assignment> {
     let online: Vec<NodeId> = table.nodes.iter().filter(|(_, s)| s.online).map(|(id, _)| id.clone()).collect();
     let mut partitions = table.partitions.clone();
     if online.is_empty() {
@@ -117,12 +117,12 @@ pub fn plan(table: &Table, wary: &BTreeSet<NodeId>) -> Vec<Assignment> {
     for at in 0..partitions.len() {
         if !partitions[at].primary.as_ref().is_some_and(is_online) {
             let heirs: Vec<NodeId> = partitions[at].replicas.iter().filter(|r| is_online(r)).cloned().collect();
-            let heir = lightest(&heirs, wary, &partitions).or_else(|| lightest(&online, wary, &partitions));
+            let heir = lightest(&heirs, in_warning, &partitions).or_else(|| lightest(&online, in_warning, &partitions));
             partitions[at].replicas.retain(|replica| Some(replica) != heir.as_ref());
             partitions[at].primary = heir;
         }
     }
-    level(&mut partitions, &online, wary);
+    level(&mut partitions, &online, in_warning);
     for at in 0..partitions.len() {
         let primary = partitions[at].primary.clone();
         partitions[at].replicas.retain(|replica| is_online(replica) && Some(replica) != primary.as_ref());
@@ -130,7 +130,7 @@ pub fn plan(table: &Table, wary: &BTreeSet<NodeId>) -> Vec<Assignment> {
         while partitions[at].replicas.len() < REPLICAS {
             let taken = |node: &&NodeId| Some(*node) != primary.as_ref() && !partitions[at].replicas.contains(node);
             let free: Vec<NodeId> = online.iter().filter(taken).cloned().collect();
-            let Some(replica) = least(&free, wary, |node| copies(&partitions, node)) else { break };
+            let Some(replica) = least(&free, in_warning, |node| copies(&partitions, node)) else { break };
             partitions[at].replicas.push(replica);
         }
     }
@@ -138,25 +138,25 @@ pub fn plan(table: &Table, wary: &BTreeSet<NodeId>) -> Vec<Assignment> {
 }
 
 /// The table one epoch later with these nodes and this plan in it. Partitions whose primary changed carry the new epoch, and so do those
-/// of a primary that began a later life: what its former process has still under way must not pass.
-pub fn stamp(before: &Table, nodes: BTreeMap<NodeId, Standing>, partitions: Vec<Assignment>) -> Table {
+/// of a primary that began a later incarnation: what its former process has still under way must not pass.
+pub fn stamp(before: &Table, nodes: BTreeMap<NodeId, Membership>, partitions: Vec<Assignment>) -> Table {
     let mut next = Table { epoch: before.epoch + 1, partitions, nodes, traceparent: None };
     for (number, old) in before.partitions.iter().enumerate() {
-        let is_held_on = next.holder(&next.partitions[number]) == before.holder(old);
-        next.partitions[number].epoch = if is_held_on { old.epoch } else { next.epoch };
+        let keeps_owner = next.owner(&next.partitions[number]) == before.owner(old);
+        next.partitions[number].epoch = if keeps_owner { old.epoch } else { next.epoch };
     }
     debug_assert_eq!(check_step(before, &next), Ok(()));
     next
 }
 
 /// Moves one partition at a time from who has most primaries to who has fewest; to a replica where one of them can be.
-fn level(partitions: &mut [Assignment], online: &[NodeId], wary: &BTreeSet<NodeId>) {
+fn level(partitions: &mut [Assignment], online: &[NodeId], in_warning: &BTreeSet<NodeId>) {
     // Each move lowers the sum of squares: there are at most as many as partitions.
     for _ in 0..partitions.len() {
         let load = |node: &NodeId| primaries(partitions, node);
         let Some(most) = online.iter().max_by_key(|node| load(node)) else { return };
-        let steady: Vec<NodeId> = online.iter().filter(|node| !wary.contains(*node)).cloned().collect();
-        let Some(fewest) = least(&steady, wary, load) else { return };
+        let steady: Vec<NodeId> = online.iter().filter(|node| !in_warning.contains(*node)).cloned().collect();
+        let Some(fewest) = least(&steady, in_warning, load) else { return };
         if load(most) <= load(&fewest) + 1 {
             return;
         }
@@ -170,13 +170,13 @@ fn level(partitions: &mut [Assignment], online: &[NodeId], wary: &BTreeSet<NodeI
     }
 }
 
-fn lightest(nodes: &[NodeId], wary: &BTreeSet<NodeId>, partitions: &[Assignment]) -> Option<NodeId> {
-    least(nodes, wary, |node| primaries(partitions, node))
+fn lightest(nodes: &[NodeId], in_warning: &BTreeSet<NodeId>, partitions: &[Assignment]) -> Option<NodeId> {
+    least(nodes, in_warning, |node| primaries(partitions, node))
 }
 
 /// Nodes that are not wary come first, then those with the least load, then the first of the list.
-fn least(nodes: &[NodeId], wary: &BTreeSet<NodeId>, load: impl Fn(&NodeId) -> usize) -> Option<NodeId> {
-    nodes.iter().min_by_key(|node| (wary.contains(*node), load(node))).cloned()
+fn least(nodes: &[NodeId], in_warning: &BTreeSet<NodeId>, load: impl Fn(&NodeId) -> usize) -> Option<NodeId> {
+    nodes.iter().min_by_key(|node| (in_warning.contains(*node), load(node))).cloned()
 }
 
 fn primaries(partitions: &[Assignment], node: &NodeId) -> usize {

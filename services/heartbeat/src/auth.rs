@@ -5,7 +5,7 @@
 
 mod window;
 
-pub use self::window::{Verdict, Window};
+pub use self::window::{ReplayWindow, Verdict};
 use crate::codec::CodecId;
 
 pub const HEADER_BYTES: usize = 4;
@@ -16,18 +16,18 @@ const ACK_WANTED: u8 = 0x80;
 const CONTEXT: &str = "recommendation-testbed heartbeat datagram v1";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameKind {
     Beat = 1,
     Batch = 2,
     Ack = 3,
-    /// A ballot or a registration: see `transport::words`.
-    Word = 4,
+    /// A ballot or a registration: see `frame::sign_control`.
+    Control = 4,
 }
 
 /// What the receiver must know before it reads the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    pub kind: Kind,
+    pub kind: FrameKind,
     pub codec: CodecId,
     /// The sender waits for an `Ack` and sends the same bytes again without one.
     pub ack_wanted: bool,
@@ -50,9 +50,9 @@ pub enum Reject {
     Repeated,
     /// So old that nobody knows whether it was received before.
     TooOld,
-    /// Of a former life of the node.
+    /// Of a former incarnation of the node.
     StaleIncarnation,
-    /// Of a life that cannot have begun: see `clock::latest_incarnation`.
+    /// Of a incarnation that cannot have begun: see `clock::latest_incarnation`.
     FutureIncarnation,
     /// Of a node for which the table has no room.
     Full,
@@ -120,7 +120,7 @@ impl Keys {
     ///
     /// # Errors
     /// Those of `write`; `out` is then as it was.
-    pub fn seal<E>(
+    pub fn sign<E>(
         &self,
         header: Header,
         out: &mut Vec<u8>,
@@ -152,16 +152,16 @@ impl Keys {
     ///
     /// # Errors
     /// `Frame`, `Key` or `Mac`.
-    pub fn open<'a>(&self, frame: &'a [u8]) -> Result<(Header, &'a [u8]), Reject> {
+    pub fn verify<'a>(&self, frame: &'a [u8]) -> Result<(Header, &'a [u8]), Reject> {
         let (sealed, mac_found) = frame.split_last_chunk::<MAC_BYTES>().ok_or(Reject::Frame)?;
         let (&[magic, kind, codec, key], payload) = sealed.split_first_chunk::<HEADER_BYTES>().ok_or(Reject::Frame)?;
         let codec = CodecId::of(codec).filter(|_| magic == MAGIC).ok_or(Reject::Frame)?;
         let ack_wanted = kind & ACK_WANTED != 0;
         let kind = match kind & !ACK_WANTED {
-            1 => Kind::Beat,
-            2 => Kind::Batch,
-            3 => Kind::Ack,
-            4 => Kind::Word,
+            1 => FrameKind::Beat,
+            2 => FrameKind::Batch,
+            3 => FrameKind::Ack,
+            4 => FrameKind::Control,
             _ => return Err(Reject::Frame),
         };
         let keys = [Some(self.current), self.former];

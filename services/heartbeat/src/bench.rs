@@ -29,7 +29,7 @@ use crate::{
     auth::{Keys, Reject},
     clock::Clock,
     codec::Corpus,
-    table::{Recorded, Sighting, Table},
+    table::{Observation, Recorded, Table},
     transport::{Ingest, udp::Inbox},
 };
 
@@ -158,7 +158,7 @@ fn send(
     nodes: u64,
 ) -> io::Result<Totals> {
     let mut sender = Sender::connect(monitor, keys, mode.batched(), mode.segmented())?;
-    let mut beats: Vec<_> = (0..nodes).map(|n| Corpus::judged().beat(n)).collect();
+    let mut beats: Vec<_> = (0..nodes).map(|n| Corpus::held_out().beat(n)).collect();
     let start = Instant::now();
     while start.elapsed() < length {
         for beat in &mut beats {
@@ -231,12 +231,12 @@ pub struct TableRun {
 pub fn table(nodes: u64, rounds: u64) -> io::Result<TableRun> {
     const GROUP: usize = 512;
     let table = Table::new(nodes as usize);
-    let ids: Vec<String> = (0..nodes).map(|n| Corpus::judged().beat(n).node_id).collect();
-    let sighting =
-        |n: usize, sequence| Sighting { node_id: &ids[n], at: sequence, incarnation: 1, sequence, load: 0.5 };
+    let ids: Vec<String> = (0..nodes).map(|n| Corpus::held_out().beat(n).node_id).collect();
+    let observation =
+        |n: usize, sequence| Observation { node_id: &ids[n], at: sequence, incarnation: 1, sequence, load: 0.5 };
     let mut outcomes = Vec::new();
-    let mut record = |sightings: &[Sighting<'_>]| {
-        table.record_all(sightings, &mut outcomes);
+    let mut record = |observations: &[Observation<'_>]| {
+        table.record_all(observations, &mut outcomes);
         if outcomes.iter().all(|outcome: &Recorded| outcome.accepted()) {
             Ok(())
         } else {
@@ -254,7 +254,7 @@ pub fn table(nodes: u64, rounds: u64) -> io::Result<TableRun> {
         for part in order.chunks(GROUP) {
             group.clear();
             // Reading the ids is the datagram's cost, not the table's: it is done before the clock starts.
-            group.extend(part.iter().map(|&n| sighting(n, sequence)));
+            group.extend(part.iter().map(|&n| observation(n, sequence)));
             std::hint::black_box(
                 group.iter().map(|each| each.node_id.bytes().map(u64::from).sum::<u64>()).sum::<u64>(),
             );

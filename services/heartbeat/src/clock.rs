@@ -24,8 +24,8 @@ impl Clock {
 
 const DAY_MS: u64 = 86_400_000;
 
-/// The latest life that is believed. Lives are numbered by the clock at their start; a number far beyond it is a mistake or malice, and
-/// would shut out every later life of its node.
+/// The latest incarnation that is believed. Incarnations are numbered by the clock at their start; a number far beyond it is a mistake or malice, and
+/// would shut out every later incarnation of its node.
 pub fn latest_incarnation() -> u64 {
     wall_ms().saturating_add(DAY_MS)
 }

@@ -1,17 +1,18 @@
 //! Three ways to write a heartbeat: JSON, Protobuf, and Protobuf compressed by Zstandard with a dictionary.
 //! Every decoder is bounded and answers bad bytes with an error.
 
+#[cfg(feature = "bench")]
 mod corpus;
 mod json;
 pub mod protobuf;
+#[cfg(feature = "zstd")]
 mod zstd;
 
-pub use self::{
-    corpus::{Corpus, train},
-    json::Json,
-    protobuf::Protobuf,
-    zstd::{DICTIONARY, ProtobufZstd},
-};
+#[cfg(feature = "bench")]
+pub use self::corpus::{Corpus, train};
+#[cfg(feature = "zstd")]
+pub use self::zstd::{DICTIONARY, ProtobufZstd};
+pub use self::{json::Json, protobuf::Protobuf};
 use crate::message::{Batch, Beat, Invalid};
 
 /// Longest payload a decoder looks at, compressed or not. A datagram has less; a TCP frame or an HTTP body may not have more.
@@ -93,6 +94,21 @@ pub trait Codec: Send + Sync {
     /// # Errors
     /// What is wrong with the bytes.
     fn decode_batch(&mut self, bytes: &[u8]) -> Result<Batch, DecodeError>;
+}
+
+/// The codec with this number.
+///
+/// # Errors
+/// Out of memory, or the crate was built without the feature `zstd`.
+pub fn codec(id: CodecId) -> std::io::Result<Box<dyn Codec>> {
+    match id {
+        CodecId::Json => Ok(Box::new(Json)),
+        CodecId::Protobuf => Ok(Box::new(Protobuf)),
+        #[cfg(feature = "zstd")]
+        CodecId::ProtobufZstd => Ok(Box::new(ProtobufZstd::new()?)),
+        #[cfg(not(feature = "zstd"))]
+        CodecId::ProtobufZstd => Err(std::io::ErrorKind::Unsupported.into()),
+    }
 }
 
 pub(crate) fn within_limit(bytes: &[u8]) -> Result<(), DecodeError> {

@@ -4,41 +4,41 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    assign::{NodeId, Standing, Table, plan, stamp},
+    assign::{Membership, NodeId, Table, plan, stamp},
     registry::Snapshot,
 };
 
-/// What the monitors say of a registered node in the life that is registered.
-pub trait Opinion {
+/// What the monitors say of a registered node in the incarnation that is registered.
+pub trait MajorityView {
     /// The majority has failed it.
     fn failed(&self, node: &str, incarnation: u64) -> bool;
     /// The majority hears it.
     fn fit(&self, node: &str, incarnation: u64) -> bool;
     /// Its weight is lowered.
-    fn wary(&self, node: &str) -> bool;
+    fn in_warning(&self, node: &str) -> bool;
 }
 
 /// The table that should follow. `None`: nothing is to be changed, because all is well or because no majority says
 /// otherwise.
-pub fn next(snapshot: &Snapshot, opinion: &impl Opinion) -> Option<Table> {
+pub fn next(snapshot: &Snapshot, votes: &impl MajorityView) -> Option<Table> {
     let mut table = Table::clone(&snapshot.table);
     for node in snapshot.nodes.values() {
-        let standing = table.nodes.get(&node.id).copied();
-        let was_online = standing.is_some_and(|standing| standing.online);
-        let is_admitted = standing.is_some_and(|standing| standing.incarnation >= node.incarnation);
+        let membership = table.nodes.get(&node.id).copied();
+        let was_online = membership.is_some_and(|membership| membership.online);
+        let is_admitted = membership.is_some_and(|membership| membership.incarnation >= node.incarnation);
         let online = match was_online {
-            true => !node.leaving && !opinion.failed(&node.id, node.incarnation),
-            // A life that was failed, or has left, never comes back; a later one does once the majority hears it.
-            false => !node.leaving && !is_admitted && opinion.fit(&node.id, node.incarnation),
+            true => !node.leaving && !votes.failed(&node.id, node.incarnation),
+            // A incarnation that was failed, or has left, never comes back; a later one does once the majority hears it.
+            false => !node.leaving && !is_admitted && votes.fit(&node.id, node.incarnation),
         };
-        let confirmed = was_online && !is_admitted && opinion.fit(&node.id, node.incarnation);
+        let confirmed = was_online && !is_admitted && votes.fit(&node.id, node.incarnation);
         if online != was_online || confirmed {
             let incarnation = node.incarnation;
-            table.nodes.insert(node.id.clone(), Standing { incarnation, online });
+            table.nodes.insert(node.id.clone(), Membership { incarnation, online });
         }
     }
-    let wary: BTreeSet<NodeId> = table.nodes.keys().filter(|node| opinion.wary(node)).cloned().collect();
-    let partitions = plan(&table, &wary);
+    let in_warning: BTreeSet<NodeId> = table.nodes.keys().filter(|node| votes.in_warning(node)).cloned().collect();
+    let partitions = plan(&table, &in_warning);
     let changed = table.nodes != snapshot.table.nodes || partitions != snapshot.table.partitions;
     changed.then(|| stamp(&snapshot.table, table.nodes, partitions))
 }
@@ -49,73 +49,73 @@ mod tests {
     use crate::registry::Registration;
 
     #[derive(Default)]
-    struct Says {
+    struct FakeVotes {
         failed: Vec<(&'static str, u64)>,
         fit: Vec<(&'static str, u64)>,
     }
 
-    impl Opinion for Says {
+    impl MajorityView for FakeVotes {
         fn failed(&self, node: &str, incarnation: u64) -> bool {
             self.failed.contains(&(node, incarnation))
         }
         fn fit(&self, node: &str, incarnation: u64) -> bool {
             self.fit.contains(&(node, incarnation))
         }
-        fn wary(&self, _: &str) -> bool {
+        fn in_warning(&self, _: &str) -> bool {
             false
         }
     }
 
-    fn snapshot(lives: &[(&str, u64)]) -> Snapshot {
+    fn snapshot(incarnations: &[(&str, u64)]) -> Snapshot {
         let node = |(id, incarnation): &(&str, u64)| {
             let (id, http, udp): (NodeId, _, _) = ((*id).into(), String::new(), String::new());
             (id.clone(), Registration { id, incarnation: *incarnation, http, udp, leaving: false })
         };
-        Snapshot { nodes: lives.iter().map(node).collect(), ..Snapshot::default() }
+        Snapshot { nodes: incarnations.iter().map(node).collect(), ..Snapshot::default() }
     }
 
     #[test]
     fn a_node_comes_in_when_the_majority_hears_it_and_goes_when_the_majority_has_failed_it() {
         let mut snapshot = snapshot(&[("a", 1), ("b", 1)]);
-        assert_eq!(next(&snapshot, &Says::default()), None);
-        let both = Says { fit: vec![("a", 1), ("b", 1)], failed: vec![] };
+        assert_eq!(next(&snapshot, &FakeVotes::default()), None);
+        let both = FakeVotes { fit: vec![("a", 1), ("b", 1)], failed: vec![] };
         snapshot.table = next(&snapshot, &both).unwrap().into();
         assert_eq!(next(&snapshot, &both), None, "what was done is not done again");
-        let died = Says { failed: vec![("b", 1)], fit: vec![] };
+        let died = FakeVotes { failed: vec![("b", 1)], fit: vec![] };
         let table = next(&snapshot, &died).unwrap();
         assert!(table.is_failed("b", 1) && table.partitions.iter().all(|a| a.primary.as_deref() == Some("a")));
         snapshot.table = table.into();
-        assert_eq!(next(&snapshot, &both), None, "a failed life stays failed, whoever hears it");
+        assert_eq!(next(&snapshot, &both), None, "a failed incarnation stays failed, whoever hears it");
         snapshot.nodes.get_mut("b").unwrap().incarnation = 2;
-        assert_eq!(next(&snapshot, &both), None, "nobody has heard the new life yet");
-        let back = next(&snapshot, &Says { fit: vec![("b", 2)], failed: vec![] }).unwrap();
+        assert_eq!(next(&snapshot, &both), None, "nobody has heard the new incarnation yet");
+        let back = next(&snapshot, &FakeVotes { fit: vec![("b", 2)], failed: vec![] }).unwrap();
         assert!(back.is_online("b"));
     }
 
     #[test]
     fn a_restart_before_anybody_noticed_moves_nothing_and_shuts_the_former_process_out() {
         let mut snapshot = snapshot(&[("a", 1), ("b", 1)]);
-        snapshot.table = next(&snapshot, &Says { fit: vec![("a", 1), ("b", 1)], failed: vec![] }).unwrap().into();
+        snapshot.table = next(&snapshot, &FakeVotes { fit: vec![("a", 1), ("b", 1)], failed: vec![] }).unwrap().into();
         snapshot.nodes.get_mut("b").unwrap().incarnation = 2;
-        let late = Says { failed: vec![("b", 1)], fit: vec![] };
-        assert_eq!(next(&snapshot, &late), None, "votes against the earlier life do not count");
-        let table = next(&snapshot, &Says { fit: vec![("b", 2)], failed: vec![] }).unwrap();
+        let late = FakeVotes { failed: vec![("b", 1)], fit: vec![] };
+        assert_eq!(next(&snapshot, &late), None, "votes against the earlier incarnation do not count");
+        let table = next(&snapshot, &FakeVotes { fit: vec![("b", 2)], failed: vec![] }).unwrap();
         assert_eq!((table.nodes["b"].incarnation, table.epoch), (2, 2));
         for (new, old) in table.partitions.iter().zip(&snapshot.table.partitions) {
             assert_eq!((&new.primary, &new.replicas), (&old.primary, &old.replicas));
             let is_bs = new.primary.as_deref() == Some("b");
-            assert_eq!(new.epoch, if is_bs { 2 } else { 1 }, "the store lets nothing of b's former life pass");
+            assert_eq!(new.epoch, if is_bs { 2 } else { 1 }, "the store lets nothing of b's former incarnation pass");
         }
     }
 
     #[test]
     fn who_leaves_goes_at_once() {
         let mut snapshot = snapshot(&[("a", 1), ("b", 1)]);
-        snapshot.table = next(&snapshot, &Says { fit: vec![("a", 1), ("b", 1)], failed: vec![] }).unwrap().into();
+        snapshot.table = next(&snapshot, &FakeVotes { fit: vec![("a", 1), ("b", 1)], failed: vec![] }).unwrap().into();
         snapshot.nodes.get_mut("b").unwrap().leaving = true;
-        let table = next(&snapshot, &Says::default()).unwrap();
+        let table = next(&snapshot, &FakeVotes::default()).unwrap();
         assert!(!table.is_online("b"));
         snapshot.table = table.into();
-        assert_eq!(next(&snapshot, &Says::default()), None);
+        assert_eq!(next(&snapshot, &FakeVotes::default()), None);
     }
 }

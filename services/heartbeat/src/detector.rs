@@ -1,6 +1,6 @@
 //! Failure detectors: when has a silent node been silent for too long?
 //!
-//! Each is a pure state machine of bounded size; a beat costs a constant number of steps. [`Any`] holds one of them by value:
+//! Each is a pure state machine of bounded size; a beat costs a constant number of steps. [`AnyDetector`] holds one of them by value:
 //! it is dispatched statically and can be cloned, which is how a crash is tried out without disturbing the original.
 
 mod adaptive;
@@ -13,11 +13,11 @@ mod consecutive;
 mod ewma;
 mod fixed;
 mod guard;
+mod lateness;
 mod losses;
 mod majority;
-mod order;
 mod phi;
-mod spread;
+mod reordering;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,7 @@ mod window;
 
 pub use self::{
     adaptive::Adaptive,
-    any::{Any, BadParam, KINDS, Kind, Param},
+    any::{AnyDetector, BadParam, DetectorKind, KINDS, Param},
     backoff::Backoff,
     bertier::Bertier,
     chen::Chen,
@@ -35,7 +35,7 @@ pub use self::{
     fixed::Fixed,
     guard::Guard,
     majority::Majority,
-    phi::{Law, Phi},
+    phi::{GapDistribution, Phi},
 };
 use crate::Nanos;
 
@@ -55,14 +55,14 @@ pub trait Detector: Send {
     }
 
     /// For detectors that tell more than one degree apart.
-    fn standing(&self, now: Nanos) -> Standing {
-        if self.suspects(now) { Standing::Suspected } else { Standing::Alive }
+    fn status(&self, now: Nanos) -> Status {
+        if self.suspects(now) { Status::Suspected } else { Status::Alive }
     }
 }
 
-/// How a node stands by one detector alone, in ascending order.
+/// How a node stands by one detector alone, in ascending reordering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Standing {
+pub enum Status {
     Alive,
     Suspected,
     /// Silent for so long that it is taken off-line.
@@ -73,31 +73,31 @@ pub enum Standing {
 
 /// The arrival of the newest beat. What is older than it, or the same again, is no news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Latest {
+struct NewestBeat {
     at: Nanos,
     sequence: u64,
 }
 
-impl Latest {
+impl NewestBeat {
     /// Replaces what is kept, and answers it, if the beat is news. A first beat is news of which there is no predecessor.
-    fn advance(kept: &mut Option<Self>, at: Nanos, sequence: u64) -> News {
+    fn advance(kept: &mut Option<Self>, at: Nanos, sequence: u64) -> Advance {
         match *kept {
-            Some(before) if sequence <= before.sequence => News::None,
+            Some(before) if sequence <= before.sequence => Advance::Old,
             before => {
                 *kept = Some(Self { at, sequence });
-                before.map_or(News::First, News::Since)
+                before.map_or(Advance::First, Advance::Since)
             }
         }
     }
 }
 
-enum News {
-    None,
+enum Advance {
+    Old,
     First,
-    Since(Latest),
+    Since(NewestBeat),
 }
 
-/// A span given in beats' intervals. Never more than 2^53 ns (104 days), so that sums of instants stay far from overflowing.
-fn span(interval: Nanos, intervals: f64) -> Nanos {
+/// A to_nanos given in beats' intervals. Never more than 2^53 ns (104 days), so that sums of instants stay far from overflowing.
+fn to_nanos(interval: Nanos, intervals: f64) -> Nanos {
     (interval as f64 * intervals).clamp(0.0, (1_u64 << 53) as f64) as Nanos
 }

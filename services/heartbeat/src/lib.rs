@@ -3,20 +3,23 @@
 
 pub mod assign;
 pub mod auth;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod clock;
 pub mod codec;
 pub mod decide;
 pub mod detector;
+pub mod frame;
+pub mod id;
 pub mod message;
+pub mod node_state;
 pub mod observer;
+pub mod ownership;
 pub mod quality;
 pub mod reconnect;
 pub mod registry;
 pub mod sender;
-pub mod soft;
 pub mod table;
-pub mod tenure;
 pub mod trace;
 pub mod transport;
 pub mod vote;

@@ -1,7 +1,8 @@
 //! What a heartbeat says, and when it is not one.
 
-use contract::id::{self, IdError};
 use serde::{Deserialize, Serialize};
+
+use crate::id::{self, IdError};
 
 pub const MAX_SERVICES: usize = 32;
 /// Of one batch, in any codec.

@@ -17,12 +17,12 @@ use crate::{
     assign::{NodeId, Table},
     decide,
     detector::Detector,
+    node_state::{Cause, NodeState, State, Step, Transition},
     registry::{Registration, Request, Response, Snapshot},
-    soft::{Cause, Soft, State, Step, Transition},
-    vote::{Ballot, Question, Votes},
+    vote::{Ballot, Claim, Votes},
 };
 
-pub type MakeDetector = Box<dyn Fn() -> Box<dyn Detector> + Send>;
+pub type DetectorFactory = Box<dyn Fn() -> Box<dyn Detector> + Send>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -30,30 +30,30 @@ pub enum Effect {
     Probe { node: NodeId, round: u64 },
     /// To all other monitors.
     Share(Ballot),
-    /// To the registry; the answer goes to `answer`, a failure to `no_answer`.
-    Ask(Request),
+    /// To the registry; the answer goes to `answer`, a failure to `request_failed`.
+    Request(Request),
     /// For logs, metrics and spans.
-    Changed { node: NodeId, incarnation: u64, transition: Transition },
+    StateChanged { node: NodeId, incarnation: u64, transition: Transition },
     /// This observer stood still for so long.
     Paused(Nanos),
 }
 
 struct Watched {
     id: NodeId,
-    soft: Soft,
+    state: NodeState,
     detector: Box<dyn Detector>,
-    /// Its valid entry in the agenda; others are left over.
+    /// Its valid entry in the schedule; others are left over.
     queued: Nanos,
 }
 
 pub struct Observer {
     settings: Settings,
     me: NodeId,
-    make_detector: MakeDetector,
+    new_detector: DetectorFactory,
     nodes: Vec<Watched>,
     index: HashMap<NodeId, usize>,
     /// When to look at whom.
-    agenda: BinaryHeap<Reverse<(Nanos, usize)>>,
+    schedule: BinaryHeap<Reverse<(Nanos, usize)>>,
     votes: Votes,
     snapshot: Arc<Snapshot>,
     effects: Vec<Effect>,
@@ -62,7 +62,7 @@ pub struct Observer {
     /// Until then beats may be from a buffer that filled during a pause.
     catch_up_until: Nanos,
     /// The own ballot is out of date.
-    mind_changed: bool,
+    ballot_outdated: bool,
     next_ballot: Nanos,
     next_campaign: Nanos,
     next_read: Nanos,
@@ -80,7 +80,7 @@ impl Observer {
         me: NodeId,
         monitors: &[NodeId],
         settings: Settings,
-        make_detector: MakeDetector,
+        new_detector: DetectorFactory,
         first_round: u64,
         now: Nanos,
     ) -> Self {
@@ -89,15 +89,15 @@ impl Observer {
             votes: Votes::new(me.clone(), monitors, quorum, settings.vote_lifetime, first_round),
             settings,
             me,
-            make_detector,
+            new_detector,
             nodes: Vec::new(),
             index: HashMap::new(),
-            agenda: BinaryHeap::new(),
+            schedule: BinaryHeap::new(),
             snapshot: Arc::default(),
             effects: Vec::new(),
             awake_at: now,
             catch_up_until: now,
-            mind_changed: true,
+            ballot_outdated: true,
             next_ballot: now,
             next_campaign: now,
             next_read: now,
@@ -113,16 +113,16 @@ impl Observer {
         let Some(&at) = self.index.get(id) else { return false };
         let node = &mut self.nodes[at];
         if now < self.catch_up_until
-            || incarnation < node.soft.incarnation()
+            || incarnation < node.state.incarnation()
             || self.snapshot.table.is_failed(id, incarnation)
         {
             return true;
         }
-        if incarnation > node.soft.incarnation() {
-            node.detector = (self.make_detector)();
+        if incarnation > node.state.incarnation() {
+            node.detector = (self.new_detector)();
         }
         node.detector.heard(now, sequence);
-        let transition = node.soft.alive(now, incarnation, Cause::Beat);
+        let transition = node.state.sign_of_life(now, incarnation, Cause::Beat);
         self.changed(at, transition);
         self.enqueue(at);
         true
@@ -136,14 +136,14 @@ impl Observer {
             return;
         }
         let node = &mut self.nodes[at];
-        if incarnation > node.soft.incarnation() {
-            // The first that is heard of the next life, whose beats are counted from 1 again.
-            node.detector = (self.make_detector)();
+        if incarnation > node.state.incarnation() {
+            // The first that is heard of the next incarnation, whose beats are counted from 1 again.
+            node.detector = (self.new_detector)();
         }
-        let transition = node.soft.answered(now, incarnation, round);
+        let transition = node.state.answered(now, incarnation, round);
         if transition.is_some() {
             // The beats go on being late: without this the next tick would suspect again, and probe without end.
-            self.nodes[at].soft.rest(now, &self.settings.soft);
+            self.nodes[at].state.rest(now, &self.settings.suspicion);
         }
         self.changed(at, transition);
         self.enqueue(at);
@@ -165,11 +165,11 @@ impl Observer {
             self.watch(now, node);
         }
         self.snapshot = snapshot;
-        (self.mind_changed, self.reconsider) = (true, true);
+        (self.ballot_outdated, self.reconsider) = (true, true);
     }
 
     /// What the registry answered to a request sent at `asked`.
-    pub fn answer(&mut self, now: Nanos, asked: Nanos, response: Response) {
+    pub fn response(&mut self, now: Nanos, asked: Nanos, response: Response) {
         self.awake(now);
         match response {
             Response::Snapshot(snapshot) => self.learn(now, snapshot),
@@ -189,19 +189,19 @@ impl Observer {
                     // the next look, which must not seem old.
                     (known.table_revision, known.revision) = (table_revision, table_revision - 1);
                 }
-                (self.mind_changed, self.reconsider) = (true, true);
+                (self.ballot_outdated, self.reconsider) = (true, true);
             }
             Response::Conflict => {
                 self.committing = None;
-                self.effects.push(Effect::Ask(Request::Read));
+                self.effects.push(Effect::Request(Request::Read));
             }
-            Response::Registered | Response::Outlived => {}
+            Response::Registered | Response::Superseded => {}
         }
     }
 
     /// The registry did not answer: nobody fails for it, and it is asked again. `to_commit`: the commit under way is what it left
     /// unanswered. Another request's silence says nothing of that one: its answer is still to come, and must find the table it is of.
-    pub fn no_answer(&mut self, now: Nanos, to_commit: bool) {
+    pub fn request_failed(&mut self, now: Nanos, to_commit: bool) {
         self.awake(now);
         if to_commit {
             self.reconsider |= self.committing.take().is_some();
@@ -218,7 +218,7 @@ impl Observer {
     }
 
     /// The commit that was asked for last is told of under this trace.
-    pub fn trace(&mut self, traceparent: Option<String>) {
+    pub fn set_traceparent(&mut self, traceparent: Option<String>) {
         if let Some(table) = &mut self.committing {
             table.traceparent = traceparent;
         }
@@ -226,28 +226,28 @@ impl Observer {
 
     /// When `tick` has something to do if nothing comes in before; often enough to tell a pause from having nothing to do.
     pub fn next_wake(&self) -> Nanos {
-        let due = self.agenda.peek().map_or(Nanos::MAX, |Reverse((due, _))| *due);
+        let due = self.schedule.peek().map_or(Nanos::MAX, |Reverse((due, _))| *due);
         let look = self.awake_at + self.settings.pause / 2;
         due.min(self.next_ballot).min(self.next_campaign).min(self.next_read).min(look)
     }
 
     pub fn state(&self, id: &str) -> Option<State> {
-        self.index.get(id).map(|&at| self.nodes[at].soft.state())
+        self.index.get(id).map(|&at| self.nodes[at].state.state())
     }
 
-    /// The life of the node that is known, heard or registered.
+    /// The incarnation of the node that is known, heard or registered.
     pub fn incarnation(&self, id: &str) -> Option<u64> {
-        self.index.get(id).map(|&at| self.nodes[at].soft.incarnation())
+        self.index.get(id).map(|&at| self.nodes[at].state.incarnation())
     }
 
     /// Since the node was last heard.
     pub fn silence(&self, now: Nanos, id: &str) -> Option<Nanos> {
-        self.index.get(id).map(|&at| now.saturating_sub(self.nodes[at].soft.heard_at()))
+        self.index.get(id).map(|&at| now.saturating_sub(self.nodes[at].state.heard_at()))
     }
 
     /// Id, state and when it was last heard, of every node.
-    pub fn states(&self) -> impl Iterator<Item = (&NodeId, &Soft)> {
-        self.nodes.iter().map(|node| (&node.id, &node.soft))
+    pub fn states(&self) -> impl Iterator<Item = (&NodeId, &NodeState)> {
+        self.nodes.iter().map(|node| (&node.id, &node.state))
     }
 
     pub fn snapshot(&self) -> &Arc<Snapshot> {
@@ -263,26 +263,26 @@ impl Observer {
         self.votes.present(now)
     }
 
-    /// How many monitors say now that this life of the node has failed.
+    /// How many monitors say now that this incarnation of the node has failed.
     pub fn votes_against(&self, now: Nanos, id: &str, incarnation: u64) -> usize {
-        self.votes.count(now, Question::Failed, id, incarnation)
+        self.votes.count(now, Claim::Failed, id, incarnation)
     }
 
     fn watch(&mut self, now: Nanos, node: &Registration) {
         if let Some(&at) = self.index.get(&node.id) {
             let known = &mut self.nodes[at];
-            if node.incarnation > known.soft.incarnation() {
-                // Also of a node whose end nobody noticed: the next life's beats are counted from 1 again.
-                known.detector = (self.make_detector)();
+            if node.incarnation > known.state.incarnation() {
+                // Also of a node whose end nobody noticed: the next incarnation's beats are counted from 1 again.
+                known.detector = (self.new_detector)();
             }
-            let transition = known.soft.reborn(now, node.incarnation, &self.settings.soft);
+            let transition = known.state.restarted(now, node.incarnation, &self.settings.suspicion);
             self.changed(at, transition);
             return self.enqueue(at);
         }
         let at = self.nodes.len();
-        let soft = Soft::new(now, node.incarnation, &self.settings.soft);
+        let state = NodeState::new(now, node.incarnation, &self.settings.suspicion);
         self.index.insert(node.id.clone(), at);
-        self.nodes.push(Watched { id: node.id.clone(), soft, detector: (self.make_detector)(), queued: Nanos::MAX });
+        self.nodes.push(Watched { id: node.id.clone(), state, detector: (self.new_detector)(), queued: Nanos::MAX });
         self.enqueue(at);
     }
 
@@ -296,68 +296,69 @@ impl Observer {
         self.effects.push(Effect::Paused(gap));
         self.catch_up_until = now + self.settings.catch_up;
         for at in 0..self.nodes.len() {
-            let step = self.nodes[at].soft.excuse(now, &self.settings.soft);
-            self.take(at, step);
+            let step = self.nodes[at].state.excuse(now, &self.settings.suspicion);
+            self.apply(at, step);
             self.enqueue(at);
         }
     }
 
     fn sweep(&mut self, now: Nanos) {
-        while let Some(&Reverse((due, at))) = self.agenda.peek() {
+        while let Some(&Reverse((due, at))) = self.schedule.peek() {
             if due > now {
                 return;
             }
-            self.agenda.pop();
+            self.schedule.pop();
             let node = &mut self.nodes[at];
             if node.queued != due {
                 continue;
             }
             node.queued = Nanos::MAX;
             if self.snapshot.has_left(&node.id) {
-                // A later life of it is put on the agenda again by its registration.
+                // A later incarnation of it is put on the schedule again by its registration.
                 continue;
             }
             let deadline = node.detector.deadline();
-            let step = node.soft.tick(now, deadline, &self.settings.soft);
-            self.take(at, step);
+            let step = node.state.tick(now, deadline, &self.settings.suspicion);
+            self.apply(at, step);
             self.enqueue(at);
         }
     }
 
     fn cast(&mut self, now: Nanos) {
-        if !self.mind_changed && now < self.next_ballot {
+        if !self.ballot_outdated && now < self.next_ballot {
             return;
         }
-        self.mind_changed = false;
+        self.ballot_outdated = false;
         self.next_ballot = now + self.settings.interval;
-        let life = |node: &Watched| (node.id.clone(), node.soft.incarnation());
-        let failed: BTreeMap<_, _> = self.nodes.iter().filter(|node| node.soft.state().is_failed()).map(life).collect();
-        let fit: BTreeMap<_, _> = self.nodes.iter().filter(|node| self.is_candidate(node)).map(life).collect();
+        let incarnation = |node: &Watched| (node.id.clone(), node.state.incarnation());
+        let failed: BTreeMap<_, _> =
+            self.nodes.iter().filter(|node| node.state.state().is_failed()).map(incarnation).collect();
+        let fit: BTreeMap<_, _> = self.nodes.iter().filter(|node| self.is_candidate(node)).map(incarnation).collect();
         self.reconsider |= !failed.is_empty() || !fit.is_empty();
         let ballot = self.votes.cast(now, failed, fit);
         self.effects.push(Effect::Share(ballot));
     }
 
-    /// Heard, and in a life that the table does not have as online.
+    /// Heard, and in a incarnation that the table does not have as online.
     fn is_candidate(&self, node: &Watched) -> bool {
-        let standing = self.snapshot.table.nodes.get(&node.id);
-        let is_settled = standing.is_some_and(|s| s.online && s.incarnation >= node.soft.incarnation());
-        node.soft.state() == State::Healthy
-            && node.soft.is_heard()
+        let membership = self.snapshot.table.nodes.get(&node.id);
+        let is_settled = membership.is_some_and(|s| s.online && s.incarnation >= node.state.incarnation());
+        node.state.state() == State::Healthy
+            && node.state.is_heard()
             && !is_settled
-            && !self.snapshot.table.is_failed(&node.id, node.soft.incarnation())
+            && !self.snapshot.table.is_failed(&node.id, node.state.incarnation())
     }
 
     fn lead(&mut self, now: Nanos) {
         if now >= self.next_campaign {
             self.next_campaign = now + self.settings.term / 4;
             let (monitor, ttl) = (self.me.clone(), self.settings.term);
-            self.effects.push(Effect::Ask(Request::Campaign { monitor, ttl }));
+            self.effects.push(Effect::Request(Request::Campaign { monitor, ttl }));
         }
         if now >= self.next_read {
             // Whoever keeps the registry tells of changes; a change that was not told is found here.
             self.next_read = now + self.settings.refresh;
-            self.effects.push(Effect::Ask(Request::Read));
+            self.effects.push(Effect::Request(Request::Read));
         }
         let Some((term, until)) = self.leading else { return };
         if now >= until {
@@ -368,13 +369,13 @@ impl Observer {
             return;
         }
         self.reconsider = false;
-        let Some(table) = decide::next(&self.snapshot, &Poll { observer: self, now }) else { return };
+        let Some(table) = decide::next(&self.snapshot, &CountedVotes { observer: self, now }) else { return };
         let table_revision = self.snapshot.table_revision;
         self.committing = Some(table.clone());
-        self.effects.push(Effect::Ask(Request::Commit { term, table_revision, table }));
+        self.effects.push(Effect::Request(Request::Commit { term, table_revision, table }));
     }
 
-    fn take(&mut self, at: usize, step: Step) {
+    fn apply(&mut self, at: usize, step: Step) {
         self.changed(at, step.transition);
         if let Some(round) = step.probe {
             self.effects.push(Effect::Probe { node: self.nodes[at].id.clone(), round });
@@ -384,37 +385,37 @@ impl Observer {
     fn changed(&mut self, at: usize, transition: Option<Transition>) {
         let Some(transition) = transition else { return };
         let node = &self.nodes[at];
-        self.mind_changed |= transition.from.is_failed() != transition.to.is_failed();
-        let (node, incarnation) = (node.id.clone(), node.soft.incarnation());
-        self.effects.push(Effect::Changed { node, incarnation, transition });
+        self.ballot_outdated |= transition.from.is_failed() != transition.to.is_failed();
+        let (node, incarnation) = (node.id.clone(), node.state.incarnation());
+        self.effects.push(Effect::StateChanged { node, incarnation, transition });
     }
 
     fn enqueue(&mut self, at: usize) {
         let node = &mut self.nodes[at];
-        let due = node.soft.due(node.detector.deadline());
+        let due = node.state.due(node.detector.deadline());
         if due < node.queued {
             node.queued = due;
-            self.agenda.push(Reverse((due, at)));
+            self.schedule.push(Reverse((due, at)));
         }
     }
 }
 
 /// The votes as the leader counts them.
-struct Poll<'a> {
+struct CountedVotes<'a> {
     observer: &'a Observer,
     now: Nanos,
 }
 
-impl decide::Opinion for Poll<'_> {
+impl decide::MajorityView for CountedVotes<'_> {
     fn failed(&self, node: &str, incarnation: u64) -> bool {
-        self.observer.votes.carried(self.now, Question::Failed, node, incarnation)
+        self.observer.votes.has_quorum(self.now, Claim::Failed, node, incarnation)
     }
 
     fn fit(&self, node: &str, incarnation: u64) -> bool {
-        self.observer.votes.carried(self.now, Question::Fit, node, incarnation)
+        self.observer.votes.has_quorum(self.now, Claim::Fit, node, incarnation)
     }
 
-    fn wary(&self, node: &str) -> bool {
+    fn in_warning(&self, node: &str) -> bool {
         self.observer.state(node) == Some(State::Warning)
     }
 }

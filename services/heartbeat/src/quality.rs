@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     Nanos,
-    detector::{Any, Detector},
+    detector::{AnyDetector, Detector},
     trace::{Arrival, Trace},
 };
 
@@ -38,7 +38,7 @@ pub struct Quality {
 }
 
 /// A trace made ready: arrivals in order, and what each crash cuts off.
-pub struct Course {
+pub struct Replay {
     pub interval: Nanos,
     arrivals: Vec<Arrival>,
     /// Ascending in `at`.
@@ -47,10 +47,10 @@ pub struct Course {
     under_way: Vec<u32>,
 }
 
-/// The timeout that would have made one mistake per course at most: what nobody can know beforehand.
-pub fn hindsight(courses: &[Course]) -> Nanos {
-    let allowed = courses.len();
-    let mut gaps: Vec<Nanos> = courses.iter().flat_map(|course| course.longest_gaps(allowed + 1)).collect();
+/// The timeout that would have made one mistake per replay at most: what nobody can know beforehand.
+pub fn hindsight_timeout(replays: &[Replay]) -> Nanos {
+    let allowed = replays.len();
+    let mut gaps: Vec<Nanos> = replays.iter().flat_map(|replay| replay.longest_gaps(allowed + 1)).collect();
     gaps.sort_unstable_by(|a, b| b.cmp(a));
     // A beat that comes later than the timeout makes a mistake, one that comes at it does not.
     gaps.get(allowed).copied().unwrap_or_default()
@@ -63,7 +63,7 @@ struct Crash {
     under_way: std::ops::Range<usize>,
 }
 
-impl Course {
+impl Replay {
     /// Supposes a crash at each of these instants on the sender's clock, one at a time; none is before the first arrival.
     pub fn new(trace: &Trace, mut crashes: Vec<Nanos>) -> Self {
         let arrivals = trace.arrivals();
@@ -113,7 +113,7 @@ impl Course {
         Self::new(trace, (0..number).map(crash).collect())
     }
 
-    /// The longest silences of the course, longest first.
+    /// The longest silences of the replay, longest first.
     pub fn longest_gaps(&self, number: usize) -> Vec<Nanos> {
         let mut newest = 0;
         let news = self.arrivals.iter().filter(|arrival| {
@@ -128,7 +128,7 @@ impl Course {
         gaps
     }
 
-    fn detect(&self, detector: &Any, crash: &Crash) -> Nanos {
+    fn detect(&self, detector: &AnyDetector, crash: &Crash) -> Nanos {
         let deadline = if crash.under_way.is_empty() {
             detector.deadline()
         } else {
@@ -144,9 +144,9 @@ impl Course {
     }
 }
 
-/// What detectors of one kind made of one course or several.
+/// What detectors of one kind made of one replay or several.
 #[derive(Debug, Clone, Default)]
-pub struct Tally {
+pub struct QualityMeter {
     detection: Vec<Nanos>,
     observed: Nanos,
     mistakes: u64,
@@ -156,7 +156,7 @@ pub struct Tally {
     recurrence: (Nanos, u64),
 }
 
-/// A mistake of the course that is being run.
+/// A mistake of the replay that is being run.
 #[derive(Default)]
 struct Mistake {
     began: Option<Nanos>,
@@ -164,16 +164,16 @@ struct Mistake {
     goes_on: Option<Nanos>,
 }
 
-impl Tally {
-    /// Runs a fresh detector over the course. Nothing is allocated per beat. Given up, and false, when there are more mistakes
+impl QualityMeter {
+    /// Runs a fresh detector over the replay. Nothing is allocated per beat. Given up, and false, when there are more mistakes
     /// than `most` by then: the figures are none.
-    pub fn run(&mut self, course: &Course, mut detector: Any, most: u64) -> bool {
-        self.detection.reserve(course.crashes.len());
-        let mut crashes = course.crashes.iter().peekable();
+    pub fn run(&mut self, replay: &Replay, mut detector: AnyDetector, most: u64) -> bool {
+        self.detection.reserve(replay.crashes.len());
+        let mut crashes = replay.crashes.iter().peekable();
         let mut mistake = Mistake::default();
-        for (n, arrival) in course.arrivals.iter().enumerate() {
+        for (n, arrival) in replay.arrivals.iter().enumerate() {
             while let Some(crash) = crashes.next_if(|crash| crash.cut <= n) {
-                self.detection.push(course.detect(&detector, crash));
+                self.detection.push(replay.detect(&detector, crash));
             }
             let deadline = detector.deadline();
             detector.heard(arrival.at, arrival.sequence);
@@ -185,9 +185,9 @@ impl Tally {
                 }
             }
         }
-        self.detection.extend(crashes.map(|crash| course.detect(&detector, crash)));
-        let from = course.arrivals.first().map_or(0, |arrival| arrival.at);
-        self.observed += course.arrivals.last().map_or(0, |arrival| arrival.at) - from;
+        self.detection.extend(crashes.map(|crash| replay.detect(&detector, crash)));
+        let from = replay.arrivals.first().map_or(0, |arrival| arrival.at);
+        self.observed += replay.arrivals.last().map_or(0, |arrival| arrival.at) - from;
         true
     }
 
@@ -235,7 +235,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{detector::Fixed, trace::Beat};
+    use crate::{detector::Fixed, trace::SentBeat};
 
     const S: Nanos = 1_000_000_000;
 
@@ -243,16 +243,16 @@ mod tests {
     fn trace(beats: &[Option<Nanos>]) -> Trace {
         let beat = |(n, later): (usize, &Option<Nanos>)| {
             let sent = (n as u64 + 1) * S;
-            Beat { sequence: n as u64 + 1, sent, received: later.map(|later| sent + S / 10 + later) }
+            SentBeat { sequence: n as u64 + 1, sent, received: later.map(|later| sent + S / 10 + later) }
         };
         Trace { interval: S, beats: beats.iter().enumerate().map(beat).collect() }
     }
 
     fn judge(trace: &Trace, crashes: Vec<Nanos>, timeout: Nanos) -> Quality {
-        let mut tally = Tally::default();
-        let detector = Any::Fixed(Fixed::new(timeout, timeout, 0));
-        assert!(tally.run(&Course::new(trace, crashes), detector, 100));
-        tally.quality()
+        let mut meter = QualityMeter::default();
+        let detector = AnyDetector::Fixed(Fixed::new(timeout, timeout, 0));
+        assert!(meter.run(&Replay::new(trace, crashes), detector, 100));
+        meter.quality()
     }
 
     #[test]
@@ -307,17 +307,17 @@ mod tests {
     #[test]
     fn hindsight_allows_one_mistake_a_course() {
         let ok = Some(0);
-        let course = Course::new(&trace(&[ok, None, None, None, ok, None, None, ok, ok, None, ok]), vec![]);
-        assert_eq!(course.longest_gaps(9), [4 * S, 3 * S, 2 * S, S]);
-        assert_eq!(hindsight(&[course]), 3 * S);
+        let replay = Replay::new(&trace(&[ok, None, None, None, ok, None, None, ok, ok, None, ok]), vec![]);
+        assert_eq!(replay.longest_gaps(9), [4 * S, 3 * S, 2 * S, S]);
+        assert_eq!(hindsight_timeout(&[replay]), 3 * S);
         assert_eq!(judge(&trace(&[ok, None, None, None, ok, None, None, ok]), vec![], 3 * S).mistakes, 1);
     }
 
     #[test]
     fn crashes_are_spread_evenly() {
-        let course = Course::with_crashes(&trace(&[Some(0); 1001]), 100, 7);
-        assert!((99..=100).contains(&course.crashes.len()));
-        for three in course.crashes.windows(3) {
+        let replay = Replay::with_crashes(&trace(&[Some(0); 1001]), 100, 7);
+        assert!((99..=100).contains(&replay.crashes.len()));
+        for three in replay.crashes.windows(3) {
             assert!(three[2].at - three[0].at > 9 * S, "a part lies between the first and the third");
         }
     }

@@ -1,5 +1,5 @@
 //! What monitors agree on, and the few things that can be asked of whoever keeps it: etcd in the real stack (crate
-//! `monitor`), `Twin` in the simulation. Both answer the same script alike, which a test of `monitor` shows.
+//! `monitor`), `InMemoryRegistry` in the simulation. Both answer the same script alike, which a test of `monitor` shows.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,11 +10,11 @@ use crate::{
     assign::{NodeId, Table},
 };
 
-/// One life of a worker, and where to find it.
+/// One incarnation of a worker, and where to find it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     pub id: NodeId,
-    /// Greater in every life; milliseconds of Unix time at the start, raised when a life was failed.
+    /// Greater in every incarnation; milliseconds of Unix time at the start, raised when a incarnation was failed.
     pub incarnation: u64,
     /// `host:port` of HTTP: requests, and probes over TCP.
     pub http: String,
@@ -63,7 +63,7 @@ pub enum Request {
         monitor: NodeId,
         ttl: Nanos,
     },
-    /// Refused if a later life is known.
+    /// Refused if a later incarnation is known.
     Register(Registration),
     /// Only the leader of this term, and only on the table it has seen.
     Commit {
@@ -81,8 +81,8 @@ pub enum Response {
     },
     Following(NodeId),
     Registered,
-    /// This or a later life is registered already.
-    Outlived,
+    /// This or a later incarnation is registered already.
+    Superseded,
     Committed {
         table_revision: u64,
     },
@@ -92,14 +92,14 @@ pub enum Response {
 
 /// The registry in memory, with a clock that is handed in.
 #[derive(Debug, Default)]
-pub struct Twin {
+pub struct InMemoryRegistry {
     state: Arc<Snapshot>,
     leader_until: Nanos,
     /// A mutant for tests: commits are taken whatever they build on.
-    pub gullible: bool,
+    pub accepts_any_commit: bool,
 }
 
-impl Twin {
+impl InMemoryRegistry {
     pub fn state(&self) -> &Arc<Snapshot> {
         &self.state
     }
@@ -134,7 +134,7 @@ impl Twin {
     fn register(&mut self, node: Registration) -> Response {
         let known = self.state.nodes.get(&node.id);
         if known.is_some_and(|known| !supersedes(known, &node)) {
-            return Response::Outlived;
+            return Response::Superseded;
         }
         self.change().nodes.insert(node.id.clone(), node);
         Response::Registered
@@ -142,7 +142,7 @@ impl Twin {
 
     fn commit(&mut self, term: u64, table_revision: u64, table: Table) -> Response {
         let leads = self.state.leader.as_ref().is_some_and(|leader| leader.term == term);
-        if !self.gullible && (!leads || table_revision != self.state.table_revision) {
+        if !self.accepts_any_commit && (!leads || table_revision != self.state.table_revision) {
             return Response::Conflict;
         }
         let state = self.change();
@@ -158,7 +158,7 @@ impl Twin {
     }
 }
 
-/// Whether the registration takes the known one's place: a later life does, and the same one that is about to leave.
+/// Whether the registration takes the known one's place: a later incarnation does, and the same one that is about to leave.
 pub fn supersedes(known: &Registration, node: &Registration) -> bool {
     (node.incarnation, node.leaving) > (known.incarnation, known.leaving)
 }
@@ -173,38 +173,38 @@ mod tests {
 
     #[test]
     fn one_leader_a_term_and_a_new_one_only_after_it() {
-        let mut twin = Twin::default();
-        let Response::Leading { term } = twin.apply(0, campaign("a")) else { panic!("nobody leads") };
-        assert_eq!(twin.apply(5, campaign("b")), Response::Following("a".into()));
-        assert_eq!(twin.apply(9, campaign("a")), Response::Leading { term });
-        assert_eq!(twin.apply(18, campaign("b")), Response::Following("a".into()));
-        let Response::Leading { term: next } = twin.apply(19, campaign("b")) else { panic!("the term was over") };
+        let mut registry = InMemoryRegistry::default();
+        let Response::Leading { term } = registry.apply(0, campaign("a")) else { panic!("nobody leads") };
+        assert_eq!(registry.apply(5, campaign("b")), Response::Following("a".into()));
+        assert_eq!(registry.apply(9, campaign("a")), Response::Leading { term });
+        assert_eq!(registry.apply(18, campaign("b")), Response::Following("a".into()));
+        let Response::Leading { term: next } = registry.apply(19, campaign("b")) else { panic!("the term was over") };
         assert_ne!(term, next);
         let stale = Request::Commit { term, table_revision: 0, table: Table::default() };
-        assert_eq!(twin.apply(20, stale), Response::Conflict);
+        assert_eq!(registry.apply(20, stale), Response::Conflict);
     }
 
     #[test]
     fn a_commit_builds_on_what_its_maker_saw_or_is_refused() {
-        let mut twin = Twin::default();
-        let Response::Leading { term } = twin.apply(0, campaign("a")) else { panic!("nobody leads") };
+        let mut registry = InMemoryRegistry::default();
+        let Response::Leading { term } = registry.apply(0, campaign("a")) else { panic!("nobody leads") };
         let commit = |table_revision| Request::Commit { term, table_revision, table: Table::default() };
-        let Response::Committed { table_revision } = twin.apply(1, commit(0)) else { panic!("refused") };
-        assert_eq!(twin.apply(2, commit(0)), Response::Conflict);
-        assert!(matches!(twin.apply(3, commit(table_revision)), Response::Committed { .. }));
+        let Response::Committed { table_revision } = registry.apply(1, commit(0)) else { panic!("refused") };
+        assert_eq!(registry.apply(2, commit(0)), Response::Conflict);
+        assert!(matches!(registry.apply(3, commit(table_revision)), Response::Committed { .. }));
     }
 
     #[test]
     fn an_earlier_life_does_not_come_back() {
-        let mut twin = Twin::default();
+        let mut registry = InMemoryRegistry::default();
         let node = |incarnation, leaving| {
             let (http, udp) = (String::new(), String::new());
             Request::Register(Registration { id: "w".into(), incarnation, http, udp, leaving })
         };
-        assert_eq!(twin.apply(0, node(5, false)), Response::Registered);
-        assert_eq!(twin.apply(0, node(5, false)), Response::Outlived);
-        assert_eq!(twin.apply(0, node(5, true)), Response::Registered);
-        assert_eq!(twin.apply(0, node(4, false)), Response::Outlived);
-        assert_eq!(twin.apply(0, node(6, false)), Response::Registered);
+        assert_eq!(registry.apply(0, node(5, false)), Response::Registered);
+        assert_eq!(registry.apply(0, node(5, false)), Response::Superseded);
+        assert_eq!(registry.apply(0, node(5, true)), Response::Registered);
+        assert_eq!(registry.apply(0, node(4, false)), Response::Superseded);
+        assert_eq!(registry.apply(0, node(6, false)), Response::Registered);
     }
 }

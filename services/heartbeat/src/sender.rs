@@ -1,6 +1,8 @@
 //! Sending beats: a task per node on an absolute schedule, and outlets that turn beats into datagrams.
 
-mod outlet;
+mod batch;
+#[cfg(feature = "udp")]
+mod datagrams;
 mod pace;
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -8,8 +10,10 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+#[cfg(feature = "udp")]
+pub use self::datagrams::{BatchSender, DatagramSender, SendCounts, SingleSender};
 pub use self::{
-    outlet::{BatchWriter, Batched, DATAGRAM_BYTES, Outlet, Sent, Single},
+    batch::{BatchWriter, DATAGRAM_BYTES},
     pace::Pace,
 };
 use crate::{

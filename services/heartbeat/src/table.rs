@@ -19,7 +19,7 @@ const GROUP: usize = 128;
 
 /// What a beat says to the table.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sighting<'a> {
+pub struct Observation<'a> {
     /// By the rule of ids (1..=64 bytes).
     pub node_id: &'a str,
     pub at: Nanos,
@@ -30,7 +30,7 @@ pub struct Sighting<'a> {
 
 /// What the table knows of a node.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Seen {
+pub struct NodeEntry {
     pub last_seen: Nanos,
     pub incarnation: u64,
     /// The highest received.
@@ -69,26 +69,26 @@ impl Table {
         Self { shards: std::array::from_fn(|_| Mutex::new(Shard::new(max))), seed: rand::random() }
     }
 
-    pub fn record(&self, sighting: &Sighting<'_>) -> Recorded {
-        let print = self.fingerprint(sighting.node_id);
-        self.lock(shard_of(print)).record(print, sighting)
+    pub fn record(&self, observation: &Observation<'_>) -> Recorded {
+        let print = self.fingerprint(observation.node_id);
+        self.lock(shard_of(print)).record(print, observation)
     }
 
-    /// Records all, and fills `outcomes` (cleared first) in the order of `sightings`. Beats of one node keep their order.
-    pub fn record_all(&self, sightings: &[Sighting<'_>], outcomes: &mut Vec<Recorded>) {
+    /// Records all, and fills `outcomes` (cleared first) in the order of `observations`. Beats of one node keep their order.
+    pub fn record_all(&self, observations: &[Observation<'_>], outcomes: &mut Vec<Recorded>) {
         outcomes.clear();
-        outcomes.resize(sightings.len(), Recorded::Full);
-        for (group, outcomes) in sightings.chunks(GROUP).zip(outcomes.chunks_mut(GROUP)) {
+        outcomes.resize(observations.len(), Recorded::Full);
+        for (group, outcomes) in observations.chunks(GROUP).zip(outcomes.chunks_mut(GROUP)) {
             self.record_group(group, outcomes);
         }
     }
 
-    fn record_group(&self, group: &[Sighting<'_>], outcomes: &mut [Recorded]) {
+    fn record_group(&self, group: &[Observation<'_>], outcomes: &mut [Recorded]) {
         let mut prints = [0_u128; GROUP];
         // Counting sort: where each shard's part begins, then the members in order.
         let mut starts = [0_usize; SHARDS + 1];
-        for (print, sighting) in prints.iter_mut().zip(group) {
-            *print = self.fingerprint(sighting.node_id);
+        for (print, observation) in prints.iter_mut().zip(group) {
+            *print = self.fingerprint(observation.node_id);
             starts[shard_of(*print) + 1] += 1;
         }
         for shard in 0..SHARDS {
@@ -114,13 +114,13 @@ impl Table {
         }
     }
 
-    pub fn get(&self, node_id: &str) -> Option<Seen> {
+    pub fn get(&self, node_id: &str) -> Option<NodeEntry> {
         let print = self.fingerprint(node_id);
         self.lock(shard_of(print)).get(print)
     }
 
     /// Calls `each` for every node, shard by shard; beats wait for one shard at a time.
-    pub fn for_each(&self, mut each: impl FnMut(&str, Seen)) {
+    pub fn for_each(&self, mut each: impl FnMut(&str, NodeEntry)) {
         for shard in 0..SHARDS {
             self.lock(shard).for_each(&mut each);
         }

@@ -9,7 +9,7 @@ pub use self::{condition::Condition, csv::BadTrace};
 use crate::Nanos;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Beat {
+pub struct SentBeat {
     pub sequence: u64,
     /// On the sender's clock.
     pub sent: Nanos,
@@ -22,7 +22,7 @@ pub struct Beat {
 pub struct Trace {
     /// Nominal, between two beats.
     pub interval: Nanos,
-    pub beats: Vec<Beat>,
+    pub beats: Vec<SentBeat>,
 }
 
 impl Trace {
@@ -34,7 +34,8 @@ impl Trace {
 
     /// Received beats in the order received; of those that came at once, in the order sent.
     pub fn arrivals(&self) -> Vec<Arrival> {
-        let arrival = |beat: &Beat| beat.received.map(|at| Arrival { at, sequence: beat.sequence, sent: beat.sent });
+        let arrival =
+            |beat: &SentBeat| beat.received.map(|at| Arrival { at, sequence: beat.sequence, sent: beat.sent });
         let mut arrivals: Vec<Arrival> = self.beats.iter().filter_map(arrival).collect();
         // Nearly sorted already, which the stable sort makes use of.
         arrivals.sort_by_key(|arrival| arrival.at);

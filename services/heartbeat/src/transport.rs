@@ -2,11 +2,14 @@
 //! the table, hand on.
 
 pub mod assignments;
+#[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "udp")]
 pub mod probe;
+#[cfg(feature = "tcp")]
 pub mod tcp;
+#[cfg(feature = "udp")]
 pub mod udp;
-pub mod words;
 
 use std::{
     net::SocketAddr,
@@ -18,14 +21,14 @@ use std::{
 
 use crate::{
     Nanos,
-    auth::{Header, Keys, Kind, Reject, Verdict},
+    auth::{FrameKind, Header, Keys, Reject, Verdict},
     clock::{Clock, latest_incarnation},
     codec::{
-        Codec, CodecId, DecodeError, Json, Protobuf, ProtobufZstd,
+        Codec, CodecId, DecodeError, Json,
         protobuf::{BatchRef, BeatRef},
     },
     message::{Ack, Beat},
-    table::{Recorded, Sighting, Table},
+    table::{Observation, Recorded, Table},
 };
 
 /// Senders of batches that a receiver remembers; each has a replay window.
@@ -81,25 +84,39 @@ pub struct Ingest {
     /// When silent ones were last looked for.
     forgotten_at: AtomicU64,
     sink: Option<Arc<dyn Sink>>,
-    dated: bool,
+    rejects_future_incarnations: bool,
     counts: Counts,
 }
 
 /// What a receiving task reuses from message to message.
 #[derive(Default)]
 pub struct Scratch {
-    /// Made for the first authentic frame that needs it: a megabyte is not for whoever opens a connection.
-    zstd: Option<ProtobufZstd>,
+    zstd: Unpacker,
     outcomes: Vec<Recorded>,
 }
 
-fn unpack<'a>(zstd: &'a mut Option<ProtobufZstd>, payload: &[u8]) -> Result<&'a [u8], Reject> {
-    let zstd = match zstd {
-        Some(zstd) => zstd,
-        // Out of memory: as if the frame had been lost.
-        None => zstd.insert(ProtobufZstd::new().map_err(|_| Reject::Decode)?),
-    };
-    zstd.unpack(payload).map_err(|error| reason(&error))
+/// Decompresses payloads. Its megabyte of state is allocated for the first authentic frame that needs it, not for every connection.
+#[derive(Default)]
+struct Unpacker {
+    #[cfg(feature = "zstd")]
+    codec: Option<crate::codec::ProtobufZstd>,
+}
+
+impl Unpacker {
+    #[cfg(feature = "zstd")]
+    fn unpack(&mut self, payload: &[u8]) -> Result<&[u8], Reject> {
+        let codec = match &mut self.codec {
+            Some(codec) => codec,
+            // Out of memory counts as a lost frame.
+            none => none.insert(crate::codec::ProtobufZstd::new().map_err(|_| Reject::Decode)?),
+        };
+        codec.unpack(payload).map_err(|error| reason(&error))
+    }
+
+    #[cfg(not(feature = "zstd"))]
+    fn unpack(&mut self, _payload: &[u8]) -> Result<&[u8], Reject> {
+        Err(Reject::Decode)
+    }
 }
 
 impl Ingest {
@@ -107,12 +124,21 @@ impl Ingest {
     pub fn new(clock: Clock, keys: Keys, table: Arc<Table>, sink: Option<Arc<dyn Sink>>) -> Self {
         let batch_senders = Table::new(MAX_BATCH_SENDERS);
         let forgotten_at = AtomicU64::new(0);
-        Self { clock, keys, table, batch_senders, forgotten_at, sink, dated: false, counts: Counts::default() }
+        Self {
+            clock,
+            keys,
+            table,
+            batch_senders,
+            forgotten_at,
+            sink,
+            rejects_future_incarnations: false,
+            counts: Counts::default(),
+        }
     }
 
-    /// Refuses lives from beyond `latest_incarnation`, as a monitor must. Made-up nodes of benchmarks are of fixed dates.
-    pub fn dated(self) -> Self {
-        Self { dated: true, ..self }
+    /// Refuses incarnations from beyond `latest_incarnation`, as a monitor must. Made-up nodes of benchmarks are of fixed dates.
+    pub fn reject_future_incarnations(self) -> Self {
+        Self { rejects_future_incarnations: true, ..self }
     }
 
     pub fn clock(&self) -> Clock {
@@ -144,14 +170,14 @@ impl Ingest {
         frame: &[u8],
     ) -> Result<Option<Ack>, Reject> {
         let result =
-            self.keys.open(frame).and_then(|(header, payload)| self.payload(scratch, at, peer, header, payload));
+            self.keys.verify(frame).and_then(|(header, payload)| self.payload(scratch, at, peer, header, payload));
         result.inspect_err(|&reason| self.counts.reject(reason))
     }
 
     /// A beat that nobody sealed, as the article's `GET /heartbeat?id=` brings it. The caller has decided to trust it, and has
     /// checked it (`Beat::check`, `begun`).
-    pub fn plain(&self, at: Nanos, peer: SocketAddr, beat: Beat) -> Recorded {
-        let recorded = self.table.record(&sighting(at, &beat));
+    pub fn record_beat(&self, at: Nanos, peer: SocketAddr, beat: Beat) -> Recorded {
+        let recorded = self.table.record(&observation(at, &beat));
         self.count(recorded);
         self.hand_on(recorded, at, peer, || Ok(beat));
         recorded
@@ -167,41 +193,41 @@ impl Ingest {
     ) -> Result<Option<Ack>, Reject> {
         let Scratch { zstd, outcomes } = scratch;
         let ack = match (header.kind, header.codec) {
-            (Kind::Ack | Kind::Word, _) => return Err(Reject::Frame),
-            (Kind::Beat, CodecId::Json) => {
+            (FrameKind::Ack | FrameKind::Control, _) => return Err(Reject::Frame),
+            (FrameKind::Beat, CodecId::Json) => {
                 let beat = Json.decode(payload).map_err(|error| reason(&error))?;
-                numbered(beat.sequence)?;
-                self.begun(beat.incarnation)?;
+                check_sequence(beat.sequence)?;
+                self.check_incarnation(beat.incarnation)?;
                 let ack = Ack { of: beat.node_id.clone(), incarnation: beat.incarnation, sequence: beat.sequence };
-                self.plain(at, peer, beat);
+                self.record_beat(at, peer, beat);
                 ack
             }
-            (Kind::Beat, CodecId::Protobuf) => self.beat_ref(at, peer, payload)?,
-            (Kind::Beat, CodecId::ProtobufZstd) => self.beat_ref(at, peer, unpack(zstd, payload)?)?,
-            (Kind::Batch, CodecId::Json) => {
+            (FrameKind::Beat, CodecId::Protobuf) => self.beat_ref(at, peer, payload)?,
+            (FrameKind::Beat, CodecId::ProtobufZstd) => self.beat_ref(at, peer, zstd.unpack(payload)?)?,
+            (FrameKind::Batch, CodecId::Json) => {
                 let batch = Json.decode_batch(payload).map_err(|error| reason(&error))?;
                 let ack = Ack { of: batch.sender, incarnation: batch.incarnation, sequence: batch.sequence };
                 if self.batch_is_new(at, &ack)? {
                     for beat in batch.beats {
-                        match self.begun(beat.incarnation) {
-                            Ok(()) => _ = self.plain(at, peer, beat),
+                        match self.check_incarnation(beat.incarnation) {
+                            Ok(()) => _ = self.record_beat(at, peer, beat),
                             Err(reason) => self.counts.reject(reason),
                         }
                     }
                 }
                 ack
             }
-            (Kind::Batch, CodecId::Protobuf) => self.batch_ref(outcomes, at, peer, payload)?,
-            (Kind::Batch, CodecId::ProtobufZstd) => self.batch_ref(outcomes, at, peer, unpack(zstd, payload)?)?,
+            (FrameKind::Batch, CodecId::Protobuf) => self.batch_ref(outcomes, at, peer, payload)?,
+            (FrameKind::Batch, CodecId::ProtobufZstd) => self.batch_ref(outcomes, at, peer, zstd.unpack(payload)?)?,
         };
         Ok(header.ack_wanted.then_some(ack))
     }
 
     fn beat_ref(&self, at: Nanos, peer: SocketAddr, payload: &[u8]) -> Result<Ack, Reject> {
         let beat = BeatRef::parse(payload).map_err(|error| reason(&error))?;
-        numbered(beat.sequence)?;
-        self.begun(beat.incarnation)?;
-        let recorded = self.table.record(&sighting_ref(at, &beat));
+        check_sequence(beat.sequence)?;
+        self.check_incarnation(beat.incarnation)?;
+        let recorded = self.table.record(&observation_ref(at, &beat));
         self.count(recorded);
         self.hand_on(recorded, at, peer, || beat.to_beat());
         Ok(Ack { of: beat.node_id.to_owned(), incarnation: beat.incarnation, sequence: beat.sequence })
@@ -219,7 +245,7 @@ impl Ingest {
             BatchRef::parse(payload, &mut beats).map_err(|error| reason(&error))?;
         let ack = Ack { of: sender.to_owned(), incarnation, sequence };
         if self.batch_is_new(at, &ack)? {
-            let latest = self.latest();
+            let latest = self.latest_incarnation();
             // One node with a wrong clock is not the others' fault.
             beats.retain(|beat| {
                 let is_begun = beat.incarnation <= latest;
@@ -228,8 +254,8 @@ impl Ingest {
                 }
                 is_begun
             });
-            let sightings: Vec<_> = beats.iter().map(|beat| sighting_ref(at, beat)).collect();
-            self.table.record_all(&sightings, outcomes);
+            let observations: Vec<_> = beats.iter().map(|beat| observation_ref(at, beat)).collect();
+            self.table.record_all(&observations, outcomes);
             for (&recorded, beat) in outcomes.iter().zip(&beats) {
                 self.count(recorded);
                 self.hand_on(recorded, at, peer, || beat.to_beat());
@@ -241,12 +267,12 @@ impl Ingest {
     /// False for a batch that came twice: it is acknowledged again and goes no further.
     fn batch_is_new(&self, at: Nanos, batch: &Ack) -> Result<bool, Reject> {
         let (incarnation, sequence) = (batch.incarnation, batch.sequence);
-        numbered(sequence)?;
-        self.begun(incarnation)?;
-        let sighting = Sighting { node_id: &batch.of, at, incarnation, sequence, load: 0.0 };
-        let mut recorded = self.batch_senders.record(&sighting);
+        check_sequence(sequence)?;
+        self.check_incarnation(incarnation)?;
+        let observation = Observation { node_id: &batch.of, at, incarnation, sequence, load: 0.0 };
+        let mut recorded = self.batch_senders.record(&observation);
         if recorded == Recorded::Full && self.forget_senders(at) {
-            recorded = self.batch_senders.record(&sighting);
+            recorded = self.batch_senders.record(&observation);
         }
         match refusal(recorded) {
             None => Ok(true),
@@ -266,14 +292,14 @@ impl Ingest {
             && self.batch_senders.forget_before(at.saturating_sub(FORGET_SENDERS_AFTER)) > 0
     }
 
-    fn latest(&self) -> u64 {
-        if self.dated { latest_incarnation() } else { u64::MAX }
+    fn latest_incarnation(&self) -> u64 {
+        if self.rejects_future_incarnations { latest_incarnation() } else { u64::MAX }
     }
 
     /// # Errors
-    /// The life cannot have begun.
-    pub fn begun(&self, incarnation: u64) -> Result<(), Reject> {
-        if incarnation <= self.latest() { Ok(()) } else { Err(Reject::FutureIncarnation) }
+    /// The incarnation cannot have begun.
+    pub fn check_incarnation(&self, incarnation: u64) -> Result<(), Reject> {
+        if incarnation <= self.latest_incarnation() { Ok(()) } else { Err(Reject::FutureIncarnation) }
     }
 
     fn count(&self, recorded: Recorded) {
@@ -299,14 +325,14 @@ impl Ingest {
     }
 }
 
-fn sighting(at: Nanos, beat: &Beat) -> Sighting<'_> {
+fn observation(at: Nanos, beat: &Beat) -> Observation<'_> {
     let &Beat { sequence, incarnation, load, ref node_id, .. } = beat;
-    Sighting { node_id, at, incarnation, sequence, load }
+    Observation { node_id, at, incarnation, sequence, load }
 }
 
-fn sighting_ref<'a>(at: Nanos, beat: &BeatRef<'a>) -> Sighting<'a> {
+fn observation_ref<'a>(at: Nanos, beat: &BeatRef<'a>) -> Observation<'a> {
     let &BeatRef { sequence, incarnation, load, node_id, .. } = beat;
-    Sighting { node_id, at, incarnation, sequence, load }
+    Observation { node_id, at, incarnation, sequence, load }
 }
 
 fn reason(error: &DecodeError) -> Reject {
@@ -317,7 +343,7 @@ fn reason(error: &DecodeError) -> Reject {
 }
 
 /// What is sealed must be counted: without a number, whoever recorded it could send it again for ever.
-fn numbered(sequence: u64) -> Result<(), Reject> {
+fn check_sequence(sequence: u64) -> Result<(), Reject> {
     if sequence == 0 { Err(Reject::Invalid) } else { Ok(()) }
 }
 
@@ -331,51 +357,10 @@ fn refusal(recorded: Recorded) -> Option<Reject> {
     }
 }
 
-/// A sealed acknowledgement, in Protobuf whatever it answers.
-pub fn seal_ack(keys: &Keys, ack: &Ack, out: &mut Vec<u8>) {
-    let header = Header { kind: Kind::Ack, codec: CodecId::Protobuf, ack_wanted: false };
-    let start = keys.begin(header, out);
-    prost::Message::encode_raw(ack, out);
-    keys.finish(start, out);
-}
-
-/// `None`: not an authentic acknowledgement.
-pub fn open_ack(keys: &Keys, frame: &[u8]) -> Option<Ack> {
-    let (header, payload) = keys.open(frame).ok()?;
-    if header.kind == Kind::Ack { <Ack as prost::Message>::decode(payload).ok() } else { None }
-}
-
-/// Seals one beat.
-///
-/// # Errors
-/// Those of the codec.
-pub fn seal_beat(
-    keys: &Keys,
-    codec: &mut dyn Codec,
-    beat: &Beat,
-    ack_wanted: bool,
-    out: &mut Vec<u8>,
-) -> Result<(), crate::codec::EncodeError> {
-    let header = Header { kind: Kind::Beat, codec: codec.id(), ack_wanted };
-    keys.seal(header, out, |out| codec.encode(beat, out))
-}
-
-/// The codec of that number.
-///
-/// # Errors
-/// Out of memory.
-pub fn codec(id: CodecId) -> std::io::Result<Box<dyn Codec>> {
-    Ok(match id {
-        CodecId::Json => Box::new(Json),
-        CodecId::Protobuf => Box::new(Protobuf),
-        CodecId::ProtobufZstd => Box::new(ProtobufZstd::new()?),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Batch;
+    use crate::{codec::Protobuf, message::Batch};
 
     #[test]
     fn senders_of_batches_that_are_silent_make_room_for_others() {
@@ -385,8 +370,8 @@ mod tests {
         let mut take = |at: Nanos, sender: String| {
             let batch = Batch { sender, sequence: 1, incarnation: 1, beats: Vec::new() };
             let (mut frame, header) =
-                (Vec::new(), Header { kind: Kind::Batch, codec: CodecId::Protobuf, ack_wanted: false });
-            keys.seal(header, &mut frame, |out| Protobuf.encode_batch(&batch, out)).unwrap();
+                (Vec::new(), Header { kind: FrameKind::Batch, codec: CodecId::Protobuf, ack_wanted: false });
+            keys.sign(header, &mut frame, |out| Protobuf.encode_batch(&batch, out)).unwrap();
             ingest.frame(&mut scratch, at, peer, &frame)
         };
         let room = 2 * MAX_BATCH_SENDERS;

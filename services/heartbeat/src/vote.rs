@@ -19,9 +19,9 @@ pub struct Ballot {
     pub round: u64,
     /// The last round received from each other monitor.
     pub seen: BTreeMap<NodeId, u64>,
-    /// Node and its life that the sender has failed.
+    /// Node and its incarnation that the sender has failed.
     pub failed: BTreeMap<NodeId, u64>,
-    /// Node that is not online, and its life that the sender hears.
+    /// Node that is not online, and its incarnation that the sender hears.
     pub fit: BTreeMap<NodeId, u64>,
 }
 
@@ -31,7 +31,7 @@ pub fn majority(monitors: usize) -> usize {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question {
+pub enum Claim {
     Failed,
     Fit,
 }
@@ -52,7 +52,7 @@ pub struct Votes {
 }
 
 impl Votes {
-    /// `first_round` must be greater than any round of this monitor's earlier life: milliseconds of Unix time are.
+    /// `first_round` must be greater than any round of this monitor's earlier incarnation: milliseconds of Unix time are.
     pub fn new(me: NodeId, monitors: &[NodeId], quorum: usize, lifetime: Nanos, first_round: u64) -> Self {
         let others = monitors.iter().filter(|id| **id != me);
         let silent = |id: &NodeId| Ballot {
@@ -97,18 +97,18 @@ impl Votes {
         }
     }
 
-    /// Whether the majority says so of this life of the node, or of a later one.
-    pub fn carried(&self, now: Nanos, question: Question, node: &str, incarnation: u64) -> bool {
-        self.count(now, question, node, incarnation) >= self.quorum
+    /// Whether the majority says so of this incarnation of the node, or of a later one.
+    pub fn has_quorum(&self, now: Nanos, claim: Claim, node: &str, incarnation: u64) -> bool {
+        self.count(now, claim, node, incarnation) >= self.quorum
     }
 
-    pub fn count(&self, now: Nanos, question: Question, node: &str, incarnation: u64) -> usize {
+    pub fn count(&self, now: Nanos, claim: Claim, node: &str, incarnation: u64) -> usize {
         let says = |ballot: &Ballot| {
-            let side = match question {
-                Question::Failed => &ballot.failed,
-                Question::Fit => &ballot.fit,
+            let side = match claim {
+                Claim::Failed => &ballot.failed,
+                Claim::Fit => &ballot.fit,
             };
-            side.get(node).is_some_and(|life| *life >= incarnation)
+            side.get(node).is_some_and(|claimed| *claimed >= incarnation)
         };
         let own = self.own.as_ref().is_some_and(says);
         let others = self.others.values().filter(|ballot| says(ballot) && self.is_fresh(now, ballot));
@@ -141,8 +141,8 @@ mod tests {
         Votes::new(me.into(), &monitors, majority(3), 100, 1_000)
     }
 
-    fn failed(life: u64) -> BTreeMap<NodeId, u64> {
-        BTreeMap::from([("w".into(), life)])
+    fn failed(incarnation: u64) -> BTreeMap<NodeId, u64> {
+        BTreeMap::from([("w".into(), incarnation)])
     }
 
     fn none() -> BTreeMap<NodeId, u64> {
@@ -159,12 +159,12 @@ mod tests {
         let (mut a, mut b) = (votes("a"), votes("b"));
         b.receive(a.cast(0, none(), none()));
         a.receive(b.cast(5, failed(1), none()));
-        assert!(!a.carried(10, Question::Failed, "w", 1), "one vote");
+        assert!(!a.has_quorum(10, Claim::Failed, "w", 1), "one vote");
         a.cast(10, failed(1), none());
-        assert!(a.carried(10, Question::Failed, "w", 1));
-        assert!(!a.carried(10, Question::Failed, "w", 2), "a later life is not meant");
-        assert!(!a.carried(10, Question::Fit, "w", 1));
-        assert!(!a.carried(101, Question::Failed, "w", 1), "b spoke of what it knew at 0");
+        assert!(a.has_quorum(10, Claim::Failed, "w", 1));
+        assert!(!a.has_quorum(10, Claim::Failed, "w", 2), "a later incarnation is not meant");
+        assert!(!a.has_quorum(10, Claim::Fit, "w", 1));
+        assert!(!a.has_quorum(101, Claim::Failed, "w", 1), "b spoke of what it knew at 0");
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
         let late = b.cast(5, failed(1), none());
         a.cast(5_000, failed(1), none());
         assert!(a.receive(late));
-        assert!(!a.carried(5_000, Question::Failed, "w", 1));
+        assert!(!a.has_quorum(5_000, Claim::Failed, "w", 1));
         assert_eq!(a.present(5_000), 1);
     }
 
@@ -192,6 +192,6 @@ mod tests {
         let me: NodeId = "a".into();
         let mut alone = Votes::new(me.clone(), &[me], majority(1), 100, 1);
         alone.cast(0, failed(1), none());
-        assert!(alone.carried(0, Question::Failed, "w", 1));
+        assert!(alone.has_quorum(0, Claim::Failed, "w", 1));
     }
 }

@@ -30,7 +30,7 @@ pub use nix::sys::signal::Signal;
 
 pub use crate::{
     ports::free_port,
-    process::Process,
+    process::ProcessIdentity,
     programs::find_program,
     stack::{ChildId, Description, Spec, Stack},
 };

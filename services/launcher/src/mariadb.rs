@@ -31,19 +31,19 @@ pub struct Options {
     pub port: Option<u16>,
     /// None: the one that is installed.
     pub server: Option<Server>,
-    pub commits: Commits,
+    pub commits: CommitDurability,
 }
 
 /// What a commit waits for (`innodb_flush_log_at_trx_commit`). Neither waits for the disk: the machine is not to crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Commits {
+pub enum CommitDurability {
     /// The operating system has its log: what was acknowledged survives that the server is killed.
     Written,
     /// Nothing: a server that is killed loses the commits of about the last second. For data that is only read.
     Buffered,
 }
 
-impl Commits {
+impl CommitDurability {
     fn flush_log(self) -> &'static str {
         match self {
             // 2 would do, as `innodb_flush_method` syncs nothing; 1 stays right where that is changed.
@@ -56,7 +56,7 @@ impl Commits {
 impl Default for Options {
     /// Enough for a test.
     fn default() -> Self {
-        Self { max_connections: 200, buffer_pool_mb: 16, port: None, server: None, commits: Commits::Written }
+        Self { max_connections: 200, buffer_pool_mb: 16, port: None, server: None, commits: CommitDurability::Written }
     }
 }
 

@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     Signal,
-    process::{Process, Stat, all_pids, wait_blocking},
+    process::{ProcessIdentity, Stat, all_pids, wait_blocking},
     stack::{Description, STACK_VARIABLE, remove_dir},
 };
 
@@ -33,23 +33,23 @@ const WRITE_OVER_ENVIRONMENT: [&str; 2] = ["nginx", "redis-server"];
 
 /// A live process of a stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    pub process: Process,
+pub struct StackProcess {
+    pub process: ProcessIdentity,
     /// The kernel's short name of the program, e.g. `redis-server`.
     pub command: String,
 }
 
 /// A stack on this machine: a directory, processes, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundStack {
     pub dir: PathBuf,
     /// None: `stack.json` is missing or damaged.
     pub description: Option<Description>,
     pub owner_alive: bool,
-    pub processes: Vec<Member>,
+    pub processes: Vec<StackProcess>,
 }
 
-impl Found {
+impl FoundStack {
     /// Nobody alive holds it: its processes and its directory are leftovers.
     pub fn is_orphaned(&self) -> bool {
         !self.owner_alive
@@ -66,7 +66,7 @@ impl Found {
 ///
 /// # Errors
 /// The directory of stacks cannot be read.
-pub fn find() -> anyhow::Result<Vec<Found>> {
+pub fn find() -> anyhow::Result<Vec<FoundStack>> {
     let stacks = crate::stacks_dir()?;
     let mut members = members(&stacks);
     for entry in fs::read_dir(&stacks).with_context(|| format!("cannot read {}", stacks.display()))?.flatten() {
@@ -77,7 +77,7 @@ pub fn find() -> anyhow::Result<Vec<Found>> {
     let found = members.into_iter().map(|(dir, processes)| {
         let description = Description::read(&dir).ok();
         let owner_alive = description.as_ref().is_some_and(|description| description.owner.is_alive());
-        Found { dir, description, owner_alive, processes }
+        FoundStack { dir, description, owner_alive, processes }
     });
     Ok(found
         .filter(|found| found.description.is_some() || !found.processes.is_empty() || !is_young(&found.dir))
@@ -89,7 +89,7 @@ pub fn find() -> anyhow::Result<Vec<Found>> {
 ///
 /// # Errors
 /// As `reap`.
-pub fn stop(found: &Found) -> anyhow::Result<usize> {
+pub fn stop(found: &FoundStack) -> anyhow::Result<usize> {
     if let Some(Description { owner, .. }) = found.description
         && owner.signal(Signal::SIGTERM)
         && !owner.wait_gone(OWNER_DEADLINE)
@@ -104,7 +104,7 @@ pub fn stop(found: &Found) -> anyhow::Result<usize> {
 ///
 /// # Errors
 /// A process does not end or keeps forking, or the directory cannot be removed.
-pub fn reap(found: &Found) -> anyhow::Result<usize> {
+pub fn reap(found: &FoundStack) -> anyhow::Result<usize> {
     let stacks = crate::stacks_dir()?;
     let mut ended = 0;
     for _ in 0..REAP_ROUNDS {
@@ -122,7 +122,7 @@ pub fn reap(found: &Found) -> anyhow::Result<usize> {
     bail!("processes of {} keep coming back", found.dir.display())
 }
 
-fn end_all(members: &[Member]) -> anyhow::Result<()> {
+fn end_all(members: &[StackProcess]) -> anyhow::Result<()> {
     for (signal, deadline) in [(Signal::SIGTERM, TERM_DEADLINE), (Signal::SIGKILL, KILL_DEADLINE)] {
         for member in members {
             member.process.signal(signal);
@@ -140,13 +140,13 @@ fn end_all(members: &[Member]) -> anyhow::Result<()> {
 }
 
 /// Live processes by the directory of their stack; this process is not among them.
-fn members(stacks: &Path) -> BTreeMap<PathBuf, Vec<Member>> {
-    let mut members: BTreeMap<PathBuf, Vec<Member>> = BTreeMap::new();
+fn members(stacks: &Path) -> BTreeMap<PathBuf, Vec<StackProcess>> {
+    let mut members: BTreeMap<PathBuf, Vec<StackProcess>> = BTreeMap::new();
     for pid in all_pids().into_iter().filter(|pid| *pid != std::process::id()) {
         let Some(stat) = Stat::read(pid).filter(Stat::is_alive) else { continue };
         if let Some(dir) = stack_of(pid, &stat.command, stacks) {
-            let process = Process { pid, start_ticks: stat.start_ticks };
-            members.entry(dir).or_default().push(Member { process, command: stat.command });
+            let process = ProcessIdentity { pid, start_ticks: stat.start_ticks };
+            members.entry(dir).or_default().push(StackProcess { process, command: stat.command });
         }
     }
     members

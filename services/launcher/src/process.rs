@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 /// A process that stays the same one: a pid is used again, a pid with its start time is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Process {
+pub struct ProcessIdentity {
     pub pid: u32,
     /// Clock ticks from the machine's start to the process's.
     pub start_ticks: u64,
 }
 
-impl Process {
+impl ProcessIdentity {
     /// The process of this pid; none where there is none or only its zombie.
     pub fn of(pid: u32) -> Option<Self> {
         let stat = Stat::read(pid)?;
@@ -126,9 +126,9 @@ mod tests {
 
     #[test]
     fn another_start_time_is_another_process() {
-        let me = Process::current();
+        let me = ProcessIdentity::current();
         assert!(me.is_alive());
-        let recycled = Process { start_ticks: me.start_ticks + 1, ..me };
+        let recycled = ProcessIdentity { start_ticks: me.start_ticks + 1, ..me };
         assert!(!recycled.is_alive());
         assert!(!recycled.signal(Signal::SIGKILL), "would have ended this test");
     }

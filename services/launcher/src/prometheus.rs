@@ -31,13 +31,13 @@ pub struct Options {
     /// Of scraping and of the rules.
     pub interval: Duration,
     /// All times of the rules are divided by this, down to some scrapes; 1: they are production's.
-    pub hurry: u32,
-    pub jobs: Vec<Job>,
+    pub time_divisor: u32,
+    pub jobs: Vec<ScrapeJob>,
 }
 
 /// Processes of one kind.
 #[derive(Debug, Clone)]
-pub struct Job {
+pub struct ScrapeJob {
     pub name: String,
     /// The label `instance` of each, and where it is scraped: `address:port`.
     pub targets: Vec<(String, String)>,
@@ -62,7 +62,7 @@ impl Prometheus {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn add(&self, job: &Job) -> anyhow::Result<()> {
+    pub fn add(&self, job: &ScrapeJob) -> anyhow::Result<()> {
         let group = |(instance, address): &(String, String)| serde_json::json!({ "targets": [address], "labels": { "job": job.name, "instance": instance } });
         let groups: Vec<_> = job.targets.iter().map(group).collect();
         let file = self.dir.join(LATER.replace('*', &job.name));
@@ -88,7 +88,7 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Prome
         std::fs::write(dir.join(name), text).with_context(|| format!("cannot write {name} in {}", dir.display()))
     };
     for (name, text) in RULES {
-        match options.hurry {
+        match options.time_divisor {
             1 => write(name, text)?,
             by => write(name, &windows::divided(text, by, options.interval * SCRAPES_OF_A_RATE)?)?,
         }
@@ -112,7 +112,8 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Prome
 }
 
 fn config(options: &Options, own_port: u16) -> String {
-    let own = Job { name: "prometheus".into(), targets: vec![("prometheus".into(), format!("127.0.0.1:{own_port}"))] };
+    let own =
+        ScrapeJob { name: "prometheus".into(), targets: vec![("prometheus".into(), format!("127.0.0.1:{own_port}"))] };
     let millis = options.interval.as_millis();
     let files: Vec<&str> = RULES.iter().map(|(name, _)| *name).collect();
     let mut text = format!(
@@ -160,8 +161,8 @@ mod tests {
 
     #[test]
     fn targets_have_the_names_of_the_stack() {
-        let jobs = vec![Job { name: "api".into(), targets: vec![("api-0".into(), "127.0.0.1:1".into())] }];
-        let text = config(&Options { interval: Duration::from_secs(2), hurry: 1, jobs }, 9);
+        let jobs = vec![ScrapeJob { name: "api".into(), targets: vec![("api-0".into(), "127.0.0.1:1".into())] }];
+        let text = config(&Options { interval: Duration::from_secs(2), time_divisor: 1, jobs }, 9);
         assert!(text.contains("job_name: api\n    static_configs:\n      - { targets: [\"127.0.0.1:1\"], labels: { instance: \"api-0\" } }"), "{text}");
         assert!(text.contains("scrape_interval: 2000ms") && text.contains("127.0.0.1:9"), "{text}");
     }

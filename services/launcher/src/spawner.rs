@@ -15,13 +15,13 @@ use nix::{
     unistd::{getpid, getppid},
 };
 
-type Job = (Command, mpsc::SyncSender<io::Result<Child>>);
+type SpawnRequest = (Command, mpsc::SyncSender<io::Result<Child>>);
 
 /// The kernel sends the death signal when the *thread* ends that forked. So all children are forked by one thread that
 /// ends with the process only, and it does not matter which thread calls: a test's, or one of tokio's blocking pool that
 /// is given up after ten idle seconds.
-static SPAWNER: LazyLock<io::Result<mpsc::Sender<Job>>> = LazyLock::new(|| {
-    let (jobs, inbox) = mpsc::channel::<Job>();
+static SPAWNER: LazyLock<io::Result<mpsc::Sender<SpawnRequest>>> = LazyLock::new(|| {
+    let (jobs, inbox) = mpsc::channel::<SpawnRequest>();
     let run = move || {
         for (mut command, reply) in inbox {
             // An asker that is gone leaves no process behind: nobody would own it.

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     create_dir_all, logs,
-    process::{Process, Stat, nix_pid, wait_blocking},
+    process::{ProcessIdentity, Stat, nix_pid, wait_blocking},
     spawner,
 };
 
@@ -110,7 +110,7 @@ pub struct ChildId(usize);
 pub struct Description {
     pub name: String,
     /// The process that holds the stack.
-    pub owner: Process,
+    pub owner: ProcessIdentity,
     /// Unix time in milliseconds.
     pub created_ms: u64,
     /// Named addresses, as the owner set them.
@@ -125,7 +125,7 @@ pub struct Description {
 pub struct DescribedChild {
     pub name: String,
     #[serde(flatten)]
-    pub process: Process,
+    pub process: ProcessIdentity,
 }
 
 impl Description {
@@ -151,7 +151,7 @@ struct Child {
     spec_name: String,
     stop_signal: Signal,
     process: OsChild,
-    identity: Process,
+    identity: ProcessIdentity,
     /// It is expendable, or somebody here sent it a signal that ends: its death is no failure.
     may_end: bool,
 }
@@ -180,7 +180,7 @@ impl Stack {
         let created_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
         let description = Description {
             name: name.to_owned(),
-            owner: Process::current(),
+            owner: ProcessIdentity::current(),
             created_ms: u64::try_from(created_ms).unwrap_or(u64::MAX),
             endpoints: BTreeMap::new(),
             sockets,
@@ -278,7 +278,7 @@ impl Stack {
         let pid = process.id();
         // Not yet reaped, so /proc still knows it, even if it has ended already.
         let start_ticks = Stat::read(pid).map_or(0, |stat| stat.start_ticks);
-        let identity = Process { pid, start_ticks };
+        let identity = ProcessIdentity { pid, start_ticks };
         self.description.children.push(DescribedChild { name: spec.name.clone(), process: identity });
         let child =
             Child { spec_name: spec.name, stop_signal: spec.stop_signal, process, identity, may_end: spec.expendable };

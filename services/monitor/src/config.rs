@@ -1,12 +1,14 @@
-//! What a monitor is told.
+//! Configuration of a monitor.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use contract::id;
 use heartbeat::{
     assign::NodeId,
+    detector::{AnyDetector, BadParam},
+    node_state,
     observer::{PARTITIONED_AFTER, Settings},
-    soft, vote,
+    vote,
 };
 use runtime::{config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
@@ -18,12 +20,17 @@ const MS: u64 = 1_000_000;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MonitorConfig {
+    /// Name, secret and capacity of this monitor.
     pub node: Node,
+    /// Addresses that this monitor listens on.
     pub listen: Listen,
+    /// The etcd cluster that all monitors share.
     pub registry: Registry,
+    /// When a silent worker is suspected, and how many monitors must agree that it has failed.
     pub detect: Detect,
+    /// Export of traces and logs over OTLP.
     pub telemetry: TelemetryConfig,
-    /// The other monitors: name → `host:port` of their HTTP. None: this one decides alone.
+    /// The other monitors: name → `host:port` of their HTTP port. Empty: this monitor decides alone.
     #[serde(default)]
     pub peers: BTreeMap<String, String>,
 }
@@ -31,63 +38,66 @@ pub struct MonitorConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// This monitor's name, by the rule of ids.
+    /// Name of this monitor: 1 to 64 bytes of UTF-8 without control characters.
     pub id: String,
-    /// Secret that seals heartbeats and probes; all monitors and workers have the same.
+    /// Secret for the MACs of heartbeats, probes and ballots, at least 8 bytes. All monitors and workers must have the same.
     pub key: String,
-    /// Nodes whose last beat is remembered, and that may register.
+    /// Number of workers that may register, and whose last heartbeat is stored.
     pub max_nodes: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// Heartbeats, ballots, registrations, assignments.
+    /// Address for heartbeats, ballots, registrations and the partition table over HTTP.
     pub http: SocketAddr,
-    /// Heartbeats.
+    /// Address for heartbeats over TCP.
     pub tcp: SocketAddr,
-    /// Heartbeats.
+    /// Address for heartbeats over UDP.
     pub udp: SocketAddr,
+    /// Address of the admin port: health and metrics.
     pub admin: SocketAddr,
-    /// Whether heartbeats and registrations over HTTP are believed without a seal: the article's `GET /heartbeat?id=` has none. Whoever
-    /// reaches the port can then speak for every node, except that it leaves.
+    /// Accepts unauthenticated heartbeats and registrations over HTTP (insecure), such as the article's `GET /heartbeat?id=`. Any client
+    /// that reaches the port can then impersonate any worker. A registration that says that a worker leaves always needs a MAC.
     pub plain: bool,
+    /// Milliseconds that requests in flight may take to finish at shutdown.
     pub drain_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registry {
-    /// `http://host:port` of each member of etcd.
+    /// `http://host:port` of each etcd member.
     pub etcd: Vec<String>,
-    /// All keys begin with it.
+    /// Prefix of all keys in etcd; begins and ends with `/`.
     pub prefix: String,
-    /// How long the leader's lease lasts without being prolonged; etcd grants no less than 2 s.
+    /// Milliseconds that the leader's lease lasts if it is not renewed. etcd grants at least 2,000.
     pub term_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Detect {
-    /// At which beats are expected.
+    /// Milliseconds between two heartbeats of a worker.
     pub interval_ms: u64,
-    /// When silence is suspect: `fixed`, `ewma`, `adaptive`, …; see `heartbeat::detector::KINDS`.
+    /// Failure detector that decides when silence is suspicious: `fixed`, `ewma`, `adaptive`, …; all are in `heartbeat::detector::KINDS`.
     pub detector: String,
-    /// Of the detector; those left out have their defaults.
+    /// Parameters of the detector. Parameters that are left out have their defaults.
     #[serde(default)]
     pub params: BTreeMap<String, f64>,
-    /// Failures in a row after which the way to a node counts as cut: the overdue beat, and probes that nobody answered. It fails at 3.
+    /// Consecutive failures (the overdue heartbeat, then unanswered probe rounds) after which a worker is `partitioned`. It is `failed`
+    /// after 3.
     pub partitioned_after: u32,
-    /// Who decides that a node has failed.
-    pub votes: Rule,
+    /// How many monitors must agree that a worker has failed.
+    pub votes: VoteRule,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Rule {
+pub enum VoteRule {
     /// More than half of all monitors.
     Majority,
-    /// Any monitor that leads, by itself: for comparison only.
+    /// The leader alone. Only for comparison in experiments.
     One,
 }
 
@@ -114,14 +124,14 @@ impl MonitorConfig {
                 detector: "fixed".into(),
                 params: BTreeMap::new(),
                 partitioned_after: PARTITIONED_AFTER,
-                votes: Rule::Majority,
+                votes: VoteRule::Majority,
             },
             peers: BTreeMap::new(),
             telemetry: TelemetryConfig::default(),
         }
     }
 
-    /// All monitors' names, this one's included, in order.
+    /// Names of all monitors, this one included, sorted.
     pub fn monitors(&self) -> Vec<NodeId> {
         let mut all: Vec<NodeId> = self.peers.keys().map(|id| id.as_str().into()).collect();
         all.push(self.node.id.as_str().into());
@@ -129,14 +139,21 @@ impl MonitorConfig {
         all
     }
 
+    /// # Errors
+    /// Unknown detector or parameter, or a value out of range.
+    pub fn detector(&self) -> Result<AnyDetector, BadParam> {
+        let Detect { interval_ms, detector, params, .. } = &self.detect;
+        detector::make(detector, *interval_ms, params)
+    }
+
     pub fn settings(&self) -> Settings {
         let settings = Settings::for_interval(self.detect.interval_ms * MS, self.registry.term_ms * MS);
         let quorum: fn(usize) -> usize = match self.detect.votes {
-            Rule::Majority => vote::majority,
-            Rule::One => |_| 1,
+            VoteRule::Majority => vote::majority,
+            VoteRule::One => |_| 1,
         };
-        let soft = soft::Settings { partitioned_after: self.detect.partitioned_after, ..settings.soft };
-        Settings { quorum, soft, ..settings }
+        let suspicion = node_state::Settings { partitioned_after: self.detect.partitioned_after, ..settings.suspicion };
+        Settings { quorum, suspicion, ..settings }
     }
 }
 
@@ -171,7 +188,7 @@ impl Validate for MonitorConfig {
             }
         }
         self.telemetry.validate(problems);
-        if let Err(error) = detector::make(&self.detect) {
+        if let Err(error) = self.detector() {
             problems.push(format!("detect.detector, detect.params: {error}"));
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! | key | value | changed by |
 //! |---|---|---|
-//! | `leader` | the leading monitor's name, under its lease; the key's first revision is the term | `Campaign`, the lease's end |
-//! | `nodes/<id>` | a `Registration` | `Register`, if it takes the known one's place |
-//! | `table` | the whole `Table` | `Commit`, if the term and the table are still those its maker saw |
+//! | `leader` | the leading monitor's name, under its lease; the key's create revision is the term | `Campaign`, the lease's end |
+//! | `nodes/<id>` | a `Registration` | `Register`, if it supersedes the known one |
+//! | `table` | the whole `Table` | `Commit`, if the term and the table have not changed since they were read |
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,27 +17,27 @@ use heartbeat::{
 };
 use tokio::sync::Mutex;
 
-/// After so long without an answer etcd is taken for away.
-pub const PATIENCE: Duration = Duration::from_secs(1);
-/// HTTP/2 pings find out that the server of a quiet watch is gone.
+/// Timeout of a request to etcd.
+pub const TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval of HTTP/2 pings: they notice a dead server behind a quiet watch.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// A registration is written on the version that was looked at; so often somebody else may be quicker.
+/// Attempts to register: another monitor may change the key between read and write.
 const REGISTER_TRIES: u32 = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    #[error("etcd did not answer within {PATIENCE:?}")]
-    Late,
+    #[error("etcd did not answer within {TIMEOUT:?}")]
+    Timeout,
     #[error("etcd failed")]
     Etcd(#[from] etcd_client::Error),
-    #[error("what stands under {key} cannot be understood")]
+    #[error("the value of {key} is not valid")]
     Value {
         key: String,
         #[source]
         source: serde_json::Error,
     },
-    #[error("{REGISTER_TRIES} others registered the same node at the same time")]
-    Crowded,
+    #[error("the same worker was registered {REGISTER_TRIES} times concurrently")]
+    Contended,
 }
 
 /// Cheap to clone; clones share the lease.
@@ -45,26 +45,26 @@ pub enum RegistryError {
 pub struct Registry {
     client: Client,
     prefix: Arc<str>,
-    /// Of the campaign; 0: none.
+    /// Id of the leader's lease; 0: none.
     lease: Arc<Mutex<i64>>,
 }
 
 impl Registry {
-    /// Connects when first asked.
+    /// Connects on the first request.
     ///
     /// # Errors
     /// An address is not valid.
     pub async fn new(endpoints: &[String], prefix: &str) -> Result<Self, RegistryError> {
         let options = ConnectOptions::new()
-            .with_connect_timeout(PATIENCE)
-            .with_keep_alive(KEEP_ALIVE, PATIENCE)
+            .with_connect_timeout(TIMEOUT)
+            .with_keep_alive(KEEP_ALIVE, TIMEOUT)
             .with_keep_alive_while_idle(true);
         let client = Client::connect(endpoints, Some(options)).await?;
         Ok(Self { client, prefix: prefix.into(), lease: Arc::default() })
     }
 
     /// # Errors
-    /// No answer in time, or none that makes sense. What was asked for may have been done nevertheless.
+    /// No answer in time, or an invalid one. The request may have been executed nevertheless.
     pub async fn apply(&self, request: Request) -> Result<Response, RegistryError> {
         let answer = async {
             match request {
@@ -74,19 +74,19 @@ impl Registry {
                 Request::Commit { term, table_revision, table } => self.commit(term, table_revision, &table).await,
             }
         };
-        tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(RegistryError::Late))
+        tokio::time::timeout(TIMEOUT, answer).await.unwrap_or(Err(RegistryError::Timeout))
     }
 
-    /// Calls `changed` after each change of anything, until etcd fails or ends the watch.
+    /// Calls `changed` after each change, until etcd fails or ends the watch.
     ///
     /// # Errors
     /// Etcd's.
     pub async fn watch(&self, changed: impl Fn()) -> Result<(), RegistryError> {
         let mut client = self.client.watch_client();
         let options = WatchOptions::new().with_prefix();
-        let opened = tokio::time::timeout(PATIENCE, client.watch(&*self.prefix, Some(options))).await;
+        let opened = tokio::time::timeout(TIMEOUT, client.watch(&*self.prefix, Some(options))).await;
         let mut stream = opened.unwrap_or(Err(etcd_client::Error::WatchError("no answer".into())))?;
-        // What changed before the watch began is found by looking.
+        // Changes before the watch began are found by reading.
         changed();
         while let Some(message) = stream.message().await? {
             if message.canceled() {
@@ -99,12 +99,12 @@ impl Registry {
         Ok(())
     }
 
-    /// Ends the term now instead of by its lease. Not being heard is no failure: the lease ends by itself.
+    /// Ends the leadership now. If etcd does not answer, the lease expires on its own.
     pub async fn resign(&self) {
         let lease = std::mem::take(&mut *self.lease.lock().await);
         if lease != 0 {
             let mut client = self.client.lease_client();
-            _ = tokio::time::timeout(PATIENCE, client.revoke(lease)).await;
+            _ = tokio::time::timeout(TIMEOUT, client.revoke(lease)).await;
         }
     }
 
@@ -124,7 +124,7 @@ impl Registry {
                     let node = value::<Registration>(&pair, &key)?;
                     snapshot.nodes.insert(node.id.clone(), node);
                 }
-                // A later version's.
+                // Written by a later version.
                 _ => {}
             }
         }
@@ -132,15 +132,15 @@ impl Registry {
     }
 
     async fn campaign(&self, monitor: &NodeId, ttl: Duration) -> Result<Response, RegistryError> {
-        // Held over the round trips: two campaigns at once would each ask for a lease.
+        // Locked during the round trips: two concurrent campaigns would each request a lease.
         let mut lease = self.lease.lock().await;
         let (mut client, key) = (self.client.lease_client(), self.key("leader"));
         if *lease == 0 {
-            // Whoever follows has no lease that could be over when the lead is free.
+            // A follower requests no lease: it could expire just when the leadership is free.
             if let Some(holder) = self.client.kv_client().get(key.as_str(), None).await?.take_kvs().pop() {
                 return Ok(Response::Following(leader(&holder).monitor));
             }
-            // Whole seconds; a term that ends a little later than its holder believes is safe.
+            // Whole seconds. A lease that lasts longer than the leader believes is safe.
             let seconds = i64::try_from(ttl.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX);
             *lease = client.grant(seconds, None).await?.id();
         }
@@ -163,7 +163,7 @@ impl Registry {
         }
         let Some(holder) = found(&answer) else { return Ok(Response::Conflict) };
         if holder.lease() != *lease {
-            // Somebody was quicker; the lease holds nothing, and ends by itself.
+            // Another monitor was faster. This lease protects nothing and expires on its own.
             *lease = 0;
             return Ok(Response::Following(leader(&holder).monitor));
         }
@@ -185,7 +185,7 @@ impl Registry {
             if let Some(known) = &known
                 && !supersedes(&value(known, &key)?, node)
             {
-                return Ok(Response::Outlived);
+                return Ok(Response::Superseded);
             }
             let unchanged = Compare::mod_revision(key.as_str(), CompareOp::Equal, seen);
             let put = TxnOp::put(key.as_str(), json(node), None);
@@ -193,13 +193,13 @@ impl Registry {
                 return Ok(Response::Registered);
             }
         }
-        Err(RegistryError::Crowded)
+        Err(RegistryError::Contended)
     }
 
     /// Epoch, primaries and replicas change together or not at all.
     async fn commit(&self, term: u64, table_revision: u64, table: &Table) -> Result<Response, RegistryError> {
         let (leader, key) = (self.key("leader"), self.key("table"));
-        // A key that is not there has the revision 0: a term of 0 must not be taken for its owner's.
+        // A missing key has revision 0, so a term of 0 must not match it.
         let leads = Compare::create_revision(leader.as_str(), CompareOp::Equal, term.cast_signed());
         let is_led = Compare::create_revision(leader.as_str(), CompareOp::Greater, 0);
         let unchanged = Compare::mod_revision(key.as_str(), CompareOp::Equal, table_revision.cast_signed());
@@ -216,7 +216,7 @@ impl Registry {
     }
 }
 
-/// Whether the lease is no more. After any other failure it may live, and the lead with it.
+/// Whether the lease has expired. After any other error it may still be valid.
 fn is_over(error: &etcd_client::Error) -> bool {
     match error {
         etcd_client::Error::LeaseKeepAliveError(_) => true,
@@ -245,7 +245,7 @@ fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-/// What the other branch of a transaction looked at.
+/// The value that the other branch of a transaction read.
 fn found(answer: &etcd_client::TxnResponse) -> Option<KeyValue> {
     answer.op_responses().into_iter().find_map(|response| match response {
         etcd_client::TxnOpResponse::Get(mut found) => found.take_kvs().pop(),

@@ -1,17 +1,24 @@
-//! The monitor. HEARTBEAT PATH: `receive` (HTTP, TCP, UDP) → `sweep` (whose beat is overdue, how do the monitors vote, what
-//! follows: `heartbeat::observer`, pure) → act (`probes`, `peers`, `etcd`).
+//! A monitor watches workers by their heartbeats, votes with the other monitors, and reassigns the partitions of failed workers. A library
+//! for `testbed serve monitor`.
+//!
+//! Depends on `heartbeat` (all decisions, pure), `runtime`, and etcd as the registry.
+//!
+//! Begin with [`serve`]. A heartbeat's path, in reading order: 1. `receive` (HTTP) or `heartbeat::transport` (TCP, UDP), 2. `control_loop`,
+//! 3. `heartbeat::observer` (decides), 4. `probes`, `peers`, `etcd` (act).
 
+mod commit_trace;
 pub mod config;
+mod control_loop;
 mod detector;
 pub mod etcd;
+mod input;
 mod metrics;
 mod peers;
 pub mod probes;
 pub mod receive;
 pub mod status;
 mod suspicions;
-mod sweep;
-mod switch;
+mod trace;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -40,27 +47,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::MonitorConfig;
 use crate::{
-    config::Listen,
-    etcd::Registry,
-    metrics::Metrics,
-    peers::Peers,
+    config::Listen, control_loop::ControlLoop, etcd::Registry, input::Input, metrics::Metrics, peers::Peers,
     probes::Probes,
-    sweep::{Input, Sweep},
 };
 
-/// Beats, answers and ballots that wait for the sweep.
+/// Capacity of the control loop's queue: heartbeats, probe answers and ballots.
 const INBOX: usize = 65_536;
-/// Number of the one key in use, on the wire.
+/// Number of the only key on the wire.
 const KEY_NUMBER: u8 = 1;
-/// For what is left to be told at the end.
-const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
-/// After the watch on the registry broke, it is tried again so often.
-const WATCH_AGAIN: Duration = Duration::from_millis(500);
+/// How long the export of the last spans and logs may take.
+const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before a broken watch on the registry is opened again.
+const WATCH_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs a monitor until `shutdown`: bind → admin port → state → serve → drain.
 ///
 /// # Errors
-/// A port is taken, or a server failed. Etcd need not be there.
+/// A port is in use, or a server failed. Etcd may be unreachable.
 pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let sockets = Sockets::bind(&config.listen).await?;
     let (series, readiness) = (Series::new(), Readiness::starting("reading the registry", &shutdown));
@@ -73,7 +76,9 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let keys = Keys::new(KEY_NUMBER, config.node.key.as_bytes());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let seen = Arc::new(Seen::new(config.node.max_nodes));
-    let ingest = Arc::new(Ingest::new(clock, keys.clone(), seen, Some(Arc::new(sink(&inbox, &metrics)))).dated());
+    let ingest = Arc::new(
+        Ingest::new(clock, keys.clone(), seen, Some(Arc::new(sink(&inbox, &metrics)))).reject_future_incarnations(),
+    );
     let registry = Registry::new(&config.registry.etcd, &config.registry.prefix).await;
     let registry = registry.context("registry.etcd is not valid")?;
     let (assignments, followers) = watch::channel(Arc::default());
@@ -84,17 +89,17 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let interval = Duration::from_nanos(settings.interval);
     let http = runtime::http::plain().build()?;
     let peers = Peers::spawn(&config.peers, (&http, &keys), interval, &metrics.ballots_sent, &tasks, &shutdown);
-    let round = Duration::from_nanos(settings.soft.round);
+    let round = Duration::from_nanos(settings.suspicion.round);
     let probes = Probes::new(keys, round, inbox.clone(), tasks.clone(), &metrics.probes)?;
     let me: NodeId = config.node.id.as_str().into();
-    let detectors = detector::maker(&config.detect)?;
+    let detectors = detector::factory(config.detector()?);
     let observer = Observer::new(me.clone(), &monitors, settings, detectors, wall_ms(), clock.now());
     tasks.spawn(tcp::receive(sockets.tcp, Arc::clone(&ingest), tcp::Limits::default(), shutdown.clone()));
     tasks.spawn(watch_registry(registry.clone(), inbox, shutdown.clone()));
     let (udp, to_udp, stop_udp) = (sockets.udp, Arc::clone(&ingest), shutdown.clone());
     admin.spawn(async move { udp.run(to_udp, stop_udp).await.context("cannot receive heartbeats over UDP") });
     let monitors = monitors.len();
-    let sweep = Sweep {
+    let control_loop = ControlLoop {
         me,
         monitors,
         observer,
@@ -109,12 +114,12 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
         telemetry: telemetry.clone(),
         readiness,
     };
-    tasks.spawn(sweep.run(shutdown.clone()));
+    tasks.spawn(control_loop.run(shutdown.clone()));
 
     tracing::info!(monitor = config.node.id, http = %config.listen.http, "listening");
     let served = lifecycle::serve(sockets.http, router, shutdown, drain).await;
     lifecycle::drain(&tasks, drain).await;
-    telemetry.stop(TELEMETRY_PATIENCE).await;
+    telemetry.stop(TELEMETRY_TIMEOUT).await;
     admin.close().await?;
     served
 }
@@ -138,28 +143,28 @@ impl Sockets {
     }
 }
 
-/// Accepted beats on their way to the sweep.
+/// Passes accepted heartbeats to the control loop.
 fn sink(inbox: &mpsc::Sender<Input>, metrics: &Metrics) -> impl Sink + use<> {
     let (inbox, dropped) = (inbox.clone(), metrics.beats_dropped.clone());
     move |_at: Nanos, _peer: SocketAddr, beat: Beat| {
         let Beat { node_id: id, incarnation, sequence, .. } = beat;
-        // The table has it; the next beat will tell the observer.
+        // The table has this heartbeat; the next one reaches the observer.
         if inbox.try_send(Input::Beat { id, incarnation, sequence }).is_err() {
             dropped.inc();
         }
     }
 }
 
-/// Tells the sweep of changes, and goes on after every failure.
+/// Notifies the control loop of changes, and continues after every failure.
 async fn watch_registry(registry: Registry, inbox: mpsc::Sender<Input>, stop: CancellationToken) {
     let keep_watching = async {
         loop {
-            // A full inbox: the sweep looks by itself every second.
+            // If the queue is full, the control loop's periodic read finds the change.
             let watched = registry.watch(|| _ = inbox.try_send(Input::Changed)).await;
             if let Err(error) = watched {
-                tracing::debug!(error = &error as &dyn std::error::Error, "the watch on etcd broke");
+                tracing::debug!(error = &error as &dyn std::error::Error, "the watch on etcd failed");
             }
-            tokio::time::sleep(WATCH_AGAIN).await;
+            tokio::time::sleep(WATCH_RETRY_PAUSE).await;
         }
     };
     stop.run_until_cancelled(keep_watching).await;

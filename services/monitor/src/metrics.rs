@@ -1,9 +1,9 @@
-//! All series of a monitor.
+//! All metrics of a monitor.
 
 use heartbeat::{
     assign::PARTITIONS,
     auth::Reject,
-    soft::{State, Transition},
+    node_state::{State, Transition},
     transport::Counts,
 };
 use prometheus::{
@@ -13,24 +13,24 @@ use prometheus::{
 /// Values of the label `word`.
 pub const BALLOT: &str = "ballot";
 pub const REGISTRATION: &str = "registration";
-/// Requests to etcd that the sweep makes.
+/// Values of the label `request`: requests to etcd by the control loop.
 const REQUESTS: [&str; 3] = ["read", "campaign", "commit"];
-/// Silence at which a node is failed: from 100 ms beats to the article's 5 s and beyond.
+/// Silence of a failed worker: from 100 ms heartbeats up to the article's 5 s and beyond.
 const SILENCE_S: [f64; 12] = [0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0];
 
 #[derive(Clone)]
 pub struct Metrics {
     beats: IntCounterVec,
-    /// Accepted beats that found the inbox full.
+    /// Accepted heartbeats that found the control loop's queue full.
     pub beats_dropped: IntCounter,
     pub nodes: IntGaugeVec,
-    /// 1 for the state that a node is in.
+    /// 1 for the worker's current state.
     pub node_state: IntGaugeVec,
     pub transitions: IntCounterVec,
     pub silence: Histogram,
     pub mistakes: IntCounter,
     pub mistaken_seconds: Counter,
-    /// Monitors that have failed the node.
+    /// Monitors that vote that the worker has failed.
     pub votes: IntGaugeVec,
     pub confirmed: IntCounter,
     pub detection: Histogram,
@@ -40,8 +40,8 @@ pub struct Metrics {
     pub present: IntGauge,
     pub ballots_sent: IntCounterVec,
     pub ballots_received: IntCounter,
-    /// Ballots and registrations that were not believed.
-    pub words_refused: IntCounterVec,
+    /// Ballots and registrations that were not authentic or not valid.
+    pub control_refused: IntCounterVec,
     pub probes: IntCounterVec,
     pub pauses: IntCounter,
     pub paused_seconds: Counter,
@@ -52,41 +52,66 @@ pub struct Metrics {
 impl Metrics {
     pub fn new(registry: &Registry) -> Result<Self> {
         let metrics = Self {
-            beats: counters("beats_total", "beats received, by what became of them", &["outcome"])?,
-            beats_dropped: counter("inbox_full_total", "accepted beats that the sweep had no room for")?,
-            nodes: gauges("nodes", "nodes by the state this monitor sees them in", &["state"])?,
-            node_state: gauges("node_state", "1 for the state that this monitor sees the node in", &["node", "state"])?,
-            transitions: counters("transitions_total", "changes of a node's state", &["from", "to", "cause"])?,
-            silence: histogram("silence_at_failure_seconds", "silence of a node when this monitor failed it")?,
-            mistakes: counter("mistakes_total", "suspicions of a node that then gave a sign of the same life")?,
-            mistaken_seconds: Counter::with_opts(opts("mistaken_seconds_total", "how long they lasted in all"))?,
-            votes: gauges("votes_against", "monitors that have failed the node, by this one's count", &["node"])?,
-            confirmed: counter("failures_confirmed_total", "failed nodes that the table of assignments took off-line")?,
+            beats: counters("beats_total", "Heartbeats received, by outcome", &["outcome"])?,
+            beats_dropped: counter(
+                "inbox_full_total",
+                "Accepted heartbeats dropped because the control loop's queue was full",
+            )?,
+            nodes: gauges("nodes", "Workers by state, as seen by this monitor", &["state"])?,
+            node_state: gauges(
+                "node_state",
+                "1 for the current state of the worker, as seen by this monitor",
+                &["node", "state"],
+            )?,
+            transitions: counters("transitions_total", "State transitions of workers", &["from", "to", "cause"])?,
+            silence: histogram("silence_at_failure_seconds", "Silence of a worker when this monitor failed it")?,
+            mistakes: counter(
+                "mistakes_total",
+                "Mistakes: suspicions refuted by a sign of life of the same incarnation",
+            )?,
+            mistaken_seconds: Counter::with_opts(opts("mistaken_seconds_total", "Total duration of mistakes"))?,
+            votes: gauges(
+                "votes_against",
+                "Monitors that vote that the worker has failed, as counted by this one",
+                &["node"],
+            )?,
+            confirmed: counter("failures_confirmed_total", "Failed workers that the partition table took offline")?,
             detection: histogram(
                 "detection_seconds",
-                "from a node's last sign of life to the table without it; told of by the monitor that led",
+                "Time from a worker's last sign of life to the table without it, measured by the leading monitor",
             )?,
-            epoch: gauge("epoch", "of the table of assignments")?,
-            partition_epoch: gauges("partition_epoch", "in which the partition got its primary", &["partition"])?,
-            leading: gauge("leading", "1 while this monitor leads")?,
-            present: gauge("monitors_present", "monitors whose votes count now, this one included")?,
-            ballots_sent: counters("ballots_sent_total", "ballots to each other monitor", &["to", "outcome"])?,
-            ballots_received: counter("ballots_received_total", "ballots of other monitors")?,
-            words_refused: counters(
+            epoch: gauge("epoch", "Epoch of the partition table")?,
+            partition_epoch: gauges("partition_epoch", "Epoch in which the partition got its primary", &["partition"])?,
+            leading: gauge("leading", "1 while this monitor is the leader")?,
+            present: gauge("monitors_present", "Monitors whose votes count now, this one included")?,
+            ballots_sent: counters(
+                "ballots_sent_total",
+                "Ballots sent to each other monitor, by outcome",
+                &["to", "outcome"],
+            )?,
+            ballots_received: counter("ballots_received_total", "Ballots received from other monitors")?,
+            control_refused: counters(
                 "words_refused_total",
-                "ballots and registrations not believed",
+                "Ballots and registrations refused because they were not authentic or not valid",
                 &["word", "reason"],
             )?,
-            probes: counters("probes_total", "probes of nodes that are not healthy", &["path", "outcome"])?,
-            pauses: counter("own_pauses_total", "times that this monitor itself stood still")?,
-            paused_seconds: Counter::with_opts(opts("own_pauses_seconds_total", "how long it stood still in all"))?,
+            probes: counters("probes_total", "Probes of suspected workers, by path and outcome", &["path", "outcome"])?,
+            pauses: counter("own_pauses_total", "Pauses of this monitor's process")?,
+            paused_seconds: Counter::with_opts(opts(
+                "own_pauses_seconds_total",
+                "Total duration of pauses of this monitor's process",
+            ))?,
             registry_up: gauge("registry_up", "1 while etcd answers")?,
-            registry_requests: counters("registry_requests_total", "requests to etcd", &["request", "outcome"])?,
+            registry_requests: counters(
+                "registry_requests_total",
+                "Requests to etcd, by outcome",
+                &["request", "outcome"],
+            )?,
         };
         let Self {
-            beats, nodes, node_state, transitions, partition_epoch, ballots_sent, probes, words_refused, ..
+            beats, nodes, node_state, transitions, partition_epoch, ballots_sent, probes, control_refused, ..
         } = &metrics;
-        for vector in [beats, transitions, ballots_sent, probes, words_refused, &metrics.registry_requests] {
+        for vector in [beats, transitions, ballots_sent, probes, control_refused, &metrics.registry_requests] {
             registry.register(Box::new(vector.clone()))?;
         }
         for vector in [nodes, node_state, partition_epoch, &metrics.votes] {
@@ -105,7 +130,7 @@ impl Metrics {
         for gauge in [&metrics.epoch, &metrics.leading, &metrics.present, &metrics.registry_up] {
             registry.register(Box::new(gauge.clone()))?;
         }
-        // A known series is zero before it is counted.
+        // A known series exists at zero before the first event.
         metrics.count_beats(&Counts::default());
         for state in State::ALL {
             nodes.with_label_values(&[state.as_str()]).set(0);
@@ -115,7 +140,7 @@ impl Metrics {
         }
         for word in [BALLOT, REGISTRATION] {
             for reason in Reject::OF_WORDS {
-                words_refused.with_label_values(&[word, reason.label()]);
+                control_refused.with_label_values(&[word, reason.label()]);
             }
         }
         for request in REQUESTS {
@@ -129,7 +154,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Takes over what the transports have counted.
+    /// Copies the transports' counters.
     pub fn count_beats(&self, counts: &Counts) {
         let set = |outcome: &str, total: u64| {
             let counter = self.beats.with_label_values(&[outcome]);

@@ -1,13 +1,9 @@
-//! This monitor's ballots on their way to the others: a task each, which sends the latest and never an older one.
+//! Sends this monitor's ballots to the other monitors. One task per monitor sends the latest ballot only.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::body::Bytes;
-use heartbeat::{
-    auth::Keys,
-    transport::{http::SEALED, words},
-    vote::Ballot,
-};
+use heartbeat::{auth::Keys, frame, transport::http::AUTHENTICATED, vote::Ballot};
 use prometheus::IntCounterVec;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,7 +14,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// `addresses`: name → `host:port`. A ballot that takes longer than `interval` is given up for the next.
+    /// `addresses`: name → `host:port`. `interval` is the timeout of a request; then the next ballot is sent.
     pub fn spawn(
         addresses: &BTreeMap<String, String>,
         (http, keys): (&reqwest::Client, &Keys),
@@ -34,10 +30,10 @@ impl Peers {
             let keep_sending = async move {
                 while latest.changed().await.is_ok() {
                     let ballot = latest.borrow_and_update().clone();
-                    let post = http.post(&url).header("content-type", SEALED).body(ballot);
+                    let post = http.post(&url).header("content-type", AUTHENTICATED).body(ballot);
                     let answer = post.timeout(interval).send().await.and_then(reqwest::Response::error_for_status);
                     if let Err(error) = &answer {
-                        // Counted; a monitor that is away would fill the log.
+                        // Counted as a metric: an unreachable monitor would fill the log.
                         tracing::debug!(%error, url, "a ballot was not delivered");
                     }
                     outcomes[usize::from(answer.is_err())].inc();
@@ -51,6 +47,6 @@ impl Peers {
 
     pub fn share(&self, ballot: &Ballot) {
         // Maps with string keys, strings and numbers always serialise. Without peers nobody reads it.
-        self.latest.send_replace(words::seal(&self.keys, ballot).unwrap_or_default().into());
+        self.latest.send_replace(frame::sign_control(&self.keys, ballot).unwrap_or_default().into());
     }
 }

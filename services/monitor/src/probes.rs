@@ -1,5 +1,4 @@
-//! Probes over several paths at once: UDP, HTTP on a connection of its own, and by way of another worker. One answer is
-//! enough.
+//! Probes over three paths at a time: UDP, HTTP on a fresh connection, and another worker. One answer refutes the suspicion.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,21 +8,21 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
-use crate::sweep::Input;
+use crate::input::Input;
 
-/// Rounds under way at once. Further ones count as unanswered: more than so many dead nodes at a time are not expected.
+/// Maximum number of probe rounds in flight. Further rounds count as unanswered.
 const MAX_ROUNDS: usize = 1_024;
 
-/// What a worker answers to `GET /probe`, of itself or of the one it was asked to look for.
+/// A worker's answer to `GET /probe`, about itself or about the worker it probed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Alive {
+pub struct ProbeAnswer {
     pub id: String,
     pub incarnation: u64,
 }
 
 pub struct Probes {
     keys: Keys,
-    /// Keeps no connections: an old one may work where a new one does not.
+    /// Reuses no connections: an old one may work where a new one does not.
     http: reqwest::Client,
     wait: Duration,
     room: Arc<Semaphore>,
@@ -41,7 +40,7 @@ struct Outcomes {
 
 impl Probes {
     /// # Errors
-    /// No HTTP client can be built.
+    /// The HTTP client cannot be built.
     pub fn new(
         keys: Keys,
         wait: Duration,
@@ -58,7 +57,7 @@ impl Probes {
         Ok(Self { keys, http, wait, room: Arc::new(Semaphore::new(MAX_ROUNDS)), inbox, tasks, outcomes })
     }
 
-    /// Sends a round of probes; answers go to the inbox. `via`: another worker that is well.
+    /// Sends a round of probes; answers go to the queue. `via`: another, healthy worker.
     pub fn send(&self, node: &Registration, via: Option<&Registration>, round: u64) {
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
             self.outcomes.dropped.inc();
@@ -66,10 +65,10 @@ impl Probes {
         };
         let (keys, wait, udp, id) = (self.keys.clone(), self.wait, node.udp.clone(), node.id.clone());
         let over_udp = async move { probe::ask(&keys, &udp, &id, wait).await };
-        let over_http = alive(self.http.get(format!("http://{}/probe", node.http)), node.id.clone());
+        let over_http = ask(self.http.get(format!("http://{}/probe", node.http)), node.id.clone());
         let query = [("id", &*node.id), ("udp", &node.udp)];
         let request = via.map(|via| self.http.get(format!("http://{}/probe", via.http)).query(&query));
-        let over_worker = request.map(|request| alive(request, node.id.clone()));
+        let over_worker = request.map(|request| ask(request, node.id.clone()));
         let round = Round { node: node.id.clone(), number: round, inbox: self.inbox.clone() };
         let paths = self.outcomes.paths.clone();
         self.tasks.spawn(async move {
@@ -96,15 +95,15 @@ impl Round {
         outcomes[usize::from(answer.is_none())].inc();
         if let Some(incarnation) = answer {
             let answer = Input::Answer { node: self.node.clone(), incarnation, round: self.number };
-            // The sweep has ended, and this process is about to.
+            // An error means that the control loop has ended: the process stops.
             self.inbox.send(answer).await.ok();
         }
     }
 }
 
-async fn alive(request: reqwest::RequestBuilder, node: NodeId) -> Option<u64> {
+async fn ask(request: reqwest::RequestBuilder, node: NodeId) -> Option<u64> {
     let answer = request.send().await.ok()?.error_for_status().ok()?;
-    let alive: Alive = answer.json().await.ok()?;
+    let found: ProbeAnswer = answer.json().await.ok()?;
     // Another worker may have taken the address.
-    (*alive.id == *node).then_some(alive.incarnation)
+    (*found.id == *node).then_some(found.incarnation)
 }

@@ -1,4 +1,4 @@
-//! All that arrives over HTTP, on one screen; beats over TCP and UDP come by the library's own receivers.
+//! All HTTP routes of a monitor. Heartbeats over TCP and UDP arrive through `heartbeat::transport`.
 
 use std::{
     collections::BTreeSet,
@@ -22,12 +22,12 @@ use heartbeat::{
     assign::NodeId,
     auth::{Keys, Reject},
     clock::latest_incarnation,
+    frame,
     registry::{Registration, Request, Response as Answer},
     transport::{
         Ingest,
         assignments::{self, Assignments},
-        http::{self, FUTURE, Plain, SEALED},
-        words,
+        http::{self, AUTHENTICATED, FUTURE_INCARNATION, Unauthenticated},
     },
     vote::Ballot,
 };
@@ -38,44 +38,45 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use crate::{
     MonitorConfig,
     etcd::{Registry, RegistryError},
+    input::Input,
     metrics::{BALLOT, Metrics, REGISTRATION},
     status::Status,
-    sweep::Input,
 };
 
-/// Of a ballot, which names every node at worst: the longest id with every character escaped, its quotes, a life, what is between them.
+/// Bytes per worker in a ballot, worst case: the longest id with every character escaped, quotes, an incarnation, separators.
 const NAMED_BYTES: usize = 2 * id::MAX_ID_BYTES + 2 + 20 + 2;
-/// Of all the rest.
+/// Limit of all other request bodies.
 const MAX_BODY_BYTES: usize = 16 * 1024;
-/// What is known of the registry's nodes is looked up anew after so long.
-const KNOWN_FOR: Duration = Duration::from_secs(1);
+/// How long the set of registered workers is cached.
+const CACHE_FOR: Duration = Duration::from_secs(1);
 /// `host:port`.
 const MAX_ADDRESS_BYTES: usize = 255;
 
-/// What became of a registration.
+/// Response body of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "outcome")]
 pub enum Registered {
     Registered,
-    /// This life or a later one is registered already.
-    Outlived,
+    /// This incarnation or a later one is registered already.
+    #[serde(rename = "outlived")]
+    Superseded,
 }
 
-/// Nodes in the registry, and since when that is known.
+/// Workers in the registry, cached.
 #[derive(Default)]
-struct Known {
+struct RegisteredNodes {
     nodes: BTreeSet<NodeId>,
     since: Option<Instant>,
 }
 
 #[derive(Clone)]
-struct Desk {
+struct Handlers {
     inbox: mpsc::Sender<Input>,
     registry: Registry,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<RegisteredNodes>>,
     max_nodes: usize,
     keys: Keys,
-    plain: Plain,
+    plain: Unauthenticated,
     refused: IntCounterVec,
 }
 
@@ -87,50 +88,50 @@ pub fn router(
     registry: Registry,
     metrics: &Metrics,
 ) -> Router {
-    let plain = if config.listen.plain { Plain::Accepted } else { Plain::Refused };
+    let plain = if config.listen.plain { Unauthenticated::Accepted } else { Unauthenticated::Refused };
     let max_nodes = config.node.max_nodes;
-    // All nodes, and the rounds of all monitors.
+    // All workers, and the rounds of all monitors.
     let ballot_bytes = MAX_BODY_BYTES + (max_nodes + config.peers.len()) * NAMED_BYTES;
-    let (keys, refused) = (ingest.keys().clone(), metrics.words_refused.clone());
+    let (keys, refused) = (ingest.keys().clone(), metrics.control_refused.clone());
     let known = Arc::default();
     Router::new()
         .route("/ballot", post(ballot).layer(DefaultBodyLimit::max(ballot_bytes)))
         .route("/register", post(register))
         .route("/status", get(status))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Desk { inbox, registry, known, max_nodes, keys, plain, refused })
+        .with_state(Handlers { inbox, registry, known, max_nodes, keys, plain, refused })
         .merge(http::router(ingest, plain))
         .merge(assignments::router(latest))
 }
 
-/// Only sealed: nobody but monitors has anything to vote on.
-async fn ballot(State(desk): State<Desk>, body: Bytes) -> Response {
-    let ballot: Ballot = match words::open(&desk.keys, &body) {
+/// Always authenticated: only monitors vote.
+async fn ballot(State(handlers): State<Handlers>, body: Bytes) -> Response {
+    let ballot: Ballot = match frame::verify_control(&handlers.keys, &body) {
         Ok(ballot) => ballot,
-        Err(reason) => return desk.not_believed(BALLOT, reason),
+        Err(reason) => return handlers.reject(BALLOT, reason),
     };
-    // A full inbox loses it, as the network might have; the next one says more.
-    match desk.inbox.try_send(Input::Ballot(ballot)) {
+    // A full queue drops the ballot, as the network might. The next ballot is newer.
+    match handlers.inbox.try_send(Input::Ballot(ballot)) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
-/// Sealed, or plain JSON where beats may be so, too. That a worker leaves is believed of a key holder only: everybody else would be
-/// able to take it off-line.
-async fn register(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Response {
-    let is_sealed = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == SEALED);
-    let is_plain = desk.plain == Plain::Accepted && !is_sealed;
+/// Authenticated, or plain JSON where the configuration allows it. A leaving worker must always be authenticated: any other client could
+/// take it offline.
+async fn register(State(handlers): State<Handlers>, headers: HeaderMap, body: Bytes) -> Response {
+    let is_sealed = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == AUTHENTICATED);
+    let is_plain = handlers.plain == Unauthenticated::Accepted && !is_sealed;
     let node = match is_plain {
         true => serde_json::from_slice(&body).map_err(|_| Reject::Decode),
-        false => words::open(&desk.keys, &body),
+        false => frame::verify_control(&handlers.keys, &body),
     };
     let node: Registration = match node {
         Ok(node) => node,
-        Err(reason) => return desk.not_believed(REGISTRATION, reason),
+        Err(reason) => return handlers.reject(REGISTRATION, reason),
     };
     if is_plain && node.leaving {
-        return desk.not_believed(REGISTRATION, Reject::Mac);
+        return handlers.reject(REGISTRATION, Reject::Mac);
     }
     if let Err(error) = id::check(&node.id) {
         return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &format!("id {error}"));
@@ -143,15 +144,15 @@ async fn register(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> 
         return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, "incarnation must be at least 1");
     }
     if node.incarnation > latest_incarnation() {
-        return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE);
+        return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE_INCARNATION);
     }
-    match desk.register(node).await {
+    match handlers.register(node).await {
         Ok(None) => {
-            let detail = format!("there are {} nodes already, and no room for more (node.max_nodes)", desk.max_nodes);
+            let detail = format!("the limit of {} workers is reached; raise node.max_nodes", handlers.max_nodes);
             refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, &detail)
         }
         Ok(Some(Answer::Registered)) => Json(Registered::Registered).into_response(),
-        Ok(Some(_)) => Json(Registered::Outlived).into_response(),
+        Ok(Some(_)) => Json(Registered::Superseded).into_response(),
         Err(error) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "cannot register a node");
             refused(StatusCode::SERVICE_UNAVAILABLE, problem::STORE_UNAVAILABLE, "the registry did not answer")
@@ -159,22 +160,22 @@ async fn register(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> 
     }
 }
 
-async fn status(State(desk): State<Desk>) -> Result<Json<Status>, Response> {
+async fn status(State(handlers): State<Handlers>) -> Result<Json<Status>, Response> {
     let (reply, answer) = oneshot::channel();
     let busy = || refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, "the monitor is busy or stopping");
-    desk.inbox.try_send(Input::Status(reply)).map_err(|_| busy())?;
+    handlers.inbox.try_send(Input::Status(reply)).map_err(|_| busy())?;
     answer.await.map(Json).map_err(|_| busy())
 }
 
-impl Desk {
-    /// `None`: no room. Monitors that take a node each at the same moment may be a few beyond it.
+impl Handlers {
+    /// `None`: no room. Concurrent registrations at several monitors may exceed the limit by a few.
     async fn register(&self, node: Registration) -> Result<Option<Answer>, RegistryError> {
-        // Held over the round trips: who registers meanwhile waits for the same reading.
+        // Locked during the round trips: concurrent registrations share one read.
         let mut known = self.known.lock().await;
-        if known.since.is_none_or(|since| since.elapsed() > KNOWN_FOR)
+        if known.since.is_none_or(|since| since.elapsed() > CACHE_FOR)
             && let Answer::Snapshot(snapshot) = self.registry.apply(Request::Read).await?
         {
-            *known = Known { nodes: snapshot.nodes.keys().cloned().collect(), since: Some(Instant::now()) };
+            *known = RegisteredNodes { nodes: snapshot.nodes.keys().cloned().collect(), since: Some(Instant::now()) };
         }
         if known.nodes.len() >= self.max_nodes && !known.nodes.contains(&node.id) {
             return Ok(None);
@@ -184,14 +185,14 @@ impl Desk {
         self.registry.apply(Request::Register(node)).await.map(Some)
     }
 
-    fn not_believed(&self, word: &str, reason: Reject) -> Response {
+    fn reject(&self, word: &str, reason: Reject) -> Response {
         self.refused.with_label_values(&[word, reason.label()]).inc();
         if reason == Reject::Decode {
-            let detail = format!("this is no {word}");
+            let detail = format!("the request body is not a valid {word}");
             return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &detail);
         }
         let detail =
-            format!("a {word} must be sealed with the key of monitors and workers (node.key): {}", reason.label());
+            format!("a {word} needs a MAC with the key of all monitors and workers (node.key): {}", reason.label());
         refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, &detail)
     }
 }

@@ -1,15 +1,15 @@
-//! What a monitor says of itself and of the nodes: `GET /status`.
+//! Response body of `GET /status`: a monitor's view of itself and of the workers.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use heartbeat::{
     assign::{NodeId, Table},
     clock::wall_ms,
-    soft::{Cause, State, Transition},
+    node_state::{Cause, State, Transition},
 };
 use serde::{Deserialize, Serialize};
 
-/// Changes that are remembered; older ones are in the log.
+/// Number of events in the status. Older events are in the log.
 const MAX_CHANGES: usize = 200;
 const MS: f64 = 1e6;
 
@@ -17,17 +17,17 @@ const MS: f64 = 1e6;
 pub struct Status {
     pub monitor: NodeId,
     pub leading: bool,
-    /// As the registry said last.
+    /// As read from the registry last.
     pub leader: Option<NodeId>,
-    /// How many there are, and the votes of how many count now.
+    /// Number of all monitors, and of those whose votes count now.
     pub monitors: usize,
     pub present: usize,
-    /// Whether etcd answered last.
+    /// Whether the last request to etcd was answered.
     pub registry_up: bool,
     pub nodes: Vec<Node>,
     pub table: Arc<Table>,
-    /// The newest last.
-    pub changes: Vec<Change>,
+    /// Newest last.
+    pub changes: Vec<LoggedEvent>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,29 +35,29 @@ pub struct Node {
     pub id: NodeId,
     pub state: State,
     pub incarnation: u64,
-    /// Whether the table of assignments has it as online.
+    /// Whether the partition table lists it as online.
     pub online: bool,
-    /// It has said so before it stopped, and is not watched any more.
+    /// It announced that it leaves, and is not watched any more.
     #[serde(default)]
     pub left: bool,
-    /// Since it was last heard.
+    /// Milliseconds since the last sign of life.
     pub silent_ms: f64,
     pub primary_of: usize,
     pub replica_of: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Change {
+pub struct LoggedEvent {
     /// Unix time in milliseconds.
     pub at_ms: u64,
     #[serde(flatten)]
-    pub what: What,
+    pub event: Event,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "what")]
-pub enum What {
-    /// This monitor's own opinion.
+pub enum Event {
+    /// This monitor's view.
     State {
         node: NodeId,
         from: State,
@@ -65,12 +65,12 @@ pub enum What {
         cause: Cause,
         silent_ms: f64,
     },
-    /// The table's: decided by the majority.
+    /// Decided by the majority, as the two below.
     Admitted {
         node: NodeId,
         epoch: u64,
     },
-    /// Failed, or has left.
+    /// Failed, or left.
     Offline {
         node: NodeId,
         epoch: u64,
@@ -84,35 +84,35 @@ pub enum What {
     },
 }
 
-/// The last changes.
+/// The latest events.
 #[derive(Debug, Default)]
-pub struct Changes(VecDeque<Change>);
+pub struct EventLog(VecDeque<LoggedEvent>);
 
-impl Changes {
-    pub fn note(&mut self, what: What) {
+impl EventLog {
+    pub fn push(&mut self, event: Event) {
         if self.0.len() == MAX_CHANGES {
             self.0.pop_front();
         }
-        self.0.push_back(Change { at_ms: wall_ms(), what });
+        self.0.push_back(LoggedEvent { at_ms: wall_ms(), event });
     }
 
-    pub fn list(&self) -> Vec<Change> {
+    pub fn list(&self) -> Vec<LoggedEvent> {
         self.0.iter().cloned().collect()
     }
 }
 
-impl What {
+impl Event {
     pub fn transition(node: &NodeId, transition: &Transition) -> Self {
         let Transition { from, to, cause, silent } = *transition;
         Self::State { node: node.clone(), from, to, cause, silent_ms: silent as f64 / MS }
     }
 
-    /// What a later table changes.
+    /// Differences of a later table.
     pub fn between(before: &Table, after: &Table) -> Vec<Self> {
         let epoch = after.epoch;
-        let switched = after.nodes.iter().filter(|(node, standing)| before.is_online(node) != standing.online);
+        let switched = after.nodes.iter().filter(|(node, membership)| before.is_online(node) != membership.online);
         let mut changes: Vec<Self> = switched
-            .map(|(node, standing)| match standing.online {
+            .map(|(node, membership)| match membership.online {
                 true => Self::Admitted { node: node.clone(), epoch },
                 false => Self::Offline { node: node.clone(), epoch },
             })

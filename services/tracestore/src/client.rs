@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use runtime::{AdminClient, client::ClientError};
 
 use crate::{
-    Choice, Summary, Trace, TraceId,
+    Selection, Summary, Trace, TraceId,
     query::{List, MAX_LIMIT},
 };
 
@@ -23,7 +23,7 @@ impl Client {
 
     /// # Errors
     /// See `ClientError`; so for the calls below.
-    pub async fn list(&self, choice: Choice, limit: usize) -> Result<Vec<Summary>, ClientError> {
+    pub async fn list(&self, choice: Selection, limit: usize) -> Result<Vec<Summary>, ClientError> {
         let list: List = self.0.json(&format!("/traces?choice={}&limit={limit}", choice.as_str())).await?;
         Ok(list.traces)
     }
@@ -39,7 +39,7 @@ impl Client {
     /// All that are there, newest first.
     pub async fn all(&self) -> Result<Vec<Trace>, ClientError> {
         let mut traces = Vec::new();
-        for summary in self.list(Choice::Newest, MAX_LIMIT).await? {
+        for summary in self.list(Selection::Newest, MAX_LIMIT).await? {
             // One may make room for another meanwhile.
             traces.extend(self.trace(summary.id).await?);
         }

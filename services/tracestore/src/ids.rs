@@ -28,7 +28,7 @@ impl TraceId {
     }
 
     /// A number that is spread evenly whatever part of the id its maker drew at random.
-    pub(crate) fn lot(self) -> u64 {
+    pub(crate) fn sample_hash(self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(&self.0.to_be_bytes())
     }
 }

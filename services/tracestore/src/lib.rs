@@ -7,10 +7,10 @@
 mod client;
 mod ids;
 mod intake;
-mod keep;
 mod metrics;
 mod otlp;
 mod query;
+mod retention;
 mod span;
 mod store;
 pub mod waterfall;
@@ -29,11 +29,11 @@ use tokio_util::sync::CancellationToken;
 pub use crate::{
     client::Client,
     ids::{InvalidId, SpanId, TraceId},
-    keep::{Keep, Merit, Quotas},
     metrics::Metrics,
     query::MAX_LIMIT,
+    retention::{Quotas, Retention, Traits},
     span::{Event, Kind, Reason, Span, Summary, Trace},
-    store::{Choice, Limits, Store},
+    store::{Limits, Selection, Store},
 };
 
 /// How often it is looked which traces have settled.
@@ -43,10 +43,11 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// OTLP by gRPC and, at `/v1/traces`, by HTTP.
+    /// Address for OTLP over gRPC and, at `/v1/traces`, over HTTP.
     pub listen: SocketAddr,
-    /// Health, metrics, and what can be asked.
+    /// Address of the admin port: health, metrics and queries for traces.
     pub admin: SocketAddr,
+    /// Bounds of memory, and how many traces are kept.
     pub limits: Limits,
 }
 

@@ -10,7 +10,7 @@ use axum::{
 use contract::http::{Problem, problem};
 use serde::{Deserialize, Serialize};
 
-use crate::{Choice, Shared, Summary, TraceId};
+use crate::{Selection, Shared, Summary, TraceId};
 
 /// Traces in a list: all that the default quotas keep, and those that are still open beside them.
 pub const MAX_LIMIT: usize = 2_000;
@@ -22,15 +22,15 @@ pub(crate) struct List {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Question {
+struct ListQuery {
     #[serde(default = "newest")]
-    choice: Choice,
+    choice: Selection,
     #[serde(default = "twenty")]
     limit: usize,
 }
 
-fn newest() -> Choice {
-    Choice::Newest
+fn newest() -> Selection {
+    Selection::Newest
 }
 
 fn twenty() -> usize {
@@ -45,9 +45,9 @@ pub(crate) fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-async fn list(State(shared): State<Shared>, question: Result<Query<Question>, QueryRejection>) -> Response {
-    match question {
-        Ok(Query(Question { choice, limit })) if limit <= MAX_LIMIT => {
+async fn list(State(shared): State<Shared>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
+    match query {
+        Ok(Query(ListQuery { choice, limit })) if limit <= MAX_LIMIT => {
             let traces = shared.lock().list(choice, limit);
             Json(List { traces }).into_response()
         }

@@ -9,22 +9,23 @@ use std::{
 use contract::spans::attribute;
 
 use crate::{
-    Kind, Merit, Reason, Span, Summary, Trace, TraceId,
-    keep::{Keep, Quotas},
+    Kind, Reason, Span, Summary, Trace, TraceId, Traits,
     metrics::Metrics,
+    retention::{Quotas, Retention},
     span::root,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Number of traces kept per reason.
     pub quotas: Quotas,
-    /// From a trace's first span until it is judged: requests end within 5 s, and exporters send within one more.
+    /// Time from a trace's first span until the store decides whether to keep it: requests end within 5 s, exporters send within 1 s more.
     pub settle: Duration,
-    /// Of all open traces; beyond, the oldest is judged early.
+    /// Maximum bytes of all open traces. Above it the oldest is decided early.
     pub open_bytes: usize,
-    /// Of one trace; further spans are dropped.
+    /// Maximum bytes of one trace. Further spans are dropped.
     pub trace_bytes: usize,
-    /// Ids of traces let go that are remembered, so that their late spans do not start them anew.
+    /// Number of ids of dropped traces that are remembered, so that their late spans do not begin a new trace.
     pub remembered: usize,
 }
 
@@ -50,14 +51,14 @@ impl Default for Limits {
 /// Which traces, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Choice {
+pub enum Selection {
     Slowest,
     /// Newest first, as the next.
     Errors,
     Newest,
 }
 
-impl Choice {
+impl Selection {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Slowest => "slowest",
@@ -71,17 +72,17 @@ impl Choice {
 pub struct Store {
     limits: Limits,
     metrics: Metrics,
-    open: HashMap<TraceId, Assembly>,
+    open: HashMap<TraceId, PartialTrace>,
     /// Open traces by their first span's arrival. Holds exactly the keys of `open`.
     arrivals: VecDeque<(Instant, TraceId)>,
     open_bytes: usize,
-    kept: HashMap<TraceId, Assembly>,
-    keep: Keep,
-    gone: Remembered,
+    kept: HashMap<TraceId, PartialTrace>,
+    retention: Retention,
+    gone: RecentIds,
 }
 
 #[derive(Debug, Default)]
-struct Assembly {
+struct PartialTrace {
     spans: Vec<Span>,
     bytes: usize,
     dropped: u64,
@@ -90,8 +91,8 @@ struct Assembly {
 impl Store {
     pub fn new(limits: Limits, metrics: Metrics) -> Self {
         Self {
-            keep: Keep::new(limits.quotas),
-            gone: Remembered::new(limits.remembered),
+            retention: Retention::new(limits.quotas),
+            gone: RecentIds::new(limits.remembered),
             limits,
             metrics,
             open: HashMap::new(),
@@ -110,7 +111,7 @@ impl Store {
         } else {
             let trace = self.open.entry(id).or_insert_with(|| {
                 self.arrivals.push_back((now, id));
-                Assembly::default()
+                PartialTrace::default()
             });
             let before = trace.bytes;
             if !trace.push(span, self.limits.trace_bytes) {
@@ -139,7 +140,7 @@ impl Store {
         self.open.clear();
         self.open_bytes = 0;
         self.kept.drain().for_each(|(id, _)| self.gone.insert(id));
-        self.keep = Keep::new(self.limits.quotas);
+        self.retention = Retention::new(self.limits.quotas);
         self.show_sizes();
     }
 
@@ -149,13 +150,13 @@ impl Store {
     }
 
     /// At most `limit`, those that are still open among them.
-    pub fn list(&self, choice: Choice, limit: usize) -> Vec<Summary> {
+    pub fn list(&self, choice: Selection, limit: usize) -> Vec<Summary> {
         let all = self.kept.iter().chain(&self.open).filter_map(|(id, trace)| Some((*id, trace, root(&trace.spans)?)));
-        let mut chosen: Vec<_> = all.filter(|(_, trace, _)| choice != Choice::Errors || trace.failed()).collect();
+        let mut chosen: Vec<_> = all.filter(|(_, trace, _)| choice != Selection::Errors || trace.failed()).collect();
         // Ids make the order the same each time.
         match choice {
-            Choice::Slowest => chosen.sort_by_key(|(id, _, root)| (std::cmp::Reverse(waited_ns(root)), *id)),
-            Choice::Errors | Choice::Newest => {
+            Selection::Slowest => chosen.sort_by_key(|(id, _, root)| (std::cmp::Reverse(waited_ns(root)), *id)),
+            Selection::Errors | Selection::Newest => {
                 chosen.sort_by_key(|(id, _, root)| (std::cmp::Reverse(root.start_ns), *id))
             }
         }
@@ -174,7 +175,7 @@ impl Store {
     }
 
     fn reasons(&self, id: TraceId) -> Vec<Reason> {
-        if self.open.contains_key(&id) { vec![Reason::Open] } else { self.keep.reasons(id) }
+        if self.open.contains_key(&id) { vec![Reason::Open] } else { self.retention.reasons(id) }
     }
 
     fn add_late(&mut self, id: TraceId, span: Span, now: Instant) {
@@ -183,8 +184,8 @@ impl Store {
             self.metrics.dropped_full.inc();
             return;
         }
-        let merit = trace.merit();
-        self.judge(id, merit, now);
+        let traits = trace.traits();
+        self.judge(id, traits, now);
     }
 
     /// False: none is open.
@@ -192,16 +193,16 @@ impl Store {
         let Some((_, id)) = self.arrivals.pop_front() else { return false };
         if let Some(trace) = self.open.remove(&id) {
             self.open_bytes -= trace.bytes;
-            let merit = trace.merit();
+            let traits = trace.traits();
             self.kept.insert(id, trace);
             self.metrics.judged.inc();
-            self.judge(id, merit, now);
+            self.judge(id, traits, now);
         }
         true
     }
 
-    fn judge(&mut self, id: TraceId, merit: Merit, now: Instant) {
-        for gone in self.keep.offer(id, merit, now) {
+    fn judge(&mut self, id: TraceId, traits: Traits, now: Instant) {
+        for gone in self.retention.offer(id, traits, now) {
             self.kept.remove(&gone);
             self.gone.insert(gone);
             // A trace that was never kept is no eviction.
@@ -218,7 +219,7 @@ impl Store {
     }
 }
 
-impl Assembly {
+impl PartialTrace {
     /// False: no room. A span that is sent twice is there once.
     fn push(&mut self, span: Span, limit: usize) -> bool {
         if self.spans.iter().any(|present| present.id == span.id) {
@@ -238,9 +239,9 @@ impl Assembly {
         self.spans.iter().any(|span| span.failed)
     }
 
-    fn merit(&self) -> Merit {
+    fn traits(&self) -> Traits {
         let any = |key| self.spans.iter().any(|span| span.attributes.contains_key(key));
-        Merit {
+        Traits {
             duration_ns: root(&self.spans).map_or(0, waited_ns),
             failed: self.failed(),
             exemplar: any(attribute::EXEMPLAR),
@@ -256,13 +257,13 @@ fn waited_ns(root: &Span) -> u64 {
 
 /// The last so many ids.
 #[derive(Debug)]
-struct Remembered {
+struct RecentIds {
     limit: usize,
     ids: HashSet<TraceId>,
     order: VecDeque<TraceId>,
 }
 
-impl Remembered {
+impl RecentIds {
     fn new(limit: usize) -> Self {
         Self { limit, ids: HashSet::new(), order: VecDeque::new() }
     }

@@ -19,7 +19,7 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_util::sync::CancellationToken;
-use tracestore::{Choice, Client, Config, Kind, Limits, Reason, Receiver, TraceId};
+use tracestore::{Client, Config, Kind, Limits, Reason, Receiver, Selection, TraceId};
 
 struct Running {
     otlp: String,
@@ -128,7 +128,7 @@ async fn spans_of_two_processes_by_grpc_and_by_http_become_one_trace() {
     assert_eq!(load.attributes["http.response.status_code"], "200");
     assert_eq!((&*api.service, api.instance.as_deref(), api.parent), ("api", Some("3"), Some(load.id)));
     assert!(api.failed && api.message == "no connection came free");
-    let list = running.client.list(Choice::Errors, 10).await.unwrap();
+    let list = running.client.list(Selection::Errors, 10).await.unwrap();
     assert_eq!((list.len(), list[0].id, list[0].name.as_str()), (1, id(1), "GET /recommendations"));
     assert_eq!(running.metric("tracestore_spans_received_total").await, 2.0);
     running.end().await;
@@ -145,14 +145,14 @@ async fn a_settled_trace_is_judged_by_the_clock() {
     while running.metric("tracestore_traces_judged_total").await < 3.0 {
         tokio::task::yield_now().await;
     }
-    let list = running.client.list(Choice::Slowest, 10).await.unwrap();
+    let list = running.client.list(Selection::Slowest, 10).await.unwrap();
     assert_eq!(
         list.iter().map(|trace| (trace.id, trace.reasons.as_slice())).collect::<Vec<_>>(),
         [(id(2), &[Reason::Slow][..])]
     );
     assert!(running.client.trace(id(1)).await.unwrap().is_none());
     running.client.clear().await.unwrap();
-    assert_eq!(running.client.list(Choice::Newest, 10).await.unwrap(), []);
+    assert_eq!(running.client.list(Selection::Newest, 10).await.unwrap(), []);
     running.end().await;
 }
 
@@ -187,7 +187,7 @@ async fn what_is_not_otlp_is_refused_and_does_no_harm() {
     assert_eq!(ask("/traces/4bf92f3577b34da6a3ce929d0e0e4736").await, 404);
     assert_eq!(ask("/nothing").await, 404);
     assert_eq!((ask("/healthz").await, ask("/readyz").await), (200, 200));
-    let error = running.client.list(Choice::Newest, 2001).await.unwrap_err();
+    let error = running.client.list(Selection::Newest, 2001).await.unwrap_err();
     assert!(matches!(&error, ClientError::Refused { detail, .. } if detail.contains("at most 2000")), "{error}");
     running.end().await;
 }

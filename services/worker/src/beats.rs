@@ -15,7 +15,7 @@ use heartbeat::{
     codec::Protobuf,
     message::Beat,
     reconnect::{Policy, State},
-    sender::{Outlet as _, Pace, Single, on_schedule},
+    sender::{DatagramSender as _, Pace, SingleSender, on_schedule},
     transport::tcp,
 };
 use prometheus::{IntCounterVec, IntGauge};
@@ -26,25 +26,25 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Monitor, Transport, WorkerConfig},
-    life::Life,
+    incarnation::Incarnation,
     metrics::Metrics,
 };
 
-/// What a beat says the node offers.
+/// Service that heartbeats of this worker announce.
 const SERVICE: &str = "partitions";
 
-/// A monitor's name is looked up anew so often, for beats over UDP: one that was made anew may have another address, and nobody says so.
+/// Interval of DNS look-ups for heartbeats over UDP: a monitor that was recreated may have another address.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(10);
 
-/// Who starts a sender again.
+/// Why a sender tries to reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
-    /// The monitor was in touch.
+pub enum ResumedBy {
+    /// The monitor has answered a poll.
     Contact,
     Operator,
 }
 
-impl By {
+impl ResumedBy {
     pub const ALL: [Self; 2] = [Self::Contact, Self::Operator];
 
     pub fn as_str(self) -> &'static str {
@@ -55,16 +55,16 @@ impl By {
     }
 }
 
-/// What became of a sender that was asked to start again.
+/// Outcome of a request to resume a sender.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resumed {
-    /// The state it was in: see `heartbeat::reconnect::State::LABELS`.
+pub struct ResumeOutcome {
+    /// State before the request: see `heartbeat::reconnect::State::LABELS`.
     pub was: String,
-    /// False: it was at it already.
+    /// False: the sender was connected or reconnecting already.
     pub resumed: bool,
 }
 
-/// The senders that can give a monitor up, by its name; none over UDP, which never does. Cheap to clone.
+/// Senders by monitor that can stop reconnecting. UDP senders never stop and are not in it. Cheap to clone.
 #[derive(Clone)]
 pub struct Senders {
     handles: Arc<BTreeMap<String, tcp::Handle>>,
@@ -72,18 +72,18 @@ pub struct Senders {
 }
 
 impl Senders {
-    /// Starts the sender to this monitor again. `None`: there is none.
-    pub fn resume(&self, monitor: &str, by: By) -> Option<Resumed> {
+    /// Resumes the sender to this monitor. `None`: there is no such sender.
+    pub fn resume(&self, monitor: &str, by: ResumedBy) -> Option<ResumeOutcome> {
         let (state, resumed) = self.handles.get(monitor)?.resume();
         if resumed {
             self.resumed.with_label_values(&[monitor, by.as_str()]).inc();
-            tracing::info!(monitor, was = state.label(), by = by.as_str(), "heartbeats are tried again");
+            tracing::info!(monitor, was = state.label(), by = by.as_str(), "heartbeat sender resumed");
         }
-        Some(Resumed { was: state.label().to_owned(), resumed })
+        Some(ResumeOutcome { was: state.label().to_owned(), resumed })
     }
 
-    /// All of them.
-    pub fn resume_all(&self, by: By) -> BTreeMap<String, Resumed> {
+    /// Resumes all senders.
+    pub fn resume_all(&self, by: ResumedBy) -> BTreeMap<String, ResumeOutcome> {
         self.handles.keys().filter_map(|monitor| Some((monitor.clone(), self.resume(monitor, by)?))).collect()
     }
 }
@@ -91,11 +91,11 @@ impl Senders {
 /// Starts a sender for each monitor.
 ///
 /// # Errors
-/// A monitor's address cannot be resolved, or no socket can be had.
+/// A monitor's address cannot be resolved, or a socket cannot be opened.
 pub async fn spawn(
     config: &WorkerConfig,
     keys: &Keys,
-    life: &Life,
+    incarnation: &Incarnation,
     metrics: &Metrics,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -104,26 +104,27 @@ pub async fn spawn(
     let mut handles = BTreeMap::new();
     for (name, monitor) in &config.monitors {
         let address = resolve(name, monitor).await?;
-        let mut beats = Maker::new(&config.node.id, life.clone());
+        let mut beats = BeatSource::new(&config.node.id, incarnation.clone());
         let states =
             State::LABELS.map(|state| (state, metrics.sender_state.with_label_values(&[name.as_str(), state])));
-        for by in By::ALL {
+        for by in ResumedBy::ALL {
             metrics.resumed.with_label_values(&[name.as_str(), by.as_str()]);
         }
         match config.beats.transport {
             Transport::Udp => {
-                let outlet =
-                    Single::connect(address, keys.clone()).await.context("cannot open a socket for heartbeats")?;
-                let outlet = Arc::new(outlet);
-                let looking = look_up(Arc::clone(&outlet), monitor.beats.clone(), address, LOOK_UP_EVERY);
+                let sender = SingleSender::connect(address, keys.clone())
+                    .await
+                    .context("cannot open a socket for heartbeats")?;
+                let sender = Arc::new(sender);
+                let looking = look_up(Arc::clone(&sender), monitor.beats.clone(), address, LOOK_UP_EVERY);
                 tasks.spawn(stop.clone().run_until_cancelled_owned(looking));
                 let pace = Pace::new(clock.now(), interval.as_nanos() as Nanos);
                 let [sent, refused] =
                     ["sent", "refused"].map(|outcome| metrics.beats.with_label_values(&[name.as_str(), outcome]));
                 let emit = move |_| {
-                    outlet.send(&beats.next());
-                    sent.inc_by(outlet.sent().datagrams() - sent.get());
-                    refused.inc_by(outlet.sent().refused() - refused.get());
+                    sender.send(&beats.next());
+                    sent.inc_by(sender.counts().datagrams() - sent.get());
+                    refused.inc_by(sender.counts().refused() - refused.get());
                 };
                 tasks.spawn(on_schedule(clock, pace, stop.clone(), emit));
             }
@@ -147,16 +148,16 @@ pub async fn spawn(
     Ok(Senders { handles: Arc::new(handles), resumed: metrics.resumed.clone() })
 }
 
-/// Follows the monitor's name for ever. A name that cannot be looked up now stands for what it did.
-async fn look_up(outlet: Arc<Single>, name: String, mut known: SocketAddr, every: Duration) {
+/// Looks the monitor's name up periodically and redirects the sender when its address changes. A failed look-up changes nothing.
+async fn look_up(sender: Arc<SingleSender>, name: String, mut known: SocketAddr, every: Duration) {
     loop {
         sleep(every).await;
         let Ok(found) = lookup_host(&name).await.map(Vec::from_iter) else { continue };
-        // A name may have several addresses, in another order each time.
+        // A name may have several addresses, in any order.
         let Some(&address) = found.first().filter(|_| !found.contains(&known)) else { continue };
-        match outlet.redirect(address).await {
+        match sender.redirect(address).await {
             Ok(()) => {
-                tracing::info!(name, %address, "the monitor has another address");
+                tracing::info!(name, %address, "the monitor's address has changed");
                 known = address;
             }
             Err(error) => tracing::warn!(name, %address, %error, "cannot send heartbeats to the monitor's new address"),
@@ -187,21 +188,21 @@ async fn resolve(name: &str, monitor: &Monitor) -> anyhow::Result<SocketAddr> {
     found.into_iter().next().with_context(|| format!("monitors.{name}.beats: {} has no address", monitor.beats))
 }
 
-/// Numbers the beats of each life from 1.
-struct Maker {
+/// Makes this worker's heartbeats. Numbers those of each incarnation from 1.
+struct BeatSource {
     beat: Beat,
-    life: Life,
-    busy: Busy,
+    incarnation: Incarnation,
+    busy: CpuShare,
 }
 
-impl Maker {
-    fn new(id: &str, life: Life) -> Self {
+impl BeatSource {
+    fn new(id: &str, incarnation: Incarnation) -> Self {
         let beat = Beat { node_id: id.to_owned(), services: vec![SERVICE.to_owned()], ..Beat::default() };
-        Self { beat, life, busy: Busy::begin() }
+        Self { beat, incarnation, busy: CpuShare::begin() }
     }
 
     fn next(&mut self) -> Beat {
-        let incarnation = self.life.incarnation();
+        let incarnation = self.incarnation.current();
         if incarnation != self.beat.incarnation {
             (self.beat.incarnation, self.beat.sequence) = (incarnation, 0);
         }
@@ -212,14 +213,14 @@ impl Maker {
     }
 }
 
-/// CPU that this process uses, of all that the machine has.
-struct Busy {
+/// This process's share of the machine's CPU.
+struct CpuShare {
     cores: f64,
-    /// Up to the last beat: when that was, and CPU seconds.
+    /// Time and CPU seconds at the last heartbeat.
     last: (Instant, f64),
 }
 
-impl Busy {
+impl CpuShare {
     fn begin() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self { cores: cores as f64, last: (Instant::now(), cpu_seconds()) }
@@ -241,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_beat_says_how_busy_the_process_is() {
-        let mut beats = Maker::new("w", Life::begin());
+        let mut beats = BeatSource::new("w", Incarnation::begin());
         let mut busiest = 0.0_f32;
         while busiest == 0.0 {
             busiest = busiest.max(beats.next().load);
@@ -253,14 +254,14 @@ mod tests {
     async fn beats_over_udp_follow_the_monitors_name() {
         let monitor = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let (at, former) = (monitor.local_addr().unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
-        let outlet = Single::connect(former.local_addr().unwrap(), Keys::new(1, b"of this test")).await.unwrap();
-        let (outlet, known) = (Arc::new(outlet), former.local_addr().unwrap());
-        tokio::spawn(look_up(Arc::clone(&outlet), at.to_string(), known, Duration::from_millis(1)));
-        let mut beats = Maker::new("w", Life::begin());
+        let sender = SingleSender::connect(former.local_addr().unwrap(), Keys::new(1, b"of this test")).await.unwrap();
+        let (sender, known) = (Arc::new(sender), former.local_addr().unwrap());
+        tokio::spawn(look_up(Arc::clone(&sender), at.to_string(), known, Duration::from_millis(1)));
+        let mut beats = BeatSource::new("w", Incarnation::begin());
         let heard = async {
             let mut bytes = [0; 512];
             while timeout(Duration::from_millis(5), monitor.recv(&mut bytes)).await.is_err() {
-                outlet.send(&beats.next());
+                sender.send(&beats.next());
             }
         };
         timeout(Duration::from_secs(30), heard).await.expect("a beat at the new address");

@@ -1,4 +1,4 @@
-//! What a worker is told.
+//! Configuration of a worker.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -10,62 +10,72 @@ use stores::StoreConfig;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerConfig {
+    /// Name and secret of this worker.
     pub node: Node,
+    /// Addresses that this worker listens on.
     pub listen: Listen,
+    /// How this worker sends heartbeats.
     pub beats: Beats,
-    /// By name.
+    /// Monitors by name. The worker sends heartbeats to all of them.
     pub monitors: BTreeMap<String, Monitor>,
+    /// The MySQL shards behind the partitions.
     pub store: StoreConfig,
+    /// Export of traces and logs over OTLP.
     pub telemetry: TelemetryConfig,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// This worker's name, by the rule of ids.
+    /// Name of this worker: 1 to 64 bytes of UTF-8 without control characters.
     pub id: String,
-    /// Secret that seals heartbeats and probes; all monitors and workers have the same.
+    /// Secret for the MACs of heartbeats and probes, at least 8 bytes. All monitors and workers must have the same.
     pub key: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// Partitions, and probes.
+    /// Address for requests to partitions and for probes over HTTP.
     pub http: SocketAddr,
-    /// Probes.
+    /// Address for probes over UDP.
     pub udp: SocketAddr,
+    /// Address of the admin port: health and metrics.
     pub admin: SocketAddr,
-    /// Where others find `http` and `udp`, `host:port`; empty: as they stand.
+    /// `host:port` that other processes use instead of `http`. Empty: `http` itself.
     #[serde(default)]
     pub advertise_http: String,
+    /// `host:port` that other processes use instead of `udp`. Empty: `udp` itself.
     #[serde(default)]
     pub advertise_udp: String,
+    /// Milliseconds at shutdown for handing the partitions over, and for requests in flight to finish.
     pub drain_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Beats {
+    /// Milliseconds between two heartbeats.
     pub interval_ms: u64,
+    /// Protocol that carries the heartbeats: `udp` or `tcp`.
     pub transport: Transport,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// A datagram each, which nobody waits for.
+    /// One datagram per heartbeat, without acknowledgement.
     Udp,
-    /// On one connection per monitor, each acknowledged; a lost connection is tried again by the rules of `heartbeat::reconnect`.
+    /// One connection per monitor, every heartbeat acknowledged. `heartbeat::reconnect` decides when to reconnect.
     Tcp,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Monitor {
-    /// `host:port`
+    /// `host:port` of the monitor's HTTP port.
     pub http: String,
-    /// `host:port` that takes heartbeats over the transport in use.
+    /// `host:port` that receives heartbeats over the configured transport.
     pub beats: String,
 }
 

@@ -1,36 +1,37 @@
-//! Follows the monitors: a long poll at each of them, the latest answer counts. And registers with them while the table does
-//! not have this life of the worker as online.
+//! Polls all monitors for the partition table (the latest answer counts), and registers with them while the table does not list this
+//! incarnation as online.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use heartbeat::{
     assign::NodeId,
     auth::Keys,
+    frame,
     registry::Registration,
-    transport::{assignments::Assignments, http::SEALED, words},
+    transport::{assignments::Assignments, http::AUTHENTICATED},
 };
 use runtime::Readiness;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    beats::{By, Senders},
+    beats::{ResumedBy, Senders},
     config::Monitor,
-    life::Life,
+    incarnation::Incarnation,
 };
 
-/// How long a monitor keeps a poll that it has nothing new for, and what the network gets besides.
+/// How long a monitor may hold a poll without news, and the extra time for the network.
 const POLL: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(2);
-const REGISTER_PATIENCE: Duration = Duration::from_secs(2);
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub type Latest = watch::Sender<Arc<Assignments>>;
+pub type AssignmentsSender = watch::Sender<Arc<Assignments>>;
 
-/// Starts a poller for each monitor. A monitor that is away is asked again every `pause`.
+/// Starts a poller for each monitor. It waits `pause` after an error.
 pub fn spawn(
     monitors: &BTreeMap<String, Monitor>,
     http: &reqwest::Client,
-    latest: &Latest,
+    latest: &AssignmentsSender,
     senders: &Senders,
     pause: Duration,
     tasks: &TaskTracker,
@@ -44,8 +45,8 @@ pub fn spawn(
                 let known = latest.borrow().table.epoch;
                 match poll(&http, &url, known).await {
                     Ok(assignments) => {
-                        // It was in touch: beats that it was given up for begin again.
-                        senders.resume(&name, By::Contact);
+                        // The monitor is reachable: a sender that stopped reconnecting starts again.
+                        senders.resume(&name, ResumedBy::Contact);
                         latest.send_if_modified(|known| {
                             let is_later = assignments.table.epoch > known.table.epoch;
                             if is_later {
@@ -55,7 +56,7 @@ pub fn spawn(
                         });
                     }
                     Err(error) => {
-                        tracing::debug!(%error, url, "a monitor did not say who owns what");
+                        tracing::debug!(%error, url, "cannot get the partition table from a monitor");
                         sleep(pause).await;
                     }
                 }
@@ -72,19 +73,19 @@ async fn poll(http: &reqwest::Client, url: &str, epoch: u64) -> Result<Arc<Assig
     poll.send().await?.error_for_status()?.json().await
 }
 
-/// What it takes to be believed by a monitor. Cheap to clone.
+/// Sends authenticated registrations to monitors. Cheap to clone.
 #[derive(Clone)]
-pub struct Speaker {
+pub struct MonitorClient {
     pub http: reqwest::Client,
     pub keys: Keys,
 }
 
-/// Registers this life, asking one monitor after the other, until `stop`.
+/// Registers this incarnation with one monitor after the other, until `stop`.
 pub async fn register(
     registration: Registration,
-    life: Life,
+    incarnation: Incarnation,
     monitors: BTreeMap<String, Monitor>,
-    speaker: Speaker,
+    client: MonitorClient,
     latest: watch::Receiver<Arc<Assignments>>,
     pause: Duration,
     stop: CancellationToken,
@@ -92,12 +93,15 @@ pub async fn register(
     let keep_registering = async {
         for monitor in monitors.values().cycle() {
             let (me, table) = (&registration.id, Arc::clone(&latest.borrow().table));
-            if life.learn(me, &table) {
-                tracing::warn!(incarnation = life.incarnation(), "this worker was failed while it went on: a new life");
+            if incarnation.replace_if_failed(me, &table) {
+                tracing::warn!(
+                    incarnation = incarnation.current(),
+                    "the monitors failed this worker although it runs: it registers as a new incarnation"
+                );
             }
-            if !life.is_admitted(me, &table) {
-                let registration = Registration { incarnation: life.incarnation(), ..registration.clone() };
-                if let Err(error) = speaker.say(monitor, &registration).await {
+            if !incarnation.is_admitted(me, &table) {
+                let registration = Registration { incarnation: incarnation.current(), ..registration.clone() };
+                if let Err(error) = client.send(monitor, &registration).await {
                     tracing::debug!(%error, monitor = monitor.http, "cannot register");
                 }
             }
@@ -107,49 +111,49 @@ pub async fn register(
     stop.run_until_cancelled(keep_registering).await;
 }
 
-/// Says that this life ends, to the first monitor that listens, and waits until its partitions are others': they are served
+/// Announces to the first reachable monitor that this worker leaves. Then waits until other workers own its partitions; it serves them
 /// until then.
 pub async fn leave(
     last: Registration,
     monitors: &BTreeMap<String, Monitor>,
-    speaker: &Speaker,
+    client: &MonitorClient,
     mut latest: watch::Receiver<Arc<Assignments>>,
 ) {
     for monitor in monitors.values() {
-        match speaker.say(monitor, &last).await {
+        match client.send(monitor, &last).await {
             Ok(()) => {
-                // An error: nobody follows any more.
+                // An error means that all pollers have ended.
                 latest.wait_for(|latest| !latest.table.is_online(&last.id)).await.map(drop).ok();
                 return;
             }
-            Err(error) => tracing::debug!(%error, monitor = monitor.http, "cannot say that this worker leaves"),
+            Err(error) => tracing::debug!(%error, monitor = monitor.http, "cannot announce that this worker leaves"),
         }
     }
-    tracing::warn!("no monitor was told that this worker leaves: it will be failed");
+    tracing::warn!("no monitor could be reached to announce that this worker leaves: the monitors will fail it");
 }
 
-/// Ready while the table has this life as online.
+/// Ready while the table lists this incarnation as online.
 pub async fn readiness(
     me: NodeId,
-    life: Life,
+    incarnation: Incarnation,
     mut latest: watch::Receiver<Arc<Assignments>>,
     readiness: Readiness,
     stop: CancellationToken,
 ) {
     let follow = async {
         while latest.changed().await.is_ok() {
-            let is_admitted = life.is_admitted(&me, &latest.borrow_and_update().table);
+            let is_admitted = incarnation.is_admitted(&me, &latest.borrow_and_update().table);
             if is_admitted { readiness.ready() } else { readiness.step("waiting to be admitted") }
         }
     };
     stop.run_until_cancelled(follow).await;
 }
 
-impl Speaker {
-    async fn say(&self, monitor: &Monitor, registration: &Registration) -> anyhow::Result<()> {
+impl MonitorClient {
+    async fn send(&self, monitor: &Monitor, registration: &Registration) -> anyhow::Result<()> {
         let url = format!("http://{}/register", monitor.http);
-        let sealed = words::seal(&self.keys, registration)?;
-        let post = self.http.post(url).header("content-type", SEALED).body(sealed).timeout(REGISTER_PATIENCE);
+        let sealed = frame::sign_control(&self.keys, registration)?;
+        let post = self.http.post(url).header("content-type", AUTHENTICATED).body(sealed).timeout(REGISTER_TIMEOUT);
         Ok(post.send().await?.error_for_status().map(drop)?)
     }
 }

@@ -1,12 +1,16 @@
-//! A worker: registers with the monitors and beats (`beats`), follows the table (`follow`), takes over the partitions that it
-//! gives to this worker (`hold`), and works on them (`partitions`).
+//! A worker owns a share of the 16 partitions and processes requests for them. A library for `testbed serve worker`.
+//!
+//! Depends on `heartbeat` (heartbeats, partition table, ownership), `stores` (the shards behind the partitions) and `runtime`.
+//!
+//! Begin with [`serve`]. Then in this order: `beats` sends heartbeats, `follow` polls the partition table, `ownership` takes partitions
+//! over, `partitions` answers requests.
 
 pub mod beats;
 pub mod config;
 mod follow;
-mod hold;
-mod life;
+mod incarnation;
 mod metrics;
+mod ownership;
 mod partitions;
 
 use std::{sync::Arc, time::Duration};
@@ -26,19 +30,19 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::WorkerConfig;
-use crate::{hold::Holding, life::Life, metrics::Metrics, partitions::Desk};
+use crate::{incarnation::Incarnation, metrics::Metrics, ownership::PartitionOwnership, partitions::Handlers};
 
-/// Number of the one key in use, on the wire.
+/// Number of the only key on the wire.
 const KEY_NUMBER: u8 = 1;
-/// For what is left to be told at the end.
-const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
-/// Shortest pause between two tries to register, or to ask a monitor that is away.
-const LEAST_PAUSE: Duration = Duration::from_millis(100);
+/// How long the export of the last spans and logs may take.
+const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Minimum pause between two attempts to register or to poll.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs a worker until `shutdown`: bind → admin port → beats → admitted → serve → leave → drain.
+/// Runs a worker until `shutdown`: bind → admin port → heartbeats → admitted → serve → leave → drain.
 ///
 /// # Errors
-/// A port is taken, a monitor's address cannot be resolved, or a server failed. Neither monitors nor store need be there.
+/// A port is in use, a monitor's address cannot be resolved, or a server failed. Monitors and store may be unreachable at the start.
 pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let listen = &config.listen;
     let refused = |key: &str, address| format!("cannot listen on {address} (listen.{key})");
@@ -53,60 +57,76 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let admin = AdminPort::open(admin, &readiness, &series)?;
 
     let me: NodeId = config.node.id.as_str().into();
-    let (keys, life) = (Keys::new(KEY_NUMBER, config.node.key.as_bytes()), Life::begin());
+    let (keys, incarnation) = (Keys::new(KEY_NUMBER, config.node.key.as_bytes()), Incarnation::begin());
     let (latest, follower) = watch::channel(Arc::default());
-    let holding = Holding::new(me.clone());
+    let ownership = PartitionOwnership::new(me.clone());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let (answering, of, whose) = (keys.clone(), life.clone(), me.clone());
-    let answer_probes = async move { probe::answer(&udp, &answering, &whose, || of.incarnation()).await };
+    let (answering, of, whose) = (keys.clone(), incarnation.clone(), me.clone());
+    let answer_probes = async move { probe::answer(&udp, &answering, &whose, || of.current()).await };
     let stopped = stop.clone();
     tasks.spawn(async move {
         if let Some(Err(error)) = stopped.run_until_cancelled(answer_probes).await {
-            tracing::error!(%error, "probes over UDP are not answered any more");
+            tracing::error!(%error, "cannot answer probes over UDP any more");
         }
     });
-    let senders = beats::spawn(&config, &keys, &life, &metrics, &tasks, &stop).await?;
-    let client = runtime::http::plain().build()?;
-    let speaker = follow::Speaker { http: client.clone(), keys: keys.clone() };
-    let pause = Duration::from_millis(config.beats.interval_ms).max(LEAST_PAUSE);
-    follow::spawn(&config.monitors, &client, &latest, &senders, pause, &tasks, &stop);
+    let senders = beats::spawn(&config, &keys, &incarnation, &metrics, &tasks, &stop).await?;
+    let http_client = runtime::http::plain().build()?;
+    let client = follow::MonitorClient { http: http_client.clone(), keys: keys.clone() };
+    let pause = Duration::from_millis(config.beats.interval_ms).max(MIN_PAUSE);
+    follow::spawn(&config.monitors, &http_client, &latest, &senders, pause, &tasks, &stop);
     let registration = Registration {
         id: me.clone(),
-        incarnation: life.incarnation(),
+        incarnation: incarnation.current(),
         http: listen.http_address(),
         udp: listen.udp_address(),
         leaving: false,
     };
     tasks.spawn(follow::register(
         registration.clone(),
-        life.clone(),
+        incarnation.clone(),
         config.monitors.clone(),
-        speaker.clone(),
+        client.clone(),
         follower.clone(),
         pause,
         shutdown.clone(),
     ));
-    let told = (metrics.clone(), telemetry.clone());
-    tasks.spawn(holding.clone().keep(life.clone(), store.clone(), follower.clone(), told, stop.clone()));
-    tasks.spawn(follow::readiness(me.clone(), life.clone(), follower.clone(), readiness, stop.clone()));
+    let observability = (metrics.clone(), telemetry.clone());
+    tasks.spawn(ownership.clone().follow_table(
+        incarnation.clone(),
+        store.clone(),
+        follower.clone(),
+        observability,
+        stop.clone(),
+    ));
+    tasks.spawn(follow::readiness(me.clone(), incarnation.clone(), follower.clone(), readiness, stop.clone()));
 
     tracing::info!(worker = config.node.id, http = %listen.http, "listening");
     let (drain, left) = (Duration::from_millis(listen.drain_ms), CancellationToken::new());
-    let room = Arc::new(Semaphore::new(partitions::MAX_PROBES_FOR_OTHERS));
-    let desk = Desk { me, life: life.clone(), keys, room, holding, store, latest: follower.clone(), senders, metrics };
+    let probe_slots = Arc::new(Semaphore::new(partitions::MAX_PROBES_FOR_OTHERS));
+    let handlers = Handlers {
+        me,
+        incarnation: incarnation.clone(),
+        keys,
+        probe_slots,
+        ownership,
+        store,
+        latest: follower.clone(),
+        senders,
+        metrics,
+    };
     let (done, monitors) = (left.clone(), config.monitors.clone());
     tasks.spawn(async move {
         shutdown.cancelled().await;
-        let last = Registration { incarnation: life.incarnation(), leaving: true, ..registration };
-        if tokio::time::timeout(drain, follow::leave(last, &monitors, &speaker, follower)).await.is_err() {
-            tracing::warn!("the partitions were still this worker's at the end of the drain");
+        let last = Registration { incarnation: incarnation.current(), leaving: true, ..registration };
+        if tokio::time::timeout(drain, follow::leave(last, &monitors, &client, follower)).await.is_err() {
+            tracing::warn!("this worker still owned its partitions at the end of the drain");
         }
         done.cancel();
     });
-    let served = lifecycle::serve(http, partitions::router(desk), left, drain).await;
+    let served = lifecycle::serve(http, partitions::router(handlers), left, drain).await;
     stop.cancel();
     lifecycle::drain(&tasks, drain).await;
-    telemetry.stop(TELEMETRY_PATIENCE).await;
+    telemetry.stop(TELEMETRY_TIMEOUT).await;
     admin.close().await?;
     served
 }

@@ -1,10 +1,10 @@
-//! All series of a worker.
+//! All metrics of a worker.
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result};
 
-/// What becomes of requests for partitions.
+/// Values of the label `outcome` of requests for partitions.
 const OUTCOMES: [&str; 7] = ["done", "failed", "no_such_partition", "taking_over", "nobodys", "sent_on", "old_epoch"];
-/// From one round trip to the store to several, and to a store that was away.
+/// From one round trip to the store up to a store that was unreachable.
 const TAKEOVER_S: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0];
 
 #[derive(Clone)]
@@ -16,9 +16,9 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Over UDP, by monitor: `sent`, or `refused` by a socket without room.
     pub beats: IntCounterVec,
-    /// Over TCP: 1 for the state that the sender to the monitor is in; see `heartbeat::reconnect`.
+    /// Over TCP: 1 for the current state of the sender to the monitor; see `heartbeat::reconnect`.
     pub sender_state: IntGaugeVec,
-    /// Senders started again, by monitor, and by its `contact` or an `operator`.
+    /// Resumed senders, by monitor and cause: `contact` or `operator`.
     pub resumed: IntCounterVec,
 }
 
@@ -26,31 +26,31 @@ impl Metrics {
     pub fn new(registry: &Registry) -> Result<Self> {
         let takeover = HistogramOpts::new(
             "testbed_worker_takeover_seconds",
-            "from a table that gives partitions to this worker until the store has their fences up",
+            "Time from a table with new partitions for this worker until all their fences are set",
         );
         let metrics = Self {
-            epoch: IntGauge::new("testbed_worker_epoch", "of the table of assignments that this worker follows")?,
-            serving: IntGauge::new("testbed_worker_partitions", "partitions served")?,
+            epoch: IntGauge::new("testbed_worker_epoch", "Epoch of the partition table that this worker has")?,
+            serving: IntGauge::new("testbed_worker_partitions", "Partitions that this worker serves")?,
             takeover_seconds: Histogram::with_opts(takeover.buckets(TAKEOVER_S.to_vec()))?,
             requests: IntCounterVec::new(
-                Opts::new("testbed_worker_requests_total", "requests for partitions, by what became of them"),
+                Opts::new("testbed_worker_requests_total", "Requests to partitions, by outcome"),
                 &["outcome"],
             )?,
             beats: IntCounterVec::new(
-                Opts::new("testbed_worker_beats_total", "heartbeats sent as datagrams, by monitor"),
+                Opts::new("testbed_worker_beats_total", "Heartbeats sent over UDP, by monitor and outcome"),
                 &["monitor", "outcome"],
             )?,
             sender_state: IntGaugeVec::new(
                 Opts::new(
                     "testbed_worker_sender_state",
-                    "1 for the state that the sender of heartbeats is in; 0 everywhere over UDP, which gives nobody up",
+                    "1 for the current state of the heartbeat sender to the monitor; always 0 over UDP, which has no connection",
                 ),
                 &["monitor", "state"],
             )?,
             resumed: IntCounterVec::new(
                 Opts::new(
                     "testbed_worker_senders_resumed_total",
-                    "senders started again after they had given up or paused",
+                    "Heartbeat senders resumed after they had paused or stopped",
                 ),
                 &["monitor", "by"],
             )?,

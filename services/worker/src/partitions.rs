@@ -1,5 +1,5 @@
-//! What a worker answers, on one screen. Work for a partition that is another's is sent on to its primary (307), work under an
-//! epoch that is over is refused (409).
+//! HTTP routes of a worker. A request for another worker's partition is redirected to its primary (307). A request under an old epoch is
+//! refused (409).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use contract::{
 use heartbeat::{
     assign::NodeId,
     auth::Keys,
-    tenure::Refusal,
+    ownership::Refusal,
     transport::{
         assignments::{self, Assignments},
         probe,
@@ -28,72 +28,76 @@ use stores::{StaleEpoch, Store};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    beats::{By, Resumed, Senders},
-    hold::Holding,
-    life::Life,
+    beats::{ResumeOutcome, ResumedBy, Senders},
+    incarnation::Incarnation,
     metrics::Metrics,
+    ownership::PartitionOwnership,
 };
 
-/// At most, for a monitor that waits for the answer: within a round of probes at a beat a second (350 ms). A monitor with shorter rounds
-/// hangs up sooner, and that ends the probe, too.
+/// Timeout of a probe for a monitor: within a probe round at 1 s heartbeats (350 ms). A monitor with shorter rounds disconnects earlier,
+/// which also ends the probe.
 const PROBE_FOR_OTHERS: Duration = Duration::from_millis(300);
-/// Such probes at once; each sends a few datagrams wherever it is told to.
+/// Maximum number of such probes at a time: each sends a few datagrams to an address that the monitor chose.
 pub const MAX_PROBES_FOR_OTHERS: usize = 256;
 /// `host:port`.
 const MAX_ADDRESS_BYTES: usize = 255;
 
 #[derive(Clone)]
-pub struct Desk {
+pub struct Handlers {
     pub me: NodeId,
-    pub life: Life,
+    pub incarnation: Incarnation,
     pub keys: Keys,
-    /// For probes of other workers.
-    pub room: Arc<Semaphore>,
-    pub holding: Holding,
+    /// Limits probes of other workers.
+    pub probe_slots: Arc<Semaphore>,
+    pub ownership: PartitionOwnership,
     pub store: Store,
     pub latest: watch::Receiver<Arc<Assignments>>,
     pub senders: Senders,
     pub metrics: Metrics,
 }
 
-pub fn router(desk: Desk) -> Router {
-    let latest = desk.latest.clone();
+pub fn router(handlers: Handlers) -> Router {
+    let latest = handlers.latest.clone();
     Router::new()
         .route("/partitions/{number}/count", post(count))
         .route("/probe", get(probed))
         .route("/beats/resume", post(resume))
-        .with_state(desk)
+        .with_state(handlers)
         .merge(assignments::router(latest))
 }
 
 #[derive(Debug, Deserialize)]
-struct Claim {
-    /// The epoch of the partition by which the writer goes, if it knows one.
+struct CountQuery {
+    /// The partition's epoch that the writer knows, if any.
     epoch: Option<u64>,
 }
 
-async fn count(State(desk): State<Desk>, Path(partition): Path<usize>, Query(claim): Query<Claim>) -> Response {
-    // The guard must not live on to the store's answer.
-    let admitted = desk.holding.tenure().admit(partition, claim.epoch);
+async fn count(
+    State(handlers): State<Handlers>,
+    Path(partition): Path<usize>,
+    Query(query): Query<CountQuery>,
+) -> Response {
+    // The lock must be released before the store is asked.
+    let admitted = handlers.ownership.ownership().admit(partition, query.epoch);
     let epoch = match admitted {
         Ok(epoch) => epoch,
-        Err(refusal) => return desk.refuse(partition, refusal),
+        Err(refusal) => return handlers.refuse(partition, refusal),
     };
-    match desk.holding.count(&desk.store, partition, epoch).await {
+    match handlers.ownership.count(&handlers.store, partition, epoch).await {
         Ok(Ok(counter)) => {
-            desk.outcome("done");
-            Json(Counted { partition, epoch, counter, worker: desk.me.to_string() }).into_response()
+            handlers.outcome("done");
+            Json(Counted { partition, epoch, counter, worker: handlers.me.to_string() }).into_response()
         }
-        Ok(Err(StaleEpoch { current })) => desk.old_epoch(partition, current),
+        Ok(Err(StaleEpoch { current })) => handlers.old_epoch(partition, current),
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, partition, "cannot count");
-            desk.outcome("failed");
+            handlers.outcome("failed");
             answer(StatusCode::SERVICE_UNAVAILABLE, problem::STORE_UNAVAILABLE, "the store did not answer".into())
         }
     }
 }
 
-impl Desk {
+impl Handlers {
     fn refuse(&self, partition: usize, refusal: Refusal) -> Response {
         match refusal {
             Refusal::NoSuchPartition => {
@@ -106,11 +110,11 @@ impl Desk {
                 let detail = format!("partition {partition} is being taken over in epoch {epoch}");
                 answer(StatusCode::SERVICE_UNAVAILABLE, problem::TAKING_OVER, detail)
             }
-            Refusal::NotMine { primary, epoch } => self.send_on(partition, primary, epoch),
+            Refusal::NotMine { primary, epoch } => self.redirect(partition, primary, epoch),
         }
     }
 
-    fn send_on(&self, partition: usize, primary: Option<NodeId>, epoch: u64) -> Response {
+    fn redirect(&self, partition: usize, primary: Option<NodeId>, epoch: u64) -> Response {
         let latest = Arc::clone(&self.latest.borrow());
         let found = primary.and_then(|primary| Some((latest.addresses.get(&primary)?.clone(), primary)));
         let Some((address, primary)) = found else {
@@ -121,7 +125,7 @@ impl Desk {
         self.outcome("sent_on");
         let detail = format!("{primary} is the primary of partition {partition} in epoch {epoch}");
         let mut response = answer(StatusCode::TEMPORARY_REDIRECT, problem::NOT_THE_PRIMARY, detail);
-        // Without the epoch that the writer went by: the one that it is sent to knows better.
+        // Without the epoch: the primary knows the current one.
         let location = format!("http://{address}/partitions/{partition}/count");
         if let Ok(location) = HeaderValue::from_str(&location) {
             response.headers_mut().insert(header::LOCATION, location);
@@ -131,7 +135,7 @@ impl Desk {
 
     fn old_epoch(&self, partition: usize, epoch: u64) -> Response {
         self.outcome("old_epoch");
-        let detail = format!("partition {partition} is in epoch {epoch}: ask /partitions who has it");
+        let detail = format!("partition {partition} is in epoch {epoch}: get the current owner from /partitions");
         answer(StatusCode::CONFLICT, problem::OLD_EPOCH, detail)
     }
 
@@ -140,24 +144,24 @@ impl Desk {
     }
 }
 
-/// Whom a monitor looks for: this worker, or another that it has no answer from.
+/// Target of a probe: this worker, or another one that the monitor cannot reach.
 #[derive(Debug, Deserialize)]
-struct Sought {
+struct ProbeQuery {
     id: Option<String>,
     udp: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct Alive<'a> {
+struct ProbeAnswer<'a> {
     id: &'a str,
     incarnation: u64,
 }
 
-async fn probed(State(desk): State<Desk>, Query(sought): Query<Sought>) -> Response {
-    let (Some(id), Some(udp)) = (&sought.id, &sought.udp) else {
-        return Json(Alive { id: &desk.me, incarnation: desk.life.incarnation() }).into_response();
+async fn probed(State(handlers): State<Handlers>, Query(query): Query<ProbeQuery>) -> Response {
+    let (Some(id), Some(udp)) = (&query.id, &query.udp) else {
+        return Json(ProbeAnswer { id: &handlers.me, incarnation: handlers.incarnation.current() }).into_response();
     };
-    probe_for_others(&desk.keys, &desk.room, id, udp).await
+    probe_for_others(&handlers.keys, &handlers.probe_slots, id, udp).await
 }
 
 async fn probe_for_others(keys: &Keys, room: &Semaphore, id: &str, udp: &str) -> Response {
@@ -171,21 +175,21 @@ async fn probe_for_others(keys: &Keys, room: &Semaphore, id: &str, udp: &str) ->
         return answer(
             StatusCode::SERVICE_UNAVAILABLE,
             problem::OVERLOADED,
-            "too many probes of others at once".into(),
+            "this worker is at its limit of concurrent probes; try again later".into(),
         );
     };
     match probe::ask(keys, udp, id, PROBE_FOR_OTHERS).await {
-        Some(incarnation) => Json(Alive { id, incarnation }).into_response(),
+        Some(incarnation) => Json(ProbeAnswer { id, incarnation }).into_response(),
         None => answer(StatusCode::GATEWAY_TIMEOUT, problem::DEADLINE_EXCEEDED, format!("{id} did not answer")),
     }
 }
 
 /// `testbed fault resume`
-async fn resume(State(desk): State<Desk>) -> Json<BTreeMap<String, Resumed>> {
-    Json(desk.senders.resume_all(By::Operator))
+async fn resume(State(handlers): State<Handlers>) -> Json<BTreeMap<String, ResumeOutcome>> {
+    Json(handlers.senders.resume_all(ResumedBy::Operator))
 }
 
-/// A problem document; whoever may try again is told so.
+/// A problem document. With 503 it has Retry-After.
 fn answer(status: StatusCode, kind: &str, detail: String) -> Response {
     let title = status.canonical_reason().unwrap_or("Error").to_owned();
     let body = Problem { kind: kind.to_owned(), title, status: status.as_u16(), detail, field: None };
@@ -205,7 +209,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn others_are_probed_by_their_names_and_so_many_at_once() {
+    async fn probes_of_others_check_the_name_and_are_limited() {
         let (keys, room) = (Keys::new(1, b"of this test"), Semaphore::new(1));
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let at = udp.local_addr().unwrap().to_string();

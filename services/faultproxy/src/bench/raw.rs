@@ -1,4 +1,4 @@
-//! The least of a MySQL client: logs in without a password, sends packets, reads packets.
+//! A minimal MySQL client: logs in without a password, sends packets, reads packets.
 
 use anyhow::{Context, bail, ensure};
 use runtime::{Endpoint, net::Stream};
@@ -12,13 +12,13 @@ const PING: &[u8] = &[1, 0, 0, 0, 0x0e];
 #[derive(Debug)]
 pub struct RawClient {
     pub stream: Stream,
-    /// Payload of the server's greeting, as it arrived.
+    /// Payload of the server's greeting.
     pub greeting: Vec<u8>,
 }
 
 impl RawClient {
     /// # Errors
-    /// The server is not reached or does not let `user` in without a password.
+    /// The server cannot be reached, or refuses `user` without a password.
     pub async fn login(address: &Endpoint, user: &str, capabilities: u32) -> anyhow::Result<Self> {
         let stream = address.connect().await.with_context(|| format!("cannot connect to {address}"))?;
         let mut client = Self { stream, greeting: Vec::new() };
@@ -39,7 +39,7 @@ impl RawClient {
                 _ => bail!("login refused: {}", String::from_utf8_lossy(&payload)),
             }
         }
-        bail!("login goes on and on")
+        bail!("login does not end after 8 packets")
     }
 
     /// # Errors
@@ -64,7 +64,7 @@ impl RawClient {
         }
     }
 
-    /// One packet; payloads of 2^24 − 1 bytes and more are not split.
+    /// Sends one packet; payloads of 2^24 − 1 bytes and more are not supported.
     ///
     /// # Errors
     /// The connection broke.

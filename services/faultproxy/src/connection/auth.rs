@@ -1,20 +1,20 @@
-//! The authentication phase: greeting, handshake response, and packets both ways until OK or ERR. Sequence ids count
-//! through both directions.
+//! Authentication phase: greeting, handshake response, packets in both directions until OK or ERR. Sequence ids count through both
+//! directions.
 
 use tokio::io::AsyncWriteExt;
 
-use super::{End, Session, client, server, unstalled};
+use super::{ConnectionEnd, Session, client, server, unstalled};
 use crate::{
     handshake::{CLIENT_DEPRECATE_EOF, client_capabilities, rewrite_greeting},
     packet::Malformed,
 };
 
-/// caching_sha2_password takes 5 after the handshake response, three factors some more.
+/// caching_sha2_password needs 5 after the handshake response, three factors a few more.
 const MAX_PACKETS: u32 = 64;
 
 impl Session<'_> {
-    /// Ok: the client is logged in and both sides know how responses look.
-    pub(super) async fn authenticate(&mut self) -> Result<(), End> {
+    /// Ok: the client is logged in, and the format of responses is known.
+    pub(super) async fn authenticate(&mut self) -> Result<(), ConnectionEnd> {
         let offered = self.greet().await?;
         let mut chosen = None;
         let mut next_seq = 1;
@@ -28,10 +28,10 @@ impl Session<'_> {
                     chosen = Some(client_capabilities(self.client.payload()).map_err(client)?);
                 }
                 next_seq = seq.wrapping_add(1);
-                self.send_scanned().await.map_err(End::Lost)?;
+                self.send_scanned().await.map_err(ConnectionEnd::Lost)?;
                 continue;
             }
-            let Some(packet) = self.server.whole().map_err(server)? else { continue };
+            let Some(packet) = self.server.complete_packet().map_err(server)? else { continue };
             let &first = self.server.payload().first().ok_or(server(Malformed::Empty))?;
             if first != 0xff && packet.seq != next_seq {
                 return Err(server(Malformed::Sequence));
@@ -39,7 +39,7 @@ impl Session<'_> {
             next_seq = packet.seq.wrapping_add(1);
             self.pass_on(packet.bytes).await?;
             match (first, chosen) {
-                (0xff, _) => return Err(End::Closed),
+                (0xff, _) => return Err(ConnectionEnd::Closed),
                 (0, None) => return Err(server(Malformed::Unsolicited)),
                 (0, Some(_)) if !self.server.is_empty() => return Err(server(Malformed::Unsolicited)),
                 (0, Some(chosen)) => {
@@ -53,24 +53,24 @@ impl Session<'_> {
         Err(server(Malformed::Handshake))
     }
 
-    /// Relays the greeting, less what the proxy cannot follow; returns the capabilities left in it.
-    async fn greet(&mut self) -> Result<u32, End> {
+    /// Relays the greeting without unsupported capabilities. Returns the remaining ones.
+    async fn greet(&mut self) -> Result<u32, ConnectionEnd> {
         let packet = loop {
-            if let Some(packet) = self.server.whole().map_err(server)? {
+            if let Some(packet) = self.server.complete_packet().map_err(server)? {
                 break packet;
             }
             tokio::select! {
                 biased;
                 read = self.client.fill(self.client_stream) => match read {
-                    // A look whether the port is open.
-                    Ok(0) | Err(_) => return Err(End::Closed),
+                    // A port check without a login.
+                    Ok(0) | Err(_) => return Err(ConnectionEnd::Closed),
                     Ok(_) => return Err(client(Malformed::BeforeGreeting)),
                 },
                 read = self.server.fill(self.server_stream) => match read {
-                    Ok(0) if self.server.is_empty() => return Err(End::Lost(std::io::ErrorKind::UnexpectedEof.into())),
+                    Ok(0) if self.server.is_empty() => return Err(ConnectionEnd::Lost(std::io::ErrorKind::UnexpectedEof.into())),
                     Ok(0) => return Err(server(Malformed::Truncated)),
                     Ok(_) => {}
-                    Err(error) => return Err(End::Lost(error)),
+                    Err(error) => return Err(ConnectionEnd::Lost(error)),
                 },
             }
         };
@@ -80,41 +80,41 @@ impl Session<'_> {
         let refusal = self.server.payload().first() == Some(&0xff);
         let offered = if refusal { 0 } else { rewrite_greeting(self.server.payload()).map_err(server)? };
         self.pass_on(packet.bytes).await?;
-        // "Too many connections" and the like.
-        if refusal { Err(End::Closed) } else { Ok(offered) }
+        // For example "Too many connections".
+        if refusal { Err(ConnectionEnd::Closed) } else { Ok(offered) }
     }
 
-    /// Waits until either side has sent a whole packet: `Some(sequence id)` = the client, `None` = the server.
-    async fn next_packet(&mut self) -> Result<Option<u8>, End> {
+    /// Waits for a complete packet of either side: `Some(sequence id)` = client, `None` = server.
+    async fn next_packet(&mut self) -> Result<Option<u8>, ConnectionEnd> {
         loop {
-            if self.server.whole().map_err(server)?.is_some() {
+            if self.server.complete_packet().map_err(server)?.is_some() {
                 return Ok(None);
             }
-            if let Some(packet) = self.client.whole().map_err(client)? {
+            if let Some(packet) = self.client.complete_packet().map_err(client)? {
                 return Ok(Some(packet.seq));
             }
             tokio::select! {
                 biased;
                 read = self.server.fill(self.server_stream) => match read {
-                    Ok(0) if self.server.is_empty() => return Err(End::Closed),
+                    Ok(0) if self.server.is_empty() => return Err(ConnectionEnd::Closed),
                     Ok(0) => return Err(server(Malformed::Truncated)),
                     Ok(_) => {}
-                    Err(_) => return Err(End::Closed),
+                    Err(_) => return Err(ConnectionEnd::Closed),
                 },
                 read = self.client.fill(self.client_stream) => match read {
-                    Ok(0) if self.client.is_empty() => return Err(End::Closed),
+                    Ok(0) if self.client.is_empty() => return Err(ConnectionEnd::Closed),
                     Ok(0) => return Err(client(Malformed::Truncated)),
                     Ok(_) => {}
-                    Err(_) => return Err(End::Closed),
+                    Err(_) => return Err(ConnectionEnd::Closed),
                 },
             }
         }
     }
 
-    /// Sends the packet that `whole` found to the client.
-    async fn pass_on(&mut self, bytes: usize) -> Result<(), End> {
+    /// Sends the packet that `complete_packet` found to the client.
+    async fn pass_on(&mut self, bytes: usize) -> Result<(), ConnectionEnd> {
         unstalled(&self.conditions).await;
-        self.client_stream.write_all(self.server.pending()).await.map_err(|_| End::Closed)?;
+        self.client_stream.write_all(self.server.pending()).await.map_err(|_| ConnectionEnd::Closed)?;
         self.server.sent(bytes);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Bytes in both directions, in order: what is late holds up what comes after it.
+//! Relays bytes in both directions, in order: a delayed piece delays all after it.
 
 use std::{
     io,
@@ -16,26 +16,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::{
-    accept::{Arrived, Open, accept},
-    connection::{Swallowed, reset, swallow},
-    fault::{Birth, Conditions, unstalled},
-    loss::Dice,
+    accept::{NewConnection, accept},
+    close::{BlackholeEnd, discard_input, reset},
+    fault::{Conditions, EventsAtAccept, unstalled},
+    loss::LossSampler,
+    metrics::OpenConnection,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Read at once; counted and delayed as one segment.
+/// Maximum bytes per read; a piece is counted and delayed as one segment.
 const PIECE_BYTES: usize = 16 * 1024;
-/// On their way in one direction; beyond them the sender waits, as for a full window.
+/// Maximum pieces in flight per direction; then the sender waits, as for a full TCP window.
 const PIECES: usize = 64;
 
-pub(super) struct Accepting {
+pub(super) struct TcpLink {
     shared: Shared,
     stop: CancellationToken,
-    /// Connections so far: their dice differ.
+    /// Number of connections so far: each has its own random sequence.
     number: u64,
 }
 
-impl Accepting {
+impl TcpLink {
     pub(super) fn new(shared: Shared, stop: CancellationToken) -> Self {
         Self { shared, stop, number: 0 }
     }
@@ -45,16 +46,16 @@ impl Accepting {
         accept(socket, listen, control, |arrived| self.admit(arrived)).await;
     }
 
-    fn admit(&mut self, Arrived { stream, conditions, birth }: Arrived) {
+    fn admit(&mut self, NewConnection { stream, conditions, at_accept }: NewConnection) {
         let Ok(permit) = Arc::clone(&self.shared.room).try_acquire_owned() else {
             tracing::warn!(listen = %self.shared.link.listen, "too many connections");
             return self.shared.counts().overflow.inc();
         };
         self.number += 1;
-        let open = Open::new(self.shared.counts().flows.clone());
+        let open = OpenConnection::new(self.shared.counts().flows.clone());
         let (shared, stop, number) = (self.shared.clone(), self.stop.clone(), self.number);
         self.shared.connections.spawn(async move {
-            connection(shared, stream, conditions, number, birth, stop).await;
+            connection(shared, stream, conditions, number, at_accept, stop).await;
             drop((open, permit));
         });
     }
@@ -65,13 +66,13 @@ async fn connection(
     stream: Stream,
     conditions: watch::Receiver<Conditions>,
     number: u64,
-    birth: Birth,
+    at_accept: EventsAtAccept,
     stop: CancellationToken,
 ) {
     let mut changes = conditions.clone();
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let there = Direction { shared: &shared, conditions: conditions.clone(), dice: Dice::new(number, false) };
-    let back = Direction { shared: &shared, conditions, dice: Dice::new(number, true) };
+    let there = Direction { shared: &shared, conditions: conditions.clone(), sampler: LossSampler::new(number, false) };
+    let back = Direction { shared: &shared, conditions, sampler: LossSampler::new(number, true) };
     let relayed = async {
         let server = timeout(CONNECT_TIMEOUT, shared.link.upstream.connect()).await;
         let server = server.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).inspect_err(|error| {
@@ -79,13 +80,13 @@ async fn connection(
             shared.counts().unreachable.inc();
         })?;
         let (mut from_server, mut to_server) = tokio::io::split(server);
-        // A half that ends ends its own direction only; an error ends both.
+        // The end of one direction leaves the other open; an error ends both.
         tokio::try_join!(there.opened(&mut reader, &mut to_server), back.relay(&mut from_server, &mut writer))
     };
     let cut_off = tokio::select! {
         biased;
         () = stop.cancelled() => return,
-        now = changes.wait_for(|now| now.abort || now.resets(birth) || now.swallows(birth)) => match now {
+        now = changes.wait_for(|now| now.abort || now.resets(at_accept) || now.is_in_blackhole(at_accept)) => match now {
             Ok(now) if !now.abort => *now,
             _ => return,
         },
@@ -97,9 +98,9 @@ async fn connection(
         }
     };
     let mut stream = reader.unsplit(writer);
-    let is_reset = cut_off.resets(birth) || {
-        let swallowed = stop.run_until_cancelled(swallow(&mut stream, &mut changes, birth)).await;
-        swallowed == Some(Swallowed::Reset)
+    let is_reset = cut_off.resets(at_accept) || {
+        let swallowed = stop.run_until_cancelled(discard_input(&mut stream, &mut changes, at_accept)).await;
+        swallowed == Some(BlackholeEnd::Reset)
     };
     if is_reset {
         reset(&stream);
@@ -109,12 +110,12 @@ async fn connection(
 struct Direction<'a> {
     shared: &'a Shared,
     conditions: watch::Receiver<Conditions>,
-    dice: Dice,
+    sampler: LossSampler,
 }
 
 impl Direction<'_> {
-    /// As `relay`, after the connection's first segment has come through. The kernel has accepted the client already: it sees its
-    /// first bytes answered late.
+    /// As `relay`, but waits first as long as a lost SYN would take. The kernel has accepted the client already: it sees its first bytes
+    /// answered late.
     async fn opened(
         mut self,
         from: &mut (impl AsyncRead + Unpin),
@@ -122,15 +123,15 @@ impl Direction<'_> {
     ) -> io::Result<()> {
         let arrival = Instant::now();
         let loss = self.conditions.borrow().loss;
-        let (late, lost) = self.dice.retransmission_of_syn(loss);
+        let (late, lost) = self.sampler.retransmission_of_syn(loss);
         self.shared.counts().lost.inc_by(u64::from(lost));
         if late > Duration::ZERO {
-            self.shared.releases.wait(arrival, late).await;
+            self.shared.delays.wait(arrival, late).await;
         }
         self.relay(from, to).await
     }
 
-    /// Relays until the end of the stream, which it passes on.
+    /// Relays until the end of the stream, and closes the other side.
     async fn relay(
         mut self,
         from: &mut (impl AsyncRead + Unpin),
@@ -154,7 +155,7 @@ impl Direction<'_> {
         let writing = async move {
             while let Some((arrival, delay, bytes)) = on_the_way.recv().await {
                 if delay > Duration::ZERO {
-                    shared.releases.wait(arrival, delay).await;
+                    shared.delays.wait(arrival, delay).await;
                 }
                 unstalled(&stalls).await;
                 to.write_all(&bytes).await?;
@@ -170,7 +171,7 @@ impl Direction<'_> {
             let now = self.conditions.borrow();
             (now.latency(&mut rand::rng()), now.loss)
         };
-        let (late, lost) = self.dice.retransmission(loss);
+        let (late, lost) = self.sampler.retransmission(loss);
         self.shared.counts().lost.inc_by(u64::from(lost));
         latency + late
     }

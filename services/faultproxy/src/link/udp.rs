@@ -1,4 +1,4 @@
-//! Datagrams, by flow: a client's address has a socket of its own towards the server, so that answers find their way back.
+//! Relays datagrams by flow: each client address has its own socket towards the server, so that answers reach the client.
 
 use std::{
     collections::HashMap,
@@ -17,24 +17,20 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::Shared;
-use crate::{
-    accept::{Open, RETRY},
-    fault::Conditions,
-    loss::Dice,
-};
+use crate::{accept::RETRY, fault::Conditions, loss::LossSampler, metrics::OpenConnection};
 
-/// A datagram cannot be longer.
+/// Maximum length of a datagram.
 const DATAGRAM_BYTES: usize = 65_536;
-/// Held back at the same time on one link; more are lost, as in a router whose queue is full.
+/// Maximum datagrams delayed at a time on one link; more are lost, as in a full router queue.
 const IN_THE_AIR: usize = 16_384;
-/// A flow that has been silent for so long makes room for another.
+/// A flow without datagrams for this long may be replaced by another.
 const QUIET: Duration = Duration::from_secs(60);
 
 pub(super) struct Relay {
     shared: Shared,
     air: Arc<Semaphore>,
     flows: HashMap<SocketAddr, Flow>,
-    /// Flows so far: their dice differ.
+    /// Number of flows so far: each has its own random sequence.
     number: u64,
 }
 
@@ -43,7 +39,7 @@ struct Flow {
     heard: Instant,
     _back: AbortOnDropHandle<()>,
     _room: OwnedSemaphorePermit,
-    _open: Open,
+    _open: OpenConnection,
 }
 
 impl Relay {
@@ -56,7 +52,7 @@ impl Relay {
         let mut buffer = vec![0; DATAGRAM_BYTES];
         let mut socket = Arc::new(socket);
         loop {
-            // Everything that holds the socket ends with it, or a port that refuses would still be there.
+            // All users of the socket end with it: otherwise the port would not refuse.
             let open = CancellationToken::new();
             let refused = async {
                 conditions.wait_for(|now| now.refuse).await.ok();
@@ -74,12 +70,12 @@ impl Relay {
         }
     }
 
-    /// Relays for ever.
+    /// Runs until cancelled.
     async fn relay(&mut self, socket: &Arc<UdpSocket>, buffer: &mut [u8], open: &CancellationToken) {
         loop {
             match socket.recv_from(buffer).await {
                 Ok((length, client)) => self.relay_there(socket, client, &buffer[..length], open).await,
-                // Of an earlier answer to a client that is gone, or out of memory.
+                // Error of an earlier answer to a client that is gone, or out of memory.
                 Err(error) => {
                     tracing::debug!(listen = %self.shared.link.listen, %error, "cannot receive");
                     sleep(RETRY).await;
@@ -111,7 +107,7 @@ impl Relay {
         }
     }
 
-    /// `None`: there is no room.
+    /// `None`: the limit is reached.
     async fn open_flow(
         &mut self,
         socket: &Arc<UdpSocket>,
@@ -129,14 +125,14 @@ impl Relay {
             conditions: self.shared.control.subscribe(),
             air: Arc::clone(&self.air),
             open: open.clone(),
-            dice: Dice::new(self.number, back),
+            sampler: LossSampler::new(self.number, back),
             socket: Arc::clone(socket),
             to,
         };
         let there = path(&server, None, false);
         let back = answers(server, path(socket, Some(client), true));
         let back = AbortOnDropHandle::new(self.shared.connections.spawn(back));
-        let counted = Open::new(self.shared.counts().flows.clone());
+        let counted = OpenConnection::new(self.shared.counts().flows.clone());
         Ok(Some(Flow { there, heard: Instant::now(), _back: back, _room: room, _open: counted }))
     }
 
@@ -160,13 +156,13 @@ impl Relay {
     }
 }
 
-/// Takes the server's answers back, for ever.
+/// Relays the server's answers. Runs until cancelled.
 async fn answers(server: Arc<UdpSocket>, mut path: Path) {
     let mut buffer = vec![0; DATAGRAM_BYTES];
     loop {
         match server.recv(&mut buffer).await {
             Ok(length) => path.pass(&buffer[..length]).await,
-            // Nobody listens there now. Each error belongs to a datagram sent: there is no storm of them.
+            // The server does not listen. Each error belongs to one datagram sent.
             Err(error) => {
                 tracing::debug!(upstream = %path.shared.link.upstream, %error, "no answer");
                 path.shared.counts().unreachable.inc();
@@ -181,14 +177,14 @@ struct Path {
     conditions: watch::Receiver<Conditions>,
     air: Arc<Semaphore>,
     open: CancellationToken,
-    dice: Dice,
+    sampler: LossSampler,
     socket: Arc<UdpSocket>,
     /// `None`: the socket is connected.
     to: Option<SocketAddr>,
 }
 
 impl Path {
-    /// Loses it, sends it, or has it sent later.
+    /// Drops the datagram, sends it, or sends it later.
     async fn pass(&mut self, datagram: &[u8]) {
         let arrival = Instant::now();
         let counts = self.shared.counts();
@@ -196,8 +192,8 @@ impl Path {
             let now = self.conditions.borrow();
             (now.stall, now.blackhole, now.loss, now.latency(&mut rand::rng()))
         };
-        // Drawn for each, so that a stall changes nothing about the ones after it.
-        let lost = self.dice.lost(loss);
+        // Drawn for every datagram, so that a stall does not change the sequence.
+        let lost = self.sampler.lost(loss);
         if stall {
             return counts.stalled.inc();
         }
@@ -211,7 +207,7 @@ impl Path {
         let (shared, socket, to, datagram) =
             (self.shared.clone(), Arc::clone(&self.socket), self.to, datagram.to_vec());
         let late = async move {
-            shared.releases.wait(arrival, latency).await;
+            shared.delays.wait(arrival, latency).await;
             sent(send(&socket, to, &datagram).await, &shared);
             drop(flying);
         };
@@ -229,7 +225,7 @@ async fn send(socket: &UdpSocket, to: Option<SocketAddr>, datagram: &[u8]) -> io
 fn sent(result: io::Result<usize>, shared: &Shared) {
     match result {
         Ok(_) => shared.counts().passed.inc(),
-        // The port was refused to an earlier one.
+        // The server refused an earlier datagram.
         Err(_) => shared.counts().unreachable.inc(),
     }
 }

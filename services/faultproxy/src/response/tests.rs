@@ -25,22 +25,22 @@ fn stream(packets: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Bytes taken until done or the end, fed in pieces.
-fn follow(answer: Answer, deprecate_eof: bool, bytes: &[u8], piece: usize) -> Result<(usize, bool), Malformed> {
+fn follow(answer: ResponseKind, deprecate_eof: bool, bytes: &[u8], piece: usize) -> Result<(usize, bool), Malformed> {
     let mut response = Response::new(answer, 1, deprecate_eof);
     let mut taken = 0;
     for piece in bytes.chunks(piece) {
-        let fed = response.feed(piece)?;
-        taken += fed.taken;
-        if fed.done {
+        let progress = response.feed(piece)?;
+        taken += progress.taken;
+        if progress.done {
             return Ok((taken, true));
         }
-        assert_eq!(fed.taken, piece.len());
+        assert_eq!(progress.taken, piece.len());
     }
     Ok((taken, false))
 }
 
 /// The response ends with its last byte, not before, however it is cut; bytes after it are not taken.
-fn ends(answer: Answer, deprecate_eof: bool, packets: &[&[u8]]) {
+fn ends(answer: ResponseKind, deprecate_eof: bool, packets: &[&[u8]]) {
     let mut bytes = stream(packets);
     let length = bytes.len();
     assert_eq!(follow(answer, deprecate_eof, &bytes[..length - 1], length), Ok((length - 1, false)), "{answer:?}");
@@ -50,71 +50,71 @@ fn ends(answer: Answer, deprecate_eof: bool, packets: &[&[u8]]) {
     }
 }
 
-fn refused(answer: Answer, deprecate_eof: bool, packets: &[&[u8]]) -> Malformed {
+fn refused(answer: ResponseKind, deprecate_eof: bool, packets: &[&[u8]]) -> Malformed {
     follow(answer, deprecate_eof, &stream(packets), usize::MAX).unwrap_err()
 }
 
 #[test]
 fn single_packets() {
     for deprecate_eof in [false, true] {
-        for answer in [Answer::Status, Answer::Results, Answer::Authentication] {
+        for answer in [ResponseKind::Status, ResponseKind::Results, ResponseKind::Authentication] {
             ends(answer, deprecate_eof, &[OK]);
         }
-        ends(Answer::Status, deprecate_eof, &[EOF]);
-        ends(Answer::Text, deprecate_eof, &[b"Uptime: 1"]);
+        ends(ResponseKind::Status, deprecate_eof, &[EOF]);
+        ends(ResponseKind::Text, deprecate_eof, &[b"Uptime: 1"]);
         for answer in [
-            Answer::Status,
-            Answer::Text,
-            Answer::Fields,
-            Answer::Results,
-            Answer::Statement,
-            Answer::Rows,
-            Answer::Authentication,
+            ResponseKind::Status,
+            ResponseKind::Text,
+            ResponseKind::Fields,
+            ResponseKind::Results,
+            ResponseKind::Statement,
+            ResponseKind::Rows,
+            ResponseKind::Authentication,
         ] {
             ends(answer, deprecate_eof, &[ERR]);
         }
     }
-    ends(Answer::Status, true, &[OK_AS_EOF]);
+    ends(ResponseKind::Status, true, &[OK_AS_EOF]);
 }
 
 #[test]
 fn result_sets() {
-    ends(Answer::Results, false, &[&[2], COLUMN, COLUMN, EOF, b"\x01x\x01y", b"\xfb\xfb", EOF]);
-    ends(Answer::Results, true, &[&[2], COLUMN, COLUMN, b"\x01x\x01y", OK_AS_EOF]);
+    ends(ResponseKind::Results, false, &[&[2], COLUMN, COLUMN, EOF, b"\x01x\x01y", b"\xfb\xfb", EOF]);
+    ends(ResponseKind::Results, true, &[&[2], COLUMN, COLUMN, b"\x01x\x01y", OK_AS_EOF]);
     // No rows; and an error in their midst.
-    ends(Answer::Results, false, &[&[1], COLUMN, EOF, EOF]);
-    ends(Answer::Results, true, &[&[1], COLUMN, OK_AS_EOF]);
-    ends(Answer::Results, true, &[&[1], COLUMN, b"\x01x", ERR]);
+    ends(ResponseKind::Results, false, &[&[1], COLUMN, EOF, EOF]);
+    ends(ResponseKind::Results, true, &[&[1], COLUMN, OK_AS_EOF]);
+    ends(ResponseKind::Results, true, &[&[1], COLUMN, b"\x01x", ERR]);
 }
 
 #[test]
 fn several_results() {
     let (more_eof, more_ok) = (more(EOF), more(OK));
-    ends(Answer::Results, false, &[&[1], COLUMN, EOF, b"\x01x", &more_eof, &more_ok, &[1], COLUMN, EOF, EOF]);
+    ends(ResponseKind::Results, false, &[&[1], COLUMN, EOF, b"\x01x", &more_eof, &more_ok, &[1], COLUMN, EOF, EOF]);
     let mut more_ok_as_eof = OK_AS_EOF.to_vec();
     more_ok_as_eof[3] |= 8;
-    ends(Answer::Results, true, &[&[1], COLUMN, b"\x01x", &more_ok_as_eof, &more_ok, &more_ok, OK]);
-    ends(Answer::Results, true, &[&more_ok, ERR]);
+    ends(ResponseKind::Results, true, &[&[1], COLUMN, b"\x01x", &more_ok_as_eof, &more_ok, &more_ok, OK]);
+    ends(ResponseKind::Results, true, &[&more_ok, ERR]);
 }
 
 #[test]
 fn cursors_and_fetches() {
     let cursor: &[u8] = &[0xfe, 0, 0, 0x42, 0];
-    ends(Answer::Results, false, &[&[1], COLUMN, cursor]);
-    ends(Answer::Rows, false, &[&[0, 0, 1], &[0, 0, 1], EOF]);
-    ends(Answer::Rows, true, &[&[0, 0, 1], OK_AS_EOF]);
+    ends(ResponseKind::Results, false, &[&[1], COLUMN, cursor]);
+    ends(ResponseKind::Rows, false, &[&[0, 0, 1], &[0, 0, 1], EOF]);
+    ends(ResponseKind::Rows, true, &[&[0, 0, 1], OK_AS_EOF]);
 }
 
 #[test]
 fn statements_and_fields() {
     let statement = |columns: u8, parameters: u8| [0, 1, 0, 0, 0, columns, 0, parameters, 0, 0, 0, 0];
-    ends(Answer::Statement, false, &[&statement(0, 0)]);
-    ends(Answer::Statement, false, &[&statement(1, 2), COLUMN, COLUMN, EOF, COLUMN, EOF]);
-    ends(Answer::Statement, true, &[&statement(1, 2), COLUMN, COLUMN, COLUMN]);
-    ends(Answer::Statement, false, &[&statement(2, 0), COLUMN, COLUMN, EOF]);
-    ends(Answer::Statement, true, &[&statement(0, 1), COLUMN]);
-    ends(Answer::Fields, false, &[COLUMN, COLUMN, EOF]);
-    ends(Answer::Fields, true, &[OK_AS_EOF]);
+    ends(ResponseKind::Statement, false, &[&statement(0, 0)]);
+    ends(ResponseKind::Statement, false, &[&statement(1, 2), COLUMN, COLUMN, EOF, COLUMN, EOF]);
+    ends(ResponseKind::Statement, true, &[&statement(1, 2), COLUMN, COLUMN, COLUMN]);
+    ends(ResponseKind::Statement, false, &[&statement(2, 0), COLUMN, COLUMN, EOF]);
+    ends(ResponseKind::Statement, true, &[&statement(0, 1), COLUMN]);
+    ends(ResponseKind::Fields, false, &[COLUMN, COLUMN, EOF]);
+    ends(ResponseKind::Fields, true, &[OK_AS_EOF]);
 }
 
 #[test]
@@ -127,50 +127,50 @@ fn long_rows_continue() {
         // The continuation begins with 0xff, which is no ERR.
         let packets: Vec<&[u8]> = [head, &[&row, &[0xff; 10], end]].concat();
         let bytes = stream(&packets);
-        assert_eq!(follow(Answer::Results, deprecate_eof, &bytes, 16_384), Ok((bytes.len(), true)));
+        assert_eq!(follow(ResponseKind::Results, deprecate_eof, &bytes, 16_384), Ok((bytes.len(), true)));
     }
 }
 
 #[test]
 fn authentication_goes_back_and_forth() {
-    let mut response = Response::new(Answer::Authentication, 1, true);
-    assert_eq!(response.feed(&stream(&[b"\xfeplugin\0salt"])), Ok(Fed { taken: 16, done: false }));
+    let mut response = Response::new(ResponseKind::Authentication, 1, true);
+    assert_eq!(response.feed(&stream(&[b"\xfeplugin\0salt"])), Ok(Progress { taken: 16, done: false }));
     assert_eq!(response.client_packet(3), Err(Malformed::Sequence));
     assert_eq!(response.client_packet(2), Ok(()));
     let mut ok = stream(&[OK]);
     ok[3] = 3;
-    assert_eq!(response.feed(&ok), Ok(Fed { taken: ok.len(), done: true }));
+    assert_eq!(response.feed(&ok), Ok(Progress { taken: ok.len(), done: true }));
 }
 
 #[test]
 fn nonsense_is_refused() {
-    assert_eq!(refused(Answer::Results, true, &[b"\xfbfile"]), Malformed::LocalInfile);
-    assert_eq!(refused(Answer::Results, true, &[&[1, 1]]), Malformed::Response);
-    assert_eq!(refused(Answer::Results, true, &[&[0xfd, 0, 0, 1]]), Malformed::Response);
-    assert_eq!(refused(Answer::Results, true, &[&[0]]), Malformed::Response);
-    assert_eq!(refused(Answer::Results, true, &[&[1], COLUMN, b""]), Malformed::Empty);
-    assert_eq!(refused(Answer::Results, false, &[&[1], COLUMN, COLUMN]), Malformed::Response);
-    assert_eq!(refused(Answer::Results, false, &[&[2], COLUMN, EOF]), Malformed::Response);
-    assert_eq!(refused(Answer::Status, true, &[&[5]]), Malformed::Response);
-    assert_eq!(refused(Answer::Statement, true, &[OK]), Malformed::Response);
+    assert_eq!(refused(ResponseKind::Results, true, &[b"\xfbfile"]), Malformed::LocalInfile);
+    assert_eq!(refused(ResponseKind::Results, true, &[&[1, 1]]), Malformed::Response);
+    assert_eq!(refused(ResponseKind::Results, true, &[&[0xfd, 0, 0, 1]]), Malformed::Response);
+    assert_eq!(refused(ResponseKind::Results, true, &[&[0]]), Malformed::Response);
+    assert_eq!(refused(ResponseKind::Results, true, &[&[1], COLUMN, b""]), Malformed::Empty);
+    assert_eq!(refused(ResponseKind::Results, false, &[&[1], COLUMN, COLUMN]), Malformed::Response);
+    assert_eq!(refused(ResponseKind::Results, false, &[&[2], COLUMN, EOF]), Malformed::Response);
+    assert_eq!(refused(ResponseKind::Status, true, &[&[5]]), Malformed::Response);
+    assert_eq!(refused(ResponseKind::Statement, true, &[OK]), Malformed::Response);
     let mut wrong = stream(&[&[1], COLUMN]);
     wrong[8] = 7;
-    assert_eq!(follow(Answer::Results, true, &wrong, 1), Err(Malformed::Sequence));
+    assert_eq!(follow(ResponseKind::Results, true, &wrong, 1), Err(Malformed::Sequence));
     // An ERR ends the command whatever its number.
     let mut late = stream(&[ERR]);
     late[3] = 7;
-    assert_eq!(follow(Answer::Results, true, &late, 1), Ok((late.len(), true)));
+    assert_eq!(follow(ResponseKind::Results, true, &late, 1), Ok((late.len(), true)));
 }
 
-fn answers() -> impl Strategy<Value = Answer> {
+fn answers() -> impl Strategy<Value = ResponseKind> {
     prop::sample::select(vec![
-        Answer::Status,
-        Answer::Text,
-        Answer::Fields,
-        Answer::Results,
-        Answer::Statement,
-        Answer::Rows,
-        Answer::Authentication,
+        ResponseKind::Status,
+        ResponseKind::Text,
+        ResponseKind::Fields,
+        ResponseKind::Results,
+        ResponseKind::Statement,
+        ResponseKind::Rows,
+        ResponseKind::Authentication,
     ])
 }
 
@@ -226,9 +226,9 @@ proptest! {
         let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
         let mut bytes = stream(&packets);
         let length = bytes.len();
-        prop_assert_eq!(follow(Answer::Results, deprecate_eof, &bytes[..length - 1], piece), Ok((length - 1, false)));
+        prop_assert_eq!(follow(ResponseKind::Results, deprecate_eof, &bytes[..length - 1], piece), Ok((length - 1, false)));
         bytes.extend_from_slice(&[1, 2, 3]);
-        prop_assert_eq!(follow(Answer::Results, deprecate_eof, &bytes, piece), Ok((length, true)));
+        prop_assert_eq!(follow(ResponseKind::Results, deprecate_eof, &bytes, piece), Ok((length, true)));
     }
 
     #[test]

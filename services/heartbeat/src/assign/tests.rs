@@ -1,12 +1,12 @@
 use super::*;
 
 fn table(nodes: &[&str]) -> Table {
-    let standing = Standing { incarnation: 1, online: true };
-    Table { nodes: nodes.iter().map(|id| (NodeId::from(*id), standing)).collect(), ..Table::default() }
+    let membership = Membership { incarnation: 1, online: true };
+    Table { nodes: nodes.iter().map(|id| (NodeId::from(*id), membership)).collect(), ..Table::default() }
 }
 
-fn stamped(table: &Table, wary: &BTreeSet<NodeId>) -> Table {
-    stamp(table, table.nodes.clone(), plan(table, wary))
+fn stamped(table: &Table, in_warning: &BTreeSet<NodeId>) -> Table {
+    stamp(table, table.nodes.clone(), plan(table, in_warning))
 }
 
 fn step(table: &Table) -> Table {
@@ -15,7 +15,7 @@ fn step(table: &Table) -> Table {
 
 fn with(table: &Table, node: &str, online: bool) -> Table {
     let mut table = table.clone();
-    table.nodes.insert(node.into(), Standing { incarnation: 1, online });
+    table.nodes.insert(node.into(), Membership { incarnation: 1, online });
     table
 }
 
@@ -63,11 +63,11 @@ fn who_comes_back_gets_a_fair_share_and_former_primaries_stay_replicas() {
 #[test]
 fn a_wary_node_keeps_what_it_has_and_gets_nothing_new() {
     let before = step(&table(&["a", "b", "c"]));
-    let (dead, wary) = (with(&before, "a", false), BTreeSet::from([NodeId::from("b")]));
-    let after = stamped(&dead, &wary);
+    let (dead, in_warning) = (with(&before, "a", false), BTreeSet::from([NodeId::from("b")]));
+    let after = stamped(&dead, &in_warning);
     assert_eq!(loads(&after), [5, 11]);
     let alone = with(&dead, "c", false);
-    assert_eq!(loads(&stamped(&alone, &wary)), [16], "better wary than nobody");
+    assert_eq!(loads(&stamped(&alone, &in_warning)), [16], "better wary than nobody");
 }
 
 #[test]

@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-const HEADER: Header = Header { kind: Kind::Batch, codec: CodecId::Json, ack_wanted: true };
+const HEADER: Header = Header { kind: FrameKind::Batch, codec: CodecId::Json, ack_wanted: true };
 
 fn sealed(keys: &Keys) -> Vec<u8> {
     let mut out = b"before".to_vec();
-    keys.seal(HEADER, &mut out, |out| {
+    keys.sign(HEADER, &mut out, |out| {
         out.extend_from_slice(b"payload");
         Ok::<_, ()>(())
     })
@@ -20,17 +20,17 @@ fn sealed(keys: &Keys) -> Vec<u8> {
 fn every_changed_bit_is_noticed() {
     let keys = Keys::new(3, b"secret");
     let frame = sealed(&keys);
-    assert_eq!(keys.open(&frame), Ok((HEADER, &b"payload"[..])));
+    assert_eq!(keys.verify(&frame), Ok((HEADER, &b"payload"[..])));
     for bit in 0..8 * frame.len() {
         let mut changed = frame.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        let refused = keys.open(&changed).unwrap_err();
+        let refused = keys.verify(&changed).unwrap_err();
         assert!(matches!(refused, Reject::Mac | Reject::Frame | Reject::Key), "{bit}");
         // What lies beyond the header is nobody's business before the MAC.
         assert!(bit < 8 * HEADER_BYTES || refused == Reject::Mac, "{bit}");
     }
     for length in 0..frame.len() {
-        assert!(keys.open(&frame[..length]).is_err(), "{length}");
+        assert!(keys.verify(&frame[..length]).is_err(), "{length}");
     }
 }
 
@@ -38,16 +38,16 @@ fn every_changed_bit_is_noticed() {
 fn keys_change_without_a_gap() {
     let (old, new) = (Keys::new(1, b"old"), Keys::new(2, b"new"));
     let both = new.clone().accepting(1, b"old");
-    assert!(both.open(&sealed(&old)).is_ok() && both.open(&sealed(&new)).is_ok());
-    assert_eq!(new.open(&sealed(&old)), Err(Reject::Key));
-    assert_eq!(new.open(&sealed(&Keys::new(2, b"other"))), Err(Reject::Mac));
+    assert!(both.verify(&sealed(&old)).is_ok() && both.verify(&sealed(&new)).is_ok());
+    assert_eq!(new.verify(&sealed(&old)), Err(Reject::Key));
+    assert_eq!(new.verify(&sealed(&Keys::new(2, b"other"))), Err(Reject::Mac));
     assert!(!format!("{both:?}").contains("old"), "a secret is printed");
 }
 
 #[test]
 fn a_failed_payload_leaves_nothing() {
     let mut out = b"before".to_vec();
-    let failed = Keys::new(1, b"x").seal(HEADER, &mut out, |out| {
+    let failed = Keys::new(1, b"x").sign(HEADER, &mut out, |out| {
         out.extend_from_slice(b"half");
         Err("no")
     });
@@ -59,7 +59,7 @@ proptest! {
     /// former incarnation never comes back.
     #[test]
     fn the_window_is_a_memory_of_64(beats in prop::collection::vec((1..4_u64, 1..200_u64), 1..300)) {
-        let (mut window, mut accepted) = (Window::default(), BTreeSet::new());
+        let (mut window, mut accepted) = (ReplayWindow::default(), BTreeSet::new());
         for (incarnation, sequence) in beats {
             let newest = accepted.range((window.incarnation, 0)..).next_back().map_or(0, |&(_, sequence)| sequence);
             let expected = if incarnation < window.incarnation {
@@ -75,7 +75,7 @@ proptest! {
             } else {
                 Verdict::Late
             };
-            let verdict = window.note(incarnation, sequence);
+            let verdict = window.check(incarnation, sequence);
             prop_assert_eq!(verdict, expected);
             if verdict.accepted() {
                 prop_assert!(accepted.insert((incarnation, sequence)));
@@ -86,7 +86,7 @@ proptest! {
 
 #[test]
 fn who_does_not_count_is_heard_each_time() {
-    let mut window = Window::opened(0, 0);
-    assert_eq!((window.note(0, 0), window.note(0, 0)), (Verdict::Unnumbered, Verdict::Unnumbered));
-    assert_eq!((window.note(0, 1), window.note(0, 1)), (Verdict::Newer, Verdict::Repeated));
+    let mut window = ReplayWindow::opened(0, 0);
+    assert_eq!((window.check(0, 0), window.check(0, 0)), (Verdict::Unnumbered, Verdict::Unnumbered));
+    assert_eq!((window.check(0, 1), window.check(0, 1)), (Verdict::Newer, Verdict::Repeated));
 }

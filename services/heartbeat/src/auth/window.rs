@@ -2,7 +2,7 @@
 
 /// Zero-sized memory for a sender unheard of: incarnation 0, sequence 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Window {
+pub struct ReplayWindow {
     pub incarnation: u64,
     /// The highest received.
     pub sequence: u64,
@@ -32,14 +32,14 @@ impl Verdict {
     }
 }
 
-impl Window {
+impl ReplayWindow {
     /// As the first beat of a sender makes it.
     pub fn opened(incarnation: u64, sequence: u64) -> Self {
         Self { incarnation, sequence, seen: 1 }
     }
 
     /// Takes note of a beat unless it is refused.
-    pub fn note(&mut self, incarnation: u64, sequence: u64) -> Verdict {
+    pub fn check(&mut self, incarnation: u64, sequence: u64) -> Verdict {
         if incarnation < self.incarnation {
             return Verdict::StaleIncarnation;
         }

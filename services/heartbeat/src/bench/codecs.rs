@@ -6,10 +6,9 @@ use serde::Serialize;
 
 use crate::{
     auth::{HEADER_BYTES, MAC_BYTES},
-    codec::{Codec, CodecId, Corpus},
+    codec::{Codec, CodecId, Corpus, codec},
     message::{Batch, Beat},
     sender::DATAGRAM_BYTES,
-    transport::codec,
 };
 
 /// Nodes whose beats are written and read.
@@ -60,8 +59,8 @@ fn per_datagram() -> f64 {
 /// Out of memory, or the codec cannot read what it wrote.
 pub fn run(id: CodecId) -> io::Result<Run> {
     let mut codec = codec(id)?;
-    let beats: Vec<Beat> = (0..BEATS).map(|n| Corpus::judged().beat(n)).collect();
-    let batches: Vec<Batch> = (0..BEATS / BATCH).map(|n| Corpus::judged().batch(n, BATCH)).collect();
+    let beats: Vec<Beat> = (0..BEATS).map(|n| Corpus::held_out().beat(n)).collect();
+    let batches: Vec<Batch> = (0..BEATS / BATCH).map(|n| Corpus::held_out().batch(n, BATCH)).collect();
     let single = measure(&mut *codec, &beats, |codec, beat, out| codec.encode(beat, out), |c, bytes| c.decode(bytes))?;
     let batch = measure(
         &mut *codec,

@@ -12,9 +12,9 @@ use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use crate::{
     auth::Keys,
     codec::Protobuf,
+    frame::sign_beat,
     message::Beat,
     sender::{BatchWriter, DATAGRAM_BYTES},
-    transport::seal_beat,
 };
 
 /// Datagrams per `sendmmsg`; receivers take as many.
@@ -73,7 +73,7 @@ impl Sender {
         self.sealed.clear();
         match &mut self.batches {
             Some(writer) => writer.push(beat, |datagram| self.sealed.extend_from_slice(datagram)),
-            None => seal_beat(&self.keys, &mut Protobuf, beat, false, &mut self.sealed).map_err(io::Error::other)?,
+            None => sign_beat(&self.keys, &mut Protobuf, beat, false, &mut self.sealed).map_err(io::Error::other)?,
         }
         self.queue()
     }

@@ -8,7 +8,7 @@ use super::{Codec, Protobuf};
 use crate::message::{Batch, Beat};
 
 /// Nodes below this are trained on, nodes above are judged; the two share roles and no name.
-const FIRST_JUDGED: u64 = 1 << 32;
+const FIRST_HELD_OUT: u64 = 1 << 32;
 const TRAINED_NODES: u64 = 4_000;
 /// Two sizes of training message: dictionaries serve single beats and batches alike.
 const TRAINED_BATCH: u64 = 16;
@@ -30,12 +30,12 @@ const ZONES: [&str; 3] = ["eu-west-1a", "eu-west-1b", "us-east-1c"];
 const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Counter-based, so that the corpus depends on no generator's version.
-struct Dice {
+struct CounterRng {
     seed: u64,
     drawn: u64,
 }
 
-impl Dice {
+impl CounterRng {
     fn draw(&mut self) -> u64 {
         self.drawn += 1;
         xxh3_64_with_seed(&self.drawn.to_le_bytes(), self.seed)
@@ -59,29 +59,29 @@ pub struct Corpus {
 
 impl Corpus {
     /// Nodes that the dictionary has not seen.
-    pub fn judged() -> Self {
-        Self { first: FIRST_JUDGED, moment_ms: EPOCH_MS + 200 * DAY_MS }
+    pub fn held_out() -> Self {
+        Self { first: FIRST_HELD_OUT, moment_ms: EPOCH_MS + 200 * DAY_MS }
     }
 
-    fn trained(moment: u64) -> Self {
+    fn training(moment: u64) -> Self {
         Self { first: 0, moment_ms: EPOCH_MS + 90 * DAY_MS + moment * (3 * DAY_MS + 12_345) }
     }
 
     /// The beat of node `n` in the second of this corpus. Instants, counters, loads and names are random within what they
     /// would be; 3 bytes of mantissa in the load are as incompressible as a real one's.
     pub fn beat(&self, n: u64) -> Beat {
-        let mut node = Dice { seed: self.first + n, drawn: 0 };
+        let mut node = CounterRng { seed: self.first + n, drawn: 0 };
         let (role, services) = ROLES[node.below(ROLES.len() as u64) as usize];
         let node_id = if node.below(2) == 0 {
             // Two deployments of each role are live: their hashes are shared by their pods.
-            let mut deployment = Dice { seed: self.first ^ (role.len() as u64) ^ (node.below(2) << 8), drawn: 0 };
+            let mut deployment = CounterRng { seed: self.first ^ (role.len() as u64) ^ (node.below(2) << 8), drawn: 0 };
             format!("{role}-{}-{}", deployment.letters(10), node.letters(5))
         } else {
             let zone = ZONES[node.below(ZONES.len() as u64) as usize];
             format!("{role}-{zone}-r{:02}-{:05}", node.below(40), node.below(100_000))
         };
         let up_ms = node.below(30 * DAY_MS);
-        let mut now = Dice { seed: self.first + n, drawn: self.moment_ms };
+        let mut now = CounterRng { seed: self.first + n, drawn: self.moment_ms };
         Beat {
             timestamp: self.moment_ms + now.below(BEAT_MS),
             node_id,
@@ -96,7 +96,7 @@ impl Corpus {
     pub fn batch(&self, n: u64, size: u64) -> Batch {
         Batch {
             beats: (n * size..(n + 1) * size).map(|node| self.beat(node)).collect(),
-            sender: format!("agent-{}", Dice { seed: self.first + n, drawn: 0 }.letters(5)),
+            sender: format!("agent-{}", CounterRng { seed: self.first + n, drawn: 0 }.letters(5)),
             sequence: 1 + n,
             incarnation: self.moment_ms - DAY_MS,
         }
@@ -112,7 +112,7 @@ pub fn train() -> io::Result<Vec<u8>> {
     for n in 0..TRAINED_NODES {
         let mut sample = Vec::new();
         // Several moments: a dictionary that knows the day's timestamps would be worth nothing tomorrow.
-        let corpus = Corpus::trained(n % 20);
+        let corpus = Corpus::training(n % 20);
         let encoded = if n % 4 == 0 {
             Protobuf.encode_batch(&corpus.batch(n, TRAINED_BATCH), &mut sample)
         } else {

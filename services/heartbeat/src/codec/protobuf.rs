@@ -1,13 +1,15 @@
 //! Protobuf by prost, and a reader that borrows: the receiving side of a monitor needs five fields and no copy of the names.
 
-use contract::id;
 use prost::{
     Message,
     encoding::{self, WireType},
 };
 
 use super::{Codec, CodecId, DecodeError, EncodeError, within_limit};
-use crate::message::{Batch, Beat, Invalid, MAX_BATCH, MAX_SERVICES, check_load};
+use crate::{
+    id,
+    message::{Batch, Beat, Invalid, MAX_BATCH, MAX_SERVICES, check_load},
+};
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Protobuf;

@@ -53,7 +53,7 @@ proptest! {
 
 #[test]
 fn padding_fills_to_the_byte_and_is_passed_over() {
-    let batch = Corpus::judged().batch(1, 3);
+    let batch = Corpus::held_out().batch(1, 3);
     let mut plain = Vec::new();
     Protobuf.encode_batch(&batch, &mut plain).unwrap();
     // 130 bytes are a byte too many for one length byte, and one too few for two; a single byte holds no field at all.
@@ -76,7 +76,7 @@ fn json_has_the_articles_fields_and_may_lack_ours() {
 
 #[test]
 fn rules_are_kept_by_every_decoder() {
-    let good = Corpus::judged().beat(1);
+    let good = Corpus::held_out().beat(1);
     let with = |change: &dyn Fn(&mut Beat)| {
         let mut beat = good.clone();
         change(&mut beat);
@@ -117,7 +117,7 @@ fn a_small_message_cannot_become_a_large_one() {
     let mut codec = ProtobufZstd::new().unwrap();
     assert!(matches!(codec.decode(&bomb), Err(DecodeError::Zstd(_))));
     // And the codec is none the worse for it.
-    let (beat, mut bytes) = (Corpus::judged().beat(1), Vec::new());
+    let (beat, mut bytes) = (Corpus::held_out().beat(1), Vec::new());
     codec.encode(&beat, &mut bytes).unwrap();
     assert_eq!(codec.decode(&bytes).unwrap(), beat);
     for codec in &mut codecs() {
@@ -135,7 +135,7 @@ fn batches_of_nodes_never_trained_on_are_little_more_than_half() {
     let (mut plain, mut packed) = (Vec::new(), Vec::new());
     let mut zstd = ProtobufZstd::new().unwrap();
     for n in 0..50 {
-        let batch = Corpus::judged().batch(n, 16);
+        let batch = Corpus::held_out().batch(n, 16);
         Protobuf.encode_batch(&batch, &mut plain).unwrap();
         zstd.encode_batch(&batch, &mut packed).unwrap();
     }

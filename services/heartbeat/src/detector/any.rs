@@ -3,12 +3,15 @@
 
 use thiserror::Error;
 
-use super::{Adaptive, Backoff, Bertier, Chen, Chitchat, Consecutive, Detector, Ewma, Fixed, Law, Phi, Standing, span};
+use super::{
+    Adaptive, Backoff, Bertier, Chen, Chitchat, Consecutive, Detector, Ewma, Fixed, GapDistribution, Phi, Status,
+    to_nanos,
+};
 use crate::Nanos;
 
 /// One detector, whichever it is.
 #[derive(Debug, Clone)]
-pub enum Any {
+pub enum AnyDetector {
     Fixed(Fixed),
     Backoff(Backoff),
     Consecutive(Consecutive),
@@ -32,12 +35,12 @@ pub struct Param {
 
 /// A kind of detector.
 #[derive(Debug, Clone, Copy)]
-pub struct Kind {
+pub struct DetectorKind {
     pub name: &'static str,
-    pub what: &'static str,
+    pub description: &'static str,
     pub params: &'static [Param],
     /// Values in the order of `params`.
-    make: fn(Nanos, &[f64]) -> Any,
+    make: fn(Nanos, &[f64]) -> AnyDetector,
 }
 
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -54,98 +57,100 @@ const fn param(name: &'static str, default: f64, least: f64, most: f64, meaning:
     Param { name, default, least, most, meaning }
 }
 
-/// The longest span that a parameter may ask for, in intervals.
+/// The longest to_nanos that a parameter may ask for, in intervals.
 const LONGEST: f64 = 1e5;
 
-pub const KINDS: [Kind; 10] = [
-    Kind {
+pub const KINDS: [DetectorKind; 10] = [
+    DetectorKind {
         name: "fixed",
-        what: "a fixed timeout, found by a scan",
+        description: "a fixed timeout, found by a scan",
         params: &[
             param("suspect", 3.0, 0.0, LONGEST, "intervals of silence until suspected"),
             param("offline", 5.0, 0.0, LONGEST, "intervals of silence until off-line"),
             param("scan", 2.0, 0.0, LONGEST, "intervals between scans; 0: found at once"),
         ],
-        make: |interval, p| Any::Fixed(Fixed::new(span(interval, p[0]), span(interval, p[1]), span(interval, p[2]))),
+        make: |interval, p| {
+            AnyDetector::Fixed(Fixed::new(to_nanos(interval, p[0]), to_nanos(interval, p[1]), to_nanos(interval, p[2])))
+        },
     },
-    Kind {
+    DetectorKind {
         name: "backoff",
-        what: "probes with exponential back-off after a missed beat",
+        description: "probes with exponential back-off after a missed beat",
         params: &[
             param("base", 0.5, 0.0, 1e3, "intervals that the first probe is given"),
             param("probes", 3.0, 0.0, 16.0, "probes unanswered until suspected"),
         ],
-        make: |interval, p| Any::Backoff(Backoff::new(interval, span(interval, p[0]), p[1] as u32)),
+        make: |interval, p| AnyDetector::Backoff(Backoff::new(interval, to_nanos(interval, p[0]), p[1] as u32)),
     },
-    Kind {
+    DetectorKind {
         name: "consecutive",
-        what: "failures in a row; from the threshold on a partition",
+        description: "failures in a row; from the threshold on a partition",
         params: &[
             param("patience", 0.1, 0.0, LONGEST, "intervals that a beat may be late"),
             param("threshold", 3.0, 1.0, 1e3, "failures in a row that are a partition"),
         ],
-        make: |interval, p| Any::Consecutive(Consecutive::new(interval, p[0], p[1] as u32)),
+        make: |interval, p| AnyDetector::Consecutive(Consecutive::new(interval, p[0], p[1] as u32)),
     },
-    Kind {
+    DetectorKind {
         name: "ewma",
-        what: "the expected beat + k × an EWMA of how far arrivals are off",
+        description: "the expected beat + k × an EWMA of how far arrivals are off",
         params: &[param("k", 3.0, 0.0, 1e6, "times the mean distance")],
-        make: |interval, p| Any::Ewma(Ewma::new(interval, p[0])),
+        make: |interval, p| AnyDetector::Ewma(Ewma::new(interval, p[0])),
     },
-    Kind {
+    DetectorKind {
         name: "nfd-e",
-        what: "Chen et al.: the estimated next arrival + a constant",
+        description: "Chen et al.: the estimated next arrival + a constant",
         params: &[
             param("alpha", 1.0, 0.0, LONGEST, "intervals after the estimated arrival"),
             param("window", 1000.0, 1.0, 1000.0, "arrivals that the estimate goes by"),
         ],
-        make: |interval, p| Any::Chen(Chen::new(interval, span(interval, p[0]), p[1] as usize)),
+        make: |interval, p| AnyDetector::Chen(Chen::new(interval, to_nanos(interval, p[0]), p[1] as usize)),
     },
-    Kind {
+    DetectorKind {
         name: "bertier",
-        what: "Bertier et al.: the estimated next arrival + Jacobson's margin",
+        description: "Bertier et al.: the estimated next arrival + Jacobson's margin",
         params: &[param("phi", 4.0, 0.0, 1e6, "times the mean distance of errors from their mean")],
-        make: |interval, p| Any::Bertier(Bertier::new(interval, p[0])),
+        make: |interval, p| AnyDetector::Bertier(Bertier::new(interval, p[0])),
     },
-    Kind {
+    DetectorKind {
         name: "phi-normal",
-        what: "phi accrual, gaps taken for normal (Hayashibara et al., Akka)",
+        description: "phi accrual, gaps taken for normal (Hayashibara et al., Akka)",
         params: &[
             param("threshold", 8.0, 0.0, 1e6, "phi from which a node is suspected"),
             param("pause", 0.0, 0.0, LONGEST, "intervals added to the mean (Akka: 3)"),
         ],
-        make: |interval, p| Any::Phi(Phi::new(interval, Law::Normal { pause: p[1] }, p[0])),
+        make: |interval, p| AnyDetector::Phi(Phi::new(interval, GapDistribution::Normal { pause: p[1] }, p[0])),
     },
-    Kind {
+    DetectorKind {
         name: "phi-exponential",
-        what: "phi accrual, gaps taken for exponential (Cassandra)",
+        description: "phi accrual, gaps taken for exponential (Cassandra)",
         params: &[param("threshold", 8.0, 0.0, 1e6, "phi from which a node is suspected")],
-        make: |interval, p| Any::Phi(Phi::new(interval, Law::Exponential, p[0])),
+        make: |interval, p| AnyDetector::Phi(Phi::new(interval, GapDistribution::Exponential, p[0])),
     },
-    Kind {
+    DetectorKind {
         name: "chitchat",
-        what: "a multiple of the mean gap, which begins with a prior",
+        description: "a multiple of the mean gap, which begins with a prior",
         params: &[param("threshold", 8.0, 0.0, 1e6, "times the mean gap")],
-        make: |interval, p| Any::Chitchat(Chitchat::new(interval, p[0])),
+        make: |interval, p| AnyDetector::Chitchat(Chitchat::new(interval, p[0])),
     },
-    Kind {
+    DetectorKind {
         name: "adaptive",
-        what: "the longest run of losses and the latest beat that the link will show once in `days`",
+        description: "the longest run of losses and the latest beat that the link will show once in `days`",
         params: &[
             param("days", 2.5, 0.01, 1e4, "days between mistakes that are aimed at"),
             param("careful", 30.0, 1.0, LONGEST, "intervals of silence until suspected while little is known"),
         ],
-        make: |interval, p| Any::Adaptive(Box::new(Adaptive::new(interval, p[0], p[1]))),
+        make: |interval, p| AnyDetector::Adaptive(Box::new(Adaptive::new(interval, p[0], p[1]))),
     },
 ];
 
-impl Any {
+impl AnyDetector {
     /// The detector of that name for beats sent every `interval`; parameters that are not given have their defaults.
     ///
     /// # Errors
     /// There is no such detector or parameter, or a value is out of its range.
     pub fn named(name: &str, interval: Nanos, params: &[(String, f64)]) -> Result<Self, BadParam> {
-        let kind = Kind::named(name)?;
+        let kind = DetectorKind::named(name)?;
         let mut values = [0.0; 3];
         for (value, param) in values.iter_mut().zip(kind.params) {
             *value = param.default;
@@ -164,7 +169,7 @@ impl Any {
     }
 }
 
-impl Kind {
+impl DetectorKind {
     /// # Errors
     /// There is none of that name.
     pub fn named(name: &str) -> Result<&'static Self, BadParam> {
@@ -172,7 +177,7 @@ impl Kind {
     }
 
     /// With every parameter at its default.
-    pub fn make(&self, interval: Nanos) -> Any {
+    pub fn make(&self, interval: Nanos) -> AnyDetector {
         let defaults: Vec<f64> = self.params.iter().map(|param| param.default).collect();
         (self.make)(interval, &defaults)
     }
@@ -193,20 +198,20 @@ fn params(kind: &str) -> String {
 macro_rules! each {
     ($any:expr, $detector:ident => $call:expr) => {
         match $any {
-            Any::Fixed($detector) => $call,
-            Any::Backoff($detector) => $call,
-            Any::Consecutive($detector) => $call,
-            Any::Ewma($detector) => $call,
-            Any::Chen($detector) => $call,
-            Any::Bertier($detector) => $call,
-            Any::Phi($detector) => $call,
-            Any::Chitchat($detector) => $call,
-            Any::Adaptive($detector) => $call,
+            AnyDetector::Fixed($detector) => $call,
+            AnyDetector::Backoff($detector) => $call,
+            AnyDetector::Consecutive($detector) => $call,
+            AnyDetector::Ewma($detector) => $call,
+            AnyDetector::Chen($detector) => $call,
+            AnyDetector::Bertier($detector) => $call,
+            AnyDetector::Phi($detector) => $call,
+            AnyDetector::Chitchat($detector) => $call,
+            AnyDetector::Adaptive($detector) => $call,
         }
     };
 }
 
-impl Detector for Any {
+impl Detector for AnyDetector {
     fn heard(&mut self, now: Nanos, sequence: u64) {
         each!(self, detector => detector.heard(now, sequence));
     }
@@ -215,7 +220,7 @@ impl Detector for Any {
         each!(self, detector => detector.deadline())
     }
 
-    fn standing(&self, now: Nanos) -> Standing {
-        each!(self, detector => detector.standing(now))
+    fn status(&self, now: Nanos) -> Status {
+        each!(self, detector => detector.status(now))
     }
 }

@@ -1,4 +1,4 @@
-use super::{Detector, Latest, span};
+use super::{Detector, NewestBeat, to_nanos};
 use crate::Nanos;
 
 /// Probing with exponential back-off: a missed beat starts probes that are given `base`, 2 × base, 4 × base, … to be answered; the
@@ -9,13 +9,13 @@ pub struct Backoff {
     patience: Nanos,
     base: Nanos,
     probes: u32,
-    latest: Option<Latest>,
+    latest: Option<NewestBeat>,
 }
 
 impl Backoff {
     /// More than 30 probes are 30.
     pub fn new(interval: Nanos, base: Nanos, probes: u32) -> Self {
-        Self { patience: span(interval, 1.1), base, probes: probes.min(30), latest: None }
+        Self { patience: to_nanos(interval, 1.1), base, probes: probes.min(30), latest: None }
     }
 
     /// Probes that are out by `now`: another one is to be sent when this number grows.
@@ -38,7 +38,7 @@ impl Backoff {
 
 impl Detector for Backoff {
     fn heard(&mut self, now: Nanos, sequence: u64) {
-        Latest::advance(&mut self.latest, now, sequence);
+        NewestBeat::advance(&mut self.latest, now, sequence);
     }
 
     fn deadline(&self) -> Option<Nanos> {

@@ -1,4 +1,4 @@
-use super::{Detector, chen::Arrivals, span};
+use super::{Detector, chen::Arrivals, to_nanos};
 use crate::Nanos;
 
 /// Arrivals that the estimate goes by.
@@ -42,6 +42,6 @@ impl Detector for Bertier {
 
     fn deadline(&self) -> Option<Nanos> {
         let margin = (BETA * self.delay + self.phi * self.var).max(0.0);
-        Some(self.arrivals.expected()? + span(1, margin))
+        Some(self.arrivals.expected()? + to_nanos(1, margin))
     }
 }

@@ -1,4 +1,4 @@
-use super::{Detector, Latest, span, window::Window};
+use super::{Detector, NewestBeat, to_nanos, window::Window};
 use crate::Nanos;
 
 /// NFD-E of Chen, Toueg and Aguilera ("On the quality of service of failure detectors", 2002): the next beat's arrival is
@@ -30,7 +30,7 @@ impl Detector for Chen {
 pub(super) struct Arrivals {
     interval: Nanos,
     /// The first beat: everything is counted from it.
-    first: Option<Latest>,
+    first: Option<NewestBeat>,
     /// How much later beats came than that many intervals after the first. Each beat tells, late ones too.
     late: Window,
     highest: u64,
@@ -43,7 +43,7 @@ impl Arrivals {
 
     /// Whether it is the newest.
     pub(super) fn heard(&mut self, at: Nanos, sequence: u64) -> bool {
-        let first = *self.first.get_or_insert(Latest { at, sequence });
+        let first = *self.first.get_or_insert(NewestBeat { at, sequence });
         let is_newest = sequence > self.highest || self.late.len() == 0;
         self.highest = self.highest.max(sequence);
         let beats = sequence.wrapping_sub(first.sequence) as i64;
@@ -61,6 +61,6 @@ impl Arrivals {
         let first = self.first?;
         let beats = (self.highest.saturating_sub(first.sequence) + 1) as f64;
         let after = beats * self.interval as f64 + self.late.mean();
-        Some(first.at + span(1, after))
+        Some(first.at + to_nanos(1, after))
     }
 }

@@ -1,4 +1,4 @@
-use super::{Detector, Latest, News, span, window::Window};
+use super::{Advance, Detector, NewestBeat, to_nanos, window::Window};
 use crate::Nanos;
 
 /// Defaults of chitchat 0.13, which beats once a second: times are in intervals here.
@@ -14,7 +14,7 @@ pub struct Chitchat {
     interval: Nanos,
     threshold: f64,
     gaps: Window,
-    latest: Option<Latest>,
+    latest: Option<NewestBeat>,
 }
 
 impl Chitchat {
@@ -30,15 +30,15 @@ impl Chitchat {
 
 impl Detector for Chitchat {
     fn heard(&mut self, now: Nanos, sequence: u64) {
-        if let News::Since(before) = Latest::advance(&mut self.latest, now, sequence) {
+        if let Advance::Since(before) = NewestBeat::advance(&mut self.latest, now, sequence) {
             let gap = now.saturating_sub(before.at);
-            if gap <= span(self.interval, LONGEST_GAP) {
+            if gap <= to_nanos(self.interval, LONGEST_GAP) {
                 self.gaps.push(gap as i64);
             }
         }
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        Some(self.latest?.at + span(1, self.threshold * self.mean()))
+        Some(self.latest?.at + to_nanos(1, self.threshold * self.mean()))
     }
 }

@@ -1,4 +1,4 @@
-use super::{Detector, Latest, Standing, span};
+use super::{Detector, NewestBeat, Status, to_nanos};
 use crate::Nanos;
 
 /// Counts failures in a row: a beat that is due and does not come within `patience` is one. The first is suspicion, `threshold` of
@@ -8,7 +8,7 @@ pub struct Consecutive {
     interval: Nanos,
     patience: Nanos,
     threshold: u32,
-    latest: Option<Latest>,
+    latest: Option<NewestBeat>,
 }
 
 impl Consecutive {
@@ -16,7 +16,7 @@ impl Consecutive {
     pub fn new(interval: Nanos, patience: f64, threshold: u32) -> Self {
         Self {
             interval: interval.max(1),
-            patience: span(interval, patience),
+            patience: to_nanos(interval, patience),
             threshold: threshold.max(1),
             latest: None,
         }
@@ -36,18 +36,18 @@ impl Consecutive {
 
 impl Detector for Consecutive {
     fn heard(&mut self, now: Nanos, sequence: u64) {
-        Latest::advance(&mut self.latest, now, sequence);
+        NewestBeat::advance(&mut self.latest, now, sequence);
     }
 
     fn deadline(&self) -> Option<Nanos> {
         Some(self.latest?.at + self.patience + self.interval)
     }
 
-    fn standing(&self, now: Nanos) -> Standing {
+    fn status(&self, now: Nanos) -> Status {
         match self.failures(now) {
-            0 => Standing::Alive,
-            failures if failures < u64::from(self.threshold) => Standing::Suspected,
-            _ => Standing::Partitioned,
+            0 => Status::Alive,
+            failures if failures < u64::from(self.threshold) => Status::Suspected,
+            _ => Status::Partitioned,
         }
     }
 }

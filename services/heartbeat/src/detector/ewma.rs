@@ -1,4 +1,4 @@
-use super::{Detector, Latest, News, span};
+use super::{Advance, Detector, NewestBeat, to_nanos};
 use crate::Nanos;
 
 /// Of a new sample, as in TCP's estimate of the round trip.
@@ -14,7 +14,7 @@ pub struct Ewma {
     k: f64,
     /// Mean distance of an arrival from an interval after the one before, ns.
     off: f64,
-    latest: Option<Latest>,
+    latest: Option<NewestBeat>,
 }
 
 impl Ewma {
@@ -26,7 +26,7 @@ impl Ewma {
 
 impl Detector for Ewma {
     fn heard(&mut self, now: Nanos, sequence: u64) {
-        if let News::Since(before) = Latest::advance(&mut self.latest, now, sequence) {
+        if let Advance::Since(before) = NewestBeat::advance(&mut self.latest, now, sequence) {
             let gap = now.saturating_sub(before.at);
             self.off += WEIGHT * (gap.abs_diff(self.interval) as f64 - self.off);
         }
@@ -34,6 +34,6 @@ impl Detector for Ewma {
 
     fn deadline(&self) -> Option<Nanos> {
         let margin = (self.k * self.off).max(self.interval as f64 * LEAST_MARGIN);
-        Some(self.latest?.at + self.interval + span(1, margin))
+        Some(self.latest?.at + self.interval + to_nanos(1, margin))
     }
 }

@@ -1,4 +1,4 @@
-use super::{Detector, Latest, Standing};
+use super::{Detector, NewestBeat, Status};
 use crate::Nanos;
 
 /// A fixed timeout, looked at by a scan: suspected after `suspect`, off-line after `offline`, both at the scan that finds it.
@@ -8,7 +8,7 @@ pub struct Fixed {
     offline: Nanos,
     /// Of 0: found at once.
     scan: Nanos,
-    latest: Option<Latest>,
+    latest: Option<NewestBeat>,
 }
 
 impl Fixed {
@@ -24,19 +24,19 @@ impl Fixed {
 
 impl Detector for Fixed {
     fn heard(&mut self, now: Nanos, sequence: u64) {
-        Latest::advance(&mut self.latest, now, sequence);
+        NewestBeat::advance(&mut self.latest, now, sequence);
     }
 
     fn deadline(&self) -> Option<Nanos> {
         self.found(self.suspect)
     }
 
-    fn standing(&self, now: Nanos) -> Standing {
+    fn status(&self, now: Nanos) -> Status {
         let past = |after| self.found(after).is_some_and(|deadline| now >= deadline);
         match (past(self.offline), past(self.suspect)) {
-            (true, _) => Standing::Offline,
-            (_, true) => Standing::Suspected,
-            _ => Standing::Alive,
+            (true, _) => Status::Offline,
+            (_, true) => Status::Suspected,
+            _ => Status::Alive,
         }
     }
 }

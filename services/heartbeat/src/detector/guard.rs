@@ -1,8 +1,8 @@
-use super::{Detector, Standing};
+use super::{Detector, Status};
 use crate::Nanos;
 
 /// Keeps an observer that was itself stopped or starved from blaming others for it: the time that it slept is no silence. The
-/// detector inside lives on a clock that stands still meanwhile, so it neither suspects for the pause nor learns from it.
+/// detector inside incarnations on a clock that stands still meanwhile, so it neither suspects for the pause nor learns from it.
 ///
 /// `awake` is to be called several times per interval, and before anything else after a wait: a longer gap between two calls than
 /// `limit` is a pause. What is read just after one may have lain in a buffer: it proves nothing and teaches nothing. Nobody is
@@ -55,7 +55,7 @@ impl<D: Detector> Detector for Guard<D> {
         Some((self.detector.deadline()? + self.slept).max(self.excused_until))
     }
 
-    fn standing(&self, now: Nanos) -> Standing {
-        if now < self.excused_until { Standing::Alive } else { self.detector.standing(self.inside(now)) }
+    fn status(&self, now: Nanos) -> Status {
+        if now < self.excused_until { Status::Alive } else { self.detector.status(self.inside(now)) }
     }
 }

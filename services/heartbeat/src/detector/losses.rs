@@ -1,9 +1,9 @@
 //! How beats are lost: each by itself, or in bursts? A run of losses ends a silence as late as its length, and the longest of the
 //! day decides how long silence may last.
 
-/// Received beats that are kept in mind: above it all counts are halved. For always, and for lately.
+/// Received beats that are kept in mind: above it all counts are halved. For overall, and for recent.
 const ALWAYS: f64 = (1 << 21) as f64;
-const LATELY: f64 = 1024.0;
+const RECENT: f64 = 1024.0;
 /// Standard deviations beyond what chance makes of it.
 const BURSTY: f64 = 3.0;
 /// Runs by which bursts are told from chance.
@@ -18,8 +18,8 @@ const LONGEST: u64 = 64;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Losses {
-    always: Counts,
-    lately: Counts,
+    overall: Counts,
+    recent: Counts,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -94,7 +94,7 @@ impl Runs {
     }
 
     /// Losses were seen often enough to tell that they are by chance.
-    pub(super) fn are_known_by_chance(&self) -> bool {
+    pub(super) fn are_known_independent(&self) -> bool {
         self.seen >= KNOWN && !self.are_bursts
     }
 }
@@ -103,22 +103,22 @@ impl Losses {
     /// A beat was received after `run` that were not.
     pub(super) fn add(&mut self, run: u64) {
         let run = run.min(LONGEST) as f64;
-        self.always.add(run, ALWAYS);
-        self.lately.add(run, LATELY);
+        self.overall.add(run, ALWAYS);
+        self.recent.add(run, RECENT);
     }
 
     /// Things are not what they were: what is called lately begins now.
-    pub(super) fn begin_anew(&mut self) {
-        self.lately = Counts::default();
+    pub(super) fn reset_recent(&mut self) {
+        self.recent = Counts::default();
     }
 
-    pub(super) fn always(&self) -> Runs {
-        self.always.runs()
+    pub(super) fn overall(&self) -> Runs {
+        self.overall.runs()
     }
 
-    /// What is so lately, if it is more than chance makes of what is so always.
-    pub(super) fn worse_lately(&self) -> Option<Runs> {
-        let (all, few) = (self.always, self.lately);
+    /// What is so recent, if it is more than chance makes of what is so overall.
+    pub(super) fn worse_recently(&self) -> Option<Runs> {
+        let (all, few) = (self.overall, self.recent);
         let part = few.received / all.received.max(1.0);
         let is_more = |few: f64, all: f64| few > all * part + SURE * (all * part).sqrt() + FEW;
         // Whether bursts became more frequent, or longer.
@@ -139,13 +139,13 @@ mod tests {
             (0..number).for_each(|n| losses.add(u64::from(n % one_in == 0)));
         };
         beats(&mut losses, 20_000, 20);
-        assert_eq!(losses.worse_lately(), None);
-        losses.begin_anew();
+        assert_eq!(losses.worse_recently(), None);
+        losses.reset_recent();
         beats(&mut losses, 1_000, 18);
-        assert_eq!(losses.worse_lately(), None);
+        assert_eq!(losses.worse_recently(), None);
         beats(&mut losses, 1_000, 8);
-        let lately = losses.worse_lately().expect("an eighth");
-        assert!((0.08..0.12).contains(&lately.often) && !lately.are_bursts, "{lately:?}");
-        assert!(losses.always().often < 0.06);
+        let recent = losses.worse_recently().expect("an eighth");
+        assert!((0.08..0.12).contains(&recent.often) && !recent.are_bursts, "{recent:?}");
+        assert!(losses.overall().often < 0.06);
     }
 }

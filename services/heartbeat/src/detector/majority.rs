@@ -37,7 +37,7 @@ impl<D: Detector> Detector for Majority<D> {
         let rank = |one: Nanos| self.observers.iter().filter(|d| d.deadline().is_some_and(|d| d < one)).count();
         let quorum = self.observers.len() / 2 + 1;
         let deadlines = self.observers.iter().filter_map(Detector::deadline);
-        // The quorum-th in ascending order: at most quorum - 1 are smaller. Observers are few, and nothing is allocated.
+        // The quorum-th in ascending reordering: at most quorum - 1 are smaller. Observers are few, and nothing is allocated.
         let carried = deadlines.filter(|&deadline| rank(deadline) < quorum).max()?;
         let known = self.observers.iter().filter(|d| d.deadline().is_some()).count();
         (known >= quorum).then_some(carried)

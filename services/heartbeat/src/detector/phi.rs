@@ -1,6 +1,6 @@
 use std::f64::consts::{LN_10, LOG10_E};
 
-use super::{Detector, Latest, News, span, tail, window::Window};
+use super::{Advance, Detector, NewestBeat, tail, to_nanos, window::Window};
 use crate::Nanos;
 
 /// Kept, as in Akka/Pekko and Cassandra.
@@ -10,7 +10,7 @@ const LEAST_DEVIATION: f64 = 0.1;
 
 /// What gaps between beats are taken to follow.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Law {
+pub enum GapDistribution {
     /// As Hayashibara et al. and Akka: mean and deviation of the window; `pause` (in intervals) is added to the mean.
     Normal { pause: f64 },
     /// As Cassandra: the window's mean alone.
@@ -21,40 +21,42 @@ pub enum Law {
 #[derive(Debug, Clone)]
 pub struct Phi {
     interval: Nanos,
-    law: Law,
+    distribution: GapDistribution,
     /// The silence that has φ = threshold: so many deviations beyond the mean, or so many means.
     reach: f64,
     gaps: Window,
-    latest: Option<Latest>,
+    latest: Option<NewestBeat>,
 }
 
 impl Phi {
-    pub fn new(interval: Nanos, law: Law, threshold: f64) -> Self {
+    pub fn new(interval: Nanos, distribution: GapDistribution, threshold: f64) -> Self {
         let mut gaps = Window::new(SAMPLES);
         let first = interval as i64;
-        let reach = match law {
+        let reach = match distribution {
             // Akka's guess before anything is known: a deviation of a quarter of the interval.
-            Law::Normal { .. } => {
+            GapDistribution::Normal { .. } => {
                 gaps.push(first - first / 4);
                 gaps.push(first + first / 4);
                 tail::upper_quantile(threshold)
             }
             // Cassandra's: twice the interval.
-            Law::Exponential => {
+            GapDistribution::Exponential => {
                 gaps.push(first * 2);
                 threshold * LN_10
             }
         };
-        Self { interval, law, reach, gaps, latest: None }
+        Self { interval, distribution, reach, gaps, latest: None }
     }
 
     /// φ at `now`; 0 before anything was heard. Grows with silence, without bound.
     pub fn phi(&self, now: Nanos) -> f64 {
         let Some(latest) = self.latest else { return 0.0 };
         let silent = now.saturating_sub(latest.at) as f64;
-        match self.law {
-            Law::Normal { pause } => -tail::ln_upper((silent - self.mean(pause)) / self.deviation()) * LOG10_E,
-            Law::Exponential => silent / self.gaps.mean() * LOG10_E,
+        match self.distribution {
+            GapDistribution::Normal { pause } => {
+                -tail::ln_upper((silent - self.mean(pause)) / self.deviation()) * LOG10_E
+            }
+            GapDistribution::Exponential => silent / self.gaps.mean() * LOG10_E,
         }
     }
 
@@ -69,16 +71,16 @@ impl Phi {
 
 impl Detector for Phi {
     fn heard(&mut self, now: Nanos, sequence: u64) {
-        if let News::Since(before) = Latest::advance(&mut self.latest, now, sequence) {
+        if let Advance::Since(before) = NewestBeat::advance(&mut self.latest, now, sequence) {
             self.gaps.push(now.saturating_sub(before.at) as i64);
         }
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        let silence = match self.law {
-            Law::Normal { pause } => self.mean(pause) + self.reach * self.deviation(),
-            Law::Exponential => self.gaps.mean() * self.reach,
+        let silence = match self.distribution {
+            GapDistribution::Normal { pause } => self.mean(pause) + self.reach * self.deviation(),
+            GapDistribution::Exponential => self.gaps.mean() * self.reach,
         };
-        Some(self.latest?.at + span(1, silence))
+        Some(self.latest?.at + to_nanos(1, silence))
     }
 }

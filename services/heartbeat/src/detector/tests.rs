@@ -32,15 +32,15 @@ proptest! {
     fn suspicion_only_grows_between_beats_and_comes_at_the_deadline(history in histories(), looks in prop::collection::vec(0..60_000 * MS, 20)) {
         for kind in &KINDS {
             let mut detector = kind.make(INTERVAL);
-            prop_assert_eq!((detector.deadline(), detector.standing(5_000 * MS)), (None, Standing::Alive));
+            prop_assert_eq!((detector.deadline(), detector.status(5_000 * MS)), (None, Status::Alive));
             let (now, _) = feed(&mut detector, &history);
             let deadline = detector.deadline().expect("a beat was heard");
             let mut looks: Vec<Nanos> = looks.iter().map(|after| now + after).chain([deadline - 1, deadline]).collect();
             looks.sort_unstable();
-            let standings: Vec<Standing> = looks.iter().map(|&at| detector.standing(at)).collect();
+            let standings: Vec<Status> = looks.iter().map(|&at| detector.status(at)).collect();
             prop_assert!(standings.is_sorted(), "{}: {:?}", kind.name, standings);
-            for (&at, &standing) in looks.iter().zip(&standings) {
-                prop_assert_eq!(standing > Standing::Alive, at >= deadline, "{}", kind.name);
+            for (&at, &status) in looks.iter().zip(&standings) {
+                prop_assert_eq!(status > Status::Alive, at >= deadline, "{}", kind.name);
                 prop_assert_eq!(detector.suspects(at), at >= deadline, "{}", kind.name);
             }
         }
@@ -72,7 +72,7 @@ proptest! {
             if sequence > 1 {
                 detector.heard(before + 2, sequence - 1);
             }
-            // Estimates of arrivals may move by what the late beat tells; nobody comes back to life by it.
+            // Estimates of arrivals may move by what the late beat tells; nobody comes back to incarnation by it.
             prop_assert!(detector.suspects(before + before / 2 + 3), "{}", kind.name);
         }
     }
@@ -119,7 +119,7 @@ fn no_detector_grows() {
 }
 
 /// What is allocated shows up in what `Debug` prints: no figure of a window takes more than 20 characters.
-fn size(detector: &Any) -> usize {
+fn size(detector: &AnyDetector) -> usize {
     let shown = format!("{detector:?}");
     let numbers = shown.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).count();
     numbers * 8
@@ -129,10 +129,10 @@ fn size(detector: &Any) -> usize {
 fn a_fixed_timeout_is_found_by_the_scan() {
     let mut fixed = Fixed::new(3_000 * MS, 5_000 * MS, 2_000 * MS);
     fixed.heard(1_500 * MS, 1);
-    let at = |ms| fixed.standing(ms * MS);
+    let at = |ms| fixed.status(ms * MS);
     assert_eq!(
         [5_999, 6_000, 7_999, 8_000].map(at),
-        [Standing::Alive, Standing::Suspected, Standing::Suspected, Standing::Offline]
+        [Status::Alive, Status::Suspected, Status::Suspected, Status::Offline]
     );
 }
 
@@ -151,20 +151,20 @@ fn probes_back_off_and_an_answer_refutes() {
 fn failures_in_a_row_are_a_partition() {
     let mut consecutive = Consecutive::new(1_000 * MS, 0.1, 3);
     consecutive.heard(1_000 * MS, 1);
-    let at = |ms| (consecutive.failures(ms * MS), consecutive.standing(ms * MS));
-    assert_eq!(at(2_099), (0, Standing::Alive));
-    assert_eq!(at(2_100), (1, Standing::Suspected));
-    assert_eq!(at(4_099), (2, Standing::Suspected));
-    assert_eq!(at(4_100), (3, Standing::Partitioned));
+    let at = |ms| (consecutive.failures(ms * MS), consecutive.status(ms * MS));
+    assert_eq!(at(2_099), (0, Status::Alive));
+    assert_eq!(at(2_100), (1, Status::Suspected));
+    assert_eq!(at(4_099), (2, Status::Suspected));
+    assert_eq!(at(4_100), (3, Status::Partitioned));
     assert_eq!(consecutive.partitioned_at(), Some(4_100 * MS));
     consecutive.heard(5_000 * MS, 5);
-    assert_eq!(consecutive.standing(5_000 * MS), Standing::Alive);
+    assert_eq!(consecutive.status(5_000 * MS), Status::Alive);
 }
 
 #[test]
 fn phi_is_the_logarithm_of_the_law_s_tail() {
-    let mut normal = Phi::new(1_000 * MS, Law::Normal { pause: 0.0 }, 8.0);
-    let mut exponential = Phi::new(1_000 * MS, Law::Exponential, 8.0);
+    let mut normal = Phi::new(1_000 * MS, GapDistribution::Normal { pause: 0.0 }, 8.0);
+    let mut exponential = Phi::new(1_000 * MS, GapDistribution::Exponential, 8.0);
     for n in 1..=2_000 {
         normal.heard(n * 1_000 * MS, n);
         exponential.heard(n * 1_000 * MS, n);
@@ -199,12 +199,12 @@ fn a_majority_outvotes_one_whose_network_is_cut() {
 fn detectors_are_found_by_name_and_errors_say_what_there_is() {
     let some = |name: &str, value| vec![(name.to_owned(), value)];
     for kind in &KINDS {
-        assert!(Any::named(kind.name, INTERVAL, &[]).is_ok());
+        assert!(AnyDetector::named(kind.name, INTERVAL, &[]).is_ok());
     }
-    let mut fixed = Any::named("fixed", INTERVAL, &[some("suspect", 7.0), some("scan", 0.0)].concat()).unwrap();
+    let mut fixed = AnyDetector::named("fixed", INTERVAL, &[some("suspect", 7.0), some("scan", 0.0)].concat()).unwrap();
     fixed.heard(0, 1);
     assert_eq!(fixed.deadline(), Some(7 * INTERVAL));
-    let error = |name, params: Vec<(String, f64)>| Any::named(name, INTERVAL, &params).unwrap_err().to_string();
+    let error = |name, params: Vec<(String, f64)>| AnyDetector::named(name, INTERVAL, &params).unwrap_err().to_string();
     assert!(
         error("phi", vec![]).starts_with("there is no detector 'phi'; there are fixed, backoff, consecutive, ewma")
     );
@@ -215,7 +215,7 @@ fn detectors_are_found_by_name_and_errors_say_what_there_is() {
 
 /// Beats of a link that loses each `one_in`-th beat by chance; answers the timeout after the last.
 fn learned(lost: impl Fn(u64) -> bool) -> f64 {
-    let mut adaptive = Any::named("adaptive", 1_000 * MS, &[]).unwrap();
+    let mut adaptive = AnyDetector::named("adaptive", 1_000 * MS, &[]).unwrap();
     let mut last = 0;
     for n in 1..20_000 {
         if !lost(n) {
@@ -239,10 +239,10 @@ fn the_adaptive_one_tells_losses_by_chance_from_bursts() {
 
 #[test]
 fn the_adaptive_one_is_careful_at_first_and_after_a_mistake() {
-    let mut adaptive = Any::named("adaptive", 1_000 * MS, &[]).unwrap();
-    let silence = |adaptive: &Any, now: Nanos| (adaptive.deadline().unwrap() - now) / (1_000 * MS);
+    let mut adaptive = AnyDetector::named("adaptive", 1_000 * MS, &[]).unwrap();
+    let silence = |adaptive: &AnyDetector, now: Nanos| (adaptive.deadline().unwrap() - now) / (1_000 * MS);
     let mut now = 0;
-    let mut beats = |adaptive: &mut Any, number: u64, gap: Nanos| {
+    let mut beats = |adaptive: &mut AnyDetector, number: u64, gap: Nanos| {
         for _ in 0..number {
             now += gap * MS;
             adaptive.heard(now, now / (1_000 * MS));
@@ -261,7 +261,7 @@ fn the_adaptive_one_is_careful_at_first_and_after_a_mistake() {
 
 #[test]
 fn the_adaptive_one_is_warned_by_a_beat_far_later_than_all_before() {
-    let mut adaptive = Any::named("adaptive", 1_000 * MS, &[]).unwrap();
+    let mut adaptive = AnyDetector::named("adaptive", 1_000 * MS, &[]).unwrap();
     (1..2_000).for_each(|n| adaptive.heard(n * 1_000 * MS, n));
     let last = 2_000_110 * MS;
     adaptive.heard(last, 2_000);
@@ -274,7 +274,7 @@ fn the_adaptive_one_is_warned_by_a_beat_far_later_than_all_before() {
 
 /// A beat in 500 takes 1.5 intervals longer; `together`: the one behind it waits for it. Answers the timeout in intervals.
 fn late_ones(together: bool) -> f64 {
-    let mut adaptive = Any::named("adaptive", INTERVAL, &[]).unwrap();
+    let mut adaptive = AnyDetector::named("adaptive", INTERVAL, &[]).unwrap();
     let late = |n: u64| match n % 500 {
         0 => INTERVAL * 3 / 2,
         1 if together => INTERVAL / 2,

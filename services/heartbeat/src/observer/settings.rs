@@ -1,11 +1,11 @@
-use crate::{Nanos, soft, vote};
+use crate::{Nanos, node_state, vote};
 
 /// Times of a monitor. All follow from the interval of the beats; see `for_interval`.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Of the beats; a ballot is sent as often.
     pub interval: Nanos,
-    pub soft: soft::Settings,
+    pub suspicion: node_state::Settings,
     /// A longer gap between two things done here is a pause of this observer.
     pub pause: Nanos,
     /// How long after a pause what is read may be from a full buffer.
@@ -30,7 +30,7 @@ impl Settings {
         let round = interval * 7 / 20;
         Self {
             interval,
-            soft: soft::Settings {
+            suspicion: node_state::Settings {
                 round,
                 longest_round: interval * 8,
                 grace: interval * 27 / 25,

@@ -1,18 +1,18 @@
 use super::*;
-use crate::{assign::Standing, detector::Fixed};
+use crate::{assign::Membership, detector::Fixed};
 
 const SECOND: Nanos = 1_000_000_000;
 
 fn observer() -> Observer {
     let me: NodeId = "m".into();
     let settings = Settings::for_interval(SECOND, 5 * SECOND);
-    let make: MakeDetector = Box::new(|| Box::new(Fixed::new(SECOND, SECOND, 0)));
+    let make: DetectorFactory = Box::new(|| Box::new(Fixed::new(SECOND, SECOND, 0)));
     Observer::new(me.clone(), &[me], settings, make, 1, 0)
 }
 
 fn snapshot(revision: u64, incarnation: u64, leaving: bool, online: bool) -> Arc<Snapshot> {
     let id: NodeId = "w".into();
-    let nodes = BTreeMap::from([(id.clone(), Standing { incarnation: 1, online })]);
+    let nodes = BTreeMap::from([(id.clone(), Membership { incarnation: 1, online })]);
     let table = Table { epoch: revision, nodes, ..Table::default() }.into();
     let (http, udp) = (String::new(), String::new());
     let node = Registration { id: id.clone(), incarnation, http, udp, leaving };
@@ -23,7 +23,7 @@ fn snapshot(revision: u64, incarnation: u64, leaving: bool, online: bool) -> Arc
 fn silence(observer: &mut Observer, from: Nanos) -> Vec<State> {
     let ticks = (from..from + 20 * SECOND).step_by(100_000_000);
     let changed = |effect| match effect {
-        Effect::Changed { transition, .. } => Some(transition.to),
+        Effect::StateChanged { transition, .. } => Some(transition.to),
         _ => None,
     };
     ticks.flat_map(|now| observer.tick(now)).filter_map(changed).collect()
@@ -52,14 +52,15 @@ fn a_restart_that_nobody_noticed_is_no_silence() {
     let mut watching = observer();
     watching.learn(0, snapshot(1, 1, false, true));
     let mut changes = Vec::new();
-    for (life, from) in [(1, 0), (2, 30 * SECOND)] {
-        watching.learn(from, snapshot(life, life, false, true));
+    for (incarnation, from) in [(1, 0), (2, 30 * SECOND)] {
+        watching.learn(from, snapshot(incarnation, incarnation, false, true));
         for now in (from..from + 30 * SECOND).step_by(100_000_000) {
             if now % (SECOND / 2) == 0 {
-                // Each life counts from 1.
-                watching.heard(now, "w", life, (now - from) / (SECOND / 2) + 1);
+                // Each incarnation counts from 1.
+                watching.heard(now, "w", incarnation, (now - from) / (SECOND / 2) + 1);
             }
-            changes.extend(watching.tick(now).into_iter().filter(|effect| matches!(effect, Effect::Changed { .. })));
+            changes
+                .extend(watching.tick(now).into_iter().filter(|effect| matches!(effect, Effect::StateChanged { .. })));
         }
     }
     assert_eq!(changes, []);
@@ -74,7 +75,7 @@ fn leader_about_to_admit() -> (Observer, Table, Nanos) {
     };
     let nodes = ["a", "b"].map(node).into();
     leader.learn(0, Snapshot { revision: 1, nodes, ..Snapshot::default() }.into());
-    leader.answer(0, 0, Response::Leading { term: 1 });
+    leader.response(0, 0, Response::Leading { term: 1 });
     leader.heard(1, "a", 1, 1);
     let commit = commits(leader.tick(1)).pop().expect("the majority of one hears it");
     assert!(commit.is_online("a") && !commit.is_online("b"));
@@ -90,7 +91,7 @@ fn leader_about_to_admit() -> (Observer, Table, Nanos) {
 
 fn commits(effects: Vec<Effect>) -> Vec<Table> {
     let table = |effect| match effect {
-        Effect::Ask(Request::Commit { table, .. }) => Some(table),
+        Effect::Request(Request::Commit { table, .. }) => Some(table),
         _ => None,
     };
     effects.into_iter().filter_map(table).collect()
@@ -100,9 +101,9 @@ fn commits(effects: Vec<Effect>) -> Vec<Table> {
 fn a_commit_outlives_the_silence_of_other_requests_and_its_answer_finds_its_own_table() {
     let (mut leader, first, now) = leader_about_to_admit();
     // A look at the registry.
-    leader.no_answer(now, false);
+    leader.request_failed(now, false);
     assert_eq!(commits(leader.tick(now)), [], "another table would be right, but one is under way");
-    leader.answer(now, 1, Response::Committed { table_revision: 2 });
+    leader.response(now, 1, Response::Committed { table_revision: 2 });
     assert_eq!(*leader.snapshot().table, first, "what the registry has taken");
     let next = commits(leader.tick(now)).pop().expect("what came meanwhile is next");
     assert_eq!((next.epoch, next.is_online("b")), (2, true));
@@ -111,7 +112,7 @@ fn a_commit_outlives_the_silence_of_other_requests_and_its_answer_finds_its_own_
 #[test]
 fn a_commit_without_an_answer_is_made_anew() {
     let (mut leader, _, now) = leader_about_to_admit();
-    leader.no_answer(now, true);
+    leader.request_failed(now, true);
     let anew = commits(leader.tick(now)).pop().expect("nothing is under way any more");
     assert!(anew.epoch == 1 && anew.is_online("a") && anew.is_online("b"));
 }
@@ -141,7 +142,7 @@ fn a_life_that_first_answers_a_probe_is_heard_by_its_beats_afterwards() {
         now += SECOND / 2;
         watching.heard(now, "w", 2, n);
         assert_eq!(
-            watching.tick(now).into_iter().filter(|e| matches!(e, Effect::Changed { .. })).count(),
+            watching.tick(now).into_iter().filter(|e| matches!(e, Effect::StateChanged { .. })).count(),
             0,
             "beat {n}"
         );

@@ -100,7 +100,7 @@ proptest! {
     /// makes the same story.
     #[test]
     fn any_story(seed: u64, events in events()) {
-        let (mut machine, mut twin) = (machine(seed), machine(seed));
+        let (mut machine, mut registry) = (machine(seed), machine(seed));
         let mut now = 0;
         for event in events {
             let before = machine.state();
@@ -116,8 +116,8 @@ proptest! {
                 Event::Pass(_) => machine.poll(now),
             };
             let action = play(&mut machine);
-            prop_assert_eq!(play(&mut twin), action);
-            prop_assert_eq!(machine.state(), twin.state());
+            prop_assert_eq!(play(&mut registry), action);
+            prop_assert_eq!(machine.state(), registry.state());
             let after = machine.state();
             match action {
                 Action::Connect => {

@@ -45,7 +45,7 @@ mod tests {
     fn late_beats_do_not_move_the_later_ones() {
         let pace = Pace::new(100, 10);
         assert_eq!(pace.planned(3), 130);
-        // Sent 9 late: the next is on time. 19 late: one is left out. A long pause is one beat.
+        // SendCounts 9 late: the next is on time. 19 late: one is left out. A long pause is one beat.
         assert_eq!((pace.next(3, 139), pace.next(3, 149), pace.next(3, 150), pace.next(3, 10_000)), (4, 4, 5, 990));
     }
 

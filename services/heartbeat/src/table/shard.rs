@@ -2,10 +2,10 @@
 
 use std::hint::black_box;
 
-use super::{Recorded, Seen, Sighting};
+use super::{NodeEntry, Observation, Recorded};
 use crate::{
     Nanos,
-    auth::{Verdict, Window},
+    auth::{ReplayWindow, Verdict},
 };
 
 /// Beyond three quarters full, probes get long; the slots double.
@@ -20,7 +20,7 @@ struct Slot {
     /// Zero: free.
     print: u128,
     last_seen: Nanos,
-    window: Window,
+    window: ReplayWindow,
     beats: u32,
     load: f32,
     /// Of the id in `Shard::ids`.
@@ -52,30 +52,30 @@ impl Shard {
         black_box(sum);
     }
 
-    pub(super) fn record(&mut self, print: u128, sighting: &Sighting<'_>) -> Recorded {
+    pub(super) fn record(&mut self, print: u128, observation: &Observation<'_>) -> Recorded {
         let Some(at) = self.find(print) else {
-            return self.insert(print, sighting);
+            return self.insert(print, observation);
         };
         let slot = &mut self.slots[at];
-        let verdict = slot.window.note(sighting.incarnation, sighting.sequence);
+        let verdict = slot.window.check(observation.incarnation, observation.sequence);
         if verdict.accepted() {
             // What was overtaken on the way still arrived now.
-            slot.last_seen = slot.last_seen.max(sighting.at);
+            slot.last_seen = slot.last_seen.max(observation.at);
             slot.beats = slot.beats.saturating_add(1);
             if verdict != Verdict::Late {
-                slot.load = sighting.load;
+                slot.load = observation.load;
             }
         }
         Recorded::Known(verdict)
     }
 
-    pub(super) fn get(&self, print: u128) -> Option<Seen> {
-        self.find(print).map(|at| seen(&self.slots[at]))
+    pub(super) fn get(&self, print: u128) -> Option<NodeEntry> {
+        self.find(print).map(|at| entry(&self.slots[at]))
     }
 
-    pub(super) fn for_each(&self, each: &mut impl FnMut(&str, Seen)) {
+    pub(super) fn for_each(&self, each: &mut impl FnMut(&str, NodeEntry)) {
         for slot in self.slots.iter().filter(|slot| slot.print != 0) {
-            each(self.id(slot), seen(slot));
+            each(self.id(slot), entry(slot));
         }
     }
 
@@ -99,8 +99,8 @@ impl Shard {
         self.slots.capacity() * size_of::<Slot>() + self.ids.capacity()
     }
 
-    fn insert(&mut self, print: u128, sighting: &Sighting<'_>) -> Recorded {
-        let id = sighting.node_id.as_bytes();
+    fn insert(&mut self, print: u128, observation: &Observation<'_>) -> Recorded {
+        let id = observation.node_id.as_bytes();
         let (Ok(id_at), Ok(id_bytes)) = (u32::try_from(self.ids.len()), u8::try_from(id.len())) else {
             return Recorded::Full;
         };
@@ -114,10 +114,10 @@ impl Shard {
         self.nodes += 1;
         self.place(Slot {
             print,
-            last_seen: sighting.at,
-            window: Window::opened(sighting.incarnation, sighting.sequence),
+            last_seen: observation.at,
+            window: ReplayWindow::opened(observation.incarnation, observation.sequence),
             beats: 1,
-            load: sighting.load,
+            load: observation.load,
             id_at,
             id_bytes,
         });
@@ -176,7 +176,7 @@ impl Shard {
     }
 }
 
-fn seen(slot: &Slot) -> Seen {
-    let Window { incarnation, sequence, .. } = slot.window;
-    Seen { last_seen: slot.last_seen, incarnation, sequence, load: slot.load, beats: slot.beats }
+fn entry(slot: &Slot) -> NodeEntry {
+    let ReplayWindow { incarnation, sequence, .. } = slot.window;
+    NodeEntry { last_seen: slot.last_seen, incarnation, sequence, load: slot.load, beats: slot.beats }
 }

@@ -4,7 +4,7 @@
 use std::f64::consts::TAU;
 
 use super::{
-    Beat, Trace,
+    SentBeat, Trace,
     link::{Jitter, Link, Loss, Pauses},
     random::Random,
 };
@@ -68,7 +68,7 @@ impl Condition {
         }
     }
 
-    pub fn what(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Self::Lan => "0.3 ms, nothing is lost",
             Self::Wan => "40 ms ± 20 ms over the day, log-normal jitter, 0.05 % lost",
@@ -128,7 +128,7 @@ impl Condition {
             }
             let received = arrived.map(|at| observer.after(at));
             let nanos = |ms: f64| (ms * MS) as Nanos;
-            out.push(Beat { sequence, sent: nanos(sent), received: received.map(nanos) });
+            out.push(SentBeat { sequence, sent: nanos(sent), received: received.map(nanos) });
         }
         Trace { interval, beats: out }
     }
@@ -147,21 +147,23 @@ impl Condition {
         match self {
             Self::Lan | Self::Drift | Self::Pauses | Self::Stalls => Link::LAN,
             Self::Wan => Link { base: Link::WAN.base + swing, ..Link::WAN },
-            Self::Loss5 => Link { loss: Loss::Single(0.05), ..near },
-            Self::Loss50 => Link { loss: Loss::Single(0.5), ..near },
+            Self::Loss5 => Link { loss: Loss::Independent(0.05), ..near },
+            Self::Loss50 => Link { loss: Loss::Independent(0.5), ..near },
             Self::Bursts5 => Link { loss: Loss::Bursts { share: 0.05, length: 4.0 }, ..near },
             Self::Bursts20 => Link { loss: Loss::Bursts { share: 0.2, length: 5.0 }, ..near },
             Self::Pareto => Link { jitter: Jitter::Pareto { least: 5.0, exponent: 1.5 }, ..Link::LAN },
-            Self::Shift if (length / 3.0..2.0 * length / 3.0).contains(&at) => {
-                Link { base: 100.0, jitter: Jitter::LogNormal { median: 20.0, sigma: 0.6 }, loss: Loss::Single(0.1) }
-            }
+            Self::Shift if (length / 3.0..2.0 * length / 3.0).contains(&at) => Link {
+                base: 100.0,
+                jitter: Jitter::LogNormal { median: 20.0, sigma: 0.6 },
+                loss: Loss::Independent(0.1),
+            },
             Self::Shift => Link::LAN,
             Self::Congestion => {
                 // Rises, stays and falls within half an hour: 0 to 1 and back.
                 let within = (at % (3.0 * HOUR)) / (30.0 * MINUTE);
                 let load = (3.0 * within).min(3.0 * (1.0 - within)).clamp(0.0, 1.0);
                 let jitter = Jitter::LogNormal { median: 2.0 + 100.0 * load * load, sigma: 0.5 };
-                Link { base: 10.0 + 200.0 * load, jitter, loss: Loss::Single(0.08 * load) }
+                Link { base: 10.0 + 200.0 * load, jitter, loss: Loss::Independent(0.08 * load) }
             }
             Self::Mixture => {
                 Link { base: Link::WAN.base + swing, loss: Loss::Bursts { share: 0.02, length: 3.0 }, ..Link::WAN }
@@ -211,7 +213,7 @@ mod tests {
     fn bursts_are_as_long_as_is_said() {
         let trace = hours(Condition::Bursts20, 24, 1);
         let lost = trace.beats.iter().filter(|beat| beat.received.is_none()).count();
-        let begin = |pair: &&[Beat]| pair[0].received.is_some() && pair[1].received.is_none();
+        let begin = |pair: &&[SentBeat]| pair[0].received.is_some() && pair[1].received.is_none();
         let bursts = trace.beats.windows(2).filter(begin).count();
         let mean = lost as f64 / bursts as f64;
         assert!((4.5..5.5).contains(&mean), "{mean}");
@@ -220,10 +222,10 @@ mod tests {
     #[test]
     fn who_stands_still_is_late_and_loses_nothing() {
         let sender = hours(Condition::Pauses, 6, 3);
-        let late = |beat: &&Beat| beat.sent > beat.sequence * INTERVAL + 50_000_000;
+        let late = |beat: &&SentBeat| beat.sent > beat.sequence * INTERVAL + 50_000_000;
         assert!(sender.beats.iter().filter(late).count() > 20 && sender.loss() == 0.0);
         let observer = hours(Condition::Stalls, 6, 3);
-        let held = |beat: &&Beat| beat.received.is_some_and(|at| at > beat.sent + 50_000_000);
+        let held = |beat: &&SentBeat| beat.received.is_some_and(|at| at > beat.sent + 50_000_000);
         assert!(observer.beats.iter().filter(held).count() > 3 && observer.loss() == 0.0);
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 
 use thiserror::Error;
 
-use super::{Beat, Trace};
+use super::{SentBeat, Trace};
 use crate::Nanos;
 
 const HEAD: &str = "seq,send_ns,recv_ns";
@@ -39,7 +39,7 @@ impl Trace {
     /// # Errors
     /// See [`BadTrace`]; each names its line.
     pub fn read(from: impl BufRead, interval: Option<Nanos>) -> Result<Self, BadTrace> {
-        let mut beats: Vec<Beat> = Vec::new();
+        let mut beats: Vec<SentBeat> = Vec::new();
         for (number, line) in from.lines().enumerate() {
             let (number, line) = (number + 1, line?);
             let line = line.trim();
@@ -71,7 +71,7 @@ impl Trace {
     /// Those of the writer.
     pub fn write(&self, mut to: impl Write) -> io::Result<()> {
         writeln!(to, "{HEAD}")?;
-        for Beat { sequence, sent, received } in &self.beats {
+        for SentBeat { sequence, sent, received } in &self.beats {
             match received {
                 Some(at) => writeln!(to, "{sequence},{sent},{at}")?,
                 None => writeln!(to, "{sequence},{sent},lost")?,
@@ -81,7 +81,7 @@ impl Trace {
     }
 }
 
-fn beat(line: &str) -> Result<Beat, String> {
+fn beat(line: &str) -> Result<SentBeat, String> {
     let fields: Vec<&str> = line.split(',').map(str::trim).collect();
     let [sequence, sent, received] = fields[..] else {
         return Err(format!("{} fields instead of 3", fields.len()));
@@ -91,11 +91,11 @@ fn beat(line: &str) -> Result<Beat, String> {
         number.ok_or_else(|| format!("{name} is '{}'", text.chars().take(40).collect::<String>()))
     };
     let received = if received == "lost" { None } else { Some(number(received, "recv_ns")?) };
-    Ok(Beat { sequence: number(sequence, "seq")?, sent: number(sent, "send_ns")?, received })
+    Ok(SentBeat { sequence: number(sequence, "seq")?, sent: number(sent, "send_ns")?, received })
 }
 
-fn median_interval(beats: &[Beat]) -> Nanos {
-    let between = |pair: &[Beat]| (pair[1].sent - pair[0].sent) / (pair[1].sequence - pair[0].sequence);
+fn median_interval(beats: &[SentBeat]) -> Nanos {
+    let between = |pair: &[SentBeat]| (pair[1].sent - pair[0].sent) / (pair[1].sequence - pair[0].sequence);
     let mut intervals: Vec<Nanos> = beats.windows(2).map(between).collect();
     let middle = intervals.len() / 2;
     if intervals.is_empty() { 0 } else { *intervals.select_nth_unstable(middle).1 }
@@ -122,7 +122,7 @@ mod tests {
     fn heads_comments_and_gaps_in_the_numbers_are_allowed() {
         let trace = read("# mine\nseq, send_ns, recv_ns\n1, 10, 15\n\n3,30,lost\n4,40,44\n").unwrap();
         assert_eq!((trace.interval, trace.beats.len()), (10, 3));
-        assert_eq!(trace.beats[1], Beat { sequence: 3, sent: 30, received: None });
+        assert_eq!(trace.beats[1], SentBeat { sequence: 3, sent: 30, received: None });
     }
 
     #[test]

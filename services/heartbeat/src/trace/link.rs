@@ -7,7 +7,7 @@ use super::random::Random;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Loss {
     /// Each beat by itself, with this probability.
-    Single(f64),
+    Independent(f64),
     /// Gilbert and Elliott's: while the link is bad everything is lost. `length` is the mean number of beats that a bad time takes.
     Bursts { share: f64, length: f64 },
 }
@@ -29,14 +29,14 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) const LAN: Self =
-        Self { base: 0.1, jitter: Jitter::LogNormal { median: 0.2, sigma: 0.5 }, loss: Loss::Single(0.0) };
+        Self { base: 0.1, jitter: Jitter::LogNormal { median: 0.2, sigma: 0.5 }, loss: Loss::Independent(0.0) };
     pub(super) const WAN: Self =
-        Self { base: 40.0, jitter: Jitter::LogNormal { median: 2.0, sigma: 0.8 }, loss: Loss::Single(0.000_5) };
+        Self { base: 40.0, jitter: Jitter::LogNormal { median: 2.0, sigma: 0.8 }, loss: Loss::Independent(0.000_5) };
 
     /// Milliseconds on the way, or lost. `is_bad` is the state of the link, kept between beats.
     pub(super) fn carry(&self, random: &mut Random, is_bad: &mut bool) -> Option<f64> {
         let lost = match self.loss {
-            Loss::Single(share) => random.chance(share),
+            Loss::Independent(share) => random.chance(share),
             Loss::Bursts { share, length } => {
                 // The chain is stationary with `share` of beats in the bad state.
                 let turns = if *is_bad { 1.0 / length } else { share / (1.0 - share) / length };

@@ -1,19 +1,12 @@
 //! `GET /partitions`: who owns what, at once or as soon as there is something newer than what the asker has.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{
-    Json, Router,
-    extract::{Query, State},
-    routing::get,
-};
 use serde::{Deserialize, Serialize};
-use tokio::{sync::watch, time::timeout};
 
+#[cfg(feature = "http")]
+pub use self::route::{MAX_POLL, router};
 use crate::assign::{NodeId, Table};
-
-/// No poll waits longer.
-pub const LONGEST_POLL: Duration = Duration::from_secs(30);
 
 /// The table, and where its nodes are.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -24,28 +17,5 @@ pub struct Assignments {
     pub addresses: BTreeMap<NodeId, String>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Poll {
-    /// Of the table that the asker has.
-    #[serde(default)]
-    epoch: u64,
-    /// How long to wait for a later one; 0: answer what there is.
-    #[serde(default)]
-    wait_ms: u64,
-}
-
-type Latest = watch::Receiver<Arc<Assignments>>;
-
-/// Serves what is sent to `latest`. After `wait_ms` without a change it is what the asker knows.
-pub fn router(latest: Latest) -> Router {
-    Router::new().route("/partitions", get(partitions)).with_state(latest)
-}
-
-async fn partitions(State(mut latest): State<Latest>, Query(poll): Query<Poll>) -> Json<Arc<Assignments>> {
-    let wait = Duration::from_millis(poll.wait_ms).min(LONGEST_POLL);
-    let later = latest.wait_for(|latest| latest.table.epoch > poll.epoch);
-    // Neither a poll that finds nothing new nor a process that is about to end is an error: the asker has the latest.
-    timeout(wait, later).await.map(|found| found.map(drop).ok()).ok();
-    let known = Arc::clone(&latest.borrow());
-    Json(known)
-}
+#[cfg(feature = "http")]
+mod route;

@@ -13,7 +13,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use contract::http::{Problem, problem};
 use serde::{Deserialize, Serialize};
 
 use super::{Ingest, Scratch, reason, refusal};
@@ -25,18 +24,21 @@ use crate::{
 };
 
 /// A sealed frame, the same bytes as in a datagram.
-pub const SEALED: &str = "application/vnd.heartbeat.sealed";
+pub const AUTHENTICATED: &str = "application/vnd.heartbeat.sealed";
 pub const PROTOBUF: &str = "application/x-protobuf";
+/// `type` of the problem documents.
+const INVALID_REQUEST: &str = "/problems/invalid-request";
+const OVERLOADED: &str = "/problems/overloaded";
 
 /// Whether beats without a MAC are believed. Anybody who can reach the port then speaks for every node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plain {
+pub enum Unauthenticated {
     Accepted,
     Refused,
 }
 
-/// Told to whoever sends a life that cannot have begun.
-pub const FUTURE: &str =
+/// Told to whoever sends a incarnation that cannot have begun.
+pub const FUTURE_INCARNATION: &str =
     "incarnation is more than a day ahead of this clock: it is the Unix time in milliseconds at which the node began";
 
 /// Answer to an accepted request.
@@ -47,16 +49,16 @@ pub struct Received {
 }
 
 #[derive(Clone)]
-struct Door {
+struct HttpState {
     ingest: Arc<Ingest>,
-    plain: Plain,
+    plain: Unauthenticated,
     /// For sealed bodies; held for the microseconds that one takes.
     scratch: Arc<Mutex<Scratch>>,
 }
 
 /// `id` alone is the article's form: a beat that nobody counted.
 #[derive(Debug, Deserialize)]
-struct Asked {
+struct BeatQuery {
     id: String,
     #[serde(default)]
     sequence: u64,
@@ -67,20 +69,24 @@ struct Asked {
 }
 
 /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, or every peer is `0.0.0.0:0`.
-pub fn router(ingest: Arc<Ingest>, plain: Plain) -> Router {
+pub fn router(ingest: Arc<Ingest>, plain: Unauthenticated) -> Router {
     let scratch = Arc::default();
     Router::new()
-        .route("/heartbeat", get(ask).post(post))
+        .route("/heartbeat", get(get_beat).post(post_beat))
         .layer(DefaultBodyLimit::max(MAX_PAYLOAD_BYTES))
-        .with_state(Door { ingest, plain, scratch })
+        .with_state(HttpState { ingest, plain, scratch })
 }
 
 type Peer = Option<Extension<ConnectInfo<SocketAddr>>>;
 
-async fn ask(State(door): State<Door>, peer: Peer, query: Result<Query<Asked>, QueryRejection>) -> Response {
+async fn get_beat(
+    State(state): State<HttpState>,
+    peer: Peer,
+    query: Result<Query<BeatQuery>, QueryRejection>,
+) -> Response {
     let Query(asked) = match query {
         Ok(query) => query,
-        Err(error) => return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &error.body_text()),
+        Err(error) => return refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, &error.body_text()),
     };
     let beat = Beat {
         timestamp: wall_ms(),
@@ -91,56 +97,56 @@ async fn ask(State(door): State<Door>, peer: Peer, query: Result<Query<Asked>, Q
         load: asked.load,
     };
     match beat.check() {
-        Ok(()) => door.believe(peer, beat),
-        Err(error) => door.unreadable(&error.into()),
+        Ok(()) => state.accept_unauthenticated(peer, beat),
+        Err(error) => state.unreadable(&error.into()),
     }
 }
 
-async fn post(State(door): State<Door>, peer: Peer, headers: HeaderMap, body: Bytes) -> Response {
+async fn post_beat(State(state): State<HttpState>, peer: Peer, headers: HeaderMap, body: Bytes) -> Response {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
     let decoded = match kind.split(';').next().map(str::trim) {
-        Some(SEALED) => return door.open(peer, &body),
+        Some(AUTHENTICATED) => return state.accept_frame(peer, &body),
         Some(PROTOBUF) => Protobuf.decode(&body),
         Some("application/json") => Json.decode(&body),
         _ => {
-            let detail = format!("send application/json, {PROTOBUF} or {SEALED}");
-            return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem::INVALID_REQUEST, &detail);
+            let detail = format!("send application/json, {PROTOBUF} or {AUTHENTICATED}");
+            return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST, &detail);
         }
     };
     match decoded {
-        Ok(beat) => door.believe(peer, beat),
-        Err(error) => door.unreadable(&error),
+        Ok(beat) => state.accept_unauthenticated(peer, beat),
+        Err(error) => state.unreadable(&error),
     }
 }
 
-impl Door {
-    fn believe(&self, peer: Peer, beat: Beat) -> Response {
-        if self.plain == Plain::Refused {
+impl HttpState {
+    fn accept_unauthenticated(&self, peer: Peer, beat: Beat) -> Response {
+        if self.plain == Unauthenticated::Refused {
             self.ingest.counts().reject(Reject::Mac);
-            let detail = format!("heartbeats must be sealed: POST {SEALED}");
-            return refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, &detail);
+            let detail = format!("heartbeats must be sealed: POST {AUTHENTICATED}");
+            return refused(StatusCode::UNAUTHORIZED, INVALID_REQUEST, &detail);
         }
-        if let Err(reason) = self.ingest.begun(beat.incarnation) {
+        if let Err(reason) = self.ingest.check_incarnation(beat.incarnation) {
             self.ingest.counts().reject(reason);
-            return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE);
+            return refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, FUTURE_INCARNATION);
         }
-        let recorded = self.ingest.plain(self.ingest.clock().now(), address(peer), beat);
+        let recorded = self.ingest.record_beat(self.ingest.clock().now(), address(peer), beat);
         match refusal(recorded) {
-            Some(Reject::Full) => refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, "too many nodes"),
+            Some(Reject::Full) => refused(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "too many nodes"),
             refusal => received(refusal),
         }
     }
 
-    fn open(&self, peer: Peer, body: &[u8]) -> Response {
+    fn accept_frame(&self, peer: Peer, body: &[u8]) -> Response {
         // Nothing in it outlasts a message.
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         match self.ingest.frame(&mut scratch, self.ingest.clock().now(), address(peer), body) {
             Ok(_) => received(None),
             Err(Reject::Mac | Reject::Key) => {
-                refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, "not sealed with a key in use")
+                refused(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "not sealed with a key in use")
             }
-            Err(Reject::FutureIncarnation) => refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE),
-            Err(reason) => refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, reason.label()),
+            Err(Reject::FutureIncarnation) => refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, FUTURE_INCARNATION),
+            Err(reason) => refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, reason.label()),
         }
     }
 
@@ -150,7 +156,7 @@ impl Door {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         };
-        refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &detail)
+        refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, &detail)
     }
 }
 
@@ -162,9 +168,18 @@ fn received(refusal: Option<Reject>) -> Response {
     JsonAnswer(Received { outcome: refusal.map_or("received", Reject::label).to_owned() }).into_response()
 }
 
+/// Problem document (RFC 9457).
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
 fn refused(status: StatusCode, kind: &str, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or("Error").to_owned();
-    let problem =
-        Problem { kind: kind.to_owned(), title, status: status.as_u16(), detail: detail.to_owned(), field: None };
+    let title = status.canonical_reason().unwrap_or("Error");
+    let problem = Problem { kind, title, status: status.as_u16(), detail };
     (status, [(header::CONTENT_TYPE, "application/problem+json")], JsonAnswer(problem)).into_response()
 }

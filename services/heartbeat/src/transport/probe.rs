@@ -1,5 +1,5 @@
 //! "Are you there?" over UDP: a sealed acknowledgement that names the node and a number nobody can guess. The node sends it back
-//! with the life it is in, so that an answer recorded earlier is worth nothing.
+//! with the incarnation it is in, so that an answer recorded earlier is worth nothing.
 
 use std::{io, time::Duration};
 
@@ -8,15 +8,18 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{open_ack, seal_ack};
-use crate::{auth::Keys, message::Ack};
+use crate::{
+    auth::Keys,
+    frame::{sign_ack, verify_ack},
+    message::Ack,
+};
 
 /// Longer than any probe of ours.
 const DATAGRAM_BYTES: usize = 256;
 /// Datagrams in the time that one may take: the loss of one is not the loss of the probe.
 const REPETITIONS: u32 = 3;
 
-/// Answers probes of this node for ever. `incarnation` is asked at each: it grows when a life was failed.
+/// Answers probes of this node for ever. `incarnation` is asked at each: it grows when a incarnation was failed.
 ///
 /// # Errors
 /// The socket's, other than of a peer that is gone.
@@ -35,15 +38,15 @@ pub async fn answer(
             Err(error) => return Err(error),
         };
         // What is not authentic or meant for another node gets no answer.
-        let Some(asked) = open_ack(keys, &datagram[..length]).filter(|asked| asked.of == node) else { continue };
+        let Some(asked) = verify_ack(keys, &datagram[..length]).filter(|asked| asked.of == node) else { continue };
         reply.clear();
-        seal_ack(keys, &Ack { incarnation: incarnation(), ..asked }, &mut reply);
+        sign_ack(keys, &Ack { incarnation: incarnation(), ..asked }, &mut reply);
         // No room for it: as if it had been lost on the way.
         socket.try_send_to(&reply, peer).ok();
     }
 }
 
-/// The life that the node at `address` (`host:port`) is in; `None`: no answer in time.
+/// The incarnation that the node at `address` (`host:port`) is in; `None`: no answer in time.
 pub async fn ask(keys: &Keys, address: &str, node: &str, wait: Duration) -> Option<u64> {
     let start = Instant::now();
     let exchange = async {
@@ -51,11 +54,11 @@ pub async fn ask(keys: &Keys, address: &str, node: &str, wait: Duration) -> Opti
         let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).await?;
         socket.connect(address).await?;
         let asked = Ack { of: node.to_owned(), incarnation: 0, sequence: rand::random() };
-        let mut question = Vec::new();
-        seal_ack(keys, &asked, &mut question);
+        let mut probe = Vec::new();
+        sign_ack(keys, &asked, &mut probe);
         for repetition in 1..=REPETITIONS {
             // A port that nobody listens on is refused at the next call: no answer, like any other.
-            socket.send(&question).await.ok();
+            socket.send(&probe).await.ok();
             let until = start + wait * repetition / REPETITIONS;
             if let Some(incarnation) = answered(&socket, keys, &asked, until).await {
                 return Ok(Some(incarnation));
@@ -71,7 +74,7 @@ async fn answered(socket: &UdpSocket, keys: &Keys, asked: &Ack, until: Instant) 
     loop {
         match timeout_at(until, socket.recv(&mut datagram)).await {
             Ok(Ok(length)) => {
-                let answer = open_ack(keys, &datagram[..length]);
+                let answer = verify_ack(keys, &datagram[..length]);
                 let ours = answer.filter(|answer| answer.of == asked.of && answer.sequence == asked.sequence);
                 if let Some(answer) = ours {
                     return Some(answer.incarnation);

@@ -14,8 +14,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::sender::{Handle, Sender, Settings};
-use super::{Ingest, Scratch, seal_ack};
-use crate::auth::Reject;
+use super::{Ingest, Scratch};
+use crate::{auth::Reject, frame::sign_ack};
 
 /// The article's interval.
 pub const INTERVAL: Duration = Duration::from_secs(3);
@@ -86,7 +86,7 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, ingest: &Ingest, id
         match ingest.frame(&mut scratch, ingest.clock().now(), peer, frame) {
             Ok(Some(ack)) => {
                 answer.clear();
-                seal_ack(ingest.keys(), &ack, &mut answer);
+                sign_ack(ingest.keys(), &ack, &mut answer);
                 // Who sends and does not read is given up, as who does not send.
                 timeout(idle, write_frame(&mut stream, &answer)).await.map_err(|_| io::ErrorKind::TimedOut)??;
             }

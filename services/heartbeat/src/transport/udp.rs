@@ -14,8 +14,9 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use tokio::{io::Interest, net::UdpSocket, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use self::sender::{Acked, Lost, Reliable, Retries};
-use super::{Ingest, Scratch, seal_ack};
+pub use self::sender::{Acknowledged, ReliableSender, Retries, SendError};
+use super::{Ingest, Scratch};
+use crate::frame::sign_ack;
 
 /// A datagram cannot be longer, nor can many of them in one message.
 const MESSAGE_BYTES: usize = 65_536;
@@ -117,7 +118,7 @@ impl Inbox {
             for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                 if let Ok(Some(ack)) = ingest.frame(&mut self.scratch, at, meta.addr, datagram) {
                     self.answer.clear();
-                    seal_ack(ingest.keys(), &ack, &mut self.answer);
+                    sign_ack(ingest.keys(), &ack, &mut self.answer);
                     answer(meta.addr, &self.answer);
                 }
             }

@@ -5,8 +5,8 @@ use std::{cmp::Ordering, sync::Arc};
 use heartbeat::{
     Nanos,
     assign::Table,
+    ownership::{Fence, Refusal},
     registry::{Registration, Request, Response},
-    tenure::{Fence, Refusal},
     vote::Ballot,
 };
 

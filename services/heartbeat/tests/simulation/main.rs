@@ -103,7 +103,8 @@ fn a_majority_rule_broken_on_purpose_is_caught() {
 #[test]
 fn a_registry_that_takes_every_commit_is_caught() {
     // Two leaders at once are rare: seed 371 is the first.
-    let is_caught = (0..1_000).any(|seed| run(Config { gullible: true, ..failover(seed) }).checks.breach.is_some());
+    let is_caught =
+        (0..1_000).any(|seed| run(Config { accepts_any_commit: true, ..failover(seed) }).checks.breach.is_some());
     assert!(is_caught, "two leaders wrote over each other, and nobody noticed");
 }
 

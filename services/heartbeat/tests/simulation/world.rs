@@ -1,4 +1,4 @@
-//! Monitors, workers, a client, the registry's twin and the store's fence on one virtual clock. One queue of events, one
+//! Monitors, workers, a client, the registry's registry and the store's fence on one virtual clock. One queue of events, one
 //! source of randomness: a seed is a world, bit for bit. Everything here that decides is the product's own code; the shells around it
 //! (which send, wait and keep what is open) and the store's fence are written anew, after those of the product.
 
@@ -12,8 +12,8 @@ use std::{collections::BinaryHeap, sync::Arc};
 use heartbeat::{
     Nanos,
     assign::{NodeId, PARTITIONS, Table},
-    registry::Twin,
-    tenure::Tenure,
+    ownership::Ownership,
+    registry::InMemoryRegistry,
     vote,
 };
 
@@ -47,14 +47,25 @@ pub struct Config {
     /// A mutant breaks this rule on purpose.
     pub quorum: fn(usize) -> usize,
     /// A mutant's registry takes every commit.
-    pub gullible: bool,
+    pub accepts_any_commit: bool,
 }
 
 impl Config {
     pub fn new(seed: u64, monitors: usize, workers: usize, length: Nanos) -> Self {
         let (interval, quorum) = (SECOND, vote::majority as fn(usize) -> usize);
         let faults = Vec::new();
-        Self { seed, monitors, workers, interval, loss: 0.0, length, faults, serve: true, quorum, gullible: false }
+        Self {
+            seed,
+            monitors,
+            workers,
+            interval,
+            loss: 0.0,
+            length,
+            faults,
+            serve: true,
+            quorum,
+            accepts_any_commit: false,
+        }
     }
 
     pub fn worker(&self, id: &str) -> Who {
@@ -70,7 +81,7 @@ pub struct World {
     random: Random,
     monitors: Vec<Monitor>,
     workers: Vec<Worker>,
-    registry: Twin,
+    registry: InMemoryRegistry,
     registry_down: u32,
     /// Cuts and losses, asked for as messages are sent.
     in_force: Vec<Kind>,
@@ -105,12 +116,12 @@ impl World {
         }
         let worker = |(number, process)| {
             let id: NodeId = format!("w{number}").into();
-            let tenure = Tenure::new(id.clone());
-            Worker { id, process, incarnation: 1, sequence: 0, tenure, crashed_at: None }
+            let ownership = Ownership::new(id.clone());
+            Worker { id, process, incarnation: 1, sequence: 0, ownership, crashed_at: None }
         };
         let workers = processes.enumerate().map(worker).collect();
-        let mut registry = Twin::default();
-        registry.gullible = config.gullible;
+        let mut registry = InMemoryRegistry::default();
+        registry.accepts_any_commit = config.accepts_any_commit;
         let mut world = Self {
             now: 0,
             order: 0,
@@ -201,7 +212,7 @@ impl World {
                     None => self.timer(who, life),
                 }
             }
-            Event::NoAnswer { monitor, life, number } => self.no_answer(monitor, life, number),
+            Event::NoAnswer { monitor, life, number } => self.request_failed(monitor, life, number),
             Event::StoreWrite { worker, incarnation, partition, epoch } => {
                 self.store_write(worker, incarnation, partition, epoch);
             }
@@ -262,12 +273,12 @@ impl World {
     fn committed(&mut self, before: &Table, after: &Table) {
         self.record(4, Who::Registry, after.epoch);
         self.checks.committed(self.now, &self.config, before, after);
-        for (id, standing) in after.nodes.iter().filter(|(id, s)| !s.online && before.is_online(id)) {
+        for (id, membership) in after.nodes.iter().filter(|(id, s)| !s.online && before.is_online(id)) {
             let Who::Worker(number) = self.config.worker(id) else { continue };
             let worker = &self.workers[number];
             match worker.crashed_at {
                 Some(at) => self.detected.push(self.now - at),
-                None if worker.incarnation == standing.incarnation => self.failed_alive.push((self.now, id.clone())),
+                None if worker.incarnation == membership.incarnation => self.failed_alive.push((self.now, id.clone())),
                 None => {}
             }
         }

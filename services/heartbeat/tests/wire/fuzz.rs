@@ -10,19 +10,20 @@ use std::{
 
 use heartbeat::{
     assign::Table as Assigned,
-    auth::{Header, Keys, Kind},
+    auth::{FrameKind, Header, Keys},
     clock::Clock,
     codec::{
-        Codec, CodecId, Json, Protobuf, ProtobufZstd,
+        Codec, CodecId, Json, Protobuf, ProtobufZstd, codec,
         protobuf::{BatchRef, BeatRef},
     },
-    detector::Any,
-    quality::{Course, Tally},
+    detector::AnyDetector,
+    frame::{self, sign_ack, verify_ack},
+    ownership::Ownership,
+    quality::{QualityMeter, Replay},
     registry::Registration,
     table::Table,
-    tenure::Tenure,
     trace::Trace,
-    transport::{Ingest, Scratch, assignments::Assignments, codec, open_ack, seal_ack, tcp::FrameReader, words},
+    transport::{Ingest, Scratch, assignments::Assignments, tcp::FrameReader},
     vote::Ballot,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
@@ -45,7 +46,7 @@ const DECODERS: [Decoder; 10] = [
     ("borrowed protobuf", || Box::new(borrowed)),
     ("sealed frame", || {
         let keys = Keys::new(1, b"corpus");
-        Box::new(move |bytes| _ = keys.open(bytes))
+        Box::new(move |bytes| _ = keys.verify(bytes))
     }),
     ("ingest", ingest),
     ("stream of frames", || Box::new(frames)),
@@ -99,20 +100,20 @@ fn ingest() -> Target {
     let peer = "127.0.0.1:1".parse().unwrap();
     Box::new(move |bytes| {
         ingest.frame(&mut scratch, 1, peer, bytes).ok();
-        for (kind, codec) in [Kind::Beat, Kind::Batch, Kind::Ack, Kind::Word]
+        for (kind, codec) in [FrameKind::Beat, FrameKind::Batch, FrameKind::Ack, FrameKind::Control]
             .into_iter()
             .flat_map(|kind| CodecId::ALL.map(|id| (kind, id)))
         {
             let mut frame = Vec::new();
             let header = Header { kind, codec, ack_wanted: true };
-            keys.seal(header, &mut frame, |out| {
+            keys.sign(header, &mut frame, |out| {
                 out.extend_from_slice(bytes);
                 Ok::<_, ()>(())
             })
             .unwrap();
             ingest.frame(&mut scratch, 1, peer, &frame).ok();
-            words::open::<Ballot>(&keys, &frame).ok();
-            words::open::<Registration>(&keys, &frame).ok();
+            frame::verify_control::<Ballot>(&keys, &frame).ok();
+            frame::verify_control::<Registration>(&keys, &frame).ok();
         }
     })
 }
@@ -121,17 +122,18 @@ fn ingest() -> Target {
 fn ack() -> Target {
     let keys = Keys::new(1, b"corpus");
     Box::new(move |bytes| {
-        open_ack(&keys, bytes);
-        let (mut frame, header) = (Vec::new(), Header { kind: Kind::Ack, codec: CodecId::Protobuf, ack_wanted: false });
-        let sealed = keys.seal(header, &mut frame, |out| {
+        verify_ack(&keys, bytes);
+        let (mut frame, header) =
+            (Vec::new(), Header { kind: FrameKind::Ack, codec: CodecId::Protobuf, ack_wanted: false });
+        let sealed = keys.sign(header, &mut frame, |out| {
             out.extend_from_slice(bytes);
             Ok::<_, ()>(())
         });
         sealed.unwrap();
-        if let Some(ack) = open_ack(&keys, &frame) {
+        if let Some(ack) = verify_ack(&keys, &frame) {
             frame.clear();
-            seal_ack(&keys, &ack, &mut frame);
-            assert_eq!(open_ack(&keys, &frame), Some(ack));
+            sign_ack(&keys, &ack, &mut frame);
+            assert_eq!(verify_ack(&keys, &frame), Some(ack));
         }
     })
 }
@@ -142,11 +144,11 @@ fn said(bytes: &[u8]) {
     again::<Registration>(bytes);
     again::<Assigned>(bytes);
     if let Some(Assignments { table, .. }) = again(bytes) {
-        let mut tenure = Tenure::new("worker-0".into());
-        let life = table.nodes.get("worker-0").map_or(0, |standing| standing.incarnation);
-        for fence in tenure.learn(table, life) {
-            tenure.fenced(fence);
-            tenure.admit(fence.partition, Some(fence.epoch)).unwrap();
+        let mut ownership = Ownership::new("worker-0".into());
+        let life = table.nodes.get("worker-0").map_or(0, |membership| membership.incarnation);
+        for fence in ownership.learn(table, life) {
+            ownership.fenced(fence);
+            ownership.admit(fence.partition, Some(fence.epoch)).unwrap();
         }
     }
 }
@@ -164,9 +166,9 @@ fn trace(bytes: &[u8]) {
     let mut written = Vec::new();
     trace.write(&mut written).unwrap();
     assert_eq!(Trace::read(written.as_slice(), Some(trace.interval)).unwrap(), trace);
-    let course = Course::with_crashes(&trace, 3, 1);
-    let detector = Any::named("fixed", trace.interval, &[]).unwrap();
-    Tally::default().run(&course, detector, u64::MAX);
+    let replay = Replay::with_crashes(&trace, 3, 1);
+    let detector = AnyDetector::named("fixed", trace.interval, &[]).unwrap();
+    QualityMeter::default().run(&replay, detector, u64::MAX);
 }
 
 fn frames(bytes: &[u8]) {
@@ -228,8 +230,8 @@ fn the_corpus_is_read_by_its_decoders() {
     let counts = [read(&mut Json), read(&mut Protobuf), read(&mut ProtobufZstd::new().unwrap())];
     assert!(counts.iter().all(|&count| count == 4) && corpus.len() == 21, "{counts:?} of {}", corpus.len());
     let keys = Keys::new(1, b"corpus");
-    assert_eq!(corpus.iter().filter(|bytes| keys.open(bytes).is_ok()).count(), 4);
-    assert_eq!(corpus.iter().filter(|bytes| open_ack(&keys, bytes).is_some()).count(), 1);
+    assert_eq!(corpus.iter().filter(|bytes| keys.verify(bytes).is_ok()).count(), 4);
+    assert_eq!(corpus.iter().filter(|bytes| verify_ack(&keys, bytes).is_some()).count(), 1);
     assert_eq!(corpus.iter().filter(|bytes| again::<Ballot>(bytes).is_some()).count(), 1);
     assert_eq!(corpus.iter().filter(|bytes| again::<Registration>(bytes).is_some()).count(), 1);
     assert_eq!(corpus.iter().filter(|bytes| again::<Assignments>(bytes).is_some()).count(), 1);

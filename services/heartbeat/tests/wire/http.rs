@@ -1,22 +1,20 @@
 use std::{net::SocketAddr, sync::Arc};
 
-use contract::http::Problem;
 use heartbeat::{
-    auth::{Header, Kind, Reject},
+    auth::{FrameKind, Header, Reject},
     clock::wall_ms,
     codec::{Codec, Json, Protobuf},
+    frame::sign_beat,
     message::{Batch, Beat},
-    transport::{
-        http::{PROTOBUF, Plain, Received, SEALED, router},
-        seal_beat,
-    },
+    transport::http::{AUTHENTICATED, PROTOBUF, Received, Unauthenticated, router},
 };
 use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::support::{Monitor, beat, keys};
 
-async fn serve(monitor: &Monitor, plain: Plain) -> String {
+async fn serve(monitor: &Monitor, plain: Unauthenticated) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/heartbeat", listener.local_addr().unwrap());
     let app = router(Arc::clone(&monitor.ingest), plain);
@@ -28,7 +26,7 @@ async fn serve(monitor: &Monitor, plain: Plain) -> String {
 #[tokio::test]
 async fn the_articles_get_is_a_beat_each_time() {
     let mut monitor = Monitor::new();
-    let url = serve(&monitor, Plain::Accepted).await;
+    let url = serve(&monitor, Unauthenticated::Accepted).await;
     for _ in 0..2 {
         let answer = reqwest::get(format!("{url}?id=node-1")).await.unwrap();
         assert_eq!(answer.json::<Received>().await.unwrap().outcome, "received");
@@ -44,14 +42,14 @@ async fn the_articles_get_is_a_beat_each_time() {
     for query in ["", "?id=", "?id=a%0Ab", "?id=x&sequence=-1", "?id=x&load=NaN"] {
         let answer = reqwest::get(format!("{url}{query}")).await.unwrap();
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{query}");
-        assert_eq!(answer.json::<Problem>().await.unwrap().status, 400, "{query}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["status"], 400, "{query}");
     }
 }
 
 #[tokio::test]
 async fn bodies_in_json_protobuf_and_sealed() {
     let mut monitor = Monitor::new();
-    let url = serve(&monitor, Plain::Refused).await;
+    let url = serve(&monitor, Unauthenticated::Refused).await;
     let client = Client::new();
     let post = async |kind: &str, body: Vec<u8>| {
         client.post(&url).header(CONTENT_TYPE, kind).body(body).send().await.unwrap().status()
@@ -59,17 +57,17 @@ async fn bodies_in_json_protobuf_and_sealed() {
     let (mut json, mut protobuf, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
     Json.encode(&beat("a", 1), &mut json).unwrap();
     Protobuf.encode(&beat("b", 1), &mut protobuf).unwrap();
-    seal_beat(&keys(), &mut Protobuf, &beat("c", 1), false, &mut sealed).unwrap();
+    sign_beat(&keys(), &mut Protobuf, &beat("c", 1), false, &mut sealed).unwrap();
     assert_eq!(post("application/json", json.clone()).await, StatusCode::UNAUTHORIZED);
     assert_eq!(post(PROTOBUF, protobuf.clone()).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(post(SEALED, sealed.clone()).await, StatusCode::OK);
+    assert_eq!(post(AUTHENTICATED, sealed.clone()).await, StatusCode::OK);
     assert_eq!(monitor.next().await.1.node_id, "c");
     *sealed.last_mut().unwrap() ^= 1;
-    assert_eq!(post(SEALED, sealed).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(post(AUTHENTICATED, sealed).await, StatusCode::UNAUTHORIZED);
     monitor.until_rejected(Reject::Mac, 3).await;
 
     let mut trusting = Monitor::new();
-    let url = serve(&trusting, Plain::Accepted).await;
+    let url = serve(&trusting, Unauthenticated::Accepted).await;
     let post = async |kind: &str, body: Vec<u8>| {
         client.post(&url).header(CONTENT_TYPE, kind).body(body).send().await.unwrap().status()
     };
@@ -85,35 +83,36 @@ async fn bodies_in_json_protobuf_and_sealed() {
 #[tokio::test]
 async fn a_life_that_cannot_have_begun_is_nobodys() {
     let mut monitor = Monitor::new();
-    let url = serve(&monitor, Plain::Accepted).await;
+    let url = serve(&monitor, Unauthenticated::Accepted).await;
     let late = |node: &str| Beat { incarnation: u64::MAX, ..beat(node, 1) };
     let get = |incarnation: u64| reqwest::get(format!("{url}?id=a&sequence=1&incarnation={incarnation}"));
     let answer = get(u64::MAX).await.unwrap();
     assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
-    assert!(answer.json::<Problem>().await.unwrap().detail.contains("more than a day ahead"));
+    let problem = answer.json::<Value>().await.unwrap();
+    assert!(problem["detail"].as_str().unwrap().contains("more than a day ahead"), "{problem}");
     let client = Client::new();
-    let post = async |kind: Kind, codec: &mut dyn Codec, body: &[u8]| {
+    let post = async |kind: FrameKind, codec: &mut dyn Codec, body: &[u8]| {
         let (mut frame, header) = (Vec::new(), Header { kind, codec: codec.id(), ack_wanted: false });
-        let sealed = keys().seal(header, &mut frame, |out| {
+        let sealed = keys().sign(header, &mut frame, |out| {
             out.extend_from_slice(body);
             Ok::<_, ()>(())
         });
         sealed.unwrap();
-        client.post(&url).header(CONTENT_TYPE, SEALED).body(frame).send().await.unwrap().status()
+        client.post(&url).header(CONTENT_TYPE, AUTHENTICATED).body(frame).send().await.unwrap().status()
     };
     for (n, codec) in [&mut Json as &mut dyn Codec, &mut Protobuf].into_iter().enumerate() {
         let mut body = Vec::new();
         codec.encode(&late("a"), &mut body).unwrap();
-        assert_eq!(post(Kind::Beat, codec, &body).await, StatusCode::BAD_REQUEST);
+        assert_eq!(post(FrameKind::Beat, codec, &body).await, StatusCode::BAD_REQUEST);
         // In a batch, the others are heard.
         let batch = |incarnation, beats| Batch { sender: format!("agent-{n}"), sequence: 1, incarnation, beats };
         body.clear();
         codec.encode_batch(&batch(1, vec![late("a"), beat(["b", "c"][n], 1)]), &mut body).unwrap();
-        assert_eq!(post(Kind::Batch, codec, &body).await, StatusCode::OK);
+        assert_eq!(post(FrameKind::Batch, codec, &body).await, StatusCode::OK);
         assert_eq!(monitor.next().await.1.node_id, ["b", "c"][n]);
         body.clear();
         codec.encode_batch(&batch(u64::MAX, vec![]), &mut body).unwrap();
-        assert_eq!(post(Kind::Batch, codec, &body).await, StatusCode::BAD_REQUEST);
+        assert_eq!(post(FrameKind::Batch, codec, &body).await, StatusCode::BAD_REQUEST);
     }
     monitor.until_rejected(Reject::FutureIncarnation, 7).await;
     // The node itself is not shut out.

@@ -7,7 +7,7 @@ use std::{
 use heartbeat::{
     clock::Clock,
     message::Beat,
-    sender::{BatchWriter, Batched, DATAGRAM_BYTES, Fleet, Outlet, Single, Tick},
+    sender::{BatchSender, BatchWriter, DATAGRAM_BYTES, DatagramSender, Fleet, SingleSender, Tick},
     transport::udp::Receiver,
 };
 use tokio_util::sync::CancellationToken;
@@ -54,13 +54,13 @@ async fn beats_of_many_nodes_arrive_single_and_batched() {
         let receiver = Receiver::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let (address, stop) = (receiver.local_addr().unwrap(), CancellationToken::new());
         let receiving = tokio::spawn(receiver.run(Arc::clone(&monitor.ingest), stop.clone()));
-        let (outlet, flushing): (Arc<dyn Outlet>, _) = if batched {
+        let (outlet, flushing): (Arc<dyn DatagramSender>, _) = if batched {
             let writer = BatchWriter::new(keys(), "agent".into(), 1, DATAGRAM_BYTES);
-            let outlet = Batched::connect(address, writer).await.unwrap();
+            let outlet = BatchSender::connect(address, writer).await.unwrap();
             let (flusher, stop) = (Arc::clone(&outlet), stop.clone());
             (outlet, Some(tokio::spawn(async move { flusher.keep_flushing(stop).await })))
         } else {
-            (Arc::new(Single::connect(address, keys()).await.unwrap()), None)
+            (Arc::new(SingleSender::connect(address, keys()).await.unwrap()), None)
         };
         let emit = {
             let outlet = Arc::clone(&outlet);
@@ -75,7 +75,7 @@ async fn beats_of_many_nodes_arrive_single_and_batched() {
         receiving.await.unwrap().unwrap();
         if let Some(flushing) = flushing {
             flushing.await.unwrap();
-            assert!(outlet.sent().datagrams() < monitor.ingest.counts().accepted());
+            assert!(outlet.counts().datagrams() < monitor.ingest.counts().accepted());
         }
         assert_eq!(monitor.ingest.counts().rejected_total(), 0);
     }

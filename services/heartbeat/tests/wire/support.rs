@@ -37,7 +37,8 @@ impl Monitor {
         let sink: Arc<dyn Sink> = Arc::new(move |_at, peer, beat: Beat| {
             to.send((peer, beat)).ok();
         });
-        let ingest = Ingest::new(Clock::start(), keys(), Arc::new(Table::new(10_000)), Some(sink)).dated();
+        let ingest =
+            Ingest::new(Clock::start(), keys(), Arc::new(Table::new(10_000)), Some(sink)).reject_future_incarnations();
         Self { ingest: Arc::new(ingest), beats }
     }
 

@@ -4,11 +4,9 @@ use heartbeat::{
     auth::Reject,
     clock::Clock,
     codec::Protobuf,
+    frame::sign_beat,
     reconnect::{Policy, State},
-    transport::{
-        seal_beat,
-        tcp::{FrameReader, Handle, Limits, Sender, Settings, receive, write_frame},
-    },
+    transport::tcp::{FrameReader, Handle, Limits, Sender, Settings, receive, write_frame},
 };
 use socket2::SockRef;
 use tokio::{
@@ -129,7 +127,7 @@ async fn bad_frames_end_their_connection_only() {
     monitor.until_rejected(Reject::Frame, 1).await;
     // One byte at a time, and the length is 0 once in between: a frame too short.
     let mut frame = Vec::new();
-    seal_beat(&keys(), &mut Protobuf, &beat("a", 1), true, &mut frame).unwrap();
+    sign_beat(&keys(), &mut Protobuf, &beat("a", 1), true, &mut frame).unwrap();
     let mut bytes = u16::try_from(frame.len()).unwrap().to_be_bytes().to_vec();
     bytes.extend(frame);
     for byte in bytes {
@@ -138,7 +136,7 @@ async fn bad_frames_end_their_connection_only() {
     assert_eq!(monitor.next().await.1.sequence, 1);
     let mut reader = FrameReader::default();
     let ack = timeout(DEADLINE, reader.next(&mut good)).await.expect("an answer").unwrap();
-    assert!(keys().open(ack.unwrap()).is_ok());
+    assert!(keys().verify(ack.unwrap()).is_ok());
     stop.cancel();
     assert!(matches!(timeout(DEADLINE, reader.next(&mut good)).await.expect("an end"), Ok(None) | Err(_)));
 }

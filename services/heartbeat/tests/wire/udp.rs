@@ -3,10 +3,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use heartbeat::{
     auth::{Keys, Reject},
     codec::{Codec, Json, Protobuf, ProtobufZstd},
-    transport::{
-        seal_beat,
-        udp::{Lost, Receiver, Reliable, Retries},
-    },
+    frame::sign_beat,
+    transport::udp::{Receiver, ReliableSender, Retries, SendError},
 };
 use tokio::{net::UdpSocket, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +22,7 @@ async fn serve(monitor: &Monitor) -> (SocketAddr, CancellationToken, JoinHandle<
 
 fn sealed(node: &str, sequence: u64) -> Vec<u8> {
     let mut datagram = Vec::new();
-    seal_beat(&keys(), &mut Protobuf, &beat(node, sequence), false, &mut datagram).unwrap();
+    sign_beat(&keys(), &mut Protobuf, &beat(node, sequence), false, &mut datagram).unwrap();
     datagram
 }
 
@@ -35,7 +33,7 @@ async fn every_codec_arrives_and_is_acknowledged() {
     let codecs: [Box<dyn Codec>; 3] = [Box::new(Json), Box::new(Protobuf), Box::new(ProtobufZstd::new().unwrap())];
     for (n, codec) in codecs.into_iter().enumerate() {
         let node = format!("node-{n}");
-        let mut sender = Reliable::connect(address, keys(), codec, Retries::default()).await.unwrap();
+        let mut sender = ReliableSender::connect(address, keys(), codec, Retries::default()).await.unwrap();
         for sequence in 1..=3 {
             let sent = beat(&node, sequence);
             sender.send(&sent).await.unwrap();
@@ -58,10 +56,10 @@ async fn what_fails_is_dropped_and_counted_by_its_reason() {
     let mut forged = sealed("a", 71);
     *forged.last_mut().unwrap() ^= 1;
     let mut strange = Vec::new();
-    seal_beat(&Keys::new(9, b"of these tests"), &mut Protobuf, &beat("a", 72), false, &mut strange).unwrap();
+    sign_beat(&Keys::new(9, b"of these tests"), &mut Protobuf, &beat("a", 72), false, &mut strange).unwrap();
     let mut former = Vec::new();
     let past = heartbeat::message::Beat { incarnation: 0, ..beat("a", 100) };
-    seal_beat(&keys(), &mut Protobuf, &past, false, &mut former).unwrap();
+    sign_beat(&keys(), &mut Protobuf, &past, false, &mut former).unwrap();
     for (datagram, reason) in [
         (first.clone(), None),
         (first, Some(Reject::Repeated)),
@@ -110,7 +108,7 @@ async fn a_lost_answer_is_asked_for_again_and_the_beat_is_one() {
         }
     });
     let retries = Retries { count: 3, wait: Duration::from_millis(300) };
-    let mut sender = Reliable::connect(between, keys(), Box::new(Protobuf), retries).await.unwrap();
+    let mut sender = ReliableSender::connect(between, keys(), Box::new(Protobuf), retries).await.unwrap();
     let acked = sender.send(&beat("a", 1)).await.unwrap();
     assert!(acked.tries >= 2 && acked.after >= retries.wait, "{acked:?}");
     assert_eq!(monitor.next().await.1.sequence, 1);
@@ -123,8 +121,8 @@ async fn nobody_there_is_said_after_the_last_repetition() {
     let silent = UdpSocket::bind(LOOPBACK).await.unwrap();
     let retries = Retries { count: 2, wait: Duration::from_millis(20) };
     let mut sender =
-        Reliable::connect(silent.local_addr().unwrap(), keys(), Box::new(Protobuf), retries).await.unwrap();
-    assert!(matches!(sender.send(&beat("a", 1)).await, Err(Lost::Unanswered { tries: 3 })));
+        ReliableSender::connect(silent.local_addr().unwrap(), keys(), Box::new(Protobuf), retries).await.unwrap();
+    assert!(matches!(sender.send(&beat("a", 1)).await, Err(SendError::Unanswered { tries: 3 })));
     let mut datagrams = Vec::new();
     for _ in 0..3 {
         let mut buffer = vec![0; 2_000];
@@ -134,5 +132,5 @@ async fn nobody_there_is_said_after_the_last_repetition() {
     assert!(datagrams[0] == datagrams[1] && datagrams[1] == datagrams[2]);
     // And a port that nobody has.
     drop(silent);
-    assert!(matches!(sender.send(&beat("a", 2)).await, Err(Lost::Unanswered { tries: 3 })));
+    assert!(matches!(sender.send(&beat("a", 2)).await, Err(SendError::Unanswered { tries: 3 })));
 }

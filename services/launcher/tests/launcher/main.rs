@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use launcher::{Process, Signal, Spec, Stack, free_port, mariadb, nginx, orphans, prometheus, redis, testing};
+use launcher::{ProcessIdentity, Signal, Spec, Stack, free_port, mariadb, nginx, orphans, prometheus, redis, testing};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Set for a copy of this test binary that is to be killed: where it writes its stack's directory.
@@ -33,7 +33,7 @@ fn log_of(stack: &Stack, name: &str) -> String {
     std::fs::read_to_string(stack.log_path(name)).unwrap_or_default()
 }
 
-fn found(dir: &Path) -> Option<orphans::Found> {
+fn found(dir: &Path) -> Option<orphans::FoundStack> {
     orphans::find().unwrap().into_iter().find(|found| found.dir == dir)
 }
 
@@ -57,8 +57,8 @@ async fn a_child_runs_in_its_own_directory_and_group_and_ends_with_the_stack() {
     let seen = found(&dir).unwrap();
     let description = seen.description.as_ref().unwrap();
     assert!(seen.owner_alive && !seen.is_orphaned());
-    assert_eq!((seen.name(), description.owner), ("test-spawn", Process::current()));
-    assert_eq!(description.children[0].process, Process::of(pid).unwrap());
+    assert_eq!((seen.name(), description.owner), ("test-spawn", ProcessIdentity::current()));
+    assert_eq!(description.children[0].process, ProcessIdentity::of(pid).unwrap());
     assert_eq!(description.endpoints["somewhere"], "http://127.0.0.1:1");
     assert!(seen.processes.iter().any(|member| member.process.pid == pid));
 
@@ -138,7 +138,7 @@ async fn a_panic_ends_the_children_and_their_children() {
     let (dir, child, grandchild) = receive.recv_timeout(PATIENCE).unwrap();
     assert!(panicked.join().is_err());
     assert!(reaped(child) && !dir.exists());
-    eventually("the grandchild has ended", || Process::of(grandchild).is_none());
+    eventually("the grandchild has ended", || ProcessIdentity::of(grandchild).is_none());
 }
 
 #[tokio::test]
@@ -240,7 +240,7 @@ async fn redis_and_nginx_start_and_stop() {
     eventually("nginx's workers have ended", || pids.iter().all(|process| !process.is_alive()));
 }
 
-fn nginx_processes(dir: &Path) -> Vec<Process> {
+fn nginx_processes(dir: &Path) -> Vec<ProcessIdentity> {
     let members = found(dir).map(|found| found.processes).unwrap_or_default();
     members.into_iter().filter(|member| member.command == "nginx").map(|member| member.process).collect()
 }
@@ -356,8 +356,9 @@ async fn prometheus_scrapes_and_knows_the_rules() {
         return;
     }
     let mut stack = Stack::create("test-prometheus").unwrap();
-    let jobs = vec![prometheus::Job { name: "nobody".into(), targets: vec![("n-0".into(), "127.0.0.1:1".into())] }];
-    let options = prometheus::Options { interval: Duration::from_millis(200), hurry: 1, jobs };
+    let jobs =
+        vec![prometheus::ScrapeJob { name: "nobody".into(), targets: vec![("n-0".into(), "127.0.0.1:1".into())] }];
+    let options = prometheus::Options { interval: Duration::from_millis(200), time_divisor: 1, jobs };
     let prometheus = prometheus::start(&mut stack, &options).await.unwrap();
     assert!(prometheus.version.starts_with("Prometheus 2"), "{}", prometheus.version);
     let port = prometheus.url.rsplit_once(':').unwrap().1.parse().unwrap();

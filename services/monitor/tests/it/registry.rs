@@ -1,8 +1,8 @@
-//! Etcd and its twin in memory answer the same script alike.
+//! Etcd and the registry in memory give the same answers to the same requests.
 
 use heartbeat::{
     assign::Table,
-    registry::{Registration, Request, Response, Twin},
+    registry::{InMemoryRegistry, Registration, Request, Response},
 };
 use launcher::{Signal, Stack, etcd, testing};
 use monitor::etcd::Registry;
@@ -52,7 +52,7 @@ impl Reader {
     }
 }
 
-/// What is asked, by what was answered before.
+/// A request that follows from the answers before.
 fn script() -> Vec<fn(&Reader) -> Request> {
     fn register(incarnation: u64, leaving: bool) -> Request {
         let (http, udp) = ("127.0.0.1:1".into(), "127.0.0.1:2".into());
@@ -85,18 +85,18 @@ fn script() -> Vec<fn(&Reader) -> Request> {
 }
 
 #[tokio::test]
-async fn etcd_and_its_twin_answer_alike() {
+async fn etcd_and_the_registry_in_memory_answer_alike() {
     if !testing::have(&["etcd"]) {
         return;
     }
     let mut stack = Stack::create("test-registry").unwrap();
     let server = etcd::start(&mut stack, &etcd::Options::default()).await.unwrap();
     let registry = Registry::new(&[server.url], "/test/").await.unwrap();
-    let (mut twin, mut of_twin, mut of_etcd) = (Twin::default(), Reader::default(), Reader::default());
+    let (mut memory, mut of_memory, mut of_etcd) = (InMemoryRegistry::default(), Reader::default(), Reader::default());
     for (step, request) in script().into_iter().enumerate() {
-        let expected = twin.apply(0, request(&of_twin));
+        let expected = memory.apply(0, request(&of_memory));
         let found = registry.apply(request(&of_etcd)).await.unwrap();
-        assert_eq!(of_etcd.shape(found), of_twin.shape(expected), "step {step}");
+        assert_eq!(of_etcd.shape(found), of_memory.shape(expected), "step {step}");
     }
     stack.stop().await.unwrap();
 }

@@ -9,13 +9,14 @@ use axum::{Json, Router, routing::get};
 use heartbeat::{
     auth::Keys,
     clock::wall_ms,
+    frame,
     message::Beat,
     registry::Registration,
-    sender::{Outlet as _, Single},
-    transport::{http::SEALED, probe, words},
+    sender::{DatagramSender as _, SingleSender},
+    transport::{http::AUTHENTICATED, probe},
 };
 use launcher::{Stack, etcd, free_port};
-use monitor::{MonitorConfig, probes::Alive, receive::Registered, status::Status};
+use monitor::{MonitorConfig, probes::ProbeAnswer, receive::Registered, status::Status};
 use tokio::{net::UdpSocket, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -123,8 +124,8 @@ impl Monitors {
 
     /// A sealed registration, to be sent.
     pub fn sealed(&self, n: usize, registration: &Registration) -> reqwest::RequestBuilder {
-        let frame = words::seal(&Keys::new(1, KEY.as_bytes()), registration).unwrap();
-        self.http.post(self.url(n, "/register")).header("content-type", SEALED).body(frame)
+        let frame = frame::sign_control(&Keys::new(1, KEY.as_bytes()), registration).unwrap();
+        self.http.post(self.url(n, "/register")).header("content-type", AUTHENTICATED).body(frame)
     }
 
     pub async fn metrics(&self, n: usize) -> String {
@@ -166,16 +167,16 @@ impl Worker {
             leaving: false,
         };
         let (mut probes, mut beats) = (JoinSet::new(), JoinSet::new());
-        let alive = Alive { id: id.to_owned(), incarnation };
-        let app = Router::new().route("/probe", get(move || std::future::ready(Json(alive.clone()))));
+        let answer = ProbeAnswer { id: id.to_owned(), incarnation };
+        let app = Router::new().route("/probe", get(move || std::future::ready(Json(answer.clone()))));
         probes.spawn(async move { axum::serve(http, app).await.unwrap() });
         let (answering, name) = (keys.clone(), id.to_owned());
         probes.spawn(async move {
             probe::answer(&udp, &answering, &name, || incarnation).await.unwrap();
         });
-        let mut outlets = Vec::new();
+        let mut senders = Vec::new();
         for config in &monitors.configs {
-            outlets.push(Single::connect(config.listen.udp, keys.clone()).await.unwrap());
+            senders.push(SingleSender::connect(config.listen.udp, keys.clone()).await.unwrap());
         }
         let node_id = id.to_owned();
         beats.spawn(async move {
@@ -184,7 +185,7 @@ impl Worker {
                 ticks.tick().await;
                 let beat =
                     Beat { node_id: node_id.clone(), sequence, incarnation, timestamp: wall_ms(), ..Beat::default() };
-                outlets.iter().for_each(|outlet| outlet.send(&beat));
+                senders.iter().for_each(|sender| sender.send(&beat));
             }
         });
         let worker = Self { registration, _probes: probes, beats };

@@ -1,4 +1,4 @@
-use heartbeat::{registry::Registration, soft::State, transport::http::Received};
+use heartbeat::{node_state::State, registry::Registration, transport::http::Received};
 use launcher::{Signal, testing};
 use monitor::{receive::Registered, status::Status};
 
@@ -148,7 +148,7 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
     let mut monitors = Monitors::start("test-alone", 1).await;
     let worker = monitors.worker("a").await;
     monitors.until(0, "a monitor alone decides", |status| online(status) == 1).await;
-    assert_eq!(worker.register(&monitors, 0).await, Some(Registered::Outlived));
+    assert_eq!(worker.register(&monitors, 0).await, Some(Registered::Superseded));
     let plain = |monitors: &Monitors, body: String| {
         let request = monitors.http.post(monitors.url(0, "/register")).header("content-type", "application/json");
         request.body(body).send()

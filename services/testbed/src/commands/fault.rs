@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use faultproxy::{Client, DEFAULT_SEED, Fault, FaultSpec, Law};
-use worker::beats::Resumed;
+use worker::beats::ResumeOutcome;
 
 use crate::{cli::FaultCommand, stack::endpoints};
 
@@ -71,13 +71,13 @@ async fn resume(endpoints: &BTreeMap<String, String>, named: &[String]) -> anyho
     {
         let answer = http.post(format!("{url}/beats/resume")).send().await;
         let senders = match answer.and_then(reqwest::Response::error_for_status) {
-            Ok(answer) => answer.json::<BTreeMap<String, Resumed>>().await,
+            Ok(answer) => answer.json::<BTreeMap<String, ResumeOutcome>>().await,
             Err(error) => Err(error),
         };
         match senders {
             Ok(senders) if senders.is_empty() => println!("{name}: over UDP, which gives nobody up"),
             Ok(senders) => {
-                for (monitor, Resumed { was, resumed }) in senders {
+                for (monitor, ResumeOutcome { was, resumed }) in senders {
                     println!("{name} to {monitor}: {was}{}", if resumed { ", tries again now" } else { "" });
                 }
             }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use launcher::{Description, orphans::Found};
+use launcher::{Description, orphans::FoundStack};
 use serde_json::{Value, json};
 
 use super::up;
@@ -73,7 +73,7 @@ fn addresses(stack: &Description) -> String {
     std::iter::once(format!("{}\n", stack.name)).chain(lines).collect()
 }
 
-fn as_json(found: &Found) -> Value {
+fn as_json(found: &FoundStack) -> Value {
     let processes = found.processes.iter().map(|member| {
         let pid = member.process.pid;
         json!({ "pid": pid, "command": member.command, "rss_mb": mb(pid), "open_files": launcher::cpu::open_fds(pid) })
@@ -86,7 +86,7 @@ fn as_json(found: &Found) -> Value {
     })
 }
 
-fn text(found: &Found) -> String {
+fn text(found: &FoundStack) -> String {
     let mut lines = vec![format!("{} ({})", found.name(), state(found))];
     if let Some(description) = &found.description {
         lines.extend(addresses(description).lines().skip(1).map(str::to_owned));
@@ -100,7 +100,7 @@ fn text(found: &Found) -> String {
     lines.join("\n") + "\n"
 }
 
-fn state(found: &Found) -> &'static str {
+fn state(found: &FoundStack) -> &'static str {
     match (found.is_orphaned(), found.processes.is_empty()) {
         (false, _) => "running",
         (true, false) => "orphaned: its owner was killed; ./testbed down ends it",

@@ -4,7 +4,7 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
-use tracestore::{Choice, Client, Trace};
+use tracestore::{Client, Selection, Trace};
 
 use crate::{
     cli::TraceArgs,
@@ -31,16 +31,16 @@ pub async fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let choice = match (args.slowest, args.errors) {
-        (true, _) => Choice::Slowest,
-        (_, true) => Choice::Errors,
-        _ => Choice::Newest,
+        (true, _) => Selection::Slowest,
+        (_, true) => Selection::Errors,
+        _ => Selection::Newest,
     };
-    let limit = args.limit.map_or(if choice == Choice::Newest { 20 } else { 1 }, usize::from);
+    let limit = args.limit.map_or(if choice == Selection::Newest { 20 } else { 1 }, usize::from);
     let list = client.list(choice, limit).await?;
     if list.is_empty() && !args.json {
-        bail!("{}", if choice == Choice::Errors { "no trace has failed" } else { NONE_YET });
+        bail!("{}", if choice == Selection::Errors { "no trace has failed" } else { NONE_YET });
     }
-    if choice == Choice::Newest {
+    if choice == Selection::Newest {
         show(args.json, &list, || waterfall::list(&list, look))?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -9,12 +9,9 @@ use anyhow::ensure;
 use faultproxy::Fault;
 use heartbeat::{
     clock::Clock,
-    codec::{CodecId, Corpus},
+    codec::{CodecId, Corpus, codec},
     reconnect::{Policy, State},
-    transport::{
-        codec,
-        tcp::{Handle, Sender, Settings},
-    },
+    transport::tcp::{Handle, Sender, Settings},
 };
 use report::{Table, Verdict};
 use serde::Serialize;
@@ -119,7 +116,7 @@ impl Senders {
                 seed: n,
             };
             let (sender, handle) = Sender::new(settings, Clock::start());
-            let mut beat = Corpus::judged().beat(n);
+            let mut beat = Corpus::held_out().beat(n);
             let beats = move || {
                 beat.sequence += 1;
                 beat.clone()

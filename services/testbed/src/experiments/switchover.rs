@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use heartbeat::{assign::NodeId, transport::assignments::Assignments};
 use launcher::{Signal, Stack, mariadb};
-use monitor::config::Rule;
+use monitor::config::VoteRule;
 use rand::RngExt as _;
 use stores::StoreConfig;
 use tokio::time::{sleep, timeout};
@@ -70,7 +70,7 @@ async fn series(
     round: Round,
     told: &impl Fn(&str),
 ) -> anyhow::Result<Series> {
-    let votes = if strategy == Strategy::Majority { Rule::Majority } else { Rule::One };
+    let votes = if strategy == Strategy::Majority { VoteRule::Majority } else { VoteRule::One };
     let monitor_sets = strategy.sets().iter().map(|set| (*set).to_owned()).collect();
     let plan = control_plane::Plan {
         workers: WORKERS,
@@ -144,7 +144,8 @@ async fn etcd_away(
 fn is_level(seen: &Assignments) -> bool {
     let table = &seen.table;
     let primaries = |node: &NodeId| table.partitions.iter().filter(|a| a.primary.as_ref() == Some(node)).count();
-    let online: Vec<&NodeId> = table.nodes.iter().filter(|(_, standing)| standing.online).map(|(id, _)| id).collect();
+    let online: Vec<&NodeId> =
+        table.nodes.iter().filter(|(_, membership)| membership.online).map(|(id, _)| id).collect();
     online.len() == WORKERS && online.iter().all(|node| primaries(node) >= LEAST_PRIMARIES)
 }
 

@@ -17,14 +17,13 @@ use faultproxy::{Fault, FaultSpec};
 use heartbeat::{
     Nanos,
     clock::Clock,
-    codec::{CodecId, Corpus},
+    codec::{CodecId, Corpus, codec},
     message::Beat,
     reconnect::{Policy, State},
     sender::Pace,
     transport::{
-        codec,
         tcp::{Handle, Sender, Settings},
-        udp::{Reliable, Retries},
+        udp::{ReliableSender, Retries},
     },
 };
 use serde::Serialize;
@@ -126,7 +125,7 @@ impl Field {
     }
 
     fn beat(&self, over: &str, n: u64) -> Beat {
-        Beat { node_id: format!("{over}-{n}"), sequence: 0, incarnation: 1, ..Corpus::judged().beat(n) }
+        Beat { node_id: format!("{over}-{n}"), sequence: 0, incarnation: 1, ..Corpus::held_out().beat(n) }
     }
 }
 
@@ -246,7 +245,7 @@ async fn over_udp(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut sender = Reliable::connect(bed.udp, keys(), codec(CodecId::Protobuf)?, Retries::default()).await?;
+    let mut sender = ReliableSender::connect(bed.udp, keys(), codec(CodecId::Protobuf)?, Retries::default()).await?;
     let field = Arc::clone(field);
     let mut beat = field.beat("udp", n);
     tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
@@ -259,7 +258,7 @@ async fn over_udp(
             beat.timestamp = field.clock.now();
             let tries = match sender.send(&beat).await {
                 Ok(acked) => acked.tries,
-                Err(heartbeat::transport::udp::Lost::Unanswered { tries }) => tries,
+                Err(heartbeat::transport::udp::SendError::Unanswered { tries }) => tries,
                 // The next one says more.
                 Err(_) => 0,
             };

@@ -17,7 +17,7 @@ use heartbeat::{
     clock::Clock,
     codec::Corpus,
     message::Beat,
-    sender::{BatchWriter, Batched, DATAGRAM_BYTES, Fleet, Outlet, Single, Tick},
+    sender::{BatchSender, BatchWriter, DATAGRAM_BYTES, DatagramSender, Fleet, SingleSender, Tick},
 };
 use launcher::cpu;
 use serde::{Deserialize, Serialize};
@@ -124,12 +124,12 @@ async fn beat(plan: &Plan) -> anyhow::Result<Outcome> {
     ensure!((10..=60_000).contains(&plan.interval_ms), "interval_ms must lie within 10 and 60000");
     let keys = Keys::new(1, SECRET);
     let (flushed, mut flushing) = (CancellationToken::new(), None);
-    let outlet: Option<Arc<dyn Outlet>> = match plan.way {
+    let outlet: Option<Arc<dyn DatagramSender>> = match plan.way {
         Way::Ticks => None,
-        Way::Single => Some(Arc::new(Single::connect(plan.monitor, keys).await?)),
+        Way::Single => Some(Arc::new(SingleSender::connect(plan.monitor, keys).await?)),
         Way::Batched => {
             let writer = BatchWriter::new(keys, "fleet".into(), 1, DATAGRAM_BYTES);
-            let outlet = Batched::connect(plan.monitor, writer).await?;
+            let outlet = BatchSender::connect(plan.monitor, writer).await?;
             let (flusher, flushed) = (Arc::clone(&outlet), flushed.clone());
             flushing = Some(tokio::spawn(async move { flusher.keep_flushing(flushed).await }));
             Some(outlet)
@@ -152,7 +152,7 @@ async fn beat(plan: &Plan) -> anyhow::Result<Outcome> {
     let (before, start) = (memory(), Instant::now());
     let interval = Duration::from_millis(plan.interval_ms);
     let fleet =
-        Fleet::spawn((0..u64::from(plan.senders)).map(|n| Corpus::judged().beat(n)), interval, Clock::start(), emit);
+        Fleet::spawn((0..u64::from(plan.senders)).map(|n| Corpus::held_out().beat(n)), interval, Clock::start(), emit);
     let start_ms = ms(start.elapsed());
     tokio::time::sleep(interval).await;
     let cpu_before = cpu::process_seconds(own).unwrap_or(0.0);
@@ -187,8 +187,8 @@ async fn beat(plan: &Plan) -> anyhow::Result<Outcome> {
         stop_ms,
         all_stopped,
         sent_beats: seen.beats,
-        datagrams: outlet.as_ref().map_or(0, |outlet| outlet.sent().datagrams()),
-        refused: outlet.as_ref().map_or(0, |outlet| outlet.sent().refused()),
+        datagrams: outlet.as_ref().map_or(0, |outlet| outlet.counts().datagrams()),
+        refused: outlet.as_ref().map_or(0, |outlet| outlet.counts().refused()),
     })
 }
 

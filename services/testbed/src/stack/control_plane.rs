@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use anyhow::{Context, ensure};
 use launcher::{ChildId, Signal, Spec, Stack, etcd, free_port, prometheus};
-use monitor::{MonitorConfig, config::Rule};
+use monitor::{MonitorConfig, config::VoteRule};
 use runtime::telemetry::TelemetryConfig;
 use stores::StoreConfig;
 use worker::{
@@ -29,7 +29,7 @@ pub struct Plan {
     /// Of the beats.
     pub transport: Transport,
     /// Who decides that a worker has failed.
-    pub votes: Rule,
+    pub votes: VoteRule,
     /// Further settings of every monitor, `key=value`.
     pub monitor_sets: Vec<String>,
     /// Of monitors and workers.
@@ -43,7 +43,7 @@ impl Default for Plan {
             workers: 3,
             interval_ms: 1_000,
             transport: Transport::Udp,
-            votes: Rule::Majority,
+            votes: VoteRule::Majority,
             monitor_sets: Vec::new(),
             telemetry: TelemetryConfig::default(),
         }
@@ -119,7 +119,7 @@ impl Plane {
     }
 
     /// What Prometheus asks, by the jobs that compose's has for them.
-    pub fn jobs(&self) -> [prometheus::Job; 2] {
+    pub fn jobs(&self) -> [prometheus::ScrapeJob; 2] {
         let of = |members: &[Member]| {
             let target = |member: &Member| (member.name.clone(), member.admin.trim_start_matches("http://").to_owned());
             members.iter().map(target).collect::<Vec<_>>()

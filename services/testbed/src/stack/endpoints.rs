@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use launcher::{Description, Process};
+use launcher::{Description, ProcessIdentity};
 
 /// What such a stack is called.
 pub const ELSEWHERE: &str = "elsewhere";
@@ -31,7 +31,7 @@ pub fn elsewhere() -> anyhow::Result<Option<Description>> {
     let endpoints = read().with_context(|| format!("{VARIABLE}={}", file.display()))?;
     Ok(Some(Description {
         name: ELSEWHERE.into(),
-        owner: Process::current(),
+        owner: ProcessIdentity::current(),
         created_ms: 0,
         endpoints,
         sockets: PathBuf::new(),
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(replicas.unwrap(), ["http://10.0.0.5:9080", "http://[fd00::5]:9080"]);
         let stack = Description {
             name: String::new(),
-            owner: Process::current(),
+            owner: ProcessIdentity::current(),
             created_ms: 0,
             endpoints,
             sockets: PathBuf::new(),

@@ -175,7 +175,7 @@ impl Cluster {
         if let Some(Monitoring { loadgen, interval, hurry }) = plan.prometheus {
             let mut jobs = jobs(&admins, &proxy.admin, loadgen);
             jobs.extend(traces.iter().map(|traces| job("tracestore", [("traces".into(), traces.admin.to_string())])));
-            let options = prometheus::Options { interval, hurry, jobs };
+            let options = prometheus::Options { interval, time_divisor: hurry, jobs };
             let started = prometheus::start(&mut stack, &options).await?;
             stack.set_endpoint("prometheus", &started.url)?;
             prometheus = Some(started);
@@ -391,7 +391,7 @@ fn mysql_options(plan: &Plan) -> mariadb::Options {
     mariadb::Options {
         max_connections: plan.replicas * (pool_size + 2) + 200,
         buffer_pool_mb: 256 / u32::from(plan.instances) + 64,
-        commits: if plan.only_read { mariadb::Commits::Buffered } else { mariadb::Commits::Written },
+        commits: if plan.only_read { mariadb::CommitDurability::Buffered } else { mariadb::CommitDurability::Written },
         ..mariadb::Options::default()
     }
 }
@@ -421,7 +421,7 @@ pub fn own_program() -> anyhow::Result<PathBuf> {
 }
 
 /// What Prometheus asks: the admin ports, by the jobs that compose's Prometheus has for them.
-fn jobs(admins: &[u16], faultproxy: &str, loadgen: SocketAddr) -> Vec<prometheus::Job> {
+fn jobs(admins: &[u16], faultproxy: &str, loadgen: SocketAddr) -> Vec<prometheus::ScrapeJob> {
     let replicas = admins.iter().enumerate().map(|(n, &port)| (format!("api-{n}"), loopback(port).to_string()));
     vec![
         job("api", replicas),
@@ -431,8 +431,8 @@ fn jobs(admins: &[u16], faultproxy: &str, loadgen: SocketAddr) -> Vec<prometheus
     ]
 }
 
-pub fn job(name: &str, targets: impl IntoIterator<Item = (String, String)>) -> prometheus::Job {
-    prometheus::Job { name: name.into(), targets: targets.into_iter().collect() }
+pub fn job(name: &str, targets: impl IntoIterator<Item = (String, String)>) -> prometheus::ScrapeJob {
+    prometheus::ScrapeJob { name: name.into(), targets: targets.into_iter().collect() }
 }
 
 /// A receiver of traces: where spans are sent to, and where they are asked for.

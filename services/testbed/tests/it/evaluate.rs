@@ -146,7 +146,8 @@ fn after_kill_9_down_leaves_nothing() {
     home.ok(&["down"]);
     assert_eq!(home.processes(), [] as [u64; 0]);
     for pid in before {
-        let alive = launcher::Process::of(u32::try_from(pid).unwrap()).is_some_and(launcher::Process::is_alive);
+        let alive =
+            launcher::ProcessIdentity::of(u32::try_from(pid).unwrap()).is_some_and(launcher::ProcessIdentity::is_alive);
         assert!(!alive, "pid {pid} is still there");
     }
     assert_eq!(std::fs::read_dir(home.path().join("stacks")).unwrap().count(), 0);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use launcher::{Process, Signal};
+use launcher::{ProcessIdentity, Signal};
 use serde_json::Value;
 
 use crate::{Home, wait_until};
@@ -12,10 +12,13 @@ impl Home {
         self.json(&["status", "--json"])["heartbeats"].clone()
     }
 
-    pub fn child(&self, name: &str) -> Process {
+    pub fn child(&self, name: &str) -> ProcessIdentity {
         let stacks = launcher_description(self);
         let child = stacks["children"].as_array().unwrap().iter().find(|child| child["name"] == name).unwrap().clone();
-        Process { pid: child["pid"].as_u64().unwrap() as u32, start_ticks: child["start_ticks"].as_u64().unwrap() }
+        ProcessIdentity {
+            pid: child["pid"].as_u64().unwrap() as u32,
+            start_ticks: child["start_ticks"].as_u64().unwrap(),
+        }
     }
 }
 

@@ -110,5 +110,5 @@ pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 pub fn signal(child: &Child, signal: launcher::Signal) {
-    assert!(launcher::Process::of(child.id()).unwrap().signal(signal));
+    assert!(launcher::ProcessIdentity::of(child.id()).unwrap().signal(signal));
 }

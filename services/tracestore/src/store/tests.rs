@@ -97,7 +97,7 @@ fn open_traces_have_so_much_room_and_the_oldest_is_judged_early() {
     }
     assert_eq!((store.open.len(), store.metrics.judged_early.get()), (10, 90));
     assert_eq!(store.metrics.open.get(), 10);
-    let newest = store.list(Choice::Newest, 5);
+    let newest = store.list(Selection::Newest, 5);
     assert_eq!(newest.iter().map(|trace| trace.start_ns).collect::<Vec<_>>(), [100, 99, 98, 97, 96]);
 }
 
@@ -109,10 +109,10 @@ fn lists_are_in_the_order_asked_for() {
     store.settle(now + SETTLE);
     store.add(id(3), span(1, None, 300, 7), now + SETTLE);
     let list = |choice| store.list(choice, 10).iter().map(|trace| trace.id).collect::<Vec<_>>();
-    assert_eq!(list(Choice::Slowest), [id(2), id(3), id(1)]);
-    assert_eq!(list(Choice::Newest), [id(3), id(2), id(1)]);
-    assert_eq!(list(Choice::Errors), [id(2)]);
-    assert_eq!(store.list(Choice::Slowest, 1).len(), 1);
+    assert_eq!(list(Selection::Slowest), [id(2), id(3), id(1)]);
+    assert_eq!(list(Selection::Newest), [id(3), id(2), id(1)]);
+    assert_eq!(list(Selection::Errors), [id(2)]);
+    assert_eq!(store.list(Selection::Slowest, 1).len(), 1);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn what_nobody_waited_for_is_not_slow() {
     let (mut store, start) = (store(limits(1, 0, 0)), Instant::now());
     store.add(id(1), span(1, None, 0, 100), start);
     store.add(id(2), Span { kind: Kind::Internal, ..span(1, None, 0, 1_000) }, start);
-    let slowest: Vec<_> = store.list(Choice::Slowest, 10).into_iter().map(|summary| summary.id).collect();
+    let slowest: Vec<_> = store.list(Selection::Slowest, 10).into_iter().map(|summary| summary.id).collect();
     assert_eq!(slowest, [id(1), id(2)], "the worker's absence comes last");
     store.settle(start + SETTLE);
     assert!(store.get(id(1)).is_some() && store.get(id(2)).is_none());
@@ -133,10 +133,10 @@ fn after_clear_only_what_is_new_is_there() {
     store.settle(now + SETTLE);
     store.add(id(2), span(1, None, 0, 5), now + SETTLE);
     store.clear();
-    assert_eq!(store.list(Choice::Newest, 10), []);
+    assert_eq!(store.list(Selection::Newest, 10), []);
     store.add(id(2), span(2, Some(1), 0, 5), now + SETTLE);
     store.add(id(3), span(1, None, 0, 5), now + SETTLE);
-    assert_eq!(store.list(Choice::Newest, 10).iter().map(|trace| trace.id).collect::<Vec<_>>(), [id(3)]);
+    assert_eq!(store.list(Selection::Newest, 10).iter().map(|trace| trace.id).collect::<Vec<_>>(), [id(3)]);
     assert_eq!(store.metrics.dropped_late.get(), 1);
 }
 

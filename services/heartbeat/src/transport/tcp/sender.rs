@@ -16,10 +16,10 @@ use crate::{
     auth::Keys,
     clock::Clock,
     codec::Codec,
+    frame::{sign_beat, verify_ack},
     message::{Ack, Beat},
     reconnect::{Action, Policy, Reconnect, State},
     sender::Pace,
-    transport::{open_ack, seal_beat},
 };
 
 pub struct Settings {
@@ -155,12 +155,12 @@ impl Sender {
     async fn exchange(&mut self, connection: &mut Connection, beat: &Beat) -> io::Result<()> {
         let Settings { keys, codec, wait, .. } = &mut self.settings;
         self.frame.clear();
-        seal_beat(keys, &mut **codec, beat, true, &mut self.frame).map_err(io::Error::other)?;
+        sign_beat(keys, &mut **codec, beat, true, &mut self.frame).map_err(io::Error::other)?;
         let wanted = Ack { of: beat.node_id.clone(), incarnation: beat.incarnation, sequence: beat.sequence };
         let exchange = async {
             write_frame(&mut connection.stream, &self.frame).await?;
             while let Some(frame) = connection.reader.next(&mut connection.stream).await? {
-                if open_ack(keys, frame).as_ref() == Some(&wanted) {
+                if verify_ack(keys, frame).as_ref() == Some(&wanted) {
                     return Ok(());
                 }
             }

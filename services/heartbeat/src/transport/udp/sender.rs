@@ -8,10 +8,10 @@ use std::{
 
 use tokio::{net::UdpSocket, time::timeout_at};
 
-use super::super::{open_ack, seal_beat};
 use crate::{
     auth::Keys,
     codec::Codec,
+    frame::{sign_beat, verify_ack},
     message::{Ack, Beat},
 };
 
@@ -35,7 +35,7 @@ impl Default for Retries {
 
 /// The monitor has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Acked {
+pub struct Acknowledged {
     /// From the first datagram to the answer.
     pub after: Duration,
     /// Datagrams sent.
@@ -43,7 +43,7 @@ pub struct Acked {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Lost {
+pub enum SendError {
     #[error("no answer to {tries} datagrams")]
     Unanswered { tries: u32 },
     #[error("cannot write the heartbeat")]
@@ -53,7 +53,7 @@ pub enum Lost {
 }
 
 /// A socket that sends beats to one monitor and waits for each one's answer.
-pub struct Reliable {
+pub struct ReliableSender {
     socket: UdpSocket,
     keys: Keys,
     codec: Box<dyn Codec>,
@@ -61,7 +61,7 @@ pub struct Reliable {
     datagram: Vec<u8>,
 }
 
-impl Reliable {
+impl ReliableSender {
     /// # Errors
     /// No socket can be had.
     pub async fn connect(monitor: SocketAddr, keys: Keys, codec: Box<dyn Codec>, retries: Retries) -> io::Result<Self> {
@@ -75,9 +75,9 @@ impl Reliable {
     ///
     /// # Errors
     /// `Unanswered` after the last repetition; a refused port (ICMP) counts as no answer.
-    pub async fn send(&mut self, beat: &Beat) -> Result<Acked, Lost> {
+    pub async fn send(&mut self, beat: &Beat) -> Result<Acknowledged, SendError> {
         self.datagram.clear();
-        seal_beat(&self.keys, &mut *self.codec, beat, true, &mut self.datagram)?;
+        sign_beat(&self.keys, &mut *self.codec, beat, true, &mut self.datagram)?;
         let wanted = Ack { of: beat.node_id.clone(), incarnation: beat.incarnation, sequence: beat.sequence };
         let start = Instant::now();
         for tries in 1..=self.retries.count + 1 {
@@ -88,10 +88,10 @@ impl Reliable {
                 Err(error) => return Err(error.into()),
             }
             if self.answered(&wanted, until).await {
-                return Ok(Acked { after: start.elapsed(), tries });
+                return Ok(Acknowledged { after: start.elapsed(), tries });
             }
         }
-        Err(Lost::Unanswered { tries: self.retries.count + 1 })
+        Err(SendError::Unanswered { tries: self.retries.count + 1 })
     }
 
     /// Waits for that answer; others (of beats given up) are passed over.
@@ -99,7 +99,7 @@ impl Reliable {
         let mut buffer = [0; ACK_BYTES];
         loop {
             match timeout_at(until, self.socket.recv(&mut buffer)).await {
-                Ok(Ok(length)) if open_ack(&self.keys, &buffer[..length]).as_ref() == Some(wanted) => return true,
+                Ok(Ok(length)) if verify_ack(&self.keys, &buffer[..length]).as_ref() == Some(wanted) => return true,
                 Ok(Ok(_)) => {}
                 // Nobody listens there now; the monitor may be back before the next repetition.
                 Ok(Err(_)) => {

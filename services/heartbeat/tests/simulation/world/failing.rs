@@ -1,6 +1,6 @@
 //! Faults that begin and end: who is down, who stands still.
 
-use heartbeat::{Nanos, tenure::Tenure};
+use heartbeat::{Nanos, ownership::Ownership};
 
 use super::{World, monitors::observer};
 use crate::{
@@ -65,7 +65,7 @@ impl World {
                 let worker = &mut self.workers[number];
                 worker.crashed_at = None;
                 (worker.incarnation, worker.sequence) = (worker.incarnation + 1_000, 0);
-                worker.tenure = Tenure::new(worker.id.clone());
+                worker.ownership = Ownership::new(worker.id.clone());
             }
             Who::Registry | Who::Client => {}
         }

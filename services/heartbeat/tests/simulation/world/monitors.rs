@@ -6,9 +6,9 @@ use heartbeat::{
     Nanos,
     assign::NodeId,
     detector::Fixed,
-    observer::{Effect, MakeDetector, Observer, Settings},
+    node_state::State,
+    observer::{DetectorFactory, Effect, Observer, Settings},
     registry::{Request, Response},
-    soft::State,
 };
 
 use super::{Config, MS, World};
@@ -50,7 +50,7 @@ impl World {
                 let before = monitor.open.len();
                 monitor.open.retain(|(open, _)| *open != request);
                 if monitor.open.len() < before || request == UNASKED {
-                    monitor.observer.answer(now, asked, response);
+                    monitor.observer.response(now, asked, response);
                 }
             }
             Message::Register(node) => self.ask(number, Request::Register(node)),
@@ -59,7 +59,7 @@ impl World {
         self.pump(number);
     }
 
-    pub(super) fn no_answer(&mut self, number: usize, life: u64, request: u64) {
+    pub(super) fn request_failed(&mut self, number: usize, life: u64, request: u64) {
         let monitor = &mut self.monitors[number];
         let open = monitor.open.iter().position(|(number, _)| *number == request);
         let Some(at) = open.filter(|_| monitor.process.life == life && monitor.process.down == 0) else { return };
@@ -68,7 +68,7 @@ impl World {
             return self.at(resumes, Event::NoAnswer { monitor: number, life, number: request });
         }
         let (_, to_commit) = monitor.open.swap_remove(at);
-        monitor.observer.no_answer(monitor.process.clock(self.now), to_commit);
+        monitor.observer.request_failed(monitor.process.clock(self.now), to_commit);
         self.pump(number);
     }
 
@@ -84,8 +84,8 @@ impl World {
                         self.send_stream(Who::Monitor(number), Who::Monitor(other), Message::Ballot(ballot.clone()));
                     }
                 }
-                Effect::Ask(request) => self.ask(number, request),
-                Effect::Changed { transition, .. } => self.record(2, Who::Monitor(number), transition.to as u64),
+                Effect::Request(request) => self.ask(number, request),
+                Effect::StateChanged { transition, .. } => self.record(2, Who::Monitor(number), transition.to as u64),
                 Effect::Paused(_) => self.record(3, Who::Monitor(number), 0),
             }
         }
@@ -159,7 +159,7 @@ pub(super) fn observer(config: &Config, number: usize, process: &Process, now: N
     let settings = Settings { quorum: config.quorum, ..Settings::for_interval(config.interval, 5 * config.interval) };
     // Suspects after 1.3 intervals of silence: the least a detector can do.
     let timeout = config.interval * 13 / 10;
-    let make: MakeDetector = Box::new(move || Box::new(Fixed::new(timeout, timeout, 0)));
+    let make: DetectorFactory = Box::new(move || Box::new(Fixed::new(timeout, timeout, 0)));
     let first_round = now / MS + 1;
     Observer::new(monitors[number].clone(), &monitors, settings, make, first_round, process.clock(now))
 }

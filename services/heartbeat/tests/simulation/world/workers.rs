@@ -5,8 +5,8 @@ use std::sync::Arc;
 use heartbeat::{
     Nanos,
     assign::NodeId,
+    ownership::{Fence, Ownership, Refusal},
     registry::Registration,
-    tenure::{Fence, Refusal, Tenure},
 };
 
 use super::{SECOND, World};
@@ -21,7 +21,7 @@ pub(super) struct Worker {
     pub(super) process: Process,
     pub(super) incarnation: u64,
     pub(super) sequence: u64,
-    pub(super) tenure: Tenure,
+    pub(super) ownership: Ownership,
     pub(super) crashed_at: Option<Nanos>,
 }
 
@@ -41,7 +41,7 @@ impl World {
             self.answer_poll(asked, number);
         }
         let worker = &mut self.workers[number];
-        let table = worker.tenure.table();
+        let table = worker.ownership.table();
         if table.is_failed(&worker.id, worker.incarnation) {
             // What was said of this life is settled; the next one begins, with nothing in hand.
             (worker.incarnation, worker.sequence) = (worker.incarnation + 1, 0);
@@ -60,7 +60,7 @@ impl World {
             return;
         }
         let table = Arc::clone(&self.monitors[monitor].observer.snapshot().table);
-        if table.epoch > self.workers[worker].tenure.table().epoch {
+        if table.epoch > self.workers[worker].ownership.table().epoch {
             self.send_stream(Who::Monitor(monitor), Who::Worker(worker), Message::Table(table));
         }
     }
@@ -81,13 +81,13 @@ impl World {
             Message::Answer { monitor, .. } => self.send_datagram(me, Who::Monitor(monitor), message),
             Message::Table(table) => {
                 let life = self.workers[number].process.life;
-                for fence in self.workers[number].tenure.learn(table, incarnation) {
+                for fence in self.workers[number].ownership.learn(table, incarnation) {
                     let delay = self.delay();
                     self.after(delay, Event::StoreFence { worker: number, life, fence });
                 }
             }
             Message::Write { partition, epoch, hops } => {
-                match self.workers[number].tenure.admit(partition, Some(epoch)) {
+                match self.workers[number].ownership.admit(partition, Some(epoch)) {
                     Ok(epoch) => {
                         // A write may be long under way.
                         let late = if self.random.chance(0.02) { self.random.range(0, 3 * SECOND) } else { 0 };
@@ -105,7 +105,7 @@ impl World {
     pub(super) fn store_write(&mut self, worker: usize, incarnation: u64, partition: usize, epoch: u64) {
         if self.fences[partition] > epoch {
             self.checks.refused_by_fence += 1;
-            self.workers[worker].tenure.overruled(partition, epoch);
+            self.workers[worker].ownership.overruled(partition, epoch);
             return;
         }
         let writer = self.workers[worker].id.clone();
@@ -118,10 +118,10 @@ impl World {
             return;
         }
         if self.fences[fence.partition] > fence.epoch {
-            return self.workers[worker].tenure.overruled(fence.partition, fence.epoch);
+            return self.workers[worker].ownership.overruled(fence.partition, fence.epoch);
         }
         self.fences[fence.partition] = fence.epoch;
-        self.workers[worker].tenure.fenced(fence);
+        self.workers[worker].ownership.fenced(fence);
     }
 
     pub(super) fn client_write(&mut self, partition: usize, hops: u8) {

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use heartbeat::{assign::NodeId, clock::wall_ms, soft::State};
-use monitor::status::{Change, Status, What};
+use heartbeat::{assign::NodeId, clock::wall_ms, node_state::State};
+use monitor::status::{Event, LoggedEvent, Status};
 use serde::Serialize;
 
 use crate::stack::endpoints;
@@ -19,7 +19,7 @@ pub struct Heartbeats {
     pub nodes: Vec<Node>,
     pub partitions: Vec<heartbeat::assign::Assignment>,
     /// Of the monitor with the latest table; the newest last.
-    pub changes: Vec<Change>,
+    pub changes: Vec<LoggedEvent>,
 }
 
 #[derive(Debug, Serialize)]
@@ -132,20 +132,20 @@ pub fn table(seen: &Heartbeats) -> String {
     let now = wall_ms();
     for change in seen.changes.iter().rev().take(CHANGES_SHOWN) {
         let ago = format!("{:.1} s ago", now.saturating_sub(change.at_ms) as f64 / 1e3);
-        _ = writeln!(text, "  {ago:>14} {}", words(&change.what));
+        _ = writeln!(text, "  {ago:>14} {}", words(&change.event));
     }
     text
 }
 
-fn words(what: &What) -> String {
-    match what {
-        What::State { node, from, to, cause, silent_ms } => {
+fn words(event: &Event) -> String {
+    match event {
+        Event::State { node, from, to, cause, silent_ms } => {
             format!("{node}: {} → {} ({}, silent for {silent_ms:.0} ms)", from.as_str(), to.as_str(), cause.as_str())
         }
-        What::Admitted { node, epoch } => format!("{node} is online from epoch {epoch}"),
-        What::Offline { node, epoch } => format!("{node} is off-line from epoch {epoch}"),
-        What::Primaries { epoch, moved } => format!("{moved} partitions have new primaries in epoch {epoch}"),
-        What::Paused { ms } => format!("the monitor stood still for {ms:.0} ms"),
+        Event::Admitted { node, epoch } => format!("{node} is online from epoch {epoch}"),
+        Event::Offline { node, epoch } => format!("{node} is off-line from epoch {epoch}"),
+        Event::Primaries { epoch, moved } => format!("{moved} partitions have new primaries in epoch {epoch}"),
+        Event::Paused { ms } => format!("the monitor stood still for {ms:.0} ms"),
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
             primary_of: 16,
             replica_of: 0,
         };
-        let change = Change { at_ms: wall_ms(), what: What::Offline { node: "worker-0".into(), epoch: 3 } };
+        let change = LoggedEvent { at_ms: wall_ms(), event: Event::Offline { node: "worker-0".into(), epoch: 3 } };
         Status {
             monitor: monitor.into(),
             leading: epoch == 3,

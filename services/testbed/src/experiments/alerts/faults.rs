@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use faultproxy::Fault as StoreFault;
-use launcher::{Process, Signal};
+use launcher::{ProcessIdentity, Signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -140,13 +140,13 @@ fn signal_monitors(bed: &mut Bed, signal: Signal) -> anyhow::Result<()> {
     bed.plane.monitors.iter().skip(1).try_for_each(|monitor| monitor.kill(&mut bed.cluster.stack, signal))
 }
 
-fn replica(bed: &Bed) -> anyhow::Result<Process> {
+fn replica(bed: &Bed) -> anyhow::Result<ProcessIdentity> {
     let child = bed.cluster.replicas.first().context("there is no replica")?.child;
-    bed.cluster.stack.pid(child).and_then(Process::of).context("the replica has ended")
+    bed.cluster.stack.pid(child).and_then(ProcessIdentity::of).context("the replica has ended")
 }
 
 /// Ends with the process running.
-async fn pulse(process: Process, stop: CancellationToken) {
+async fn pulse(process: ProcessIdentity, stop: CancellationToken) {
     while !stop.is_cancelled() {
         process.signal(Signal::SIGSTOP);
         tokio::time::sleep(STOPPED).await;

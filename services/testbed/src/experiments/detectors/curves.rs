@@ -76,11 +76,11 @@ fn of_cell(outcome: &Outcome, cell: &Cell) -> Chart {
     let mut curves = curves(|detector| front(outcome, detector, of));
     let fitted = (cell.hindsight.mistakes_per_day, cell.intervals(cell.hindsight.detection_p99_s));
     curves.push(Curve { name: "fixed, fitted in hindsight".into(), points: vec![fitted] });
-    chart(&cell.name(), cell.condition.what(), curves)
+    chart(&cell.name(), cell.condition.description(), curves)
 }
 
 fn curves(front: impl Fn(&str) -> Vec<Mark>) -> Vec<Curve> {
-    let curve = |kind: &heartbeat::detector::Kind| {
+    let curve = |kind: &heartbeat::detector::DetectorKind| {
         let points: Vec<(f64, f64)> = front(kind.name).iter().map(|mark| (mark.mistakes, mark.p99)).collect();
         (!points.is_empty()).then(|| Curve { name: kind.name.into(), points })
     };

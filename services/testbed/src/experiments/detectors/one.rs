@@ -4,8 +4,8 @@ use std::{fs::File, io::BufReader, path::Path, process::ExitCode};
 
 use anyhow::Context;
 use heartbeat::{
-    detector::{Any, Kind},
-    quality::{Course, Quality, Tally},
+    detector::{AnyDetector, DetectorKind},
+    quality::{Quality, QualityMeter, Replay},
     trace::Trace,
 };
 use serde::Serialize;
@@ -33,14 +33,14 @@ pub fn run(file: &Path, args: &DetectorsArgs) -> anyhow::Result<ExitCode> {
     let name = args.detector.as_deref().unwrap_or("adaptive");
     let from = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
     let trace = Trace::read(BufReader::new(from), None).with_context(|| format!("{} is no trace", file.display()))?;
-    let detector = Any::named(name, trace.interval, &args.params)?;
-    let course = match args.crash_at {
-        Some(at) => Course::new(&trace, vec![at]),
-        None => Course::with_crashes(&trace, CRASHES, SEED),
+    let detector = AnyDetector::named(name, trace.interval, &args.params)?;
+    let replay = match args.crash_at {
+        Some(at) => Replay::new(&trace, vec![at]),
+        None => Replay::with_crashes(&trace, CRASHES, SEED),
     };
-    let mut tally = Tally::default();
-    tally.run(&course, detector, u64::MAX);
-    let quality = tally.quality();
+    let mut meter = QualityMeter::default();
+    meter.run(&replay, detector, u64::MAX);
+    let quality = meter.quality();
     if quality.crashes == 0 {
         let last = trace.beats.last().map_or(0, |beat| beat.sent);
         let when = args.crash_at.map_or_else(|| format!("the last one was sent at {last} ns"), |at| format!("{at} ns"));
@@ -52,7 +52,11 @@ pub fn run(file: &Path, args: &DetectorsArgs) -> anyhow::Result<ExitCode> {
     let given = |name: &str| args.params.iter().rev().find(|given| given.0 == name).map(|given| given.1);
     let judged = Judged {
         detector: name,
-        params: Kind::named(name)?.params.iter().map(|p| (p.name, given(p.name).unwrap_or(p.default))).collect(),
+        params: DetectorKind::named(name)?
+            .params
+            .iter()
+            .map(|p| (p.name, given(p.name).unwrap_or(p.default)))
+            .collect(),
         interval_ms: trace.interval as f64 / 1e6,
         beats: trace.beats.len(),
         lost_pct: 100.0 * trace.loss(),

@@ -123,7 +123,7 @@ pub fn summary(outcome: &Outcome, setting: usize) -> Option<(f64, f64, usize)> {
 }
 
 fn defaults(outcome: &Outcome) -> Table {
-    let row = |(n, kind): (usize, &heartbeat::detector::Kind)| {
+    let row = |(n, kind): (usize, &heartbeat::detector::DetectorKind)| {
         let params: Vec<String> = kind.params.iter().map(|p| format!("{} {}", p.name, p.default)).collect();
         let known = outcome.cells.iter().filter_map(|cell| cell.qualities[n].as_ref());
         let rare = known.filter(|quality| is_rare(quality)).count();
@@ -134,7 +134,7 @@ fn defaults(outcome: &Outcome) -> Table {
             text(p99, 2),
             text(mistakes, 2),
             format!("{rare} of {}", outcome.cells.len()),
-            kind.what.to_owned(),
+            kind.description.to_owned(),
         ]
     };
     table(
@@ -200,7 +200,7 @@ fn measured(outcome: &Outcome) -> serde_json::Value {
             .collect();
         json!({
             "condition": cell.condition.name(),
-            "what": cell.condition.what(),
+            "what": cell.condition.description(),
             "interval_ms": cell.interval_ms,
             "hindsight": cell.hindsight,
             "settings": curve,

@@ -9,8 +9,8 @@ use std::{
 };
 
 use heartbeat::{
-    detector::{Any, Fixed, KINDS},
-    quality::{Course, Quality, Tally, hindsight},
+    detector::{AnyDetector, Fixed, KINDS},
+    quality::{Quality, QualityMeter, Replay, hindsight_timeout},
     trace::Condition,
 };
 use serde::Serialize;
@@ -155,23 +155,23 @@ pub fn run(plan: &Plan) -> Outcome {
 
 fn judge(plan: &Plan, condition: Condition, interval_ms: u64, settings: &[Setting]) -> Cell {
     let (interval, length) = (interval_ms * 1_000_000, plan.length_s * 1_000_000_000);
-    let course = |n: u64| {
+    let replay = |n: u64| {
         let seed = plan.seed.wrapping_add(n);
-        Course::with_crashes(&condition.trace(interval, length, seed), plan.crashes, seed)
+        Replay::with_crashes(&condition.trace(interval, length, seed), plan.crashes, seed)
     };
-    let courses: Vec<Course> = (0..plan.traces).map(course).collect();
-    let run = |detector: &Any| {
-        let mut tally = Tally::default();
-        let is_done = courses.iter().all(|course| tally.run(course, detector.clone(), HOPELESS_PER_DAY * plan.traces));
-        is_done.then(|| tally.quality())
+    let replays: Vec<Replay> = (0..plan.traces).map(replay).collect();
+    let run = |detector: &AnyDetector| {
+        let mut meter = QualityMeter::default();
+        let is_done = replays.iter().all(|replay| meter.run(replay, detector.clone(), HOPELESS_PER_DAY * plan.traces));
+        is_done.then(|| meter.quality())
     };
-    let timeout = hindsight(&courses);
-    let fitted = run(&Any::Fixed(Fixed::new(timeout, timeout, 0)));
-    let quality = |setting: &Setting| run(&Any::named(setting.detector, interval, &setting.params).ok()?);
+    let timeout = hindsight_timeout(&replays);
+    let fitted = run(&AnyDetector::Fixed(Fixed::new(timeout, timeout, 0)));
+    let quality = |setting: &Setting| run(&AnyDetector::named(setting.detector, interval, &setting.params).ok()?);
     Cell {
         condition,
         interval_ms,
-        hindsight: fitted.unwrap_or_else(|| Tally::default().quality()),
+        hindsight: fitted.unwrap_or_else(|| QualityMeter::default().quality()),
         qualities: settings.iter().map(quality).collect(),
     }
 }
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn every_setting_is_one() {
         for setting in settings() {
-            let made = Any::named(setting.detector, 1_000_000_000, &setting.params);
+            let made = AnyDetector::named(setting.detector, 1_000_000_000, &setting.params);
             assert!(made.is_ok(), "{setting:?}: {:?}", made.err());
         }
     }

@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use heartbeat::{
     clock::Clock,
-    codec::{CodecId, Corpus},
+    codec::{CodecId, Corpus, codec},
     reconnect::Policy,
     transport::{
-        codec,
         tcp::{Sender, Settings},
-        udp::{Reliable, Retries},
+        udp::{ReliableSender, Retries},
     },
 };
 use launcher::cpu;
@@ -48,7 +47,7 @@ async fn of(over: Over, length: Duration) -> anyhow::Result<Cost> {
     let before = files();
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     for n in 0..NODES {
-        let mut beat = Corpus::judged().beat(n);
+        let mut beat = Corpus::held_out().beat(n);
         match over {
             Over::Tcp => {
                 let settings = Settings {
@@ -70,7 +69,7 @@ async fn of(over: Over, length: Duration) -> anyhow::Result<Cost> {
             Over::Udp => {
                 let retries = Retries { count: 0, wait: WAIT };
                 let codec = codec(CodecId::Protobuf)?;
-                let mut sender = Reliable::connect(bed.direct_udp, keys(), codec, retries).await?;
+                let mut sender = ReliableSender::connect(bed.direct_udp, keys(), codec, retries).await?;
                 tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
                     let mut ticks = tokio::time::interval(INTERVAL);
                     loop {

@@ -1,8 +1,8 @@
-//! When commands that were held back go on: one precise timer for the whole proxy, and a grid of instants.
+//! Delays commands: one precise timer for the whole proxy, and a grid of instants.
 //!
-//! Tokio's timer rounds up to whole milliseconds, twice when idle: too coarse for a law whose mean must be right within 0.1 ms. A
-//! timer per connection would cost a wake-up of the whole machine per command: thousands a second that find every cache cold. So
-//! long delays are rounded (to the nearest, the mean stays) to a grid, and what falls due together goes on together.
+//! Tokio's timer rounds up to whole milliseconds, twice when idle: too coarse for a law whose mean must be right within 0.1 ms. A timer per
+//! connection would wake the machine up once per command: thousands of times a second, with cold caches. So long delays are rounded to a
+//! grid (to the nearest point, which keeps the mean), and all delays with the same end fire together.
 
 use std::{
     collections::BTreeMap,
@@ -20,31 +20,31 @@ use tokio::{
     sync::{Notify, oneshot},
 };
 
-/// A delay is rounded by at most 1/32 of itself …
+/// A delay is rounded by at most 1/32 of itself.
 const GRIDS_PER_DELAY: u128 = 16;
-/// … and to 8 ms at most.
+/// And by at most 8 ms.
 const COARSEST_US: u128 = 8_000;
-/// What a sleeper wakes up late by (measured: 45 µs on an idle machine, 100 µs at 5,400 commands/s): aimed before, so that
-/// the mean delay is the one asked for.
+/// Wake-up latency (measured: 45 µs on an idle machine, 100 µs at 5,400 commands/s). The timer fires earlier by it, so that the mean delay
+/// is exact.
 const WAKE_UP: Duration = Duration::from_micros(60);
 
 #[derive(Debug)]
-pub(crate) struct Releases {
+pub(crate) struct DelayTimer {
     epoch: Instant,
-    /// By µs since `epoch`; those who gave up stay until their time has come.
+    /// By µs since `epoch`. Cancelled waits stay until their time.
     waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
     /// The earliest instant has changed.
     earlier: Notify,
 }
 
-impl Default for Releases {
+impl Default for DelayTimer {
     fn default() -> Self {
         Self { epoch: Instant::now(), waiting: Mutex::default(), earlier: Notify::new() }
     }
 }
 
-impl Releases {
-    /// Waits until `arrival + delay`, as the grid has it. Nobody is released unless `run` runs.
+impl DelayTimer {
+    /// Waits until `arrival + delay`, rounded to the grid. Needs a running `run`.
     pub(crate) async fn wait(&self, arrival: Instant, delay: Duration) {
         let since_epoch = arrival.saturating_duration_since(self.epoch).as_micros() as u64;
         let at_us = on_grid(since_epoch, delay);
@@ -58,14 +58,14 @@ impl Releases {
         if first {
             self.earlier.notify_one();
         }
-        // An error means that the proxy ends: the connection hears of it by itself.
+        // An error means that the proxy stops; the connection is cancelled separately.
         released.await.ok();
     }
 
-    /// Releases everyone in time, for ever.
+    /// Fires all delays. Runs until cancelled.
     ///
     /// # Errors
-    /// No timer can be had.
+    /// The timer cannot be created.
     pub(crate) async fn run(&self) -> std::io::Result<()> {
         let timer = create()?;
         loop {
@@ -84,7 +84,7 @@ impl Releases {
             let expiration = Expiration::OneShot(TimeSpec::from_duration(left));
             timer.get_ref().0.set(expiration, TimerSetTimeFlags::empty())?;
             tokio::select! {
-                // Setting the timer takes back an expiry that was never read: no read needed.
+                // Setting the timer clears an unread expiration.
                 ready = timer.readable() => ready?.clear_ready(),
                 () = self.earlier.notified() => {}
             }
@@ -92,19 +92,19 @@ impl Releases {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<oneshot::Sender<()>>>> {
-        // Every change is a single step: what another thread left is whole.
+        // Every change is a single step: no other thread sees half of one.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The instant of release in µs. Each grid is a part of the finer ones.
+/// The instant on the grid, in µs. Each grid contains the coarser ones.
 fn on_grid(arrival_us: u64, delay: Duration) -> u64 {
     let exact_us = u128::from(arrival_us) + delay.as_micros();
     let mut grid_us = COARSEST_US;
     while grid_us > 1 && grid_us * GRIDS_PER_DELAY > delay.as_micros() {
         grid_us /= 2;
     }
-    // Below a delay of 2 ms it is exact.
+    // Exact below a delay of 2 ms.
     if grid_us < 125 {
         grid_us = 1;
     }
@@ -150,21 +150,21 @@ mod tests {
 
     #[tokio::test]
     async fn never_early_beyond_the_grid_in_order_and_after_others_gave_up() {
-        let releases = Releases::default();
+        let timer = DelayTimer::default();
         let waits = async {
             let start = Instant::now();
-            let given_up = releases.wait(start, Duration::from_millis(2));
+            let given_up = timer.wait(start, Duration::from_millis(2));
             tokio::select! {
                 biased;
                 () = given_up => unreachable!("not yet"),
                 () = std::future::ready(()) => {}
             }
-            releases.wait(start, Duration::from_millis(40)).await;
+            timer.wait(start, Duration::from_millis(40)).await;
             assert!(start.elapsed() >= Duration::from_millis(38));
             let (sooner, later) = (Mutex::new(None), Mutex::new(None));
             let start = Instant::now();
             let mark = async |at: &Mutex<Option<Duration>>, ms| {
-                releases.wait(start, Duration::from_millis(ms)).await;
+                timer.wait(start, Duration::from_millis(ms)).await;
                 *at.lock().unwrap() = Some(start.elapsed());
             };
             tokio::join!(mark(&later, 60), mark(&sooner, 5));
@@ -172,7 +172,7 @@ mod tests {
         };
         tokio::select! {
             () = waits => {}
-            end = releases.run() => panic!("{end:?}"),
+            end = timer.run() => panic!("{end:?}"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::assign::{Assignment, NodeId, PARTITIONS, Table};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hold {
+enum Phase {
     /// The store has not yet confirmed that older epochs are shut out.
     TakingOver,
     Serving,
@@ -32,15 +32,15 @@ pub enum Refusal {
 }
 
 #[derive(Debug)]
-pub struct Tenure {
+pub struct Ownership {
     me: NodeId,
     table: Arc<Table>,
-    held: BTreeMap<usize, (u64, Hold)>,
+    owned: BTreeMap<usize, (u64, Phase)>,
 }
 
-impl Tenure {
+impl Ownership {
     pub fn new(me: NodeId) -> Self {
-        Self { me, table: Arc::default(), held: BTreeMap::new() }
+        Self { me, table: Arc::default(), owned: BTreeMap::new() }
     }
 
     pub fn table(&self) -> &Arc<Table> {
@@ -48,43 +48,43 @@ impl Tenure {
     }
 
     /// Takes a later table; returns the fences that must be up before the new partitions are served. An older one changes
-    /// nothing. What the table gives to another life of this node (another process of its name) is not ours.
+    /// nothing. What the table gives to another incarnation of this node (another process of its name) is not ours.
     pub fn learn(&mut self, table: Arc<Table>, incarnation: u64) -> Vec<Fence> {
         if table.epoch <= self.table.epoch || table.partitions.len() != PARTITIONS {
             return Vec::new();
         }
-        let mut held = BTreeMap::new();
+        let mut owned = BTreeMap::new();
         let mut fences = Vec::new();
         let is_admitted = table.is_admitted(&self.me, incarnation);
         let mine = |(_, a): &(usize, &Assignment)| is_admitted && a.primary.as_ref() == Some(&self.me);
         let mine = table.partitions.iter().enumerate().filter(mine);
         for (partition, assignment) in mine {
             let epoch = assignment.epoch;
-            let now = match self.held.get(&partition) {
-                Some(&(known, hold)) if known == epoch => hold,
-                _ => Hold::TakingOver,
+            let now = match self.owned.get(&partition) {
+                Some(&(known, phase)) if known == epoch => phase,
+                _ => Phase::TakingOver,
             };
-            if now == Hold::TakingOver {
+            if now == Phase::TakingOver {
                 fences.push(Fence { partition, epoch });
             }
-            held.insert(partition, (epoch, now));
+            owned.insert(partition, (epoch, now));
         }
-        (self.table, self.held) = (table, held);
+        (self.table, self.owned) = (table, owned);
         fences
     }
 
     /// The store has put the fence up.
     pub fn fenced(&mut self, fence: Fence) {
-        if let Some((epoch, hold)) = self.held.get_mut(&fence.partition)
+        if let Some((epoch, phase)) = self.owned.get_mut(&fence.partition)
             && *epoch == fence.epoch
         {
-            *hold = Hold::Serving;
+            *phase = Phase::Serving;
         }
     }
 
     /// The store knows a later epoch than ours: whatever the table says, this is not ours any more.
     pub fn overruled(&mut self, partition: usize, epoch: u64) {
-        self.held.retain(|at, (held, _)| *at != partition || *held != epoch);
+        self.owned.retain(|at, (owned_epoch, _)| *at != partition || *owned_epoch != epoch);
     }
 
     /// The epoch under which a request for this partition is to be done, or why it is not. `claimed`: the epoch its sender
@@ -94,34 +94,34 @@ impl Tenure {
     /// See `Refusal`.
     pub fn admit(&self, partition: usize, claimed: Option<u64>) -> Result<u64, Refusal> {
         let assignment = self.table.partitions.get(partition).ok_or(Refusal::NoSuchPartition)?;
-        let Some(&(epoch, hold)) = self.held.get(&partition) else {
+        let Some(&(epoch, phase)) = self.owned.get(&partition) else {
             let primary = assignment.primary.clone().filter(|primary| *primary != self.me);
             return Err(Refusal::NotMine { primary, epoch: assignment.epoch });
         };
         if claimed.is_some_and(|claimed| claimed < epoch) {
             return Err(Refusal::OldEpoch { epoch });
         }
-        match hold {
-            Hold::TakingOver => Err(Refusal::TakingOver { epoch }),
-            Hold::Serving => Ok(epoch),
+        match phase {
+            Phase::TakingOver => Err(Refusal::TakingOver { epoch }),
+            Phase::Serving => Ok(epoch),
         }
     }
 
     /// Partitions served now, with their epochs.
     pub fn serving(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.held.iter().filter(|(_, (_, hold))| *hold == Hold::Serving).map(|(at, (epoch, _))| (*at, *epoch))
+        self.owned.iter().filter(|(_, (_, phase))| *phase == Phase::Serving).map(|(at, (epoch, _))| (*at, *epoch))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assign::Standing;
+    use crate::assign::Membership;
 
-    /// Epochs and primaries of partitions 0, 1, …; everybody is in life 1.
+    /// Epochs and primaries of partitions 0, 1, …; everybody is in incarnation 1.
     fn table(epoch: u64, owners: &[(u64, &str)]) -> Arc<Table> {
-        let standing = Standing { incarnation: 1, online: true };
-        let nodes = owners.iter().map(|(_, owner)| ((*owner).into(), standing)).collect();
+        let membership = Membership { incarnation: 1, online: true };
+        let nodes = owners.iter().map(|(_, owner)| ((*owner).into(), membership)).collect();
         let mut table = Table { epoch, nodes, ..Table::default() };
         for (assignment, (epoch, owner)) in table.partitions.iter_mut().zip(owners) {
             (assignment.epoch, assignment.primary) = (*epoch, Some((*owner).into()));
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_partition_is_served_once_its_fence_is_up_and_sent_on_once_it_is_anothers() {
-        let mut a = Tenure::new("a".into());
+        let mut a = Ownership::new("a".into());
         let not_mine = |primary: &str, epoch| Err(Refusal::NotMine { primary: Some(primary.into()), epoch });
         assert_eq!(a.admit(0, None), Err(Refusal::NotMine { primary: None, epoch: 0 }));
         let fences = a.learn(table(1, &[(1, "a"), (1, "b")]), 1);
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_old_table_or_an_old_fence_changes_nothing_and_the_store_has_the_last_word() {
-        let mut a = Tenure::new("a".into());
+        let mut a = Ownership::new("a".into());
         a.learn(table(5, &[(5, "a")]), 1);
         assert_eq!(a.learn(table(4, &[(4, "b")]), 1), []);
         a.fenced(Fence { partition: 0, epoch: 4 });
@@ -161,14 +161,14 @@ mod tests {
 
     #[test]
     fn what_another_process_of_the_name_got_is_not_its_own() {
-        let (mut former, mut later) = (Tenure::new("a".into()), Tenure::new("a".into()));
-        assert_eq!(later.learn(table(1, &[(1, "a")]), 2), [], "the table does not know this life yet");
+        let (mut former, mut later) = (Ownership::new("a".into()), Ownership::new("a".into()));
+        assert_eq!(later.learn(table(1, &[(1, "a")]), 2), [], "the table does not know this incarnation yet");
         for fence in former.learn(table(1, &[(1, "a")]), 1) {
             former.fenced(fence);
         }
         assert_eq!(former.admit(0, None), Ok(1));
         let mut confirmed = Table::clone(&table(2, &[(2, "a")]));
-        confirmed.nodes.insert("a".into(), Standing { incarnation: 2, online: true });
+        confirmed.nodes.insert("a".into(), Membership { incarnation: 2, online: true });
         let confirmed = Arc::new(confirmed);
         assert_eq!(former.learn(Arc::clone(&confirmed), 1), []);
         assert_eq!(former.admit(0, None), Err(Refusal::NotMine { primary: None, epoch: 2 }));

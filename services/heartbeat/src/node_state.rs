@@ -1,9 +1,9 @@
-//! Soft states of one node as one observer sees it. A miss condemns nobody: it starts probes.
+//! NodeState states of one node as one observer sees it. A miss condemns nobody: it starts probes.
 //!
 //! ```text
 //! healthy ──a beat is overdue──▶ suspicious ──probes unanswered──▶ warning ──probes unanswered──▶ failed ──▶ partitioned
 //!    ▲          (miss 1)             │           (miss 2)              │          (miss 3)            │  (miss N)  │
-//!    └─────────── a beat, or an answer to a probe on any path, of this life or a later one ───────────┴────────────┘
+//!    └─────────── a beat, or an answer to a probe on any path, of this incarnation or a later one ───────────┴────────────┘
 //! ```
 //! `warning` lowers the node's weight, `failed` is this observer's vote: what the majority does with it is `vote`'s and
 //! `decide`'s. A failed node is probed on, at growing intervals. After so many failures in a row that no restart takes that long it is
@@ -62,7 +62,7 @@ pub enum Cause {
     Answer,
     /// The observer itself stood still: what it had gathered before is worth less.
     Pause,
-    /// The registry knows a later life of the node.
+    /// The registry knows a later incarnation of the node.
     Registered,
 }
 
@@ -123,7 +123,7 @@ const FAILED_AFTER: u32 = 3;
 
 /// What one observer holds of one node besides its detector.
 #[derive(Debug, Clone)]
-pub struct Soft {
+pub struct NodeState {
     state: State,
     /// In a row: the overdue beat, and rounds of probes without an answer.
     failures: u32,
@@ -149,7 +149,7 @@ pub struct Step {
     pub probe: Option<u64>,
 }
 
-impl Soft {
+impl NodeState {
     /// A node that is taken for healthy until it has had the time to be heard.
     pub fn new(now: Nanos, incarnation: u64, settings: &Settings) -> Self {
         Self {
@@ -178,18 +178,18 @@ impl Soft {
         self.heard_at
     }
 
-    /// Whether this life of the node was ever heard.
+    /// Whether this incarnation of the node was ever heard.
     pub fn is_heard(&self) -> bool {
         self.heard
     }
 
     /// The node answered a probe of this round.
     pub fn answered(&mut self, now: Nanos, incarnation: u64, round: u64) -> Option<Transition> {
-        if round < self.first_valid_round { None } else { self.alive(now, incarnation, Cause::Answer) }
+        if round < self.first_valid_round { None } else { self.sign_of_life(now, incarnation, Cause::Answer) }
     }
 
-    /// The node gave a sign of life. One of an earlier life is none.
-    pub fn alive(&mut self, now: Nanos, incarnation: u64, cause: Cause) -> Option<Transition> {
+    /// The node gave a sign of life. One of an earlier incarnation is none.
+    pub fn sign_of_life(&mut self, now: Nanos, incarnation: u64, cause: Cause) -> Option<Transition> {
         if incarnation < self.incarnation {
             return None;
         }
@@ -200,8 +200,8 @@ impl Soft {
         transition
     }
 
-    /// A later life was registered: it starts anew, with grace.
-    pub fn reborn(&mut self, now: Nanos, incarnation: u64, settings: &Settings) -> Option<Transition> {
+    /// A later incarnation was registered: it starts anew, with grace.
+    pub fn restarted(&mut self, now: Nanos, incarnation: u64, settings: &Settings) -> Option<Transition> {
         if incarnation <= self.incarnation {
             return None;
         }
@@ -290,38 +290,38 @@ mod tests {
 
     const SETTINGS: Settings = Settings { round: 10, longest_round: 40, grace: 30, partitioned_after: 6 };
 
-    fn states(soft: &mut Soft, times: &[Nanos]) -> Vec<State> {
+    fn states(node: &mut NodeState, times: &[Nanos]) -> Vec<State> {
         let step = |now: &Nanos| {
-            soft.tick(*now, Some(100), &SETTINGS);
-            soft.state()
+            node.tick(*now, Some(100), &SETTINGS);
+            node.state()
         };
         times.iter().map(step).collect()
     }
 
     #[test]
     fn three_misses_fail_and_each_has_its_time() {
-        let mut soft = Soft::new(0, 1, &SETTINGS);
-        assert_eq!(soft.tick(99, Some(100), &SETTINGS), Step::default());
-        let step = soft.tick(100, Some(100), &SETTINGS);
+        let mut node = NodeState::new(0, 1, &SETTINGS);
+        assert_eq!(node.tick(99, Some(100), &SETTINGS), Step::default());
+        let step = node.tick(100, Some(100), &SETTINGS);
         let overdue = Transition { from: State::Healthy, to: State::Suspicious, cause: Cause::Overdue, silent: 100 };
         assert_eq!(step, Step { transition: Some(overdue), probe: Some(1) });
-        assert_eq!(states(&mut soft, &[109, 110]), [State::Suspicious, State::Warning]);
-        assert_eq!(states(&mut soft, &[119, 120]), [State::Warning, State::Failed]);
+        assert_eq!(states(&mut node, &[109, 110]), [State::Suspicious, State::Warning]);
+        assert_eq!(states(&mut node, &[119, 120]), [State::Warning, State::Failed]);
     }
 
     #[test]
     fn a_late_observer_finds_one_miss_at_a_time() {
-        let mut soft = Soft::new(0, 1, &SETTINGS);
-        assert_eq!(states(&mut soft, &[9_000, 9_001, 9_010]), [State::Suspicious, State::Suspicious, State::Warning]);
+        let mut node = NodeState::new(0, 1, &SETTINGS);
+        assert_eq!(states(&mut node, &[9_000, 9_001, 9_010]), [State::Suspicious, State::Suspicious, State::Warning]);
     }
 
     #[test]
     fn a_failed_node_is_probed_on_at_growing_intervals() {
-        let mut soft = Soft::new(0, 1, &SETTINGS);
-        states(&mut soft, &[100, 110, 120]);
+        let mut node = NodeState::new(0, 1, &SETTINGS);
+        states(&mut node, &[100, 110, 120]);
         let mut probes = Vec::new();
         for now in 121..400 {
-            if soft.tick(now, Some(100), &SETTINGS).probe.is_some() {
+            if node.tick(now, Some(100), &SETTINGS).probe.is_some() {
                 probes.push(now);
             }
         }
@@ -330,50 +330,50 @@ mod tests {
 
     #[test]
     fn six_failures_in_a_row_are_a_partition_and_one_sign_of_life_ends_the_row() {
-        let mut soft = Soft::new(0, 1, &SETTINGS);
+        let mut node = NodeState::new(0, 1, &SETTINGS);
         // Failed at 120; further rounds end at 130, 150 and 190.
-        assert_eq!(states(&mut soft, &[100, 110, 120, 130, 150]).last(), Some(&State::Failed));
-        assert_eq!(states(&mut soft, &[189, 190, 230]), [State::Failed, State::Partitioned, State::Partitioned]);
-        let step = soft.excuse(240, &SETTINGS);
+        assert_eq!(states(&mut node, &[100, 110, 120, 130, 150]).last(), Some(&State::Failed));
+        assert_eq!(states(&mut node, &[189, 190, 230]), [State::Failed, State::Partitioned, State::Partitioned]);
+        let step = node.excuse(240, &SETTINGS);
         assert_eq!(step.transition.map(|t| (t.from, t.to)), Some((State::Partitioned, State::Warning)));
-        assert_eq!(states(&mut soft, &[250, 260]), [State::Failed, State::Failed], "a pause of ours begins a new row");
-        assert!(soft.alive(270, 1, Cause::Beat).is_some());
-        assert_eq!(states(&mut soft, &[271, 281, 291])[2], State::Failed);
+        assert_eq!(states(&mut node, &[250, 260]), [State::Failed, State::Failed], "a pause of ours begins a new row");
+        assert!(node.sign_of_life(270, 1, Cause::Beat).is_some());
+        assert_eq!(states(&mut node, &[271, 281, 291])[2], State::Failed);
     }
 
     #[test]
     fn a_sign_of_life_refutes_unless_it_is_of_an_earlier_life() {
-        let mut soft = Soft::new(0, 5, &SETTINGS);
-        states(&mut soft, &[100, 110, 120]);
-        assert_eq!(soft.alive(125, 4, Cause::Beat), None);
-        assert_eq!(soft.state(), State::Failed);
-        let refuted = soft.alive(126, 5, Cause::Answer).unwrap();
+        let mut node = NodeState::new(0, 5, &SETTINGS);
+        states(&mut node, &[100, 110, 120]);
+        assert_eq!(node.sign_of_life(125, 4, Cause::Beat), None);
+        assert_eq!(node.state(), State::Failed);
+        let refuted = node.sign_of_life(126, 5, Cause::Answer).unwrap();
         assert_eq!((refuted.from, refuted.to, refuted.silent), (State::Failed, State::Healthy, 126));
-        assert_eq!(soft.alive(127, 6, Cause::Beat), None);
-        assert_eq!(soft.incarnation(), 6);
+        assert_eq!(node.sign_of_life(127, 6, Cause::Beat), None);
+        assert_eq!(node.incarnation(), 6);
     }
 
     #[test]
     fn a_pause_gives_grace_asks_again_and_takes_a_vote_back() {
-        let mut soft = Soft::new(0, 1, &SETTINGS);
-        assert_eq!(soft.excuse(1_000, &SETTINGS), Step::default());
-        assert_eq!(soft.tick(1_029, Some(100), &SETTINGS), Step::default());
-        assert_eq!(states(&mut soft, &[1_030]), [State::Suspicious]);
-        assert_eq!(soft.excuse(2_000, &SETTINGS), Step { transition: None, probe: Some(2) });
-        assert_eq!(soft.answered(2_001, 1, 1), None);
-        assert_eq!(soft.state(), State::Suspicious, "an answer from before the pause proves nothing");
-        assert_eq!(states(&mut soft, &[2_009, 2_010, 2_020]), [State::Suspicious, State::Warning, State::Failed]);
-        let step = soft.excuse(3_000, &SETTINGS);
+        let mut node = NodeState::new(0, 1, &SETTINGS);
+        assert_eq!(node.excuse(1_000, &SETTINGS), Step::default());
+        assert_eq!(node.tick(1_029, Some(100), &SETTINGS), Step::default());
+        assert_eq!(states(&mut node, &[1_030]), [State::Suspicious]);
+        assert_eq!(node.excuse(2_000, &SETTINGS), Step { transition: None, probe: Some(2) });
+        assert_eq!(node.answered(2_001, 1, 1), None);
+        assert_eq!(node.state(), State::Suspicious, "an answer from before the pause proves nothing");
+        assert_eq!(states(&mut node, &[2_009, 2_010, 2_020]), [State::Suspicious, State::Warning, State::Failed]);
+        let step = node.excuse(3_000, &SETTINGS);
         assert_eq!(step.transition.map(|t| (t.to, t.cause)), Some((State::Warning, Cause::Pause)));
-        assert_eq!(states(&mut soft, &[3_009, 3_010]), [State::Warning, State::Failed]);
+        assert_eq!(states(&mut node, &[3_009, 3_010]), [State::Warning, State::Failed]);
     }
 
     #[test]
     fn a_later_life_that_is_registered_starts_anew() {
-        let mut soft = Soft::new(0, 1, &SETTINGS);
-        states(&mut soft, &[100, 110, 120]);
-        assert_eq!(soft.reborn(130, 1, &SETTINGS), None);
-        assert!(soft.reborn(130, 2, &SETTINGS).is_some());
-        assert_eq!(soft.due(Some(100)), 160);
+        let mut node = NodeState::new(0, 1, &SETTINGS);
+        states(&mut node, &[100, 110, 120]);
+        assert_eq!(node.restarted(130, 1, &SETTINGS), None);
+        assert!(node.restarted(130, 2, &SETTINGS).is_some());
+        assert_eq!(node.due(Some(100)), 160);
     }
 }

@@ -1,8 +1,8 @@
-//! Are beats late together or each by itself? What stands still holds up all of them, and they come in their order; in a network each
+//! Are beats late together or each by itself? What stands still holds up all of them, and they come in their reordering; in a network each
 //! takes its own time, and the next beat overtakes one that takes longer than an interval.
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Order {
+pub(super) struct Reordering {
     /// Beats later than an interval that the next ones did not overtake.
     held: u32,
     /// Beats that came after a newer one.
@@ -11,7 +11,7 @@ pub(super) struct Order {
     skipped: (u64, u64),
 }
 
-impl Order {
+impl Reordering {
     /// The newest beat is `sequence`, so many intervals `late`; the newest until then was `before`.
     pub(super) fn newer(&mut self, before: u64, sequence: u64, late: f64) {
         self.skipped = (before, sequence);
@@ -25,7 +25,7 @@ impl Order {
     }
 
     /// `None`: there was no beat that would tell.
-    pub(super) fn is_each_by_itself(&self) -> Option<bool> {
+    pub(super) fn is_independent(&self) -> Option<bool> {
         (self.held + self.overtaken > 0).then_some(self.overtaken > self.held)
     }
 }
@@ -36,15 +36,15 @@ mod tests {
 
     #[test]
     fn only_a_beat_that_was_missing_is_overtaken() {
-        let mut order = Order::default();
-        order.newer(6, 7, 0.1);
-        order.older(7);
-        order.older(5);
-        assert_eq!(order.is_each_by_itself(), None, "the same again, or older than what was skipped");
-        order.newer(7, 9, 0.1);
-        order.older(8);
-        assert_eq!(order.is_each_by_itself(), Some(true));
-        order.newer(9, 10, 3.0);
-        assert_eq!(order.is_each_by_itself(), Some(false), "in doubt, together");
+        let mut reordering = Reordering::default();
+        reordering.newer(6, 7, 0.1);
+        reordering.older(7);
+        reordering.older(5);
+        assert_eq!(reordering.is_independent(), None, "the same again, or older than what was skipped");
+        reordering.newer(7, 9, 0.1);
+        reordering.older(8);
+        assert_eq!(reordering.is_independent(), Some(true));
+        reordering.newer(9, 10, 3.0);
+        assert_eq!(reordering.is_independent(), Some(false), "in doubt, together");
     }
 }

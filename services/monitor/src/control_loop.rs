@@ -1,5 +1,5 @@
-//! The heartbeat path behind the transports: what came in → the observer (sweep, decide: pure) → act. One task, which
-//! alone holds the observer, and waits for nobody.
+//! Step 2 of a heartbeat's path: inputs → `heartbeat::observer` (decides, pure) → actions. A single task owns the observer and never waits
+//! for I/O.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,54 +7,36 @@ use heartbeat::{
     Nanos,
     assign::NodeId,
     clock::Clock,
+    node_state::{State, Transition},
     observer::{Effect, Observer},
     registry::{Request, Response},
-    soft::{State, Transition},
     transport::{Ingest, assignments::Assignments},
-    vote::Ballot,
 };
 use runtime::{Readiness, telemetry::Telemetry};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::{self, JoinSet},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    commit_trace::CommitTrace,
     etcd::{Registry, RegistryError},
+    input::Input,
     metrics::Metrics,
     peers::Peers,
     probes::Probes,
-    status::{Changes, Node, Status, What},
+    status::{Event, EventLog, Node, Status},
     suspicions::Suspicions,
-    switch::Switch,
 };
 
-/// Inputs taken together before the observer is asked what to do.
-const MAX_TOGETHER: usize = 1_024;
-/// A node that nobody registered is forgotten after so long without a beat: its place is another's.
+/// Inputs that are handled before the observer decides again.
+const MAX_BATCH: usize = 1_024;
+/// An unregistered worker is forgotten after this silence, so that its place in the table is free again.
 const FORGET_AFTER: Nanos = 600_000_000_000;
 
-pub enum Input {
-    /// `incarnation` 0: of whatever life is known, as the article's beats.
-    Beat {
-        id: String,
-        incarnation: u64,
-        sequence: u64,
-    },
-    Answer {
-        node: NodeId,
-        incarnation: u64,
-        round: u64,
-    },
-    Ballot(Ballot),
-    /// Something in the registry has.
-    Changed,
-    Status(oneshot::Sender<Status>),
-}
-
-pub struct Sweep {
+pub struct ControlLoop {
     pub me: NodeId,
     pub monitors: usize,
     pub observer: Observer,
@@ -64,54 +46,54 @@ pub struct Sweep {
     pub peers: Peers,
     pub probes: Probes,
     pub ingest: Arc<Ingest>,
-    /// For those who follow.
+    /// The partition table for workers that poll.
     pub assignments: watch::Sender<Arc<Assignments>>,
     pub metrics: Metrics,
     pub telemetry: Telemetry,
     pub readiness: Readiness,
 }
 
-/// What is told of later.
-struct Told {
-    changes: Changes,
+/// State behind logs, metrics, spans and `GET /status`.
+struct Reporting {
+    changes: EventLog,
     suspicions: Suspicions,
-    /// The commit under way.
-    switch: Option<Switch>,
+    /// The commit in flight.
+    commit_trace: Option<CommitTrace>,
 }
 
-/// Requests to the registry under way, and how it is.
+/// Requests to the registry in flight, and whether it answers.
 #[derive(Default)]
-struct Asked {
+struct RegistryRequests {
     tasks: JoinSet<(Nanos, &'static str, Result<Response, RegistryError>)>,
-    /// One at a time.
+    /// At most one at a time.
     commit: Option<task::Id>,
     reading: bool,
-    /// Something has changed since the reading under way began.
+    /// Something has changed since the read in flight began.
     read_again: bool,
     is_up: bool,
 }
 
-impl Sweep {
-    /// Until `stop`. Then lets go of the lead, so that another monitor need not wait for the end of the term.
+impl ControlLoop {
+    /// Runs until `stop`. Then it gives up the leadership, so that no monitor waits for the end of the lease.
     pub async fn run(mut self, stop: CancellationToken) {
         let suspicions = Suspicions::new(self.telemetry.clone(), self.clock);
-        let mut told = Told { changes: Changes::default(), suspicions, switch: None };
-        let (mut asked, mut last_forgotten) = (Asked::default(), 0);
+        let mut reporting = Reporting { changes: EventLog::default(), suspicions, commit_trace: None };
+        let (mut requests, mut last_forgotten) = (RegistryRequests::default(), 0);
         loop {
             let wake = Instant::from_std(self.clock.instant(self.observer.next_wake()));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                // Few: a full inbox must not keep the lead waiting.
-                Some(answer) = asked.tasks.join_next() => self.answered(answer, &mut asked, &mut told),
-                Some(input) = self.inbox.recv() => self.take_in(input, &mut asked, &told.changes),
+                // Before the inputs: a full queue must not delay the renewal of the lease.
+                Some(answer) = requests.tasks.join_next() => self.handle_response(answer, &mut requests, &mut reporting),
+                Some(input) = self.inbox.recv() => self.drain_inbox(input, &mut requests, &reporting.changes),
                 () = sleep_until(wake) => {}
             }
             let now = self.clock.now();
             for effect in self.observer.tick(now) {
-                self.act(effect, now, &mut asked, &mut told);
+                self.act(effect, now, &mut requests, &mut reporting);
             }
-            self.publish(now, &mut told);
+            self.publish(now, &mut reporting);
             if now > last_forgotten + FORGET_AFTER / 10 {
                 last_forgotten = now;
                 self.ingest.table().forget_before(now.saturating_sub(FORGET_AFTER));
@@ -120,25 +102,25 @@ impl Sweep {
         self.registry.resign().await;
     }
 
-    fn take_in(&mut self, first: Input, asked: &mut Asked, changes: &Changes) {
+    fn drain_inbox(&mut self, first: Input, requests: &mut RegistryRequests, changes: &EventLog) {
         let mut next = Some(first);
-        for _ in 0..MAX_TOGETHER {
+        for _ in 0..MAX_BATCH {
             let Some(input) = next else { return };
-            self.take(input, asked, changes);
+            self.handle_input(input, requests, changes);
             next = self.inbox.try_recv().ok();
         }
         if let Some(input) = next {
-            self.take(input, asked, changes);
+            self.handle_input(input, requests, changes);
         }
     }
 
-    fn take(&mut self, input: Input, asked: &mut Asked, changes: &Changes) {
+    fn handle_input(&mut self, input: Input, requests: &mut RegistryRequests, changes: &EventLog) {
         let now = self.clock.now();
         match input {
             Input::Beat { id, incarnation, sequence } => {
                 let known = || self.observer.incarnation(&id).unwrap_or(0);
                 let incarnation = if incarnation == 0 { known() } else { incarnation };
-                // What nobody counted is as new as it is late.
+                // An unnumbered heartbeat counts as the newest.
                 let sequence = if sequence == 0 { now } else { sequence };
                 self.observer.heard(now, &id, incarnation, sequence);
             }
@@ -147,43 +129,46 @@ impl Sweep {
                 self.metrics.ballots_received.inc();
                 self.observer.ballot(now, ballot);
             }
-            Input::Changed => self.ask(Request::Read, now, asked),
-            // Whoever asked may have gone.
-            Input::Status(reply) => _ = reply.send(self.status(now, asked, changes)),
+            Input::Changed => self.send_request(Request::Read, now, requests),
+            // An error means that the client has disconnected.
+            Input::Status(reply) => _ = reply.send(self.status(now, requests, changes)),
         }
     }
 
-    fn act(&mut self, effect: Effect, now: Nanos, asked: &mut Asked, told: &mut Told) {
+    fn act(&mut self, effect: Effect, now: Nanos, requests: &mut RegistryRequests, reporting: &mut Reporting) {
         match effect {
             Effect::Probe { node, round } => self.probe(&node, round),
             Effect::Share(ballot) => {
                 self.peers.share(&ballot);
-                self.gauge(now);
+                self.update_gauges(now);
             }
-            Effect::Ask(mut request) => {
+            Effect::Request(mut request) => {
                 if let Request::Commit { table, .. } = &mut request {
-                    let known = (&self.observer, &told.suspicions);
-                    let switch = Switch::begin(&self.telemetry, self.clock, now, known, table);
-                    table.traceparent = switch.traceparent();
-                    self.observer.trace(table.traceparent.clone());
-                    told.switch = Some(switch);
+                    let known = (&self.observer, &reporting.suspicions);
+                    let commit_trace = CommitTrace::begin(&self.telemetry, self.clock, now, known, table);
+                    table.traceparent = commit_trace.traceparent();
+                    self.observer.set_traceparent(table.traceparent.clone());
+                    reporting.commit_trace = Some(commit_trace);
                 }
-                self.ask(request, now, asked);
+                self.send_request(request, now, requests);
             }
-            Effect::Changed { node, incarnation, transition } => {
-                self.changed(&node, &transition);
-                if let Some(lasted) = told.suspicions.note(now, &node, incarnation, &transition) {
+            Effect::StateChanged { node, incarnation, transition } => {
+                self.record_transition(&node, &transition);
+                if let Some(lasted) = reporting.suspicions.record_transition(now, &node, incarnation, &transition) {
                     self.metrics.mistakes.inc();
                     self.metrics.mistaken_seconds.inc_by(lasted.as_secs_f64());
                 }
-                told.changes.note(What::transition(&node, &transition));
+                reporting.changes.push(Event::transition(&node, &transition));
             }
             Effect::Paused(gap) => {
                 let pause = Duration::from_nanos(gap);
-                tracing::warn!(ms = pause.as_millis() as u64, "this monitor stood still: nobody is blamed for it");
+                tracing::warn!(
+                    ms = pause.as_millis() as u64,
+                    "this monitor's process paused: no worker is suspected for this time"
+                );
                 self.metrics.pauses.inc();
                 self.metrics.paused_seconds.inc_by(pause.as_secs_f64());
-                told.changes.note(What::Paused { ms: pause.as_secs_f64() * 1e3 });
+                reporting.changes.push(Event::Paused { ms: pause.as_secs_f64() * 1e3 });
             }
         }
     }
@@ -191,7 +176,7 @@ impl Sweep {
     fn probe(&self, node: &str, round: u64) {
         let nodes = &self.observer.snapshot().nodes;
         let Some(registration) = nodes.get(node) else { return };
-        // Another one for each round: the first may be cut off itself.
+        // A different worker in each round: the first may be unreachable too.
         let well: Vec<_> = nodes
             .values()
             .filter(|other| *other.id != *node && self.observer.state(&other.id) == Some(State::Healthy))
@@ -200,7 +185,7 @@ impl Sweep {
         self.probes.send(registration, via, round);
     }
 
-    fn changed(&self, node: &NodeId, transition: &Transition) {
+    fn record_transition(&self, node: &NodeId, transition: &Transition) {
         let Transition { from, to, cause, silent } = *transition;
         let silent = Duration::from_nanos(silent);
         let silent_ms = silent.as_millis() as u64;
@@ -212,51 +197,51 @@ impl Sweep {
         }
     }
 
-    /// One reading at a time: what changes meanwhile is one more reading after it.
-    fn ask(&self, request: Request, now: Nanos, asked: &mut Asked) {
+    /// One read at a time: a change during a read causes one more read.
+    fn send_request(&self, request: Request, now: Nanos, requests: &mut RegistryRequests) {
         if request == Request::Read {
-            asked.read_again = asked.reading;
-            if std::mem::replace(&mut asked.reading, true) {
+            requests.read_again = requests.reading;
+            if std::mem::replace(&mut requests.reading, true) {
                 return;
             }
         }
         let (registry, name) = (self.registry.clone(), name(&request));
-        let task = asked.tasks.spawn(async move { (now, name, registry.apply(request).await) });
+        let task = requests.tasks.spawn(async move { (now, name, registry.apply(request).await) });
         if name == COMMIT {
-            asked.commit = Some(task.id());
+            requests.commit = Some(task.id());
         }
     }
 
-    fn answered(
+    fn handle_response(
         &mut self,
         answer: Result<(Nanos, &'static str, Result<Response, RegistryError>), tokio::task::JoinError>,
-        asked: &mut Asked,
-        told: &mut Told,
+        requests: &mut RegistryRequests,
+        reporting: &mut Reporting,
     ) {
         let (when, name, response) = match answer {
             Ok(answer) => answer,
             Err(panic) => {
-                // A bug of ours; the monitor goes on as if etcd had not answered.
-                let to_commit = asked.commit == Some(panic.id());
-                asked.reading &= to_commit;
-                return self.observer.no_answer(self.clock.now(), to_commit);
+                // A bug. The monitor continues as if etcd had not answered.
+                let to_commit = requests.commit == Some(panic.id());
+                requests.reading &= to_commit;
+                return self.observer.request_failed(self.clock.now(), to_commit);
             }
         };
         if name == READ {
-            asked.reading = false;
+            requests.reading = false;
         }
         let outcome = if response.is_ok() { "ok" } else { "failed" };
         self.metrics.registry_requests.with_label_values(&[name, outcome]).inc();
         if name == COMMIT
-            && let Some(switch) = told.switch.take()
+            && let Some(commit_trace) = reporting.commit_trace.take()
         {
             match &response {
-                Ok(Response::Conflict) => switch.fail("conflict"),
+                Ok(Response::Conflict) => commit_trace.fail("conflict"),
                 Ok(_) => {}
-                Err(_) => switch.fail("unanswered"),
+                Err(_) => commit_trace.fail("unanswered"),
             }
         }
-        let was_up = std::mem::replace(&mut asked.is_up, response.is_ok());
+        let was_up = std::mem::replace(&mut requests.is_up, response.is_ok());
         self.metrics.registry_up.set(response.is_ok().into());
         let now = self.clock.now();
         match response {
@@ -267,38 +252,42 @@ impl Sweep {
                 if matches!(response, Response::Snapshot(_)) {
                     self.readiness.ready();
                 }
-                self.observer.answer(now, when, response);
-                if std::mem::take(&mut asked.read_again) {
-                    self.ask(Request::Read, now, asked);
+                self.observer.response(now, when, response);
+                if std::mem::take(&mut requests.read_again) {
+                    self.send_request(Request::Read, now, requests);
                 }
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 if was_up {
-                    tracing::warn!(error, request = name, "etcd is away: nodes are watched on, nothing is switched");
+                    tracing::warn!(
+                        error,
+                        request = name,
+                        "etcd does not answer: workers are still watched, but no partition is reassigned"
+                    );
                 } else {
-                    tracing::debug!(error, request = name, "etcd is still away");
+                    tracing::debug!(error, request = name, "etcd still does not answer");
                 }
-                self.observer.no_answer(now, name == COMMIT);
+                self.observer.request_failed(now, name == COMMIT);
             }
         }
     }
 
-    /// Tells those who follow of a later table.
-    fn publish(&self, now: Nanos, told: &mut Told) {
+    /// Publishes a later table to the workers that poll.
+    fn publish(&self, now: Nanos, reporting: &mut Reporting) {
         let snapshot = self.observer.snapshot();
         let later = &snapshot.table;
         let before = Arc::clone(&self.assignments.borrow().table);
         if later.epoch <= before.epoch {
             return;
         }
-        for what in What::between(&before, later) {
-            if let What::Offline { node, .. } = &what {
-                self.confirmed(now, node);
-                told.suspicions.confirmed(now, node, later.traceparent.as_deref());
+        for event in Event::between(&before, later) {
+            if let Event::Offline { node, .. } = &event {
+                self.record_failure(now, node);
+                reporting.suspicions.confirmed(now, node, later.traceparent.as_deref());
             }
-            tracing::info!(epoch = later.epoch, change = ?what, "the table has changed");
-            told.changes.note(what);
+            tracing::info!(epoch = later.epoch, change = ?event, "partition table changed");
+            reporting.changes.push(event);
         }
         self.metrics.epoch.set(later.epoch.cast_signed());
         for (number, assignment) in later.partitions.iter().enumerate() {
@@ -309,29 +298,29 @@ impl Sweep {
         self.assignments.send_replace(Arc::new(Assignments { table: Arc::clone(later), addresses }));
     }
 
-    /// The table has taken the node off-line. One that left by itself has not failed.
-    fn confirmed(&self, now: Nanos, node: &NodeId) {
+    /// The table took the worker offline. A worker that left has not failed.
+    fn record_failure(&self, now: Nanos, node: &NodeId) {
         if self.observer.snapshot().is_leaving(node) {
             return;
         }
         self.metrics.confirmed.inc();
-        // The others may hear of it late, for reasons of their own.
+        // Followers learn of it later: only the leader measures.
         if let Some(silent) = self.observer.silence(now, node).filter(|_| self.observer.is_leading(now)) {
             self.metrics.detection.observe(Duration::from_nanos(silent).as_secs_f64());
         }
     }
 
-    fn gauge(&self, now: Nanos) {
+    fn update_gauges(&self, now: Nanos) {
         let mut counts = [0; State::ALL.len()];
-        for (node, soft) in self.observer.states() {
-            // Whoever has left is in no state, and the series stay.
+        for (node, observed) in self.observer.states() {
+            // A worker that left is in no state, but its series stay.
             let is_here = !self.observer.snapshot().has_left(node);
-            counts[soft.state() as usize] += i64::from(is_here);
+            counts[observed.state() as usize] += i64::from(is_here);
             for state in State::ALL {
                 let gauge = self.metrics.node_state.with_label_values(&[&**node, state.as_str()]);
-                gauge.set((is_here && soft.state() == state).into());
+                gauge.set((is_here && observed.state() == state).into());
             }
-            let votes = self.observer.votes_against(now, node, soft.incarnation());
+            let votes = self.observer.votes_against(now, node, observed.incarnation());
             self.metrics.votes.with_label_values(&[&**node]).set(votes as i64);
         }
         for state in State::ALL {
@@ -342,16 +331,16 @@ impl Sweep {
         self.metrics.count_beats(self.ingest.counts());
     }
 
-    fn status(&self, now: Nanos, asked: &Asked, changes: &Changes) -> Status {
+    fn status(&self, now: Nanos, requests: &RegistryRequests, changes: &EventLog) -> Status {
         let snapshot = self.observer.snapshot();
         let table = Arc::clone(&snapshot.table);
-        let nodes = self.observer.states().map(|(id, soft)| Node {
+        let nodes = self.observer.states().map(|(id, observed)| Node {
             id: id.clone(),
-            state: soft.state(),
-            incarnation: soft.incarnation(),
+            state: observed.state(),
+            incarnation: observed.incarnation(),
             online: table.is_online(id),
             left: snapshot.has_left(id),
-            silent_ms: now.saturating_sub(soft.heard_at()) as f64 / 1e6,
+            silent_ms: now.saturating_sub(observed.heard_at()) as f64 / 1e6,
             primary_of: table.partitions.iter().filter(|a| a.primary.as_ref() == Some(id)).count(),
             replica_of: table.partitions.iter().filter(|a| a.replicas.contains(id)).count(),
         });
@@ -361,7 +350,7 @@ impl Sweep {
             leader: snapshot.leader.as_ref().map(|leader| leader.monitor.clone()),
             monitors: self.monitors,
             present: self.observer.present(now),
-            registry_up: asked.is_up,
+            registry_up: requests.is_up,
             nodes: nodes.collect(),
             table,
             changes: changes.list(),

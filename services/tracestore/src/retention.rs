@@ -9,17 +9,21 @@ use crate::{Reason, TraceId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
+    /// Number of slowest traces kept.
     pub slow: usize,
+    /// Number of newest failed traces kept.
     pub failed: usize,
+    /// Number of newest traces kept that a histogram names as an exemplar.
     pub exemplars: usize,
+    /// Number of randomly sampled traces kept.
     pub sample: usize,
-    /// A slow trace makes room for a faster one after this long: a cold start an hour ago is not what somebody asks for.
+    /// Age after which a slow trace may be replaced by a faster one: a cold start an hour ago is of no interest.
     pub slow_for: Duration,
 }
 
 /// What the choice is made by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Merit {
+pub struct Traits {
     pub duration_ns: u64,
     pub failed: bool,
     /// A histogram names it.
@@ -29,7 +33,7 @@ pub struct Merit {
 }
 
 #[derive(Debug)]
-pub struct Keep {
+pub struct Retention {
     quotas: Quotas,
     /// By duration; with the time it came.
     slow: BTreeMap<(u64, TraceId), Instant>,
@@ -38,19 +42,19 @@ pub struct Keep {
     exemplars: VecDeque<TraceId>,
     /// The lowest lots. A lot is a hash of the id: each trace has the same chance, whenever it comes and however often it is told of.
     sample: BTreeSet<(u64, TraceId)>,
-    kept: HashMap<TraceId, Held>,
+    kept: HashMap<TraceId, Classes>,
 }
 
-/// Where a trace is held.
+/// Where a trace is classes.
 #[derive(Debug, Clone, Copy, Default)]
-struct Held {
+struct Classes {
     slow: Option<u64>,
     failed: bool,
     exemplar: bool,
     sample: bool,
 }
 
-impl Held {
+impl Classes {
     fn reasons(self) -> impl Iterator<Item = Reason> {
         let all = [
             (self.slow.is_some(), Reason::Slow),
@@ -62,7 +66,7 @@ impl Held {
     }
 }
 
-impl Keep {
+impl Retention {
     pub fn new(quotas: Quotas) -> Self {
         Self {
             quotas,
@@ -75,37 +79,37 @@ impl Keep {
     }
 
     /// Judges a trace, or judges it anew because a span was late. Answers the traces that are let go for it, itself perhaps among them.
-    pub fn offer(&mut self, id: TraceId, merit: Merit, now: Instant) -> Vec<TraceId> {
-        let held = self.kept.get(&id).copied().unwrap_or_default();
+    pub fn offer(&mut self, id: TraceId, traits: Traits, now: Instant) -> Vec<TraceId> {
+        let classes = self.kept.get(&id).copied().unwrap_or_default();
         let mut touched = vec![id];
-        self.kept.insert(id, held);
-        if held.slow != Some(merit.duration_ns) {
-            if let Some(old) = held.slow {
+        self.kept.insert(id, classes);
+        if classes.slow != Some(traits.duration_ns) {
+            if let Some(old) = classes.slow {
                 self.slow.remove(&(old, id));
             }
-            self.slow.insert((merit.duration_ns, id), now);
-            self.held(id).slow = Some(merit.duration_ns);
+            self.slow.insert((traits.duration_ns, id), now);
+            self.classes_mut(id).slow = Some(traits.duration_ns);
         }
-        if merit.failed && !held.failed {
+        if traits.failed && !classes.failed {
             self.failed.push_back(id);
-            self.held(id).failed = true;
+            self.classes_mut(id).failed = true;
         }
-        if merit.exemplar && !held.exemplar {
+        if traits.exemplar && !classes.exemplar {
             self.exemplars.push_back(id);
-            self.held(id).exemplar = true;
+            self.classes_mut(id).exemplar = true;
         }
-        if !held.sample && !merit.afterwards {
-            self.sample.insert((id.lot(), id));
-            self.held(id).sample = true;
+        if !classes.sample && !traits.afterwards {
+            self.sample.insert((id.sample_hash(), id));
+            self.classes_mut(id).sample = true;
         }
         touched.extend(self.shrink(now));
-        touched.retain(|id| self.let_go(*id));
+        touched.retain(|id| self.dropped(*id));
         touched
     }
 
     /// Empty if the trace is not kept.
     pub fn reasons(&self, id: TraceId) -> Vec<Reason> {
-        self.kept.get(&id).into_iter().flat_map(|held| held.reasons()).collect()
+        self.kept.get(&id).into_iter().flat_map(|classes| classes.reasons()).collect()
     }
 
     pub fn keeps(&self, id: TraceId) -> bool {
@@ -124,44 +128,44 @@ impl Keep {
                 .collect();
             for key in outdated {
                 self.slow.remove(&key);
-                self.held(key.1).slow = None;
+                self.classes_mut(key.1).slow = None;
                 out.push(key.1);
             }
         }
         while self.slow.len() > self.quotas.slow
             && let Some(((_, id), _)) = self.slow.pop_first()
         {
-            self.held(id).slow = None;
+            self.classes_mut(id).slow = None;
             out.push(id);
         }
         while self.failed.len() > self.quotas.failed
             && let Some(id) = self.failed.pop_front()
         {
-            self.held(id).failed = false;
+            self.classes_mut(id).failed = false;
             out.push(id);
         }
         while self.exemplars.len() > self.quotas.exemplars
             && let Some(id) = self.exemplars.pop_front()
         {
-            self.held(id).exemplar = false;
+            self.classes_mut(id).exemplar = false;
             out.push(id);
         }
         while self.sample.len() > self.quotas.sample
             && let Some((_, id)) = self.sample.pop_last()
         {
-            self.held(id).sample = false;
+            self.classes_mut(id).sample = false;
             out.push(id);
         }
         out
     }
 
-    fn held(&mut self, id: TraceId) -> &mut Held {
+    fn classes_mut(&mut self, id: TraceId) -> &mut Classes {
         self.kept.entry(id).or_default()
     }
 
-    /// True if the trace was held and has no place any more.
-    fn let_go(&mut self, id: TraceId) -> bool {
-        let gone = self.kept.get(&id).is_some_and(|held| held.reasons().next().is_none());
+    /// True if the trace was classes and has no place any more.
+    fn dropped(&mut self, id: TraceId) -> bool {
+        let gone = self.kept.get(&id).is_some_and(|classes| classes.reasons().next().is_none());
         if gone {
             self.kept.remove(&id);
         }
@@ -179,13 +183,13 @@ mod tests {
         TraceId::from_bytes(&n.to_be_bytes()).unwrap()
     }
 
-    fn fine(duration_ns: u64) -> Merit {
-        Merit { duration_ns, failed: false, exemplar: false, afterwards: false }
+    fn fine(duration_ns: u64) -> Traits {
+        Traits { duration_ns, failed: false, exemplar: false, afterwards: false }
     }
 
     #[test]
     fn the_slowest_push_out_the_faster() {
-        let (mut keep, now) = (Keep::new(QUOTAS), Instant::now());
+        let (mut keep, now) = (Retention::new(QUOTAS), Instant::now());
         assert_eq!(keep.offer(id(1), fine(30), now), []);
         assert_eq!(keep.offer(id(2), fine(20), now), []);
         assert_eq!(keep.offer(id(3), fine(10), now), [id(3)]);
@@ -199,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_was_slow_long_ago_makes_room() {
-        let (mut keep, start) = (Keep::new(QUOTAS), Instant::now());
+        let (mut keep, start) = (Retention::new(QUOTAS), Instant::now());
         keep.offer(id(1), fine(1000), start);
         keep.offer(id(2), fine(900), start);
         let later = start + Duration::from_secs(601);
@@ -211,8 +215,8 @@ mod tests {
 
     #[test]
     fn the_newest_failures_stay_and_a_trace_can_have_two_reasons() {
-        let (mut keep, now) = (Keep::new(QUOTAS), Instant::now());
-        let failed = Merit { failed: true, ..fine(1) };
+        let (mut keep, now) = (Retention::new(QUOTAS), Instant::now());
+        let failed = Traits { failed: true, ..fine(1) };
         for n in 1..=2 {
             assert_eq!(keep.offer(id(n), failed, now), []);
         }
@@ -225,14 +229,14 @@ mod tests {
         assert_eq!(keep.offer(id(3), failed, now), []);
         assert_eq!(keep.reasons(id(2)), [Reason::Failed]);
         // It failed only with its last span.
-        keep.offer(id(11), Merit { failed: true, ..fine(50) }, now);
+        keep.offer(id(11), Traits { failed: true, ..fine(50) }, now);
         assert_eq!(keep.reasons(id(11)), [Reason::Slow, Reason::Failed]);
     }
 
     #[test]
     fn exemplars_stay_although_they_are_ordinary() {
-        let (mut keep, now) = (Keep::new(QUOTAS), Instant::now());
-        let exemplar = Merit { exemplar: true, ..fine(1) };
+        let (mut keep, now) = (Retention::new(QUOTAS), Instant::now());
+        let exemplar = Traits { exemplar: true, ..fine(1) };
         for n in 1..=2 {
             assert_eq!(keep.offer(id(n), exemplar, now), []);
         }
@@ -246,7 +250,7 @@ mod tests {
     /// Each of 4,000 traces has the same chance, whether it comes early or late: the sample's mean position is the middle.
     #[test]
     fn the_sample_is_uniform_and_bounded() {
-        let (mut keep, now) = (Keep::new(Quotas { slow: 0, failed: 0, sample: 400, ..QUOTAS }), Instant::now());
+        let (mut keep, now) = (Retention::new(Quotas { slow: 0, failed: 0, sample: 400, ..QUOTAS }), Instant::now());
         let mut kept = BTreeSet::new();
         for n in 1..=4000 {
             kept.insert(id(n));
@@ -256,7 +260,7 @@ mod tests {
             assert!(keep.kept.len() <= 400);
         }
         assert_eq!(kept.len(), 400);
-        let afterwards = Merit { afterwards: true, ..fine(1) };
+        let afterwards = Traits { afterwards: true, ..fine(1) };
         assert!((5001..=6000).all(|n| keep.offer(id(n), afterwards, now) == [id(n)]));
         let mean = (1..=4000).filter(|&n| keep.keeps(id(n))).sum::<u128>() / 400;
         // The mean of 400 of 1..=4000 has a standard deviation of 55.

@@ -6,7 +6,7 @@ const FINE: u32 = 8;
 const LOWEST: i32 = -12;
 const BINS: usize = 20 * FINE as usize;
 
-/// Latest beats that the tail is continued from.
+/// NewestBeat beats that the tail is continued from.
 const TOPS: [u32; 3] = [8, 32, 128];
 /// What was exceeded so often needs no continuation.
 const SEEN: f64 = 8.0;
@@ -21,7 +21,7 @@ const TIMES: f64 = 4.0;
 
 /// Lateness in intervals.
 #[derive(Debug, Clone)]
-pub(super) struct Spread {
+pub(super) struct LatenessHistogram {
     counts: [u32; BINS],
     total: u32,
     /// Above it all counts are halved: what is old fades.
@@ -30,12 +30,12 @@ pub(super) struct Spread {
     furthest: f64,
 }
 
-impl Spread {
+impl LatenessHistogram {
     pub(super) fn new(most: u32, furthest: f64) -> Self {
         Self { counts: [0; BINS], total: 0, most, furthest }
     }
 
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn reset_recent(&mut self) {
         (self.counts, self.total) = ([0; BINS], 0);
     }
 
@@ -76,7 +76,7 @@ impl Spread {
 
     /// Whether the latest beats are the end of one smooth tail: no gap in it, and no part of it far longer than what it begins with.
     /// Networks make such tails; what stands still now and then adds another.
-    pub(super) fn is_of_one_kind(&self) -> bool {
+    pub(super) fn is_smooth(&self) -> bool {
         let (mut above, mut sum) = (0.0, 0.0);
         let mut tops = TOPS.iter().map(|&top| f64::from(top)).peekable();
         let mut before = None;
@@ -178,53 +178,53 @@ mod tests {
 
     #[test]
     fn a_tail_is_continued() {
-        let mut spread = Spread::new(1 << 20, 30.0);
+        let mut lateness = LatenessHistogram::new(1 << 20, 30.0);
         // P(X > x) = x^-2 from 0.01 on.
         for n in 0..10_000 {
-            spread.add(0.01 * ((f64::from(n) + 0.5) / 10_000.0).powf(-0.5));
+            lateness.add(0.01 * ((f64::from(n) + 0.5) / 10_000.0).powf(-0.5));
         }
-        let within = spread.exceeded_by(0.01);
+        let within = lateness.exceeded_by(0.01);
         assert!((0.1..0.12).contains(&within), "{within}");
-        let beyond = spread.exceeded_by(1e-6);
+        let beyond = lateness.exceeded_by(1e-6);
         // As 10,000 beats tell it: the latest was 1.4 late.
         assert!((1.0..20.0).contains(&beyond), "{beyond}");
     }
 
     /// Equal parts of an exponential law with this mean.
-    fn exponential(spread: &mut Spread, number: u32, mean: f64) {
-        (0..number).for_each(|n| spread.add(-mean * ((f64::from(n) + 0.5) / f64::from(number)).ln()));
+    fn exponential(lateness: &mut LatenessHistogram, number: u32, mean: f64) {
+        (0..number).for_each(|n| lateness.add(-mean * ((f64::from(n) + 0.5) / f64::from(number)).ln()));
     }
 
     #[test]
     fn the_fewer_of_a_kind_were_seen_the_further_it_may_go() {
-        let mut spread = Spread::new(1 << 20, 1e9);
-        exponential(&mut spread, 100_000, 0.001);
-        assert!(spread.is_of_one_kind() && spread.exceeded_by(1e-7) < 0.03);
+        let mut lateness = LatenessHistogram::new(1 << 20, 1e9);
+        exponential(&mut lateness, 100_000, 0.001);
+        assert!(lateness.is_smooth() && lateness.exceeded_by(1e-7) < 0.03);
         let mut before = f64::INFINITY;
         for number in [1, 2, 4, 16] {
-            let mut spread = spread.clone();
-            (0..number).for_each(|_| spread.add(0.3));
-            let exceeded = spread.exceeded_by(1e-7);
-            assert!(!spread.is_of_one_kind() && (1.0..before).contains(&exceeded), "{number}: {exceeded}");
+            let mut lateness = lateness.clone();
+            (0..number).for_each(|_| lateness.add(0.3));
+            let exceeded = lateness.exceeded_by(1e-7);
+            assert!(!lateness.is_smooth() && (1.0..before).contains(&exceeded), "{number}: {exceeded}");
             before = exceeded;
         }
     }
 
     #[test]
     fn chance_makes_nobody_later() {
-        let (mut always, mut lately) = (Spread::new(1 << 20, 30.0), Spread::new(4_096, 30.0));
-        exponential(&mut always, 100_000, 0.01);
-        exponential(&mut lately, 1_000, 0.01);
-        assert!(!lately.is_later_than(&always) && lately.latest() < always.latest());
-        exponential(&mut lately, 10, 0.3);
-        assert!(lately.is_later_than(&always));
+        let (mut overall, mut recent) = (LatenessHistogram::new(1 << 20, 30.0), LatenessHistogram::new(4_096, 30.0));
+        exponential(&mut overall, 100_000, 0.01);
+        exponential(&mut recent, 1_000, 0.01);
+        assert!(!recent.is_later_than(&overall) && recent.latest() < overall.latest());
+        exponential(&mut recent, 10, 0.3);
+        assert!(recent.is_later_than(&overall));
     }
 
     #[test]
     fn what_is_old_fades() {
-        let mut spread = Spread::new(1_000, 30.0);
-        (0..100).for_each(|_| spread.add(4.0));
-        (0..100_000).for_each(|_| spread.add(0.01));
-        assert!(spread.exceeded_by(0.01) < 0.02 && spread.total <= 1_001);
+        let mut lateness = LatenessHistogram::new(1_000, 30.0);
+        (0..100).for_each(|_| lateness.add(4.0));
+        (0..100_000).for_each(|_| lateness.add(0.01));
+        assert!(lateness.exceeded_by(0.01) < 0.02 && lateness.total <= 1_001);
     }
 }
