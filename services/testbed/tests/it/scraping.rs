@@ -18,7 +18,7 @@ const PROMETHEUS: &str = "deploy/prometheus/prometheus.yml";
 const MINIMAL: &str = "deploy/compose/minimal.yaml";
 /// Where the minimal overlay mounts a shorter list of targets.
 const TARGETS: &str = "/etc/prometheus/targets.yml";
-/// Services that Prometheus cannot scrape: a script, and servers without a page of metrics.
+/// Servers without a page of metrics; their exporters are scraped instead.
 const SILENT: [&str; 2] = ["mysql", "redis"];
 
 fn list(value: &Value) -> &[Value] {
