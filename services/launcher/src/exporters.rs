@@ -48,7 +48,8 @@ pub async fn mysql(stack: &mut Stack, name: &str, server: &mariadb::MySql) -> an
         return Ok(None);
     }
     // Only status and variables: the others need rights or tables that these servers do not have.
-    let off = ["slave_status", "info_schema.innodb_cmp", "info_schema.innodb_cmpmem", "info_schema.query_response_time"];
+    let off =
+        ["slave_status", "info_schema.innodb_cmp", "info_schema.innodb_cmpmem", "info_schema.query_response_time"];
     let args = off.map(|collector| format!("--no-collect.{collector}")).to_vec();
     let source = format!("root@unix({})/", server.socket.display());
     let spec = Spec::new(format!("{name}-exporter"), program).env("DATA_SOURCE_NAME", source);

@@ -356,7 +356,11 @@ async fn prometheus_scrapes_and_knows_the_rules() {
         return;
     }
     let mut stack = Stack::create("test-prometheus").unwrap();
-    let jobs = vec![prometheus::Job { name: "nobody".into(), targets: vec![("n-0".into(), "127.0.0.1:1".into())], path: prometheus::METRICS }];
+    let jobs = vec![prometheus::Job {
+        name: "nobody".into(),
+        targets: vec![("n-0".into(), "127.0.0.1:1".into())],
+        path: prometheus::METRICS,
+    }];
     let options = prometheus::Options { interval: Duration::from_millis(200), hurry: 1, jobs };
     let prometheus = prometheus::start(&mut stack, &options).await.unwrap();
     assert!(prometheus.version.starts_with("Prometheus 2"), "{}", prometheus.version);

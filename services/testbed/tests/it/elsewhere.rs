@@ -81,7 +81,7 @@ impl Home {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn waits_for(&self, url: &str) {
+    pub fn waits_for(&self, url: &str) {
         wait_until(url, || self.run(&["doctor", "--url", url]).status.success());
     }
 }

@@ -10,6 +10,7 @@ mod deploy;
 mod elsewhere;
 mod evaluate;
 mod experiment;
+mod gateway;
 mod heartbeats;
 mod queries;
 mod scraping;
