@@ -143,14 +143,17 @@ fn asks_for(text: &str, prefix: &str) -> bool {
     starts.any(|at| !ours[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
 }
 
-/// The query with variables filled in as Grafana would, without operands that always answer, and with conditions as 0 or 1.
+/// The query with variables filled in as Grafana would, and without operands that always answer.
 fn asks_for_something(text: &str) -> String {
     let filled = text.replace("$__rate_interval", "10s").replace("$__range", "30s").replace("$instance", ".*");
-    filled.replace(" or vector(0)", "").replace(" < api:", " < bool api:").replace(") == ", ") == bool ")
+    filled.replace(" or vector(0)", "")
 }
 
+/// Conditions answer 0 or 1 where the panel would show nothing.
 fn of_dashboards() -> Vec<(String, String)> {
-    dashboards::dashboards().values().flat_map(dashboards::expressions).collect()
+    let judged = |text: String| text.replace(" < api:", " < bool api:").replace(") == ", ") == bool ");
+    let all = dashboards::dashboards().values().flat_map(dashboards::expressions).collect::<Vec<_>>();
+    all.into_iter().map(|(place, text)| (place, judged(text))).collect()
 }
 
 /// Each alert's expression as one that answers 0 or 1 where the alert would answer nothing.
@@ -207,7 +210,8 @@ fn every_query_finds_data_and_no_series_vanishes() {
         ("http_route=\"/recommendations\"", "http_route=\"/recommendation\""),
     ] {
         let spoil = |(place, text): &(String, String)| (place.clone(), text.replace(sound, spoiled));
-        let off: Vec<_> = queries.iter().filter(|(_, text)| text.contains(sound)).map(spoil).collect();
+        let off: Vec<_> =
+            queries.iter().filter(|(_, text)| text.contains(sound) && !text.contains(" or ")).map(spoil).collect();
         assert!(off.len() >= 5, "{sound}");
         assert_eq!(prometheus.check(&off, from_s, to_s).len(), off.len(), "{spoiled}");
     }
