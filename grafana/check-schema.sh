@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Judges the dashboards by Grafana's own schema: each JSON file becomes a TypeScript literal of the type Dashboard, each panel's options and
-# field settings literals of its panel's types, and the compiler finds misspelt, missing and impossible values. Needs node and npm.
+# Checks the dashboards against Grafana's own schema. Each JSON file becomes a TypeScript literal of the type Dashboard, and each panel's
+# options and field settings become literals of its panel's types: the compiler finds misspelt, missing and impossible values.
+# Needs node and npm.
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 work=$(mktemp -d)
@@ -13,11 +14,11 @@ import fs from "node:fs";
 const raw = "./node_modules/@grafana/schema/dist/types/raw";
 const lines = [
   `import type { Dashboard } from "${raw}/dashboard/x/dashboard_types.gen";`,
-  // Enums as their values; null where JSON has it for minus infinity, the first step of thresholds.
+  // Enums as their values; JSON has null for minus infinity, the first step of thresholds.
   "type Loose<T> = T extends string ? `${T}` : T extends number ? T | null : T extends Array<infer U> ? Array<Loose<U>>",
   "  : T extends object ? { [K in keyof T]: Loose<T[K]> } : T;",
 ];
-// Prometheus's own fields of an annotation, which the schema leaves to the data source.
+// Prometheus's fields of an annotation: the data source defines them, not the schema.
 const promql = ["expr", "step", "titleFormat", "textFormat", "tagKeys", "useValueForTime"];
 const kinds = new Set();
 let count = 0;
@@ -25,11 +26,12 @@ for (const file of fs.readdirSync(process.argv[2]).sort()) {
   const board = JSON.parse(fs.readFileSync(`${process.argv[2]}/${file}`));
   for (const annotation of board.annotations.list) for (const key of promql) delete annotation[key];
   lines.push(`// ${file}`, `export const d${++count}: Loose<Dashboard> = ${JSON.stringify(board)};`);
-  for (const { type, title, options, fieldConfig } of board.panels) {
-    if (type === "row") continue;
+  for (const { type: name, title, options, fieldConfig } of board.panels.flatMap((panel) => [panel, ...(panel.panels ?? [])])) {
+    if (name === "row") continue;
+    const type = name.replaceAll("-", "");
     kinds.add(type);
     lines.push(`// ${file}: ${title}`, `export const o${++count}: Loose<${type}.Options> = ${JSON.stringify(options)};`);
-    const custom = fieldConfig.defaults.custom;
+    const custom = fieldConfig?.defaults.custom;
     if (custom) lines.push(`export const c${count}: Loose<${type}.FieldConfig> = ${JSON.stringify(custom)};`);
   }
 }

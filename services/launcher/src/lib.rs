@@ -7,6 +7,7 @@
 
 pub mod cpu;
 pub mod etcd;
+pub mod exporters;
 mod logs;
 pub mod mariadb;
 pub mod mysql8;

@@ -1,6 +1,6 @@
 //! nginx, as the gateway in front of the api replicas.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use tokio::net::TcpStream;
@@ -11,7 +11,8 @@ pub const PROGRAMS: &[&str] = &["nginx"];
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const TEMPLATE: &str = include_str!("../../../deploy/nginx/recommendation.conf.template");
 /// What the configuration includes, as compose's does.
-const INCLUDED: [(&str, &str); 3] = [
+const INCLUDED: [(&str, &str); 4] = [
+    ("connections.conf", include_str!("../../../deploy/nginx/gateway/connections.conf")),
     ("http.conf", include_str!("../../../deploy/nginx/gateway/http.conf")),
     ("upstream.conf", include_str!("../../../deploy/nginx/gateway/upstream.conf")),
     ("server.conf", include_str!("../../../deploy/nginx/gateway/server.conf")),
@@ -25,6 +26,8 @@ pub struct Options {
     /// `address:port` or `unix:/path`; one at least.
     pub upstreams: Vec<String>,
     pub worker_processes: u32,
+    /// Where `testbed serve access-log` listens (UDP); `None`: nginx sends no line of its access log.
+    pub access_log: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +73,7 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Nginx
         ("WORKER_PROCESSES", &options.worker_processes.to_string()),
         ("OPEN_FILES", &open_files.to_string()),
         ("WORKER_CONNECTIONS", &open_files.saturating_sub(SPARE_FILES).max(256).to_string()),
+        ("COUNTED_ACCESS_LOG", &options.access_log.map(counted).unwrap_or_default()),
         ("LISTEN", &format!("127.0.0.1:{}", options.listen_port)),
         ("UPSTREAM_SERVERS", &servers.join("\n        ")),
         ("SCRATCH", &scratch),
@@ -88,6 +92,11 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Nginx
     let pid = stack.pid(child).unwrap_or_default();
     let access_log = dir.join("access.log");
     Ok(Nginx { child, pid, port, url: format!("http://127.0.0.1:{port}"), access_log, version })
+}
+
+/// The directive by which nginx sends a line per request to `testbed serve access-log`.
+fn counted(server: SocketAddr) -> String {
+    format!("access_log syslog:server={server},nohostname,tag=gateway counted;")
 }
 
 /// Replaces `${NAME}`; nginx's own variables have no braces.

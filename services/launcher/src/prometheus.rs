@@ -41,7 +41,12 @@ pub struct ScrapeJob {
     pub name: String,
     /// The label `instance` of each, and where it is scraped: `address:port`.
     pub targets: Vec<(String, String)>,
+    /// Where each shows its metrics: usually [`METRICS`].
+    pub path: &'static str,
 }
+
+/// Where most processes show their metrics.
+pub const METRICS: &str = "/metrics";
 
 #[derive(Debug, Clone)]
 pub struct Prometheus {
@@ -63,7 +68,7 @@ impl Prometheus {
     /// # Errors
     /// The file cannot be written.
     pub fn add(&self, job: &ScrapeJob) -> anyhow::Result<()> {
-        let group = |(instance, address): &(String, String)| serde_json::json!({ "targets": [address], "labels": { "job": job.name, "instance": instance } });
+        let group = |(instance, address): &(String, String)| serde_json::json!({ "targets": [address], "labels": { "job": job.name, "instance": instance, "__metrics_path__": job.path } });
         let groups: Vec<_> = job.targets.iter().map(group).collect();
         let file = self.dir.join(LATER.replace('*', &job.name));
         // By another name first: half a file is none.
@@ -112,8 +117,8 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Prome
 }
 
 fn config(options: &Options, own_port: u16) -> String {
-    let own =
-        ScrapeJob { name: "prometheus".into(), targets: vec![("prometheus".into(), format!("127.0.0.1:{own_port}"))] };
+    let targets = vec![("prometheus".into(), format!("127.0.0.1:{own_port}"))];
+    let own = ScrapeJob { name: "prometheus".into(), targets, path: METRICS };
     let millis = options.interval.as_millis();
     let files: Vec<&str> = RULES.iter().map(|(name, _)| *name).collect();
     let mut text = format!(
@@ -122,7 +127,7 @@ fn config(options: &Options, own_port: u16) -> String {
         files.join(", ")
     );
     for job in options.jobs.iter().chain([&own]) {
-        text.push_str(&format!("  - job_name: {}\n    static_configs:\n", job.name));
+        text.push_str(&format!("  - job_name: {}\n    metrics_path: {}\n    static_configs:\n", job.name, job.path));
         for (instance, address) in &job.targets {
             text.push_str(&format!("      - {{ targets: [\"{address}\"], labels: {{ instance: \"{instance}\" }} }}\n"));
         }
@@ -161,9 +166,13 @@ mod tests {
 
     #[test]
     fn targets_have_the_names_of_the_stack() {
-        let jobs = vec![ScrapeJob { name: "api".into(), targets: vec![("api-0".into(), "127.0.0.1:1".into())] }];
+        let jobs = vec![ScrapeJob {
+            name: "api".into(),
+            targets: vec![("api-0".into(), "127.0.0.1:1".into())],
+            path: METRICS,
+        }];
         let text = config(&Options { interval: Duration::from_secs(2), time_divisor: 1, jobs }, 9);
-        assert!(text.contains("job_name: api\n    static_configs:\n      - { targets: [\"127.0.0.1:1\"], labels: { instance: \"api-0\" } }"), "{text}");
+        assert!(text.contains("job_name: api\n    metrics_path: /metrics\n    static_configs:\n      - { targets: [\"127.0.0.1:1\"], labels: { instance: \"api-0\" } }"), "{text}");
         assert!(text.contains("scrape_interval: 2000ms") && text.contains("127.0.0.1:9"), "{text}");
     }
 

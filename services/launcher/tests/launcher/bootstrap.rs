@@ -25,7 +25,10 @@ impl Machine {
     /// The machine's programs, and this cargo; every other program the script asks for seems to be there.
     fn complete(cargo: &str) -> Self {
         let machine = Self::bare(cargo);
-        for program in ["cc", "make", "protoc", "redis-server", "mariadbd", "nginx", "prometheus", "etcd"] {
+        let exporters = ["node", "redis", "mysqld"].map(|server| format!("prometheus-{server}-exporter"));
+        let servers = ["redis-server", "mariadbd", "nginx", "prometheus", "etcd"].map(str::to_owned);
+        let tools = ["cc", "make", "protoc"].map(str::to_owned);
+        for program in tools.iter().chain(&servers).chain(&exporters) {
             machine.add(program, "exit 1");
         }
         let path = format!("{}:/usr/local/bin:/usr/bin:/bin", machine.path);

@@ -207,7 +207,7 @@ async fn redis_and_nginx_start_and_stop() {
     let listen_port = free_port().unwrap();
     let upstream = TcpListener::bind(("127.0.0.1", free_port().unwrap())).unwrap();
     let upstreams = vec![upstream.local_addr().unwrap().to_string()];
-    let options = nginx::Options { listen_port, upstreams, worker_processes: 2 };
+    let options = nginx::Options { listen_port, upstreams, worker_processes: 2, access_log: None };
     let nginx = nginx::start(&mut stack, &options).await.unwrap();
     eventually("the master and two workers", || nginx_processes(stack.dir()).len() == 3);
 
@@ -356,8 +356,11 @@ async fn prometheus_scrapes_and_knows_the_rules() {
         return;
     }
     let mut stack = Stack::create("test-prometheus").unwrap();
-    let jobs =
-        vec![prometheus::ScrapeJob { name: "nobody".into(), targets: vec![("n-0".into(), "127.0.0.1:1".into())] }];
+    let jobs = vec![prometheus::ScrapeJob {
+        name: "nobody".into(),
+        targets: vec![("n-0".into(), "127.0.0.1:1".into())],
+        path: prometheus::METRICS,
+    }];
     let options = prometheus::Options { interval: Duration::from_millis(200), time_divisor: 1, jobs };
     let prometheus = prometheus::start(&mut stack, &options).await.unwrap();
     assert!(prometheus.version.starts_with("Prometheus 2"), "{}", prometheus.version);

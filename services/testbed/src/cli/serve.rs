@@ -14,7 +14,8 @@ use clap::{Args, Subcommand};
   TESTBED_NODE__KEY=secret ./testbed serve monitor m0 --set listen.plain=true   # believes GET /heartbeat?id=NODE
   ./testbed serve faultproxy --config faultproxy.toml
   ./testbed serve faultproxy --mysql db-0:3306 --listen 127.0.0.1:3306 --admin 127.0.0.1:9090 --scenario article
-  ./testbed serve traces --listen 127.0.0.1:4317 --admin 127.0.0.1:9095")]
+  ./testbed serve traces --listen 127.0.0.1:4317 --admin 127.0.0.1:9095
+  ./testbed serve access-log --listen 127.0.0.1:5140 --admin 127.0.0.1:9096")]
 pub enum ServeCommand {
     /// A replica of the recommendation API
     Api {
@@ -64,6 +65,15 @@ pub enum ServeCommand {
         #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4317")]
         listen: SocketAddr,
         /// Health, metrics, and what `testbed trace` asks
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        admin: SocketAddr,
+    },
+    /// Counts the gateway's answers by the access log that nginx sends it (syslog over UDP)
+    AccessLog {
+        /// For nginx: `access_log syslog:server=ADDRESS:PORT,nohostname,tag=gateway counted`
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: SocketAddr,
+        /// Health and metrics
         #[arg(long, value_name = "ADDRESS:PORT")]
         admin: SocketAddr,
     },

@@ -24,6 +24,7 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
         ServeCommand::Traces { listen, admin } => {
             traces(tracestore::Config { listen, admin, limits: Default::default() })?
         }
+        ServeCommand::AccessLog { listen, admin } => access_log(accesslog::Config { listen, admin })?,
         ServeCommand::Bare { listen, redis, telemetry } => on_threads(1, async {
             crate::roles::bare::serve(listen, &redis, telemetry.as_deref(), runtime::lifecycle::shutdown_on_signal()?)
                 .await
@@ -84,6 +85,14 @@ fn traces(config: tracestore::Config) -> anyhow::Result<()> {
     on_threads(1, async {
         let stop = runtime::lifecycle::shutdown_on_signal()?;
         tracestore::serve(config, stop).await
+    })
+}
+
+fn access_log(config: accesslog::Config) -> anyhow::Result<()> {
+    runtime::logs::init();
+    on_threads(1, async {
+        let stop = runtime::lifecycle::shutdown_on_signal()?;
+        accesslog::serve(config, stop).await
     })
 }
 

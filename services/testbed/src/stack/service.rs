@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 use api::{ApiConfig, Profile};
 use faultproxy::Law;
-use launcher::{ChildId, Signal, Spec, Stack, free_port, mariadb, nginx, prometheus, redis};
+use launcher::{ChildId, Signal, Spec, Stack, exporters, free_port, mariadb, nginx, prometheus, redis};
 use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
 use stores::{QueueOrder, Store, StoreConfig, StoreMetrics};
@@ -171,9 +171,16 @@ impl Cluster {
                 TelemetryConfig { endpoint: format!("http://{}", traces.otlp), logs: false, ..plan.telemetry };
         }
         let admins = (0..plan.replicas).map(|_| free_port()).collect::<anyhow::Result<Vec<_>>>()?;
-        let mut prometheus = None;
+        let listen_port = plan.port.map_or_else(free_port, Ok)?;
+        let (mut prometheus, mut access_log) = (None, None);
         if let Some(Monitoring { loadgen, interval, hurry }) = plan.prometheus {
             let mut jobs = jobs(&admins, &proxy.admin, loadgen);
+            let counter = start_access_log(&mut stack, &http).await?;
+            access_log = Some(counter.listen);
+            jobs.push(job("access-log", [("access-log".into(), counter.admin.to_string())]));
+            let gateway = job("gateway", [("nginx".into(), loopback(listen_port).to_string())]);
+            jobs.push(prometheus::ScrapeJob { path: "/-/metrics", ..gateway });
+            jobs.extend(start_exporters(&mut stack, &redis, &servers).await?);
             jobs.extend(traces.iter().map(|traces| job("tracestore", [("traces".into(), traces.admin.to_string())])));
             let options = prometheus::Options { interval, time_divisor: hurry, jobs };
             let started = prometheus::start(&mut stack, &options).await?;
@@ -181,11 +188,9 @@ impl Cluster {
             prometheus = Some(started);
         }
         let upstreams = (0..plan.replicas as usize).map(|n| replica_socket(&stack, n).to_string()).collect();
-        let nginx = nginx::start(
-            &mut stack,
-            &nginx::Options { listen_port: plan.port.map_or_else(free_port, Ok)?, upstreams, worker_processes: 2 },
-        )
-        .await?;
+        let nginx =
+            nginx::start(&mut stack, &nginx::Options { listen_port, upstreams, worker_processes: 2, access_log })
+                .await?;
         stack.set_endpoint("gateway", &nginx.url)?;
         stack.set_endpoint("redis", &redis.url)?;
         stack.set_endpoint("faultproxy", &proxy.admin)?;
@@ -432,7 +437,7 @@ fn jobs(admins: &[u16], faultproxy: &str, loadgen: SocketAddr) -> Vec<prometheus
 }
 
 pub fn job(name: &str, targets: impl IntoIterator<Item = (String, String)>) -> prometheus::ScrapeJob {
-    prometheus::ScrapeJob { name: name.into(), targets: targets.into_iter().collect() }
+    prometheus::ScrapeJob { name: name.into(), targets: targets.into_iter().collect(), path: prometheus::METRICS }
 }
 
 /// A receiver of traces: where spans are sent to, and where they are asked for.
@@ -472,6 +477,59 @@ async fn start_traces(
         .await?;
     stack.set_endpoint(TRACES, &format!("http://{admin}"))?;
     Ok(Traces { child, otlp, admin })
+}
+
+/// The process that counts the gateway's answers.
+struct AccessLog {
+    listen: SocketAddr,
+    admin: SocketAddr,
+}
+
+async fn start_access_log(stack: &mut Stack, http: &reqwest::Client) -> anyhow::Result<AccessLog> {
+    let (listen, admin) = (loopback(free_port()?), loopback(free_port()?));
+    let spec = Spec::new("access-log", own_program()?).args([
+        "serve",
+        "access-log",
+        "--listen",
+        &listen.to_string(),
+        "--admin",
+        &admin.to_string(),
+    ]);
+    let child = stack.spawn(spec)?;
+    let health = format!("http://{admin}/healthz");
+    stack
+        .wait_ready(child, Duration::from_secs(30), || {
+            let get = http.get(&health).send();
+            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
+        })
+        .await?;
+    Ok(AccessLog { listen, admin })
+}
+
+/// The exporters that are installed, by the jobs that compose's Prometheus has for them.
+async fn start_exporters(
+    stack: &mut Stack,
+    redis: &redis::Redis,
+    servers: &[mariadb::MySql],
+) -> anyhow::Result<Vec<prometheus::ScrapeJob>> {
+    let mut jobs = Vec::new();
+    if let Some(node) = exporters::node(stack).await? {
+        jobs.push(job("machine", [("machine".into(), node.address.to_string())]));
+    }
+    if let Some(exporter) = exporters::redis(stack, redis).await? {
+        jobs.push(job("redis", [("redis".into(), exporter.address.to_string())]));
+    }
+    let mut targets = Vec::new();
+    for (n, server) in (0..).zip(servers) {
+        let name = mysql_name(n);
+        if let Some(exporter) = exporters::mysql(stack, &name, server).await? {
+            targets.push((name, exporter.address.to_string()));
+        }
+    }
+    if !targets.is_empty() {
+        jobs.push(job("mysql", targets));
+    }
+    Ok(jobs)
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -1,5 +1,5 @@
-//! deploy/prometheus: each alert says what to do, and does what its cases in alerts_test.yml say. That its expression finds data is a
-//! matter of the telemetry test; that it fires on a real fault, of `experiment alerts`.
+//! deploy/prometheus: each alert has a section in the runbook, and behaves as its cases in alerts_test.yml say. queries.rs checks that its
+//! expression finds data; `experiment alerts`, that a real fault fires it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +28,11 @@ pub fn alerts() -> BTreeMap<String, Value> {
     rules.map(|rule| (rule["alert"].as_str().unwrap().to_owned(), rule.clone())).collect()
 }
 
+/// Of the runbook, without its heading.
+pub fn section<'a>(runbook: &'a str, alert: &str) -> &'a str {
+    runbook.split(&format!("## {alert}\n")).nth(1).unwrap().split("\n## ").next().unwrap().trim()
+}
+
 #[test]
 fn every_alert_says_how_bad_it_is_and_what_to_do() {
     let runbook = read("runbook.md");
@@ -42,9 +47,13 @@ fn every_alert_says_how_bad_it_is_and_what_to_do() {
     for (name, alert) in &alerts {
         assert!(["page", "ticket"].contains(&alert["labels"]["severity"].as_str().unwrap()), "{name}");
         assert!(alert["annotations"]["summary"].as_str().unwrap().len() > 20, "{name}");
-        let link = format!("deploy/prometheus/runbook.md#{}", name.to_lowercase());
-        assert_eq!(alert["annotations"]["runbook"], link.as_str(), "{name}");
-        let section = runbook.split(&format!("## {name}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+        let (file, anchor) = alert["annotations"]["runbook_url"].as_str().unwrap().split_once('#').unwrap();
+        let linked = std::fs::read_to_string(crate::deploy::root().join(file)).unwrap();
+        let headings = linked.lines().filter_map(|line| line.strip_prefix("## "));
+        // The anchor of a heading of one word, where Markdown is rendered.
+        let found: Vec<&str> = headings.filter(|heading| heading.to_lowercase() == anchor).collect();
+        assert_eq!(found, [name.as_str()], "{file}#{anchor}");
+        let section = section(&linked, name);
         for word in ["**Means**", "**Look**", "**Do**"] {
             assert!(section.contains(word), "{name}: the runbook does not say {word}");
         }

@@ -1,5 +1,5 @@
-//! grafana/: every dashboard is complete, consistent and made of what Grafana and Prometheus understand. That each query finds data
-//! is a matter of the telemetry test, with a real Prometheus.
+//! grafana/: every dashboard is complete and consistent, and Grafana's schema and Prometheus accept its parts. queries.rs checks that each
+//! query finds data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,10 +10,19 @@ use std::{
 use serde_json::Value;
 
 /// None of them is deprecated in Grafana 12.
-const PANELS: [&str; 7] = ["timeseries", "stat", "heatmap", "bargauge", "table", "logs", "row"];
-/// By name: what each dashboard is for.
-const EXPECTED: [&str; 7] =
-    ["cache-and-guards", "heartbeats", "load-test", "overview", "request-path", "runtime", "shards"];
+const PANELS: [&str; 9] =
+    ["timeseries", "state-timeline", "stat", "heatmap", "bargauge", "table", "logs", "text", "row"];
+const EXPECTED: [&str; 9] = [
+    "cache-and-guards",
+    "heartbeats",
+    "load-test",
+    "overview",
+    "request-path",
+    "runbook",
+    "runtime",
+    "servers",
+    "shards",
+];
 /// Grafana's own variables; all others must be declared.
 const BUILT_IN: [&str; 3] = ["__rate_interval", "__interval", "__range"];
 
@@ -40,9 +49,14 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }
 
-/// Panels that show something, rows left out.
+/// Rows and panels, those of collapsed rows too.
+fn all(board: &Value) -> impl Iterator<Item = &Value> {
+    list(board, "panels").iter().flat_map(|panel| std::iter::once(panel).chain(list(panel, "panels")))
+}
+
+/// Panels that show data.
 fn panels(board: &Value) -> impl Iterator<Item = &Value> {
-    list(board, "panels").iter().filter(|panel| text(panel, "type") != "row")
+    all(board).filter(|panel| !["row", "text"].contains(&text(panel, "type")))
 }
 
 /// Every PromQL expression with where it stands.
@@ -77,7 +91,7 @@ fn every_panel_says_what_it_shows_and_what_to_look_for() {
         assert_eq!(text(board, "uid"), format!("testbed-{name}"));
         assert!(text(board, "description").ends_with(['.', '?']) && !text(board, "title").is_empty(), "{name}");
         assert_eq!(list(board, "tags"), ["recommendation-testbed"], "{name}: the list of dashboards goes by the tag");
-        assert!(panels(board).count() >= 6, "{name} is nearly empty");
+        assert!(all(board).count() >= 6, "{name} is nearly empty");
         for panel in panels(board) {
             let place = format!("{name}, panel {}: {}", panel["id"], text(panel, "title"));
             assert!(!text(panel, "title").is_empty(), "{place} has no title");
@@ -93,21 +107,138 @@ fn every_panel_says_what_it_shows_and_what_to_look_for() {
 #[test]
 fn panels_are_of_known_kinds_and_do_not_overlap() {
     for (name, board) in dashboards() {
-        let (mut ids, mut taken) = (BTreeSet::new(), BTreeMap::new());
-        for panel in list(&board, "panels") {
+        let mut ids = BTreeSet::new();
+        do_not_overlap(&name, list(&board, "panels"));
+        list(&board, "panels").iter().for_each(|row| do_not_overlap(&name, list(row, "panels")));
+        for panel in all(&board) {
             let place = format!("{name}, panel {}: {}", panel["id"], text(panel, "title"));
             assert!(ids.insert(panel["id"].as_u64().unwrap()), "{place}: the id is taken");
             assert!(PANELS.contains(&text(panel, "type")), "{place} is a {}", text(panel, "type"));
-            let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
-            assert!(w >= 3 && h >= 1 && x + w <= 24, "{place} is outside of the grid");
-            for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
-                if let Some(other) = taken.insert(cell, place.clone()) {
-                    panic!("{place} lies over {other}");
-                }
-            }
             let targets = list(panel, "targets");
             let refs: BTreeSet<&str> = targets.iter().map(|target| text(target, "refId")).collect();
             assert!(refs.len() == targets.len() && !refs.contains(""), "{place}: refIds");
+        }
+    }
+}
+
+fn do_not_overlap(board: &str, panels: &[Value]) {
+    let mut taken = BTreeMap::new();
+    for panel in panels {
+        let place = format!("{board}, panel {}: {}", panel["id"], text(panel, "title"));
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
+        assert!(w >= 3 && h >= 1 && x + w <= 24, "{place} is outside of the grid");
+        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            if let Some(other) = taken.insert(cell, place.clone()) {
+                panic!("{place} overlaps {other}");
+            }
+        }
+    }
+}
+
+#[test]
+fn all_rows_but_the_first_are_collapsed() {
+    for (name, board) in dashboards() {
+        let rows = list(&board, "panels").iter().filter(|panel| text(panel, "type") == "row");
+        for (n, row) in rows.enumerate() {
+            let place = format!("{name}, row {}", text(row, "title"));
+            assert_eq!(row["collapsed"], n > 0, "{place}");
+            // Grafana keeps the panels of a collapsed row inside it, those of an open row beside it.
+            assert_eq!(list(row, "panels").is_empty(), n == 0, "{place}");
+        }
+    }
+}
+
+/// Addresses of links in this value, wherever they are.
+fn links(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            found.extend(map.get("url").and_then(Value::as_str).filter(|url| !url.is_empty()).map(str::to_owned));
+            map.values().for_each(|value| links(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| links(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn links_lead_to_dashboards_and_every_stat_of_the_overview_has_one() {
+    let boards = dashboards();
+    for (name, board) in &boards {
+        let mut found = Vec::new();
+        links(board, &mut found);
+        for url in found {
+            let target = url.strip_prefix("/d/testbed-").map(|rest| rest.split('?').next().unwrap());
+            assert!(target.is_some_and(|target| boards.contains_key(target)), "{name}: {url}");
+        }
+    }
+    let stats: Vec<&Value> = panels(&boards["overview"]).filter(|panel| text(panel, "type") == "stat").collect();
+    assert!(stats.len() >= 8, "only {} stats", stats.len());
+    for stat in stats {
+        assert_eq!(list(&stat["fieldConfig"]["defaults"], "links").len(), 1, "{}", text(stat, "title"));
+    }
+}
+
+#[test]
+fn the_runbook_is_that_of_the_alerts() {
+    let boards = dashboards();
+    let runbook = crate::deploy::read("deploy/prometheus/runbook.md");
+    let shown: BTreeMap<&str, &str> = list(&boards["runbook"], "panels")
+        .iter()
+        .map(|panel| (text(panel, "title"), text(&panel["options"], "content")))
+        .collect();
+    let alerts = crate::alerts::alerts();
+    let expected = alerts.keys().map(|alert| (alert.as_str(), crate::alerts::section(&runbook, alert))).collect();
+    assert_eq!(shown, expected, "grafana/dashboards/runbook.json has the sections of deploy/prometheus/runbook.md");
+    // And the panels that it names exist.
+    let titles: BTreeSet<&str> = boards.values().flat_map(all).map(|panel| text(panel, "title")).collect();
+    let text = runbook.replace('\n', " ");
+    for title in text.split('"').skip(1).step_by(2).filter(|title| *title != "Recommendation testbed") {
+        assert!(titles.contains(title), "the runbook names a panel \"{title}\", which does not exist");
+    }
+}
+
+/// Each line of a burn panel is the two windows of an alert.
+#[test]
+fn burn_panels_have_the_windows_of_the_alerts() {
+    let windows = |text: &str, sli: &str, ends: &[char]| -> Vec<String> {
+        let series = format!("slo:{sli}_error:ratio_rate");
+        let parts = text.split(&series).skip(1);
+        parts.map(|rest| rest.split(ends).next().unwrap().to_owned()).collect()
+    };
+    let (boards, alerts) = (dashboards(), crate::alerts::alerts());
+    for sli in ["availability", "latency"] {
+        let of_alerts: BTreeSet<Vec<String>> = alerts
+            .values()
+            .map(|alert| windows(alert["expr"].as_str().unwrap(), sli, &[' ']))
+            .flat_map(|windows| windows.chunks(2).map(<[String]>::to_vec).collect::<Vec<_>>())
+            .collect();
+        let panel = panels(&boards["overview"]).find(|panel| text(panel, "title") == format!("Burn rate: {sli}"));
+        let shown: BTreeSet<Vec<String>> = list(panel.unwrap(), "targets")
+            .iter()
+            .flat_map(|target| windows(text(target, "expr"), sli, &[')']))
+            .map(|pair| pair.trim_start_matches('(').split('|').map(str::to_owned).collect())
+            .collect();
+        assert_eq!(of_alerts.len(), 4);
+        assert_eq!(shown, of_alerts, "{sli}");
+    }
+}
+
+#[test]
+fn texts_are_in_plain_words() {
+    let mut texts = vec![("runbook.md".to_owned(), crate::deploy::read("deploy/prometheus/runbook.md"))];
+    texts.extend(crate::alerts::alerts().into_iter().map(|(name, alert)| (name, alert["annotations"].to_string())));
+    for (name, board) in dashboards() {
+        for value in all(&board).chain([&board]) {
+            let place = format!("{name}: {}", text(value, "title"));
+            texts.push((place, format!("{} {}", text(value, "title"), text(value, "description"))));
+        }
+    }
+    for (place, text) in texts {
+        let words = format!(" {} ", text.to_lowercase().replace(['\n', '.', ',', ';', ':'], " "));
+        for phrase in
+            ["so many", "whoever", "whichever", "whatever", "nobody", "an own", "is told", "those that", "by itself"]
+        {
+            assert!(!words.contains(&format!(" {phrase} ")), "{place}: \"{phrase}\" is no plain English");
         }
     }
 }

@@ -25,7 +25,12 @@ async fn start(home: &Home) -> Elsewhere {
     let [proxy, proxy_admin, api, api_admin, metrics] = [(); 5].map(|()| free_port().unwrap());
     let at = |port: u16| format!("127.0.0.1:{port}");
     let named = |port: u16| format!("{HERE}:{port}");
-    let options = nginx::Options { listen_port: free_port().unwrap(), upstreams: vec![at(api)], worker_processes: 1 };
+    let options = nginx::Options {
+        listen_port: free_port().unwrap(),
+        upstreams: vec![at(api)],
+        worker_processes: 1,
+        access_log: None,
+    };
     let gateway = nginx::start(&mut stack, &options).await.unwrap().url;
     let endpoints = format!(
         "gateway = \"{gateway}\"\nfaultproxy = \"http://{}\"\napi-admin = \"http://{NOWHERE}:{api_admin}\"\nmysql-00 = \"{}\"\n\
@@ -76,7 +81,7 @@ impl Home {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn waits_for(&self, url: &str) {
+    pub fn waits_for(&self, url: &str) {
         wait_until(url, || self.run(&["doctor", "--url", url]).status.success());
     }
 }
