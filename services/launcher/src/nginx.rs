@@ -64,7 +64,7 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Nginx
     let open_files = crate::raise_nofile_limit()?.min(65_536);
     let servers: Vec<String> =
         options.upstreams.iter().map(|upstream| format!("server {upstream} max_fails=0;")).collect();
-    // Without it a master that is root gives its workers to nobody, who cannot write to the scratch directory.
+    // By default the workers of a root master run as the user nobody, who cannot write to the scratch directory.
     let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
     let text = |path: PathBuf| path.into_os_string().into_string().ok().context("the path of the state is not UTF-8");
     let scratch = text(dir.clone())?;

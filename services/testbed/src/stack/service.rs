@@ -47,12 +47,14 @@ pub struct Monitoring {
     pub interval: Duration,
     /// All times of the rules are divided by this.
     pub hurry: u32,
+    /// With the exporters that are installed.
+    pub exporters: bool,
 }
 
 impl Monitoring {
     /// A stack of `up` often lives for minutes only.
     pub fn usual(loadgen: SocketAddr) -> Self {
-        Self { loadgen, interval: Duration::from_secs(2), hurry: 1 }
+        Self { loadgen, interval: Duration::from_secs(2), hurry: 1, exporters: true }
     }
 }
 
@@ -173,14 +175,16 @@ impl Cluster {
         let admins = (0..plan.replicas).map(|_| free_port()).collect::<anyhow::Result<Vec<_>>>()?;
         let listen_port = plan.port.map_or_else(free_port, Ok)?;
         let (mut prometheus, mut access_log) = (None, None);
-        if let Some(Monitoring { loadgen, interval, hurry }) = plan.prometheus {
+        if let Some(Monitoring { loadgen, interval, hurry, exporters }) = plan.prometheus {
             let mut jobs = jobs(&admins, &proxy.admin, loadgen);
             let counter = start_access_log(&mut stack, &http).await?;
             access_log = Some(counter.listen);
             jobs.push(job("access-log", [("access-log".into(), counter.admin.to_string())]));
             let gateway = job("gateway", [("nginx".into(), loopback(listen_port).to_string())]);
             jobs.push(prometheus::ScrapeJob { path: "/-/metrics", ..gateway });
-            jobs.extend(start_exporters(&mut stack, &redis, &servers).await?);
+            if exporters {
+                jobs.extend(start_exporters(&mut stack, &redis, &servers).await?);
+            }
             jobs.extend(traces.iter().map(|traces| job("tracestore", [("traces".into(), traces.admin.to_string())])));
             let options = prometheus::Options { interval, time_divisor: hurry, jobs };
             let started = prometheus::start(&mut stack, &options).await?;

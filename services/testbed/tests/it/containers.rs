@@ -1,5 +1,4 @@
-//! What a run of compose.yaml in containers has shown to be needed, read off the files; and compose's own opinion of them, where its
-//! client is installed.
+//! Properties of compose.yaml that a run in containers has shown to be necessary, and `docker compose config` where it is installed.
 
 use std::{
     io::{Read as _, Write as _},
@@ -30,7 +29,7 @@ fn the_image_is_built_once_by_one_service_and_looked_for_nowhere() {
             service["image"].as_str().is_some_and(|image| image.starts_with("recommendation-testbed:"))
         });
         for (name, service) in ours {
-            // `build` as a policy is done again by each `docker compose run`, and gives whatever runs a new container.
+            // The policy `build` builds again at each `docker compose run`, and replaces the running containers.
             let expected = if name == "init" { Value::Null } else { "never".into() };
             assert_eq!(service["pull_policy"], expected, "{name}");
             assert_eq!(service["build"].is_object(), name == "init", "{name}");
@@ -68,7 +67,7 @@ fn health_is_checked_often_at_the_start_and_seldom_later() {
 
 /// A limit above the host's own hard limit keeps a container from being created. Our processes and MySQL raise their own to that.
 #[test]
-fn nobody_asks_for_more_open_files_than_the_host_gives() {
+fn no_service_asks_for_more_open_files_than_the_host_has() {
     for (name, service) in all().flatten() {
         assert!(service["ulimits"].is_null(), "{name}");
     }

@@ -1,5 +1,5 @@
-//! compose.yaml and what it mounts: where nobody can run it its promises are read off the files (`containers.rs` has those that a run has
-//! shown to be needed). `otelcol validate` is run by hand (deploy/README.md).
+//! compose.yaml and its mounts, checked by reading the files: no Docker is needed. `containers.rs` has the properties that a run has shown
+//! to be necessary. `otelcol validate` is run by hand (deploy/README.md).
 
 use std::{
     collections::BTreeMap,
@@ -127,7 +127,7 @@ fn it_fits_the_memory_that_it_promises() {
 }
 
 #[test]
-fn who_waits_for_health_waits_for_one_that_has_a_check() {
+fn services_that_others_wait_for_have_a_health_check() {
     for services in [services(), overlaid("deploy/compose/mysql-16.yaml"), overlaid("deploy/compose/minimal.yaml")] {
         for (name, service) in &services {
             for (other, on) in service["depends_on"].as_object().into_iter().flatten() {
@@ -217,7 +217,10 @@ fn the_lists_of_addresses_name_services() {
             let Some((host, port)) = host_and_port(address) else { continue };
             let aliased = services.values().any(|s| texts(&s["networks"]["default"]["aliases"]).contains(&host));
             let own = host.parse::<IpAddr>().is_ok();
-            assert!(own || aliased || services.contains_key(host), "{file}: {name} is at {host}, which nobody is");
+            assert!(
+                own || aliased || services.contains_key(host),
+                "{file}: {name} is at {host}, but no service has that name"
+            );
             if name == "api-admin" {
                 assert_eq!(services["api"]["environment"]["TESTBED_HTTP__ADMIN"], format!("0.0.0.0:{port}"));
             }
@@ -247,7 +250,7 @@ fn the_replicas_take_the_settings_that_compose_gives_them() {
         for (key, value) in api["environment"].as_object().unwrap() {
             command.env(key, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         }
-        // Prometheus would miss those that nobody asked for.
+        // Otherwise ReplicasMissing would expect another number.
         assert_eq!(api["environment"]["TESTBED_HTTP__REPLICAS"], api["scale"]);
         let error = String::from_utf8(command.output().unwrap().stderr).unwrap();
         let complaints: Vec<&str> = error.lines().skip(1).collect();
@@ -276,7 +279,7 @@ fn monitors_and_workers_take_the_settings_that_compose_gives_them_and_know_each_
             let ours = ["PEERS", "MONITORS", "ADVERTISE"].iter().any(|part| key.contains(part));
             let Some((host, port)) = host_and_port(value.as_str().unwrap()).filter(|_| ours) else { continue };
             let listens = settings(host).values().any(|listen| listen == &format!("0.0.0.0:{port}"));
-            assert!(listens, "{name}: {key} is {host}:{port}, where nobody listens");
+            assert!(listens, "{name}: {key} is {host}:{port}, where no service listens");
         }
     }
     // Each monitor has the two others, and each worker advertises itself.

@@ -1,4 +1,4 @@
-//! What compose's Prometheus scrapes, and for how long it and the native stack's keep it.
+//! Targets of compose's Prometheus, and the retention of both Prometheus servers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -125,7 +125,7 @@ const SERIES: u64 = 14_500;
 /// Prometheus's own figure is one to two, without the write-ahead log.
 const BYTES_PER_SAMPLE: u64 = 2;
 
-/// What is dropped before the longest window has passed makes that window a shorter one, whatever its name says.
+/// With a shorter retention the longest window would contain less time than its name says.
 #[test]
 fn what_is_kept_is_as_old_as_the_longest_window() {
     let longest = ["rules.yml", "alerts.yml"]

@@ -86,7 +86,7 @@ impl Bed {
         plan.traces = true;
         plan.sets = SETS.map(str::to_owned).to_vec();
         let loadgen = ([127, 0, 0, 1], free_port()?).into();
-        plan.prometheus = Some(Monitoring { loadgen, interval: INTERVAL, hurry: HURRY });
+        plan.prometheus = Some(Monitoring { loadgen, interval: INTERVAL, hurry: HURRY, exporters: false });
         let mut cluster = Cluster::start(plan).await?;
         let dataset = data::Source::Generator(USERS).load().await?.dataset;
         cluster.load(&dataset).await?;
