@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use loadtest::{Line, StepPlan, scenario::Known};
+use loadtest::{ChildMessage, StepPlan, scenario::KnownIds};
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,7 +37,7 @@ fn measure(arguments: &[String]) -> Result<()> {
         warm_up_ms: 3000,
         measure_ms: u64::from(number(2, 15)?) * 1000,
         unknown_share: 0.5,
-        known: Known::Once,
+        known: KnownIds::Once,
         known_ids: folder.path().join("ids.txt"),
         seed: 1,
         worker_threads: number(1, 2)? as usize,
@@ -50,14 +50,14 @@ fn measure(arguments: &[String]) -> Result<()> {
     let mut load = Command::new(&own).arg("load").arg(&path).stdout(Stdio::piped()).spawn()?;
     let (mut at_start, mut at_end, mut total) = (None, 0.0, None);
     for line in BufReader::new(load.stdout.take().context("stdout")?).lines() {
-        match Line::parse(&line?)? {
+        match ChildMessage::parse(&line?)? {
             // The CPU is taken while the process lives; the first second of the measured part is left out.
-            Some(Line::Progress(progress)) if progress.phase == loadtest::plan::Phase::Measure => {
+            Some(ChildMessage::Progress(progress)) if progress.phase == loadtest::plan::Phase::Measure => {
                 at_end = cpu_s(load.id())?;
                 at_start.get_or_insert((progress.elapsed_s, at_end));
                 total = Some(progress.elapsed_s);
             }
-            Some(Line::Outcome(outcome)) => {
+            Some(ChildMessage::Outcome(outcome)) => {
                 let (first, before) = at_start.context("no progress")?;
                 let seconds = f64::from(total.context("no progress")? - first);
                 let per_request = 1e6 * (at_end - before) / (seconds * outcome.answered_per_s);
@@ -75,7 +75,7 @@ fn measure(arguments: &[String]) -> Result<()> {
                     outcome.latency.p99_ms
                 );
             }
-            Some(Line::Error(error)) => println!("{error}"),
+            Some(ChildMessage::Error(error)) => println!("{error}"),
             _ => {}
         }
     }

@@ -1,25 +1,25 @@
-//! What an answer says: where a good one came from, and the class of any other. Pure.
+//! Classifies responses: the source of a good one, the error class of any other. Pure.
 
 use contract::http::{Source, problem};
 use serde::Deserialize;
 
 use crate::client::Failure;
 
-/// Classes of errors. Those of problem documents are the last part of their `type`: `store-checkout-timeout`, …
+/// Error classes. The class of a problem document is the last part of its `type`: `store-checkout-timeout`, …
 pub mod class {
-    /// No complete answer within the timeout.
+    /// No complete response within the timeout.
     pub const CLIENT_TIMEOUT: &str = "client_timeout";
     /// No connection could be opened.
     pub const CONNECT: &str = "connect";
-    /// The connection broke before the answer was complete.
+    /// The connection broke before the response was complete.
     pub const CONNECTION_RESET: &str = "connection_reset";
-    /// 2xx, but the body does not name its source.
+    /// Status 2xx, but the body does not name its source.
     pub const BAD_BODY: &str = "bad_body";
-    /// With the status after it; no problem document of ours.
+    /// Followed by the status: an error response without a problem document of the API.
     pub const BAD_STATUS: &str = "bad_status_";
 }
 
-/// Problem types that become a class. Only these: the number of classes stays bounded whatever answers.
+/// Problem types that have a class of their own. The list bounds the number of classes.
 pub(crate) const PROBLEMS: [&str; 11] = [
     problem::OVERLOADED,
     problem::INVALID_REQUEST,
@@ -34,7 +34,7 @@ pub(crate) const PROBLEMS: [&str; 11] = [
     problem::INTERNAL,
 ];
 
-/// From the first bytes of a good answer; `source` is the first field on the wire, so no JSON is parsed.
+/// Reads the source from the start of a good response body. `source` is the first field of the body, so no JSON is parsed.
 pub(crate) fn source_of(head: &[u8]) -> Option<Source> {
     let rest = head.strip_prefix(b"{\"source\":\"")?;
     Source::ALL
@@ -42,7 +42,7 @@ pub(crate) fn source_of(head: &[u8]) -> Option<Source> {
         .find(|source| rest.strip_prefix(source.as_str().as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"')))
 }
 
-/// The class of an answer other than 2xx.
+/// The class of a response with a status other than 2xx.
 pub(crate) fn class_of(status: u16, body: &[u8]) -> std::borrow::Cow<'static, str> {
     #[derive(Deserialize)]
     struct Head<'a> {
@@ -57,7 +57,7 @@ pub(crate) fn class_of(status: u16, body: &[u8]) -> std::borrow::Cow<'static, st
     }
 }
 
-/// The class of a request that got no complete answer.
+/// The class of a request without a complete response.
 pub(crate) fn class_of_failure(failure: Failure) -> &'static str {
     match failure {
         Failure::Timeout => class::CLIENT_TIMEOUT,
@@ -71,11 +71,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_head_names_the_source() {
+    fn the_start_of_the_body_names_the_source() {
         for source in Source::ALL {
             let body =
                 contract::http::Recommendations { source, model_version: 1, user_id: "u".into(), items: Vec::new() };
-            // The real serialisation: it must keep `source` first.
+            // The API's own serialisation must keep `source` first.
             assert_eq!(source_of(&serde_json::to_vec(&body).unwrap()), Some(source));
         }
         for bad in ["", "{", "{\"source\":\"", "{\"source\":\"cached\"", "{\"source\":\"cache", "<html>"] {
@@ -84,12 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_told_by_their_type() {
+    fn a_problem_document_is_classified_by_its_type() {
         let problem = |kind: &str| format!("{{\"title\":\"t\",\"type\":\"{kind}\",\"status\":503,\"detail\":\"d\"}}");
         let class = |body: &str| class_of(503, body.as_bytes()).into_owned();
         assert_eq!(class(&problem(problem::STORE_CHECKOUT_TIMEOUT)), "store-checkout-timeout");
         assert_eq!(class(&problem(problem::DEADLINE_EXCEEDED)), "deadline-exceeded");
-        assert_eq!(class(&problem("/problems/of-somebody-else")), "bad_status_503");
+        assert_eq!(class(&problem("/problems/of-another-service")), "bad_status_503");
         assert_eq!(class("<html>502 Bad Gateway</html>"), "bad_status_503");
         assert_eq!(class(""), "bad_status_503");
     }

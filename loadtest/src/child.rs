@@ -1,5 +1,5 @@
-//! The load generator as a process of its own, so that its CPU is counted apart and goose's signal handler stays out of the
-//! parent. It tells the parent how it goes by lines of JSON on stdout.
+//! The load generator as a separate process: its CPU time is measured separately, and goose's signal handler stays out of the parent.
+//! It reports to the parent by lines of JSON on stdout.
 
 use std::{io::Write, path::Path, process::ExitCode};
 
@@ -15,20 +15,20 @@ use crate::{
     run::run_step,
 };
 
-/// What the child says. One `Progress` per second, then one `Outcome` or one `Error`.
+/// A line of the child's stdout: one `Progress` per second, then one `Outcome` or one `Error`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Line {
+pub enum ChildMessage {
     Progress(Progress),
     Outcome(Box<StepOutcome>),
     Error(String),
 }
 
-impl Line {
-    /// A line of the child's stdout; `None` for one that is not ours (goose may log a warning there).
+impl ChildMessage {
+    /// Parses a line; `None` if it is not a message, such as a warning that goose logs to stdout.
     ///
     /// # Errors
-    /// It begins like one of ours and is none.
+    /// The line starts like a message but cannot be parsed.
     pub fn parse(line: &str) -> Result<Option<Self>> {
         if !line.starts_with("{\"") {
             return Ok(None);
@@ -37,14 +37,14 @@ impl Line {
     }
 }
 
-/// The whole life of the child: runs the plan of that file (JSON), prints lines, ends soon after SIGTERM or SIGINT or when
-/// nobody reads what it prints. Must not be called from within an async runtime.
+/// The `main` of the child: runs the plan in this file (JSON) and prints messages. It ends on SIGTERM or SIGINT, and when stdout is
+/// closed. Must not be called from within an async runtime.
 pub fn loadgen_main(plan_path: &Path) -> ExitCode {
-    let (line, code) = match run(plan_path) {
-        Ok(outcome) => (Line::Outcome(Box::new(outcome)), ExitCode::SUCCESS),
-        Err(error) => (Line::Error(format!("{error:#}")), ExitCode::FAILURE),
+    let (message, code) = match run(plan_path) {
+        Ok(outcome) => (ChildMessage::Outcome(Box::new(outcome)), ExitCode::SUCCESS),
+        Err(error) => (ChildMessage::Error(format!("{error:#}")), ExitCode::FAILURE),
     };
-    match print(&line) {
+    match print(&message) {
         Ok(()) => code,
         Err(_) => ExitCode::FAILURE,
     }
@@ -62,32 +62,32 @@ fn run(plan_path: &Path) -> Result<StepOutcome> {
         .context("runtime")?;
     let result = runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate()).context("SIGTERM")?;
-        let unread = Notify::new();
+        let stdout_closed = Notify::new();
         let report = |progress| {
-            if print(&Line::Progress(progress)).is_err() {
-                unread.notify_one();
+            if print(&ChildMessage::Progress(progress)).is_err() {
+                stdout_closed.notify_one();
             }
         };
         tokio::select! {
             outcome = run_step(plan, report) => outcome,
             _ = terminated.recv() => bail!("stopped by a signal"),
-            () = unread.notified() => bail!("nobody reads the progress"),
+            () = stdout_closed.notified() => bail!("cannot report the progress: stdout is closed"),
         }
     });
-    // Users may still wait for an answer.
+    // Users may still wait for a response.
     runtime.shutdown_background();
     result
 }
 
-/// Connections are files; the usual soft limit of 1024 is far below the hard one.
+/// Each connection is an open file, and the usual soft limit is 1024.
 fn raise_open_files() -> Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("limit of open files")
 }
 
-fn print(line: &Line) -> Result<()> {
-    let mut text = serde_json::to_string(line)?;
+fn print(message: &ChildMessage) -> Result<()> {
+    let mut text = serde_json::to_string(message)?;
     text.push('\n');
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;

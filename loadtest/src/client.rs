@@ -1,9 +1,9 @@
-//! The users' HTTP/1.1 client: `GET` on kept connections, nothing else.
+//! A minimal HTTP/1.1 client: `GET` on persistent connections.
 //!
-//! A user waits on the socket itself. A general client has a task for each connection, which wakes the user's, and parses the URL anew; the
-//! processor time is taken from those who are measured on the same machine. With reqwest a request of a baseline step at 4000/s cost the load
-//! generator 94 µs, with this 55 µs (one run each on one machine: `cpu.load` by `answered_per_s` of the report). Connections are taken newest
-//! first, so that no more are open than requests were ever under way at a time.
+//! The load generator shares the machine with the measured service, so its CPU time matters. A general client runs a task per connection,
+//! which wakes the user's task, and parses each URL; here the user's task reads the socket. A request of a baseline step at 4000/s cost
+//! 94 µs with reqwest and 55 µs with this client (one run each on one machine: `cpu.load` / `answered_per_s` of the report). The newest
+//! idle connection is used first, so no more connections are open than requests were in flight.
 
 use std::{
     net::SocketAddr,
@@ -18,16 +18,16 @@ use tokio::{
     time::timeout,
 };
 
-/// nginx closes idle connections after 75 s: going first avoids requests sent into a closing connection.
-const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// Below nginx's idle timeout of 75 s, so that no request is sent on a connection that nginx is closing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEADERS: usize = 32;
-/// Head and body. Longer answers are none of ours.
-const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// Limit of a response, head and body. The API's responses are shorter.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 const READ_BYTES: usize = 4096;
 
 pub(crate) struct Client {
     addresses: Vec<SocketAddr>,
-    /// `host:port`, for the header.
+    /// `host:port`, for the `Host` header.
     host: String,
     timeout: Duration,
     idle: Mutex<Vec<Connection>>,
@@ -35,57 +35,57 @@ pub(crate) struct Client {
 
 struct Connection {
     stream: TcpStream,
-    /// What was read of the answer.
+    /// Received bytes of the response.
     buffer: Vec<u8>,
     idle_since: Instant,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub status: u16,
     pub body: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// No complete answer in time.
+    /// No complete response before the timeout.
     Timeout,
     /// No connection could be opened.
     Connect,
-    /// The connection broke before the answer was complete, or the answer is no HTTP that is understood here.
+    /// The connection broke before the response was complete, or the response is not valid HTTP with a `Content-Length`.
     Broken,
 }
 
-/// Where the body of an answer lies in the buffer.
-struct Frame {
+/// Status of a response and the range of its body in the buffer.
+struct ResponseHead {
     status: u16,
-    body: usize,
-    end: usize,
-    keep: bool,
+    body_start: usize,
+    body_end: usize,
+    keep_alive: bool,
 }
 
 impl Client {
-    /// `base_url` is `http://HOST[:PORT]`.
+    /// `base_url` has the form `http://HOST[:PORT]`.
     ///
     /// # Errors
-    /// It is no such URL, or the host has no address.
+    /// `base_url` has another form, or the host name has no address.
     pub async fn new(base_url: &str, timeout: Duration) -> Result<Self> {
         let host = base_url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
         let host = host.filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']));
-        let host = host.with_context(|| format!("{base_url} is not of the form http://HOST:PORT"))?.to_owned();
+        let host = host.with_context(|| format!("base URL {base_url} must have the form http://HOST:PORT"))?.to_owned();
         let named_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let target = if named_port { host.clone() } else { format!("{host}:80") };
-        let addresses = tokio::net::lookup_host(&target).await.with_context(|| format!("no address of {host}"))?;
+        let addresses = tokio::net::lookup_host(&target).await.with_context(|| format!("cannot resolve {host}"))?;
         let addresses: Vec<_> = addresses.collect();
-        ensure!(!addresses.is_empty(), "no address of {host}");
+        ensure!(!addresses.is_empty(), "host name {host} has no address");
         Ok(Self { addresses, host, timeout, idle: Mutex::new(Vec::new()) })
     }
 
-    /// The complete answer to `GET path`. `header` is sent besides those that every request has.
+    /// Sends `GET path` and returns the complete response. `header` is an additional header.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn get(&self, path: &str, header: Option<(&str, &str)>) -> Result<Answer, Failure> {
+    pub async fn get(&self, path: &str, header: Option<(&str, &str)>) -> Result<Response, Failure> {
         let (name, separator, value, end) = match header {
             Some((name, value)) => (name, ": ", value, "\r\n"),
             None => ("", "", "", ""),
@@ -97,75 +97,77 @@ impl Client {
         timeout(self.timeout, self.exchange(request.as_bytes())).await.unwrap_or(Err(Failure::Timeout))
     }
 
-    async fn exchange(&self, request: &[u8]) -> Result<Answer, Failure> {
-        // The server may have closed a kept connection just now: not a byte of an answer then means that it never saw the request.
-        if let Some(mut kept) = self.kept() {
-            match kept.exchange(request).await {
-                Ok(frame) => return Ok(self.answer(kept, &frame)),
-                Err(failure) if !kept.buffer.is_empty() => return Err(failure),
+    async fn exchange(&self, request: &[u8]) -> Result<Response, Failure> {
+        // The server may have closed an idle connection. Without a byte of a response it has not seen the request, so a new connection
+        // may send it again.
+        if let Some(mut idle) = self.take_idle() {
+            match idle.exchange(request).await {
+                Ok(head) => return Ok(self.response(idle, &head)),
+                Err(failure) if !idle.buffer.is_empty() => return Err(failure),
                 Err(_) => {}
             }
         }
         let stream = TcpStream::connect(self.addresses.as_slice()).await.map_err(|_| Failure::Connect)?;
         stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
         let mut fresh = Connection { stream, buffer: Vec::with_capacity(READ_BYTES), idle_since: Instant::now() };
-        let frame = fresh.exchange(request).await?;
-        Ok(self.answer(fresh, &frame))
+        let head = fresh.exchange(request).await?;
+        Ok(self.response(fresh, &head))
     }
 
-    fn kept(&self) -> Option<Connection> {
+    fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = idle.pop()?;
-        if newest.idle_since.elapsed() < IDLE_CONNECTION {
+        if newest.idle_since.elapsed() < IDLE_TIMEOUT {
             return Some(newest);
         }
-        // So are all below it.
+        // All others are older.
         idle.clear();
         None
     }
 
-    fn answer(&self, mut connection: Connection, frame: &Frame) -> Answer {
-        let body = connection.buffer[frame.body..frame.end].to_vec();
-        if frame.keep {
+    fn response(&self, mut connection: Connection, head: &ResponseHead) -> Response {
+        let body = connection.buffer[head.body_start..head.body_end].to_vec();
+        if head.keep_alive {
             connection.idle_since = Instant::now();
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
-        Answer { status: frame.status, body }
+        Response { status: head.status, body }
     }
 }
 
 impl Connection {
-    async fn exchange(&mut self, request: &[u8]) -> Result<Frame, Failure> {
+    async fn exchange(&mut self, request: &[u8]) -> Result<ResponseHead, Failure> {
         self.buffer.clear();
         self.stream.write_all(request).await.map_err(|_| Failure::Broken)?;
         loop {
             self.buffer.reserve(READ_BYTES);
             let read = self.stream.read_buf(&mut self.buffer).await.map_err(|_| Failure::Broken)?;
-            if read == 0 || self.buffer.len() > MAX_ANSWER_BYTES {
+            if read == 0 || self.buffer.len() > MAX_RESPONSE_BYTES {
                 return Err(Failure::Broken);
             }
             match parse(&self.buffer)? {
-                Some(frame) if frame.end <= self.buffer.len() => return Ok(frame),
+                Some(head) if head.body_end <= self.buffer.len() => return Ok(head),
                 _ => {}
             }
         }
     }
 }
 
-/// `None`: the head is not complete.
-fn parse(buffer: &[u8]) -> Result<Option<Frame>, Failure> {
+/// Parses the head of a response; `None` if it is not complete.
+fn parse(buffer: &[u8]) -> Result<Option<ResponseHead>, Failure> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(body) = head.parse(buffer).map_err(|_| Failure::Broken)? else {
+    let httparse::Status::Complete(body_start) = head.parse(buffer).map_err(|_| Failure::Broken)? else {
         return Ok(None);
     };
     let value = |name: &str| head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|h| h.value);
     let length = value("content-length").and_then(|length| std::str::from_utf8(length).ok()?.parse::<usize>().ok());
-    // Neither gateway nor service sends anything else.
-    let length = length.filter(|length| *length <= MAX_ANSWER_BYTES).ok_or(Failure::Broken)?;
-    let keep =
+    // The gateway and the API always send a Content-Length.
+    let length = length.filter(|length| *length <= MAX_RESPONSE_BYTES).ok_or(Failure::Broken)?;
+    let keep_alive =
         head.version == Some(1) && !value("connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
-    Ok(Some(Frame { status: head.code.ok_or(Failure::Broken)?, body, end: body + length, keep }))
+    let status = head.code.ok_or(Failure::Broken)?;
+    Ok(Some(ResponseHead { status, body_start, body_end: body_start + length, keep_alive }))
 }
 
 #[cfg(test)]
@@ -207,7 +209,7 @@ mod tests {
             "HTTP/1.1 503 No\r\nx: y\r\ncontent-l|ength: 2\r\n\r\nno",
         );
         let (client, served) = serve(vec![vec![ok, refused], vec![ok]]).await;
-        assert_eq!(client.get("/a", None).await, Ok(Answer { status: 200, body: b"hello".to_vec() }));
+        assert_eq!(client.get("/a", None).await, Ok(Response { status: 200, body: b"hello".to_vec() }));
         assert_eq!(client.get("/b", Some(("traceparent", "00-1"))).await.unwrap().status, 503);
         assert_eq!(client.get("/c", None).await.unwrap().status, 200);
         let requests = served.await.unwrap();
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_says_close_is_taken_at_its_word() {
+    async fn a_connection_is_closed_when_the_server_says_so() {
         let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         let (client, served) = serve(vec![vec![close], vec![close]]).await;
         for _ in 0..2 {
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_breaks_off_or_is_no_http_is_broken() {
+    async fn an_incomplete_or_invalid_response_is_broken() {
         for bad in ["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", "SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", ""]
         {
             let (client, served) = serve(vec![vec![bad]]).await;
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_and_no_answer_in_time() {
+    async fn timeout_and_refused_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let client = Client::new(&url, Duration::from_millis(50)).await.unwrap();

@@ -1,72 +1,87 @@
-//! Figures of a step that the load generator, its model and a scenario file share. Reports store them as they are here.
+//! Figures of a step that the load generator, the queueing model and scenario files share. Reports store them in this form.
 
 use serde::{Deserialize, Serialize};
 
-/// Good answers by their source.
+/// Numbers of good responses by the source that the response body names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
+    /// From Redis or the replica's memory.
     pub cache: u64,
+    /// Computed from a read of MySQL.
     pub store: u64,
+    /// The list of popular items.
     pub popular: u64,
+    /// An expired list from the cache.
     pub stale: u64,
 }
 
 /// Figures that the article states for one step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArticleFigures {
-    /// Null where the article states none.
+    /// Mean latency in milliseconds; null if the article states none.
     pub mean_ms: Option<f64>,
+    /// Failed share of the requests, in percent.
     pub error_pct: f64,
-    /// The article does not say whether failed requests count.
+    /// Queries per second. The article does not say whether failed requests count.
     pub qps: f64,
 }
 
 /// Figures that the queueing model computes for one step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelFigures {
+    /// Mean latency of all completed requests, in milliseconds.
     pub mean_ms: f64,
+    /// Failed share of the completed requests, in percent.
     pub error_pct: f64,
+    /// Completed requests per second, failed ones included.
     pub answered_per_s: f64,
+    /// Successful requests per second.
     pub good_per_s: f64,
 }
 
 /// One measured second of a step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Second {
-    /// Since the measured part began, from 0.
+    /// Seconds since the measured part began, from 0.
     pub second: u32,
+    /// Requests sent in this second.
     pub sent: u64,
+    /// Good responses that ended in this second.
     pub good: u64,
+    /// Failed requests that ended in this second.
     pub errors: u64,
-    /// Of the requests that ended in this second; null when none did.
+    /// 99th percentile of the latency of the requests that ended in this second, in milliseconds; null without such a request.
     pub p99_ms: Option<f64>,
 }
 
-/// What the reproduction promises. A limit that is met exactly is met.
+/// Limits that a reproduction of the article must meet. A figure equal to its limit passes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tolerances {
-    /// Profile held against the article and the model, at every step.
+    /// Profile that is compared with the article and with the model at every step. Not a key of the file.
     pub baseline: String,
-    /// Profile that has to hold.
+    /// Profile that must stay below the `protected_…` limits. Not a key of the file.
     pub protected: String,
-    /// Answered and good rates against the model, ± percent of the model's.
+    /// Largest deviation of answered and good requests per second from the model, in percent of the model's figure.
     pub model_rate_pct: f64,
-    /// Error share against the model, ± points.
+    /// Largest deviation of the error share from the model, in percentage points.
     pub model_error_points: f64,
-    /// Mean latency against the model, ± percent.
+    /// Largest deviation of the mean latency from the model, in percent.
     pub model_mean_pct: f64,
-    /// Error share against the article, ± points.
+    /// Largest deviation of the error share from the article, in percentage points.
     pub article_error_points: f64,
-    /// Mean latency against the article, ± percent.
+    /// Largest deviation of the mean latency from the article, in percent.
     pub article_mean_pct: f64,
-    /// Users of the steps in which the baseline must break, and the protected profile must not.
+    /// Steps, by their users, in which the store is overloaded: the baseline's errors and the protected profile are judged there.
     pub overload_users: Vec<u32>,
-    /// Baseline's errors that must be checkout timeouts.
+    /// Smallest share of checkout timeouts among the baseline's errors, in percent.
     pub min_timeout_share_pct: f64,
+    /// Largest error share of the protected profile, in percent.
     pub protected_max_error_pct: f64,
-    /// Of the offer.
+    /// Smallest share of the offered requests that the protected profile answers, in percent.
     pub protected_min_answered_pct: f64,
+    /// Largest 99th percentile of the protected profile's latency, in milliseconds.
     pub protected_max_p99_ms: f64,
+    /// Smallest share of existing users that get their own list from the protected profile, in percent.
     pub protected_min_personal_pct: f64,
 }
 

@@ -1,4 +1,4 @@
-//! Whose recommendations are asked for: known users by the rule of the plan, and ids that do not exist.
+//! Selects the user ids of the requests: ids of existing users by the plan's rule, and ids that do not exist.
 
 use std::{
     fmt::Write,
@@ -10,14 +10,14 @@ use contract::UserId;
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use rand_distr::{Distribution, Zipf};
 
-use crate::{plan::StepPlan, scenario::Known};
+use crate::{plan::StepPlan, scenario::KnownIds};
 
-/// 20 million ids of 64 bytes would need a gigabyte.
+/// Bounds the memory: 20 million ids of 64 bytes need more than a gigabyte.
 const MAX_IDS: usize = 20_000_000;
 
 /// Shared by all users of a step.
 pub(crate) struct Ids {
-    /// Ready for a query string, in the order they are used (`once`) or in that of their popularity (`zipf`).
+    /// Percent-encoded, in the order of use (`once`) or of popularity (`zipf`).
     known: Encoded,
     popularity: Option<Zipf<f64>>,
     unknown_share: f64,
@@ -29,7 +29,7 @@ pub(crate) struct Ids {
     repeated: AtomicU64,
 }
 
-/// Texts in one allocation: a String each would cost more than the ids themselves.
+/// Strings in one allocation: a `String` for each would need more memory than the ids.
 #[derive(Default)]
 struct Encoded {
     text: String,
@@ -37,10 +37,10 @@ struct Encoded {
 }
 
 impl Ids {
-    /// `list` has one id per line; its order counts for `zipf` only.
+    /// `list` has one id per line; for `zipf` its order is the order of popularity.
     ///
     /// # Errors
-    /// A line is no id or looks like an unknown one, or there is none though the plan needs some.
+    /// A line is not a valid id or has the prefix of unknown ids, or the list is empty although the plan needs existing users.
     pub(crate) fn new(plan: &StepPlan, list: &str) -> Result<Self> {
         let unknown_prefix = format!("x-{}-", plan.seed);
         let mut lines: Vec<&str> = Vec::new();
@@ -48,17 +48,21 @@ impl Ids {
             if let Err(error) = UserId::new(line) {
                 bail!("line {} of the known ids {error}", number + 1);
             }
-            ensure!(!line.starts_with(&unknown_prefix), "line {} of the known ids looks unknown: {line}", number + 1);
-            ensure!(number < MAX_IDS, "more than {MAX_IDS} known ids");
+            ensure!(
+                !line.starts_with(&unknown_prefix),
+                "line {} of the known ids has the prefix of unknown ids: {line}",
+                number + 1
+            );
+            ensure!(number < MAX_IDS, "the list of known ids has more than {MAX_IDS} lines");
             lines.push(line);
         }
-        ensure!(!lines.is_empty() || plan.unknown_share == 1.0, "there are no known ids");
+        ensure!(!lines.is_empty() || plan.unknown_share == 1.0, "the list of known ids is empty");
         let popularity = match plan.known {
-            Known::Once => {
+            KnownIds::Once => {
                 lines.shuffle(&mut SmallRng::seed_from_u64(plan.seed));
                 None
             }
-            Known::Zipf { exponent } => Some(Zipf::new(lines.len().max(1) as f64, exponent)?),
+            KnownIds::Zipf { exponent } => Some(Zipf::new(lines.len().max(1) as f64, exponent)?),
         };
         let mut known = Encoded::default();
         for line in &lines {
@@ -76,7 +80,7 @@ impl Ids {
         })
     }
 
-    /// Appends the next id, fit for a query string, and says whether it is a known user's.
+    /// Appends the next id, percent-encoded, and returns whether it belongs to an existing user.
     pub(crate) fn append(&self, random: &mut SmallRng, query: &mut String) -> bool {
         if random.random::<f64>() < self.unknown_share {
             let number = self.next_unknown.fetch_add(1, Ordering::Relaxed);
@@ -97,7 +101,7 @@ impl Ids {
         true
     }
 
-    /// Requests so far whose id had been used before.
+    /// Number of requests with an id that an earlier request had used.
     pub(crate) fn repeated(&self) -> u64 {
         self.repeated.load(Ordering::Relaxed)
     }
@@ -128,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    fn plan(unknown_share: f64, known: Known) -> StepPlan {
+    fn plan(unknown_share: f64, known: KnownIds) -> StepPlan {
         StepPlan {
             name: String::new(),
             base_url: String::new(),
@@ -164,7 +168,7 @@ mod tests {
 
     #[test]
     fn once_repeats_none_until_all_were_used() {
-        let ids = Ids::new(&plan(0.0, Known::Once), &list(100)).unwrap();
+        let ids = Ids::new(&plan(0.0, KnownIds::Once), &list(100)).unwrap();
         let drawn = draw(&ids, 100);
         assert_eq!(drawn.iter().map(|(_, id)| id).collect::<HashSet<_>>().len(), 100);
         assert!(drawn.iter().all(|(known, _)| *known));
@@ -176,7 +180,7 @@ mod tests {
 
     #[test]
     fn unknown_ids_have_their_share_and_are_unique() {
-        let ids = Ids::new(&plan(0.3, Known::Once), &list(20_000)).unwrap();
+        let ids = Ids::new(&plan(0.3, KnownIds::Once), &list(20_000)).unwrap();
         let drawn = draw(&ids, 20_000);
         let unknown: HashSet<_> = drawn.iter().filter(|(known, _)| !known).map(|(_, id)| id).collect();
         let count = drawn.iter().filter(|(known, _)| !known).count();
@@ -188,7 +192,7 @@ mod tests {
 
     #[test]
     fn zipf_prefers_the_first_lines() {
-        let ids = Ids::new(&plan(0.0, Known::Zipf { exponent: 1.0 }), &list(1000)).unwrap();
+        let ids = Ids::new(&plan(0.0, KnownIds::Zipf { exponent: 1.0 }), &list(1000)).unwrap();
         let mut counts = HashMap::new();
         for (_, id) in draw(&ids, 10_000) {
             *counts.entry(id).or_insert(0_u32) += 1;
@@ -200,16 +204,16 @@ mod tests {
 
     #[test]
     fn any_id_is_made_fit_for_a_query() {
-        let ids = Ids::new(&plan(0.0, Known::Once), "a b&c=ü/~").unwrap();
+        let ids = Ids::new(&plan(0.0, KnownIds::Once), "a b&c=ü/~").unwrap();
         assert_eq!(draw(&ids, 1)[0].1, "a%20b%26c%3D%C3%BC%2F~");
     }
 
     #[test]
     fn bad_lists_are_refused() {
-        assert!(Ids::new(&plan(0.5, Known::Once), "").is_err());
-        assert!(Ids::new(&plan(1.0, Known::Once), "").is_ok());
+        assert!(Ids::new(&plan(0.5, KnownIds::Once), "").is_err());
+        assert!(Ids::new(&plan(1.0, KnownIds::Once), "").is_ok());
         for (bad, line) in [("a\n\nb", "line 2"), ("a\nb\nx-7-0", "line 3"), (&"x".repeat(65), "line 1")] {
-            let error = Ids::new(&plan(0.5, Known::Once), bad).err().unwrap().to_string();
+            let error = Ids::new(&plan(0.5, KnownIds::Once), bad).err().unwrap().to_string();
             assert!(error.contains(line), "{error}");
         }
     }

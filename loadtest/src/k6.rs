@@ -1,4 +1,4 @@
-//! The k6 twin of a step: what it is told, and what its summary says. k6 is a program of its own; nothing here runs it.
+//! The same step run by k6: the plan for its script, and the figures from its summary. This module does not start k6.
 
 use std::path::{Path, PathBuf};
 
@@ -12,41 +12,42 @@ use crate::{
     plan::{Latency, SendLag, StepOutcome, StepPlan},
 };
 
-/// `k6 run -e PLAN=FILE scenario.js`, FILE: a [`K6Plan`] as JSON.
+/// The script, for `k6 run -e PLAN=FILE scenario.js`; FILE holds a [`K6Plan`] as JSON.
 pub const SCRIPT: &str = include_str!("../k6/scenario.js");
-/// Where k6 comes from when it is not on PATH.
+/// How to install k6.
 pub const HOW_TO_GET: &str = "k6 is not on PATH. With Go: `go install go.k6.io/k6@v1.8.1` puts it into $(go env GOPATH)/bin; \
                               otherwise see https://grafana.com/docs/k6/latest/set-up/install-k6/";
-/// Before the common start, in what the script prints: Unix ms.
-const START_MARK: &str = "testbed start_ms=";
+/// Precedes the common start (Unix ms) in the script's output.
+const START_PREFIX: &str = "testbed start_ms=";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pacing {
-    /// As goose's users: one request outstanding each, on an absolute schedule.
+    /// Closed loop, as in goose: each user has one request in flight, on an absolute schedule.
     Closed,
-    /// A constant arrival rate, whatever the answers take.
+    /// Open loop: a constant arrival rate, independent of the latency.
     Open,
 }
 
-/// What the script reads.
+/// Input of the script.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct K6Plan {
     pub step: StepPlan,
     pub pacing: Pacing,
-    /// Names of the counters it makes; k6 wants them all before the first request.
+    /// Error classes. k6 must know all counters before the first request.
     pub classes: Vec<String>,
+    /// Sources of good responses.
     pub sources: Vec<String>,
-    /// Where it writes its summary.
+    /// File to which the script writes its summary.
     pub summary: PathBuf,
 }
 
 impl K6Plan {
     /// # Errors
-    /// The step is out of range, or has a surge, which the script does not know.
+    /// The step is out of range, or has a surge, which the script does not support.
     pub fn new(step: StepPlan, pacing: Pacing, summary: &Path) -> Result<Self> {
         step.check()?;
-        ensure!(step.surge.is_none(), "the k6 twin knows no surge");
+        ensure!(step.surge.is_none(), "k6 cannot run a step with a surge: use the engine goose");
         Ok(Self {
             step,
             pacing,
@@ -57,22 +58,22 @@ impl K6Plan {
     }
 }
 
-/// Those of `answer.rs`, but one for every status that is no problem document of ours.
+/// The classes of `answer.rs`, with a single class for error responses without a problem document.
 fn classes() -> Vec<String> {
     let problems = PROBLEMS.iter().map(|problem| problem.rsplit('/').next().unwrap_or(problem));
     let own = [class::CLIENT_TIMEOUT, class::CONNECT, class::CONNECTION_RESET, class::BAD_BODY];
     problems.chain(own).chain(["bad_status"]).map(str::to_owned).collect()
 }
 
-/// Unix ms of the common start, from what the script has printed so far.
+/// Unix ms of the common start, from the script's output so far.
 pub fn start_ms(printed: &str) -> Option<u64> {
-    let (_, rest) = printed.split_once(START_MARK)?;
+    let (_, rest) = printed.split_once(START_PREFIX)?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    // A number at the very end may still be on its way.
+    // A number at the end of the output may be incomplete.
     (digits.len() < rest.len()).then(|| digits.parse().ok())?
 }
 
-/// `handleSummary`'s data, as far as it is used.
+/// The used part of the data that k6 passes to `handleSummary`.
 #[derive(Deserialize)]
 struct Summary {
     metrics: std::collections::BTreeMap<String, Metric>,
@@ -90,7 +91,7 @@ struct Metric {
 }
 
 impl Summary {
-    /// A counter nobody touched is not in the summary.
+    /// k6 leaves out counters that were never incremented.
     fn count(&self, name: &str) -> u64 {
         self.value(name, "count").unwrap_or(0.0) as u64
     }
@@ -100,18 +101,20 @@ impl Summary {
     }
 }
 
-/// What a k6 run came to, in the form of a step of ours. It has no series and no histogram: k6's summary holds neither.
+/// Outcome of a k6 run. The step has no series and no histogram, because k6's summary has neither.
 #[derive(Debug, Clone, PartialEq)]
 pub struct K6Outcome {
     pub step: StepOutcome,
-    /// Iterations that k6 did not start for want of a VU: in an open loop, one is too many.
+    /// Iterations that k6 did not start because no VU was free. With an open loop, any such iteration falsifies the load.
     pub dropped_iterations: u64,
 }
 
+/// Parses the summary of a run of `plan`.
+///
 /// # Errors
-/// The text is no summary of our script.
+/// The text is not a summary of [`SCRIPT`].
 pub fn outcome(plan: &StepPlan, summary: &str) -> Result<K6Outcome> {
-    let summary: Summary = serde_json::from_str(summary).context("this is no summary of the k6 script")?;
+    let summary: Summary = serde_json::from_str(summary).context("k6's summary cannot be parsed")?;
     let sources = |of: &str| {
         let count = |source: Source| summary.count(&format!("source_{of}_{}", source.as_str()));
         Sources {
@@ -163,7 +166,7 @@ pub fn outcome(plan: &StepPlan, summary: &str) -> Result<K6Outcome> {
         answered_per_s: answered as f64 / measured_s,
         good_per_s: good as f64 / measured_s,
         latency,
-        // k6 keeps one trend; apart from the errors it would need a second one.
+        // The script has one latency trend, which includes the errors.
         good_latency: Latency::default(),
         send_lag: SendLag {
             p50_ms: trend("send_lag_ms", "p(50)"),

@@ -1,7 +1,7 @@
-//! The load generator: it sends the requests of a scenario's step and measures the answers.
+//! The load generator: it sends the requests of a scenario's step and measures the responses.
 //!
-//! `scenario` says what to send, `plan` is one step of it, `run` sends it in a process of its own (`child`), `recorder` measures.
-//! `model` computes the figures that a queueing system with the same parameters would have.
+//! `scenario` defines the load, `plan` is one step of it, `run` sends the requests in a separate process (`child`), and `recorder`
+//! measures. `model` computes the figures of a queueing system with the same parameters.
 //! It depends on `contract` and `runtime` of this workspace. Begin reading at `run::run_step`.
 
 pub mod answer;
@@ -19,7 +19,7 @@ pub mod scenario;
 mod schedule;
 mod trace;
 
-pub use child::{Line, loadgen_main};
+pub use child::{ChildMessage, loadgen_main};
 pub use plan::{Progress, StepOutcome, StepPlan};
 pub use run::run_step;
 pub use scenario::Scenario;

@@ -1,5 +1,5 @@
-//! What a step does while it does it, for Prometheus. The report does not read these: its figures are the recorder's. They count
-//! from the step's first request, its warm-up included, and begin anew with each step, as its process does.
+//! Metrics of a running step, for Prometheus. The report does not use them; its figures come from the recorder. The metrics include the
+//! warm-up and start at 0 with each step, because each step has its own process.
 
 use std::{borrow::Cow, collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -15,15 +15,15 @@ use crate::{
     plan::StepPlan,
 };
 
-/// A cache hit takes a millisecond or two, the model's slowest mean 620 ms, and no user waits longer than 3 s.
+/// In seconds. A cache hit takes 1 to 2 ms, the model's slowest mean is 620 ms, and the built-in scenarios' timeout is 3 s.
 const LATENCY_BUCKETS: [f64; 21] = [
     0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0,
     2.0, 3.0, 5.0,
 ];
-/// A step is invalid above 10 ms at p99.
+/// In seconds. A step is invalid if the 99th percentile is above 10 ms.
 const LAG_BUCKETS: [f64; 9] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0];
 
-/// The series of one step; every one is there from the start.
+/// Metrics of one step. All series exist from the start.
 pub(crate) struct Live {
     registry: Registry,
     planned: IntCounter,
@@ -31,8 +31,8 @@ pub(crate) struct Live {
     skipped: IntCounter,
     good: IntCounter,
     errors: IntCounterVec,
-    /// Of the classes that can be foreseen; `bad_status_…` are resolved when they appear.
-    foreseen: HashMap<&'static str, IntCounter>,
+    /// Handles of the known classes; those of `bad_status_…` are resolved on use.
+    known_errors: HashMap<&'static str, IntCounter>,
     latency: Histogram,
     lag: Histogram,
 }
@@ -44,33 +44,40 @@ impl Live {
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             register(&registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
         };
-        let errors = IntCounterVec::new(Opts::new("errors_total", "Requests that failed, by class"), &["class"])?;
+        let errors = IntCounterVec::new(Opts::new("errors_total", "Failed requests by error class"), &["class"])?;
         let errors = register(&registry, errors)?;
         let problems = PROBLEMS.map(|problem| problem.rsplit('/').next().unwrap_or(problem));
         let classes = [class::CLIENT_TIMEOUT, class::CONNECT, class::CONNECTION_RESET, class::BAD_BODY];
-        let foreseen = classes.into_iter().chain(problems);
-        let foreseen = foreseen
+        let known_errors = classes.into_iter().chain(problems);
+        let known_errors = known_errors
             .map(|class| Ok((class, errors.get_metric_with_label_values(&[class])?)))
             .collect::<prometheus::Result<_>>()?;
-        let users = IntGauge::new("users", "Users of the step under way, those of a surge not counted")?;
+        let users = IntGauge::new("users", "Users of the running step, without the users of a surge")?;
         register(&registry, users)?.set(i64::from(plan.users));
-        let offered = Gauge::new("offered_requests_per_second", "Requests per second that the step plans")?;
+        let offered = Gauge::new("offered_requests_per_second", "Planned requests per second of the running step")?;
         register(&registry, offered)?.set(plan.offered_per_s());
-        let step = GaugeVec::new(Opts::new("step", "1: this step is under way"), &["step"])?;
+        let step = GaugeVec::new(Opts::new("step", "1 while the step of this name runs"), &["step"])?;
         register(&registry, step)?.get_metric_with_label_values(&[plan.name.as_str()])?.set(1.0);
         Ok(Self {
-            planned: counter("requests_planned_total", "Planned instants that have passed: requests sent or skipped")?,
+            planned: counter("requests_planned_total", "Planned requests: sent or skipped")?,
             sent: counter("requests_sent_total", "Requests sent")?,
-            skipped: counter("requests_skipped_total", "Planned instants that passed while their user still waited")?,
-            good: counter("requests_good_total", "Answers 2xx that name their source")?,
+            skipped: counter(
+                "requests_skipped_total",
+                "Planned requests that were not sent because the user still waited for a response",
+            )?,
+            good: counter("requests_good_total", "Responses with status 2xx that name their source")?,
             latency: histogram(
                 "request_duration_seconds",
-                "From the planned instant to the end of the answer or the error",
+                "Duration from the planned instant to the end of the response or to the failure, in seconds",
                 &LATENCY_BUCKETS,
             )?,
-            lag: histogram("send_lag_seconds", "From the planned instant to the sending", &LAG_BUCKETS)?,
+            lag: histogram(
+                "send_lag_seconds",
+                "Delay of the load generator from the planned instant to the sending, in seconds",
+                &LAG_BUCKETS,
+            )?,
             errors,
-            foreseen,
+            known_errors,
             registry,
         })
     }
@@ -81,24 +88,24 @@ impl Live {
         self.lag.observe(lag.as_secs_f64());
     }
 
-    /// `error`: the class, if it was one.
-    pub(crate) fn ended(&self, latency: Duration, error: Option<&Cow<'static, str>>, skipped: u64) {
+    /// `error` is the class of a failed request.
+    pub(crate) fn completed(&self, latency: Duration, error: Option<&Cow<'static, str>>, skipped: u64) {
         self.latency.observe(latency.as_secs_f64());
         self.planned.inc_by(skipped);
         self.skipped.inc_by(skipped);
         match error {
             None => self.good.inc(),
-            Some(class) => match self.foreseen.get(class.as_ref()) {
+            Some(class) => match self.known_errors.get(class.as_ref()) {
                 Some(counter) => counter.inc(),
                 None => self.errors.with_label_values(&[class.as_ref()]).inc(),
             },
         }
     }
 
-    /// `/metrics` on this address until `stop`.
+    /// Serves `/metrics` on this address until `stop`.
     ///
     /// # Errors
-    /// It cannot be listened on.
+    /// The process cannot listen on the address.
     pub(crate) async fn serve(&self, address: SocketAddr, stop: CancellationToken) -> Result<()> {
         let listener = Endpoint::Tcp(address).bind().await;
         let listener = listener.with_context(|| format!("cannot listen on {address} (metrics)"))?;
@@ -107,7 +114,7 @@ impl Live {
         let router = Admin { readiness, registry: self.registry.clone(), exemplars: Exemplars::default() }.router();
         tokio::spawn(async move {
             if let Err(error) = lifecycle::serve(listener, router, stop, Duration::ZERO).await {
-                eprintln!("the load generator's metrics are gone: {error:#}");
+                eprintln!("the load generator no longer serves its metrics: {error:#}");
             }
         });
         Ok(())
@@ -135,12 +142,12 @@ mod tests {
         let live = Live::new(&plan::tests::plan()).unwrap();
         for ms in [1, 2, 700] {
             live.sent(Duration::from_micros(300));
-            live.ended(Duration::from_millis(ms), None, ms / 500);
+            live.completed(Duration::from_millis(ms), None, ms / 500);
         }
         live.sent(Duration::from_millis(20));
-        live.ended(Duration::from_secs(3), Some(&Cow::Borrowed(class::CLIENT_TIMEOUT)), 2);
+        live.completed(Duration::from_secs(3), Some(&Cow::Borrowed(class::CLIENT_TIMEOUT)), 2);
         live.sent(Duration::ZERO);
-        live.ended(Duration::from_millis(5), Some(&Cow::Borrowed("bad_status_418")), 0);
+        live.completed(Duration::from_millis(5), Some(&Cow::Borrowed("bad_status_418")), 0);
         for (series, expected) in [
             ("loadgen_requests_planned_total", 8.0),
             ("loadgen_requests_sent_total", 5.0),

@@ -1,12 +1,11 @@
-//! A queueing model of a step: what the law, the store's connections and the users' patience come to together. Pure and seeded.
+//! A queueing model of a step. It predicts rates and latency from the law, the connection pools and the timeouts. Pure and seeded.
 //!
-//! Users send once per interval, one request at a time; replicas take turns; each has a pool of connections and a line in front
-//! of it. A query takes `base + slope × queries in flight in the whole store`, times a log-normal factor of mean 1. A waiter gives
-//! up after the checkout timeout, a user after the request timeout (the query then still runs to its end).
+//! Users send once per interval, one request at a time. The replicas get the requests in turn; each has a connection pool with a queue.
+//! A query takes `base + slope × queries in flight in the whole store`, times a log-normal factor of mean 1. A waiting request fails
+//! after the checkout timeout. A user gives up after the request timeout; its query continues.
 //!
-//! Like the load generator, and unlike `article_model.py`, users keep to their schedule: the next request is sent at the first
-//! planned instant at or after the answer. A user of the Python model sends as soon as the answer is there once it is late; with
-//! the article's parameters the rates differ by less than 1 %.
+//! As in the load generator, the next request is sent at the first planned instant at or after the response. In `article_model.py` a
+//! late user sends immediately after the response. With the article's parameters the rates differ by less than 1 %.
 
 use std::{
     cmp::Reverse,
@@ -58,14 +57,14 @@ pub fn step(scenario: &Scenario, users: u32, seed: u64) -> Option<ModelFigures> 
     Some(simulation.tally.figures(f64::from(scenario.measure_s)))
 }
 
-/// Ordered by time, then by kind and user: equal times have one order, so that runs repeat.
+/// The queue of events orders them by time, then by kind and user, so that runs are reproducible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// A query ends: its connection comes free.
+    /// A query ends and frees its connection.
     Free {
         replica: usize,
     },
-    /// The waiter of that request gives up, unless it was served meanwhile.
+    /// The checkout timeout of a request that may still wait.
     GiveUp {
         user: usize,
         sent_us: u64,
@@ -75,13 +74,13 @@ enum Event {
     },
 }
 
-/// Users are known by number; a user has at most one request, so its instant identifies it.
+/// A user has at most one request, so user and instant identify a request.
 #[derive(Debug, Clone, Default)]
 struct Replica {
     busy: usize,
-    /// In order of arrival; those who gave up stay until they are met.
-    line: VecDeque<(usize, u64)>,
-    /// Of those in line, the ones who still wait.
+    /// In order of arrival. Timed-out requests stay in the queue until they are popped.
+    queue: VecDeque<(usize, u64)>,
+    /// Requests in the queue that have not timed out.
     waiting: usize,
 }
 
@@ -102,7 +101,7 @@ struct Simulation {
     checkout_timeout_us: u64,
     window_us: std::ops::Range<u64>,
     store: Store,
-    /// Per user: when the request that waits for a connection was sent, and its replica.
+    /// Per user: instant and replica of the request that waits for a connection.
     waiting: Vec<Option<(u64, usize)>>,
     events: BinaryHeap<Reverse<(u64, Event)>>,
     turn: usize,
@@ -147,7 +146,7 @@ impl Simulation {
         } else if self.store.replicas[replica].waiting >= self.store.max_waiting {
             self.answer(now, now + (REFUSAL_MS * 1000.0) as u64, user, true);
         } else {
-            self.store.replicas[replica].line.push_back((user, now));
+            self.store.replicas[replica].queue.push_back((user, now));
             self.store.replicas[replica].waiting += 1;
             self.waiting[user] = Some((now, replica));
             self.at(now + self.checkout_timeout_us, Event::GiveUp { user, sent_us: now });
@@ -161,8 +160,8 @@ impl Simulation {
         let mean_us = store.base_us + store.slope_us * f64::from(store.in_flight);
         let end_us = now + (mean_us * store.factor.sample(&mut self.random)) as u64;
         self.at(end_us, Event::Free { replica });
-        let patience_us = sent_us + self.timeout_us;
-        self.answer(sent_us, end_us.min(patience_us), user, end_us > patience_us);
+        let deadline_us = sent_us + self.timeout_us;
+        self.answer(sent_us, end_us.min(deadline_us), user, end_us > deadline_us);
     }
 
     fn give_up(&mut self, now: u64, user: usize, sent_us: u64) {
@@ -179,10 +178,10 @@ impl Simulation {
         self.store.replicas[replica].busy -= 1;
         self.store.in_flight -= 1;
         loop {
-            let line = &mut self.store.replicas[replica].line;
+            let queue = &mut self.store.replicas[replica].queue;
             let next = match self.store.order {
-                Order::Newest => line.pop_back(),
-                Order::Oldest => line.pop_front(),
+                Order::Newest => queue.pop_back(),
+                Order::Oldest => queue.pop_front(),
             };
             let Some((user, sent_us)) = next else { break };
             if self.waiting[user] == Some((sent_us, replica)) {

@@ -1,4 +1,4 @@
-//! What one step is to do, how it is going, and what came of it: plain data that crosses a process boundary as JSON.
+//! Plan, progress and outcome of one step: plain data that the processes exchange as JSON.
 
 use std::{
     collections::BTreeMap,
@@ -19,62 +19,69 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     figures::{Second, Sources},
-    scenario::{Known, Scenario},
+    scenario::{KnownIds, Scenario},
 };
 
-/// One step of a load test. Times in ms, shares 0..=1.
+/// One step of a load test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepPlan {
-    /// Shown in errors and written into the histogram log.
+    /// Name of the step, for error messages and the histogram log.
     pub name: String,
-    /// `http://127.0.0.1:8080`: plain HTTP to a loopback address, which keeps a typing error from loading somebody's service.
+    /// Base URL of the gateway, such as `http://127.0.0.1:8080`. Only plain HTTP to a loopback address is accepted, so that a typing
+    /// error cannot load a foreign service.
     pub base_url: String,
-    /// 1..=20,000.
+    /// Users that send during the whole step (1 to 20,000).
     pub users: u32,
-    /// Further users who come and go within the step.
+    /// Additional users for a part of the step.
     #[serde(default)]
     pub surge: Option<Surge>,
+    /// Time between two planned requests of one user, in milliseconds.
     pub interval_ms: u64,
-    /// As `Scenario::arrival_grid_ms`.
+    /// See [`Scenario::arrival_grid_ms`].
     #[serde(default)]
     pub arrival_grid_ms: u64,
+    /// Timeout of a request, in milliseconds.
     pub timeout_ms: u64,
+    /// Warm-up before the measured part, in milliseconds.
     pub warm_up_ms: u64,
+    /// Measured part, in milliseconds.
     pub measure_ms: u64,
+    /// Share of the requests whose user id does not exist (0 to 1).
     pub unknown_share: f64,
-    pub known: Known,
-    /// Ids of known users, one per line, at least one unless `unknown_share` is 1.
+    /// How ids are selected from `known_ids`.
+    pub known: KnownIds,
+    /// File with the ids of existing users, one per line; at least one unless `unknown_share` is 1.
     pub known_ids: PathBuf,
-    /// Decides phases, order of ids and the unknown ids, `x-<seed>-<n>`: give each step another one.
+    /// Seed of the users' phases and of the order of ids. Unknown ids are `x-<seed>-<n>`: each step needs its own seed.
     pub seed: u64,
-    /// Threads of the process that [`loadgen_main`](crate::child::loadgen_main) starts, 1..=8.
+    /// Threads of the load generator's process (1 to 8).
     pub worker_threads: usize,
-    /// Where the process shows its counters to Prometheus while the step lasts (`/metrics`); nowhere without it.
+    /// Address at which the process serves `/metrics` during the step; `None`: it serves none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
-    /// Spans of the requests, and where they go; none without it.
+    /// Sampling and destination of the requests' spans; `None`: no spans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<TelemetryConfig>,
 }
 
-/// Users beside those of the whole step. A request they have sent when their time is over still runs to its end.
+/// Additional users for a part of the step. A request in flight at the end of that part is completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Surge {
-    /// Together with the step's own at most 20,000.
+    /// Number of additional users; with the step's own users at most 20,000.
     pub users: u32,
-    /// Since the measured part began.
+    /// Start, in milliseconds after the start of the measured part.
     pub from_ms: u64,
-    /// After `from_ms`, at most `measure_ms`.
+    /// End, in milliseconds after the start of the measured part; more than `from_ms`, at most `measure_ms`.
     pub to_ms: u64,
 }
 
-/// Longest measured part: four hours. Each second of it costs the load generator 20 kB.
+/// Longest measured part: four hours. Each measured second needs 20 kB of memory in the load generator.
 pub const MAX_MEASURE_S: u32 = 14_400;
 
 impl StepPlan {
-    /// A step of a scenario: the n-th one's share of unknown ids, on this many users.
+    /// A step of a scenario with this number of users; `n`, the step's index, selects the share of unknown ids and the seed.
     pub fn of(scenario: &Scenario, users: u32, n: usize, known_ids: &Path, base_url: &str) -> Self {
         Self {
             name: format!("{} {users}", scenario.name),
@@ -96,16 +103,22 @@ impl StepPlan {
         }
     }
 
+    /// Checks all ranges.
+    ///
     /// # Errors
-    /// The first value out of its range.
+    /// Names the first value that is out of its range.
     pub fn check(&self) -> Result<()> {
         let base = reqwest::Url::parse(&self.base_url).with_context(|| format!("base_url {:?}", self.base_url))?;
         let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         if base.scheme() != "http" || !loopback {
-            bail!("base_url {:?} is no loopback address such as http://127.0.0.1:8080", self.base_url);
+            bail!("base_url {:?} must be a loopback address such as http://127.0.0.1:8080", self.base_url);
         }
-        ensure!(base.query().is_none() && base.fragment().is_none(), "base_url {:?} has a query", self.base_url);
+        ensure!(
+            base.query().is_none() && base.fragment().is_none(),
+            "base_url {:?} must not have a query or a fragment",
+            self.base_url
+        );
         ensure!((1..=20_000).contains(&self.users), "users must be 1..=20000, is {}", self.users);
         ensure!((10..=60_000).contains(&self.interval_ms), "interval_ms must be 10..=60000, is {}", self.interval_ms);
         ensure!(
@@ -123,16 +136,16 @@ impl StepPlan {
         );
         if let Some(surge) = self.surge {
             let all = self.users.saturating_add(surge.users);
-            ensure!(surge.users >= 1 && all <= 20_000, "users and surge.users must be 2..=20000 together, are {all}");
+            ensure!(surge.users >= 1 && all <= 20_000, "users + surge.users must be 2..=20000, is {all}");
             ensure!(
                 surge.from_ms < surge.to_ms && surge.to_ms <= self.measure_ms,
-                "surge.from_ms..surge.to_ms must lie within the measured part, is {}..{}",
+                "surge.from_ms..surge.to_ms must be within the measured part, is {}..{}",
                 surge.from_ms,
                 surge.to_ms
             );
         }
         ensure!((0.0..=1.0).contains(&self.unknown_share), "unknown_share must be 0..=1, is {}", self.unknown_share);
-        if let Known::Zipf { exponent } = self.known {
+        if let KnownIds::Zipf { exponent } = self.known {
             ensure!((0.0..=5.0).contains(&exponent), "exponent must be 0..=5, is {exponent}");
         }
         let mut problems = Vec::new();
@@ -142,7 +155,7 @@ impl StepPlan {
         Ok(())
     }
 
-    /// Those of the surge included.
+    /// Users of the step and of its surge.
     pub fn all_users(&self) -> u32 {
         self.users + self.surge.map_or(0, |surge| surge.users)
     }
@@ -153,6 +166,7 @@ impl StepPlan {
     }
 }
 
+/// Part of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -160,7 +174,7 @@ pub enum Phase {
     Measure,
 }
 
-/// The second that just passed.
+/// Figures of the second that has just ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     pub phase: Phase,
@@ -170,62 +184,62 @@ pub struct Progress {
     pub sent: u64,
     pub good: u64,
     pub errors: u64,
-    /// Of the requests that ended in this second; none when none did.
+    /// 99th percentile of the latency of the requests that ended in this second; `None` without such a request.
     pub p99_ms: Option<f64>,
 }
 
-/// The measured part of a step. A request belongs to it by the time of its end, as in the model; what is sent or skipped, by
-/// its own time. Counts are over the whole measured part.
+/// Figures of the measured part of a step. A completed request counts if it ended in the measured part, as in the model. A sent or
+/// skipped request counts by its own instant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepOutcome {
     pub name: String,
     pub users: u32,
-    /// Unix ms.
+    /// Start of the measured part, Unix time in milliseconds.
     pub started_ms: u64,
-    /// Unix ms.
+    /// End of the measured part, Unix time in milliseconds.
     pub ended_ms: u64,
     pub measured_s: f64,
-    /// The plan: users / interval.
+    /// Planned requests per second: users / interval.
     pub offered_per_s: f64,
     pub sent: u64,
-    /// Requests that came to an end, good or not: a client's timeout is an end.
+    /// Completed requests: good responses, error responses and failures, client timeouts included.
     pub answered: u64,
-    /// 2xx in time, with a body that names its source.
+    /// Responses with status 2xx before the timeout whose body names its source.
     pub good: u64,
-    /// Planned instants that passed while the user still waited.
+    /// Planned requests that were not sent because the user still waited for the response before.
     pub skipped: u64,
-    /// By class, see [`class`](crate::answer::class).
+    /// Number of failed requests by class, see [`class`](crate::answer::class).
     pub errors: BTreeMap<String, u64>,
-    /// Of those answered.
+    /// Failed share of `answered`, in percent.
     pub error_pct: f64,
     pub sent_per_s: f64,
     pub answered_per_s: f64,
     pub good_per_s: f64,
-    /// From the planned instant to the last byte of the body or to the error, over all answered.
+    /// Latency of all completed requests, from the planned instant to the last byte of the response body or to the failure.
     pub latency: Latency,
-    /// The same over the good ones.
+    /// Latency of the good responses.
     pub good_latency: Latency,
-    /// From planned to sent: how late the load generator itself was.
+    /// Delay of the load generator, from the planned instant to the sending.
     pub send_lag: SendLag,
-    /// Good answers to known users.
+    /// Good responses to existing users, by source.
     pub known_sources: Sources,
-    /// Good answers to ids that do not exist.
+    /// Good responses to ids that do not exist, by source.
     pub unknown_sources: Sources,
-    /// Ended requests of known users, good or not.
+    /// Completed requests of existing users, failed ones included.
     pub known_answered: u64,
-    /// Of these: answered from the user's own list (cache, store or stale); none when there was no such request.
+    /// Share of `known_answered` with the user's own list (cache, store or stale), in percent; `None` without such requests.
     pub known_personal_pct: Option<f64>,
-    /// Requests whose id another request of the step (its warm-up included) had used before.
+    /// Requests whose id an earlier request of the step had used, warm-up included.
     pub repeated_ids: u64,
-    /// One per measured second.
+    /// One element per measured second.
     pub series: Vec<Second>,
-    /// `[percentile 0..=100, ms]` over all answered, ascending.
+    /// `[percentile 0..=100, ms]` of all completed requests, ascending.
     pub latency_curve: Vec<(f64, f64)>,
-    /// HDR histogram log in µs with the tags `all` and `good`: the text of the file.
+    /// Text of an HDR histogram log in µs with the tags `all` and `good`.
     pub hdr_log: String,
 }
 
-/// Milliseconds; all 0 when there was nothing to measure.
+/// Latencies in milliseconds; all 0 without a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     pub mean_ms: f64,
@@ -236,6 +250,7 @@ pub struct Latency {
     pub max_ms: f64,
 }
 
+/// Delays in milliseconds; all 0 without a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct SendLag {
     pub p50_ms: f64,
@@ -244,7 +259,7 @@ pub struct SendLag {
 }
 
 impl StepOutcome {
-    /// Good answers by source, to known and unknown users together.
+    /// Good responses by source, for existing and unknown ids together.
     pub fn sources(&self) -> Sources {
         let (a, b) = (&self.known_sources, &self.unknown_sources);
         Sources {
@@ -256,7 +271,7 @@ impl StepOutcome {
     }
 }
 
-/// Writes the histogram log of a step: HdrHistogram's interval log, readable by its tools.
+/// Writes the histogram log of a step in the interval log format of HdrHistogram.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -285,13 +300,13 @@ pub(crate) fn millis(us: u64) -> f64 {
     us as f64 / 1000.0
 }
 
-/// Percentiles ever closer to 100, as far as the count supports them.
+/// Percentiles in steps that halve towards 100, as far as the number of requests supports them.
 pub(crate) fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     if histogram.is_empty() {
         return Vec::new();
     }
     let points = histogram.iter_quantiles(5).map(|point| {
-        // `max` cuts the last bucket's upper edge.
+        // The last bucket's upper edge may exceed the largest recorded value.
         (100.0 * point.quantile_iterated_to(), millis(point.value_iterated_to().min(histogram.max())))
     });
     points.collect()
@@ -335,7 +350,7 @@ pub(crate) mod tests {
             warm_up_ms: 0,
             measure_ms: 1000,
             unknown_share: 0.5,
-            known: Known::Once,
+            known: KnownIds::Once,
             known_ids: "ids.txt".into(),
             seed: 1,
             worker_threads: 1,

@@ -1,5 +1,5 @@
-//! Counts and histograms of a step. Pure: it is told every time. Each shard is written by a part of the users; they are merged
-//! when the step is over.
+//! Counts and histograms of a step. Pure: every instant is an argument. Each shard records a part of the users; the shards are merged
+//! at the end of the step.
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
@@ -16,7 +16,7 @@ const SECOND_US: u64 = 1_000_000;
 const MAX_US: u64 = 60_000_000;
 
 pub(crate) struct Recorder {
-    /// µs since the common start.
+    /// Measured part, in µs since the common start.
     window: Range<u64>,
     sent: u64,
     skipped: u64,
@@ -28,26 +28,28 @@ pub(crate) struct Recorder {
     known: Sources,
     unknown: Sources,
     known_answered: u64,
-    /// Since the common start, the warm-up included.
-    seconds: Vec<Bucket>,
+    /// One element per second since the common start, warm-up included.
+    seconds: Vec<SecondCounts>,
 }
 
-/// What happened in one second.
-struct Bucket {
+/// Counts and latencies of one second.
+struct SecondCounts {
     sent: u64,
     good: u64,
     errors: u64,
-    /// Two digits: it is for one percentile, and there is one per second and shard.
+    /// Two significant digits: only the 99th percentile is read, and every second of every shard has a histogram.
     latency_us: Histogram<u32>,
 }
 
-/// A request that came to an end.
-pub(crate) struct Ended {
-    /// µs since the common start.
+/// A completed request.
+pub(crate) struct Completed {
+    /// Planned instant, in µs since the common start.
     pub(crate) planned_us: u64,
+    /// End, in µs since the common start.
     pub(crate) ended_us: u64,
+    /// Whether the id belongs to an existing user.
     pub(crate) known: bool,
-    /// Where a good answer came from, or the class of the error.
+    /// Source of a good response, or the class of the error.
     pub(crate) result: Result<Source, Cow<'static, str>>,
 }
 
@@ -55,8 +57,8 @@ impl Recorder {
     pub(crate) fn new(plan: &StepPlan) -> Result<Self> {
         let start = plan.warm_up_ms * 1000;
         let window = start..start + plan.measure_ms * 1000;
-        let bucket =
-            || Ok(Bucket { sent: 0, good: 0, errors: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? });
+        let empty =
+            || Ok(SecondCounts { sent: 0, good: 0, errors: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? });
         Ok(Self {
             sent: 0,
             skipped: 0,
@@ -68,8 +70,8 @@ impl Recorder {
             known: Sources::default(),
             unknown: Sources::default(),
             known_answered: 0,
-            // Allocated now, so that no second is slower to record than another.
-            seconds: (0..window.end.div_ceil(SECOND_US)).map(|_| bucket()).collect::<Result<_>>()?,
+            // Allocated in advance: an allocation during the step would delay a recording.
+            seconds: (0..window.end.div_ceil(SECOND_US)).map(|_| empty()).collect::<Result<_>>()?,
             window,
         })
     }
@@ -88,22 +90,22 @@ impl Recorder {
         self.skipped += instants_us.filter(|instant| self.window.contains(instant)).count() as u64;
     }
 
-    pub(crate) fn ended(&mut self, ended: Ended) {
-        let latency_us = ended.ended_us.saturating_sub(ended.planned_us).clamp(1, MAX_US);
-        if let Some(second) = self.seconds.get_mut((ended.ended_us / SECOND_US) as usize) {
+    pub(crate) fn completed(&mut self, request: Completed) {
+        let latency_us = request.ended_us.saturating_sub(request.planned_us).clamp(1, MAX_US);
+        if let Some(second) = self.seconds.get_mut((request.ended_us / SECOND_US) as usize) {
             second.latency_us.saturating_record(latency_us);
-            *(if ended.result.is_ok() { &mut second.good } else { &mut second.errors }) += 1;
+            *(if request.result.is_ok() { &mut second.good } else { &mut second.errors }) += 1;
         }
-        if !self.window.contains(&ended.ended_us) {
+        if !self.window.contains(&request.ended_us) {
             return;
         }
         self.all_us.saturating_record(latency_us);
-        self.known_answered += u64::from(ended.known);
-        match ended.result {
+        self.known_answered += u64::from(request.known);
+        match request.result {
             Ok(source) => {
                 self.good += 1;
                 self.good_us.saturating_record(latency_us);
-                let sources = if ended.known { &mut self.known } else { &mut self.unknown };
+                let sources = if request.known { &mut self.known } else { &mut self.unknown };
                 *(match source {
                     Source::Cache => &mut sources.cache,
                     Source::Store => &mut sources.store,
@@ -134,7 +136,7 @@ impl Recorder {
         Ok(self)
     }
 
-    /// `wall_start` is the Unix time of the common start.
+    /// Figures of the step; `wall_start` is the Unix time of the common start.
     pub(crate) fn outcome(
         self,
         plan: &StepPlan,
@@ -182,13 +184,13 @@ impl Recorder {
     }
 }
 
-/// One second over all shards.
+/// Figures of one second over all shards.
 pub(crate) fn progress<'a>(
     plan: &StepPlan,
     second: u32,
     shards: impl Iterator<Item = impl std::ops::Deref<Target = Recorder> + 'a>,
 ) -> Result<Progress> {
-    let mut total = Bucket { sent: 0, good: 0, errors: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? };
+    let mut total = SecondCounts { sent: 0, good: 0, errors: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? };
     for shard in shards {
         if let Some(bucket) = shard.seconds.get(second as usize) {
             total.add(bucket)?;
@@ -210,7 +212,7 @@ pub(crate) fn progress<'a>(
     })
 }
 
-impl Bucket {
+impl SecondCounts {
     fn add(&mut self, other: &Self) -> Result<()> {
         self.sent += other.sent;
         self.good += other.good;
@@ -237,7 +239,7 @@ fn sum(a: &Sources, b: &Sources) -> Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plan::Phase, scenario::Known};
+    use crate::{plan::Phase, scenario::KnownIds};
 
     /// One second of warm-up, two measured; one user a second.
     fn plan() -> StepPlan {
@@ -252,7 +254,7 @@ mod tests {
             warm_up_ms: 1000,
             measure_ms: 2000,
             unknown_share: 0.5,
-            known: Known::Once,
+            known: KnownIds::Once,
             known_ids: "-".into(),
             seed: 1,
             worker_threads: 1,
@@ -264,7 +266,7 @@ mod tests {
     fn request(recorder: &mut Recorder, known: bool, times_ms: [u64; 3], result: Result<Source, &'static str>) {
         let [planned_us, sent_us, ended_us] = times_ms.map(|ms| ms * 1000);
         recorder.sent(planned_us, sent_us);
-        recorder.ended(Ended { planned_us, ended_us, known, result: result.map_err(Cow::Borrowed) });
+        recorder.completed(Completed { planned_us, ended_us, known, result: result.map_err(Cow::Borrowed) });
     }
 
     fn outcome(recorder: Recorder) -> StepOutcome {

@@ -1,8 +1,8 @@
-//! One step of a load test. goose brings the users to life and waits for them; what they do is here.
+//! Runs one step of a load test. goose starts the users and waits for them; this module is what a user does.
 //!
-//! Each user sends at fixed instants, one request at a time; instants that pass while it waits are skipped and counted. Latency
-//! runs from the planned instant, so a late load generator or a slow answer cannot hide. goose measures nothing: its histograms
-//! are coarse, and its bookkeeping would cost more than the request.
+//! Each user sends at fixed instants, one request at a time. Instants that pass while it waits for a response are skipped and counted.
+//! Latency starts at the planned instant, so it includes the delay of a late load generator. goose measures nothing: its histograms are
+//! coarse, and its bookkeeping costs more than the request.
 
 use std::{
     borrow::Cow,
@@ -34,38 +34,37 @@ use crate::{
     ids::Ids,
     live::Live,
     plan::{Progress, StepOutcome, StepPlan},
-    recorder::{Ended, Recorder, progress as second_of},
+    recorder::{Completed, Recorder, progress as second_of},
     schedule,
-    trace::{self, Asked},
+    trace::{self, Outcome},
 };
 
-/// The shards keep two threads from waiting for each other; each costs 10 kB a second of the step.
+/// Recorder shards, so that two threads rarely wait for each other. Each shard needs 10 kB per second of the step.
 const SHARDS: usize = 2;
 /// Users goose starts per second.
 const USERS_PER_S: u32 = 5000;
-/// Beyond the time that starting should take.
+/// Timeout for the start of all users, in addition to `users / USERS_PER_S`.
 const START_SLACK: Duration = Duration::from_secs(30);
-/// From the last user's start to the common start: all of them have to hear of it.
-const HEADWAY: Duration = Duration::from_millis(200);
-/// goose looks twice a second whether its users have left.
+/// Delay from the last user's start to the common start, so that every user's task knows the start before it begins.
+const COMMON_START_DELAY: Duration = Duration::from_millis(200);
+/// goose checks twice a second whether its users have ended.
 const END_SLACK: Duration = Duration::from_secs(10);
-/// For the last spans to be taken.
-const TELEMETRY_PATIENCE: Duration = Duration::from_secs(2);
+/// Timeout for sending the last spans.
+const TELEMETRY_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const PATH: &str = "/recommendations?user_id=";
 const FILES_BESIDES_CONNECTIONS: u64 = 100;
 
-/// What the users of a step share.
+/// State that the users of a step share.
 struct Step {
     plan: StepPlan,
     client: Client,
-    /// Everything of a request's URL but the id.
     ids: Ids,
-    /// By user: first planned instant and end, µs since the common start.
-    presence: Vec<(u64, u64)>,
-    /// Of the step.
+    /// First planned instant and end of each user, in µs since the common start.
+    active_us: Vec<(u64, u64)>,
+    /// End of the step, in µs since the common start.
     end_us: u64,
     shards: [Mutex<Recorder>; SHARDS],
-    /// `None`: nobody asked for it.
+    /// `None`: the plan has no address for metrics.
     live: Option<Live>,
     ready: AtomicU32,
     start: watch::Sender<Option<Start>>,
@@ -80,7 +79,7 @@ struct Start {
     wall: Duration,
 }
 
-/// Users are tasks of goose's own: they outlive a dropped `run_step` unless they are told.
+/// The users' tasks belong to goose and outlive a dropped `run_step`; this flag ends them.
 struct StopOnDrop(Arc<Step>);
 
 impl Drop for StopOnDrop {
@@ -89,21 +88,21 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Runs one step; `progress` is called once a second. Takes warm-up and measured time, plus about two seconds to start and at
-/// most the request timeout to end.
+/// Runs one step and calls `progress` once a second. The duration is warm-up plus measured part, about two seconds to start, and at most
+/// the request timeout to end.
 ///
 /// # Errors
-/// The plan is out of range, its ids cannot be read, the process may not open enough files, the users did not start or end in
-/// time, or SIGINT arrived.
+/// The plan is out of range, its ids cannot be read, the limit of open files is too low, the users did not start or end before their
+/// timeout, or the process received SIGINT.
 pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<StepOutcome> {
     plan.check()?;
     check_open_files(plan.all_users())?;
     let step = Arc::new(Step::new(plan).await?);
     let _stop = StopOnDrop(Arc::clone(&step));
-    let unwatched = CancellationToken::new();
-    let _unwatch = unwatched.clone().drop_guard();
+    let step_ended = CancellationToken::new();
+    let _end_step = step_ended.clone().drop_guard();
     if let Some((live, address)) = step.live.as_ref().zip(step.plan.metrics) {
-        live.serve(address, unwatched).await?;
+        live.serve(address, step_ended).await?;
     }
     let attack = attack(&step)?;
     let length = Duration::from_micros(step.end_us);
@@ -113,26 +112,29 @@ pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<Ste
         ended = timeout(starting + length + ending, attack.execute()) => {
             ended.context("the users did not end in time")?.context("goose")?;
         }
-        failed = watch_over(&step, starting, progress) => return Err(failed),
-        () = killed() => bail!("stopped by a signal"),
+        failed = report_seconds(&step, starting, progress) => return Err(failed),
+        () = interrupted() => bail!("stopped by a signal"),
     }
-    let start = (*step.start.borrow()).context("the users ended before they all had started")?;
+    let start = (*step.start.borrow()).context("the users ended before all of them had started")?;
     let mut merged = Recorder::new(&step.plan)?;
     for shard in &step.shards {
         merged = merged.merge(&lock(shard))?;
     }
-    step.telemetry.stop(TELEMETRY_PATIENCE).await;
+    step.telemetry.stop(TELEMETRY_STOP_TIMEOUT).await;
     merged.outcome(&step.plan, start.wall, step.ids.repeated())
 }
 
 fn check_open_files(users: u32) -> Result<()> {
     let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
     let needed = u64::from(users) + FILES_BESIDES_CONNECTIONS;
-    ensure!(limit >= needed, "{users} users need {needed} open files, the limit is {limit}: see `ulimit -n`");
+    ensure!(
+        limit >= needed,
+        "{users} users need {needed} open files, but the limit is {limit}: raise it (ulimit -n) or use fewer users"
+    );
     Ok(())
 }
 
-/// goose for nothing but users: each calls the transaction once, which lasts for the whole step.
+/// The goose attack: each user runs the transaction once, and it lasts for the whole step.
 fn attack(step: &Arc<Step>) -> Result<GooseAttack> {
     let mut configuration = GooseConfiguration::default();
     configuration.host = Some(step.plan.base_url.clone());
@@ -140,7 +142,7 @@ fn attack(step: &Arc<Step>) -> Result<GooseAttack> {
     configuration.increase_rate = Some(USERS_PER_S.to_string());
     configuration.iterations = Some(1);
     configuration.no_metrics = true;
-    // Else every run listens on port 5116.
+    // Otherwise every run listens on port 5116.
     configuration.no_telnet = true;
     configuration.quiet = 2;
     let step = Arc::clone(step);
@@ -153,14 +155,14 @@ fn attack(step: &Arc<Step>) -> Result<GooseAttack> {
         })
     }));
     Ok(GooseAttack::initialize_with_config(configuration)?
-        // Else goose builds a client per user, at 2 ms of CPU each. Nobody uses this one (see `client.rs`): with a check of certificates
-        // goose would read those of the system, and fail where there are none.
+        // Otherwise goose builds a client per user, at 2 ms of CPU each. This one is never used (see `client.rs`). With certificate checks
+        // goose would read the system's certificates, and fail on a system without any.
         .set_client_builder_without_cookies(GooseClientBuilder::new().without_cookies().accept_invalid_certs(true))?
         .register_scenario(Scenario::new("step").register_transaction(transaction)))
 }
 
-/// Reports each second once it has passed; returns only when the users do not start.
-async fn watch_over(step: &Step, starting: Duration, progress: impl Fn(Progress)) -> anyhow::Error {
+/// Reports each second after its end. Returns only if the users do not start in time.
+async fn report_seconds(step: &Step, starting: Duration, progress: impl Fn(Progress)) -> anyhow::Error {
     let mut started = step.start.subscribe();
     let start = match timeout(starting, started.wait_for(Option::is_some)).await {
         Ok(Ok(start)) => *start,
@@ -180,8 +182,8 @@ async fn watch_over(step: &Step, starting: Duration, progress: impl Fn(Progress)
     std::future::pending().await
 }
 
-/// goose puts a SIGINT handler of its own into the process, which only sets this flag.
-async fn killed() {
+/// goose installs its own SIGINT handler, which only sets this flag.
+async fn interrupted() {
     while !goose::is_killswitch_triggered() {
         sleep(Duration::from_millis(100)).await;
     }
@@ -201,7 +203,7 @@ impl Step {
         Ok(Self {
             client,
             ids: Ids::new(&plan, &known)?,
-            presence: presence(&plan),
+            active_us: active_us(&plan),
             end_us: (plan.warm_up_ms + plan.measure_ms) * 1000,
             shards: [Mutex::new(Recorder::new(&plan)?), Mutex::new(Recorder::new(&plan)?)],
             live: plan.metrics.map(|_| Live::new(&plan)).transpose()?,
@@ -220,7 +222,7 @@ impl Step {
         let interval_us = self.plan.interval_ms * 1000;
         let mut random = SmallRng::seed_from_u64(self.plan.seed.wrapping_add(number as u64));
         let mut path = PATH.to_owned();
-        let (mut planned_us, end_us) = self.presence[number];
+        let (mut planned_us, end_us) = self.active_us[number];
         while planned_us < end_us {
             sleep_until(start + Duration::from_micros(planned_us)).await;
             if self.stop.load(Ordering::Relaxed) {
@@ -233,81 +235,85 @@ impl Step {
             if let Some(live) = &self.live {
                 live.sent(Duration::from_micros(sent_us.saturating_sub(planned_us)));
             }
-            let (asked_at, departure) = (std::time::Instant::now(), self.telemetry.start_trace());
-            let asked = ask(&self.client, &path, departure).await;
+            let (sent_at, departure) = (std::time::Instant::now(), self.telemetry.start_trace());
+            let outcome = request(&self.client, &path, departure).await;
             let url = || format!("{}{path}", self.plan.base_url.trim_end_matches('/'));
-            trace::tell(&self.telemetry, departure, asked_at, url, &asked);
-            let result = asked.result;
+            trace::record(&self.telemetry, departure, sent_at, url, &outcome);
+            let result = outcome.result;
             let ended_us = now_us();
             let (next_us, skipped) = schedule::next_planned(planned_us, ended_us, interval_us);
             if let Some(live) = &self.live {
-                live.ended(Duration::from_micros(ended_us.saturating_sub(planned_us)), result.as_ref().err(), skipped);
+                live.completed(
+                    Duration::from_micros(ended_us.saturating_sub(planned_us)),
+                    result.as_ref().err(),
+                    skipped,
+                );
             }
             let mut recorder = lock(shard);
-            recorder.ended(Ended { planned_us, ended_us, known, result });
+            recorder.completed(Completed { planned_us, ended_us, known, result });
             recorder.skipped((1..=skipped).map(|instant| planned_us + instant * interval_us));
             drop(recorder);
             planned_us = next_us;
         }
     }
 
-    /// The common start, set by the last user to be ready.
+    /// Waits for the common start, which the last user sets.
     async fn all_ready(&self) -> Instant {
         let mut start = self.start.subscribe();
         if self.ready.fetch_add(1, Ordering::Relaxed) + 1 == self.plan.all_users() {
-            let at = Instant::now() + HEADWAY;
-            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + HEADWAY;
+            let at = Instant::now() + COMMON_START_DELAY;
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + COMMON_START_DELAY;
             self.start.send_replace(Some(Start { at, wall }));
         }
         loop {
             if let Some(start) = *start.borrow_and_update() {
                 return start.at;
             }
-            // The sender lives in `self`: it cannot be gone.
+            // Cannot fail: `self` owns the sender.
             let _ = start.changed().await;
         }
     }
 }
 
-/// When each user sends first, and until when: those of the surge come last.
-fn presence(plan: &StepPlan) -> Vec<(u64, u64)> {
+/// First planned instant and end of each user, in µs since the common start; the users of the surge come last.
+fn active_us(plan: &StepPlan) -> Vec<(u64, u64)> {
     let interval_us = plan.interval_ms * 1000;
     let warm_up_us = plan.warm_up_ms * 1000;
     let end_us = warm_up_us + plan.measure_ms * 1000;
     let phases = |users: u32| schedule::phases(users as usize, interval_us, plan.arrival_grid_ms * 1000, plan.seed);
-    let mut presence: Vec<_> = phases(plan.users).into_iter().map(|phase| (phase, end_us)).collect();
+    let mut active: Vec<_> = phases(plan.users).into_iter().map(|phase| (phase, end_us)).collect();
     if let Some(surge) = plan.surge {
         let (from_us, to_us) = (warm_up_us + surge.from_ms * 1000, warm_up_us + surge.to_ms * 1000);
-        presence.extend(phases(surge.users).into_iter().map(|phase| (from_us + phase, to_us)));
+        active.extend(phases(surge.users).into_iter().map(|phase| (from_us + phase, to_us)));
     }
-    presence
+    active
 }
 
 fn telemetry(plan: &StepPlan) -> Result<Telemetry> {
     let Some(config) = &plan.telemetry else { return Ok(Telemetry::default()) };
-    // Nobody scrapes this process for what it could not send: it says so at its end.
+    // These metrics are not scraped; `stop` logs the number of spans that were not sent.
     Telemetry::start(config, Service { name: "loadgen", listen: plan.name.clone() }, &prometheus::Registry::new())
 }
 
-/// Reads the whole answer; an error is its class.
-async fn ask(client: &Client, path: &str, departure: Option<TraceContext>) -> Asked<Cow<'static, str>> {
+/// Sends one request and classifies its response; an error is its class.
+async fn request(client: &Client, path: &str, departure: Option<TraceContext>) -> Outcome<Cow<'static, str>> {
     let context = departure.map(|context| context.to_string());
     let header = context.as_deref().map(|context| (TRACEPARENT, context));
-    let answer = match client.get(path, header).await {
-        Ok(answer) => answer,
-        Err(failure) => return Asked { status: None, result: Err(class_of_failure(failure).into()) },
+    let response = match client.get(path, header).await {
+        Ok(response) => response,
+        Err(failure) => return Outcome { status: None, result: Err(class_of_failure(failure).into()) },
     };
-    let result = match answer.status {
-        200..=299 => source_of(&answer.body).ok_or(Cow::Borrowed(class::BAD_BODY)),
-        status => Err(class_of(status, &answer.body)),
+    let result = match response.status {
+        200..=299 => source_of(&response.body).ok_or(Cow::Borrowed(class::BAD_BODY)),
+        status => Err(class_of(status, &response.body)),
     };
-    Asked { status: Some(answer.status), result }
+    Outcome { status: Some(response.status), result }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plan::Surge, scenario::Known};
+    use crate::{plan::Surge, scenario::KnownIds};
 
     #[test]
     fn users_of_a_surge_come_and_go() {
@@ -322,18 +328,18 @@ mod tests {
             warm_up_ms: 3000,
             measure_ms: 9000,
             unknown_share: 0.0,
-            known: Known::Once,
+            known: KnownIds::Once,
             known_ids: "-".into(),
             seed: 1,
             worker_threads: 1,
             metrics: None,
             telemetry: None,
         };
-        let mut presence = presence(&plan);
-        assert!(presence[..2].iter().all(|(first, end)| *first < 1_000_000 && *end == 12_000_000));
-        presence.drain(..2);
-        presence.sort_unstable();
+        let mut active = active_us(&plan);
+        assert!(active[..2].iter().all(|(first, end)| *first < 1_000_000 && *end == 12_000_000));
+        active.drain(..2);
+        active.sort_unstable();
         let quarter = |n: u64| (5_000_000 + n * 250_000, 8_000_000);
-        assert_eq!(presence, [0, 1, 2, 3].map(quarter));
+        assert_eq!(active, [0, 1, 2, 3].map(quarter));
     }
 }

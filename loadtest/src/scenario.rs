@@ -1,19 +1,20 @@
-//! A load schedule as data. Scenarios of the testbed are built in; any other is read from a file of the same form.
+//! A load test as data: the offered load of each step, the ids, the modelled store and the planned faults.
 //!
-//! Every range is checked here, once; whoever holds a [`Scenario`] need not check again.
+//! The testbed's scenarios are built in. Others are read from TOML files of the same form. Parsing checks every range once, so the
+//! values of a [`Scenario`] are valid.
 
 mod read;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use crate::figures::{ArticleFigures, Tolerances};
-use read::{Faults, Table, integer, number};
+use read::{Errors, Table, integer, number};
 
-/// Names and texts of the scenarios of the testbed.
+/// Name and TOML text of each built-in scenario.
 pub const BUILT_IN: [(&str, &str); 6] = [
     ("article", include_str!("../scenarios/article.toml")),
     ("penetration", include_str!("../scenarios/penetration.toml")),
@@ -23,98 +24,127 @@ pub const BUILT_IN: [(&str, &str); 6] = [
     ("smoke", include_str!("../scenarios/smoke.toml")),
 ];
 
-/// The profiles a scenario may ask for.
+/// The profiles that a scenario may name.
 pub const PROFILES: [&str; 2] = ["baseline", "protected"];
 
 const MAX_STEPS: usize = 50;
 const MAX_FAULTS: usize = 50;
+const MAX_USERS: u32 = 20_000;
+const MAX_MEASURE_S: u32 = 3_600;
+const STEADY_WARM_UP_S: u32 = 3;
 const LOSS_SEED: u64 = 1;
 
+/// A load test. Keys of the TOML file have the fields' names; `unknown_share` and `known` are in the table `[ids]`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scenario {
+    /// Name of the scenario. It is part of the report directory's name, so it must not contain a slash.
     pub name: String,
+    /// One sentence that the report shows.
     pub description: String,
-    /// Users of each step, 1..=50 of them, no two alike.
+    /// Number of users of each step: 1 to 50 steps, each with 1 to 20,000 users, all different.
     pub steps: Vec<u32>,
-    /// Time between two planned requests of one user.
+    /// Time between two planned requests of one user, in milliseconds (10 to 60,000).
     pub interval_ms: u64,
-    /// Users begin at multiples of this, so that those between two send together; 0: each at an instant of its own, evenly spread.
+    /// Grid of the users' first requests, in milliseconds (0 to 10). Users between two grid points send together. 0 spreads all users
+    /// evenly over the interval.
     pub arrival_grid_ms: u64,
-    /// A request unanswered after this long is an error.
+    /// Timeout of a request, in milliseconds (10 to 60,000). A request without a complete response by then is an error.
     pub timeout_ms: u64,
-    /// Whole seconds, discarded at the start of each step.
+    /// Warm-up at the start of each step, in whole seconds (0 to 600). It is not measured.
     pub warm_up_s: u32,
-    /// Whole seconds.
+    /// Measured part of each step, in whole seconds (1 to 3,600).
     pub measure_s: u32,
-    /// One per step: share of requests with an id no user has, 0..=1.
+    /// Share of the requests whose user id does not exist (0 to 1): one number for all steps, or a list with one number per step.
     pub unknown_share: Vec<f64>,
-    pub known: Known,
+    /// How the load generator selects the ids of existing users: `once` or `zipf`.
+    pub known: KnownIds,
+    /// Response-time law of the store.
     pub law: Law,
+    /// Connection pool of each replica.
     pub store: Store,
-    /// Replicas of the api.
+    /// Number of API replicas (1 to 64).
     pub replicas: u32,
-    /// In the order they are run.
+    /// Profiles to measure, in this order: `baseline`, `protected`, or both.
     pub profiles: Vec<String>,
-    /// The baseline's Redis is emptied before each step; other profiles keep it warm.
+    /// Whether Redis is emptied before each step of the baseline. Other profiles keep their cache.
     pub flush_cache_before_step: bool,
+    /// Planned faults of the store, at most 50.
     pub faults: Vec<Fault>,
     /// After the steps of each profile; only `testbed experiment overload` does it.
     pub surge: Option<Surge>,
     /// After the steps of each profile, once for each server that is killed; only `testbed experiment outage` does it.
     pub outage: Option<Outage>,
-    /// What a reproduction has to meet; none: nothing is judged.
+    /// Limits that a reproduction of the article must meet. Without the table `[tolerances]` nothing is judged.
     #[serde(skip)]
     pub tolerances: Option<Tolerances>,
-    /// Figures the article states.
+    /// Figures that the article states, in the tables `[[article.baseline]]` and `[[article.protected]]`.
     #[serde(skip)]
     pub article: Vec<ArticleRow>,
 }
 
-/// How the ids of known users are picked.
+/// How the load generator selects the ids of existing users.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Known {
-    /// In shuffled order, none repeated until all were used.
+pub enum KnownIds {
+    /// In shuffled order. An id is repeated only after all ids were used.
     Once,
-    /// With replacement; line n of the file is drawn with a probability proportional to n^-exponent.
-    Zipf { exponent: f64 },
+    /// With replacement. The probability of the n-th id of the list is proportional to n^-exponent.
+    Zipf {
+        /// 0 (uniform) to 5.
+        exponent: f64,
+    },
 }
 
-/// Time the store takes for a query.
+/// Response time of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Law {
-    /// `base_ms + slope_ms × queries in flight in the whole store`, times a log-normal factor of mean 1 and sigma `spread`.
-    Modelled { base_ms: f64, slope_ms: f64, spread: f64 },
-    /// The store's real speed.
+    /// `(base_ms + slope_ms × queries in flight in the whole store) × a log-normal factor of mean 1`.
+    Modelled {
+        /// Response time of an idle store, in milliseconds (0 to 60,000).
+        base_ms: f64,
+        /// Additional response time for each query in flight, in milliseconds (0 to 1,000).
+        slope_ms: f64,
+        /// Sigma of the log-normal factor (0 to 2).
+        spread: f64,
+    },
+    /// The real response time of the MySQL servers, without a modelled delay.
     None,
 }
 
+/// Order in which the waiting requests of a replica get a free connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
+    /// Last in, first out.
     Newest,
+    /// First in, first out.
     Oldest,
 }
 
-/// The line in front of the store's connections; each replica has one.
+/// Connection pool of a replica and the queue in front of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Store {
-    /// Connections of a replica in all; several servers of the store share them out.
+    /// Connections of one replica to the whole store (1 to 10,000). Several MySQL servers share them.
     pub pool_size: u32,
-    /// Which waiter gets the connection that comes free.
+    /// Order in which waiting requests get a free connection: `newest` or `oldest` first.
     pub order: Order,
+    /// Longest wait for a connection, in milliseconds (1 to 60,000).
     pub checkout_timeout_ms: u64,
+    /// Most requests that wait for a connection of one replica (0 to 1,000,000). The replica refuses further ones.
     pub max_waiting: u32,
 }
 
+/// A planned fault of the store. Its end must be within the measured part of the step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Fault {
-    /// Index into `Scenario::steps`; none: in every step.
+    /// Step in which the fault occurs: an index into `Scenario::steps`, or `None` for every step. The TOML file counts from 1.
     pub step: Option<usize>,
-    /// Since the measured part of the step began.
+    /// Start of the fault, in seconds after the start of the measured part (0 to 3,600).
     pub at_s: f64,
+    /// Duration of the fault, in seconds (0.1 to 3,600).
     pub for_s: f64,
+    /// `latency`, `stall`, `reset`, `refuse` or `loss`.
     pub kind: FaultKind,
 }
 
@@ -139,34 +169,46 @@ pub struct Outage {
     pub after_s: u32,
 }
 
-/// What is done to the connections to the store.
+/// What the fault does to the connections between the replicas and the store.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum FaultKind {
-    /// Added to each answer.
-    Latency { ms: u64 },
-    /// Nothing passes.
+    /// Delays each response of the store.
+    Latency {
+        /// Additional delay, in milliseconds (1 to 60,000).
+        ms: u64,
+    },
+    /// Forwards nothing.
     Stall,
-    /// Open connections are reset, again and again.
+    /// Resets open connections, repeatedly.
     Reset,
-    /// New connections are refused.
+    /// Refuses new connections.
     Refuse,
-    /// Commands and answers are lost and sent again, by a model of TCP.
-    Loss { pct: f64, seed: u64 },
+    /// Loses commands and responses. A model of TCP retransmits them.
+    Loss {
+        /// Lost share, in percent (0 to 100).
+        pct: f64,
+        /// Seed that selects the losses.
+        seed: u64,
+    },
 }
 
+/// Figures that the article states for one step of one profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ArticleRow {
+    /// `baseline` or `protected`.
     pub profile: String,
+    /// Users of the step.
     pub users: u32,
+    /// The article's figures.
     pub figures: ArticleFigures,
 }
 
 impl Scenario {
-    /// A built-in scenario by name, or else the file of that path.
+    /// Loads a built-in scenario by its name, or the TOML file at this path.
     ///
     /// # Errors
-    /// There is neither; or the file has errors: all of them are listed, each with line and field.
+    /// Neither exists, or the file has errors: the message lists all of them with line and field.
     pub fn load(name_or_path: &str) -> Result<Self> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
             return Self::parse(name, text);
@@ -174,23 +216,23 @@ impl Scenario {
         let path = Path::new(name_or_path);
         let names = BUILT_IN.map(|(name, _)| name).join(", ");
         let text = std::fs::read_to_string(path)
-            .with_context(|| format!("{name_or_path} is neither a scenario ({names}) nor a readable file"))?;
+            .with_context(|| format!("{name_or_path} is neither a built-in scenario ({names}) nor a readable file"))?;
         Self::parse(name_or_path, &text)
     }
 
-    /// `origin` names the text in errors.
+    /// Parses a scenario; `origin` names the text in error messages.
     ///
     /// # Errors
-    /// All that is wrong with the text, each with line and field.
+    /// Lists all errors of the text with line and field.
     pub fn parse(origin: &str, text: &str) -> Result<Self> {
         let (document, syntax) = DeTable::parse_recoverable(text);
         if !syntax.is_empty() {
             let lines: Vec<_> = syntax.iter().map(ToString::to_string).collect();
-            bail!("scenario {origin} is not TOML:\n{}", lines.join("\n"));
+            bail!("scenario {origin} is not valid TOML:\n{}", lines.join("\n"));
         }
-        let faults = Faults::new(text);
-        let scenario = read_scenario(Table::document(&faults, document.get_ref()));
-        let lines = faults.into_lines();
+        let errors = Errors::new(text);
+        let scenario = read_scenario(Table::document(&errors, document.get_ref()));
+        let lines = errors.into_lines();
         if !lines.is_empty() {
             let noun = if lines.len() == 1 { "error" } else { "errors" };
             bail!("scenario {origin} has {} {noun}:\n  {}", lines.len(), lines.join("\n  "));
@@ -198,13 +240,35 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// A steady load without a file: one step, one request per user and second, ids of existing users with a Zipf distribution, and the
+    /// timeout of the built-in scenarios. Fields that only `evaluate` and `up` use have the values of the scenario `zipf`.
+    ///
+    /// # Errors
+    /// `users` is not 1..=20,000 or `measure_s` not 1..=3,600.
+    pub fn steady(users: u32, measure_s: u32) -> Result<Self> {
+        ensure!((1..=MAX_USERS).contains(&users), "users must be 1..={MAX_USERS}, is {users}");
+        ensure!(
+            (1..=MAX_MEASURE_S).contains(&measure_s),
+            "the duration must be 1..={MAX_MEASURE_S} s, is {measure_s} s"
+        );
+        Ok(Self {
+            name: "steady".into(),
+            description: format!("{users} users who send once a second for {measure_s} s."),
+            steps: vec![users],
+            warm_up_s: STEADY_WARM_UP_S,
+            measure_s,
+            unknown_share: vec![0.0],
+            ..Self::load("zipf")?
+        })
+    }
+
     /// Planned requests per second of a step.
     pub fn offered_per_s(&self, users: u32) -> f64 {
         f64::from(users) * 1000.0 / self.interval_ms as f64
     }
 
-    /// Queries per second that all connections of all replicas do when none of them is ever idle: beyond it lines grow. `None`
-    /// with the store's real speed.
+    /// Queries per second when all connections of all replicas are always busy; above it, the queues grow. `None` without a modelled
+    /// law.
     pub fn store_capacity_per_s(&self) -> Option<f64> {
         let Law::Modelled { base_ms, slope_ms, .. } = self.law else { return None };
         let connections = f64::from(self.replicas) * f64::from(self.store.pool_size);
@@ -212,12 +276,12 @@ impl Scenario {
         (query_ms > 0.0).then(|| 1000.0 * connections / query_ms)
     }
 
-    /// What the article states for a step, where it does.
+    /// The article's figures for a step, if it states any.
     pub fn article(&self, profile: &str, users: u32) -> Option<&ArticleFigures> {
         self.article.iter().find(|row| row.profile == profile && row.users == users).map(|row| &row.figures)
     }
 
-    /// The faults of one step, by their time.
+    /// The faults of one step, ordered by their start.
     pub fn faults_of(&self, step: usize) -> Vec<Fault> {
         let mut faults: Vec<_> =
             self.faults.iter().filter(|fault| fault.step.is_none_or(|of| of == step)).copied().collect();
@@ -226,8 +290,8 @@ impl Scenario {
     }
 }
 
-impl Known {
-    /// As the report shows it.
+impl KnownIds {
+    /// The text that the report shows.
     pub fn describe(&self) -> String {
         match self {
             Self::Once => "once".into(),
@@ -236,19 +300,19 @@ impl Known {
     }
 }
 
-/// Values in error are replaced by defaults: the caller drops the result when anything was found.
+/// Replaces invalid values by defaults: the caller drops the result when an error was found.
 fn read_scenario(document: Table<'_>) -> Scenario {
     let steps = document.required("steps", |t, key| {
-        t.list(key, 1..=MAX_STEPS, |value| integer(value, &(1..=20_000)).map(|users| users as u32))
+        t.list(key, 1..=MAX_STEPS, |value| integer(value, &(1..=MAX_USERS.into())).map(|users| users as u32))
     });
     if (1..steps.len()).any(|at| steps[..at].contains(&steps[at])) {
-        document.fault("steps", "must not repeat a number: steps are told apart by their users");
+        document.error("steps", "must not repeat a number: the number of users identifies a step");
     }
-    let measure_s = document.required("measure_s", |t, key| t.integer(key, 1..=3600)) as u32;
+    let measure_s = document.required("measure_s", |t, key| t.integer(key, 1..=MAX_MEASURE_S.into())) as u32;
     let mix = document.table("ids");
     let (unknown_share, known) = match mix {
         Some(mix) => read_mix(mix, steps.len()),
-        None => (absent(&document, "ids", Vec::new()), Known::Once),
+        None => (absent(&document, "ids", Vec::new()), KnownIds::Once),
     };
     let law = match document.table("law") {
         Some(law) => read_law(law),
@@ -269,7 +333,7 @@ fn read_scenario(document: Table<'_>) -> Scenario {
         })
     });
     if profiles.len() == 2 && profiles[0] == profiles[1] {
-        document.fault("profiles", "must not name a profile twice");
+        document.error("profiles", "must not name a profile twice");
     }
     let faults = document.tables("faults", MAX_FAULTS).into_iter();
     let faults = faults.map(|fault| read_fault(fault, steps.len(), measure_s)).collect();
@@ -297,7 +361,7 @@ fn read_scenario(document: Table<'_>) -> Scenario {
         steps,
     };
     if scenario.name.is_empty() || scenario.name.contains(['/', '\\']) {
-        document.fault("name", "must not be empty or hold a slash: result folders are named after it");
+        document.error("name", "must not be empty or contain a slash: it is part of the report directory's name");
     }
     document.finish();
     scenario
@@ -305,12 +369,12 @@ fn read_scenario(document: Table<'_>) -> Scenario {
 
 fn absent<T>(table: &Table<'_>, key: &'static str, stand_in: T) -> T {
     if !table.has(key) {
-        table.fault(key, "is missing");
+        table.error(key, "is missing");
     }
     stand_in
 }
 
-fn read_mix(table: Table<'_>, steps: usize) -> (Vec<f64>, Known) {
+fn read_mix(table: Table<'_>, steps: usize) -> (Vec<f64>, KnownIds) {
     #[derive(Clone, Copy, PartialEq)]
     enum Kind {
         Once,
@@ -320,7 +384,7 @@ fn read_mix(table: Table<'_>, steps: usize) -> (Vec<f64>, Known) {
         let shares =
             table.required("unknown_share", |t, key| t.list(key, 1..=MAX_STEPS, |value| number(value, &(0.0..=1.0))));
         if shares.len() != steps {
-            table.fault("unknown_share", "must be one number, or a list of one per step");
+            table.error("unknown_share", "must be one number, or a list of one per step");
         }
         shares
     } else {
@@ -331,11 +395,11 @@ fn read_mix(table: Table<'_>, steps: usize) -> (Vec<f64>, Known) {
     let known = match kind {
         Kind::Once => {
             if table.has("exponent") {
-                table.fault("exponent", "belongs to known = \"zipf\"");
+                table.error("exponent", "belongs to known = \"zipf\"");
             }
-            Known::Once
+            KnownIds::Once
         }
-        Kind::Zipf => Known::Zipf { exponent: table.required("exponent", |t, key| t.number(key, 0.0..=5.0)) },
+        Kind::Zipf => KnownIds::Zipf { exponent: table.required("exponent", |t, key| t.number(key, 0.0..=5.0)) },
     };
     table.finish();
     (shares, known)
@@ -352,7 +416,7 @@ fn read_law(table: Table<'_>) -> Law {
     } else {
         for key in ["base_ms", "slope_ms", "spread"] {
             if table.has(key) {
-                table.fault(key, "belongs to kind = \"modelled\"");
+                table.error(key, "belongs to kind = \"modelled\"");
             }
         }
         Law::None
@@ -398,7 +462,7 @@ fn read_fault(table: Table<'_>, steps: usize, measure_s: u32) -> Fault {
     for &key in other_kinds {
         if table.has(key) {
             let kind = if key == "ms" { "latency" } else { "loss" };
-            table.fault(key, &format!("belongs to kind = \"{kind}\""));
+            table.error(key, &format!("belongs to kind = \"{kind}\""));
         }
     }
     let kind = match kind {
@@ -418,7 +482,7 @@ fn read_fault(table: Table<'_>, steps: usize, measure_s: u32) -> Fault {
         kind,
     };
     if fault.at_s + fault.for_s > f64::from(measure_s) {
-        table.fault("for_s", &format!("must end within measure_s ({measure_s} s)"));
+        table.error("for_s", &format!("must end within measure_s ({measure_s} s)"));
     }
     table.finish();
     fault
@@ -435,7 +499,7 @@ fn read_surge(table: Table<'_>) -> Surge {
         after_s: seconds("after_s"),
     };
     if surge.peak_users > 0 && surge.peak_users <= surge.base_users {
-        table.fault("peak_users", "must be more than base_users");
+        table.error("peak_users", "must be more than base_users");
     }
     table.finish();
     surge
@@ -448,7 +512,7 @@ fn read_outage(table: Table<'_>) -> Outage {
     outage
 }
 
-/// Keys left out keep the value the reproduction of the article promises.
+/// Absent keys keep the limits of the article's reproduction.
 fn read_tolerances(table: Table<'_>) -> Tolerances {
     let mut tolerances = Tolerances::default();
     if let Some(users) = table.list("overload_users", 0..=MAX_STEPS, |value| integer(value, &(1..=20_000))) {
@@ -483,10 +547,10 @@ fn read_article(table: Table<'_>, steps: &[u32]) -> Vec<ArticleRow> {
         for row in table.tables(profile, MAX_STEPS) {
             let users = row.required("users", |t, key| t.integer(key, 1..=20_000)) as u32;
             if !steps.contains(&users) {
-                row.fault("users", "must be one of the steps");
+                row.error("users", "must be one of the steps");
             }
             if rows.iter().any(|known| known.profile == profile && known.users == users) {
-                row.fault("users", "is given twice");
+                row.error("users", "is given twice");
             }
             let figures = ArticleFigures {
                 mean_ms: row.number("mean_ms", 0.0..=60_000.0),

@@ -1,8 +1,8 @@
-//! When a user sends: at fixed instants, one request at a time. Pure; times in µs since the common start.
+//! The instants at which a user sends: a fixed interval, one request at a time. Pure; times in µs since the common start.
 
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
-/// The first planned instant at or after `answered`, and how many were skipped since `planned`, which was sent.
+/// The first planned instant at or after `answered`, and the number of skipped instants between `planned` and it.
 ///
 /// `interval` must not be 0.
 pub(crate) fn next_planned(planned: u64, answered: u64, interval: u64) -> (u64, u64) {
@@ -10,8 +10,8 @@ pub(crate) fn next_planned(planned: u64, answered: u64, interval: u64) -> (u64, 
     (planned + steps * interval, steps - 1)
 }
 
-/// First planned instants of all users: evenly spread over the interval, in shuffled order. With a grid above 0, each is moved
-/// forward to it: those who fall together send together.
+/// First planned instants of all users: evenly spread over the interval, in shuffled order. A grid above 0 rounds them down to its
+/// multiples, so that users of one grid point send together.
 pub(crate) fn phases(users: usize, interval: u64, grid: u64, seed: u64) -> Vec<u64> {
     let grid = grid.max(1);
     let mut phases: Vec<u64> = (0..users as u64).map(|user| user * interval / users as u64 / grid * grid).collect();

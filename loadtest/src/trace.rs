@@ -1,4 +1,4 @@
-//! The user's own span of a request: what it asked for, and how that ended for it.
+//! The client span of a request.
 
 use std::time::Instant;
 
@@ -6,24 +6,24 @@ use contract::{http::Source, spans::attribute};
 use reqwest::Url;
 use runtime::telemetry::{Context, Kind, Telemetry};
 
-/// How a request ended.
-pub(crate) struct Asked<E> {
-    /// `None`: no answer.
+/// Outcome of a request.
+pub(crate) struct Outcome<E> {
+    /// `None`: no response.
     pub status: Option<u16>,
     pub result: Result<Source, E>,
 }
 
-/// To be called when it has ended. A request that was not sampled is told of after all if it failed or was slow, as the api does with its
-/// side of it: the two are one trace.
-pub(crate) fn tell<E: AsRef<str>>(
+/// Records the span of a completed request. A request that was not sampled is recorded if it failed or was slow; the API does the same,
+/// so both spans are in one trace.
+pub(crate) fn record<E: AsRef<str>>(
     telemetry: &Telemetry,
     departure: Option<Context>,
     started: Instant,
     url: impl FnOnce() -> String,
-    asked: &Asked<E>,
+    outcome: &Outcome<E>,
 ) {
     let Some(context) = departure else { return };
-    if !context.sampled && asked.result.is_ok() && !telemetry.is_slow(started.elapsed()) {
+    if !context.sampled && outcome.result.is_ok() && !telemetry.is_slow(started.elapsed()) {
         return;
     }
     let span = telemetry.record((context, 0), Kind::Client, "GET", started);
@@ -37,10 +37,10 @@ pub(crate) fn tell<E: AsRef<str>>(
     if !context.sampled {
         span.set(attribute::RETROSPECTIVE, true);
     }
-    if let Some(status) = asked.status {
+    if let Some(status) = outcome.status {
         span.set(attribute::HTTP_RESPONSE_STATUS_CODE, status);
     }
-    match &asked.result {
+    match &outcome.result {
         Ok(source) => span.set(attribute::ANSWER_SOURCE, source.as_str()),
         Err(class) => span.fail(class.as_ref()),
     }

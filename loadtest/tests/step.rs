@@ -20,7 +20,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use loadtest::{Line, Progress, StepOutcome, StepPlan, loadgen_main, plan::Phase, run_step, scenario::Known};
+use loadtest::{
+    ChildMessage, Progress, StepOutcome, StepPlan, loadgen_main, plan::Phase, run_step, scenario::KnownIds,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -86,7 +88,7 @@ fn setup(base_url: &str, known: usize) -> Setup {
         warm_up_ms: 1000,
         measure_ms: 1000,
         unknown_share: 0.0,
-        known: Known::Once,
+        known: KnownIds::Once,
         known_ids,
         seed: 5,
         worker_threads: 1,
@@ -225,7 +227,7 @@ async fn known_ids_are_used_up_before_one_is_repeated() {
 async fn a_plan_that_leads_elsewhere_or_has_no_ids_is_refused() {
     let mut setup = setup("http://192.0.2.1:80", 10);
     let error = run_step(setup.plan.clone(), |_| ()).await.unwrap_err().to_string();
-    assert!(error.contains("is no loopback address"), "{error}");
+    assert!(error.contains("must be a loopback address"), "{error}");
     setup.plan.base_url = "http://127.0.0.1:1".into();
     setup.plan.known_ids = "/nowhere".into();
     let error = run_step(setup.plan.clone(), |_| ()).await.unwrap_err().to_string();
@@ -280,8 +282,8 @@ fn the_child_reports_every_second_and_ends_on_a_signal() {
 
     let mut whole = child(1000);
     let lines: Vec<_> = whole.lines().collect();
-    assert!(matches!(lines[..2], [Line::Progress(_), Line::Progress(_)]), "{lines:?}");
-    assert!(matches!(&lines[2..], [Line::Outcome(outcome)] if outcome.good > 0), "{lines:?}");
+    assert!(matches!(lines[..2], [ChildMessage::Progress(_), ChildMessage::Progress(_)]), "{lines:?}");
+    assert!(matches!(&lines[2..], [ChildMessage::Outcome(outcome)] if outcome.good > 0), "{lines:?}");
     assert!(whole.0.wait().unwrap().success());
 
     // goose takes SIGINT for itself; both must end the process.
@@ -289,11 +291,11 @@ fn the_child_reports_every_second_and_ends_on_a_signal() {
         let mut long = child(60_000);
         let pid = Pid::from_raw(i32::try_from(long.0.id()).unwrap());
         let mut lines = long.lines();
-        assert!(matches!(lines.next(), Some(Line::Progress(_))));
+        assert!(matches!(lines.next(), Some(ChildMessage::Progress(_))));
         let sent = Instant::now();
         kill(pid, signal).unwrap();
         let last = lines.last();
-        assert!(matches!(&last, Some(Line::Error(error)) if error == "stopped by a signal"), "{last:?}");
+        assert!(matches!(&last, Some(ChildMessage::Error(error)) if error == "stopped by a signal"), "{last:?}");
         assert_eq!(long.0.wait().unwrap().code(), Some(1));
         assert!(sent.elapsed() < Duration::from_secs(20), "it ran on");
     }
@@ -304,9 +306,9 @@ struct Child(std::process::Child);
 
 impl Child {
     /// Its own lines, without the harness's.
-    fn lines(&mut self) -> impl Iterator<Item = Line> + use<> {
+    fn lines(&mut self) -> impl Iterator<Item = ChildMessage> + use<> {
         let stdout = self.0.stdout.take().unwrap();
-        BufReader::new(stdout).lines().filter_map(|line| Line::parse(&line.unwrap()).unwrap())
+        BufReader::new(stdout).lines().filter_map(|line| ChildMessage::parse(&line.unwrap()).unwrap())
     }
 }
 

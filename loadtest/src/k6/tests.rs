@@ -1,5 +1,5 @@
 use super::*;
-use crate::scenario::Known;
+use crate::scenario::KnownIds;
 
 /// Summaries of k6 1.8.1 as the script wrote them: four users, five requests a second each, three seconds. The server behind it
 /// answered one id 503, one 502, and one too late.
@@ -18,7 +18,7 @@ fn plan() -> StepPlan {
         warm_up_ms: 1000,
         measure_ms: 3000,
         unknown_share: 0.3,
-        known: Known::Once,
+        known: KnownIds::Once,
         known_ids: "ids.txt".into(),
         seed: 1,
         worker_threads: 1,

@@ -116,7 +116,7 @@ fn mutate(text: &str, mutation: &Mutation) -> String {
 fn check_error(error: &str, text: &str) -> Result<(), TestCaseError> {
     let lines = text.lines().count().max(1) + 1;
     let (first, rest) = error.split_once('\n').unwrap_or((error, ""));
-    if first.contains("is not TOML") {
+    if first.contains("is not valid TOML") {
         prop_assert!(rest.contains("line "), "{error}");
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Reads a TOML document by hand, so that every error is reported, each with its line and field (serde stops at the first).
+//! Reads a TOML document key by key and reports every error with its line and field; serde stops at the first error.
 
 use std::{cell::RefCell, collections::BTreeSet, ops::RangeInclusive};
 
@@ -6,13 +6,13 @@ use toml::de::{DeTable, DeValue};
 
 type Value<'t> = toml::Spanned<DeValue<'t>>;
 
-/// What is wrong with a document, in its order.
-pub(super) struct Faults<'t> {
+/// The errors of a document.
+pub(super) struct Errors<'t> {
     text: &'t str,
     found: RefCell<Vec<(usize, String)>>,
 }
 
-impl<'t> Faults<'t> {
+impl<'t> Errors<'t> {
     pub(super) fn new(text: &'t str) -> Self {
         Self { text, found: RefCell::default() }
     }
@@ -22,7 +22,7 @@ impl<'t> Faults<'t> {
         self.found.borrow_mut().push((line, message));
     }
 
-    /// The errors in words, by line; none if there are none.
+    /// The messages, ordered by line.
     pub(super) fn into_lines(self) -> Vec<String> {
         let mut found = self.found.into_inner();
         found.sort();
@@ -30,10 +30,10 @@ impl<'t> Faults<'t> {
     }
 }
 
-/// One table of the document. A key that was never asked for is an error of its own (`finish`).
+/// One table of the document. A key that is never read is an error (`finish`).
 pub(super) struct Table<'t> {
-    faults: &'t Faults<'t>,
-    /// With a dot at its end; empty for the document.
+    errors: &'t Errors<'t>,
+    /// Ends with a dot; empty for the document.
     path: String,
     offset: usize,
     entries: &'t DeTable<'t>,
@@ -41,8 +41,8 @@ pub(super) struct Table<'t> {
 }
 
 impl<'t> Table<'t> {
-    pub(super) fn document(faults: &'t Faults<'t>, entries: &'t DeTable<'t>) -> Self {
-        Self { faults, path: String::new(), offset: 0, entries, known: RefCell::default() }
+    pub(super) fn document(errors: &'t Errors<'t>, entries: &'t DeTable<'t>) -> Self {
+        Self { errors, path: String::new(), offset: 0, entries, known: RefCell::default() }
     }
 
     fn entry(&self, key: &'static str) -> Option<&'t Value<'t>> {
@@ -50,10 +50,10 @@ impl<'t> Table<'t> {
         self.entries.get(key)
     }
 
-    /// An error at the key if it is there, else at its table.
-    pub(super) fn fault(&self, key: &str, message: &str) {
+    /// Reports an error at the key if it exists, else at its table.
+    pub(super) fn error(&self, key: &str, message: &str) {
         let offset = self.entries.get(key).map_or(self.offset, |value| value.span().start);
-        self.faults.add(offset, format!("{}{key} {message}", self.path));
+        self.errors.add(offset, format!("{}{key} {message}", self.path));
     }
 
     pub(super) fn has(&self, key: &'static str) -> bool {
@@ -64,10 +64,10 @@ impl<'t> Table<'t> {
         self.entry(key).is_some_and(|value| value.get_ref().is_array())
     }
 
-    /// Reports an absent required key. The returned default is never seen by a caller: the document has an error.
+    /// Reports an absent required key. The returned default is never used: the document has an error.
     pub(super) fn required<T: Default>(&self, key: &'static str, read: impl Fn(&Self, &'static str) -> Option<T>) -> T {
         if !self.has(key) {
-            self.fault(key, "is missing");
+            self.error(key, "is missing");
             return T::default();
         }
         read(self, key).unwrap_or_default()
@@ -75,7 +75,7 @@ impl<'t> Table<'t> {
 
     fn one<T>(&self, key: &'static str, read: impl Fn(&DeValue<'t>) -> Result<T, String>) -> Option<T> {
         let value = self.entry(key)?;
-        read(value.get_ref()).map_err(|message| self.fault(key, &message)).ok()
+        read(value.get_ref()).map_err(|message| self.error(key, &message)).ok()
     }
 
     pub(super) fn integer(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
@@ -116,18 +116,18 @@ impl<'t> Table<'t> {
         read: impl Fn(&DeValue<'t>) -> Result<T, String>,
     ) -> Option<Vec<T>> {
         let Some(values) = self.entry(key)?.get_ref().as_array() else {
-            self.fault(key, "must be a list");
+            self.error(key, "must be a list");
             return None;
         };
         if !length.contains(&values.len()) {
             let message = format!("must have {}..={} elements, has {}", length.start(), length.end(), values.len());
-            self.fault(key, &message);
+            self.error(key, &message);
         }
         let mut list = Vec::with_capacity(values.len());
         for (index, value) in values.iter().enumerate() {
             match read(value.get_ref()) {
                 Ok(element) => list.push(element),
-                Err(message) => self.faults.add(value.span().start, format!("{}{key}[{index}] {message}", self.path)),
+                Err(message) => self.errors.add(value.span().start, format!("{}{key}[{index}] {message}", self.path)),
             }
         }
         Some(list)
@@ -137,25 +137,25 @@ impl<'t> Table<'t> {
         let value = self.entry(key)?;
         let table = self.subtable(key.to_owned(), value);
         if table.is_none() {
-            self.fault(key, &format!("must be a table, is a {}", value.get_ref().type_str()));
+            self.error(key, &format!("must be a table, is a {}", value.get_ref().type_str()));
         }
         table
     }
 
-    /// `[[key]]`, at most `most` of them.
+    /// The tables `[[key]]`, at most `most` of them.
     pub(super) fn tables(&self, key: &'static str, most: usize) -> Vec<Table<'t>> {
         let Some(value) = self.entry(key) else { return Vec::new() };
         let Some(values) = value.get_ref().as_array() else {
-            self.fault(key, &format!("must be written as [[{}{key}]]", self.path));
+            self.error(key, &format!("must be written as [[{}{key}]]", self.path));
             return Vec::new();
         };
         if values.len() > most {
-            self.fault(key, &format!("must not be given more than {most} times"));
+            self.error(key, &format!("must not be given more than {most} times"));
         }
         let tables = values.iter().enumerate().map(|(index, value)| {
             let table = self.subtable(format!("{key}[{index}]"), value);
             if table.is_none() {
-                self.faults.add(value.span().start, format!("{}{key}[{index}] must be a table", self.path));
+                self.errors.add(value.span().start, format!("{}{key}[{index}] must be a table", self.path));
             }
             table
         });
@@ -164,7 +164,7 @@ impl<'t> Table<'t> {
 
     fn subtable(&self, name: String, value: &'t Value<'t>) -> Option<Table<'t>> {
         Some(Table {
-            faults: self.faults,
+            errors: self.errors,
             path: format!("{}{name}.", self.path),
             offset: value.span().start,
             entries: value.get_ref().as_table()?,
@@ -172,13 +172,13 @@ impl<'t> Table<'t> {
         })
     }
 
-    /// Reports what is in the table and was never asked for: a misspelt key would silently leave a default in force.
+    /// Reports keys that were never read: a misspelt key would silently keep its default.
     pub(super) fn finish(self) {
         let known = self.known.into_inner();
         for key in self.entries.keys().filter(|key| !known.contains(key.get_ref().as_ref())) {
             let names: Vec<_> = known.iter().copied().collect();
             let message = format!("{}{} is unknown; known here: {}", self.path, key.get_ref(), names.join(", "));
-            self.faults.add(key.span().start, message);
+            self.errors.add(key.span().start, message);
         }
     }
 }

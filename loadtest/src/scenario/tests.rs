@@ -45,7 +45,9 @@ fn a_file_is_read_and_a_missing_one_named() {
     assert_eq!(Scenario::load(path.to_str().unwrap()).unwrap().steps[0], 10);
     let error = Scenario::load("nowhere.toml").unwrap_err().to_string();
     assert!(
-        error.contains("nowhere.toml is neither a scenario (article, penetration, overload, outage, zipf, smoke)"),
+        error.contains(
+            "nowhere.toml is neither a built-in scenario (article, penetration, overload, outage, zipf, smoke)"
+        ),
         "{error}"
     );
 }
@@ -85,7 +87,7 @@ fn unknown_keys_are_found_in_every_table() {
 #[test]
 fn a_syntax_error_names_its_line() {
     let error = with(&[("interval_ms = 1000", "interval_ms = = 1000")]).unwrap_err().to_string();
-    assert!(error.contains("test.toml is not TOML") && error.contains("line 5"), "{error}");
+    assert!(error.contains("test.toml is not valid TOML") && error.contains("line 5"), "{error}");
 }
 
 #[test]
@@ -118,7 +120,7 @@ fn keys_of_another_kind_are_refused() {
     assert!(errors(&[("known = \"once\"", "known = \"once\"\nexponent = 1.0")])[0].contains("ids.exponent belongs to"));
     assert!(errors(&[("known = \"once\"", "known = \"zipf\"")])[0].contains("ids.exponent is missing"));
     let zipf = with(&[("known = \"once\"", "known = \"zipf\"\nexponent = 1.1")]).unwrap();
-    assert_eq!(zipf.known, Known::Zipf { exponent: 1.1 });
+    assert_eq!(zipf.known, KnownIds::Zipf { exponent: 1.1 });
 }
 
 #[test]
@@ -183,4 +185,18 @@ fn profiles_are_known_and_named_once() {
 fn tolerances_may_be_changed_one_at_a_time() {
     let scenario = with(&[("[tolerances]", "[tolerances]\narticle_mean_pct = 30")]).unwrap();
     assert_eq!(scenario.tolerances, Some(Tolerances { article_mean_pct: 30.0, ..Tolerances::default() }));
+}
+
+#[test]
+fn a_steady_load_needs_no_file() {
+    let scenario = Scenario::steady(250, 30).unwrap();
+    assert_eq!((scenario.steps.as_slice(), scenario.measure_s), (&[250][..], 30));
+    assert_eq!(
+        (scenario.interval_ms, scenario.timeout_ms, scenario.unknown_share.as_slice()),
+        (1000, 3000, &[0.0][..])
+    );
+    assert!(scenario.faults.is_empty() && scenario.tolerances.is_none());
+    for (users, measure_s) in [(0, 30), (20_001, 30), (1, 0), (1, 3_601)] {
+        assert!(Scenario::steady(users, measure_s).is_err(), "{users} {measure_s}");
+    }
 }

@@ -33,7 +33,7 @@ pub use crate::{
     ports::free_port,
     process::ProcessIdentity,
     programs::find_program,
-    stack::{ChildId, Description, Spec, Stack},
+    stack::{ChildId, DescribedChild, Description, Spec, Stack},
 };
 
 /// Where state lives: `$TESTBED_HOME`, else `$XDG_STATE_HOME/recommendation-testbed`, else

@@ -379,6 +379,13 @@ impl Stack {
             .with_context(|| format!("cannot send {signal} to {}", child.spec_name))
     }
 
+    /// From now on the child's end does not fail `check`, as with `Spec::expendable`.
+    pub fn make_expendable(&mut self, id: ChildId) {
+        if let Some(child) = self.children.get_mut(id.0).and_then(Option::as_mut) {
+            child.may_end = true;
+        }
+    }
+
     /// Stops one child: its stop signal, 5 s, SIGKILL to its whole process group, reaped. Nothing to do if it was
     /// stopped before. Its name can be used again.
     ///

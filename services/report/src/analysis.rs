@@ -207,6 +207,7 @@ pub fn judge(report: &Report, t: &Tolerances) -> Vec<Verdict> {
     if let Some(reason) = not_judged_because(report) {
         for v in &mut verdicts {
             v.passed = None;
+            v.undecided = false;
             v.note = if v.note.is_empty() { reason.clone() } else { format!("{reason}; {}", v.note) };
         }
     }
@@ -322,19 +323,22 @@ fn all_valid(report: &Report, profile: &str) -> Verdict {
         expected: "every one".into(),
         measured: format!("{} of {}", runs.len() - bad.len(), runs.len()),
         passed: (!runs.is_empty()).then_some(bad.is_empty()),
+        undecided: !bad.is_empty(),
         note: bad.join("; "),
     }
 }
 
 fn verdict(report: &Report, c: &Criterion) -> Verdict {
     let mut notes = Vec::new();
-    let mut unjudged = false;
+    let (mut unjudged, mut invalid) = (false, false);
     let mut worst: Option<(u32, f64)> = None;
     let steps: Vec<u32> =
         report.user_steps().into_iter().filter(|users| c.only_users.is_none_or(|only| only.contains(users))).collect();
     for &users in &steps {
         let figure = over_repeats(report, c.profile, users, c.figure);
-        let problem = match (standing(report, c.profile, users), figure) {
+        let standing = standing(report, c.profile, users);
+        invalid |= standing == Standing::Invalid;
+        let problem = match (standing, figure) {
             (Standing::Missing, _) => "not run",
             (Standing::Invalid, _) => "invalid, not judged",
             (_, None) => "no such figure",
@@ -367,6 +371,7 @@ fn verdict(report: &Report, c: &Criterion) -> Verdict {
         ),
         // A pass needs every step; a single failure is enough to fail.
         passed: if failed { Some(false) } else { (!unjudged).then_some(true) },
+        undecided: !failed && invalid,
         note: notes.join(" · "),
     }
 }

@@ -47,6 +47,7 @@ pub fn overload(report: &Report, knee_per_s: f64, shown: &[String]) -> Vec<Verdi
             expected: format!("≥ {MIN_GOODPUT_PCT} % of the peak"),
             measured: share.map_or_else(|| NO_FIGURE.into(), |share| format!("{} %", pct(share))),
             passed: judged(profile, share.map(|share| share < MIN_GOODPUT_PCT - 1e-9)),
+            undecided: share.is_none() && why_not(profile).is_empty(),
             note: join([why_not(profile), &note]),
         });
     }
@@ -71,6 +72,7 @@ pub fn overload(report: &Report, knee_per_s: f64, shown: &[String]) -> Vec<Verdi
             expected: format!("≤ {MAX_BACK_S} s"),
             measured: if back.is_finite() { format!("{back} s") } else { "not within the run".into() },
             passed: judged(profile, any_valid.then_some(back > MAX_BACK_S)),
+            undecided: !any_valid && why_not(profile).is_empty(),
             note: join([why_not(profile), &join([&not_valid(&first.invalid_reasons), &note])]),
         });
     }
@@ -137,6 +139,7 @@ fn penetration_of(report: &Report, profile: &str, judged: bool) -> Option<Verdic
         }
     }
     let failed = worst.map(|(kept, _)| kept < MIN_KNOWN_GOOD_PCT - 1e-9);
+    let passed = failed.filter(|_| !unjudged).map(|failed| !failed);
     Some(Verdict {
         name: format!(
             "{profile}: real users' good answers with up to {} % unknown ids",
@@ -145,7 +148,8 @@ fn penetration_of(report: &Report, profile: &str, judged: bool) -> Option<Verdic
         expected: format!("≥ {MIN_KNOWN_GOOD_PCT} % of the clean run"),
         measured: worst
             .map_or_else(|| NO_FIGURE.into(), |(kept, share)| format!("{} % at {} %", pct(kept), pct(100.0 * share))),
-        passed: failed.filter(|_| !unjudged).map(|failed| !failed),
+        passed,
+        undecided: passed.is_none() && judged && !report.quick,
         note: join([if report.quick { "quick run, not judged" } else { "" }, &notes.join(" · ")]),
     })
 }
@@ -154,12 +158,14 @@ fn penetration_of(report: &Report, profile: &str, judged: bool) -> Option<Verdic
 pub fn soak(report: &Report) -> Vec<Verdict> {
     let Some(soak) = &report.soak else { return Vec::new() };
     let invalid: Vec<String> = report.steps.iter().flat_map(|step| step.invalid_reasons.clone()).collect();
+    let valid = !soak.slopes.is_empty() && report.steps.iter().all(|step| step.valid);
     let growing: Vec<&str> = soak.slopes.iter().filter(|slope| slope.grows).map(|s| s.figure.as_str()).collect();
     vec![Verdict {
         name: "Soak: nothing grows beyond noise".into(),
         expected: "no slope above two standard errors and 1 % of the mean".into(),
         measured: if growing.is_empty() { "none".into() } else { growing.join(", ") },
-        passed: (!soak.slopes.is_empty() && report.steps.iter().all(|step| step.valid)).then_some(growing.is_empty()),
+        passed: valid.then_some(growing.is_empty()),
+        undecided: !valid,
         note: join([&not_valid(&invalid), &format!("{} minutes", soak.minutes.len())]),
     }]
 }

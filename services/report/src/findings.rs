@@ -185,6 +185,7 @@ mod tests {
                 measured: "187".into(),
                 passed: Some(false),
                 note: "why".into(),
+                undecided: false,
             }],
             remarks: vec!["a remark".into()],
         }

@@ -123,6 +123,7 @@ fn judge(report: &Report, o: &Outage) -> Vec<Verdict> {
         expected,
         measured,
         passed: (!report.quick && o.invalid_reasons.is_empty()).then_some(good),
+        undecided: !report.quick && !o.invalid_reasons.is_empty(),
         note: join([
             if report.quick { "quick run, not judged" } else { "" },
             &join([&not_valid(&o.invalid_reasons), &note]),

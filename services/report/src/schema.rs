@@ -439,7 +439,7 @@ pub struct Knee {
     pub peak_good_per_s: Option<f64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     pub name: String,
     /// The tolerance, in words with units.
@@ -450,6 +450,9 @@ pub struct Verdict {
     pub passed: Option<bool>,
     /// Each step's figure, and what kept a step from being judged.
     pub note: String,
+    /// True: the verdict is open because a step that it needs was not valid. Absent in JSON if false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undecided: bool,
 }
 
 impl Report {

@@ -1,30 +1,46 @@
-//! What can be said on the command line. Help texts carry examples; what a command does is in `commands/`.
+//! The command line: commands, flags and their help, each with examples. `commands` implements them.
 
 mod data;
+mod durations;
 mod evaluate;
 mod experiment;
 mod load;
 mod report;
+mod script;
 mod serve;
+mod shell;
 mod stack;
-
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use worker::config::Transport;
 
-pub use self::{data::*, evaluate::*, experiment::*, load::*, report::*, serve::*, stack::*};
+use self::durations::{duration, milliseconds, soak, whole_seconds};
+pub use self::{data::*, evaluate::*, experiment::*, load::*, report::*, script::*, serve::*, shell::*, stack::*};
+
+/// Version of the package, and the commit that it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("TESTBED_COMMIT_SUFFIX"));
 
 #[derive(Parser)]
 #[command(
     name = "testbed",
-    version,
-    about = "A recommendation service to measure, break and cure: baseline and protected side by side",
+    version = VERSION,
+    about = "A recommendation service to measure and to break: a baseline and a protected configuration side by side",
     after_help = "Examples:
-  ./testbed evaluate                    the article's load table, measured here (about 15 minutes)
-  ./testbed evaluate --quick            the same in under 4 minutes, tolerances not judged
-  ./testbed up && ./testbed load smoke  the stack to try by hand; ./testbed down ends it
-  ./testbed test                        every test, with the real servers it needs (answered by the script `testbed`)",
+  ./testbed evaluate                    measure the article's load table on this machine (about 15 minutes)
+  ./testbed evaluate --quick            the same in under 4 minutes; tolerances are not judged
+  ./testbed up && ./testbed load smoke  start the stack and send a small load; ./testbed down stops it
+  ./testbed fault redis kill            break a part of the running stack
+  ./testbed COMMAND --help              flags and examples of a command
+
+Exit codes:
+  0    success; a --quick run judges nothing and ends with 0
+  1    error
+  2    a tolerance, an aim (bench --check) or a condition (report diff --fail-on) was missed
+  3    undecided: nothing was missed, but a figure could not be judged because its steps were not valid
+  64   the command line is not valid
+  130  interrupted",
+    // Lines of the checked-in help do not depend on the terminal; narrower terminals wrap them.
+    max_term_width = 120,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -51,11 +67,15 @@ pub enum Command {
     #[command(subcommand)]
     Bench(BenchCommand),
     Report(ReportArgs),
+    Test(TestArgs),
+    Setup(SetupArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
     #[command(subcommand)]
     Serve(ServeCommand),
 }
 
-/// An odd number: one more has no better majority.
+/// An odd number: a fourth monitor would not improve the majority.
 fn monitors(text: &str) -> Result<u8, String> {
     match text {
         "1" => Ok(1),
@@ -72,29 +92,11 @@ fn beats(text: &str) -> Result<Transport, String> {
     }
 }
 
-/// `5s`, `500ms`, `2m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|_| format!("'{text}' is no time, e.g. 5s or 500ms"))?;
-    let allowed = Duration::from_millis(1)..=Duration::from_secs(86_400);
-    if allowed.contains(&duration) { Ok(duration) } else { Err("must be at least 1 ms and at most a day".into()) }
-}
-
 /// `threshold=8`
 fn param(text: &str) -> Result<(String, f64), String> {
     let known =
         text.split_once('=').and_then(|(name, value)| Some((name.trim().to_owned(), value.trim().parse().ok()?)));
-    known.ok_or_else(|| format!("'{text}' is no parameter, e.g. threshold=8"))
-}
-
-/// As `duration`, within what a soak can be.
-fn soak(text: &str) -> Result<Duration, String> {
-    let longest = Duration::from_secs(u64::from(loadtest::plan::MAX_MEASURE_S));
-    let length = duration(text)?;
-    if (Duration::from_secs(180)..=longest).contains(&length) {
-        Ok(length)
-    } else {
-        Err("a soak takes from 3m (fewer minutes have no slope) to 4h".into())
-    }
+    known.ok_or_else(|| format!("'{text}' is not of the form NAME=VALUE, e.g. threshold=8"))
 }
 
 #[cfg(test)]

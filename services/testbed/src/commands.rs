@@ -1,4 +1,4 @@
-//! What each command does.
+//! The commands: one file or folder each.
 
 pub mod bench;
 mod data;
@@ -9,19 +9,20 @@ mod fault;
 mod load;
 pub mod report;
 mod serve;
+mod shell;
 pub mod status;
 mod trace;
 pub mod up;
 
 use std::{process::ExitCode, time::Duration};
 
-use crate::{cli::Command, experiments, instruments::machine};
+use crate::{cli::Command, exit, experiments, instruments::machine};
 pub use report::REPORTS;
 
 impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         if matches!(self, Self::Evaluate(_) | Self::Experiment(_) | Self::Load(_) | Self::Bench(_)) {
-            // Before the work: by its end the clone may be at another commit.
+            // Read before the work: at its end the clone may be at another commit.
             machine::revision();
         }
         match self {
@@ -37,17 +38,25 @@ impl Command {
             Self::Trace(args) => interruptible(trace::run(args)),
             Self::Bench(command) => interruptible(bench::run(command)),
             Self::Report(args) => report::run(&args),
+            Self::Completions(args) => shell::completions(args.shell),
+            Self::Man(args) => shell::man(args.dir.as_deref()),
             Self::Serve(command) => serve::run(command),
+            Self::Test(_) => Err(in_script("test")),
+            Self::Setup(_) => Err(in_script("setup")),
         }
     }
 }
 
-/// Dropping a runtime waits for its threads without end, also for one that reads or builds what nobody wants any more.
-pub const END_OF_THREADS: Duration = Duration::from_secs(2);
-/// Exit code of a command that was interrupted, as shells have it.
-const INTERRUPTED: u8 = 130;
+fn in_script(command: &str) -> anyhow::Error {
+    exit::usage(format!(
+        "`{command}` needs the sources: run ./testbed {command} in the root of the repository, where `testbed` is a script"
+    ))
+}
 
-/// Runs until done, Ctrl-C or SIGTERM. When interrupted the work is dropped, and with it every child it has started.
+/// Timeout for blocking threads at the end of a command. Dropping a runtime waits for them without a limit.
+pub const END_OF_THREADS: Duration = Duration::from_secs(2);
+
+/// Runs until the work is done, SIGINT or SIGTERM. When interrupted, the work is dropped, which ends the processes it has started.
 fn interruptible(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
@@ -55,8 +64,8 @@ fn interruptible(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
         tokio::select! {
             result = work => result,
             () = stop.cancelled() => {
-                eprintln!("\ninterrupted: stopping what was started");
-                Ok(ExitCode::from(INTERRUPTED))
+                eprintln!("\ninterrupted: stopping the processes of this command");
+                Ok(ExitCode::from(exit::INTERRUPTED))
             }
         }
     });
@@ -64,7 +73,7 @@ fn interruptible(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
     result
 }
 
-/// The stack to work on: the one that the environment names, or else the one that `up` started.
+/// The stack to work on: the one that TESTBED_ENDPOINTS describes, or else the one that `up` started.
 pub fn running_stack() -> anyhow::Result<launcher::Description> {
     match crate::stack::endpoints::elsewhere()? {
         Some(stack) => Ok(stack),
@@ -72,11 +81,11 @@ pub fn running_stack() -> anyhow::Result<launcher::Description> {
     }
 }
 
-/// The stack that `up` started, as its `stack.json` tells.
+/// The stack that `up` started, as its `stack.json` describes it.
 pub fn own_stack() -> anyhow::Result<launcher::Description> {
     let found = launcher::orphans::find()?;
     let up = found.into_iter().find(|found| found.name() == up::STACK && found.owner_alive);
     up.and_then(|found| found.description)
         .filter(|description| description.endpoints.contains_key(up::READY))
-        .ok_or_else(|| anyhow::anyhow!("no stack is up: start one with ./testbed up"))
+        .ok_or_else(|| anyhow::anyhow!("no stack is running: start one with ./testbed up"))
 }

@@ -510,7 +510,7 @@ pub fn rfc3339(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use loadtest::scenario::Known;
+    use loadtest::scenario::KnownIds;
 
     use super::*;
 
@@ -520,7 +520,7 @@ mod tests {
         let most = |warm_up: u32, measure: u32| scenario.steps.iter().max().unwrap() * (warm_up + measure) / 2;
         assert!(most(scenario.warm_up_s, scenario.measure_s) <= USERS);
         assert!(most(QUICK_WARM_UP_S, QUICK_MEASURE_S) <= QUICK_USERS);
-        assert!(matches!(scenario.known, Known::Once));
+        assert!(matches!(scenario.known, KnownIds::Once));
     }
 
     #[test]

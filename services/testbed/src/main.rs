@@ -1,7 +1,8 @@
-//! The one binary: commands for people, and `serve ROLE` for the processes that they start.
+//! The binary of the testbed: commands for users, and `serve ROLE` for the processes that the commands start.
 //!
-//! `cli` says what can be typed, `commands` does it. `experiments` are questions to the stack (one folder each), `evaluation` runs
-//! a scenario, `stack` starts what is measured, `instruments` measure it, `roles` are processes that only measurements need.
+//! `cli` parses the command line and `commands` runs it. `experiments` has one folder per experiment, `evaluation` runs a scenario,
+//! `stack` starts the servers, `instruments` measure them, and `roles` are processes that only measurements need. Begin reading at
+//! `commands.rs`.
 
 mod cli;
 mod commands;
@@ -18,17 +19,27 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Lists of 1 kB are allocated and freed by the thousand; see ARCHITECTURE.md, "Allocator".
+/// See ARCHITECTURE.md, "Allocator".
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error),
+    };
     match cli.command.run() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            exit::failed(&error)
         }
     }
+}
+
+/// Help and version are printed to stdout and are no errors.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    // The reader may have closed the pipe, as `head` does.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS }
 }

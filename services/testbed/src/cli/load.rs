@@ -4,27 +4,38 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Run the steps of a scenario against the running stack (`up`)
+use super::whole_seconds;
+
+/// Send load to the running stack (`up`): the steps of a scenario, or a steady number of users
 #[derive(Args)]
 #[command(after_help = "Examples:
+  ./testbed load --users 200 --for 30s    200 users who send once a second, without a scenario
   ./testbed load smoke
   ./testbed load article --step 3000
   ./testbed load zipf --out /tmp/zipf
-  ./testbed load smoke --engine k6        goose's figures and its k6 twin's side by side
+  ./testbed load smoke --engine k6        figures of goose and of k6, which runs the same step
   ./testbed load zipf --step 500 --engine k6-open")]
 pub struct LoadArgs {
     /// A built-in scenario (article, penetration, overload, outage, zipf, smoke) or a TOML file
-    #[arg(value_name = "NAME|FILE")]
-    pub scenario: String,
-    /// Only this step, by its number of users
-    #[arg(long, value_name = "USERS")]
+    #[arg(value_name = "NAME|FILE", required_unless_present = "users", conflicts_with = "users")]
+    pub scenario: Option<String>,
+    /// Instead of a scenario: number of users. Each sends one request per second after a warm-up of 3 s; the timeout is 3 s, all ids exist,
+    /// and few users send most requests (Zipf)
+    #[arg(long, value_name = "N", requires = "lasting", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub users: Option<u32>,
+    /// Duration of the measured load with --users, in whole seconds, e.g. 30s or 2m
+    #[arg(long = "for", value_name = "TIME", requires = "users", value_parser = whole_seconds)]
+    pub lasting: Option<u32>,
+    /// Only run this step, by its number of users
+    #[arg(long, value_name = "USERS", conflicts_with = "users")]
     pub step: Option<u32>,
-    /// Lay another program's figures beside goose's: k6 with the same users, or k6 with an open-loop arrival rate
-    #[arg(long, value_enum, default_value = "goose")]
+    /// Load generator: goose; goose, then k6 with the same users; or goose, then k6 with a constant arrival rate (open loop)
+    #[arg(long, value_name = "ENGINE", value_enum, default_value = "goose")]
     pub engine: Engine,
-    /// Write the report here
+    /// Write the report into this directory
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Print report.json instead of the table
     #[arg(long)]
     pub json: bool,
 }

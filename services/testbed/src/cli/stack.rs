@@ -1,4 +1,4 @@
-//! `up`, `down`, `status`, `doctor`, `fault`, `trace`: the stack by hand.
+//! `up`, `down`, `status`, `doctor`, `fault`, `trace`: the running stack.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,44 +7,49 @@ use clap::{Args, Subcommand};
 use tracestore::TraceId;
 use worker::config::Transport;
 
-use super::{LawChoice, beats, duration, monitors};
+use super::{LawChoice, beats, duration, milliseconds, monitors};
 
 /// Start the stack and leave it running
 #[derive(Args)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "A worker, a monitor, a replica or a Redis that ends is started again after 15 s. If another process ends, the whole stack stops.
+
+Examples:
   ./testbed up                              protected, synthetic users, the scenario article's law
   ./testbed up --profile baseline --law none
   ./testbed up --data ratings.inter --set cache.items=50
-  curl \"$(./testbed status --json | jq -r .gateway)/recommendations?user_id=u000042\"")]
+  curl \"$(./testbed status --json | jq -r .gateway)/recommendations?user_id=u000042\""
+)]
 pub struct UpArgs {
+    /// Guards of the replicas: none of them (baseline) or all (protected)
     #[arg(long, default_value = "protected", value_name = "baseline|protected")]
     pub profile: Profile,
-    /// Whose law, pools and number of replicas to use
+    /// Scenario that sets the law, the connection pools and the number of replicas
     #[arg(long, default_value = "article", value_name = "NAME|FILE")]
     pub scenario: String,
-    /// Behaviour data to import; without it, synthetic users are generated
+    /// File with behaviour data to import [default: synthetic users]
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// Synthetic users to generate
+    /// Number of synthetic users
     #[arg(long, default_value_t = 20_000, conflicts_with = "data", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub users: u32,
-    /// "none": no modelled response time, the store as fast as it is; "modelled": the scenario's law, which is what it does by itself
+    /// Response time of the store: its real one (none), or the scenario's law (modelled) [default: modelled, if the scenario has a law]
     #[arg(long, value_name = "none|modelled")]
     pub law: Option<LawChoice>,
     /// Change a setting of the replicas (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
-    /// MySQL servers to spread the 16 shards over; each replica shares the scenario's store.pool_size out among them, but one given by
-    /// --set is to each server
+    /// MySQL servers that share the 16 shards. The servers also share the connections of the scenario's store.pool_size; a store.pool_size
+    /// given by --set is for each server
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub instances: u16,
-    /// Workers that share the 16 partitions and fail over; 0: neither workers nor monitors nor etcd
+    /// Workers that share the 16 partitions and fail over; 0 starts no workers, no monitors and no etcd
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=16))]
     pub workers: u8,
-    /// Monitors that watch them
+    /// Monitors that watch the workers
     #[arg(long, default_value = "3", value_name = "1|3", value_parser = monitors)]
     pub monitors: u8,
-    /// How their heartbeats travel
+    /// Transport of the heartbeats
     #[arg(long, default_value = "udp", value_name = "udp|tcp", value_parser = beats)]
     pub beats: Transport,
     /// Port of the gateway [default: a free one]
@@ -52,18 +57,18 @@ pub struct UpArgs {
     pub port: Option<u16>,
 }
 
-/// Stop what `up` started, and whatever a killed run left behind
+/// Stop the stack that `up` started, and remove processes and files that killed commands left behind
 #[derive(Args)]
 #[command(after_help = "Examples:
-  ./testbed down          the stack of `up`, and orphans of runs that were killed
-  ./testbed down --all    runs that are still under way, too")]
+  ./testbed down          the stack of `up`, and leftovers of killed commands
+  ./testbed down --all    also the stacks of commands that still run")]
 pub struct DownArgs {
-    /// Also end evaluations and other stacks whose owner is alive
+    /// Also stop the stacks of commands that still run, such as `evaluate`
     #[arg(long)]
     pub all: bool,
 }
 
-/// Show what runs; on a terminal, while monitors and workers run, again every second
+/// Show the running stack; on a terminal with running monitors, refresh every second
 #[derive(Args)]
 #[command(after_help = "Examples:
   ./testbed status                          Ctrl-C ends it
@@ -71,7 +76,7 @@ pub struct DownArgs {
   ./testbed status --json | jq .gateway
   ./testbed status --json | jq '.heartbeats.nodes[] | {id, online, states}'")]
 pub struct StatusArgs {
-    /// Show it once
+    /// Show it once, without refreshing
     #[arg(long)]
     pub once: bool,
     /// Print it once, as JSON
@@ -86,113 +91,187 @@ pub struct StatusArgs {
   ./testbed doctor --json
   ./testbed doctor --url http://127.0.0.1:9080/readyz    a health check in a container without curl")]
 pub struct DoctorArgs {
-    /// Instead: ask this address, exit code 0 if it answers 2xx within 2 s
+    /// Only request this address: exit code 0 if the response is 2xx within 2 s, else 1
     #[arg(long, value_name = "URL", conflicts_with = "json")]
     pub url: Option<String>,
+    /// Print the checks as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Break the store of the running stack, through its faultproxy
+/// Break the running stack: its store through faultproxy, Redis, or a replica
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
-  ./testbed fault law --base-ms 74 --slope-ms 0.2 --spread 0.3
+  ./testbed fault law --base 74ms --slope 0.2ms --spread 0.3
   ./testbed fault law none
   ./testbed fault add stall --for 5s
-  ./testbed fault add latency --ms 100 --for 30s
+  ./testbed fault add latency --delay 100ms --for 30s
   ./testbed fault add loss --pct 20 --for 30s
-  ./testbed fault add blackhole --for 30s
   ./testbed fault clear
-  ./testbed fault resume")]
+  ./testbed fault redis kill
+  ./testbed fault replica 3 stop && ./testbed fault replica 3 resume
+  ./testbed fault resume                   starts stopped heartbeats again")]
 pub enum FaultCommand {
-    /// Show the law and the faults in force
+    /// Show the law and the active faults of the store
+    #[command(after_help = "Examples:
+  ./testbed fault show
+  ./testbed fault show --json | jq .faults")]
     Show {
+        /// Print them as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Set the store's response-time law: base + slope × commands in flight
+    Law(LawArgs),
+    Add(AddFaultArgs),
+    /// Remove all faults of the store; the law stays
     #[command(after_help = "Examples:
-  ./testbed fault law none
-  ./testbed fault law --base-ms 74 --slope-ms 0.2 --spread 0.3")]
-    Law {
-        /// "none" takes the law away
-        #[arg(value_parser = ["none"], conflicts_with_all = ["base_ms", "slope_ms", "spread"], required_unless_present = "base_ms")]
-        none: Option<String>,
-        #[arg(long)]
-        base_ms: Option<f64>,
-        #[arg(long, default_value_t = 0.0)]
-        slope_ms: f64,
-        /// Sigma of the log-normal spread
-        #[arg(long, default_value_t = 0.0)]
-        spread: f64,
-    },
-    /// Add a fault: latency, stall, reset, refuse, loss, blackhole
+  ./testbed fault clear")]
+    Clear,
+    /// Kill, stop or resume Redis
     #[command(
-        after_help = "loss: datagrams are lost; commands and other TCP are late by what retransmission would take.
-blackhole: the store's host has vanished. What is sent is lost without an error; connections open during it stay silent afterwards.
-With --drop-syn, TCP connections are not accepted either; Unix sockets, which `up` uses, still are.
+        after_help = "Only for a stack that `up` started. A stopped process keeps its connections and does not respond. `up` starts a
+killed Redis again after 15 s, on the same port and empty.
 
 Examples:
-  ./testbed fault add stall --for 5s
-  ./testbed fault add loss --pct 20 --seed 7
-  ./testbed fault add blackhole --drop-syn --for 30s"
+  ./testbed fault redis kill
+  ./testbed fault redis stop && sleep 5 && ./testbed fault redis resume"
     )]
-    Add {
-        #[arg(value_parser = ["latency", "stall", "reset", "refuse", "loss", "blackhole"])]
-        kind: String,
-        /// Added latency (latency only)
-        #[arg(long, required_if_eq("kind", "latency"))]
-        ms: Option<f64>,
-        /// Percent of what is sent, either way (loss only)
-        #[arg(long, required_if_eq("kind", "loss"))]
-        pct: Option<f64>,
-        /// Which are lost (loss only) [default: 1]
-        #[arg(long)]
-        seed: Option<u64>,
-        /// Do not accept new connections either (blackhole only)
-        #[arg(long)]
-        drop_syn: bool,
-        /// It lifts itself after this long, e.g. 5s; without it, it stays until `fault clear`
-        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
-        lasting: Option<Duration>,
+    Redis {
+        /// What to do with the process
+        #[arg(value_name = "ACTION")]
+        action: ProcessAction,
     },
-    /// Lift all faults (the law stays)
-    Clear,
-    /// Start heartbeats over TCP again at once that wait, are silent, or have stopped with an alarm
-    #[command(after_help = "A monitor's contact does the same. Over UDP (up's default) no sender ever gives up.
+    /// Kill, stop or resume a replica of the API
+    #[command(
+        after_help = "Only for a stack that `up` started. A stopped process keeps its connections and does not respond. `up` starts a
+killed replica again after 15 s, at the same addresses.
+
+Examples:
+  ./testbed fault replica 3 kill
+  ./testbed fault replica 3 stop
+  ./testbed fault replica 3 resume"
+    )]
+    Replica {
+        /// Number of the replica, from 0, as in the names api-0, api-1, … of `status`
+        #[arg(value_name = "N")]
+        number: u16,
+        /// What to do with the process
+        #[arg(value_name = "ACTION")]
+        action: ProcessAction,
+    },
+    /// Make workers send heartbeats over TCP at once, after they have paused or stopped with an alarm
+    #[command(
+        after_help = "A message from a monitor has the same effect. Heartbeats over UDP (the default of `up`) never stop.
 
 Examples:
   ./testbed fault resume
-  ./testbed fault resume worker-0 worker-2")]
+  ./testbed fault resume worker-0 worker-2"
+    )]
     Resume {
-        /// Whose [default: every worker's]
+        /// Names of the workers [default: all]
         #[arg(value_name = "WORKER")]
         workers: Vec<String>,
     },
 }
 
-/// Show where the time of single requests went: waterfalls of the running stack's traces
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProcessAction {
+    /// End the process with SIGKILL
+    Kill,
+    /// Suspend the process with SIGSTOP
+    Stop,
+    /// Continue a stopped process with SIGCONT
+    Resume,
+}
+
+/// Set the response-time law of the store: base + slope × commands in flight
 #[derive(Args)]
-#[command(
-    after_help = "Kept are the slowest requests of the last minutes, the newest that failed, and a sample of the others.
+#[command(after_help = "Examples:
+  ./testbed fault law none
+  ./testbed fault law --base 74ms --slope 0.2ms --spread 0.3")]
+pub struct LawArgs {
+    /// Remove the law: the store responds at its real speed
+    #[arg(value_name = "none", value_parser = ["none"], conflicts_with_all = ["base", "base_ms", "slope", "slope_ms", "spread"],
+        required_unless_present_any = ["base", "base_ms"])]
+    pub none: Option<String>,
+    /// Response time of an idle store, e.g. 74ms
+    #[arg(long, value_name = "TIME", value_parser = milliseconds, conflicts_with = "base_ms")]
+    pub base: Option<f64>,
+    /// As --base, in milliseconds
+    #[arg(long, value_name = "MS", hide = true)]
+    pub base_ms: Option<f64>,
+    /// Additional response time for each command in flight, e.g. 0.2ms [default: 0ms]
+    #[arg(long, value_name = "TIME", value_parser = milliseconds, conflicts_with = "slope_ms")]
+    pub slope: Option<f64>,
+    /// As --slope, in milliseconds
+    #[arg(long, value_name = "MS", hide = true)]
+    pub slope_ms: Option<f64>,
+    /// Sigma of the log-normal factor
+    #[arg(long, value_name = "SIGMA", default_value_t = 0.0)]
+    pub spread: f64,
+}
+
+/// Add a fault of the store: latency, stall, reset, refuse, loss or blackhole
+#[derive(Args)]
+#[command(after_help = "latency    delays each response by --delay
+stall      forwards nothing
+reset      resets open connections
+refuse     refuses new connections
+loss       loses --pct percent of the datagrams; TCP is delayed by the time of its retransmissions
+blackhole  the store's host has vanished: sent bytes are lost without an error, and connections that were open stay silent
+           afterwards; with --drop-syn, new TCP connections get no response either (Unix sockets, as in `up`, still connect)
 
 Examples:
-  ./testbed trace                        what is there: the newest traces, a line each
+  ./testbed fault add stall --for 5s
+  ./testbed fault add latency --delay 100ms
+  ./testbed fault add loss --pct 20 --seed 7
+  ./testbed fault add blackhole --drop-syn --for 30s")]
+pub struct AddFaultArgs {
+    /// Kind of the fault
+    #[arg(value_name = "KIND", value_parser = ["latency", "stall", "reset", "refuse", "loss", "blackhole"])]
+    pub kind: String,
+    /// Additional delay, e.g. 100ms (latency only)
+    #[arg(long, value_name = "TIME", value_parser = milliseconds, conflicts_with = "ms")]
+    pub delay: Option<f64>,
+    /// As --delay, in milliseconds
+    #[arg(long, value_name = "MS", hide = true)]
+    pub ms: Option<f64>,
+    /// Lost percentage of the datagrams, in each direction (loss only)
+    #[arg(long, value_name = "PERCENT", required_if_eq("kind", "loss"))]
+    pub pct: Option<f64>,
+    /// Seed that selects the lost datagrams (loss only) [default: 1]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Also drop requests for new TCP connections (blackhole only)
+    #[arg(long)]
+    pub drop_syn: bool,
+    /// Remove the fault after this time, e.g. 5s [default: it stays until `fault clear`]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub lasting: Option<Duration>,
+}
+
+/// Show the traces of single requests to the running stack as waterfalls
+#[derive(Args)]
+#[command(
+    after_help = "The stack keeps the slowest requests of the last minutes, the newest failed requests, and a sample of the others.
+
+Examples:
+  ./testbed trace                        the newest traces, one line each
   ./testbed trace --slowest              the slowest request as a waterfall
-  ./testbed trace --errors --limit 3     the newest three that failed
+  ./testbed trace --errors --limit 3     the newest three failed requests
   ./testbed trace 4bf92f3577b34da6a3ce929d0e0e4736 --json | jq '.spans[].name'"
 )]
 pub struct TraceArgs {
-    /// The trace of this id: 32 hexadecimal digits, as lists and log lines show it
+    /// Show the trace with this id: 32 hexadecimal digits, as in lists and log lines
     #[arg(value_name = "ID", conflicts_with_all = ["slowest", "errors", "limit"])]
     pub id: Option<TraceId>,
-    /// The slowest requests
+    /// Show the slowest requests
     #[arg(long, conflicts_with = "errors")]
     pub slowest: bool,
-    /// The newest that failed
+    /// Show the newest failed requests
     #[arg(long)]
     pub errors: bool,
-    /// How many [default: 1 waterfall, or 20 lines]
+    /// Number of traces [default: 1 waterfall, or 20 lines]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub limit: Option<u16>,
     /// Print the spans as JSON

@@ -1,16 +1,104 @@
-//! Words and their help.
+//! The command line and its help.
 
 use super::*;
 use clap::CommandFactory;
 
+/// Every command that help shows, with the words that lead to it.
+fn visible_commands() -> Vec<(String, clap::Command)> {
+    fn collect(path: &str, command: &clap::Command, found: &mut Vec<(String, clap::Command)>) {
+        found.push((path.to_owned(), command.clone()));
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+            collect(&format!("{path} {}", sub.get_name()), sub, found);
+        }
+    }
+    let mut root = Cli::command();
+    root.build();
+    let mut found = Vec::new();
+    collect("testbed", &root, &mut found);
+    found
+}
+
 #[test]
-fn the_command_line_is_consistent_and_every_command_has_examples() {
-    let mut command = Cli::command();
-    command.build();
-    command.clone().debug_assert();
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        let help = sub.clone().render_long_help().to_string();
-        assert!(help.contains("Examples:"), "{} has no examples", sub.get_name());
+fn every_command_has_help_and_examples_and_every_argument_has_help() {
+    Cli::command().debug_assert();
+    let mut missing = Vec::new();
+    for (path, mut command) in visible_commands() {
+        if command.get_about().is_none() {
+            missing.push(format!("{path}: help"));
+        }
+        if !command.render_long_help().to_string().contains("Examples:") {
+            missing.push(format!("{path}: examples"));
+        }
+        for argument in command.get_arguments().filter(|argument| argument.get_help().is_none()) {
+            missing.push(format!("{path}: help of {}", argument.get_id()));
+        }
+    }
+    assert_eq!(missing, [""; 0]);
+}
+
+#[test]
+fn repetitions_have_one_flag() {
+    for (path, command) in visible_commands() {
+        assert!(command.get_arguments().all(|argument| argument.get_long() != Some("repeats")), "{path}");
+    }
+    assert!(Cli::try_parse_from(["testbed", "bench", "hit", "--repeats", "3"]).is_ok(), "the old name still works");
+}
+
+/// The script `testbed` prints this file, so that a fresh clone has help without a build.
+#[test]
+fn the_help_of_the_script_is_current() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/help.txt");
+    let help = Cli::command().term_width(120).render_long_help().to_string();
+    if std::env::var_os("TESTBED_UPDATE_HELP").is_some() {
+        std::fs::write(file, &help).unwrap();
+    }
+    let checked_in = std::fs::read_to_string(file).unwrap_or_default();
+    assert!(
+        checked_in == help,
+        "services/testbed/help.txt differs from --help; write it anew: \
+         TESTBED_UPDATE_HELP=1 cargo test --workspace --bins -- the_help_of_the_script"
+    );
+}
+
+#[test]
+fn a_load_has_a_scenario_or_users_and_a_duration() {
+    let parse = |words: &[&str]| match Cli::try_parse_from([&["testbed", "load"], words].concat()) {
+        Ok(Cli { command: Command::Load(args) }) => Ok((args.scenario, args.users, args.lasting)),
+        Ok(_) => panic!("another command"),
+        Err(error) => Err(error.to_string()),
+    };
+    assert_eq!(parse(&["smoke"]), Ok((Some("smoke".into()), None, None)));
+    assert_eq!(parse(&["--users", "200", "--for", "30s"]), Ok((None, Some(200), Some(30))));
+    for (words, expected) in [
+        (&[][..], "NAME|FILE"),
+        (&["--users", "200"], "--for"),
+        (&["--for", "30s"], "--users"),
+        (&["smoke", "--users", "200", "--for", "30s"], "cannot be used with"),
+        (&["--users", "0", "--for", "30s"], "1..=20000"),
+        (&["--users", "20001", "--for", "30s"], "1..=20000"),
+        (&["--users", "1", "--for", "100ms"], "whole seconds"),
+        (&["--users", "1", "--for", "2h"], "1s to 1h"),
+        (&["--users", "1", "--for", "30"], "with a unit"),
+        (&["--users", "1", "--for", "30s", "--step", "1"], "cannot be used with"),
+    ] {
+        assert!(parse(words).is_err_and(|error| error.contains(expected)), "{words:?}");
+    }
+}
+
+#[test]
+fn times_have_units_and_their_old_flags_still_work() {
+    let law = |words: &[&str]| match Cli::try_parse_from([&["testbed", "fault", "law"], words].concat()) {
+        Ok(Cli { command: Command::Fault(FaultCommand::Law(args)) }) => {
+            Some((args.base.or(args.base_ms), args.slope.or(args.slope_ms), args.spread))
+        }
+        _ => None,
+    };
+    let expected = Some((Some(74.0), Some(0.2), 0.3));
+    assert_eq!(law(&["--base", "74ms", "--slope", "0.2ms", "--spread", "0.3"]), expected);
+    assert_eq!(law(&["--base-ms", "74", "--slope-ms", "0.2", "--spread", "0.3"]), expected);
+    assert_eq!(law(&["none"]), Some((None, None, 0.0)));
+    for bad in [&[][..], &["none", "--base", "1ms"], &["--base", "74"], &["--base", "1ms", "--base-ms", "1"]] {
+        assert_eq!(law(bad), None, "{bad:?}");
     }
 }
 
@@ -38,18 +126,4 @@ fn every_key_of_a_condition_is_in_the_help() {
     for key in ::report::diff::KEYS {
         assert!(help.contains(key.name), "{}", key.name);
     }
-}
-
-#[test]
-fn soaks_have_a_length() {
-    assert_eq!(soak("30m"), Ok(Duration::from_secs(1800)));
-    assert!(soak("2h").is_ok() && soak("4h").is_ok());
-    assert!(soak("2m").is_err() && soak("5h").is_err() && soak("long").is_err());
-}
-
-#[test]
-fn times() {
-    assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
-    assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-    assert!(duration("soon").is_err() && duration("0s").is_err() && duration("5").is_err());
 }

@@ -1,4 +1,4 @@
-//! `testbed bench NAME`: comparisons, both sides in one run.
+//! `testbed bench NAME`: compares alternatives in one run.
 
 mod answering;
 mod bloom;
@@ -12,12 +12,13 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use crate::{
     cli::{BenchArgs, BenchCommand},
-    instruments::comparison::Conditions,
+    exit,
+    instruments::comparison::{Comparison, Conditions},
     instruments::machine,
 };
 
 pub async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
-    let (comparison, BenchArgs { json, .. }) = match command {
+    let (comparison, BenchArgs { json, check, .. }) = match command {
         BenchCommand::Faultproxy(args) => (proxy::run(args).await?, args),
         BenchCommand::Hit(args) => (hit::run(args).await?, args),
         BenchCommand::Bloom(args) => (bloom::run(args).await?, args),
@@ -30,17 +31,21 @@ pub async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
     } else {
         print!("{}", comparison.table());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if check && misses_an_aim(&comparison) { ExitCode::from(exit::MISSED) } else { ExitCode::SUCCESS })
 }
 
-/// Says what figures belong to; `servers` are names and versions of what ran beside this program.
+fn misses_an_aim(comparison: &Comparison) -> bool {
+    comparison.marks.iter().any(|mark| mark.met == Some(false))
+}
+
+/// Machine, versions and revision of the figures; `servers` are names and versions of the measured servers.
 fn conditions(servers: &[(&str, &str)], remarks: Vec<String>) -> Conditions {
     let mut versions: BTreeMap<String, String> = machine::own_versions();
     versions.extend(servers.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())));
     Conditions { machine: machine::read(), versions, revision: machine::revision(), remarks: with_build(remarks) }
 }
 
-/// A debug build's figures are nobody's.
+/// Figures of a debug build must not be compared with others.
 fn with_build(mut remarks: Vec<String>) -> Vec<String> {
     if cfg!(debug_assertions) {
         remarks.push("This is a debug build: its figures say nothing about a release build.".into());

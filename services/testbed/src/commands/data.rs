@@ -26,7 +26,7 @@ pub fn run(command: DataCommand) -> anyhow::Result<ExitCode> {
                 None => Box::new(std::io::stdout().lock()),
             };
             match model::write_csv(&dataset, std::io::BufWriter::new(out)) {
-                // `data generate | head` is no error.
+                // `data generate | head` is not an error.
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
                 written => written.context("cannot write the events"),
             }?;
@@ -41,7 +41,7 @@ fn bad_rows(strict: bool) -> BadRows {
 }
 
 async fn import(file: std::path::PathBuf, strict: bool, json: bool) -> anyhow::Result<ExitCode> {
-    // Before a look at the stack: a file that is no good is told at once.
+    // Read first: an invalid file is reported even if no stack is running.
     let (dataset, parsed) = data::read(&file, bad_rows(strict))?;
     let stack = super::running_stack()?;
     let config = service::direct_store(&endpoints::mysql_servers(&stack));
@@ -65,10 +65,10 @@ async fn import(file: std::path::PathBuf, strict: bool, json: bool) -> anyhow::R
         );
         println!("{parsed}");
         println!(
-            "{} events added, {} were there already; model {version} built from all of them",
+            "{} events added, {} already present; model {version} is built from all events of the store",
             imported.added, imported.present
         );
-        println!("the replicas load it when they start: ./testbed down && ./testbed up --data {}", file.display());
+        println!("replicas load a model when they start: ./testbed down && ./testbed up --data {}", file.display());
     }
     Ok(ExitCode::SUCCESS)
 }

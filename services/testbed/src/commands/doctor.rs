@@ -14,7 +14,7 @@ struct Check {
     name: &'static str,
     found: String,
     ok: bool,
-    /// What to do if it is not ok.
+    /// What to do if the check fails.
     advice: String,
 }
 
@@ -44,7 +44,7 @@ fn checks() -> anyhow::Result<Vec<Check>> {
             name,
             ok: found.is_some(),
             found: found.map_or_else(|| "not installed".into(), |path| path.display().to_string()),
-            advice: format!("./testbed installs it with apt; elsewhere install {package}"),
+            advice: format!("./testbed setup installs it with apt; without apt, install {package}"),
         }
     };
     let machine = machine::read();
@@ -53,13 +53,13 @@ fn checks() -> anyhow::Result<Vec<Check>> {
         program("redis-server", redis::PROGRAMS, "redis"),
         program("mysql server", mariadb::PROGRAMS, "mariadb-server or mysql-server"),
         program("nginx", nginx::PROGRAMS, "nginx"),
-        // Without it a stack of `up` works, but nothing keeps its metrics.
+        // Optional: without it, the metrics of a stack of `up` are not stored.
         program("prometheus", prometheus::PROGRAMS, "prometheus"),
         program("etcd", etcd::PROGRAMS, "etcd-server"),
         Check {
             name: "open files",
             found: format!("{files}"),
-            // 5000 users on both sides of nginx, in one worker, and the log.
+            // One nginx worker has two connections for each of 5000 users, and its log.
             ok: files >= 12_000,
             advice:
                 "5000 users need 12,000 in nginx: raise the hard limit (ulimit -Hn, limits.conf), or use fewer users"
@@ -69,20 +69,19 @@ fn checks() -> anyhow::Result<Vec<Check>> {
             name: "cores",
             found: machine.cores.to_string(),
             ok: machine.cores >= 2,
-            advice:
-                "load generator and service share the machine: with one core the upper steps will be marked invalid"
-                    .into(),
+            advice: "the load generator and the service share the machine: with one core the upper steps are invalid"
+                .into(),
         },
         Check {
             name: "memory",
             found: format!("{:.1} GB", machine.memory_gb),
             ok: machine.memory_gb >= 3.5,
-            advice: "the scenario article takes about 2 GB".into(),
+            advice: "the scenario article needs about 2 GB: use a machine with at least 4 GB".into(),
         },
         Check {
             name: "memory read",
             found: format!("{:.0} ns", machine.memory_latency_ns.unwrap_or_default()),
-            // Not a reason to fail: the steps that suffer are marked invalid by themselves.
+            // Never fails: steps that are too slow are marked invalid during a run.
             ok: true,
             advice: String::new(),
         },

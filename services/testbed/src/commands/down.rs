@@ -13,12 +13,12 @@ pub fn run(args: &DownArgs) -> anyhow::Result<ExitCode> {
         let name = found.name().to_owned();
         if !ours {
             let owner = found.description.as_ref().map_or(0, |description| description.owner.pid);
-            println!("{name}: under way (pid {owner}), left alone; --all ends it, too");
+            println!("{name}: still running (pid {owner}), not stopped; --all stops it");
             nothing = false;
             continue;
         }
         nothing = false;
-        let what = if found.is_orphaned() { "orphans of a run that was killed" } else { "stopped" };
+        let what = if found.is_orphaned() { "leftovers of a killed command removed" } else { "stopped" };
         let processes = found.processes.len();
         match launcher::orphans::stop(&found) {
             Ok(_) => println!("{name}: {what}, {processes} processes ended"),

@@ -1,4 +1,5 @@
-//! `testbed evaluate`: a scenario's profiles side by side, beside the article and the model; `--soak`: one load for hours.
+//! `testbed evaluate`: runs the profiles of a scenario and compares them with the article and the model; `--soak` runs one step for
+//! hours.
 
 use std::{path::Path, process::ExitCode, time::SystemTime};
 
@@ -13,7 +14,7 @@ use crate::{
     exit,
 };
 
-/// A virtual machine's neighbours come and go: what was too much in one minute may be well in the next.
+/// On a virtual machine, a step may be invalid in one minute and valid in the next: the load of other machines on its host changes.
 const ATTEMPTS: u32 = 3;
 
 pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
@@ -28,9 +29,9 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
             evaluation::USERS
         })),
     };
-    // Not the scenario's own promises: they are for steps of a minute.
+    // The scenario's tolerances are for steps of a minute.
     let tolerances = scenario.tolerances.take().filter(|_| args.soak.is_none());
-    // Without a law the machine is what the steps are to find the limit of, and it stays the same.
+    // Without a law the steps measure the machine's own limit, and a second attempt would give the same result.
     let once = args.quick || args.soak.is_some() || matches!(scenario.law, Law::None);
     let created = SystemTime::now();
     let order = Order {
@@ -54,7 +55,7 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     publish(&report, &order.out, args.json)
 }
 
-/// Writes the report and shows it; exit code 2: something was judged and failed.
+/// Writes the report and prints it; the exit code follows from its verdicts.
 pub fn publish(report: &Report, out: &Path, json: bool) -> anyhow::Result<ExitCode> {
     report::write_all(report, out)?;
     if json {
@@ -68,7 +69,7 @@ pub fn publish(report: &Report, out: &Path, json: bool) -> anyhow::Result<ExitCo
 
 fn scenario(args: &EvaluateArgs) -> anyhow::Result<Scenario> {
     let mut scenario = Scenario::load(&args.scenario)?;
-    // Surges and outages are `experiment`'s.
+    // Only `experiment` runs surges and outages.
     (scenario.surge, scenario.outage) = (None, None);
     if args.quick {
         evaluation::shorten(&mut scenario);
@@ -82,7 +83,7 @@ fn scenario(args: &EvaluateArgs) -> anyhow::Result<Scenario> {
     Ok(scenario)
 }
 
-/// The lowest step alone, for so long: moderate, so that what grows is no line of waiters.
+/// Keeps only the lowest step: with a moderate load, growth is not caused by a queue.
 fn soak(scenario: &mut Scenario, seconds: u32) {
     let lowest = scenario.steps.iter().enumerate().min_by_key(|(_, users)| **users).map(|(n, users)| (n, *users));
     if let Some((n, users)) = lowest {

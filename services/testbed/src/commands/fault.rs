@@ -1,71 +1,113 @@
-//! `testbed fault`: talks to the faultproxy of the running stack, and to workers whose heartbeats have stopped.
+//! `testbed fault`: faults of the store by faultproxy, signals to Redis and replicas, and the restart of heartbeats.
+
+mod process;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use faultproxy::{Client, DEFAULT_SEED, Fault, FaultSpec, Law};
+use launcher::Description;
 use worker::beats::ResumeOutcome;
 
-use crate::{cli::FaultCommand, stack::endpoints};
+use crate::{
+    cli::{AddFaultArgs, FaultCommand, LawArgs},
+    exit,
+    stack::endpoints,
+};
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
-    let stack = super::running_stack()?;
-    let proxy = || {
-        let address = stack.endpoints.get("faultproxy").context("the running stack has no faultproxy")?;
-        anyhow::Ok(Client::new(address)?)
-    };
     match command {
-        FaultCommand::Show { json } => {
-            let state = proxy()?.state().await?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&state)?);
-                return Ok(ExitCode::SUCCESS);
-            }
-            println!("law: {}\ncommands in flight: {}", state.law, state.in_flight);
-            for fault in &state.faults {
-                println!("fault: {}", serde_json::to_string(fault)?);
-            }
-        }
-        FaultCommand::Law { none: _, base_ms, slope_ms, spread } => {
-            let law = base_ms.map_or(Law::None, |base_ms| Law::Linear { base_ms, slope_ms, spread });
-            proxy()?.set_law(law).await?;
-            println!("law: {law}");
-        }
-        FaultCommand::Add { kind, ms, pct, seed, drop_syn, lasting } => {
-            ensure!(!drop_syn || kind == "blackhole", "--drop-syn belongs to blackhole only");
-            let fault = match kind.as_str() {
-                "loss" => Fault::Loss { pct: pct.unwrap_or_default(), seed: seed.unwrap_or(DEFAULT_SEED) },
-                "latency" => Fault::Latency { ms: ms.unwrap_or_default(), jitter_ms: 0.0 },
-                "stall" => Fault::Stall,
-                "reset" => Fault::Reset,
-                "blackhole" => Fault::Blackhole { drop_syn },
-                _ => Fault::Refuse,
-            };
-            proxy()?.add_fault(FaultSpec { fault, for_ms: lasting.map(|time| time.as_millis() as u64) }).await?;
-            println!(
-                "{kind} is in force{}",
-                lasting.map_or_else(|| ": ./testbed fault clear lifts it".into(), |time| format!(" for {time:?}"))
-            );
-        }
+        FaultCommand::Show { json } => show(json).await?,
+        FaultCommand::Law(args) => law(args).await?,
+        FaultCommand::Add(args) => add(args).await?,
         FaultCommand::Clear => {
-            proxy()?.clear().await?;
+            proxy(&super::running_stack()?)?.clear().await?;
             println!("no faults; the law stays");
         }
-        FaultCommand::Resume { workers } => return resume(&stack.endpoints, &workers).await,
+        FaultCommand::Redis { action } => process::redis(action)?,
+        FaultCommand::Replica { number, action } => process::replica(number, action)?,
+        FaultCommand::Resume { workers } => return resume(&super::running_stack()?.endpoints, &workers).await,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts the senders of heartbeats of these workers again, of all of them if none is named.
+fn proxy(stack: &Description) -> anyhow::Result<Client> {
+    let address = stack.endpoints.get("faultproxy").context("the running stack has no faultproxy")?;
+    Ok(Client::new(address)?)
+}
+
+async fn show(json: bool) -> anyhow::Result<()> {
+    let state = proxy(&super::running_stack()?)?.state().await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&state)?);
+        return Ok(());
+    }
+    println!("law: {}\ncommands in flight: {}", state.law, state.in_flight);
+    for fault in &state.faults {
+        println!("fault: {}", serde_json::to_string(fault)?);
+    }
+    Ok(())
+}
+
+async fn law(args: LawArgs) -> anyhow::Result<()> {
+    let slope_ms = args.slope.or(args.slope_ms).unwrap_or_default();
+    let law = match args.base.or(args.base_ms) {
+        Some(base_ms) => Law::Linear { base_ms, slope_ms, spread: args.spread },
+        None => Law::None,
+    };
+    proxy(&super::running_stack()?)?.set_law(law).await?;
+    println!("law: {law}");
+    Ok(())
+}
+
+async fn add(args: AddFaultArgs) -> anyhow::Result<()> {
+    let spec = FaultSpec { fault: fault(&args)?, for_ms: args.lasting.map(|time| time.as_millis() as u64) };
+    proxy(&super::running_stack()?)?.add_fault(spec).await?;
+    let end = match args.lasting {
+        Some(time) => format!("for {}", humantime::format_duration(time)),
+        None => "until ./testbed fault clear".into(),
+    };
+    println!("{} is active {end}", args.kind);
+    Ok(())
+}
+
+/// # Errors
+/// A flag is missing, or does not belong to this kind of fault.
+fn fault(args: &AddFaultArgs) -> anyhow::Result<Fault> {
+    let kind = args.kind.as_str();
+    let delay = args.delay.or(args.ms);
+    let belongs = [
+        ("--delay", delay.is_some(), "latency"),
+        ("--pct", args.pct.is_some(), "loss"),
+        ("--seed", args.seed.is_some(), "loss"),
+        ("--drop-syn", args.drop_syn, "blackhole"),
+    ];
+    if let Some((flag, _, owner)) = belongs.into_iter().find(|(_, given, owner)| *given && *owner != kind) {
+        return Err(exit::usage(format!("{flag} cannot be used with {kind}: it belongs to {owner}")));
+    }
+    Ok(match kind {
+        "loss" => Fault::Loss { pct: args.pct.unwrap_or_default(), seed: args.seed.unwrap_or(DEFAULT_SEED) },
+        "latency" => {
+            let ms = delay.ok_or_else(|| exit::usage("latency needs --delay, e.g. --delay 100ms"))?;
+            Fault::Latency { ms, jitter_ms: 0.0 }
+        }
+        "stall" => Fault::Stall,
+        "reset" => Fault::Reset,
+        "blackhole" => Fault::Blackhole { drop_syn: args.drop_syn },
+        _ => Fault::Refuse,
+    })
+}
+
+/// Makes the named workers, or all of them, send heartbeats again at once.
 async fn resume(endpoints: &BTreeMap<String, String>, named: &[String]) -> anyhow::Result<ExitCode> {
     let known: BTreeMap<&str, &str> = endpoints::numbered(endpoints, "worker").collect();
-    if let Some(stranger) = named.iter().find(|name| !known.contains_key(name.as_str())) {
+    if let Some(unknown) = named.iter().find(|name| !known.contains_key(name.as_str())) {
         let known: Vec<&str> = known.into_keys().collect();
-        bail!("the running stack has no worker {stranger}; it has: {}", known.join(", "));
+        bail!("the running stack has no worker {unknown}; it has: {}", known.join(", "));
     }
-    let http = runtime::http::plain().timeout(PATIENCE).build()?;
+    let http = runtime::http::plain().timeout(TIMEOUT).build()?;
     let mut all_answered = true;
     for (name, url) in known.into_iter().filter(|(name, _)| named.is_empty() || named.iter().any(|named| named == name))
     {
@@ -75,15 +117,15 @@ async fn resume(endpoints: &BTreeMap<String, String>, named: &[String]) -> anyho
             Err(error) => Err(error),
         };
         match senders {
-            Ok(senders) if senders.is_empty() => println!("{name}: over UDP, which gives nobody up"),
+            Ok(senders) if senders.is_empty() => println!("{name}: sends over UDP, which never stops"),
             Ok(senders) => {
                 for (monitor, ResumeOutcome { was, resumed }) in senders {
-                    println!("{name} to {monitor}: {was}{}", if resumed { ", tries again now" } else { "" });
+                    println!("{name} to {monitor}: {was}{}", if resumed { ", sends again now" } else { "" });
                 }
             }
             Err(error) => {
                 all_answered = false;
-                eprintln!("{name} does not answer: {error}");
+                eprintln!("{name} does not respond: {error}");
             }
         }
     }

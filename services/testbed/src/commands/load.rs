@@ -1,4 +1,4 @@
-//! `testbed load`: a scenario's steps against the stack that `up` started, and on demand the same by k6.
+//! `testbed load`: sends the steps of a scenario, or a steady load, to the running stack; with `--engine k6` also by k6.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, time::SystemTime};
 
@@ -16,7 +16,7 @@ use runtime::telemetry::TelemetryConfig;
 
 use crate::{
     cli::{Engine, LoadArgs},
-    evaluation,
+    evaluation, exit,
     instruments::machine,
     instruments::measure::{self, Target},
     instruments::recording,
@@ -30,10 +30,10 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let created = SystemTime::now();
     let up = super::running_stack()?;
     let dir = launcher::orphans::find()?.into_iter().find(|found| found.description.as_ref() == Some(&up));
-    // Of a stack elsewhere there is none.
+    // `None` for a stack elsewhere.
     let target = Target::of(dir.map(|found| found.dir).as_deref(), &up)?;
     let known_ids =
-        PathBuf::from(up.endpoints.get(super::up::KNOWN_IDS).context("the running stack has no list of ids")?);
+        PathBuf::from(up.endpoints.get(super::up::KNOWN_IDS).context("the running stack has no list of user ids")?);
     let profile = target.profile().await?;
     let redis = empties_cache(&scenario, &profile).then(|| up.endpoints.get("redis").cloned()).flatten();
     let proxy = up.endpoints.get("faultproxy").context("the running stack has no faultproxy")?;
@@ -47,7 +47,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
 
     let metrics = up.endpoints.get(super::up::LOADGEN_METRICS).map(|address| address.parse()).transpose();
     let metrics = metrics.with_context(|| format!("{} of the running stack", super::up::LOADGEN_METRICS))?;
-    // The native stack's receiver takes no log lines, a collector does.
+    // The receiver of a native stack accepts no log lines; a collector does.
     let logs = !up.endpoints.contains_key(TRACES);
     let telemetry = up.endpoints.get(OTLP).map(|endpoint| TelemetryConfig { logs, ..TelemetryConfig::to(endpoint) });
     let mut load = Load {
@@ -64,8 +64,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let mut remarks = load.remarks();
     if !state.faults.is_empty() {
         let faults = serde_json::to_string(&state.faults)?;
-        remarks
-            .push(format!("Faults were in force at the store's proxy when it began (./testbed fault show): {faults}."));
+        remarks.push(format!("Faults of the store were active at the start (./testbed fault show): {faults}."));
     }
     let shown = shown(&scenario, &steps);
     let measured = load.run(steps).await?;
@@ -112,9 +111,17 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The scenario, and the steps that are wanted with their places in it.
+/// The scenario, and the selected steps with their indices.
 fn scenario(args: &LoadArgs) -> anyhow::Result<(Scenario, Vec<(usize, u32)>)> {
-    let scenario = Scenario::load(&args.scenario)?;
+    let scenario = match (&args.scenario, args.users, args.lasting) {
+        (Some(name), ..) => Scenario::load(name)?,
+        (None, Some(users), Some(seconds)) => Scenario::steady(users, seconds)?,
+        _ => {
+            return Err(exit::usage(
+                "load needs a scenario, or --users and --for: ./testbed load --users 200 --for 30s",
+            ));
+        }
+    };
     let all = scenario.steps.iter().copied().enumerate();
     let steps: Vec<_> = all.filter(|(_, users)| args.step.is_none_or(|only| only == *users)).collect();
     if steps.is_empty() {
@@ -128,12 +135,12 @@ fn scenario(args: &LoadArgs) -> anyhow::Result<(Scenario, Vec<(usize, u32)>)> {
     Ok((scenario, steps))
 }
 
-/// As `evaluate`: no request of a baseline's step is to find a list that an earlier step has left.
+/// As in `evaluate`, a baseline step must not find lists of an earlier step in the cache.
 fn empties_cache(scenario: &Scenario, profile: &str) -> bool {
     scenario.flush_cache_before_step && profile == Profile::Baseline.to_string()
 }
 
-/// For the report: these steps alone, each with its own share of unknown ids.
+/// The report's scenario: only these steps, each with its share of unknown ids.
 fn shown(scenario: &Scenario, steps: &[(usize, u32)]) -> ScenarioInfo {
     ScenarioInfo {
         steps: steps.iter().map(|(_, users)| *users).collect(),
@@ -142,7 +149,7 @@ fn shown(scenario: &Scenario, steps: &[(usize, u32)]) -> ScenarioInfo {
     }
 }
 
-/// The program that does each step again.
+/// The second load generator, which repeats each step.
 struct Twin {
     program: PathBuf,
     pacing: Pacing,
@@ -150,7 +157,7 @@ struct Twin {
 }
 
 impl Twin {
-    /// Looked for before anything else: after a step of goose's it would be late to say that it is missing.
+    /// Finds the program before the first step, so that a missing program is reported at once.
     fn of(engine: Engine) -> anyhow::Result<Option<Self>> {
         let (pacing, name) = match engine {
             Engine::Goose => return Ok(None),
@@ -164,7 +171,7 @@ impl Twin {
 struct Load<'a> {
     scenario: &'a Scenario,
     target: Target,
-    /// Emptied before each step; `None`: left as it is.
+    /// Address of the Redis to empty before each step; `None`: it is not emptied.
     redis: Option<String>,
     known_ids: PathBuf,
     metrics: Option<SocketAddr>,
@@ -175,10 +182,10 @@ struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Every step by goose and, if there is a twin, at once again by it: what the stack's state is by then is the same for both.
+    /// Runs every step with goose and then, if there is a twin, with it.
     async fn run(&mut self, steps: Vec<(usize, u32)>) -> anyhow::Result<Vec<Step>> {
         let mut stack = Stack::create("load")?;
-        // As the stack that it loads.
+        // The same scheduling policy as the measured stack.
         stack.batch();
         let seconds = u64::from(self.scenario.warm_up_s + self.scenario.measure_s);
         let engines = if self.twin.is_some() { 2 } else { 1 };
@@ -241,17 +248,17 @@ impl Load<'_> {
         let cache = if self.redis.is_some() {
             "its cache was emptied before each step"
         } else {
-            "what its cache held at the start is not known"
+            "the content of its cache at the start is unknown"
         };
-        let mut remarks = vec![format!("Measured on a stack that was running before: {cache}.")];
+        let mut remarks = vec![format!("Measured on a stack that was already running: {cache}.")];
         if let Some(twin) = &self.twin {
             let finds = if self.redis.is_some() {
                 ""
             } else {
-                ": with once-only ids it finds lists in the cache that goose's users had made"
+                ": it finds lists in the cache that goose's requests had written"
             };
             remarks.push(format!(
-                "{} ran each step right after goose{finds}. Its clock has whole milliseconds, and planned faults are not repeated for it.",
+                "{} ran each step right after goose{finds}. Its clock has whole milliseconds. Planned faults were not repeated for it.",
                 twin.name
             ));
         }
@@ -265,8 +272,15 @@ mod tests {
 
     #[test]
     fn a_step_alone_keeps_its_share_of_unknown_ids() {
-        let args =
-            |step| LoadArgs { scenario: "penetration".into(), step, engine: Engine::Goose, out: None, json: false };
+        let args = |step| LoadArgs {
+            scenario: Some("penetration".into()),
+            users: None,
+            lasting: None,
+            step,
+            engine: Engine::Goose,
+            out: None,
+            json: false,
+        };
         let (scenario, steps) = super::scenario(&args(Some(1600))).unwrap();
         assert_eq!(steps, [(3, 1600)]);
         let shown = shown(&scenario, &steps);

@@ -35,7 +35,7 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
         ServeCommand::Hammer { plan } => on_threads(1, crate::roles::hammer::run(&plan))?,
         ServeCommand::Fleet { plan } => on_threads(2, crate::roles::fleet::run(&plan))?,
         ServeCommand::Loadgen { plan } => return Ok(loadtest::loadgen_main(&plan)),
-        ServeCommand::Supervisor { spec } => super::up::supervise(&spec)?,
+        ServeCommand::Supervisor { plan } => super::up::supervise(&plan)?,
     }
     Ok(ExitCode::SUCCESS)
 }

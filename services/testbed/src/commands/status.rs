@@ -1,4 +1,4 @@
-//! `testbed status`: once, or again and again while there are heartbeats to see.
+//! `testbed status`: once, or every second while monitors respond.
 
 mod heartbeats;
 
@@ -18,7 +18,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Moves the cursor home and clears what is below it: no flicker, unlike clearing the screen.
 const REDRAW: &str = "\x1b[H\x1b[J";
 
-/// Until it is said, or for ever until Ctrl-C, which is no failure: there is nothing to stop.
+/// Ctrl-C ends the refreshing display with exit code 0.
 pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         tokio::select! {
@@ -31,7 +31,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let live = !args.once && !args.json && std::io::stdout().is_terminal();
     loop {
-        // Of a stack that somebody else started nothing but its addresses is known: neither processes nor ports are this machine's.
+        // Only the addresses of a stack elsewhere are known; its processes may be on other machines.
         let elsewhere = crate::stack::endpoints::elsewhere()?;
         let stacks = if elsewhere.is_some() { Vec::new() } else { launcher::orphans::find()? };
         let up = stacks.iter().find(|found| found.name() == up::STACK && found.owner_alive);
@@ -55,7 +55,7 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         };
         match &beats {
             Some(beats) => page += &heartbeats::table(beats),
-            None if elsewhere.is_some() => page += "no monitor answers\n",
+            None if elsewhere.is_some() => page += "no monitor responds\n",
             None => {}
         }
         if !live || beats.is_none() {
@@ -103,8 +103,8 @@ fn text(found: &FoundStack) -> String {
 fn state(found: &FoundStack) -> &'static str {
     match (found.is_orphaned(), found.processes.is_empty()) {
         (false, _) => "running",
-        (true, false) => "orphaned: its owner was killed; ./testbed down ends it",
-        (true, true) => "leftover directory; ./testbed down removes it",
+        (true, false) => "leftover: its owner was killed; ./testbed down stops it",
+        (true, true) => "leftover: only its directory; ./testbed down removes it",
     }
 }
 

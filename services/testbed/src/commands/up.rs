@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use api::Profile;
-use launcher::{Stack, prometheus};
+use launcher::{Description, prometheus};
 use loadtest::scenario::Scenario;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,12 +33,12 @@ pub const KNOWN_IDS: &str = "known-ids";
 /// Where the load generator shows its counters while it runs, as Prometheus expects it: `address:port`.
 pub const LOADGEN_METRICS: &str = "loadgen-metrics";
 
-/// A monitor or worker that died is started again after so long.
-const DEAD_FOR: Duration = Duration::from_secs(15);
+/// Time from the end of a worker, monitor, replica or Redis to its restart: long enough to see that it has failed.
+pub const DEAD_FOR: Duration = Duration::from_secs(15);
 
-/// What the supervisor is told.
+/// Input of the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
-struct Order {
+struct StackPlan {
     profile: Profile,
     scenario: String,
     no_law: bool,
@@ -54,11 +54,11 @@ struct Order {
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     for found in launcher::orphans::find()?.iter().filter(|found| found.name() == STACK) {
         if found.owner_alive {
-            bail!("a stack is up already: ./testbed status shows it, ./testbed down ends it");
+            bail!("a stack is up already: ./testbed status shows it, ./testbed down stops it");
         }
         launcher::orphans::reap(found)?;
     }
-    // What can be wrong with the words is said here, not in a log.
+    // Errors in the arguments are reported here, not in the supervisor's log.
     let mut scenario = Scenario::load(&args.scenario)?;
     if let Some(law) = args.law {
         law.apply(&mut scenario)?;
@@ -80,7 +80,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     } else {
         args.scenario
     };
-    let order = Order {
+    let stack_plan = StackPlan {
         profile: args.profile,
         scenario,
         no_law: args.law == Some(LawChoice::None),
@@ -94,27 +94,27 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     };
     let home = launcher::home();
     std::fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
-    let (order_file, log_file) = (home.join("up.json"), home.join("up.log"));
-    std::fs::write(&order_file, serde_json::to_vec_pretty(&order)?)?;
-    let supervisor = Supervisor(Some(start(&order_file, &log_file)?));
+    let (plan_file, log_file) = (home.join("up.json"), home.join("up.log"));
+    std::fs::write(&plan_file, serde_json::to_vec_pretty(&stack_plan)?)?;
+    let supervisor = Supervisor(Some(start(&plan_file, &log_file)?));
     supervisor.wait_ready(&log_file).await
 }
 
-fn start(order: &Path, log: &Path) -> anyhow::Result<Child> {
+fn start(stack_plan: &Path, log: &Path) -> anyhow::Result<Child> {
     let log_file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     Command::new(service::own_program()?)
         .args(["serve", "supervisor"])
-        .arg(order)
+        .arg(stack_plan)
         .stdin(Stdio::null())
         .stdout(log_file.try_clone()?)
         .stderr(log_file)
-        // Ctrl-C in this terminal is for `up`, and later for other commands; the stack goes on.
+        // Ctrl-C in this terminal must not reach the supervisor.
         .process_group(0)
         .spawn()
         .context("cannot start the supervisor")
 }
 
-/// Told to stop if `up` is interrupted before the stack is ready.
+/// Stopped when dropped, unless the stack is ready.
 struct Supervisor(Option<Child>);
 
 impl Supervisor {
@@ -127,29 +127,16 @@ impl Supervisor {
                 eprintln!("{stage}");
             }
             shown = stages.len();
-            let child = self.0.as_mut().context("the supervisor is gone")?;
+            let child = self.0.as_mut().context("the supervisor was not started")?;
             if let Some(status) = child.try_wait()? {
                 self.0 = None;
                 let reason: Vec<&str> = text.lines().filter(|line| !line.starts_with(STAGE)).collect();
                 bail!("the stack did not start ({status}): {}", reason.join("\n"));
             }
             if let Ok(stack) = super::own_stack() {
-                // It is to outlive this command.
+                // The supervisor outlives this command.
                 self.0 = None;
-                println!("up: {}", stack.endpoints.get("gateway").map_or("?", String::as_str));
-                println!(
-                    "  try   curl '{}/recommendations?user_id=u000042'",
-                    stack.endpoints.get("gateway").map_or("?", String::as_str)
-                );
-                println!("  docs  {}/docs/", stack.endpoints.get("gateway").map_or("?", String::as_str));
-                println!("  load  ./testbed load smoke");
-                println!("  look  ./testbed trace --slowest");
-                match stack.endpoints.get("prometheus") {
-                    Some(url) => println!("        {url}"),
-                    None => println!("        (Prometheus is not installed: nothing keeps the metrics)"),
-                }
-                println!("        ./testbed status");
-                println!("  end   ./testbed down");
+                print_next_steps(&stack);
                 return Ok(ExitCode::SUCCESS);
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -157,13 +144,27 @@ impl Supervisor {
     }
 }
 
+fn print_next_steps(stack: &Description) {
+    let gateway = stack.endpoints.get("gateway").map_or("?", String::as_str);
+    let metrics = stack.endpoints.get("prometheus").map_or("(Prometheus is not installed)", String::as_str);
+    println!("up: {gateway}");
+    println!("  request  curl '{gateway}/recommendations?user_id=u000042'");
+    println!("  API      {gateway}/docs/");
+    println!("  load     ./testbed load --users 200 --for 30s");
+    println!("  traces   ./testbed trace --slowest");
+    println!("  metrics  {metrics}");
+    println!("  break    ./testbed fault redis kill");
+    println!("  status   ./testbed status");
+    println!("  stop     ./testbed down");
+}
+
 impl Drop for Supervisor {
     fn drop(&mut self) {
         if let Some(mut child) = self.0.take() {
             let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
-            // It ends its children in order; `wait` is bounded by the stack's own deadline.
-            let told = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-            if told.is_ok() {
+            // The supervisor stops its children in order; the stack's own deadline bounds `wait`.
+            let sent = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            if sent.is_ok() {
                 let _ = child.wait();
             }
         }
@@ -172,18 +173,18 @@ impl Drop for Supervisor {
 
 const STAGE: &str = "stage: ";
 
-/// The supervisor's life: start everything, then watch until told to stop.
-pub fn supervise(order: &Path) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(order).with_context(|| format!("cannot read {}", order.display()))?;
-    let order: Order = serde_json::from_str(&text)?;
+/// The `main` of the supervisor: starts the stack and watches it until SIGTERM or SIGINT.
+pub fn supervise(stack_plan: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(stack_plan).with_context(|| format!("cannot read {}", stack_plan.display()))?;
+    let stack_plan: StackPlan = serde_json::from_str(&text)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
         let stop = runtime::lifecycle::shutdown_on_signal()?;
-        // The terminal in which `up` ran may close.
+        // The terminal of `up` may be closed.
         let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         tokio::spawn(async move { while hang_up.recv().await.is_some() {} });
         tokio::select! {
-            result = hold(order) => result,
+            result = run_stack(stack_plan) => result,
             () = stop.cancelled() => Ok(()),
         }
     });
@@ -191,21 +192,21 @@ pub fn supervise(order: &Path) -> anyhow::Result<()> {
     result
 }
 
-/// Ends only with an error; dropped, it ends the stack.
-async fn hold(order: Order) -> anyhow::Result<()> {
-    let mut scenario = Scenario::load(&order.scenario)?;
-    if order.no_law {
+/// Starts the stack and watches it. Returns only with an error; dropping the future stops the stack.
+async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
+    let mut scenario = Scenario::load(&stack_plan.scenario)?;
+    if stack_plan.no_law {
         scenario.law = loadtest::scenario::Law::None;
     }
     println!("{STAGE}reading the data");
-    let loaded = order.source.load().await?;
+    let loaded = stack_plan.source.load().await?;
     println!("{STAGE}starting servers");
     let mut plan = Plan::new(STACK, &scenario);
-    plan.instances = order.instances;
-    plan.port = order.port;
-    plan.sets = order.sets;
+    plan.instances = stack_plan.instances;
+    plan.port = stack_plan.port;
+    plan.sets = stack_plan.sets;
     plan.traces = true;
-    // Of requests that bring no decision along, such as curl's; the load generator makes its own.
+    // For requests without a sampling decision, such as curl's. The load generator sends its own decision.
     plan.telemetry.sample_ratio = 0.1;
     let loadgen = SocketAddr::from(([127, 0, 0, 1], launcher::free_port()?));
     plan.prometheus = launcher::find_program(prometheus::PROGRAMS).map(|_| Monitoring::usual(loadgen));
@@ -213,18 +214,18 @@ async fn hold(order: Order) -> anyhow::Result<()> {
     println!("{STAGE}importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len());
     cluster.load(&loaded.dataset).await?;
     let known_ids = cluster.write_known_ids(&loaded.dataset)?;
-    println!("{STAGE}starting {} replicas, profile {}", scenario.replicas, order.profile);
-    cluster.start_replicas(order.profile, &[]).await?;
-    let mut plane = match order.workers {
+    println!("{STAGE}starting {} replicas, profile {}", scenario.replicas, stack_plan.profile);
+    cluster.start_replicas(stack_plan.profile, &[]).await?;
+    let mut plane = match stack_plan.workers {
         0 => None,
         workers => {
-            println!("{STAGE}starting etcd, {} monitors and {workers} workers", order.monitors);
-            let (monitors, workers) = (order.monitors.into(), workers.into());
+            println!("{STAGE}starting etcd, {} monitors and {workers} workers", stack_plan.monitors);
+            let (monitors, workers) = (stack_plan.monitors.into(), workers.into());
             let telemetry = cluster.telemetry().clone();
-            let transport = order.beats;
+            let transport = stack_plan.beats;
             let plan =
                 control_plane::Plan { monitors, workers, transport, telemetry, ..control_plane::Plan::default() };
-            // The law is the replicas' store's; a takeover is not to be slower for it.
+            // Workers use the store without its law: the law must not slow down a takeover.
             let store = cluster.direct_store();
             let plane = Plane::start(&mut cluster.stack, &plan, &store).await?;
             if let Some(prometheus) = &cluster.prometheus {
@@ -235,27 +236,43 @@ async fn hold(order: Order) -> anyhow::Result<()> {
     };
     cluster.stack.set_endpoint(KNOWN_IDS, &known_ids.display().to_string())?;
     cluster.stack.set_endpoint(LOADGEN_METRICS, &loadgen.to_string())?;
-    cluster.stack.set_endpoint("profile", &order.profile.to_string())?;
+    cluster.stack.set_endpoint("profile", &stack_plan.profile.to_string())?;
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;
+    // Before the stack is announced as ready: `fault` may follow at once.
+    cluster.allow_ends();
     cluster.stack.set_endpoint(READY, &now.as_millis().to_string())?;
-    let mut dead_since = None;
+    let (mut serving, mut heartbeats) = (Restart::default(), Restart::default());
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        // A stack with a dead part is not the stack that was asked for: it ends, and says why.
+        // Fails if a process has ended that is not restarted below.
         cluster.stack.check()?;
-        if let Some(plane) = &mut plane {
-            restart_late(plane, &mut cluster.stack, &mut dead_since).await?;
+        if serving.is_due(cluster.all_run()) {
+            cluster.restart_dead(stack_plan.profile).await?;
+        }
+        if let Some(plane) = &mut plane
+            && heartbeats.is_due(plane.members().all(|member| cluster.stack.pid(member.child).is_some()))
+        {
+            plane.restart_dead(&mut cluster.stack).await?;
         }
     }
 }
 
-/// Monitors and workers are there to be killed: whoever is dead stays so for a while, to be seen to be failed, and is then
-/// started again.
-async fn restart_late(plane: &mut Plane, stack: &mut Stack, dead_since: &mut Option<Instant>) -> anyhow::Result<()> {
-    if plane.members().all(|member| stack.pid(member.child).is_some()) {
-        *dead_since = None;
-    } else if dead_since.get_or_insert_with(Instant::now).elapsed() >= DEAD_FOR {
-        plane.restart_dead(stack).await?;
+/// Delays restarts by `DEAD_FOR`.
+#[derive(Default)]
+struct Restart {
+    dead_since: Option<Instant>,
+}
+
+impl Restart {
+    fn is_due(&mut self, all_run: bool) -> bool {
+        if all_run {
+            self.dead_since = None;
+            return false;
+        }
+        let due = self.dead_since.get_or_insert_with(Instant::now).elapsed() >= DEAD_FOR;
+        if due {
+            self.dead_since = None;
+        }
+        due
     }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use api::Profile;
-use loadtest::scenario::{Known, Scenario};
+use loadtest::scenario::{KnownIds, Scenario};
 
 use super::{Order, Variant, all_sets, plan};
 
@@ -31,7 +31,7 @@ pub fn starts_alike(order: &Order, variant: &Variant) -> anyhow::Result<bool> {
 pub fn model_applies(order: &Order, variant: &Variant, step: usize) -> bool {
     let scenario = &order.scenario;
     empties_cache(scenario, variant)
-        && matches!(scenario.known, Known::Once)
+        && matches!(scenario.known, KnownIds::Once)
         && scenario.faults_of(step).is_empty()
         && all_sets(order, variant).is_empty()
         && order.instances == 1

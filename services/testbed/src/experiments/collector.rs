@@ -14,7 +14,7 @@ use api::Profile;
 use contract::keys;
 use launcher::Description;
 use loadtest::{
-    child::Line,
+    child::ChildMessage,
     plan::{self, StepOutcome, StepPlan},
     scenario::{Law, Scenario},
 };
@@ -130,7 +130,7 @@ async fn load(
     loop {
         for line in generator.told(&cluster.stack).await? {
             match line {
-                Line::Progress(now) if now.phase == plan::Phase::Measure => {
+                ChildMessage::Progress(now) if now.phase == plan::Phase::Measure => {
                     let measured_s = u64::from(now.elapsed_s).saturating_sub(plan.warm_up_ms / 1000);
                     let n = marks.len() as u32;
                     if n < periods && measured_s >= u64::from(n * period_s) {
@@ -149,14 +149,14 @@ async fn load(
                         marks.push(mark);
                     }
                 }
-                Line::Progress(_) => {}
-                Line::Outcome(outcome) => {
+                ChildMessage::Progress(_) => {}
+                ChildMessage::Outcome(outcome) => {
                     marks.push(mark(target).await?);
                     generator.stop(&mut cluster.stack).await?;
                     ensure!(marks.len() as u32 == periods + 1, "the load was over before the last period had begun");
                     return Ok((*outcome, marks));
                 }
-                Line::Error(error) => bail!("the load generator failed: {error}"),
+                ChildMessage::Error(error) => bail!("the load generator failed: {error}"),
             }
         }
     }

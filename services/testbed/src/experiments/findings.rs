@@ -54,5 +54,5 @@ pub fn table(title: &str, meaning: &str, head: &[&str], rows: Vec<Vec<String>>) 
 }
 
 pub fn verdict(name: &str, expected: String, measured: String, passed: bool, note: &str) -> Verdict {
-    Verdict { name: name.to_owned(), expected, measured, passed: Some(passed), note: note.to_owned() }
+    Verdict { name: name.to_owned(), expected, measured, passed: Some(passed), note: note.to_owned(), undecided: false }
 }

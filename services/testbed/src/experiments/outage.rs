@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use contract::keys;
 use launcher::cpu;
 use loadtest::{
-    child::Line,
+    child::ChildMessage,
     plan::{Phase, Progress, StepOutcome, StepPlan},
     scenario::{self, Scenario},
 };
@@ -173,7 +173,7 @@ async fn load(
         };
         for line in lines {
             match line {
-                Line::Progress(now) => {
+                ChildMessage::Progress(now) => {
                     progress(&now);
                     if now.phase == Phase::WarmUp {
                         continue;
@@ -190,8 +190,8 @@ async fn load(
                         ended = Some(Mark::take(target).await?);
                     }
                 }
-                Line::Outcome(outcome) => break 'load *outcome,
-                Line::Error(error) => bail!("the load generator failed: {error}"),
+                ChildMessage::Outcome(outcome) => break 'load *outcome,
+                ChildMessage::Error(error) => bail!("the load generator failed: {error}"),
             }
         }
     };

@@ -48,7 +48,7 @@ fn memory_latency_ns() -> f64 {
     took.as_secs_f64() * 1e9 / f64::from(READS)
 }
 
-/// The source that is being measured, as it was at the first call; empty outside a git clone.
+/// The source that is being measured, as it was at the first call; outside a git clone the commit of the build, if it is known.
 pub fn revision() -> Revision {
     static REVISION: LazyLock<Revision> = LazyLock::new(|| {
         let git = |args: &[&str]| {
@@ -56,10 +56,17 @@ pub fn revision() -> Revision {
             let output = Command::new("git").args(["-C", dir]).args(args).output().ok()?;
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
+        let Some(head) = git(&["rev-parse", "HEAD"]) else { return built_from(env!("TESTBED_COMMIT")) };
         let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
-        Revision { git: git(&["rev-parse", "HEAD"]).unwrap_or_default(), dirty }
+        Revision { git: head, dirty }
     });
     REVISION.clone()
+}
+
+/// `HASH` or `HASH-dirty`.
+fn built_from(commit: &str) -> Revision {
+    let clean = commit.strip_suffix("-dirty");
+    Revision { git: clean.unwrap_or(commit).to_owned(), dirty: clean.is_some() }
 }
 
 pub fn versions(cluster: &crate::stack::service::Cluster) -> BTreeMap<String, String> {

@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use faultproxy::{Client, Fault, FaultSpec};
 use launcher::{ChildId, Description, Spec, Stack, cpu};
 use loadtest::{
-    child::Line,
+    child::ChildMessage,
     plan::{Progress, StepOutcome, StepPlan},
     scenario::{Fault as PlannedFault, FaultKind},
 };
@@ -129,7 +129,7 @@ pub async fn step(
     while outcome.is_none() {
         for line in generator.told(stack).await? {
             match line {
-                Line::Progress(now) => {
+                ChildMessage::Progress(now) => {
                     // A line comes when its second is over: the last one of the warm-up when the measured part begins.
                     let since_ms = (u64::from(now.elapsed_s) * 1000).checked_sub(plan.warm_up_ms).filter(|_| !begun);
                     if let Some(since_ms) = since_ms {
@@ -146,13 +146,13 @@ pub async fn step(
                     }
                     progress(&now);
                 }
-                Line::Outcome(done) => {
+                ChildMessage::Outcome(done) => {
                     if after.is_none() {
                         after = Some(Snapshot::take(target, pid).await?);
                     }
                     outcome = Some(*done);
                 }
-                Line::Error(error) => bail!("the load generator failed: {error}"),
+                ChildMessage::Error(error) => bail!("the load generator failed: {error}"),
             }
         }
     }
@@ -354,7 +354,7 @@ impl Generator {
     /// # Errors
     /// It is not done in its time, or any child of the stack has ended by itself: figures without it would be another
     /// experiment's.
-    pub async fn told(&mut self, stack: &Stack) -> anyhow::Result<Vec<Line>> {
+    pub async fn told(&mut self, stack: &Stack) -> anyhow::Result<Vec<ChildMessage>> {
         loop {
             ensure!(Instant::now() <= self.deadline, "the load generator was not done after {:?}", self.patience);
             let lines = self.lines.read()?;
@@ -386,14 +386,14 @@ impl Lines {
         Ok(Self { file, rest: String::new() })
     }
 
-    fn read(&mut self) -> anyhow::Result<Vec<Line>> {
+    fn read(&mut self) -> anyhow::Result<Vec<ChildMessage>> {
         let mut bytes = Vec::new();
         self.file.read_to_end(&mut bytes)?;
         self.rest.push_str(&String::from_utf8_lossy(&bytes));
         let Some(end) = self.rest.rfind('\n') else { return Ok(Vec::new()) };
         let whole: String = self.rest.drain(..=end).collect();
         // Anything else, such as a library's warning, stays in the log for whoever looks.
-        whole.lines().filter_map(|line| Line::parse(line).transpose()).collect()
+        whole.lines().filter_map(|line| ChildMessage::parse(line).transpose()).collect()
     }
 }
 

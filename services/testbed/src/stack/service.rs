@@ -346,6 +346,41 @@ impl Cluster {
         Ok(())
     }
 
+    /// From now on Redis and the replicas may end: `fault` kills them, and `restart_dead` starts them again.
+    pub fn allow_ends(&mut self) {
+        let children = self.replicas.iter().map(|replica| replica.child).chain([self.redis.child]);
+        for child in children.collect::<Vec<_>>() {
+            self.stack.make_expendable(child);
+        }
+    }
+
+    /// Whether Redis and all replicas run.
+    pub fn all_run(&self) -> bool {
+        let mut children = self.replicas.iter().map(|replica| replica.child).chain([self.redis.child]);
+        children.all(|child| self.stack.pid(child).is_some())
+    }
+
+    /// Starts Redis and the replicas again if they have ended, at their old addresses. Does not wait until the replicas are ready.
+    ///
+    /// # Errors
+    /// A process cannot be started.
+    pub async fn restart_dead(&mut self, profile: Profile) -> anyhow::Result<()> {
+        if self.stack.pid(self.redis.child).is_none() {
+            self.stack.stop_child(self.redis.child).await?;
+            self.restart_redis().await?;
+        }
+        for n in 0..self.replicas.len() {
+            let child = self.replicas[n].child;
+            if self.stack.pid(child).is_none() {
+                self.stack.stop_child(child).await?;
+                let listen = replica_socket(&self.stack, n);
+                self.replicas[n] = self.spawn_replica(n, listen, profile, &[])?;
+            }
+        }
+        self.allow_ends();
+        Ok(())
+    }
+
     pub async fn kill_redis(&mut self) -> anyhow::Result<()> {
         self.stack.kill(self.redis.child, Signal::SIGKILL)?;
         self.stack.stop_child(self.redis.child).await

@@ -5,7 +5,7 @@ use crate::Home;
 #[test]
 fn a_hit_is_compared_with_the_least_that_can_be_done() {
     let Some(home) = Home::new() else { return };
-    let json = home.json(&["bench", "hit", "--repeats", "1", "--json"]);
+    let json = home.json(&["bench", "hit", "--repeat", "1", "--json"]);
     let sides = json["sides"].as_array().unwrap();
     let names: Vec<&str> = sides.iter().map(|side| side["name"].as_str().unwrap()).collect();
     assert_eq!(names[..3], ["api × 8", "bare × 8", "api with in-process cache × 8"], "{json}");
@@ -20,7 +20,7 @@ fn a_hit_is_compared_with_the_least_that_can_be_done() {
 #[test]
 fn heartbeats_reach_the_table_in_every_way() {
     let home = Home::bare();
-    let json = home.json(&["bench", "heartbeats", "--repeats", "1", "--json"]);
+    let json = home.json(&["bench", "heartbeats", "--repeat", "1", "--json"]);
     let sides = json["sides"].as_array().unwrap();
     let figure = |side: usize, name: &str| sides[side]["figures"][name]["median"].as_f64().unwrap();
     assert_eq!(figure(0, "beats_per_datagram"), 1.0, "{json}");
@@ -32,7 +32,7 @@ fn heartbeats_reach_the_table_in_every_way() {
 
 #[test]
 fn codecs_are_shown_beside_the_article() {
-    let json = Home::bare().json(&["bench", "codecs", "--repeats", "1", "--json"]);
+    let json = Home::bare().json(&["bench", "codecs", "--repeat", "1", "--json"]);
     let names: Vec<&str> = json["sides"].as_array().unwrap().iter().filter_map(|side| side["name"].as_str()).collect();
     assert_eq!(names, ["JSON", "Protobuf", "Protobuf+Zstd"]);
     let marks = json["marks"].as_array().unwrap();
@@ -46,7 +46,7 @@ fn codecs_are_shown_beside_the_article() {
 #[test]
 fn telemetry_is_compared_with_the_same_binary_without_it() {
     let Some(home) = Home::new() else { return };
-    let json = home.json(&["bench", "telemetry", "--repeats", "1", "--json"]);
+    let json = home.json(&["bench", "telemetry", "--repeat", "1", "--json"]);
     for rate in ["0", "0.1", "1"] {
         assert!(json["rates"][rate]["ratio_median"].as_f64().is_some_and(|ratio| ratio > 0.0), "{json}");
     }

@@ -67,7 +67,7 @@ fn nothing_else_needs_a_replica(home: &Home) {
     assert!(home.elsewhere(&["fault", "show"]).contains("stall"));
     home.elsewhere(&["fault", "clear"]);
     let status = home.elsewhere(&["status"]);
-    assert!(status.contains("api-admin") && status.contains("no monitor answers"), "{status}");
+    assert!(status.contains("api-admin") && status.contains("no monitor responds"), "{status}");
     let load = home.command(&["load", "smoke"]).env("TESTBED_ENDPOINTS", home.path().join("endpoints.toml")).output();
     let error = String::from_utf8(load.unwrap().stderr).unwrap();
     assert!(error.contains(NOWHERE) && error.contains("does no replica run?"), "{error}");

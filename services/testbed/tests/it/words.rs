@@ -26,7 +26,7 @@ fn errors_say_what_to_do() {
         (&["experiment", "overload", "--repeat", "many"], "invalid digit"),
         (&["bench"], "faultproxy"),
         (&["bench", "everything"], "Usage"),
-        (&["bench", "bloom", "--repeats", "0"], "1..=100"),
+        (&["bench", "bloom", "--repeat", "0"], "1..=100"),
         (&["report", "diff", "a"], "AFTER"),
         (&["report", "diff", "no-such-a", "no-such-b"], "no-such-a"),
         (&["report", "diff", "a", "b", "--fail-on", "p98_ms>1"], "p99_ms"),

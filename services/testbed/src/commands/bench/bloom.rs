@@ -108,7 +108,7 @@ impl Keys {
 }
 
 pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
-    let repeats = usize::from(args.repeats.unwrap_or(REPEATS));
+    let repeats = usize::from(args.repeat.unwrap_or(REPEATS));
     let mut runs: [Vec<Figures>; 2] = [vec![Figures::new(); repeats], vec![Figures::new(); repeats]];
     for size in &SIZES {
         let keys = Keys::new(size.keys, ABSENT);

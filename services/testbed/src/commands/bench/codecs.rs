@@ -36,7 +36,7 @@ pub async fn sides(repeats: usize) -> anyhow::Result<Vec<Side>> {
 }
 
 pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
-    let sides = sides(usize::from(args.repeats.unwrap_or(REPEATS))).await?;
+    let sides = sides(usize::from(args.repeat.unwrap_or(REPEATS))).await?;
     let [json, plain, packed] = &sides[..] else { anyhow::bail!("three codecs, not {}", sides.len()) };
     let ratios = vec![
         packed.over(plain, "batch_bytes"),

@@ -24,7 +24,7 @@ const NODE_BYTES: f64 = 256.0;
 const BEAT_NS: f64 = 150.0;
 
 pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
-    let repeats = usize::from(args.repeats.unwrap_or(REPEATS));
+    let repeats = usize::from(args.repeat.unwrap_or(REPEATS));
     let modes = Mode::available()?;
     let runs = comparison::in_turns(modes.len() + 1, repeats, async |side| {
         let mode = modes.get(side).copied();

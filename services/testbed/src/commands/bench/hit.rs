@@ -31,7 +31,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     for target in 0..targets {
         bench.load(target, CONNECTIONS[0], &ids, WARM_MS).await?;
     }
-    let repeats = usize::from(args.repeats.unwrap_or(REPEATS));
+    let repeats = usize::from(args.repeat.unwrap_or(REPEATS));
     // Those that are compared, the targets at one concurrency, follow each other.
     let loads: Vec<(usize, usize)> =
         CONNECTIONS.into_iter().flat_map(|connections| (0..targets).map(move |target| (target, connections))).collect();

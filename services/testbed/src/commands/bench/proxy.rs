@@ -20,7 +20,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     let proxy = service::start_proxy(&mut stack, std::slice::from_ref(&server), Law::None).await?;
     let direct = Endpoint::Unix(server.socket.clone());
     let defaults = bench::Options::default();
-    let options = bench::Options { repeats: args.repeats.map_or(defaults.repeats, usize::from), ..defaults };
+    let options = bench::Options { repeats: args.repeat.map_or(defaults.repeats, usize::from), ..defaults };
     let figures = bench::bench(&direct, &proxy.addresses[0], &options).await?;
     stack.stop().await?;
     let side = |name: &str, runs: &[f64]| {

@@ -30,7 +30,7 @@ const SENT: &str = "telemetry_spans_sent_total";
 pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     let mut bench = Answering::start(1 + RATES.len() as u32).await?;
     let receiver = bench.sink().await?;
-    let repeats = usize::from(args.repeats.unwrap_or(REPEATS));
+    let repeats = usize::from(args.repeat.unwrap_or(REPEATS));
     let rounds = ROUNDS.min(repeats);
     let (mut runs, mut counts) = (vec![Vec::new(); ORDER.len()], [(0.0, 0.0); RATES.len()]);
     let mut ids = Vec::new();

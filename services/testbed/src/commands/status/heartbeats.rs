@@ -1,4 +1,4 @@
-//! What the monitors of a stack see, side by side.
+//! The state of nodes and partitions as each monitor of a stack reports it.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -8,24 +8,24 @@ use serde::Serialize;
 
 use crate::stack::endpoints;
 
-const PATIENCE: Duration = Duration::from_millis(800);
+const TIMEOUT: Duration = Duration::from_millis(800);
 const CHANGES_SHOWN: usize = 10;
 
 #[derive(Debug, Serialize)]
 pub struct Heartbeats {
-    /// `None`: it does not answer.
+    /// `None`: the monitor does not respond.
     pub monitors: BTreeMap<String, Option<Monitor>>,
     pub epoch: u64,
     pub nodes: Vec<Node>,
     pub partitions: Vec<heartbeat::assign::Assignment>,
-    /// Of the monitor with the latest table; the newest last.
+    /// Reported by the monitor with the latest table; the newest last.
     pub changes: Vec<LoggedEvent>,
 }
 
 #[derive(Debug, Serialize)]
 pub struct Monitor {
     pub leading: bool,
-    /// Of how many monitors, itself included, the votes count.
+    /// Number of monitors whose votes count, itself included.
     pub present: usize,
     pub registry_up: bool,
     pub epoch: u64,
@@ -35,23 +35,23 @@ pub struct Monitor {
 pub struct Node {
     pub id: NodeId,
     pub online: bool,
-    /// By itself: it has not failed.
+    /// The node has left; it has not failed.
     pub left: bool,
     pub incarnation: u64,
-    /// As each monitor sees it.
+    /// State of the node by monitor.
     pub states: BTreeMap<String, State>,
-    /// Since the monitor that heard it last has heard it.
+    /// Time since the last heartbeat that any monitor received, in milliseconds.
     pub silent_ms: f64,
     pub primary_of: usize,
     pub replica_of: usize,
 }
 
-/// Asks all monitors that the endpoints name; `None`: there are none, or none answers.
+/// Requests the status of all monitors; `None` if there are none or none responds.
 ///
 /// # Errors
-/// No HTTP client can be built.
+/// The HTTP client cannot be built.
 pub async fn read(endpoints: &BTreeMap<String, String>) -> anyhow::Result<Option<Heartbeats>> {
-    let http = runtime::http::plain().timeout(PATIENCE).build()?;
+    let http = runtime::http::plain().timeout(TIMEOUT).build()?;
     let monitors = endpoints::numbered(endpoints, "monitor");
     let asked =
         monitors.map(|(name, url)| (name, http.get(format!("{url}/status")).send())).map(async |(name, answer)| {
@@ -65,7 +65,7 @@ pub async fn read(endpoints: &BTreeMap<String, String>) -> anyhow::Result<Option
     Ok(combine(futures::future::join_all(asked).await))
 }
 
-/// The table is that of whoever has the latest.
+/// Takes the partition table of the monitor with the highest epoch.
 fn combine(seen: Vec<(String, Option<Status>)>) -> Option<Heartbeats> {
     let answered = || seen.iter().filter_map(|(name, status)| Some((name, status.as_ref()?)));
     let (_, latest) = answered().max_by_key(|(_, status)| status.table.epoch)?;
@@ -104,12 +104,12 @@ pub fn table(seen: &Heartbeats) -> String {
     let mut text = format!("heartbeats, epoch {}\n", seen.epoch);
     for (name, monitor) in &seen.monitors {
         let words = match monitor {
-            None => "does not answer".to_owned(),
+            None => "does not respond".to_owned(),
             Some(Monitor { leading, present, registry_up, epoch }) => format!(
-                "{}, hears {present} of {}, epoch {epoch}, etcd {}",
+                "{}, {present} of {} monitors present, epoch {epoch}, etcd {}",
                 if *leading { "leads" } else { "follows" },
                 seen.monitors.len(),
-                if *registry_up { "answers" } else { "is away" }
+                if *registry_up { "reachable" } else { "unreachable" }
             ),
         };
         // Writing to a string cannot fail.
@@ -122,7 +122,7 @@ pub fn table(seen: &Heartbeats) -> String {
         let online = match (node.online, node.left) {
             (true, _) => "online",
             (false, true) => "left",
-            (false, false) => "off-line",
+            (false, false) => "offline",
         };
         let silent = format!("{:.1} s", node.silent_ms / 1e3);
         let Node { id, primary_of, replica_of, .. } = node;
@@ -143,9 +143,9 @@ fn words(event: &Event) -> String {
             format!("{node}: {} → {} ({}, silent for {silent_ms:.0} ms)", from.as_str(), to.as_str(), cause.as_str())
         }
         Event::Admitted { node, epoch } => format!("{node} is online from epoch {epoch}"),
-        Event::Offline { node, epoch } => format!("{node} is off-line from epoch {epoch}"),
+        Event::Offline { node, epoch } => format!("{node} is offline from epoch {epoch}"),
         Event::Primaries { epoch, moved } => format!("{moved} partitions have new primaries in epoch {epoch}"),
-        Event::Paused { ms } => format!("the monitor stood still for {ms:.0} ms"),
+        Event::Paused { ms } => format!("the monitor was suspended for {ms:.0} ms"),
     }
 }
 
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_table_counts_and_every_opinion_is_shown() {
+    fn the_latest_table_counts_and_the_state_of_every_monitor_is_shown() {
         let name = |n: u8| format!("monitor-{n}");
         let seen = vec![
             (name(0), Some(status("monitor-0", 2, State::Warning))),
@@ -193,7 +193,7 @@ mod tests {
         let seen = combine(seen).unwrap();
         assert_eq!((seen.epoch, seen.nodes[0].online, seen.nodes[0].silent_ms), (3, false, 200.0));
         let text = table(&seen);
-        for part in ["epoch 3", "does not answer", "off-line", "warning · failed", "worker-0 is off-line from epoch 3"]
+        for part in ["epoch 3", "does not respond", "offline", "warning · failed", "worker-0 is offline from epoch 3"]
         {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }

@@ -182,6 +182,7 @@ pub fn verdicts(series: &[Series], quick: bool) -> Vec<Verdict> {
                     measured: ms(p99),
                     passed: judged(p99 <= allowed),
                     note: why.into(),
+                    undecided: false,
                 });
             }
         }
@@ -191,6 +192,7 @@ pub fn verdicts(series: &[Series], quick: bool) -> Vec<Verdict> {
             measured: one.false_alarms.to_string(),
             passed: judged(one.false_alarms == 0),
             note: why.into(),
+            undecided: false,
         });
         if let Some(EtcdAway { seconds, offline, moved, writes }) = one.etcd_away {
             verdicts.push(Verdict {
@@ -199,6 +201,7 @@ pub fn verdicts(series: &[Series], quick: bool) -> Vec<Verdict> {
                 measured: format!("{offline} off-line, {moved} moved, {writes} writes"),
                 passed: judged(offline == 0 && moved == 0 && writes > 0),
                 note: why.into(),
+                undecided: false,
             });
         }
     }
@@ -210,6 +213,7 @@ pub fn verdicts(series: &[Series], quick: bool) -> Vec<Verdict> {
         measured: stale.to_string(),
         passed: Some(stale == 0),
         note: format!("of {writes} writes"),
+        undecided: false,
     });
     verdicts
 }
@@ -251,7 +255,7 @@ impl Report {
             }
         }
         text += "\n| result | check | wanted | measured | |\n|---|---|---|---|---|\n";
-        for Verdict { name, expected, measured, passed, note } in &self.verdicts {
+        for Verdict { name, expected, measured, passed, note, .. } in &self.verdicts {
             let result = match passed {
                 Some(true) => "✓ passed",
                 Some(false) => "✗ failed",
