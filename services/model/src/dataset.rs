@@ -36,7 +36,7 @@ pub enum PushError {
     TooMany,
 }
 
-/// Interns ids while events arrive in any order.
+/// Builds a dataset from events in any order, and interns their ids.
 #[derive(Debug, Default)]
 pub struct DatasetBuilder {
     data: Dataset,
