@@ -224,7 +224,7 @@ async fn wait_for_step(admin: &str, step: &str) {
 
 /// Compose starts Redis and replicas at nearly the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_comes_late_is_warmed_up_soon_after() {
+async fn a_redis_that_starts_late_is_warmed_up() {
     let Some(mut fixture) = Fixture::start().await else { return };
     fixture.stack.kill(fixture.redis.child, launcher::Signal::SIGKILL).unwrap();
     fixture.stack.stop_child(fixture.redis.child).await.unwrap();
@@ -242,7 +242,7 @@ async fn a_redis_that_comes_late_is_warmed_up_soon_after() {
 /// A server that answers every connection with an error and closes it, as Redis does in protected mode, with too many clients, and while it
 /// loads a file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_refused_at_first_is_warmed_up_soon_after_it_lets_us_in() {
+async fn a_redis_that_first_refuses_is_warmed_up_when_it_accepts() {
     use tokio::io::AsyncWriteExt as _;
 
     let Some(mut fixture) = Fixture::start().await else { return };

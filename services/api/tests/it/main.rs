@@ -10,9 +10,9 @@ mod guards;
 mod misses;
 mod newcomers;
 mod outage;
+mod reporting;
 mod rotation;
 mod telemetry;
-mod truths;
 mod writes;
 
 use std::{net::SocketAddr, time::Duration};

@@ -75,7 +75,7 @@ async fn read(base: String, users: Arc<Mutex<Vec<String>>>, reads: Arc<AtomicUsi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_new_ids_strands_no_replica() {
+async fn many_new_users_leave_every_filter_valid() {
     let Some(fixture) = Fixture::start().await else { return };
     let mut replicas = Vec::new();
     for _ in 0..REPLICAS {
@@ -113,7 +113,7 @@ async fn a_flood_of_new_ids_strands_no_replica() {
     };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
     while sum("guard_rebuilds_total{reason=\"size\"}").await < ROTATIONS {
-        assert!(tasks.iter().all(|task| !task.is_finished()), "somebody failed");
+        assert!(tasks.iter().all(|task| !task.is_finished()), "a task failed");
         assert!(tokio::time::Instant::now() < deadline, "too few rotations");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -46,7 +46,7 @@ fn lines_with(trace_id: u128) -> Vec<serde_json::Value> {
 }
 
 /// Only requests with a sampling decision are recorded, and they are exported soon.
-fn told_to(receiver: &Receiver, mut config: ApiConfig) -> ApiConfig {
+fn exporting_to(receiver: &Receiver, mut config: ApiConfig) -> ApiConfig {
     LazyLock::force(&LOG);
     config.telemetry.endpoint = format!("http://{}", receiver.address);
     config.telemetry.sample_ratio = 0.0;
@@ -70,7 +70,7 @@ fn edges<const N: usize>(edges: [(&'static str, &'static str); N]) -> BTreeSet<(
 async fn a_hit_and_an_unknown_id() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let replica = Replica::start(told_to(&receiver, fixture.config(Profile::Protected))).await;
+    let replica = Replica::start(exporting_to(&receiver, fixture.config(Profile::Protected))).await;
 
     let hit = Context::root(true);
     assert_eq!(ask(&replica, fixture.user(1), hit).await.status(), StatusCode::OK);
@@ -122,7 +122,7 @@ async fn a_hit_and_an_unknown_id() {
 async fn a_miss_and_one_that_shares_its_load() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    let mut config = exporting_to(&receiver, fixture.config(Profile::Protected));
     config.guards.warmup = false;
     config.http.deadline_ms = 60_000;
     let replica = Replica::start(config).await;
@@ -173,7 +173,7 @@ async fn a_miss_and_one_that_shares_its_load() {
 async fn a_sign_up_and_events() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let replica = Replica::start(told_to(&receiver, fixture.config(Profile::Protected))).await;
+    let replica = Replica::start(exporting_to(&receiver, fixture.config(Profile::Protected))).await;
     let post = async |path: &str, context: Context, body: String| {
         let request = replica.http.post(format!("{}{path}", replica.base)).header(TRACEPARENT, context.to_string());
         request.header("content-type", "application/json").body(body).send().await.unwrap().status()
@@ -218,10 +218,10 @@ async fn a_sign_up_and_events() {
 
 /// By default the caller's decision is not trusted; only the configuration can change that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stranger_does_not_decide_what_is_recorded() {
+async fn an_untrusted_caller_does_not_decide_what_is_recorded() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    let mut config = exporting_to(&receiver, fixture.config(Profile::Protected));
     config.telemetry.trust_caller = ApiConfig::new(Profile::Protected, config.store.clone(), "").telemetry.trust_caller;
     let replica = Replica::start(config).await;
     for n in 0..10 {
@@ -237,7 +237,7 @@ async fn a_stranger_does_not_decide_what_is_recorded() {
 async fn a_failure_is_reported_once() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    let mut config = exporting_to(&receiver, fixture.config(Profile::Protected));
     config.guards.warmup = false;
     config.store.pool_size = 1;
     config.store.checkout_timeout_ms = 100;
@@ -294,7 +294,7 @@ async fn a_failure_is_reported_once() {
 async fn a_slow_request_is_recorded_afterwards() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    let mut config = exporting_to(&receiver, fixture.config(Profile::Protected));
     config.telemetry.slow_ms = 1;
     config.cache.local_ms = 60_000;
     config.guards.warmup = false;
@@ -328,7 +328,7 @@ async fn a_killed_receiver_loses_only_counted_spans() {
     const SPANS_OF_A_HIT: usize = 2;
     let Some(fixture) = Fixture::start().await else { return };
     let mut receiver = Receiver::start();
-    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    let mut config = exporting_to(&receiver, fixture.config(Profile::Protected));
     config.telemetry.queue = QUEUE;
     let replica = Replica::start(config).await;
     let mut made = 0;

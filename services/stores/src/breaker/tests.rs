@@ -137,7 +137,7 @@ mod interleavings {
                 Action::Admit => {
                     let (closed, probes) = (self.breaker.is_closed(), self.awaited());
                     let Some(attempt) = self.breaker.admit(self.now) else {
-                        return assert!(!closed, "a closed breaker admits everybody");
+                        return assert!(!closed, "a closed breaker admits every call");
                     };
                     assert!(
                         closed || (probes == 0 && self.breaker.lock().awaits(attempt.probe)),

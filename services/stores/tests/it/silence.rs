@@ -75,7 +75,7 @@ async fn writes_and_fences_end() {
 
 /// The host vanished and came back without any request. One request finds out and retries; not one per idle connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_silent_connection_condemns_the_idle_ones() {
+async fn after_a_silent_connection_idle_ones_are_not_used() {
     let Some(mut servers) = Servers::start(1).await else { return };
     let (relay, store) = store_behind_relay(&mut servers).await;
     relay.vanish(BLACK_HOLES[0]).await;
