@@ -260,7 +260,8 @@ impl Columns {
     }
 }
 
-/// `2024-02-29T23:59:59.5+01:00` → Unix milliseconds, rounded down. `None`: not a time with an offset from UTC.
+/// `2024-02-29T23:59:59.5+01:00` → Unix milliseconds, rounded down. A leap second counts as second 59. `None`: not a time with an offset
+/// from UTC.
 fn unix_ms(text: &str) -> Option<i64> {
     let time: Timestamp = text.parse().ok()?;
     i64::try_from(time.as_nanosecond().div_euclid(1_000_000)).ok()

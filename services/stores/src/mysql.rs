@@ -35,7 +35,7 @@ pub struct Store(Arc<Inner>);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) config: StoreConfig,
+    config: StoreConfig,
     pools: Vec<Pool>,
     pub(crate) catalogue: Pool,
     /// The index in `pools` for each shard.
@@ -44,7 +44,7 @@ pub(crate) struct Inner {
 }
 
 /// Only the newest events of a user are ranked; older ones say little about current interests.
-pub(crate) const HISTORY_LIMIT: u32 = 100;
+const HISTORY_LIMIT: u32 = 100;
 
 impl Store {
     /// Opens no connection yet.
