@@ -18,7 +18,8 @@ const END_MS: i64 = 1_767_225_600_000;
 const MAX_EVENTS_PER_USER: u32 = 500;
 
 const MS_PER_DAY: i64 = 86_400_000;
-/// Longest pause within a session. Times strictly increase, and `MAX_EVENTS_PER_USER` pauses fit into the last day, in which no session starts.
+/// Longest pause within a session. Times strictly increase, and `MAX_EVENTS_PER_USER` pauses fit into the last day, in which no session
+/// starts.
 const MAX_PAUSE_S: i64 = 120;
 const EVENTS_PER_SESSION: u32 = 6;
 const INTERESTS: usize = 3;

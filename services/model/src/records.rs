@@ -1,7 +1,7 @@
 //! Reads delimited records, each with the physical line on which it starts.
 //!
-//! The parser is that of csv (csv-core). The reader of csv is not used: it reports wrong lines after CRLF and blank lines, and an unclosed quote
-//! makes it read the rest of the file into memory.
+//! The parser is that of csv (csv-core). The reader of csv is not used: it reports wrong lines after CRLF and blank lines, and an unclosed
+//! quote makes it read the rest of the file into memory.
 
 use std::io::{self, BufRead, Read};
 

@@ -1,4 +1,5 @@
-//! A minimal OTLP receiver that keeps every span. It has a separate runtime, so that killing it closes its connections as a killed process does.
+//! A minimal OTLP receiver that keeps every span. It has a separate runtime, so that killing it closes its connections as a killed process
+//! does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
