@@ -13,11 +13,12 @@ pub const NEWCOMERS_PREVIOUS: &str = "users:newcomers:previous";
 /// The generation for the next filter, shared by the replicas. Only a hint: losing it costs no correctness.
 pub const NEWCOMERS_GENERATION: &str = "users:newcomers:generation";
 
-/// Leases on the generations of the filters in use. A sorted set with the members `<generation>:<replica>`; the score is the end of the lease in
-/// Unix ms. A rotation waits for the leases on earlier generations.
+/// Leases on the generations of the filters in use. A sorted set with the members `<generation>:<replica>`; the score is the end of the
+/// lease in Unix ms. A rotation waits for the leases on earlier generations.
 pub const NEWCOMERS_FILTERS: &str = "users:newcomers:filters";
 
-/// Member of a set that has lost no member since this generation was claimed. User ids contain no control characters, so no user has this name.
+/// Member of a set that has lost no member since this generation was claimed. User ids contain no control characters, so no user has this
+/// name.
 pub fn generation_mark(generation: &str) -> String {
     format!("\u{1}gen:{generation}")
 }

@@ -59,8 +59,8 @@ pub mod attribute {
     pub const OUTCOME: &str = "testbed.outcome";
 }
 
-/// Names of internal spans. Spans of requests, commands and queries are named after the operation, such as `GET /recommendations`, `GET`, `SELECT
-/// behaviour`.
+/// Names of internal spans. Spans of requests, commands and queries are named after the operation, such as `GET /recommendations`, `GET`,
+/// `SELECT behaviour`.
 pub mod name {
     /// Wait in the queue for admission. Only if the request had to wait.
     pub const ADMISSION_WAIT: &str = "admission wait";
@@ -75,12 +75,13 @@ pub mod name {
     pub const CACHE_FILL: &str = "cache fill";
     pub const REFRESH_AHEAD: &str = "refresh ahead";
 
-    /// The failover of a failed worker's partitions: from its last heartbeat to the new partition table. Recorded by the leading monitor, as the
-    /// root of the trace. Its id is the lower half of the trace id, so that other processes can add child spans.
+    /// The failover of a failed worker's partitions: from its last heartbeat to the new partition table. Recorded by the leading monitor,
+    /// as the root of the trace. Its id is the lower half of the trace id, so that other processes can add child spans.
     pub const FAILOVER: &str = "failover";
     /// A change of the partition table without a failure: a worker has joined or left.
     pub const ASSIGNMENT: &str = "assignment";
-    /// One monitor's suspicion of a worker, from its last heartbeat until the suspicion is confirmed or refuted. It has a child span for each state.
+    /// One monitor's suspicion of a worker, from its last heartbeat until the suspicion is confirmed or refuted. It has a child span for
+    /// each state.
     pub const SUSPICION: &str = "suspicion";
     /// The absence of a worker that is off-line in the table, until it returns.
     pub const ABSENCE: &str = "absence";

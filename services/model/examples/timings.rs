@@ -1,5 +1,5 @@
-//! `cargo run --release -p model --example timings [FILE]`: how long the default dataset, or a file, takes, and how good
-//! the model is.
+//! `cargo run --release -p model --example timings [FILE]`: durations for the default dataset or a file, and the quality of
+//! the model.
 
 use std::{error::Error, hint::black_box, num::NonZero, time::Instant};
 

@@ -36,7 +36,7 @@ pub enum PushError {
     TooMany,
 }
 
-/// Interns ids while events arrive in any order.
+/// Builds a dataset from events in any order, and interns their ids.
 #[derive(Debug, Default)]
 pub struct DatasetBuilder {
     data: Dataset,
@@ -79,8 +79,8 @@ impl DatasetBuilder {
         Ok(())
     }
 
-    /// Keeps the first of several events with equal (user, item, kind, time), the primary key of the behaviour log. Returns the number of dropped
-    /// events.
+    /// Keeps the first of several events with equal (user, item, kind, time), the primary key of the behaviour log. Returns the number of
+    /// dropped events.
     pub fn finish(self) -> (Dataset, u64) {
         let mut data = self.data;
         let dropped = data.drop_duplicates();

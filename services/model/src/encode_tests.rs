@@ -77,7 +77,7 @@ proptest! {
         let _ = NeighbourModel::from_rows(&header, rows);
     }
 
-    /// Nearly right bytes get further than arbitrary ones; what is accepted has to be usable.
+    /// Almost valid bytes get further than arbitrary ones; a model that is accepted must be usable.
     #[test]
     fn damaged_rows_are_an_error_or_a_sound_model(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..4),

@@ -1,11 +1,11 @@
 //! Synthetic behaviour data: users have tastes that collaborative filtering can find.
 //!
 //! * Items belong to clusters; within one, popularity follows Zipf's law (1/rank), and clusters differ in popularity too.
-//! * A user has one to three clusters at a time; now and then one is replaced (drift). One event in ten ignores taste.
-//! * A tenth of the users are heavy (four times the mean), and everyone has at least one event.
+//! * A user prefers one to three clusters; occasionally one is replaced (drift). One event in ten ignores the preferences.
+//! * A tenth of the users are heavy (four times the mean). Each user has at least one event.
 //! * Events come in sessions; a view may lead to a cart, a cart to a purchase of the same item.
 //!
-//! Only additions, multiplications, divisions and comparisons are used, whose results IEEE 754 fixes: the same parameters
+//! It uses only additions, multiplications, divisions and comparisons, whose results IEEE 754 defines: the same parameters
 //! give the same bytes on every machine.
 
 use contract::{EventKind, ItemId, UserId};
@@ -18,7 +18,8 @@ const END_MS: i64 = 1_767_225_600_000;
 const MAX_EVENTS_PER_USER: u32 = 500;
 
 const MS_PER_DAY: i64 = 86_400_000;
-/// Longest pause within a session. Times strictly increase, and `MAX_EVENTS_PER_USER` pauses fit into the last day, in which no session starts.
+/// Longest pause within a session. Times strictly increase, and `MAX_EVENTS_PER_USER` pauses fit into the last day, in which no session
+/// starts.
 const MAX_PAUSE_S: i64 = 120;
 const EVENTS_PER_SESSION: u32 = 6;
 const INTERESTS: usize = 3;
@@ -239,7 +240,7 @@ mod tests {
         let bytes = csv(&small());
         assert_eq!(bytes, csv(&small()));
         assert_ne!(bytes, csv(&GenerateParams { seed: 2, ..small() }));
-        // Published figures name a seed: a new hash here means that they no longer apply.
+        // Published figures state a seed: if this hash changes, they no longer apply.
         assert_eq!(xxhash_rust::xxh3::xxh3_64(&bytes), GOLDEN, "{:#x}", xxhash_rust::xxh3::xxh3_64(&bytes));
     }
     const GOLDEN: u64 = 0x3929_30e2_7c6d_74c5;

@@ -1,24 +1,24 @@
-//! The item-neighbour model and how it is built: item-to-item collaborative filtering over co-occurrence.
+//! The item-neighbour model and its construction: item-to-item collaborative filtering by co-occurrence.
 //!
-//! Two items are alike when the same users turn to both, one soon after the other:
+//! Two items are similar if the same users have events with both, one soon after the other:
 //!
 //! ```text
 //! co(i, j)  = Σ over users u with both:  ½^(places between / gap_half_life_places)
 //!                                        × 1 / (1 + time between / gap_half_life_days)
 //!                                        × strength(u, i) × strength(u, j)
-//! sim(i, j) = co(i, j) / ((n(i) + 2) × (n(j) + 2)) ^ damping        n(i) = users who have i in their history
+//! sim(i, j) = co(i, j) / ((n(i) + 2) × (n(j) + 2)) ^ damping        n(i) = number of users with i in their history
 //! ```
 //!
 //! "Places" count a user's distinct items in order of time. They carry over between shops where people buy once a month
 //! and sites where they rate thirty films in ten minutes; days alone would not. `strength` is weight^¼: a purchase counts
-//! more than a view, but four views of four items tell more than one purchase. The 2 keeps two items that one user met
-//! by chance from being each other's perfect match.
+//! more than a view, but four views of four items count more than one purchase. The 2 prevents a perfect similarity of two
+//! items that only one user has.
 //!
 //! The defaults were chosen on ml-100k with each user's last item removed, by predicting the last but one; `quality`
-//! reports the last one, whose figures were in sight during tuning but did not decide it. The optimum is flat: damping
-//! 0.4 to 0.6, 5 to 20 places, 1 to 100 days and a recency of 1 to 5 places all lie within one standard error of NDCG@10
-//! (0.129 ± 0.009). Without the decay in ranking half of it is lost, without the one by places in pairs an eighth; the
-//! one by days makes no difference there, because most of those users came for a single sitting.
+//! reports the last one, whose figures were visible during tuning but did not decide it. The optimum is flat: damping
+//! 0.4 to 0.6, 5 to 20 places, 1 to 100 days and a recency of 1 to 5 places are all within one standard error of NDCG@10
+//! (0.129 ± 0.009). Without the decay in ranking, NDCG@10 falls by a half; without the decay by places in pairs, by an eighth.
+//! The decay by days makes no difference there, because most of those users have a single session.
 
 use std::{collections::HashMap, num::NonZero, thread};
 
@@ -38,17 +38,17 @@ const PRIOR_USERS: f32 = 2.0;
 pub struct Params {
     /// Most recent items of a user that form pairs; bounds the cost of heavy users. 2..=10,000.
     pub history_cap: u32,
-    /// 1..=1000.
+    /// Neighbours kept per item. 1..=1000.
     pub neighbours_per_item: u32,
     /// 0 favours popular items, 0.5 is the cosine, 1 favours rare items. 0..=1.
     pub damping: f32,
-    /// > 0.
+    /// Distance of two items in the history, in items, at which their pair counts half. > 0.
     pub gap_half_life_places: f32,
-    /// > 0.
+    /// Time between two items, in days, at which their pair counts half. > 0.
     pub gap_half_life_days: f32,
     /// Ranking: how far back in the history (in items) an item counts half. > 0.
     pub recency_half_life_places: f32,
-    /// Of an event's share in its item's popularity, counted from the newest event. > 0.
+    /// Half-life of an event's share in its item's popularity, counted from the newest event. > 0.
     pub popular_half_life_days: f32,
 }
 
@@ -185,7 +185,7 @@ pub(crate) fn strength(weight: f32) -> f32 {
     weight.sqrt().sqrt()
 }
 
-/// All items, most popular first: events counted, halved per half-life before the newest event where one is given.
+/// All items, most popular first: the number of events, each halved per half-life before the newest event if `half_life_days` is given.
 pub(crate) fn popularity(data: &Dataset, half_life_days: Option<f32>) -> Vec<Scored> {
     let end_ms = data.events.iter().map(|e| e.at_ms).max().unwrap_or(0);
     let mut sums = vec![0.0_f64; data.items.len()];
@@ -200,7 +200,7 @@ pub(crate) fn popularity(data: &Dataset, half_life_days: Option<f32>) -> Vec<Sco
     scored
 }
 
-/// Keeps the `k` highest scores, highest first; equal ones by position, so that the result depends on nothing else.
+/// Keeps the `k` highest scores, highest first; equal ones in order of position, so that the result is deterministic.
 pub(crate) fn best_first(scored: &mut Vec<Scored>, k: usize) {
     let order = |a: &Scored, b: &Scored| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     if k < scored.len() {
@@ -216,17 +216,17 @@ pub(crate) fn best_first(scored: &mut Vec<Scored>, k: usize) {
 struct Visit {
     item: u32,
     strength: f32,
-    /// Before the dataset's newest event.
+    /// Days before the dataset's newest event.
     days_ago: f32,
 }
 
-/// Users' visits, latest first, and the way back from items to users.
+/// Users' visits, latest first, and the index from items to users.
 struct Histories {
     items: usize,
     /// User u's visits are `visits[user_starts[u]..user_starts[u + 1]]`.
     user_starts: Vec<usize>,
     visits: Vec<Visit>,
-    /// Item i was met by `visitors[item_starts[i]..item_starts[i + 1]]`: user, and place in the user's history.
+    /// The visitors of item i are `visitors[item_starts[i]..item_starts[i + 1]]`: user, and place in the user's history.
     item_starts: Vec<usize>,
     visitors: Vec<(u32, u32)>,
 }
@@ -355,7 +355,7 @@ impl PairSums {
 
     fn add(&mut self, item: u32, pair: f32) {
         let sum = &mut self.sums[item as usize];
-        // A pair too far apart for a float must not be listed twice.
+        // A pair whose value is too small for a float must not add the item twice.
         if *sum == 0.0 && pair > 0.0 {
             self.touched.push(item);
         }

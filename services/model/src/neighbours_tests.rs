@@ -43,7 +43,7 @@ fn close_in_time_and_unpopular_come_first() {
     let mut events = Vec::new();
     let users: Vec<String> = (0..20).map(|n| format!("u{n}")).collect();
     for (n, user) in users.iter().enumerate() {
-        // Everyone has "hit", half of them "x" and "y" with it; "z" comes a year later.
+        // All users have "hit", half of them also "x" and "y"; "z" comes a year later.
         events.push((user.as_str(), "hit", 0, 1.0));
         if n % 2 == 0 {
             events.push((user, "x", 1000, 1.0));
@@ -100,7 +100,7 @@ fn bad_parameters_are_named() {
     assert_eq!(error, BadParam("damping"));
 }
 
-/// Straight from the formula: every pair of every user's distinct items.
+/// Computed directly from the formula: every pair of every user's distinct items.
 fn by_definition(data: &Dataset, params: &Params) -> HashMap<(u32, u32), f64> {
     let lines = data.timelines();
     let mut pairs: HashMap<(u32, u32), f64> = HashMap::new();
@@ -114,7 +114,7 @@ fn by_definition(data: &Dataset, params: &Params) -> HashMap<(u32, u32), f64> {
                 None => newest.push(e),
             }
         }
-        // Like the build: an item beyond the cap that comes again is still beyond it.
+        // As in the build: a repeated item beyond the cap stays beyond it.
         newest.truncate(params.history_cap as usize);
         for (p, a) in newest.iter().enumerate() {
             users_of[a.item as usize] += 1.0;

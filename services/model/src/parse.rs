@@ -5,7 +5,7 @@
 //! * CSV: RFC 4180; the header names `user_id`, `item_id`, `event`, `timestamp` and may name `weight`. Without a weight
 //!   the kind's default applies.
 //!
-//! Columns come in any order and others are ignored. Timestamps are Unix seconds, fractions allowed; CSV takes RFC 3339 too.
+//! Columns may be in any order; unknown ones are ignored. Timestamps are Unix seconds with optional fraction; in CSV also RFC 3339.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ use crate::{
 /// Number of bad rows that the report lists.
 const BAD_ROWS_SHOWN: usize = 10;
 
-/// 9999-12-31T23:59:59Z, the last second a MySQL date can show.
+/// 9999-12-31T23:59:59Z, the last second of a MySQL date.
 const LAST_SECOND: i64 = 253_402_300_799;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -37,7 +37,7 @@ pub enum Format {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadRows {
-    /// Counted and left out.
+    /// Bad rows are counted and skipped.
     Skip,
     /// A bad row fails the parse. All rows are read first, so that the error counts the bad ones.
     Refuse,
@@ -260,7 +260,8 @@ impl Columns {
     }
 }
 
-/// `2024-02-29T23:59:59.5+01:00` → Unix milliseconds, rounded down. `None`: not a time with an offset from UTC.
+/// `2024-02-29T23:59:59.5+01:00` → Unix milliseconds, rounded down. A leap second counts as second 59. `None`: not a time with an offset
+/// from UTC.
 fn unix_ms(text: &str) -> Option<i64> {
     let time: Timestamp = text.parse().ok()?;
     i64::try_from(time.as_nanosecond().div_euclid(1_000_000)).ok()

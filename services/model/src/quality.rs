@@ -3,7 +3,7 @@
 //! On ml-100k the defaults reach NDCG@10 0.116 ± 0.008 and HR@10 0.218, popularity 0.045 ± 0.005 and 0.086. For
 //! comparison, <https://faisalse.github.io/IntentAwareRS> (table IDSNR, one item held out of each of the 943 users, all
 //! items ranked; it does not say whether by time) has HR@10 0.087 for popularity, 0.141 for a tuned cosine ItemKNN and
-//! 0.185 for EASE. The lead over ItemKNN comes from the order of the history, which those ignore.
+//! 0.185 for EASE. The lead over ItemKNN comes from the order of the history, which those methods ignore.
 
 use std::{num::NonZero, time::Instant};
 
@@ -64,19 +64,19 @@ pub struct Metrics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QualityError {
     #[error("no user has two distinct items, so no item can be held out")]
-    NobodyToEvaluate,
+    NoUsersToEvaluate,
     #[error(transparent)]
     Params(#[from] BadParam),
 }
 
-/// Builds a model without the last item of each user and asks it for that item; `QualityReport::protocol` has the details.
+/// Builds a model without the last item of each user, and ranks that item with it. See `QualityReport::protocol`.
 ///
 /// # Errors
 /// No user to evaluate, or a parameter out of range.
 pub fn leave_last_out(data: &Dataset, params: &Params) -> Result<QualityReport, QualityError> {
     let (train, held_out) = hold_out(data);
     if held_out.is_empty() {
-        return Err(QualityError::NobodyToEvaluate);
+        return Err(QualityError::NoUsersToEvaluate);
     }
     let started = Instant::now();
     let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
@@ -127,7 +127,7 @@ pub fn leave_last_out(data: &Dataset, params: &Params) -> Result<QualityReport, 
     })
 }
 
-/// The training data, and (user, item) held out of it.
+/// The training data, and the held-out pairs (user, item).
 fn hold_out(data: &Dataset) -> (Dataset, Vec<(u32, u32)>) {
     let timelines = data.timelines();
     let mut item_of: Vec<Option<u32>> = vec![None; data.users.len()];

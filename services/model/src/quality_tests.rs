@@ -23,7 +23,7 @@ fn the_item_of_the_last_interaction_goes_with_its_earlier_occurrences() {
         ("u", "c", 9),
         ("u", "b", 2),
         ("u", "c", 0),
-        // One distinct item: nothing to learn from.
+        // One distinct item: not evaluated.
         ("v", "a", 1),
         ("v", "a", 2),
         // Equal times: the last in the file.
@@ -63,11 +63,11 @@ fn popularity_leaves_out_what_was_seen() {
 
 #[test]
 fn a_pattern_is_found_that_popularity_cannot_know() {
-    // 40 pairs of items; every user turns to both of a pair, and there are more pairs than a list is long.
+    // 40 pairs of items. Every user has both items of a pair, and there are more pairs than items in a list.
     let names: Vec<[String; 3]> =
         (0..400).map(|n| [format!("u{n}"), format!("a{}", n % 40), format!("b{}", n % 40)]).collect();
     let events: Vec<_> = names.iter().flat_map(|[u, a, b]| [(u.as_str(), a.as_str(), 1), (u, b, 2)]).collect();
-    // Half of the users go from b to a, so that holding out leaves pairs to learn from: three items each.
+    // Half of the users go from b to a, so that the training data still has pairs: three items each.
     let mut events = events;
     let more: Vec<String> = (0..400).map(|n| format!("c{}", n % 40)).collect();
     events.extend(
@@ -79,15 +79,15 @@ fn a_pattern_is_found_that_popularity_cannot_know() {
 }
 
 #[test]
-fn nobody_to_evaluate_is_an_error() {
+fn no_user_to_evaluate_is_an_error() {
     let data = dataset(&[("u", "a", 1), ("u", "a", 2)]);
-    assert_eq!(leave_last_out(&data, &Params::default()), Err(QualityError::NobodyToEvaluate));
+    assert_eq!(leave_last_out(&data, &Params::default()), Err(QualityError::NoUsersToEvaluate));
 }
 
-/// MovieLens 100K, which its licence keeps out of the repository. `None`: it is not on this machine, and that was said.
+/// MovieLens 100K, whose licence does not allow it in the repository. `None`: it is not on this machine; the test prints that.
 fn movielens() -> Option<std::fs::File> {
     let path = match std::env::var_os("TESTBED_ML100K") {
-        // Whoever names a file means it.
+        // An explicitly named file must exist.
         Some(path) => return Some(std::fs::File::open(path).unwrap()),
         None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/ml-100k.inter"),
     };
@@ -111,7 +111,7 @@ fn movielens_is_recommended_far_better_than_by_popularity() {
     assert_eq!((data.users.len(), data.items.len()), (943, 1682));
     let report = leave_last_out(&data, &Params::default()).unwrap();
     assert_eq!(report.users_evaluated, 943);
-    // Others publish 0.087 for popularity (see the module): a check of the protocol, not of the model.
+    // Published: 0.087 for popularity (see the module). This checks the protocol, not the model.
     assert!((0.08..0.095).contains(&report.popularity.hit_rate), "{report:?}");
     assert!(report.ndcg_ratio.unwrap() >= 1.5, "{report:?}");
     assert!(report.model.ndcg > report.recent_popularity.ndcg * 1.5, "{report:?}");

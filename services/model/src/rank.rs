@@ -31,9 +31,9 @@ const SEEN: f32 = f32::NEG_INFINITY;
 impl NeighbourModel {
     /// Up to `k` items that are not in the history, best first, with scores above 0.
     ///
-    /// `history` is in order of time, newest first. A repeated item counts once, at its latest place with its highest weight. Each item adds its
-    /// neighbours' scores, halved per `Params::recency_half_life_places`. If these are fewer than `k` items, popular items follow, with lower
-    /// scores. If no item of the history is in this model, the result is empty, and the caller uses the popular list.
+    /// `history` is in order of time, newest first. A repeated item counts once, at its latest place with its highest weight. Each item
+    /// adds its neighbours' scores, halved per `Params::recency_half_life_places`. If these are fewer than `k` items, popular items follow,
+    /// with lower scores. If no item of the history is in this model, the result is empty, and the caller uses the popular list.
     pub fn rank(&self, history: &[HistoryItem], k: usize, scratch: &mut Scratch) -> Vec<Scored> {
         scratch.start(self.items().len(), history);
         if scratch.recent.is_empty() {

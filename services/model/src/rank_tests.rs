@@ -29,11 +29,11 @@ fn scores_add_up_and_fade_with_place() {
     let m = model(rows, &[]);
     let mut scratch = Scratch::default();
     let answer = m.rank(&met(&[0, 1]), 10, &mut scratch);
-    // 3: 0.4 + 0.4/2; 2: 0.5; 4: 0.8/2; item 0 was met.
+    // 3: 0.4 + 0.4/2; 2: 0.5; 4: 0.8/2; item 0 is in the history.
     assert_eq!(answer, [(3, 0.6), (2, 0.5), (4, 0.4)]);
     assert_eq!(m.rank(&met(&[0, 1]), 2, &mut scratch), answer[..2]);
     assert_eq!(m.rank(&met(&[0, 1]), 0, &mut scratch), []);
-    // The other way round item 1's neighbours count in full.
+    // In the reverse order item 1's neighbours count in full.
     assert_eq!(m.rank(&met(&[1, 0]), 10, &mut scratch), [(4, 0.8), (3, 0.6), (2, 0.25)]);
 }
 
@@ -64,7 +64,7 @@ fn popular_items_fill_up_below_the_personal_ones() {
     let items: Vec<u32> = answer.iter().map(|s| s.0).collect();
     assert_eq!(items, [3, 5, 4], "without the item met and the one already there");
     assert!(answer.windows(2).all(|pair| pair[0].1 > pair[1].1 && pair[1].1 > 0.0), "{answer:?}");
-    // Nothing personal at all.
+    // No known item in the history.
     let items: Vec<u32> = m.rank(&met(&[1]), 2, &mut scratch).iter().map(|s| s.0).collect();
     assert_eq!(items, [3, 0]);
 }

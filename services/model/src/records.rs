@@ -1,7 +1,7 @@
 //! Reads delimited records, each with the physical line on which it starts.
 //!
-//! The parser is that of csv (csv-core). The reader of csv is not used: it reports wrong lines after CRLF and blank lines, and an unclosed quote
-//! makes it read the rest of the file into memory.
+//! The parser is that of csv (csv-core). The reader of csv is not used: it reports wrong lines after CRLF and blank lines, and an unclosed
+//! quote makes it read the rest of the file into memory.
 
 use std::io::{self, BufRead, Read};
 
@@ -53,7 +53,7 @@ impl<'a> Record<'a> {
 }
 
 impl<R: BufRead> Records<R> {
-    /// Reads the first line, so that `first_line` can tell which delimiter to ask for.
+    /// Reads the first line, from which the caller chooses the delimiter.
     pub(crate) fn new(input: R) -> Result<Self, RecordError> {
         let mut records = Records {
             input,
@@ -71,7 +71,7 @@ impl<R: BufRead> Records<R> {
         Ok(records)
     }
 
-    /// Without a byte order mark and line end.
+    /// The first line without byte order mark and line end.
     pub(crate) fn first_line(&self) -> &[u8] {
         self.line[self.used..].trim_ascii_end()
     }
@@ -132,7 +132,7 @@ mod tests {
     type Row = (u64, Vec<String>);
 
     fn read(text: &[u8], delimiter: u8, quoting: bool) -> Result<Vec<Row>, RecordError> {
-        // A buffer of 3 bytes makes every boundary happen.
+        // A buffer of 3 bytes tests boundaries at many positions.
         let mut records = Records::new(io::BufReader::with_capacity(3, text))?;
         records.set_format(delimiter, quoting);
         let mut rows = Vec::new();

@@ -2,9 +2,9 @@
 
 use reqwest::ClientBuilder;
 
-/// A builder for clients of `http://` without proxy and certificates. All clients of this workspace use this module (`.clippy.toml` enforces
-/// it): the load generator's framework enables TLS for all of reqwest. reqwest's own builder then reads the system's certificates, and fails in
-/// a small image without them.
+/// A builder for clients of `http://` without proxy and certificates. All clients of this workspace use this module (`.clippy.toml`
+/// enforces it): the load generator's framework enables TLS for all of reqwest. reqwest's own builder then reads the system's certificates,
+/// and fails in a small image without them.
 pub fn plain() -> ClientBuilder {
     builder().tls_certs_only([])
 }

@@ -1,8 +1,8 @@
 //! What every service needs to run as a process: configuration, logs, traces, the admin port, process metrics, signals and draining.
 //!
-//! Depends on `contract` (span names, problem documents) and no other crate of this workspace. Begin reading with `lifecycle.rs` and `config.rs`;
-//! `telemetry.rs` leads to traces and logs. A service starts in this order: configuration → telemetry → bind → state → ready → serve → drain with a
-//! deadline (`api::serve` is an example).
+//! Depends on `contract` (span names, problem documents) and no other crate of this workspace. Begin reading with `lifecycle.rs` and
+//! `config.rs`; `telemetry.rs` leads to traces and logs. A service starts in this order: configuration → telemetry → bind → state → ready →
+//! serve → drain with a deadline (`api::serve` is an example).
 
 pub mod admin;
 pub mod client;

@@ -211,8 +211,8 @@ impl Telemetry {
         self.0.as_ref().map(|recorder| Context::root(recorder.sampled.sample()))
     }
 
-    /// A span that began at `since`. If `context`, from [`IncomingContext::new_span`], is not sampled, the span is recorded only with the setting
-    /// `retrospective`.
+    /// A span that began at `since`. If `context`, from [`IncomingContext::new_span`], is not sampled, the span is recorded only with the
+    /// setting `retrospective`.
     pub fn record(&self, context: (Context, u64), kind: Kind, name: impl Display, since: Instant) -> Span {
         let Some(recorder) = &self.0 else { return Span::NONE };
         if !context.0.sampled && !recorder.retrospective {

@@ -1,8 +1,8 @@
 //! The client's timeout for the response to one command.
 //!
-//! A running server aborts a statement at its own limit (`store.statement_timeout_ms`, or the query's limit), and the connection stays intact. A
-//! server whose host has vanished sends nothing, not even a reset. Without a timeout of the client a command would occupy its connection until
-//! TCP gives up after many minutes, or for ever if it only reads.
+//! A running server aborts a statement at its own limit (`store.statement_timeout_ms`, or the query's limit), and the connection stays
+//! intact. A server whose host has vanished sends nothing, not even a reset. Without a timeout of the client a command would occupy its
+//! connection until TCP gives up after many minutes, or for ever if it only reads.
 
 use std::time::Duration;
 

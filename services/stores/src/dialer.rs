@@ -76,9 +76,9 @@ impl Dialer {
         })
     }
 
-    /// A new connection for a request. Waits up to `connect_timeout` for a permit, and again to connect, independent of the request's deadline:
-    /// an attempt that is cut short tells nothing about a server that does not respond, and requests with little time left would try such a
-    /// server for ever.
+    /// A new connection for a request. Waits up to `connect_timeout` for a permit, and again to connect, independent of the request's
+    /// deadline: an attempt that is cut short tells nothing about a server that does not respond, and requests with little time left would
+    /// try such a server for ever.
     ///
     /// # Errors
     /// `Down` at once while the server is known to be down, otherwise `Unavailable`.
@@ -108,14 +108,15 @@ impl Dialer {
         }
     }
 
-    /// Records that a command sent at `since` got no response. The host may have vanished, and with it all connections without a later response.
+    /// Records that a command sent at `since` got no response. The host may have vanished, and with it all connections without a later
+    /// response.
     pub(crate) fn note_silence(&self, since: Instant) {
         let mut last = self.silent_since();
         *last = (*last).max(Some(since));
     }
 
-    /// Whether a connection whose last response came at `answered_at` must not be used (see `note_silence`): a request on it would wait until its
-    /// timeout.
+    /// Whether a connection whose last response came at `answered_at` must not be used (see `note_silence`): a request on it would wait
+    /// until its timeout.
     pub(crate) fn is_suspect(&self, answered_at: Instant) -> bool {
         self.silent_since().is_some_and(|since| answered_at <= since)
     }

@@ -71,7 +71,8 @@ impl<T> Gate<T> {
     /// Waits for a permit, at most `limit`. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// `Timeout` after `limit`. `QueueFull` for the request that would be served last: the new one, or with `Newest` the oldest one in the queue.
+    /// `Timeout` after `limit`. `QueueFull` for the request that would be served last: the new one, or with `Newest` the oldest one in the
+    /// queue.
     pub async fn acquire(self: &Arc<Self>, limit: Duration) -> Result<Permit<T>, GateError> {
         let (ticket, handed_over) = {
             let mut state = self.lock();

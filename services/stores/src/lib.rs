@@ -1,7 +1,8 @@
 //! The data stores: MySQL (16 shards on 1 to 16 instances, and the catalogue) and Redis.
 //!
-//! Depends on `contract` (ids, shards, span names) and `runtime` (telemetry). Begin reading with `mysql.rs`, the queries of the shards; `pool.rs`,
-//! `gate.rs` and `dialer.rs` give them connections, and `breaker.rs` stops calls to a server that is down. `redis.rs` is separate from MySQL.
+//! Depends on `contract` (ids, shards, span names) and `runtime` (telemetry). Begin reading with `mysql.rs`, the queries of the shards;
+//! `pool.rs`, `gate.rs` and `dialer.rs` give them connections, and `breaker.rs` stops calls to a server that is down. `redis.rs` is
+//! separate from MySQL.
 
 mod breaker;
 mod bulk;

@@ -35,7 +35,7 @@ pub struct Store(Arc<Inner>);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) config: StoreConfig,
+    config: StoreConfig,
     pools: Vec<Pool>,
     pub(crate) catalogue: Pool,
     /// The index in `pools` for each shard.
@@ -44,7 +44,7 @@ pub(crate) struct Inner {
 }
 
 /// Only the newest events of a user are ranked; older ones say little about current interests.
-pub(crate) const HISTORY_LIMIT: u32 = 100;
+const HISTORY_LIMIT: u32 = 100;
 
 impl Store {
     /// Opens no connection yet.
@@ -362,8 +362,8 @@ async fn each_user(
 }
 
 /// Not a prepared statement: 16 shards × the connections of all replicas would be thousands of statements in the server, each prepared by a
-/// separate command, and rarely in the CPU's caches. One column, because the definition of each column is part of every response, and costs more
-/// than the rows.
+/// separate command, and rarely in the CPU's caches. One column, because the definition of each column is part of every response, and costs
+/// more than the rows.
 fn history_sql(shard: ShardId, user_id: &UserId, timeout: Option<StatementTimeout>) -> String {
     let mut sql = String::with_capacity(300);
     let _ = match timeout {

@@ -57,7 +57,8 @@ impl Pool {
         })
     }
 
-    /// Waits for a connection, at most for `checkout_timeout_ms` and until `deadline`. Cancellation leaves the queue and affects no connection.
+    /// Waits for a connection, at most for `checkout_timeout_ms` and until `deadline`. Cancellation leaves the queue and affects no
+    /// connection.
     pub(crate) async fn checkout(&self, deadline: Option<Instant>) -> Result<PooledConnection, StoreError> {
         let started = Instant::now();
         let metrics = &self.dialer.metrics;

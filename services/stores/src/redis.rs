@@ -226,8 +226,8 @@ impl Inner {
         result
     }
 
-    /// Replaces a connection whose host may have vanished. The connection manager does not notice that until TCP gives up after many minutes. The
-    /// next probe connects.
+    /// Replaces a connection whose host may have vanished. The connection manager does not notice that until TCP gives up after many
+    /// minutes. The next probe connects.
     fn replace(&self, number: u64) {
         let mut connection = self.connection();
         if connection.number != number {

@@ -1,12 +1,12 @@
-//! The end of a transaction. When a transaction is dropped, sqlx delays its ROLLBACK until the next command on the connection. An idle connection
-//! would keep the locks of all rows that it wrote.
+//! The end of a transaction. When a transaction is dropped, sqlx delays its ROLLBACK until the next command on the connection. An idle
+//! connection would keep the locks of all rows that it wrote.
 
 use sqlx::{MySql, Transaction};
 
 use crate::{command_timeout::CommandTimeout, error::is_broken};
 
-/// Commits after a success, and rolls back at once after an error. If either fails, the error is one for which `is_broken` is true: the connection
-/// is closed, and the server rolls back.
+/// Commits after a success, and rolls back at once after an error. If either fails, the error is one for which `is_broken` is true: the
+/// connection is closed, and the server rolls back.
 pub(crate) async fn finish<T>(
     transaction: Transaction<'_, MySql>,
     result: Result<T, sqlx::Error>,

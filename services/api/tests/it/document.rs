@@ -1,5 +1,5 @@
-//! `/openapi.json` tells the truth: every status that it names is produced here, and each answer has the content type, the headers and the
-//! shape that stand there.
+//! `/openapi.json` is correct: the tests produce every status that it documents, and compare each response's content type, headers and body
+//! with it.
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
@@ -53,7 +53,7 @@ impl Document {
         self.root["components"]["schemas"][schema]["properties"][field][keyword].as_f64().unwrap()
     }
 
-    /// Compares the answer with what the document says of it.
+    /// Compares the response with its documentation.
     async fn check(&mut self, method: &str, path: &str, status: u16, answer: Response) {
         let at = format!("{method} {path} {status}");
         assert_eq!(answer.status().as_u16(), status, "{at}");
@@ -72,7 +72,7 @@ impl Document {
         self.seen.insert((method.to_owned(), path.to_owned(), status.to_string()));
     }
 
-    /// Fails where `value` is not of this schema, and where the schema uses a keyword that is not judged here.
+    /// Fails if `value` does not match this schema, or if the schema uses a keyword that this check does not know.
     fn fits(&self, schema: &Value, value: &Value, at: &str) {
         let keywords = schema.as_object().unwrap();
         for (keyword, rule) in keywords {
@@ -89,7 +89,7 @@ impl Document {
                 "required" => rule.as_array().unwrap().iter().all(|name| value.get(name.as_str().unwrap()).is_some()),
                 "properties" => {
                     for (name, field) in value.as_object().unwrap() {
-                        // An answer has no field that the document does not know.
+                        // A response has no field that is not documented.
                         let field_schema = rule.get(name).unwrap_or_else(|| panic!("{at}: {name} is not described"));
                         self.fits(field_schema, field, &format!("{at} {name}"));
                     }
@@ -103,7 +103,7 @@ impl Document {
                 "minimum" => value.as_f64().unwrap() >= rule.as_f64().unwrap(),
                 "minLength" => value.as_str().unwrap().chars().count() >= rule.as_u64().unwrap() as usize,
                 "maxLength" => value.as_str().unwrap().chars().count() <= rule.as_u64().unwrap() as usize,
-                // There is one, that of ids.
+                // The only pattern is that of ids.
                 "pattern" => contract::id::check(value.as_str().unwrap()).is_ok(),
                 "description" | "format" | "example" | "examples" => true,
                 other => panic!("{at}: the test does not know the keyword {other}"),
@@ -126,7 +126,7 @@ fn is_of_type(value: &Value, name: &str) -> bool {
     }
 }
 
-/// Until it is dropped, nothing reads or writes users and their log.
+/// Until it is dropped, all reads and writes of users and their log wait.
 async fn lock_everything(fixture: &Fixture) -> MySqlConnection {
     let options = MySqlConnectOptions::new().host("127.0.0.1").port(fixture.mysql.port).username("root");
     let mut connection = options.connect().await.unwrap();
@@ -181,7 +181,7 @@ async fn every_status_that_is_described_occurs_as_described() {
         document.check("post", path, 415, text.send().await.unwrap()).await;
     }
 
-    // Its deadline is short only here: a busy machine may need longer for what is to succeed.
+    // The deadline is short only here: on a busy machine, requests that must succeed may need longer.
     let mut config = fixture.config(Profile::Baseline);
     config.http.deadline_ms = 300;
     let hurried = Replica::start(config).await;
@@ -216,7 +216,7 @@ async fn the_limits_that_are_described_are_those_that_hold() {
         ("x".repeat(longest + 1), 400),
         (String::new(), 400),
         ("\u{80}".into(), 400),
-        // As many characters, twice as many bytes.
+        // The same number of characters, but twice the bytes.
         ("ä".repeat(longest), 400),
         ("ä".repeat(longest / 2), 201),
     ] {
@@ -243,7 +243,7 @@ async fn the_limits_that_are_described_are_those_that_hold() {
         ("timestamp", limit("timestamp", "minimum") - 1e-3, 400),
         // Rounded to milliseconds it would be 0.
         ("timestamp", limit("timestamp", "minimum").next_down(), 400),
-        // No schema can name a moment: the description says how far ahead of the server it may be.
+        // A schema cannot express the current time: the description states the limit.
         ("timestamp", now_s + 240.0, 202),
         ("timestamp", now_s + 600.0, 400),
     ] {
@@ -272,7 +272,7 @@ async fn a_405_names_the_methods_that_are_described() {
     let gateway = nginx::start(&mut fixture.stack, &options).await.unwrap();
     for (method, path, _) in document.operations() {
         let allow = if method == "get" { "GET,HEAD" } else { "POST" };
-        // TRACE never gets through nginx.
+        // nginx refuses TRACE.
         let others =
             [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS, Method::TRACE];
         for other in others.into_iter().filter(|other| !other.as_str().eq_ignore_ascii_case(method)) {
@@ -287,7 +287,7 @@ async fn a_405_names_the_methods_that_are_described() {
     }
 }
 
-/// Status, head and problem document of the answer to these bytes.
+/// Status, header and problem document of the response to these bytes.
 async fn answer_of(port: u16, request: &str) -> (u16, String, Problem) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -300,7 +300,7 @@ async fn answer_of(port: u16, request: &str) -> (u16, String, Problem) {
     (status, head, serde_json::from_str(body).unwrap())
 }
 
-/// What nginx says by itself, with no replica behind it.
+/// nginx's own responses, without a replica.
 #[tokio::test]
 async fn what_the_gateway_refuses_is_a_problem_document_too() {
     if !launcher::testing::have(&["nginx"]) {
@@ -320,7 +320,7 @@ async fn what_the_gateway_refuses_is_a_problem_document_too() {
         (format!("TRACE /events?a {close}\r\n"), 405, kinds::METHOD_NOT_ALLOWED),
         (format!("GET /popular {close}\r\n"), 502, "/problems/gateway"),
         (format!("POST /users {close}content-length: 2\r\n\r\n{{}}"), 502, "/problems/gateway"),
-        // The address of these documents is nobody's.
+        // No server listens at the address in these documents.
         (format!("GET /-/problem {close}\r\n"), 404, kinds::NOT_FOUND),
     ] {
         let (got, head, problem) = answer_of(gateway.port, &request).await;

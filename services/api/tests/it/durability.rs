@@ -7,8 +7,8 @@ use stores::{Store, StoreMetrics};
 
 use crate::Fixture;
 
-/// 201 and 202 are promises, and so is a fence: each is followed by a kill of the server at once. Several times, as its log may happen
-/// to be written in between.
+/// A write that was acknowledged (201, 202, a fence) survives a kill of the server right after it. Repeated, because the server may happen to
+/// flush its log in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_that_the_store_is_killed() {
     let Some(mut fixture) = Fixture::start().await else { return };

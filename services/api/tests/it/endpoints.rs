@@ -20,7 +20,7 @@ async fn a_miss_is_computed_then_cached_and_seen_items_stay_out() {
         wait_until("the fill arrives", async || replica.recommend(user, 20).await.source == Source::Cache).await;
         let hit = replica.recommend(user, 20).await;
         assert_eq!((hit.items, hit.model_version), (first.items.clone(), first.model_version));
-        // A shorter list is its beginning; a longer one is not in the cache and is computed.
+        // A shorter list is a prefix; a longer one is not cached and is computed.
         assert_eq!(replica.recommend(user, 3).await.items, first.items[..3]);
         let longer = replica.recommend(user, 60).await;
         assert_eq!((longer.source, &longer.items[..20]), (Source::Store, &first.items[..]));
@@ -42,7 +42,7 @@ async fn unknown_and_cold_users_get_what_is_popular() {
             (answer.items.iter().map(|i| &i.item_id).collect(), popular.items.iter().map(|i| &i.item_id).collect());
         assert_eq!((answer.source, got), (Source::Popular, expected));
     }
-    // An id that nobody has never gets into Redis.
+    // Unknown ids are never cached in Redis.
     assert_eq!(replica.metric("cache_fills_total").await, 0.0);
 }
 
@@ -66,7 +66,7 @@ async fn users_and_events_are_written_once_and_change_the_answer() {
     assert_eq!(answer.source, Source::Store);
     let neighbours: ItemList = replica.get(&format!("/items/{item}/neighbours?limit=3")).await.json().await.unwrap();
     assert_eq!(answer.items[0].item_id, neighbours.items[0].item_id, "one event: the item's first neighbour leads");
-    // New behaviour forgets the cached list.
+    // New behaviour deletes the cached list.
     wait_until("the list is cached", async || replica.recommend("new+user", 10).await.source == Source::Cache).await;
     let other = &neighbours.items[0].item_id;
     replica.post("/events", &format!(r#"{{"user_id":"new user","item_id":"{other}","event":"view"}}"#)).await;

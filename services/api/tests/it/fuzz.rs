@@ -1,4 +1,4 @@
-//! Whatever a client sends is answered, by a problem document where it is refused, and never by a 5xx.
+//! Every request gets a response: a problem document if it is refused, and never a 5xx.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ struct Request {
     body: Vec<u8>,
 }
 
-/// What HTTP itself allows in a request line; anything else never reaches the service.
+/// What HTTP allows in a request line; other bytes never reach the service.
 const URI: &str = "[!$-;=?-Z_a-z~\\[\\]|]{0,80}";
 
 fn target() -> impl Strategy<Value = String> {
@@ -54,7 +54,7 @@ fn target() -> impl Strategy<Value = String> {
     (path, query).prop_map(|(path, query)| format!("{path}?{query}"))
 }
 
-/// Nearly right, so that it gets far.
+/// Almost valid, so that more of the code is reached.
 fn json() -> impl Strategy<Value = String> {
     let value = prop_oneof![
         "\"[^\"\\\\\\x00-\\x1f]{0,70}\"".boxed(),
@@ -112,14 +112,14 @@ fn request() -> impl Strategy<Value = Request> {
         1 => proptest::collection::vec((name, value), 0..4),
     ];
     (method, target(), headers, body).prop_map(|(method, target, headers, body)| {
-        // Mostly the one that the path has.
+        // Usually the method of the path.
         let posts = ["/users", "/events"].iter().any(|path| target.starts_with(path));
         let method = method.unwrap_or(if posts { "POST" } else { "GET" });
         Request { method, target, headers, body }
     })
 }
 
-/// Status, content type and body of the answer.
+/// Status, content type and body of the response.
 async fn send(address: &str, request: &Request) -> std::io::Result<(u16, String, Vec<u8>)> {
     let mut bytes = format!("{} {} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n", request.method, request.target);
     for (name, value) in &request.headers {
@@ -167,7 +167,7 @@ async fn anything_is_answered_and_never_by_a_failure() {
             })
         });
         tested.unwrap();
-        // Some got through, some were refused: the strategy is neither all noise nor all well-formed.
+        // Some requests succeed and some are refused, so the strategy covers both.
         let count = |status: u16| statuses.get(&status).copied().unwrap_or(0);
         assert!(count(200) >= 5 && count(201) + count(202) >= 5 && count(400) >= 5, "{statuses:?}");
     }

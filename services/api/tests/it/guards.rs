@@ -15,7 +15,7 @@ async fn flush_redis(fixture: &Fixture) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_ids_cost_no_store_query_and_warm_users_none_either() {
+async fn unknown_and_warm_users_cause_no_store_query() {
     let Some(fixture) = Fixture::start().await else { return };
     let replica = fixture.replica(Profile::Protected).await;
     let before = replica.metric("store_queries_total").await;
@@ -68,7 +68,7 @@ async fn replicas_share_the_warm_up() {
     assert_eq!(warmed, 400.0);
 }
 
-/// A user who signs up through one replica is known to the others at once, and a lost set makes nobody unknown.
+/// A user who signs up through one replica is known to the others at once. A lost set makes no user absent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn newcomers_are_known_everywhere() {
     let Some(fixture) = Fixture::start().await else { return };
@@ -82,7 +82,7 @@ async fn newcomers_are_known_everywhere() {
         assert_eq!(one.post("/events", &event).await.status(), StatusCode::ACCEPTED);
         assert_eq!(other.recommend(&user, 5).await.source, Source::Store, "{user}");
     }
-    // The sets are gone: whatever is not in the filter may exist, until the filter is built anew.
+    // The sets are lost: every user that is not in the filter may exist, until the filter is rebuilt.
     flush_redis(&fixture).await;
     for n in 0..20 {
         assert_eq!(other.recommend(&format!("newcomer-{n}"), 5).await.source, Source::Store);
@@ -100,9 +100,9 @@ async fn newcomers_are_known_everywhere() {
     assert!(other.metric("guard_checks_total{result=\"absent\"}").await - before >= 18.0);
 }
 
-/// Evicting the set evicts its marks: what is left can't look complete.
+/// Evicting the set evicts its marks, so that an incomplete set is never trusted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_evicted_set_makes_nobody_unknown() {
+async fn an_evicted_set_makes_no_user_absent() {
     let Some(fixture) = Fixture::start().await else { return };
     let mut config = fixture.config(Profile::Protected);
     config.guards.warmup = false;
@@ -115,13 +115,13 @@ async fn an_evicted_set_makes_nobody_unknown() {
         replica.post("/users", &format!(r#"{{"user_id":"{user}"}}"#)).await;
         replica.post("/events", &format!(r#"{{"user_id":"{user}","item_id":"{item}","event":"cart"}}"#)).await;
         redis::cmd("DEL").arg(key).exec_async(&mut connection).await.unwrap();
-        // Somebody else signs up: the set is there again, without its past.
+        // Another user signs up: the set exists again, without its marks.
         replica.post("/users", &format!(r#"{{"user_id":"other-{n}"}}"#)).await;
         assert_eq!(replica.recommend(&user, 5).await.source, Source::Store, "{key}");
     }
 }
 
-/// Ids of which nothing can be said are looked up, but not all at once.
+/// Unverified users are looked up, in a bounded number at a time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unsure_loads_are_bounded() {
     let Some(mut fixture) = Fixture::start().await else { return };
@@ -140,7 +140,7 @@ async fn unsure_loads_are_bounded() {
     assert_eq!(answer.headers()["retry-after"], "1");
     let (status, problem) = problem(answer).await;
     assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::STORE_OVERLOADED));
-    // Without Redis nothing is rebuilt, and after a restart of it the filter is; what is said is so in both cases.
+    // Without Redis there are no rebuilds; after its restart there may be one. The assertions hold in both cases.
     assert!(!problem.detail.contains("rebuil"), "{}", problem.detail);
     assert_eq!(replica.metric("guard_unsure_refused_total").await, 1.0);
     drop(lock);
@@ -149,7 +149,7 @@ async fn unsure_loads_are_bounded() {
     }
 }
 
-/// Many sign-ups: the filter takes them in, and the set begins anew.
+/// Many sign-ups: the filter is rebuilt with them, and the set starts again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_filter_is_rebuilt_on_size_and_on_schedule() {
     let Some(fixture) = Fixture::start().await else { return };
@@ -176,13 +176,13 @@ async fn the_filter_is_rebuilt_on_size_and_on_schedule() {
     .await;
 }
 
-/// A unit of warm-up whose replica died is done by another one, once the lease has run out.
+/// When the lease of a replica that stopped expires, another replica does its warm-up unit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_replicas_unit_is_taken_over() {
     let Some(fixture) = Fixture::start().await else { return };
     let client = redis::Client::open(fixture.redis.url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    // What a replica leaves behind that died just after it took the unit.
+    // The state that a replica leaves behind if it stops just after it took the unit.
     for shard in 0..3 {
         let lease = redis::cmd("SET").arg(keys::warmup_unit("m1", shard)).arg("dead").arg("PX").arg(1500).clone();
         lease.query_async::<()>(&mut connection).await.unwrap();
@@ -195,7 +195,7 @@ async fn a_dead_replicas_unit_is_taken_over() {
     .await;
 }
 
-/// What a dead replica had done of its units is not done again.
+/// Finished users of a stopped replica's unit are not warmed up again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_replicas_unit_is_resumed() {
     let Some(fixture) = Fixture::start().await else { return };
@@ -212,7 +212,7 @@ async fn a_dead_replicas_unit_is_resumed() {
     assert_eq!(left, None);
 }
 
-/// Of a replica that is not ready yet: what `/readyz` says it does, and its metrics.
+/// The step in `/readyz` and the metrics of a replica that is not ready yet.
 async fn wait_for_step(admin: &str, step: &str) {
     let http = reqwest::Client::new();
     wait_until(step, async || {
@@ -224,14 +224,14 @@ async fn wait_for_step(admin: &str, step: &str) {
 
 /// Compose starts Redis and replicas at nearly the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_comes_late_is_warmed_up_soon_after() {
+async fn a_redis_that_starts_late_is_warmed_up() {
     let Some(mut fixture) = Fixture::start().await else { return };
     fixture.stack.kill(fixture.redis.child, launcher::Signal::SIGKILL).unwrap();
     fixture.stack.stop_child(fixture.redis.child).await.unwrap();
     let config = fixture.config(Profile::Protected);
     let admin = format!("http://{}", config.http.admin);
     let (replica, ()) = tokio::join!(Replica::start(config), async {
-        wait_for_step(&admin, "warm-up: 0 of 16 shards, Redis or the store refuses").await;
+        wait_for_step(&admin, "warm-up: 0 of 16 shards, retrying after a failure").await;
         let options = launcher::redis::Options { port: Some(fixture.redis.port), ..Default::default() };
         launcher::redis::start(&mut fixture.stack, &options).await.unwrap();
     });
@@ -239,10 +239,10 @@ async fn a_redis_that_comes_late_is_warmed_up_soon_after() {
     assert_eq!(replica.metric("warmup_users_total").await, 400.0);
 }
 
-/// A server that is there and refuses: it answers every connection with an error, and closes it. So Redis does in protected mode, with
-/// too many clients, and while it loads a file.
+/// A server that answers every connection with an error and closes it, as Redis does in protected mode, with too many clients, and while it
+/// loads a file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_refused_at_first_is_warmed_up_soon_after_it_lets_us_in() {
+async fn a_redis_that_first_refuses_is_warmed_up_when_it_accepts() {
     use tokio::io::AsyncWriteExt as _;
 
     let Some(mut fixture) = Fixture::start().await else { return };
@@ -250,7 +250,7 @@ async fn a_redis_that_refused_at_first_is_warmed_up_soon_after_it_lets_us_in() {
     fixture.stack.stop_child(fixture.redis.child).await.unwrap();
     for answers in [1, 2] {
         let refusing = tokio::net::TcpListener::bind(("127.0.0.1", fixture.redis.port)).await.unwrap();
-        let refuses = tokio::spawn(async move {
+        let refusing = tokio::spawn(async move {
             while let Ok((mut client, _)) = refusing.accept().await {
                 let denied = "-DENIED Redis is running in protected mode\r\n".repeat(answers);
                 _ = client.write_all(denied.as_bytes()).await;
@@ -260,9 +260,9 @@ async fn a_redis_that_refused_at_first_is_warmed_up_soon_after_it_lets_us_in() {
         let config = fixture.config(Profile::Protected);
         let admin = format!("http://{}", config.http.admin);
         let (replica, redis) = tokio::join!(Replica::start(config), async {
-            wait_for_step(&admin, "warm-up: 0 of 16 shards, Redis or the store refuses").await;
-            refuses.abort();
-            assert!(refuses.await.unwrap_err().is_cancelled());
+            wait_for_step(&admin, "warm-up: 0 of 16 shards, retrying after a failure").await;
+            refusing.abort();
+            assert!(refusing.await.unwrap_err().is_cancelled());
             let options = launcher::redis::Options { port: Some(fixture.redis.port), ..Default::default() };
             launcher::redis::start(&mut fixture.stack, &options).await.unwrap()
         });

@@ -10,9 +10,9 @@ mod guards;
 mod misses;
 mod newcomers;
 mod outage;
+mod reporting;
 mod rotation;
 mod telemetry;
-mod truths;
 mod writes;
 
 use std::{net::SocketAddr, time::Duration};
@@ -77,7 +77,7 @@ impl Fixture {
         Some(Self { stack, redis, mysql, store, dataset })
     }
 
-    /// Until it is dropped, every read of the log waits in the server.
+    /// Until it is dropped, all reads of the log wait in the server.
     pub async fn lock_tables(&self) -> MySqlConnection {
         let options = MySqlConnectOptions::new().host("127.0.0.1").port(self.mysql.port).username("root");
         let mut connection = options.connect().await.unwrap();
@@ -87,7 +87,7 @@ impl Fixture {
         connection
     }
 
-    /// A new Redis, empty, in the place of the old one.
+    /// Replaces Redis by an empty one.
     pub async fn restart_redis(&mut self) {
         self.stack.kill(self.redis.child, Signal::SIGKILL).unwrap();
         self.stack.stop_child(self.redis.child).await.unwrap();
@@ -106,7 +106,7 @@ impl Fixture {
         Replica::start(self.config(profile)).await
     }
 
-    /// Items this user has met.
+    /// Items of the user's events.
     pub fn seen(&self, user: usize) -> Vec<&str> {
         let of_user = self.dataset.events.iter().filter(|event| event.user as usize == user);
         of_user.map(|event| self.dataset.items[event.item as usize].as_str()).collect()
@@ -147,7 +147,7 @@ impl Replica {
         answer.json().await.unwrap()
     }
 
-    /// Sum of all series whose line begins with this. There is at least one: a name that does not exist would be 0 for ever.
+    /// Sum of all series that begin with this. At least one must exist: a wrong name would always be 0.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = self.http.get(format!("{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap();
         let lines = text.lines().filter(|line| line.starts_with(series));
@@ -156,7 +156,7 @@ impl Replica {
         values.iter().sum()
     }
 
-    /// Ends it in order.
+    /// Stops the replica gracefully.
     pub async fn stop(mut self) {
         self.stop.cancel();
         (&mut self.task).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! What a miss costs: shared, remembered, refreshed ahead, answered from memory.
+//! Misses: shared loads, negative caching, refresh ahead, answers from memory.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use reqwest::StatusCode;
 
 use crate::{Fixture, Replica, wait_until};
 
-/// Where a cached list says until when it is fresh; see `list.rs`.
+/// The position of the expiry in a cached list; see `ranked_list.rs`.
 const FRESH_UNTIL: std::ops::Range<usize> = 12..20;
 
 async fn redis(fixture: &Fixture) -> redis::aio::MultiplexedConnection {
     redis::Client::open(fixture.redis.url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
-/// Makes the user's cached list one that expired in 1970.
+/// Changes the user's cached list so that it expired in 1970.
 async fn expire(fixture: &Fixture, user: &str) {
     let (mut connection, key) = (redis(fixture).await, keys::recommendations(user));
     let mut list: Vec<u8> = redis::cmd("GET").arg(&key).query_async(&mut connection).await.unwrap();
@@ -37,9 +37,9 @@ async fn a_thousand_requests_on_an_expired_key_are_one_load_per_replica() {
         let mut config = fixture.config(Profile::Protected);
         config.http.deadline_ms = 60_000;
         config.store.checkout_timeout_ms = 60_000;
-        // The load is to last until all requests are under way, however busy the machine is.
+        // The load lasts until all requests are in flight, however busy the machine is.
         config.store.statement_timeout_ms = 60_000;
-        // Two thousand requests at once may be slow on a busy machine; what an absent Redis does is not tested here.
+        // Two thousand concurrent requests may be slow on a busy machine. This test is not about timeouts of Redis.
         config.redis.response_timeout_ms = 60_000;
         replicas.push(Replica::start(config).await);
     }
@@ -57,7 +57,7 @@ async fn a_thousand_requests_on_an_expired_key_are_one_load_per_replica() {
             })
             .collect();
         for replica in &replicas {
-            wait_until("all are under way", async || replica.metric("http_admission_in_flight").await == EACH as f64)
+            wait_until("all are in flight", async || replica.metric("http_admission_in_flight").await == EACH as f64)
                 .await;
         }
         drop(lock);
@@ -74,7 +74,7 @@ async fn a_thousand_requests_on_an_expired_key_are_one_load_per_replica() {
     assert!(joined > EACH as f64, "too few shared a load: this tested little");
 }
 
-/// Who wants a longer list than the load under way makes gets one.
+/// A request for a longer list than the load in flight computes gets a longer list.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shared_loads_are_long_enough_for_everybody() {
     let Some(fixture) = Fixture::start().await else { return };
@@ -110,7 +110,7 @@ async fn that_there_is_nothing_is_remembered_until_there_is_something() {
     assert_eq!(replica.recommend("cold", 5).await.source, Source::Store);
 }
 
-/// A list that is asked for shortly before it expires is computed anew in the background, by one replica.
+/// A list that is requested shortly before it expires is recomputed in the background, by one replica.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_replica_refreshes_ahead_of_expiry() {
     let Some(fixture) = Fixture::start().await else { return };
@@ -177,7 +177,7 @@ async fn a_slow_store_is_answered_for_by_an_expired_list() {
     let lock = fixture.lock_tables().await;
     let answers = futures::future::join_all((0..50).map(|_| replica.recommend(fixture.user(1), 5))).await;
     assert!(answers.iter().all(|answer| answer.source == Source::Stale));
-    // What the requests have given up, the server has given up too.
+    // The server has aborted the queries of the requests that timed out.
     wait_until("no query is left", async || replica.metric(crate::USED).await == 0.0).await;
     assert!(replica.metric("store_errors_total{reason=\"statement_timeout\"}").await >= 1.0);
     drop(lock);

@@ -1,4 +1,4 @@
-//! Nobody who signed up is ever called unknown: two replicas, sign-ups, reads, rotations, and a Redis that is restarted at any moment.
+//! A user who signed up is never absent: two replicas, sign-ups, reads, rotations, and a Redis that is restarted at arbitrary times.
 
 use std::{
     collections::VecDeque,
@@ -17,10 +17,10 @@ use crate::{Fixture, Replica, wait_until};
 
 const WRITERS: usize = 4;
 const RESTARTS: usize = 5;
-/// Before the last restart is over as many have signed up at least: fewer would prove little.
+/// At least this number of users sign up before the last restart is over, so that the test is meaningful.
 const ENOUGH: usize = 100;
 
-/// What one of the writers does, again and again, until `stop`.
+/// The loop of a writer, until `stop`.
 struct Writer {
     http: Client,
     bases: [String; 2],
@@ -30,7 +30,7 @@ struct Writer {
     recent: Recent,
 }
 
-/// Those who signed up last. Not yet in a filter: these a guard could call unknown.
+/// The latest sign-ups. They are not in a filter yet, so that a guard could report them as absent.
 type Recent = Arc<Mutex<VecDeque<String>>>;
 const RECENT: usize = 30;
 
@@ -39,7 +39,7 @@ impl Writer {
         let mut users = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
             let user = format!("w{number}-{}", users.len());
-            // Somebody asks for the id before, while and after it comes to be; what it is told does not count.
+            // Another client asks for the id before, during and after the sign-up; its response is not checked.
             for base in &self.bases {
                 let _ = self.http.get(format!("{base}/recommendations?user_id={user}")).send().await;
             }
@@ -71,7 +71,7 @@ impl Writer {
         users
     }
 
-    /// Until it is taken: while Redis is away, a sign-up is refused.
+    /// Retries until the sign-up succeeds: while Redis is down, sign-ups are refused.
     async fn insist(&self, base: &str, path: &str, body: &str) {
         loop {
             let request = self.http.post(format!("{base}{path}")).header("content-type", "application/json");
@@ -85,7 +85,7 @@ impl Writer {
     }
 }
 
-/// Asks for the recent ones, again and again: also at the moment at which Redis is back and has forgotten them.
+/// Reads the latest users repeatedly, also at the time at which Redis is back and has lost them.
 async fn read(base: String, recent: Recent, stop: Arc<AtomicBool>) {
     let http = Client::new();
     while !stop.load(Ordering::Relaxed) {
@@ -97,7 +97,7 @@ async fn read(base: String, recent: Recent, stop: Arc<AtomicBool>) {
     }
 }
 
-/// The user has behaviour, so anything but a personal answer means that the store was not asked.
+/// The user has behaviour: any other response than a personal list means that the store was not asked.
 async fn must_be_known(http: &Client, base: &str, user: &str) {
     let answer = http.get(format!("{base}/recommendations?user_id={user}&limit=3")).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK, "{user}");
@@ -111,11 +111,11 @@ async fn sign_ups_race_reads_rotations_and_restarts_of_redis() {
     let mut replicas = Vec::new();
     for _ in 0..2 {
         let mut config = fixture.config(Profile::Protected);
-        // Another replica's answer may be shared or remembered for a moment, which is not what is tested here: every read asks.
+        // Switched off, so that every read is checked: coalescing and negative caching could reuse another result.
         config.guards.coalesce = false;
         config.guards.negative = false;
         config.guards.warmup = false;
-        // Rotations all the time, and the other replica left behind by them.
+        // Rotations all the time, so that the other replica's filter becomes invalid.
         config.guards.bloom_rebuild_ms = 300;
         config.guards.unsure_loads = 10_000;
         replicas.push(Replica::start(config).await);
@@ -138,14 +138,14 @@ async fn sign_ups_race_reads_rotations_and_restarts_of_redis() {
         })
         .collect();
     for restart in 1..=RESTARTS {
-        // The moment is given by the writers' progress, anywhere within one of their rounds.
+        // Restarts follow the writers' progress, so that they happen at any point of a round.
         while signed_up.load(Ordering::Relaxed) < restart * ENOUGH / RESTARTS {
             assert!(writers.iter().all(|writer| !writer.is_finished()), "a writer failed");
             tokio::time::sleep(Duration::from_millis(restart as u64)).await;
         }
         fixture.restart_redis().await;
     }
-    // And on, without restarts, until rotations have been raced too.
+    // Continues without restarts until rotations have happened as well.
     for replica in &replicas {
         wait_until("it has rotated", async || {
             assert!(writers.iter().all(|writer| !writer.is_finished()), "a writer failed");
@@ -169,7 +169,7 @@ async fn sign_ups_race_reads_rotations_and_restarts_of_redis() {
     }
     for replica in &replicas {
         assert!(replica.metric("guard_rebuilds_total{reason=\"generation\"}").await >= 1.0);
-        // The guard is at work: it answers for ids that nobody has. (Between two rotations it may be unsure.)
+        // The guard is active: it answers for unknown ids. (Between two rotations the result may be unverified.)
         wait_until("an unknown id is called so", async || {
             replica.recommend("ghost", 1).await;
             replica.metric("guard_checks_total{result=\"absent\"}").await >= 1.0

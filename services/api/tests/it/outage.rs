@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use crate::{Fixture, Replica, problem, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn store_gone_cached_users_are_answered_and_others_told_when_to_come_back() {
+async fn store_gone_cached_users_are_answered_and_others_get_retry_after() {
     let Some(mut fixture) = Fixture::start().await else { return };
     let replica = fixture.replica(Profile::Baseline).await;
     let user = fixture.user(1).to_owned();
@@ -48,7 +48,7 @@ async fn an_expired_list_is_better_than_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_gone_the_store_answers_and_nobody_becomes_unknown() {
+async fn redis_gone_the_store_answers_and_no_user_becomes_absent() {
     let Some(mut fixture) = Fixture::start().await else { return };
     let replica = fixture.replica(Profile::Protected).await;
     fixture.stack.kill(fixture.redis.child, Signal::SIGKILL).unwrap();
@@ -60,7 +60,7 @@ async fn redis_gone_the_store_answers_and_nobody_becomes_unknown() {
     let (status, problem) = problem(replica.post("/users", r#"{"user_id":"late"}"#).await).await;
     assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::CACHE_UNAVAILABLE));
 
-    // Known users are answered all the same, and Redis is not asked by each of them.
+    // Known users still get answers, and not every request tries Redis.
     for n in 0..100 {
         assert_eq!(replica.recommend(fixture.user(n), 5).await.source, Source::Store);
     }
@@ -72,7 +72,7 @@ async fn redis_gone_the_store_answers_and_nobody_becomes_unknown() {
         .await;
 }
 
-/// The pool's two connections are held by a locked table: further misses wait for theirs, and are told so.
+/// A locked table occupies the pool's two connections: further misses time out in the queue, and their error says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exhausted_pool_has_a_problem_type_of_its_own() {
     use sqlx::Connection;
@@ -110,7 +110,7 @@ async fn a_request_that_takes_too_long_is_504() {
     assert_eq!((status, problem.kind.as_str()), (StatusCode::GATEWAY_TIMEOUT, kinds::DEADLINE_EXCEEDED));
 }
 
-/// One request may be worked on, none may wait: the second is told to come back, and the first is not disturbed.
+/// One request may be in flight and none may wait: the second one gets Retry-After, and the first one succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beyond_the_admission_limit_is_503_at_once() {
     use sqlx::Connection;
@@ -141,7 +141,7 @@ async fn beyond_the_admission_limit_is_503_at_once() {
     }
 }
 
-/// A request in flight when the replica is told to stop is still answered.
+/// A request in flight when the replica stops is still answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_drains() {
     let Some(fixture) = Fixture::start().await else { return };

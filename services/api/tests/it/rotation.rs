@@ -1,4 +1,4 @@
-//! Filters rotate under a flood of new ids, and no replica is left behind: users who exist are answered all the while.
+//! Filters rotate during many sign-ups, and every replica keeps a valid filter: existing users get answers all the time.
 
 use std::{
     sync::{
@@ -15,10 +15,10 @@ use reqwest::{Client, StatusCode};
 use crate::{Fixture, Replica, wait_until};
 
 const REPLICAS: usize = 3;
-/// Rotations that one replica after the other has to follow.
+/// Rotations after which each replica has to rebuild.
 const ROTATIONS: f64 = 5.0;
 const ROTATE_AFTER: u64 = 300;
-/// Ids that nobody has, in one request.
+/// Unknown ids in one request.
 const BATCH: usize = 150;
 
 async fn post(http: &Client, base: &str, path: &str, body: String) -> StatusCode {
@@ -26,7 +26,7 @@ async fn post(http: &Client, base: &str, path: &str, body: String) -> StatusCode
     request.body(body).send().await.unwrap().status()
 }
 
-/// Events of users whom nobody has seen before, until `stop`; each request is bounded, their number is not.
+/// Sends events of new users until `stop`. Each request is bounded.
 async fn flood(base: String, number: usize, item: String, stop: Arc<AtomicBool>) {
     let http = Client::new();
     for round in 0.. {
@@ -57,7 +57,7 @@ async fn sign_up(bases: Vec<String>, item: String, users: Arc<Mutex<Vec<String>>
     }
 }
 
-/// Reads the last who signed up, again and again.
+/// Reads the latest user repeatedly.
 async fn read(base: String, users: Arc<Mutex<Vec<String>>>, reads: Arc<AtomicUsize>, stop: Arc<AtomicBool>) {
     let http = Client::new();
     while !stop.load(Ordering::Relaxed) {
@@ -75,18 +75,18 @@ async fn read(base: String, users: Arc<Mutex<Vec<String>>>, reads: Arc<AtomicUsi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_new_ids_strands_no_replica() {
+async fn many_new_users_leave_every_filter_valid() {
     let Some(fixture) = Fixture::start().await else { return };
     let mut replicas = Vec::new();
     for _ in 0..REPLICAS {
         let mut config = fixture.config(Profile::Protected);
         config.guards.warmup = false;
         config.guards.bloom_rebuild_newcomers = ROTATE_AFTER;
-        // Whoever a replica is unsure of is refused: nothing hides behind a list in Redis either.
+        // Unverified users are refused: no list in Redis hides that.
         config.guards.unsure_loads = 1;
         config.cache.fresh_ms = 1;
         config.cache.stale_ms = 0;
-        // The machine is shared with others; how long a request waits is not what is tested here.
+        // The machine is shared with other tests; this test is not about timeouts.
         config.http.deadline_ms = 60_000;
         config.redis.response_timeout_ms = 30_000;
         config.store.checkout_timeout_ms = 30_000;
@@ -97,7 +97,7 @@ async fn a_flood_of_new_ids_strands_no_replica() {
     let item = fixture.seen(7)[0].to_owned();
     let mut tasks = vec![tokio::spawn(sign_up(bases.clone(), item.clone(), Arc::clone(&users), Arc::clone(&stop)))];
     for (n, base) in bases.iter().enumerate() {
-        // Two at a time, each of whom one may be unsure of.
+        // Two requests at a time, each possibly for an unverified user.
         for _ in 0..2 {
             let (users, reads, stop) = (Arc::clone(&users), Arc::clone(&reads), Arc::clone(&stop));
             tasks.push(tokio::spawn(read(base.clone(), users, reads, stop)));
@@ -113,7 +113,7 @@ async fn a_flood_of_new_ids_strands_no_replica() {
     };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
     while sum("guard_rebuilds_total{reason=\"size\"}").await < ROTATIONS {
-        assert!(tasks.iter().all(|task| !task.is_finished()), "somebody failed");
+        assert!(tasks.iter().all(|task| !task.is_finished()), "a task failed");
         assert!(tokio::time::Instant::now() < deadline, "too few rotations");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

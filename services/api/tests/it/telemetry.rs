@@ -1,4 +1,4 @@
-//! What is told of requests, read by a receiver of OTLP from the bytes on its socket.
+//! Spans and log lines of requests, received by an OTLP receiver.
 
 mod receiver;
 
@@ -45,14 +45,14 @@ fn lines_with(trace_id: u128) -> Vec<serde_json::Value> {
     text.lines().filter(|line| line.contains(&trace_id)).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Nothing but what comes with a decision is recorded, and it is sent soon.
-fn told_to(receiver: &Receiver, mut config: ApiConfig) -> ApiConfig {
+/// Only requests with a sampling decision are recorded, and they are exported soon.
+fn exporting_to(receiver: &Receiver, mut config: ApiConfig) -> ApiConfig {
     LazyLock::force(&LOG);
     config.telemetry.endpoint = format!("http://{}", receiver.address);
     config.telemetry.sample_ratio = 0.0;
     config.telemetry.trust_caller = true;
     config.telemetry.flush_ms = 20;
-    // Other tests share the machine: what is slow here is so on purpose.
+    // The machine is shared with other tests: only deliberate delays may count as slow.
     config.telemetry.slow_ms = 600_000;
     config
 }
@@ -70,7 +70,7 @@ fn edges<const N: usize>(edges: [(&'static str, &'static str); N]) -> BTreeSet<(
 async fn a_hit_and_an_unknown_id() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let replica = Replica::start(told_to(&receiver, fixture.config(Profile::Protected))).await;
+    let replica = Replica::start(exporting_to(&receiver, fixture.config(Profile::Protected))).await;
 
     let hit = Context::root(true);
     assert_eq!(ask(&replica, fixture.user(1), hit).await.status(), StatusCode::OK);
@@ -106,7 +106,7 @@ async fn a_hit_and_an_unknown_id() {
     assert_eq!(attributes(trace.span(SERVER))[attribute::GUARD_RESULT], "absent");
     assert_eq!(attributes(trace.span("PIPELINE"))[attribute::DB_OPERATION_NAME], "PIPELINE SMISMEMBER");
 
-    // What is not sampled is not recorded; what is recorded after it shows that it would have arrived.
+    // Requests that are not sampled are not recorded. A later recorded request proves that they would have arrived.
     let (unsampled, after) = (Context::root(false), Context::root(true));
     ask(&replica, fixture.user(1), unsampled).await;
     replica.recommend(fixture.user(1), 5).await;
@@ -122,7 +122,7 @@ async fn a_hit_and_an_unknown_id() {
 async fn a_miss_and_one_that_shares_its_load() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    let mut config = exporting_to(&receiver, fixture.config(Profile::Protected));
     config.guards.warmup = false;
     config.http.deadline_ms = 60_000;
     let replica = Replica::start(config).await;
@@ -132,11 +132,11 @@ async fn a_miss_and_one_that_shares_its_load() {
     let (led, joined, ()) = tokio::join!(
         ask(&replica, user, first),
         async {
-            wait_until("the load is under way", async || replica.metric(USED).await == 1.0).await;
+            wait_until("the load is in flight", async || replica.metric(USED).await == 1.0).await;
             ask(&replica, user, second).await
         },
         async {
-            // It has missed: what comes next in it is the load under way.
+            // This request has missed: its next step is the load in flight.
             receiver.trace_with(second, &["GET"]).await;
             drop(lock);
         }
@@ -173,7 +173,7 @@ async fn a_miss_and_one_that_shares_its_load() {
 async fn a_sign_up_and_events() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let replica = Replica::start(told_to(&receiver, fixture.config(Profile::Protected))).await;
+    let replica = Replica::start(exporting_to(&receiver, fixture.config(Profile::Protected))).await;
     let post = async |path: &str, context: Context, body: String| {
         let request = replica.http.post(format!("{}{path}", replica.base)).header(TRACEPARENT, context.to_string());
         request.header("content-type", "application/json").body(body).send().await.unwrap().status()
@@ -216,28 +216,28 @@ async fn a_sign_up_and_events() {
     replica.stop().await;
 }
 
-/// Unless the configuration says that it is known, as a default it is not.
+/// By default the caller's decision is not trusted; only the configuration can change that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stranger_does_not_decide_what_is_recorded() {
+async fn an_untrusted_caller_does_not_decide_what_is_recorded() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    let mut config = exporting_to(&receiver, fixture.config(Profile::Protected));
     config.telemetry.trust_caller = ApiConfig::new(Profile::Protected, config.store.clone(), "").telemetry.trust_caller;
     let replica = Replica::start(config).await;
     for n in 0..10 {
         assert_eq!(ask(&replica, fixture.user(n), Context::root(true)).await.status(), StatusCode::OK);
     }
-    // Sends what is left.
+    // Exports the remaining spans.
     replica.stop().await;
     assert_eq!(receiver.received(), 0);
 }
 
-/// Sampled or not, and whether it brought a trace along or not: one line, and at least one span.
+/// Sampled or not, with or without a caller's trace: one log line and at least one span.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_fails_is_told_of_once() {
+async fn a_failure_is_reported_once() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    let mut config = exporting_to(&receiver, fixture.config(Profile::Protected));
     config.guards.warmup = false;
     config.store.pool_size = 1;
     config.store.checkout_timeout_ms = 100;
@@ -276,7 +276,7 @@ async fn what_fails_is_told_of_once() {
     assert_eq!(trace.edges(unsampled), edges([("caller", SERVER)]));
     assert_eq!(attributes(trace.span(SERVER))[attribute::RETROSPECTIVE], "true");
 
-    wait_until("the third is told of as well", async || receiver.trace_ids().len() == 3).await;
+    wait_until("the third is recorded as well", async || receiver.trace_ids().len() == 3).await;
     for trace_id in receiver.trace_ids() {
         let (trace, lines) = (receiver.trace(trace_id), lines_with(trace_id));
         assert_eq!(lines.len(), 1, "{lines:?}");
@@ -289,12 +289,12 @@ async fn what_fails_is_told_of_once() {
     replica.stop().await;
 }
 
-/// A slow request is told of afterwards, with the time that it began.
+/// A slow request gets a span afterwards, with its real start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_slow_is_told_of_afterwards() {
+async fn a_slow_request_is_recorded_afterwards() {
     let Some(fixture) = Fixture::start().await else { return };
     let receiver = Receiver::start();
-    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    let mut config = exporting_to(&receiver, fixture.config(Profile::Protected));
     config.telemetry.slow_ms = 1;
     config.cache.local_ms = 60_000;
     config.guards.warmup = false;
@@ -302,7 +302,7 @@ async fn what_is_slow_is_told_of_afterwards() {
     let slow = Context::root(false);
     let lock = fixture.lock_tables().await;
     let (answer, ()) = tokio::join!(ask(&replica, fixture.user(1), slow), async {
-        wait_until("the load is under way", async || replica.metric(USED).await == 1.0).await;
+        wait_until("the load is in flight", async || replica.metric(USED).await == 1.0).await;
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         drop(lock);
     });
@@ -312,7 +312,7 @@ async fn what_is_slow_is_told_of_afterwards() {
     let span = trace.span(SERVER);
     assert!(!failed(span) && span.end_time_unix_nano - span.start_time_unix_nano >= 2_000_000);
 
-    // What is answered from memory, in front of the router, is recorded as well.
+    // An answer from memory, before the router, is recorded as well.
     let local = Context::root(true);
     ask(&replica, fixture.user(1), local).await;
     let trace = receiver.trace_with(local, &[SERVER]).await;
@@ -321,14 +321,14 @@ async fn what_is_slow_is_told_of_afterwards() {
     replica.stop().await;
 }
 
-/// Requests do not notice. What is lost is counted to the last span, what is not arrives.
+/// Requests are not affected. Every lost span is counted, and all others arrive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_is_killed_costs_a_counter() {
+async fn a_killed_receiver_loses_only_counted_spans() {
     const QUEUE: usize = 64;
     const SPANS_OF_A_HIT: usize = 2;
     let Some(fixture) = Fixture::start().await else { return };
     let mut receiver = Receiver::start();
-    let mut config = told_to(&receiver, fixture.config(Profile::Protected));
+    let mut config = exporting_to(&receiver, fixture.config(Profile::Protected));
     config.telemetry.queue = QUEUE;
     let replica = Replica::start(config).await;
     let mut made = 0;
@@ -339,7 +339,7 @@ async fn a_receiver_that_is_killed_costs_a_counter() {
         made += count * SPANS_OF_A_HIT;
         made
     };
-    // Few enough that all find a place, whenever they are sent.
+    // Few enough to fit into the queue in any case.
     let made_before = hits(QUEUE / 4).await;
     wait_until("all have arrived", async || receiver.received() == made_before).await;
     wait_until("and are counted", async || replica.metric("telemetry_spans_sent_total").await == made_before as f64)
@@ -357,7 +357,7 @@ async fn a_receiver_that_is_killed_costs_a_counter() {
         receiver.received() as f64 + dropped == made as f64
     })
     .await;
-    // The receiver has a batch a moment before the replica has its answer.
+    // The receiver has a batch shortly before the replica gets its response.
     wait_until("and all of it is counted", async || {
         replica.metric("telemetry_spans_sent_total").await == receiver.received() as f64
     })

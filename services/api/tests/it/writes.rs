@@ -1,4 +1,4 @@
-//! What users do: when it happened, in which order, and that it is written whole, whoever listens.
+//! Events: their time, their order, and complete writes even if the client has disconnected.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,7 +26,7 @@ async fn history(fixture: &Fixture, user: &str) -> Vec<String> {
     history.into_iter().map(|event| event.item_id.as_str().to_owned()).collect()
 }
 
-/// An event of the far future would be the newest for ever: a hundred of them hide all that the user does from then on.
+/// Events in the far future would always be the newest ones: a hundred of them would hide all later behaviour.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_of_the_future_are_refused() {
     let Some(fixture) = Fixture::start().await else { return };
@@ -53,7 +53,7 @@ async fn events_of_the_future_are_refused() {
 async fn a_batch_without_timestamps_keeps_its_order() {
     let Some(fixture) = Fixture::start().await else { return };
     let replica = fixture.replica(Profile::Baseline).await;
-    // In no order that a key could have; two users take turns.
+    // Not in the order of a key; two users alternate.
     let items: Vec<String> = (0..500).map(|n| format!("i{:05}", n * 7919 % 500)).collect();
     let events: Vec<String> = items.iter().flat_map(|item| [event("first", item), event("second", item)]).collect();
     assert_eq!(replica.post("/events", &format!("[{}]", events.join(","))).await.status(), StatusCode::ACCEPTED);
@@ -61,7 +61,7 @@ async fn a_batch_without_timestamps_keeps_its_order() {
     for user in ["first", "second"] {
         assert_eq!(history(&fixture, user).await.iter().collect::<Vec<_>>(), newest, "{user}");
     }
-    // What comes after the batch is newer than all of it.
+    // Events after the batch are newer than all of it.
     for (user, item) in [("first", "later"), ("second", "a")] {
         assert_eq!(replica.post("/events", &event(user, item)).await.status(), StatusCode::ACCEPTED);
         assert_eq!(history(&fixture, user).await[0], item);
@@ -77,9 +77,9 @@ async fn blocked_post(replica: &Replica, user: &str, item: &str) -> tokio::task:
     answer
 }
 
-/// A client that hangs up, or that was told 504, leaves a write under way: its old list must not stay in Redis.
+/// After a disconnect or a 504 the write continues: the old list must not stay in Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_nobody_waits_for_any_more_still_ends_the_old_list() {
+async fn a_write_whose_client_has_left_still_deletes_the_old_list() {
     let Some(fixture) = Fixture::start().await else { return };
     for hangs_up in [true, false] {
         let mut config = fixture.config(Profile::Protected);
@@ -101,7 +101,7 @@ async fn a_write_that_nobody_waits_for_any_more_still_ends_the_old_list() {
         drop(lock);
         wait_until("the answer takes the event in", async || {
             let answer = replica.get(&format!("/recommendations?user_id={user}&limit=10")).await;
-            // With a deadline this short a load may be late.
+            // With this short deadline a load may time out.
             let Ok(answer) = answer.json::<contract::http::Recommendations>().await else { return false };
             answer.items.iter().all(|scored| scored.item_id != item)
         })
@@ -110,7 +110,7 @@ async fn a_write_that_nobody_waits_for_any_more_still_ends_the_old_list() {
     }
 }
 
-/// A replica that is told to stop ends the writes that it has begun.
+/// A stopping replica completes the writes that it has started.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_ends_before_its_replica_does() {
     let Some(fixture) = Fixture::start().await else { return };
@@ -132,7 +132,7 @@ async fn a_write_ends_before_its_replica_does() {
     assert_eq!(list, None, "the old list");
 }
 
-/// Writes are as bounded as reads, and take no place from them. One that nobody waits for any more keeps its place until it ends.
+/// Writes have a separate limit from reads. A write whose client has left counts until it ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_beyond_their_limit_are_refused_and_reads_go_on() {
     let Some(fixture) = Fixture::start().await else { return };

@@ -60,8 +60,8 @@ struct Signal {
 }
 
 impl Exporter {
-    /// To be called within the runtime that exports. Connects before the first export, and again after the connection broke. Failures are logged
-    /// to `log`.
+    /// To be called within the runtime that exports. Connects before the first export, and again after the connection broke. Failures are
+    /// logged to `log`.
     pub fn new(config: &TelemetryConfig, resource: &Resource, log: &Dispatch) -> anyhow::Result<Self> {
         let address = config.address().map_err(anyhow::Error::msg)?;
         let again = RetryPolicy::recommended()

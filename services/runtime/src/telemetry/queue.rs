@@ -125,8 +125,8 @@ impl<T: ByteSize> ExportQueue<T> {
         }
     }
 
-    /// Exports batches until `stop`, and then the rest, for at most `limit` per batch. Partial batches wait for `interval`. Returns the number of
-    /// items that were lost at the end.
+    /// Exports batches until `stop`, and then the rest, for at most `limit` per batch. Partial batches wait for `interval`. Returns the
+    /// number of items that were lost at the end.
     pub async fn export(
         &self,
         interval: Duration,

@@ -54,8 +54,8 @@ const TICK: Duration = Duration::from_millis(10);
 /// A longer delay is a stall: it is several times the duration of a cache hit.
 const STALL: Duration = Duration::from_millis(10);
 
-/// Ticks, and records how late each tick is. A long computation, a blocking call or a lack of CPU delays the tick as it delays other tasks. The
-/// counterpart of a garbage collector's log of pauses.
+/// Ticks, and records how late each tick is. A long computation, a blocking call or a lack of CPU delays the tick as it delays other tasks.
+/// The counterpart of a garbage collector's log of pauses.
 #[derive(Debug)]
 pub struct Watch {
     delay: Histogram,

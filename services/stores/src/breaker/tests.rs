@@ -71,14 +71,14 @@ fn only_time_outs_in_a_row_open_it() {
     assert!(breaker.admit(now).is_none());
 }
 
-/// Every interleaving of calls that are admitted, succeed, fail, time out and give up.
+/// Every interleaving of calls that are admitted, succeed, fail, time out or are cancelled.
 mod interleavings {
     use std::collections::{HashSet, VecDeque};
 
     use super::*;
 
     const MAX_TIMEOUTS: u32 = 2;
-    /// Calls under way at the same time.
+    /// Calls in flight.
     const CALLS: usize = 4;
 
     #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,8 +104,8 @@ mod interleavings {
         Awaited,
     }
 
-    /// All that decides what happens next. States that agree in it go on alike, so a search that visits each once has seen every
-    /// interleaving, however long.
+    /// The state that decides what happens next. Equal states behave equally, so that a search that visits each once covers every
+    /// interleaving of any length.
     #[derive(Debug, Clone, PartialEq, Eq, Hash)]
     struct Key {
         closed: bool,
@@ -137,7 +137,7 @@ mod interleavings {
                 Action::Admit => {
                     let (closed, probes) = (self.breaker.is_closed(), self.awaited());
                     let Some(attempt) = self.breaker.admit(self.now) else {
-                        return assert!(!closed, "a closed breaker admits everybody");
+                        return assert!(!closed, "a closed breaker admits every call");
                     };
                     assert!(
                         closed || (probes == 0 && self.breaker.lock().awaits(attempt.probe)),
@@ -188,7 +188,7 @@ mod interleavings {
             Key { closed: self.breaker.is_closed(), phase, timeouts, calls }
         }
 
-        /// The breaker is neither on nor off for ever: once what is under way has ended, one success closes it and enough failures
+        /// The breaker is never stuck: after all calls in flight have ended, one success closes it and enough failures
         /// open it.
         fn check_future(mut self) {
             while !self.calls.is_empty() {
@@ -224,7 +224,7 @@ mod interleavings {
             world.check_future();
             to_visit.extend(actions.into_iter().map(|action| [path.as_slice(), &[action]].concat()));
         }
-        // A search that no longer gets anywhere would find nothing.
+        // A search that covers too few states would find nothing.
         assert!(seen.len() > 100, "only {} states", seen.len());
     }
 }

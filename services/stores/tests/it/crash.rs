@@ -1,4 +1,4 @@
-//! What was acknowledged is there after the server was killed.
+//! Acknowledged writes survive a kill of the server.
 
 use contract::{Event, EventKind, shard_of};
 use prometheus::Registry;
@@ -6,7 +6,7 @@ use runtime::telemetry::Span;
 
 use crate::Servers;
 
-/// A user, an event and a fence, each acknowledged just before the kill; several times, as the log may happen to be written in between.
+/// A user, an event and a fence, each acknowledged just before the kill. Repeated, because the server may happen to flush its log in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_survive_kill_9() {
     let Some(mut servers) = Servers::start(1).await else { return };

@@ -14,7 +14,7 @@ fn user(n: usize) -> UserId {
     UserId::new(&format!("u{n}")).unwrap()
 }
 
-/// After the first use of a connection, a read is one command: counted by the server itself.
+/// After the first use of a connection, a read is one command. The server counts them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_warm_read_is_one_command() {
     let Some(mut servers) = Servers::start(1).await else { return };
@@ -34,7 +34,7 @@ async fn a_warm_read_is_one_command() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_exhausted_pool_and_a_dead_server_are_told_apart() {
+async fn an_exhausted_pool_and_a_dead_server_have_different_errors() {
     let Some(mut servers) = Servers::start(1).await else { return };
     servers.config.pool_size = 1;
     servers.config.checkout_timeout_ms = 100;
@@ -56,7 +56,7 @@ async fn an_exhausted_pool_and_a_dead_server_are_told_apart() {
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
 }
 
-/// Idle connections do not survive a restart of the server; the next read notices, connects anew and is answered.
+/// Idle connections do not survive a restart of the server. The next read notices it, reconnects and succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_survive_a_restart_of_the_server() {
     let Some(mut servers) = Servers::start(1).await else { return };
@@ -71,9 +71,9 @@ async fn reads_survive_a_restart_of_the_server() {
     assert!(servers.count("store_retries_total") >= 1);
 }
 
-/// Waiters that give up, again and again, cause no connection to be opened or closed.
+/// Waiters that are cancelled repeatedly cause no connection to be opened or closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cancelled_waiters_cost_no_connection() {
+async fn cancelled_waiters_close_no_connection() {
     for order in [QueueOrder::Newest, QueueOrder::Oldest] {
         let Some(mut servers) = Servers::start(1).await else { return };
         servers.config.pool_size = 2;
@@ -112,15 +112,15 @@ async fn cancelled_waiters_cost_no_connection() {
         }
         store.history(&user(5), None, &Span::NONE).await.unwrap();
         assert_eq!(servers.count("store_connects_total"), 2, "{order:?}");
-        // No connection is lost to the count.
+        // No connection is missing.
         let connections = |state: &str| servers.gauge("db_client_connection_count", state);
         assert_eq!((connections("idle"), connections("used")), (2.0, 0.0));
     }
 }
 
-/// A caller that hangs up while its query runs gets the connection back to the pool, not closed.
+/// If a caller is cancelled while its query runs, the connection returns to the pool.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_that_hangs_up_costs_no_connection() {
+async fn a_cancelled_caller_closes_no_connection() {
     let Some(mut servers) = Servers::start(1).await else { return };
     servers.config.pool_size = 1;
     let store = servers.store();
@@ -139,8 +139,8 @@ async fn a_caller_that_hangs_up_costs_no_connection() {
     assert_eq!(servers.count("store_connects_total"), 1);
 }
 
-/// Dropping a query's future does not stop the query; the server does, when the request's time is over, and the connection
-/// is as good as before.
+/// Dropping a query's future does not stop the query. The server aborts it at the request's deadline, and the connection
+/// stays usable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_gives_up_a_query_that_has_no_time_left() {
     let Some(mut servers) = Servers::start(1).await else { return };
@@ -154,7 +154,7 @@ async fn the_server_gives_up_a_query_that_has_no_time_left() {
     servers.unlock_tables().await;
     store.history(&user(1), None, &Span::NONE).await.unwrap();
     assert_eq!(servers.count("store_connects_total"), 1);
-    // Without a deadline, or with one that is far, the connection's own limit holds.
+    // Without a deadline, or with a distant one, the session's statement timeout applies.
     servers.config.statement_timeout_ms = 100;
     let metrics = StoreMetrics::new(&Registry::new()).unwrap();
     let store = Store::new(servers.config.clone(), &metrics).unwrap();
@@ -167,8 +167,8 @@ async fn the_server_gives_up_a_query_that_has_no_time_left() {
     servers.unlock_tables().await;
 }
 
-/// 5,000 requests whose time runs out while all connections are busy, again and again: whether they wait or their query runs, the
-/// server sees no connection come or go (launchbadge/sqlx issue 3132 tells of the storm).
+/// 5,000 requests time out repeatedly while all connections are busy, in the queue or during their query. The
+/// server sees no connection open or close (compare launchbadge/sqlx issue 3132).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiters_past_their_deadline_open_no_connections() {
     const WAITERS: usize = 5_000;
@@ -191,7 +191,7 @@ async fn waiters_past_their_deadline_open_no_connections() {
                     tokio::spawn(async move {
                         let user = user(n);
                         let history = store.history(&user, Some(deadline), &Span::NONE).map(drop);
-                        // Every other one's client hangs up before.
+                        // Every second client disconnects earlier.
                         if n % 2 == 0 {
                             history.await;
                         } else {
@@ -218,7 +218,7 @@ async fn connections(observer: &mut MySqlConnection) -> u64 {
     status.get_unchecked::<String, _>(1).parse().unwrap()
 }
 
-/// While the server is down one caller in 250 ms tries, the others fail at once; when it is back, so are they.
+/// While the server is down, one caller per 250 ms tries and the others fail at once. When it is back, all calls succeed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_server_is_not_tried_by_everybody() {
     let Some(mut servers) = Servers::start(1).await else { return };
@@ -257,7 +257,7 @@ async fn wait_until(condition: impl Fn() -> bool) {
     }
 }
 
-/// Asking again would not help: it is not said to be out of reach.
+/// A permanent error: it is not reported as unavailable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_configuration_that_cannot_be_used_is_no_outage() {
     let mut config = StoreConfig::spread_over(&["127.0.0.1:1".to_owned()]);

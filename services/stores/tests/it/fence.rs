@@ -15,7 +15,7 @@ async fn a_fence_shuts_out_every_earlier_epoch_of_its_shard_and_no_other() {
     assert_eq!(store.count(shard, 5).await.unwrap(), Ok(2));
     assert_eq!(store.count(shard, 4).await.unwrap(), Err(StaleEpoch { current: 5 }));
     assert_eq!(store.fence(shard, 4).await.unwrap(), Err(StaleEpoch { current: 5 }));
-    // A later owner whose fence is still on its way.
+    // A later owner whose fence is not set yet.
     assert_eq!(store.count(shard, 6).await.unwrap(), Ok(3));
     assert_eq!(store.count(shard, 5).await.unwrap(), Err(StaleEpoch { current: 6 }));
     assert_eq!(store.ownership(shard).await.unwrap(), Ownership { epoch: 6, counter: 3 });

@@ -1,4 +1,4 @@
-//! Against real servers: the one that is installed, MariaDB as a rule. `mysql8` runs the same tests on MySQL 8.
+//! Tests on a real server: the installed one, usually MariaDB. `mysql8` runs the same tests on MySQL 8.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ use launcher::mariadb::Server;
 
 use servers::Servers;
 
-/// What a test of many servers starts.
+/// The servers of a test with several instances.
 const MANY: usize = 16;
 
 /// The server of these tests; `None`: skipped.

@@ -1,4 +1,4 @@
-//! Redis on a host that vanishes.
+//! Redis on a host that vanishes without closing connections.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::relay::{BLACK_HOLES, Relay, bounded, until};
 
-/// Also where no caller has as much time as Redis has to answer.
+/// Also if no caller waits as long as the timeout of Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_counts_as_away_and_is_used_again() {
+async fn redis_counts_as_down_and_is_used_again() {
     if !launcher::testing::have(&["redis-server"]) {
         return;
     }
@@ -30,8 +30,8 @@ async fn redis_counts_as_away_and_is_used_again() {
         };
         until("it answers", async || ask().await.is_ok()).await;
         relay.vanish(fault).await;
-        until("it is not asked any more", async || {
-            ask().await.is_err_and(|error| error.to_string().contains("redis is away"))
+        until("no further command is sent", async || {
+            ask().await.is_err_and(|error| error.to_string().contains("redis is down"))
         })
         .await;
         relay.come_back().await;

@@ -1,4 +1,4 @@
-//! A relay in front of a server, whose host can vanish.
+//! A relay in front of a server, which simulates a host that vanishes.
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
@@ -9,7 +9,7 @@ use launcher::free_port;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Nothing here takes so long; without limits of the client's own it would take TCP's, a quarter of an hour or for ever.
+/// Longer than any step here. Without the client's timeouts, TCP's would apply: 15 minutes, or none.
 pub const BOUND: Duration = Duration::from_secs(60);
 pub const BLACK_HOLES: [Fault; 2] = [Fault::Blackhole { drop_syn: false }, Fault::Blackhole { drop_syn: true }];
 

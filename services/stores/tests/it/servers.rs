@@ -1,11 +1,11 @@
-//! Servers of one test.
+//! The servers of a test.
 
 use launcher::{Signal, Stack, mariadb};
 use prometheus::Registry;
 use sqlx::{ConnectOptions, Connection, Executor, MySqlConnection, Row, mysql::MySqlConnectOptions};
 use stores::{Store, StoreConfig, StoreMetrics};
 
-/// Servers of one test, with all schemas.
+/// The servers of a test, with all schemas.
 pub struct Servers {
     pub stack: Stack,
     pub servers: Vec<mariadb::MySql>,
@@ -16,7 +16,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// `None`: there is no such server here, the test is counted as skipped.
+    /// `None`: the server is not installed, and the test counts as skipped.
     pub async fn start(count: usize) -> Option<Self> {
         let servers = Self::start_bare(count).await?;
         stores::migrate(&servers.config).await.unwrap();
@@ -41,13 +41,13 @@ impl Servers {
         Store::new(self.config.clone(), &StoreMetrics::new(&self.registry).unwrap()).unwrap()
     }
 
-    /// Ends the first server as a crash would.
+    /// Kills the first server.
     pub async fn kill_first(&mut self) {
         self.stack.kill(self.servers[0].child, Signal::SIGKILL).unwrap();
         self.stack.stop_child(self.servers[0].child).await.unwrap();
     }
 
-    /// Starts it again, on its data and port.
+    /// Restarts the first server with its data and port.
     pub async fn restart_first(&mut self) {
         let options = mariadb::Options { port: Some(self.servers[0].port), ..self.options.clone() };
         self.servers[0] = mariadb::start(&mut self.stack, "mysql-00", &options).await.unwrap();
@@ -68,7 +68,7 @@ impl Servers {
         metric.get_counter().get_value() as u64
     }
 
-    /// Sum of a gauge's series that carry this value of some label; "": of all.
+    /// Sum of a gauge's series that have this value in some label; "": of all series.
     pub fn gauge(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
@@ -78,7 +78,7 @@ impl Servers {
         matching.map(|metric| metric.get_gauge().get_value()).sum()
     }
 
-    /// A connection of the test's own to the first server.
+    /// A separate connection to the first server.
     pub async fn connect(&self) -> MySqlConnection {
         MySqlConnectOptions::new()
             .host("127.0.0.1")
@@ -89,7 +89,7 @@ impl Servers {
             .unwrap()
     }
 
-    /// Commands that `work` sends to the first server, as the server counts them.
+    /// Commands that `work` sends to the first server, counted by the server.
     pub async fn commands(&self, work: impl Future<Output = ()>) -> i64 {
         let mut connection = self.connect().await;
         let mut questions = async || {
@@ -98,11 +98,11 @@ impl Servers {
         };
         let (first, before) = (questions().await, questions().await);
         work.await;
-        // Asking is itself a command, or two.
+        // The query for the counter is a command as well, or two.
         questions().await - before - (before - first)
     }
 
-    /// From here on every read of the log waits, in the server.
+    /// From now on all reads of the log wait in the server.
     pub async fn lock_tables(&mut self) {
         let mut connection = self.connect().await;
         let tables: Vec<String> = contract::ShardId::all().map(|s| format!("{}.behaviour WRITE", s.schema())).collect();

@@ -20,7 +20,7 @@ async fn works_on(instances: usize) {
         .flat_map(|(n, user)| (0..n % 5).map(move |k| event(user.as_str(), &format!("i{k}"), k as i64)))
         .collect();
     store.append(&log, 7, &Span::NONE).await.unwrap();
-    // What was sent twice counts once.
+    // An event that is sent twice counts once.
     store.append(&log, 8, &Span::NONE).await.unwrap();
     assert!(store.create_user(&users[0], 9, &Span::NONE).await.unwrap());
     assert!(!store.create_user(&users[1], 9, &Span::NONE).await.unwrap());
@@ -32,7 +32,7 @@ async fn works_on(instances: usize) {
         assert!(history.iter().all(|e| e.kind == EventKind::View && e.weight == 1.5));
     }
     assert_eq!(store.history(&"nobody".parse().unwrap(), None, &Span::NONE).await.unwrap(), []);
-    // Ids are bytes: no trailing space is lost, no case folded.
+    // Ids are compared as bytes: trailing spaces and case matter.
     assert_eq!(store.history(&"user 4".parse().unwrap(), None, &Span::NONE).await.unwrap(), []);
     assert_eq!(store.history(&"USER 4 ".parse().unwrap(), None, &Span::NONE).await.unwrap(), []);
 
@@ -46,7 +46,7 @@ async fn works_on(instances: usize) {
             assert_eq!(history, store.history(&user, None, &Span::NONE).await.unwrap());
         }
     }
-    // Users without any event were not created by `append`; the first one was created by itself.
+    // `append` creates no users without events; `create_user` created the first one.
     assert_eq!(seen.len(), users.iter().enumerate().filter(|(n, _)| n % 5 > 0).count() + 1);
 
     log.sort_by(|a, b| (&a.user_id, a.at_ms).cmp(&(&b.user_id, b.at_ms)));
@@ -125,7 +125,7 @@ async fn migrations_run_concurrently_and_again() {
     assert!(!store.create_user(&"u".parse().unwrap(), 0, &Span::NONE).await.unwrap(), "a repeat keeps the data");
 }
 
-/// Several migrators on empty servers: the first one's schemas must not be in the others' way.
+/// Concurrent migrations of empty servers: the schemas that the first one creates must not disturb the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_migrations_may_race() {
     let Some(servers) = Servers::start_bare(1).await else { return };
@@ -133,12 +133,12 @@ async fn first_migrations_may_race() {
     assert!(all.iter().all(Result::is_ok), "{all:?}");
 }
 
-/// Batches with the same events in opposite orders, new ones and known ones: nobody waits for another in a circle.
+/// Batches with the same events in opposite orders, new and known ones, do not deadlock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_in_opposite_orders_do_not_deadlock() {
     const WRITERS: usize = 4;
     const ROUNDS: i64 = 12;
-    /// Events of a user in a round; half of them are of the round before.
+    /// Events of a user in a round; half of them are from the round before.
     const EACH: i64 = 56;
     let Some(servers) = Servers::start(1).await else { return };
     let store = servers.store();
@@ -149,7 +149,7 @@ async fn batches_in_opposite_orders_do_not_deadlock() {
         let of_user = |user| (0..EACH).map(move |k| event(user, &format!("i{}", k % 7), round * EACH / 2 + k));
         let events: Vec<Event> = users.iter().flat_map(|user| of_user(user)).collect();
         let writers = (0..WRITERS).map(|n| {
-            // Two write all, two every third of it.
+            // Two writers send all events, two send every third.
             let mut events: Vec<Event> = events.iter().step_by(1 + n / 2 * 2).cloned().collect();
             if n % 2 == 1 {
                 events.reverse();

@@ -1,4 +1,4 @@
-//! A server whose host has vanished says nothing, not even that it is gone: every wait for it ends, and so does its absence.
+//! A server whose host has vanished sends nothing: every wait for it ends, and calls succeed again after it is back.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     relay::{BLACK_HOLES, BOUND, Relay, bounded, until},
 };
 
-/// A store behind a relay, with little patience.
+/// A store behind a relay, with short timeouts.
 async fn store_behind_relay(servers: &mut Servers) -> (Relay, Store) {
     let relay = Relay::start(servers.servers[0].port).await;
     servers.config.instances[0].address = relay.address.to_string();
@@ -30,7 +30,7 @@ fn user(n: usize) -> UserId {
     UserId::new(&format!("u{n}")).unwrap()
 }
 
-/// The requests have less time than an attempt to connect: the server must count as down all the same.
+/// The requests have shorter deadlines than an attempt to connect: the server must count as down nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn misses_fail_at_once_soon_and_are_answered_again() {
     let Some(mut servers) = Servers::start(1).await else { return };
@@ -73,9 +73,9 @@ async fn writes_and_fences_end() {
     assert_eq!(store.fence(shard, 1).await.unwrap(), Ok(()));
 }
 
-/// It was away while nobody asked: one request finds that out, and reads again; not as many as there are idle connections.
+/// The host vanished and came back without any request. One request finds out and retries; not one per idle connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_silent_connection_condemns_the_idle_ones() {
+async fn after_a_silent_connection_idle_ones_are_not_used() {
     let Some(mut servers) = Servers::start(1).await else { return };
     let (relay, store) = store_behind_relay(&mut servers).await;
     relay.vanish(BLACK_HOLES[0]).await;
@@ -83,7 +83,7 @@ async fn one_silent_connection_condemns_the_idle_ones() {
     assert_eq!(servers.gauge("db_client_connection_count", "idle"), 4.0);
     bounded("a miss", store.history(&user(0), None, &Span::NONE)).await.unwrap();
     assert_eq!(servers.count("store_retries_total"), 1);
-    // All four at once.
+    // All four concurrently.
     let ask = async |n| store.history(&user(n), None, &Span::NONE).await;
     for answer in bounded("a miss", futures::future::join_all((1..5).map(&ask))).await {
         answer.unwrap();

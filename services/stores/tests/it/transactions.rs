@@ -1,4 +1,4 @@
-//! A transaction that fails leaves nothing behind.
+//! A failed transaction leaves nothing behind.
 
 use contract::{Event, EventKind, ShardId, UserId, shard_of};
 use runtime::telemetry::Span;
@@ -14,14 +14,14 @@ async fn run(connection: &mut MySqlConnection, sql: String) -> Result<(), sqlx::
     connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(drop)
 }
 
-/// The first user's rows are written, the second one's are locked by somebody else until the server gives up waiting. Then the
-/// first user's must be free at once, and the connection be as good as before.
+/// The first user's rows are written; another session has locked the second user's rows until the server's lock timeout. Then the
+/// first user's rows must be unlocked at once, and the connection must be usable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_one_holds_no_locks() {
     let Some(mut servers) = Servers::start(1).await else { return };
     servers.config.pool_size = 1;
     let (mut holder, mut other) = (servers.connect().await, servers.connect().await);
-    // For sessions from now on.
+    // Applies to new sessions.
     run(&mut other, "SET GLOBAL innodb_lock_wait_timeout = 1".into()).await.unwrap();
     let store = servers.store();
     let shard = ShardId::all().next().unwrap();

@@ -1,4 +1,4 @@
-//! The tests of `it` on Oracle's MySQL 8: another optimiser, other locks, other words for the limit of a statement's time.
+//! The tests of `it` on Oracle's MySQL 8, which has another optimiser, other locks and another syntax for statement timeouts.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

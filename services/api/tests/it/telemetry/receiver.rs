@@ -1,4 +1,5 @@
-//! The least receiver of OTLP: keeps every span. A runtime of its own, so that killing it closes its connections like a killed process.
+//! A minimal OTLP receiver that keeps every span. It has a separate runtime, so that killing it closes its connections as a killed process
+//! does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,15 +53,15 @@ impl Receiver {
         receiver
     }
 
-    /// On the same port, with what it has received before.
+    /// Restarts on the same port, with the spans that it has.
     pub fn restart(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (spans, address) = (Arc::clone(&self.spans), self.address);
-        // Bound before this returns: who sends from here on is heard.
+        // Bound before this returns, so that later exports arrive.
         let listener = {
             let _within = runtime.enter();
             let socket = TcpSocket::new_v4().unwrap();
-            // Connections of the one before may linger.
+            // Connections of the previous receiver may linger.
             socket.set_reuseaddr(true).unwrap();
             socket.bind(address).unwrap();
             socket.listen(64).unwrap()
@@ -72,7 +73,7 @@ impl Receiver {
         self.running = Some(runtime);
     }
 
-    /// Returns when nothing of it runs any more. By a thread, as one runtime must not wait within another.
+    /// Returns when all tasks have ended. Waits in a thread, because a runtime must not wait within another one.
     pub fn kill(&mut self) {
         let running = self.running.take().unwrap();
         std::thread::spawn(|| running.shutdown_timeout(Duration::from_secs(10))).join().unwrap();
@@ -113,7 +114,7 @@ impl Drop for Receiver {
 pub struct Trace(pub Vec<Span>);
 
 impl Trace {
-    /// Names of parent and child. `caller` stands for the span that the request came with.
+    /// Names of parent and child. `caller` is the span in the request's header.
     pub fn edges(&self, caller: Context) -> BTreeSet<(&str, &str)> {
         self.0.iter().map(|span| (self.parent(span, caller), span.name.as_str())).collect()
     }

@@ -1,4 +1,4 @@
-//! A receiver by gRPC that keeps what it gets, and refuses messages of more than 4 MiB as all of them do.
+//! A gRPC receiver that keeps what it gets. It refuses messages of more than 4 MiB, as gRPC receivers do by default.
 
 use std::{
     net::SocketAddr,
@@ -74,7 +74,7 @@ impl LogsService for Shared {
 }
 
 impl Receiver {
-    /// `rejects` answers how many spans of a batch it does not want; `i64::MAX`: the batch as such.
+    /// `rejects` returns the number of spans of a batch to reject; `i64::MAX`: refuse the whole batch.
     pub async fn start(rejects: fn(usize) -> i64) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -111,7 +111,7 @@ impl Receiver {
         self.kept.counts.borrow().1
     }
 
-    /// Spans in all.
+    /// Number of all spans.
     pub async fn wait_for(&self, spans: usize) {
         self.kept.counts.subscribe().wait_for(|(got, _)| *got >= spans).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! What a replica says of itself and of a failure is what is so.
+//! A replica reports its state and its errors correctly.
 
 use api::Profile;
 use contract::{
@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Executor, mysql::MySqlConnectOptions};
 
 use crate::{Fixture, Replica, problem, wait_until};
 
-/// A gateway must send nothing more to a replica that stops, however long its last requests take.
+/// A gateway must send no further request to a stopping replica, however long its last requests take.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_drains_is_not_ready() {
     let Some(fixture) = Fixture::start().await else { return };
@@ -18,7 +18,7 @@ async fn a_replica_that_drains_is_not_ready() {
     let lock = fixture.lock_tables().await;
     let url = format!("{}/recommendations?user_id={}", replica.base, fixture.user(1));
     let last = tokio::spawn(replica.http.get(url).send());
-    wait_until("the last request is under way", async || replica.metric(crate::USED).await == 1.0).await;
+    wait_until("the last request is in flight", async || replica.metric(crate::USED).await == 1.0).await;
     replica.stop.cancel();
     let answer = replica.http.get(format!("{}/readyz", replica.admin)).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -28,7 +28,7 @@ async fn a_replica_that_drains_is_not_ready() {
     replica.stop().await;
 }
 
-/// A row that cannot be read is nothing that goes by: nobody is told to come back for it.
+/// A row that cannot be decoded is a permanent error: the response has no Retry-After.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_cannot_be_read_is_an_internal_error() {
     let Some(fixture) = Fixture::start().await else { return };
@@ -50,15 +50,15 @@ async fn a_row_that_cannot_be_read_is_an_internal_error() {
     assert_eq!(replica.metric("store_errors_total{reason=\"unavailable\"}").await, 0.0);
 }
 
-/// Who shares a load that failed is told of its own wait, not of that of the one who began the load.
+/// The error of a shared load states each request's own wait, not the leader's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_joins_a_load_is_told_of_its_own_wait() {
+async fn the_error_of_a_shared_load_states_each_requests_wait() {
     let Some(fixture) = Fixture::start().await else { return };
     let mut config = fixture.config(Profile::Protected);
     config.guards.warmup = false;
     config.store.pool_size = 1;
     config.store.checkout_timeout_ms = 4_000;
-    // The first query is to keep the connection for longer than the others wait for it.
+    // The first query occupies the connection for longer than the others wait.
     config.store.statement_timeout_ms = 60_000;
     config.http.deadline_ms = 60_000;
     let replica = Replica::start(config).await;
@@ -71,7 +71,7 @@ async fn who_joins_a_load_is_told_of_its_own_wait() {
     wait_until("the connection is in use", async || replica.metric(crate::USED).await == 1.0).await;
     let first = ask(2);
     wait_until("the first waits", async || replica.metric("http_server_active_requests").await == 2.0).await;
-    // Not for luck: it is by so much later.
+    // The leader started earlier by this time.
     let later_ms = 500;
     tokio::time::sleep(std::time::Duration::from_millis(later_ms)).await;
     let second = ask(2);
