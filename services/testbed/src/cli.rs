@@ -1,6 +1,7 @@
 //! What can be said on the command line. Help texts carry examples; what a command does is in `commands/`.
 
 mod data;
+mod docs;
 mod evaluate;
 mod experiment;
 mod load;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use worker::config::Transport;
 
-pub use self::{data::*, evaluate::*, experiment::*, load::*, report::*, serve::*, stack::*};
+pub use self::{data::*, docs::*, evaluate::*, experiment::*, load::*, report::*, serve::*, stack::*};
 
 #[derive(Parser)]
 #[command(
@@ -53,6 +54,8 @@ pub enum Command {
     Report(ReportArgs),
     #[command(subcommand)]
     Serve(ServeCommand),
+    #[command(subcommand, hide = true)]
+    Docs(DocsCommand),
 }
 
 /// An odd number: one more has no better majority.

@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod data;
+mod docs;
 mod doctor;
 mod down;
 pub mod evaluate;
@@ -38,6 +39,7 @@ impl Command {
             Self::Bench(command) => interruptible(bench::run(command)),
             Self::Report(args) => report::run(&args),
             Self::Serve(command) => serve::run(command),
+            Self::Docs(command) => docs::run(&command),
         }
     }
 }
