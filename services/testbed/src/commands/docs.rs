@@ -114,7 +114,7 @@ experiments pass `--set` on to the replicas.
 ";
 
 const FAULTPROXY: &str = "The file is TOML. `testbed evaluate`, `up` and the experiments write it themselves. [how-to.md](how-to.md#break-something) shows how
-to set the law and faults at run time.";
+to set the law and faults at run time. Example of a law: `law = { base_ms = 74.0, slope_ms = 0.2, spread = 0.3 }`.";
 
 const SCENARIO: &str = "A scenario is a TOML file such as `loadtest/scenarios/article.toml`. `--scenario FILE` runs it. The reader reports all errors
 with their lines. Keys of a table in brackets belong to the table that is named before the dot.";

@@ -10,7 +10,8 @@ use super::{settings::cell, source::Source};
 const UNKNOWN: &str = "no_such_key";
 
 /// Meanings of the keys whose struct has another form than the document.
-const MEANINGS: [(&str, &str); 13] = [
+const MEANINGS: [(&str, &str); 14] = [
+    ("ids.unknown_share", "Share of requests with an unknown id: one number, or a list with one per step."),
     ("ids.exponent", "Exponent of the Zipf distribution."),
     ("law.kind", "`modelled`: faultproxy delays the store's answers; `none`: the store's real speed."),
     ("law.base_ms", "Delay of a command that is alone in the store."),
@@ -59,6 +60,8 @@ fn base() -> anyhow::Result<Table> {
     let (_, smoke) = BUILT_IN[BUILT_IN.len() - 1];
     let mut base: Table = toml::from_str(smoke)?;
     base.remove("law");
+    // As many as there may be: the range of `faults.step` depends on it.
+    base.insert("steps".into(), Value::Array((1..=50).map(Value::Integer).collect()));
     let law = [("base_ms", 1.0), ("slope_ms", 0.0), ("spread", 0.0)];
     base.insert(
         "law".into(),
