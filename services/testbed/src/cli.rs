@@ -1,6 +1,7 @@
 //! The command line: commands, flags and their help, each with examples. `commands` implements them.
 
 mod data;
+mod docs;
 mod durations;
 mod evaluate;
 mod experiment;
@@ -15,7 +16,7 @@ use clap::{Parser, Subcommand};
 use worker::config::Transport;
 
 use self::durations::{duration, milliseconds, soak, whole_seconds};
-pub use self::{data::*, evaluate::*, experiment::*, load::*, report::*, script::*, serve::*, shell::*, stack::*};
+pub use self::{data::*, docs::*, evaluate::*, experiment::*, load::*, report::*, script::*, serve::*, shell::*, stack::*};
 
 /// Version of the package, and the commit that it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("TESTBED_COMMIT_SUFFIX"));
@@ -73,6 +74,8 @@ pub enum Command {
     Man(ManArgs),
     #[command(subcommand)]
     Serve(ServeCommand),
+    #[command(subcommand, hide = true)]
+    Docs(DocsCommand),
 }
 
 /// An odd number: a fourth monitor would not improve the majority.

@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod data;
+mod docs;
 mod doctor;
 mod down;
 pub mod evaluate;
@@ -43,6 +44,7 @@ impl Command {
             Self::Serve(command) => serve::run(command),
             Self::Test(_) => Err(in_script("test")),
             Self::Setup(_) => Err(in_script("setup")),
+            Self::Docs(command) => docs::run(&command),
         }
     }
 }

@@ -7,6 +7,7 @@ mod bench;
 mod containers;
 mod dashboards;
 mod deploy;
+mod docs;
 mod elsewhere;
 mod evaluate;
 mod experiment;
