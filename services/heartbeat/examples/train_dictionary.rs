@@ -1,5 +1,4 @@
-//! Writes the dictionary of Protobuf+Zstd, and the corpus that the fuzz tests mutate, anew:
-//! `cargo run -p heartbeat --example train_dictionary`.
+//! Writes the dictionary of Protobuf+Zstd and the corpus of the fuzz tests: `cargo run -p heartbeat --example train_dictionary`.
 
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
@@ -61,7 +60,7 @@ fn write_corpus(dir: &Path) -> io::Result<()> {
     trace.write(fs::File::create(dir.join("trace.csv"))?)
 }
 
-/// What is in the frame: mutated, and sealed again, it gets further than a frame that was mutated.
+/// The payload of a frame: mutated and signed again, it gets past the MAC.
 fn write_payload(dir: &Path, name: &str, keys: &Keys, frame: &[u8]) -> io::Result<()> {
     let (_, payload) = keys.verify(frame).map_err(|reason| io::Error::other(reason.label()))?;
     fs::write(dir.join(name), payload)

@@ -26,7 +26,7 @@ fn every_changed_bit_is_noticed() {
         changed[bit / 8] ^= 1 << (bit % 8);
         let refused = keys.verify(&changed).unwrap_err();
         assert!(matches!(refused, Reject::Mac | Reject::Frame | Reject::Key), "{bit}");
-        // What lies beyond the header is nobody's business before the MAC.
+        // Beyond the header, a change must only be noticed by the MAC.
         assert!(bit < 8 * HEADER_BYTES || refused == Reject::Mac, "{bit}");
     }
     for length in 0..frame.len() {
@@ -55,8 +55,8 @@ fn a_failed_payload_leaves_nothing() {
 }
 
 proptest! {
-    /// Against a memory of everything: nothing is accepted twice, nothing new within 64 of the newest is refused, and a
-    /// former incarnation never comes back.
+    /// Against an unbounded memory: nothing is accepted twice, nothing new within 64 of the newest is refused, and an earlier incarnation
+    /// never returns.
     #[test]
     fn the_window_is_a_memory_of_64(beats in prop::collection::vec((1..4_u64, 1..200_u64), 1..300)) {
         let (mut window, mut accepted) = (ReplayWindow::default(), BTreeSet::new());

@@ -1,4 +1,4 @@
-//! The sending side of a bench: many datagrams per system call.
+//! Sends many datagrams per system call.
 
 use std::{
     io::{self, IoSlice},
@@ -17,7 +17,7 @@ use crate::{
     sender::{BatchWriter, DATAGRAM_BYTES},
 };
 
-/// Datagrams per `sendmmsg`; receivers take as many.
+/// Datagrams per `sendmmsg`; the receiver takes as many.
 const MANY: usize = 32;
 /// The kernel's limit for one segmented message is 64 segments and 64 KB.
 const SEGMENTS: usize = 44;
@@ -35,14 +35,14 @@ pub(super) struct Sender {
     state: UdpSocketState,
     keys: Keys,
     batches: Option<BatchWriter>,
-    /// By length: the datagrams of a segmented message have one. Without segments only the first is used, for all lengths.
+    /// By length: the datagrams of a segmented message have the same length. Without segmentation only the first is used.
     waiting: Vec<Waiting>,
     segmented: bool,
     sealed: Vec<u8>,
     totals: Totals,
 }
 
-/// Sealed datagrams one after the other, and where each ends.
+/// Signed datagrams, and the end of each.
 #[derive(Debug, Clone, Default)]
 struct Waiting {
     bytes: Vec<u8>,
@@ -87,7 +87,7 @@ impl Sender {
         (0..self.waiting.len()).try_for_each(|length| self.send(length))
     }
 
-    /// Puts what was sealed, if anything, to others that can go with it.
+    /// Queues the signed datagram with others of its length.
     fn queue(&mut self) -> io::Result<()> {
         let length = self.sealed.len();
         if length == 0 {

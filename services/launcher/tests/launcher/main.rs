@@ -156,7 +156,7 @@ async fn a_death_is_reported_with_the_logs_end_unless_it_was_ordered() {
     stack.spawn(shell("bad", "echo the reason; exit 3")).unwrap();
     let mut error = String::new();
     eventually("the death is seen", || stack.check().inspect_err(|e| error = e.to_string()).is_err());
-    assert!(error.contains("bad ended by itself, exit code 3") && error.contains("the reason"), "{error}");
+    assert!(error.contains("bad ended unexpectedly, exit code 3") && error.contains("the reason"), "{error}");
 
     let missing = stack.spawn(Spec::new("missing", "/no/such/program")).unwrap_err();
     assert!(format!("{missing:#}").contains("cannot start missing (/no/such/program)"), "{missing:#}");
@@ -167,7 +167,7 @@ async fn readiness_ends_with_the_child_or_the_deadline_and_shows_the_log() {
     let mut stack = Stack::create("test-ready").unwrap();
     let dies = stack.spawn(shell("dies", "echo port is taken; exit 1")).unwrap();
     let error = stack.wait_ready(dies, PATIENCE, || async { false }).await.unwrap_err().to_string();
-    assert!(error.contains("dies ended by itself") && error.contains("port is taken"), "{error}");
+    assert!(error.contains("dies ended unexpectedly") && error.contains("port is taken"), "{error}");
 
     let slow = stack.spawn(shell("slow", "echo still thinking; sleep 600")).unwrap();
     eventually("its output", || !log_of(&stack, "slow").is_empty());
@@ -192,7 +192,7 @@ async fn a_server_whose_port_is_taken_says_so() {
     let mut stack = Stack::create("test-taken").unwrap();
     let options = redis::Options { port: Some(port), ..Default::default() };
     let error = redis::start(&mut stack, &options).await.unwrap_err().to_string();
-    assert!(error.contains("redis ended by itself") && error.contains("in use"), "{error}");
+    assert!(error.contains("redis ended unexpectedly") && error.contains("in use"), "{error}");
 }
 
 /// Run by a test below as a process of its own that holds a stack until it is killed; by itself, a check that redis and
