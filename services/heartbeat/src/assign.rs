@@ -97,7 +97,7 @@ pub fn check_step(before: &Table, after: &Table) -> Result<(), String> {
         }
         let owners: BTreeSet<&NodeId> = new.primary.iter().chain(&new.replicas).collect();
         if owners.len() != new.replicas.len() + usize::from(new.primary.is_some()) {
-            return Err(format!("partition {number} is held twice by one node: {new:?}"));
+            return Err(format!("partition {number} has one node twice: {new:?}"));
         }
     }
     Ok(())

@@ -165,8 +165,8 @@ impl Keys {
     /// # Errors
     /// `Frame`, `Key` or `Mac`.
     pub fn verify<'a>(&self, frame: &'a [u8]) -> Result<(Header, &'a [u8]), Reject> {
-        let (sealed, mac_found) = frame.split_last_chunk::<MAC_BYTES>().ok_or(Reject::Frame)?;
-        let (&[magic, kind, codec, key], payload) = sealed.split_first_chunk::<HEADER_BYTES>().ok_or(Reject::Frame)?;
+        let (signed, mac_found) = frame.split_last_chunk::<MAC_BYTES>().ok_or(Reject::Frame)?;
+        let (&[magic, kind, codec, key], payload) = signed.split_first_chunk::<HEADER_BYTES>().ok_or(Reject::Frame)?;
         let codec = CodecId::of(codec).filter(|_| magic == MAGIC).ok_or(Reject::Frame)?;
         let ack_wanted = kind & ACK_WANTED != 0;
         let kind = match kind & !ACK_WANTED {
@@ -179,7 +179,7 @@ impl Keys {
         let keys = [Some(self.current), self.former];
         let (_, key) = keys.into_iter().flatten().find(|&(number, _)| number == key).ok_or(Reject::Key)?;
         // Compared as integers: the time does not depend on the differing byte.
-        if u128::from_le_bytes(mac(&key, sealed)) ^ u128::from_le_bytes(*mac_found) != 0 {
+        if u128::from_le_bytes(mac(&key, signed)) ^ u128::from_le_bytes(*mac_found) != 0 {
             return Err(Reject::Mac);
         }
         Ok((Header { kind, codec, ack_wanted }, payload))

@@ -84,9 +84,9 @@ mod tests {
         let table = next(&snapshot, &died).unwrap();
         assert!(table.is_failed("b", 1) && table.partitions.iter().all(|a| a.primary.as_deref() == Some("a")));
         snapshot.table = table.into();
-        assert_eq!(next(&snapshot, &both), None, "a failed incarnation stays failed, whoever hears it");
+        assert_eq!(next(&snapshot, &both), None, "a failed incarnation stays failed");
         snapshot.nodes.get_mut("b").unwrap().incarnation = 2;
-        assert_eq!(next(&snapshot, &both), None, "nobody has heard the new incarnation yet");
+        assert_eq!(next(&snapshot, &both), None, "no monitor has heard the new incarnation yet");
         let back = next(&snapshot, &FakeVotes { fit: vec![("b", 2)], failed: vec![] }).unwrap();
         assert!(back.is_online("b"));
     }

@@ -8,6 +8,7 @@
 //! - a process survives both (a worker of an nginx whose master was killed): [`orphans`] finds and ends it.
 
 pub mod cpu;
+mod description;
 pub mod etcd;
 mod logs;
 pub mod mariadb;
@@ -31,10 +32,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 pub use nix::sys::signal::Signal;
 
 pub use crate::{
+    description::Description,
     ports::free_port,
     process::ProcessIdentity,
     programs::find_program,
-    stack::{ChildId, Description, Spec, Stack},
+    stack::{ChildId, Spec, Stack},
 };
 
 /// Directory of the testbed's state: `$TESTBED_HOME`, else `$XDG_STATE_HOME/recommendation-testbed`, else

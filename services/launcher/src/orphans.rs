@@ -16,8 +16,9 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     Signal,
+    description::Description,
     process::{ProcessIdentity, Stat, all_pids, wait_blocking},
-    stack::{Description, STACK_VARIABLE, remove_dir},
+    stack::{STACK_VARIABLE, remove_dir},
 };
 
 const TERM_DEADLINE: Duration = Duration::from_secs(5);

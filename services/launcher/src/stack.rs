@@ -18,18 +18,18 @@ use nix::{
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
 };
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    create_dir_all, logs,
+    create_dir_all,
+    description::{DescribedChild, Description},
+    logs,
     process::{ProcessIdentity, Stat, nix_pid, wait_blocking},
     spawner,
 };
 
 /// Environment variable of every child: the stack's directory. `orphans` finds processes by it.
 pub(crate) const STACK_VARIABLE: &str = "TESTBED_STACK";
-const DESCRIPTION_FILE: &str = "stack.json";
 
 /// Time for a child to end after its stop signal.
 const CHILD_STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -103,48 +103,6 @@ impl Spec {
 /// A child of one stack. Not valid for another stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChildId(usize);
-
-/// `stack.json`: the stack's description for other processes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
-    pub name: String,
-    /// The process that owns the stack.
-    pub owner: ProcessIdentity,
-    /// Unix time in milliseconds.
-    pub created_ms: u64,
-    /// Named addresses that the owner set.
-    pub endpoints: BTreeMap<String, String>,
-    /// Directory of the Unix sockets; removed with the stack.
-    pub sockets: PathBuf,
-    /// Children not yet stopped, in start order.
-    pub children: Vec<DescribedChild>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DescribedChild {
-    pub name: String,
-    #[serde(flatten)]
-    pub process: ProcessIdentity,
-}
-
-impl Description {
-    /// # Errors
-    /// The directory has no readable `stack.json`.
-    pub fn read(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join(DESCRIPTION_FILE);
-        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("cannot parse {}", path.display()))
-    }
-
-    /// Replaces the file atomically: a reader sees the old or the new one.
-    fn write(&self, dir: &Path) -> anyhow::Result<()> {
-        let (path, draft) = (dir.join(DESCRIPTION_FILE), dir.join(".stack.json"));
-        let text = serde_json::to_vec_pretty(self).context("cannot describe the stack")?;
-        fs::write(&draft, text)
-            .and_then(|()| fs::rename(&draft, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
-    }
-}
 
 struct Child {
     spec_name: String,
@@ -360,7 +318,10 @@ impl Stack {
             Some(Exit::Code(0)) => Ok(()),
             Some(exit) => bail!("{name} failed, {exit}; the end of its log:\n{}", logs::tail(&self.log_path(&name))),
             None => {
-                bail!("{name} took more than {deadline:?}; the end of its log:\n{}", logs::tail(&self.log_path(&name)))
+                bail!(
+                    "{name} did not finish within {deadline:?}; the end of its log:\n{}",
+                    logs::tail(&self.log_path(&name))
+                )
             }
         }
     }

@@ -6,7 +6,7 @@ use super::*;
 
 const HEADER: Header = Header { kind: FrameKind::Batch, codec: CodecId::Json, ack_wanted: true };
 
-fn sealed(keys: &Keys) -> Vec<u8> {
+fn signed(keys: &Keys) -> Vec<u8> {
     let mut out = b"before".to_vec();
     keys.sign(HEADER, &mut out, |out| {
         out.extend_from_slice(b"payload");
@@ -19,7 +19,7 @@ fn sealed(keys: &Keys) -> Vec<u8> {
 #[test]
 fn every_changed_bit_is_noticed() {
     let keys = Keys::new(3, b"secret");
-    let frame = sealed(&keys);
+    let frame = signed(&keys);
     assert_eq!(keys.verify(&frame), Ok((HEADER, &b"payload"[..])));
     for bit in 0..8 * frame.len() {
         let mut changed = frame.clone();
@@ -38,9 +38,9 @@ fn every_changed_bit_is_noticed() {
 fn keys_change_without_a_gap() {
     let (old, new) = (Keys::new(1, b"old"), Keys::new(2, b"new"));
     let both = new.clone().accepting(1, b"old");
-    assert!(both.verify(&sealed(&old)).is_ok() && both.verify(&sealed(&new)).is_ok());
-    assert_eq!(new.verify(&sealed(&old)), Err(Reject::Key));
-    assert_eq!(new.verify(&sealed(&Keys::new(2, b"other"))), Err(Reject::Mac));
+    assert!(both.verify(&signed(&old)).is_ok() && both.verify(&signed(&new)).is_ok());
+    assert_eq!(new.verify(&signed(&old)), Err(Reject::Key));
+    assert_eq!(new.verify(&signed(&Keys::new(2, b"other"))), Err(Reject::Mac));
     assert!(!format!("{both:?}").contains("old"), "a secret is printed");
 }
 

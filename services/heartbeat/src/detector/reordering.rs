@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reordering {
     /// Heartbeats more than an interval late that the next ones did not overtake.
-    held: u32,
+    delayed: u32,
     /// Heartbeats that arrived after a newer one.
     overtaken: u32,
     /// The newest heartbeat skipped the numbers between these.
@@ -15,7 +15,7 @@ impl Reordering {
     /// The newest heartbeat is `sequence`, `late` intervals late; the newest before was `before`.
     pub(super) fn newer(&mut self, before: u64, sequence: u64, late: f64) {
         self.skipped = (before, sequence);
-        self.held = self.held.saturating_add(u32::from(late >= 1.0));
+        self.delayed = self.delayed.saturating_add(u32::from(late >= 1.0));
     }
 
     /// A heartbeat that is not the newest: out of order, or a repetition.
@@ -26,7 +26,7 @@ impl Reordering {
 
     /// `None`: no heartbeat was late enough to tell.
     pub(super) fn is_independent(&self) -> Option<bool> {
-        (self.held + self.overtaken > 0).then_some(self.overtaken > self.held)
+        (self.delayed + self.overtaken > 0).then_some(self.overtaken > self.delayed)
     }
 }
 
