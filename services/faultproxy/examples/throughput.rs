@@ -1,5 +1,5 @@
-//! Throughput of the proxy beside the server itself, and the exactness of the delay it adds; JSON on stdout.
-//! `cargo run --release -p faultproxy --example throughput` starts a MariaDB and a proxy process of its own.
+//! Measures the proxy's throughput beside the server's, and the accuracy of its delays; JSON on stdout. `cargo run --release -p faultproxy
+//! --example throughput` starts a MariaDB and a separate proxy process.
 
 use std::{net::SocketAddr, process::Stdio, time::Instant};
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    // As a child: the proxy under test.
+    // In the child process: the proxy under test.
     if let Some(config) = std::env::args().nth(1) {
         let config: Config = serde_json::from_str(&config).context("configuration")?;
         return faultproxy::serve(config, CancellationToken::new()).await;
@@ -48,9 +48,9 @@ async fn main() -> anyhow::Result<()> {
     stack.stop().await
 }
 
-/// Mean delay really added beside the one asked for.
+/// Mean added delay beside the requested one.
 async fn exactness(client: &Client, proxied: SocketAddr, connections: usize, ms: f64) -> anyhow::Result<String> {
-    // A little jitter: or all commands would march in step.
+    // A little jitter keeps the commands from synchronising.
     client.add_fault(Fault::Latency { ms, jitter_ms: 0.2 }).await?;
     let before = sums(&client.metrics().await?)?;
     let mut tasks = tokio::task::JoinSet::new();

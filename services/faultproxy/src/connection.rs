@@ -50,7 +50,7 @@ enum ConnectionEnd {
     Unreachable(#[source] io::Error),
     #[error("store lost with a command in flight")]
     Lost(#[source] io::Error),
-    #[error("authentication phase took too long")]
+    #[error("authentication phase timed out")]
     HandshakeTimeout,
 }
 
@@ -140,7 +140,7 @@ pub(crate) async fn serve(accepted: StoreConnection) {
             counts.lost.inc();
         }
         ConnectionEnd::HandshakeTimeout => {
-            tracing::warn!(%listen, %upstream, "authentication took too long, connection closed")
+            tracing::warn!(%listen, %upstream, "authentication timed out, connection closed")
         }
     }
     // Dropping the sockets closes them.
@@ -320,18 +320,18 @@ impl Session<'_> {
     }
 
     /// Applies the law: the response is not sent earlier. Returns how long it was held.
-    async fn hold_answer(&self, held: &CommandDelay) -> Duration {
+    async fn hold_answer(&self, delay_plan: &CommandDelay) -> Duration {
         let now = Instant::now();
-        if held.at_least == held.late || held.arrival + held.at_least <= now {
+        if delay_plan.at_least == delay_plan.late || delay_plan.arrival + delay_plan.at_least <= now {
             return Duration::ZERO;
         }
-        self.delays.wait(held.arrival, held.at_least).await;
+        self.delays.wait(delay_plan.arrival, delay_plan.at_least).await;
         now.elapsed()
     }
 
     /// Relays one command and its response.
-    async fn exchange(&mut self, answer: ResponseKind, held: CommandDelay) -> Result<(), ConnectionEnd> {
-        let mut held = Some(held);
+    async fn exchange(&mut self, answer: ResponseKind, delay_plan: CommandDelay) -> Result<(), ConnectionEnd> {
+        let mut delay_plan = Some(delay_plan);
         let mut response = Response::new(answer, 0, self.deprecate_eof);
         let mut sending = true;
         let mut replies = Framer::new(0);
@@ -361,8 +361,8 @@ impl Session<'_> {
                     if progress.done {
                         self.metrics.upstream.observe(sent_at.elapsed().as_secs_f64());
                     }
-                    if let Some(held) = held.take() {
-                        let added = held.late + self.hold_answer(&held).await;
+                    if let Some(delay_plan) = delay_plan.take() {
+                        let added = delay_plan.late + self.hold_answer(&delay_plan).await;
                         self.metrics.added_delay.observe(added.as_secs_f64());
                     }
                     self.relay_to_client(progress.taken).await?;

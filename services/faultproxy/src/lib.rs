@@ -164,7 +164,7 @@ impl Proxy {
         let (routes, links) = (routes.into(), links.into());
         let state = admin::AdminState { routes, links, control: Arc::clone(&control), metrics };
         let admin_shutdown = shutdown.clone();
-        // Without the admin API nobody could remove a fault: its failure stops the process.
+        // Without the admin API no client could remove a fault, so its failure stops the process.
         let mut admin = std::pin::pin!(
             axum::serve(self.admin.0, admin::router(state))
                 .with_graceful_shutdown(async move { admin_shutdown.cancelled().await })

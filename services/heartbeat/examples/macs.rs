@@ -1,4 +1,4 @@
-//! Which MAC? `cargo run --release -p heartbeat --example macs` prints ns per MAC for a beat, and for a full datagram of them.
+//! Compares MACs: `cargo run --release -p heartbeat --example macs` prints ns per MAC for a heartbeat and for a full datagram.
 
 use std::{hint::black_box, time::Instant};
 
@@ -12,7 +12,7 @@ fn main() {
     for bytes in [100, 1400] {
         let message = vec![b'x'; bytes];
         let blake3 = ns(|| blake3::keyed_hash(&[7; 32], black_box(&message)).as_bytes()[0]);
-        // The key's two blocks are hashed once, not per message.
+        // The two key blocks are hashed once, not per message.
         let hmac = ns(|| hmac.clone().chain_update(black_box(&message)).finalize().into_bytes()[0]);
         println!("{bytes} bytes: keyed BLAKE3 {blake3:.0} ns, HMAC-SHA256 {hmac:.0} ns");
     }

@@ -1,5 +1,4 @@
-//! Writes the dictionary of Protobuf+Zstd, and the corpus that the fuzz tests mutate, anew:
-//! `cargo run -p heartbeat --example train_dictionary`.
+//! Writes the dictionary of Protobuf+Zstd and the corpus of the fuzz tests: `cargo run -p heartbeat --example train_dictionary`.
 
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
@@ -48,26 +47,26 @@ fn write_corpus(dir: &Path) -> io::Result<()> {
             out.extend_from_slice(&bytes);
             Ok::<_, io::Error>(())
         })?;
-        fs::write(dir.join(format!("batch-{extension}.sealed")), &frame)?;
+        fs::write(dir.join(format!("batch-{extension}.frame")), &frame)?;
     }
     let ack = Ack { of: "worker-0".into(), incarnation: 1_767_225_600_000, sequence: 7 };
     let mut frame = Vec::new();
     sign_ack(&keys, &ack, &mut frame);
     write_payload(dir, "ack.pb", &keys, &frame)?;
-    fs::write(dir.join("ack.sealed"), &frame)?;
-    write_words(dir, &keys)?;
+    fs::write(dir.join("ack.frame"), &frame)?;
+    write_control_messages(dir, &keys)?;
     let mut trace = Condition::Wan.trace(1_000_000_000, 30_000_000_000, 1);
     trace.beats[7].received = None;
     trace.write(fs::File::create(dir.join("trace.csv"))?)
 }
 
-/// What is in the frame: mutated, and sealed again, it gets further than a frame that was mutated.
+/// The payload of a frame: mutated and signed again, it gets past the MAC.
 fn write_payload(dir: &Path, name: &str, keys: &Keys, frame: &[u8]) -> io::Result<()> {
     let (_, payload) = keys.verify(frame).map_err(|reason| io::Error::other(reason.label()))?;
     fs::write(dir.join(name), payload)
 }
 
-fn write_words(dir: &Path, keys: &Keys) -> io::Result<()> {
+fn write_control_messages(dir: &Path, keys: &Keys) -> io::Result<()> {
     let incarnation = 1_767_225_600_000;
     let (http, udp) = ("127.0.0.1:7500".to_owned(), "127.0.0.1:7501".to_owned());
     let registration = Registration { id: "worker-0".into(), incarnation, http: http.clone(), udp, leaving: true };
@@ -89,12 +88,12 @@ fn write_words(dir: &Path, keys: &Keys) -> io::Result<()> {
     table.traceparent = Some("00-0123456789abcdef0123456789abcdef-0123456789abcdef-01".into());
     let addresses = BTreeMap::from([("worker-0".into(), http)]);
     let assignments = Assignments { table: Arc::new(table), addresses };
-    let sealed = [
-        ("registration.word", frame::sign_control(keys, &registration)?),
-        ("ballot.word", frame::sign_control(keys, &ballot)?),
-        ("assignments.word", frame::sign_control(keys, &assignments)?),
+    let messages = [
+        ("registration.control", frame::sign_control(keys, &registration)?),
+        ("ballot.control", frame::sign_control(keys, &ballot)?),
+        ("assignments.control", frame::sign_control(keys, &assignments)?),
     ];
-    for (name, frame) in sealed {
+    for (name, frame) in messages {
         write_payload(dir, name, keys, &frame)?;
     }
     Ok(())

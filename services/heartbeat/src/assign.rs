@@ -1,4 +1,4 @@
-//! Who owns which partition: the table of assignments, and the plan that follows from who is there. Pure.
+//! The partition table, and the plan that assigns partitions to online workers. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,26 +11,25 @@ use serde::{Deserialize, Serialize};
 pub type NodeId = Arc<str>;
 
 pub const PARTITIONS: usize = 16;
-/// Besides the primary.
+/// Replicas of a partition besides the primary.
 pub const REPLICAS: usize = 2;
 
-/// One version of what all agree on; kept whole under one key of the registry, so that every change is one transaction.
+/// One version of the partition table. It is stored under one key of the registry, so that every change is one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// Rises by one with every change.
+    /// Increases by one with every change.
     pub epoch: u64,
-    /// 16, by number.
+    /// 16 partitions, by number.
     pub partitions: Vec<Assignment>,
     pub nodes: BTreeMap<NodeId, Membership>,
-    /// Of the span that wrote it (W3C trace context): who takes over because of it goes on with that trace.
+    /// W3C trace context of the span that wrote the table: a takeover continues this trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Assignment {
-    /// The table's epoch in which this primary, in the incarnation it has, got the partition: the fence of its writes. 0: there was no primary
-    /// yet.
+    /// Epoch of the table in which this incarnation of the primary got the partition; it fences the writes. 0: no primary yet.
     pub epoch: u64,
     pub primary: Option<NodeId>,
     /// Best first.
@@ -39,7 +38,7 @@ pub struct Assignment {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
-    /// The incarnation of the node that was admitted or failed last.
+    /// Incarnation of the worker that was admitted or failed last.
     pub incarnation: u64,
     pub online: bool,
 }
@@ -60,27 +59,27 @@ impl Table {
         self.nodes.get(node).is_some_and(|membership| membership.online)
     }
 
-    /// Whether this very incarnation of the node is online. Of two processes under one name only one has places.
+    /// Whether this incarnation of the worker is online. Of two processes with one name, only one owns partitions.
     pub fn is_admitted(&self, node: &str, incarnation: u64) -> bool {
         self.nodes.get(node).is_some_and(|membership| membership.online && membership.incarnation == incarnation)
     }
 
-    /// Whose writes the partition's epoch lets pass: one incarnation of one node.
+    /// The incarnation of a worker that may write under the partition's epoch.
     pub fn owner<'a>(&self, assignment: &'a Assignment) -> Option<(&'a NodeId, u64)> {
         let primary = assignment.primary.as_ref()?;
         Some((primary, self.nodes.get(primary).map_or(0, |membership| membership.incarnation)))
     }
 
-    /// Whether this incarnation of the node was failed.
+    /// Whether this incarnation of the worker was failed.
     pub fn is_failed(&self, node: &str, incarnation: u64) -> bool {
         self.nodes.get(node).is_some_and(|membership| !membership.online && incarnation <= membership.incarnation)
     }
 }
 
-/// What must hold from one version to the next, whoever made it. The simulation and the monitors both ask.
+/// Checks the rules between two consecutive versions. The simulation and the monitors use it.
 ///
 /// # Errors
-/// Which rule is broken.
+/// The violated rule.
 pub fn check_step(before: &Table, after: &Table) -> Result<(), String> {
     if after.epoch != before.epoch + 1 {
         return Err(format!("epoch {} follows {}", after.epoch, before.epoch));
@@ -98,15 +97,15 @@ pub fn check_step(before: &Table, after: &Table) -> Result<(), String> {
         }
         let owners: BTreeSet<&NodeId> = new.primary.iter().chain(&new.replicas).collect();
         if owners.len() != new.replicas.len() + usize::from(new.primary.is_some()) {
-            return Err(format!("partition {number} is held twice by one node: {new:?}"));
+            return Err(format!("partition {number} has one node twice: {new:?}"));
         }
     }
     Ok(())
 }
 
-/// Reassigns what must be: places of nodes that are gone, missing replicas, and single moves until no two nodes differ by
-/// more than one primary. `wary` nodes (in warning) keep what they have and get nothing while another one is there. With
-/// nobody online, nothing changes. The epoch is not touched: see `stamp`.
+/// Reassigns places of offline workers, adds missing replicas, and moves primaries one by one until no two workers differ by more than one.
+/// Workers `in_warning` keep their partitions and get no new ones while another worker is online. Without online workers nothing changes.
+/// The epoch is not changed: see `stamp`.
 pub fn plan(table: &Table, in_warning: &BTreeSet<NodeId>) -> Vec<Assignment> {
     let online: Vec<NodeId> = table.nodes.iter().filter(|(_, s)| s.online).map(|(id, _)| id.clone()).collect();
     let mut partitions = table.partitions.clone();
@@ -137,8 +136,8 @@ pub fn plan(table: &Table, in_warning: &BTreeSet<NodeId>) -> Vec<Assignment> {
     partitions
 }
 
-/// The table one epoch later with these nodes and this plan in it. Partitions whose primary changed carry the new epoch, and so do those
-/// of a primary that began a later incarnation: what its former process has still under way must not pass.
+/// The next table with these workers and this plan. Partitions with a new primary carry the new epoch. So do partitions of a primary with a
+/// new incarnation: writes of its former process must be refused.
 pub fn stamp(before: &Table, nodes: BTreeMap<NodeId, Membership>, partitions: Vec<Assignment>) -> Table {
     let mut next = Table { epoch: before.epoch + 1, partitions, nodes, traceparent: None };
     for (number, old) in before.partitions.iter().enumerate() {
@@ -149,9 +148,9 @@ pub fn stamp(before: &Table, nodes: BTreeMap<NodeId, Membership>, partitions: Ve
     next
 }
 
-/// Moves one partition at a time from who has most primaries to who has fewest; to a replica where one of them can be.
+/// Moves one partition at a time from the worker with most primaries to the one with fewest; preferably to a replica.
 fn level(partitions: &mut [Assignment], online: &[NodeId], in_warning: &BTreeSet<NodeId>) {
-    // Each move lowers the sum of squares: there are at most as many as partitions.
+    // Each move lowers the sum of squares: at most as many moves as partitions.
     for _ in 0..partitions.len() {
         let load = |node: &NodeId| primaries(partitions, node);
         let Some(most) = online.iter().max_by_key(|node| load(node)) else { return };
@@ -164,7 +163,7 @@ fn level(partitions: &mut [Assignment], online: &[NodeId], in_warning: &BTreeSet
         let prepared = partitions.iter().position(|a| of_most(a) && a.replicas.contains(&fewest));
         let Some(at) = prepared.or_else(|| partitions.iter().position(of_most)) else { return };
         let former = partitions[at].primary.replace(fewest.clone());
-        // Who had it is the best replica there can be.
+        // The former primary is the best replica.
         partitions[at].replicas.retain(|replica| *replica != fewest);
         partitions[at].replicas.splice(0..0, former);
     }
@@ -174,7 +173,7 @@ fn lightest(nodes: &[NodeId], in_warning: &BTreeSet<NodeId>, partitions: &[Assig
     least(nodes, in_warning, |node| primaries(partitions, node))
 }
 
-/// Nodes that are not wary come first, then those with the least load, then the first of the list.
+/// Workers not in warning come first, then those with the least load, then by order in the list.
 fn least(nodes: &[NodeId], in_warning: &BTreeSet<NodeId>, load: impl Fn(&NodeId) -> usize) -> Option<NodeId> {
     nodes.iter().min_by_key(|node| (in_warning.contains(*node), load(node))).cloned()
 }

@@ -1,5 +1,5 @@
-//! Datagrams and frames under one keyed MAC each. Layout: magic, kind and flags, codec, key number (a byte each), payload, and
-//! the first 16 bytes of BLAKE3's keyed hash over all of it.
+//! Frames with a keyed MAC. Layout: magic, kind and flags, codec, key number (one byte each), payload, and the first 16 bytes of BLAKE3's
+//! keyed hash over all of it.
 //!
 //! BLAKE3 was chosen by measurement (`cargo run --release -p heartbeat --example macs`).
 
@@ -12,7 +12,7 @@ pub const HEADER_BYTES: usize = 4;
 pub const MAC_BYTES: usize = 16;
 const MAGIC: u8 = 0xb1;
 const ACK_WANTED: u8 = 0x80;
-/// Keeps a key that is used elsewhere from being this one.
+/// Domain separation: the same secret used elsewhere gives another key.
 const CONTEXT: &str = "recommendation-testbed heartbeat datagram v1";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,37 +24,37 @@ pub enum FrameKind {
     Control = 4,
 }
 
-/// What the receiver must know before it reads the payload.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     pub kind: FrameKind,
     pub codec: CodecId,
-    /// The sender waits for an `Ack` and sends the same bytes again without one.
+    /// The sender waits for an `Ack` and repeats the same bytes without one.
     pub ack_wanted: bool,
 }
 
-/// Why something received was dropped. Each is counted by itself.
+/// Why a frame or heartbeat was dropped. Each reason is counted separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reject {
-    /// No frame of ours: too short, another magic, or an unknown kind or codec.
+    /// Not a frame: too short, another magic, or an unknown kind or codec.
     Frame,
-    /// Under a key number that this receiver does not hold.
+    /// The receiver does not have the key with this number.
     Key,
-    /// Not written, or not unchanged, by a holder of the key.
+    /// The MAC is wrong: the sender has another key, or the frame was changed.
     Mac,
     /// The payload cannot be decoded.
     Decode,
-    /// Decoded, and no heartbeat.
+    /// Decoded, but not a valid heartbeat.
     Invalid,
-    /// Was received before.
+    /// Received before.
     Repeated,
-    /// So old that nobody knows whether it was received before.
+    /// Older than the replay window.
     TooOld,
-    /// Of a former incarnation of the node.
+    /// Of an earlier incarnation of the node.
     StaleIncarnation,
-    /// Of a incarnation that cannot have begun: see `clock::latest_incarnation`.
+    /// Of an incarnation too far in the future: see `clock::latest_incarnation`.
     FutureIncarnation,
-    /// Of a node for which the table has no room.
+    /// Of a new node, but the table is full.
     Full,
 }
 
@@ -72,7 +72,7 @@ impl Reject {
         Self::Full,
     ];
 
-    /// Why a ballot or a registration is not believed.
+    /// Reasons for which a control message is refused.
     pub const OF_WORDS: [Self; 4] = [Self::Frame, Self::Key, Self::Mac, Self::Decode];
 
     /// Value of a metric's label.
@@ -92,7 +92,19 @@ impl Reject {
     }
 }
 
-/// The key to seal with, and those whose seals are accepted; two during a change of keys.
+/// The key that signs, and the keys that are accepted; two during a key rotation.
+///
+/// ```
+/// use heartbeat::{auth::Keys, codec::Protobuf, frame, message::Beat};
+///
+/// let keys = Keys::new(1, b"32 random bytes are a good secret");
+/// let beat = Beat { node_id: "worker-1".into(), incarnation: 1_767_225_600_000, sequence: 1, ..Beat::default() };
+/// let mut datagram = Vec::new();
+/// frame::sign_beat(&keys, &mut Protobuf, &beat, false, &mut datagram)?;
+/// assert!(keys.verify(&datagram).is_ok());
+/// assert!(Keys::new(1, b"another secret").verify(&datagram).is_err());
+/// # Ok::<(), heartbeat::codec::EncodeError>(())
+/// ```
 #[derive(Clone)]
 pub struct Keys {
     current: (u8, [u8; 32]),
@@ -106,20 +118,20 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// `number` names the key on the wire; `secret` is any text, best 32 random bytes or more.
+    /// `number` identifies the key on the wire. `secret` is any text, best 32 random bytes or more.
     pub fn new(number: u8, secret: &[u8]) -> Self {
         Self { current: (number, blake3::derive_key(CONTEXT, secret)), former: None }
     }
 
-    /// Also accepts what was sealed with this one, until all senders have changed.
+    /// Also accepts frames signed with this key, until all senders have the new one.
     pub fn accepting(self, number: u8, secret: &[u8]) -> Self {
         Self { former: Some((number, blake3::derive_key(CONTEXT, secret))), ..self }
     }
 
-    /// Appends one frame to `out`: the payload is written where it is sent from.
+    /// Appends a frame to `out`; `write` appends the payload.
     ///
     /// # Errors
-    /// Those of `write`; `out` is then as it was.
+    /// Those of `write`; `out` is then unchanged.
     pub fn sign<E>(
         &self,
         header: Header,
@@ -135,7 +147,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Appends a header; answers where the frame begins. The payload follows, then `finish`.
+    /// Appends a header and returns the frame's start. The payload follows, then `finish`.
     pub(crate) fn begin(&self, header: Header, out: &mut Vec<u8>) -> usize {
         let start = out.len();
         let flags = if header.ack_wanted { ACK_WANTED } else { 0 };
@@ -148,13 +160,13 @@ impl Keys {
         out.extend_from_slice(&mac);
     }
 
-    /// Header and payload of a frame that a holder of a key wrote.
+    /// Header and payload of an authentic frame.
     ///
     /// # Errors
     /// `Frame`, `Key` or `Mac`.
     pub fn verify<'a>(&self, frame: &'a [u8]) -> Result<(Header, &'a [u8]), Reject> {
-        let (sealed, mac_found) = frame.split_last_chunk::<MAC_BYTES>().ok_or(Reject::Frame)?;
-        let (&[magic, kind, codec, key], payload) = sealed.split_first_chunk::<HEADER_BYTES>().ok_or(Reject::Frame)?;
+        let (signed, mac_found) = frame.split_last_chunk::<MAC_BYTES>().ok_or(Reject::Frame)?;
+        let (&[magic, kind, codec, key], payload) = signed.split_first_chunk::<HEADER_BYTES>().ok_or(Reject::Frame)?;
         let codec = CodecId::of(codec).filter(|_| magic == MAGIC).ok_or(Reject::Frame)?;
         let ack_wanted = kind & ACK_WANTED != 0;
         let kind = match kind & !ACK_WANTED {
@@ -166,8 +178,8 @@ impl Keys {
         };
         let keys = [Some(self.current), self.former];
         let (_, key) = keys.into_iter().flatten().find(|&(number, _)| number == key).ok_or(Reject::Key)?;
-        // As numbers: the comparison takes as long whichever byte differs.
-        if u128::from_le_bytes(mac(&key, sealed)) ^ u128::from_le_bytes(*mac_found) != 0 {
+        // Compared as integers: the time does not depend on the differing byte.
+        if u128::from_le_bytes(mac(&key, signed)) ^ u128::from_le_bytes(*mac_found) != 0 {
             return Err(Reject::Mac);
         }
         Ok((Header { kind, codec, ack_wanted }, payload))

@@ -1,5 +1,4 @@
-//! What `testbed bench heartbeats` measures: authenticated beats from one thread's socket into the table on another's. Here and not
-//! in the testbed, as it is all made of this crate's parts.
+//! Benchmarks behind `testbed bench heartbeats`: authenticated heartbeats from one thread's socket into the table on another thread.
 
 pub mod codecs;
 mod sending;
@@ -33,29 +32,29 @@ use crate::{
     transport::{Ingest, udp::Inbox},
 };
 
-/// After the sender has ended, this long without a datagram is the end.
+/// Silence after the sender has ended that ends the receiver.
 const QUIET_MS: u8 = 50;
 
-/// How beats become datagrams.
+/// How heartbeats are packed and sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// One beat per datagram, each datagram by itself through the network stack (`sendmmsg`, `recvmmsg`).
+    /// One heartbeat per datagram, each datagram separately through the network stack (`sendmmsg`, `recvmmsg`).
     Single,
-    /// One beat per datagram; the kernel carries up to 64 of them as one message (`UDP_SEGMENT`, `UDP_GRO`).
+    /// One heartbeat per datagram; the kernel carries up to 64 of them as one message (`UDP_SEGMENT`, `UDP_GRO`).
     SingleSegmented,
-    /// As many beats as 1400 bytes hold per datagram.
+    /// As many heartbeats per datagram as 1400 bytes hold.
     Batched,
-    /// The same, carried as one message.
+    /// The same, with datagrams carried as one message.
     BatchedSegmented,
 }
 
 impl Mode {
     pub const ALL: [Self; 4] = [Self::Single, Self::SingleSegmented, Self::Batched, Self::BatchedSegmented];
 
-    /// Those that this kernel can do.
+    /// The modes that this kernel supports.
     ///
     /// # Errors
-    /// No socket can be had.
+    /// A socket cannot be opened.
     pub fn available() -> io::Result<Vec<Self>> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
@@ -81,25 +80,25 @@ impl Mode {
     }
 }
 
-/// One run of `ingest`.
+/// Result of one run of `ingest`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Run {
-    /// Beats that were authenticated, decoded and recorded, per second from the first to the last.
+    /// Heartbeats authenticated, decoded and recorded per second.
     pub beats_per_s: f64,
-    /// Of those sent, these never came: the socket's buffer was full.
+    /// Percentage of sent heartbeats that were lost because the socket's buffer was full.
     pub lost_pct: f64,
     pub beats_per_datagram: f64,
-    /// Payload of UDP, MAC included.
+    /// UDP payload per heartbeat, MAC included.
     pub bytes_per_beat: f64,
 }
 
-/// Sends for `length` from one thread and receives on another, both on the same two cores; a sender that runs ahead of the
-/// receiver is slowed down, as beats lost in a full buffer would only waste what both share.
+/// Sends for `length` from one thread and receives on another, both on the same two cores. A sender that is ahead of the receiver slows
+/// down, because lost heartbeats would only waste CPU.
 ///
 /// # Errors
-/// No sockets, or the receiver dropped what it should not have.
+/// Sockets cannot be opened, or the receiver rejected valid heartbeats.
 pub fn ingest(mode: Mode, length: Duration, nodes: u64) -> io::Result<Run> {
-    // A thread of its own: the caller's keeps its cores. What it starts inherits these.
+    // In a separate thread, which passes its CPU affinity on, so that the caller keeps its own.
     let both = thread::spawn(move || {
         stay_on_two_cores()?;
         send_and_receive(mode, length, nodes)
@@ -176,10 +175,9 @@ fn send(
     Ok(*sender.totals())
 }
 
-/// At most so many datagrams are under way that the receiver's buffer holds them.
+/// Limits the datagrams in flight to what the receiver's buffer holds.
 fn wait_for(ingest: &Ingest, sent: u64, mode: Mode) {
-    // A datagram takes some 770 bytes of the buffer's 208 KB at the least, however short it is. Datagrams that wait for others of
-    // their length are under way, too.
+    // A datagram takes at least 770 bytes of the 208 KB buffer. Datagrams that wait for others of their length are in flight too.
     let under_way = match mode {
         Mode::Single => 192,
         Mode::Batched => 1_024,
@@ -213,21 +211,21 @@ fn receive(socket: &UdpSocket, state: &UdpSocketState, ingest: &Ingest, done: &A
     }
 }
 
-/// One run of `table`.
+/// Result of one run of `table`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TableRun {
-    /// Slots and ids, as allocated.
+    /// Bytes allocated for slots and ids.
     pub bytes_per_node: f64,
-    /// A beat of a node at random, with its id hashed, in groups as a receiver sees them.
+    /// A heartbeat of a random node, id hashing included, in groups as a receiver has them.
     pub ns_per_beat: f64,
-    /// The same, one call per beat.
+    /// The same with one call per heartbeat.
     pub ns_per_beat_alone: f64,
 }
 
-/// A table of `nodes`, then `rounds` beats of each in random order.
+/// A table of `nodes`, then `rounds` heartbeats of each in random order.
 ///
 /// # Errors
-/// A beat was refused.
+/// A heartbeat was refused.
 pub fn table(nodes: u64, rounds: u64) -> io::Result<TableRun> {
     const GROUP: usize = 512;
     let table = Table::new(nodes as usize);
@@ -243,7 +241,7 @@ pub fn table(nodes: u64, rounds: u64) -> io::Result<TableRun> {
             Err(io::Error::other("a beat was refused"))
         }
     };
-    // In random order; names that the corpus made twice stand for one node, whose second beat would be a repetition.
+    // In random order. Duplicate names in the corpus are one node, whose second heartbeat would be a repetition.
     let mut order: Vec<usize> = (0..ids.len()).collect();
     order.sort_unstable_by_key(|&n| xxh3_64(ids[n].as_bytes()));
     order.dedup_by_key(|&mut n| ids[n].as_str());
@@ -253,7 +251,7 @@ pub fn table(nodes: u64, rounds: u64) -> io::Result<TableRun> {
     for sequence in 1..=1 + 2 * rounds {
         for part in order.chunks(GROUP) {
             group.clear();
-            // Reading the ids is the datagram's cost, not the table's: it is done before the clock starts.
+            // Reads the ids before the clock starts: that cost belongs to the datagram.
             group.extend(part.iter().map(|&n| observation(n, sequence)));
             std::hint::black_box(
                 group.iter().map(|each| each.node_id.bytes().map(u64::from).sum::<u64>()).sum::<u64>(),

@@ -1,10 +1,10 @@
-//! Where an observer's instants come from.
+//! The observer's clock.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::Nanos;
 
-/// The observer's monotonic clock; its zero is the moment it was made. One per process, copied.
+/// The observer's monotonic clock; zero is the moment of `start`. One per process; copies agree.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
@@ -24,8 +24,8 @@ impl Clock {
 
 const DAY_MS: u64 = 86_400_000;
 
-/// The latest incarnation that is believed. Incarnations are numbered by the clock at their start; a number far beyond it is a mistake or malice, and
-/// would shut out every later incarnation of its node.
+/// The latest incarnation that is accepted: one day ahead. An incarnation is the Unix time at the node's start, so a much larger number is
+/// wrong and would block all later incarnations of the node.
 pub fn latest_incarnation() -> u64 {
     wall_ms().saturating_add(DAY_MS)
 }

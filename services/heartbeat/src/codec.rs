@@ -1,5 +1,5 @@
-//! Three ways to write a heartbeat: JSON, Protobuf, and Protobuf compressed by Zstandard with a dictionary.
-//! Every decoder is bounded and answers bad bytes with an error.
+//! Three codecs for heartbeats: JSON, Protobuf, and Protobuf compressed by Zstandard with a dictionary. Every decoder is bounded and
+//! returns an error for invalid bytes.
 
 #[cfg(feature = "bench")]
 mod corpus;
@@ -15,7 +15,7 @@ pub use self::zstd::{DICTIONARY, ProtobufZstd};
 pub use self::{json::Json, protobuf::Protobuf};
 use crate::message::{Batch, Beat, Invalid};
 
-/// Longest payload a decoder looks at, compressed or not. A datagram has less; a TCP frame or an HTTP body may not have more.
+/// Maximum payload, compressed or not.
 pub const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
 
 /// The codec's number on the wire.
@@ -44,37 +44,37 @@ impl CodecId {
 
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("{0} bytes are more than the {MAX_PAYLOAD_BYTES} allowed")]
+    #[error("{0} bytes exceed the limit of {MAX_PAYLOAD_BYTES}")]
     TooLong(usize),
-    #[error("not JSON of a heartbeat")]
+    #[error("not a heartbeat in JSON")]
     Json(#[from] serde_json::Error),
-    #[error("not Protobuf of a heartbeat")]
+    #[error("not a heartbeat in Protobuf")]
     Protobuf(#[from] prost::DecodeError),
-    /// As prost would say it, from the reader that borrows.
-    #[error("not Protobuf of a heartbeat: a field is cut short, of another type, or no UTF-8")]
+    /// An error of the borrowing decoder.
+    #[error("not a heartbeat in Protobuf: a field is truncated, has a wrong type, or is not UTF-8")]
     Malformed,
     #[error("not compressed with the dictionary in use")]
     Zstd(#[source] std::io::Error),
-    #[error("not a heartbeat")]
+    #[error("not a valid heartbeat")]
     Invalid(#[from] Invalid),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    #[error("cannot be written as JSON")]
+    #[error("cannot encode the heartbeat as JSON")]
     Json(#[from] serde_json::Error),
-    #[error("cannot be compressed")]
+    #[error("cannot compress the heartbeat")]
     Zstd(#[source] std::io::Error),
 }
 
-/// Not `&self`: the compressor's state is reused from message to message. One per task.
+/// Needs `&mut self` because the compressor's state is reused. One per task.
 pub trait Codec: Send + Sync {
     fn id(&self) -> CodecId;
 
-    /// Appends to `out`; nothing of the message is checked.
+    /// Appends the heartbeat to `out` without checking it.
     ///
     /// # Errors
-    /// JSON has no infinite load; a compressor can be out of memory. `out` may then hold a part.
+    /// JSON cannot represent an infinite load, or out of memory. `out` may then contain a part.
     fn encode(&mut self, beat: &Beat, out: &mut Vec<u8>) -> Result<(), EncodeError>;
 
     /// As `encode`, for a batch.
@@ -83,16 +83,16 @@ pub trait Codec: Send + Sync {
     /// As `encode`.
     fn encode_batch(&mut self, batch: &Batch, out: &mut Vec<u8>) -> Result<(), EncodeError>;
 
-    /// A beat that passed `Beat::check`.
+    /// A heartbeat that passed `Beat::check`.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// Why the bytes are not valid.
     fn decode(&mut self, bytes: &[u8]) -> Result<Beat, DecodeError>;
 
     /// A batch that passed `Batch::check`.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// Why the bytes are not valid.
     fn decode_batch(&mut self, bytes: &[u8]) -> Result<Batch, DecodeError>;
 }
 

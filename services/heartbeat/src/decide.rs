@@ -1,5 +1,5 @@
-//! What the leader makes of the registry and the votes: the next table, or none. Pure; the registry's transaction sees
-//! to it that a decision on old knowledge changes nothing.
+//! The leader's decision: registry and votes → the next table, or none. Pure. The registry's transaction rejects a decision that is based
+//! on old data.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +8,17 @@ use crate::{
     registry::Snapshot,
 };
 
-/// What the monitors say of a registered node in the incarnation that is registered.
+/// The majority's view of a registered worker.
 pub trait MajorityView {
-    /// The majority has failed it.
+    /// The majority has failed this incarnation.
     fn failed(&self, node: &str, incarnation: u64) -> bool;
-    /// The majority hears it.
+    /// The majority hears this incarnation.
     fn fit(&self, node: &str, incarnation: u64) -> bool;
-    /// Its weight is lowered.
+    /// The worker is in state `warning`: its weight is lowered.
     fn in_warning(&self, node: &str) -> bool;
 }
 
-/// The table that should follow. `None`: nothing is to be changed, because all is well or because no majority says
-/// otherwise.
+/// The next table; `None`: nothing changes.
 pub fn next(snapshot: &Snapshot, votes: &impl MajorityView) -> Option<Table> {
     let mut table = Table::clone(&snapshot.table);
     for node in snapshot.nodes.values() {
@@ -28,7 +27,7 @@ pub fn next(snapshot: &Snapshot, votes: &impl MajorityView) -> Option<Table> {
         let is_admitted = membership.is_some_and(|membership| membership.incarnation >= node.incarnation);
         let online = match was_online {
             true => !node.leaving && !votes.failed(&node.id, node.incarnation),
-            // A incarnation that was failed, or has left, never comes back; a later one does once the majority hears it.
+            // An incarnation that failed or left never returns. A later one does when the majority hears it.
             false => !node.leaving && !is_admitted && votes.fit(&node.id, node.incarnation),
         };
         let confirmed = was_online && !is_admitted && votes.fit(&node.id, node.incarnation);
@@ -85,9 +84,9 @@ mod tests {
         let table = next(&snapshot, &died).unwrap();
         assert!(table.is_failed("b", 1) && table.partitions.iter().all(|a| a.primary.as_deref() == Some("a")));
         snapshot.table = table.into();
-        assert_eq!(next(&snapshot, &both), None, "a failed incarnation stays failed, whoever hears it");
+        assert_eq!(next(&snapshot, &both), None, "a failed incarnation stays failed");
         snapshot.nodes.get_mut("b").unwrap().incarnation = 2;
-        assert_eq!(next(&snapshot, &both), None, "nobody has heard the new incarnation yet");
+        assert_eq!(next(&snapshot, &both), None, "no monitor has heard the new incarnation yet");
         let back = next(&snapshot, &FakeVotes { fit: vec![("b", 2)], failed: vec![] }).unwrap();
         assert!(back.is_online("b"));
     }

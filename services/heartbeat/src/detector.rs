@@ -1,7 +1,7 @@
 //! Failure detectors: when has a silent node been silent for too long?
 //!
-//! Each is a pure state machine of bounded size; a beat costs a constant number of steps. [`AnyDetector`] holds one of them by value:
-//! it is dispatched statically and can be cloned, which is how a crash is tried out without disturbing the original.
+//! Each is a pure state machine of bounded size with constant time per heartbeat. [`AnyDetector`] holds any of them by value: static
+//! dispatch, and cloning, which `quality` uses to simulate a crash.
 
 mod adaptive;
 mod any;
@@ -39,14 +39,12 @@ pub use self::{
 };
 use crate::Nanos;
 
-/// What one observer knows of one node. A detector turns beats into the instant at which silence becomes suspicion;
-/// everything after that (soft states, votes) is somebody else's.
+/// One observer's detector of one node. It turns heartbeats into the time at which silence becomes a suspicion.
 pub trait Detector: Send {
-    /// Beat `sequence` of this node was received at `now`. A beat out of order or seen before is given as well: the
-    /// detector decides what it is worth.
+    /// Heartbeat `sequence` of this node was received at `now`. Also called for heartbeats out of order or received before.
     fn heard(&mut self, now: Nanos, sequence: u64);
 
-    /// The first instant at which the node is suspected if nothing more is heard. `None`: nothing was heard yet.
+    /// The time at which the node is suspected if nothing more is heard. `None`: nothing was heard yet.
     fn deadline(&self) -> Option<Nanos>;
 
     /// Whether the node is suspected at `now`.
@@ -54,24 +52,24 @@ pub trait Detector: Send {
         self.deadline().is_some_and(|deadline| now >= deadline)
     }
 
-    /// For detectors that tell more than one degree apart.
+    /// For detectors with more than one degree of suspicion.
     fn status(&self, now: Nanos) -> Status {
         if self.suspects(now) { Status::Suspected } else { Status::Alive }
     }
 }
 
-/// How a node stands by one detector alone, in ascending reordering.
+/// Degree of suspicion, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     Alive,
     Suspected,
-    /// Silent for so long that it is taken off-line.
+    /// Silent for so long that the node counts as offline.
     Offline,
-    /// So many failures in a row that the way to the node is taken for cut: the node may live beyond it.
+    /// So many consecutive failures that the network path counts as cut: the node may be alive.
     Partitioned,
 }
 
-/// The arrival of the newest beat. What is older than it, or the same again, is no news.
+/// Arrival of the newest heartbeat. An older or repeated one carries no news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct NewestBeat {
     at: Nanos,
@@ -79,7 +77,7 @@ struct NewestBeat {
 }
 
 impl NewestBeat {
-    /// Replaces what is kept, and answers it, if the beat is news. A first beat is news of which there is no predecessor.
+    /// Stores the heartbeat if it is the newest.
     fn advance(kept: &mut Option<Self>, at: Nanos, sequence: u64) -> Advance {
         match *kept {
             Some(before) if sequence <= before.sequence => Advance::Old,
@@ -97,7 +95,7 @@ enum Advance {
     Since(NewestBeat),
 }
 
-/// A to_nanos given in beats' intervals. Never more than 2^53 ns (104 days), so that sums of instants stay far from overflowing.
+/// Intervals as nanoseconds, at most 2^53 (104 days), so that sums cannot overflow.
 fn to_nanos(interval: Nanos, intervals: f64) -> Nanos {
     (interval as f64 * intervals).clamp(0.0, (1_u64 << 53) as f64) as Nanos
 }

@@ -1,46 +1,46 @@
-//! What a heartbeat says, and when it is not one.
+//! Heartbeats, batches and acknowledgements, and their rules.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{self, IdError};
 
 pub const MAX_SERVICES: usize = 32;
-/// Of one batch, in any codec.
+/// Maximum number of heartbeats in a batch.
 pub const MAX_BATCH: usize = 1024;
 
-/// One heartbeat. JSON names are those of the fields; `sequence`, `incarnation` and `load` may be left out there.
+/// One heartbeat. JSON uses the field names; `sequence`, `incarnation` and `load` are optional there.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 pub struct Beat {
-    /// Milliseconds since the Unix epoch on the sender's clock. Nothing is decided by it: clocks disagree.
+    /// Milliseconds since the Unix epoch on the sender's clock. For information only, since clocks disagree.
     #[prost(uint64, tag = "1")]
     pub timestamp: u64,
-    /// 1..=64 bytes, by the rule of all ids.
+    /// 1 to 64 bytes; see `id`.
     #[prost(string, tag = "2")]
     pub node_id: String,
-    /// What the node offers; at most 32 names by the rule of ids.
+    /// Services that the node offers; at most 32 valid names.
     #[prost(string, repeated, tag = "3")]
     #[serde(default)]
     pub services: Vec<String>,
-    /// Counts the beats of an incarnation from 1. Zero: the sender does not count, and nothing tells a repetition.
+    /// Counts the heartbeats of an incarnation from 1. Zero: unnumbered, and repetitions cannot be detected.
     #[prost(uint64, tag = "4")]
     #[serde(default)]
     pub sequence: u64,
-    /// Grows with every start of the node and with every refutation.
+    /// Increases with every start of the node and with every refutation.
     #[prost(uint64, tag = "5")]
     #[serde(default)]
     pub incarnation: u64,
-    /// 0 is idle, 1 is all the node can do; finite and not negative.
+    /// 0: idle; 1: fully loaded. Finite and not negative.
     #[prost(float, tag = "6")]
     #[serde(default)]
     pub load: f32,
 }
 
-/// Beats of several nodes in one message, with a sequence of its own.
+/// Heartbeats of several nodes in one message, with its own sequence.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 pub struct Batch {
     #[prost(message, repeated, tag = "1")]
     pub beats: Vec<Beat>,
-    /// Who packed it, by the rule of ids.
+    /// The agent that packed the batch; a valid name.
     #[prost(string, tag = "2")]
     pub sender: String,
     #[prost(uint64, tag = "3")]
@@ -51,10 +51,10 @@ pub struct Batch {
     pub incarnation: u64,
 }
 
-/// The receiver's answer to a beat or batch that asked for one.
+/// The receiver's response to a heartbeat or batch that requested one.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Ack {
-    /// Node of the beat, or sender of the batch.
+    /// Node of the heartbeat, or sender of the batch.
     #[prost(string, tag = "1")]
     pub of: String,
     #[prost(uint64, tag = "2")]
@@ -63,7 +63,7 @@ pub struct Ack {
     pub sequence: u64,
 }
 
-/// Decodes, but is no heartbeat.
+/// Why a decoded message is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     #[error("node_id {0}")]
@@ -82,7 +82,7 @@ pub enum Invalid {
 
 impl Beat {
     /// # Errors
-    /// The first rule that is broken.
+    /// The first violated rule.
     pub fn check(&self) -> Result<(), Invalid> {
         id::check(&self.node_id).map_err(Invalid::NodeId)?;
         check_services(self.services.iter().map(String::as_str))?;
@@ -92,7 +92,7 @@ impl Beat {
 
 impl Batch {
     /// # Errors
-    /// The first rule that is broken, of the batch or of a beat in it.
+    /// The first violated rule, of the batch or of one of its heartbeats.
     pub fn check(&self) -> Result<(), Invalid> {
         id::check(&self.sender).map_err(Invalid::Sender)?;
         if self.beats.len() > MAX_BATCH {
@@ -113,6 +113,6 @@ pub(crate) fn check_services<'a>(names: impl ExactSizeIterator<Item = &'a str>) 
 }
 
 pub(crate) fn check_load(load: f32) -> Result<(), Invalid> {
-    // Also false for a NaN.
+    // Also false for NaN.
     if load.is_finite() && load >= 0.0 { Ok(()) } else { Err(Invalid::Load) }
 }

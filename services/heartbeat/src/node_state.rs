@@ -1,13 +1,14 @@
-//! NodeState states of one node as one observer sees it. A miss condemns nobody: it starts probes.
+//! Suspicion states of one node, as one observer sees it. A missed heartbeat only starts probes.
 //!
 //! ```text
-//! healthy ──a beat is overdue──▶ suspicious ──probes unanswered──▶ warning ──probes unanswered──▶ failed ──▶ partitioned
+//! healthy ──heartbeat overdue──▶ suspicious ──probes unanswered──▶ warning ──probes unanswered──▶ failed ──▶ partitioned
 //!    ▲          (miss 1)             │           (miss 2)              │          (miss 3)            │  (miss N)  │
-//!    └─────────── a beat, or an answer to a probe on any path, of this incarnation or a later one ───────────┴────────────┘
+//!    └───── a heartbeat, or an answer to a probe on any path, of this incarnation or a later one ──────┴────────────┘
 //! ```
-//! `warning` lowers the node's weight, `failed` is this observer's vote: what the majority does with it is `vote`'s and
-//! `decide`'s. A failed node is probed on, at growing intervals. After so many failures in a row that no restart takes that long it is
-//! `partitioned`: the vote stands, and people are told that the way to it is cut.
+//!
+//! `warning` lowers the node's weight. `failed` is this observer's vote; `vote` and `decide` use it. Probing of a failed node continues at
+//! growing intervals. `partitioned` follows after more failures than a restart takes: the vote stays, and the alert says that the network
+//! path is cut.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,12 +37,12 @@ impl State {
         }
     }
 
-    /// Whether this observer votes against the node.
+    /// Whether this observer votes that the node has failed.
     pub fn is_failed(self) -> bool {
         matches!(self, Self::Failed | Self::Partitioned)
     }
 
-    /// Share of new work that a node in this state should get.
+    /// Share of new work for a node in this state.
     pub fn weight(self) -> f64 {
         match self {
             Self::Healthy | Self::Suspicious => 1.0,
@@ -56,13 +57,13 @@ impl State {
 pub enum Cause {
     /// The detector's deadline passed.
     Overdue,
-    /// A round of probes got no answer on any path.
+    /// A probe round got no answer on any path.
     Unanswered,
     Beat,
     Answer,
-    /// The observer itself stood still: what it had gathered before is worth less.
+    /// The observer's process paused: its evidence from before counts less.
     Pause,
-    /// The registry knows a later incarnation of the node.
+    /// The registry has a later incarnation of the node.
     Registered,
 }
 
@@ -85,12 +86,12 @@ pub struct Transition {
     pub from: State,
     pub to: State,
     pub cause: Cause,
-    /// Since the node was last heard, at the change.
+    /// Time since the last sign of life.
     pub silent: Nanos,
 }
 
 impl Transition {
-    /// All that there are.
+    /// All possible transitions.
     pub fn all() -> impl Iterator<Item = (State, State, Cause)> {
         use {Cause as C, State as S};
         let worse = [
@@ -108,49 +109,49 @@ impl Transition {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How long a round of probes may go unanswered.
+    /// Duration of a probe round.
     pub round: Nanos,
-    /// A failed node's rounds get twice as long each time, up to this.
+    /// Rounds of a failed node double up to this duration.
     pub longest_round: Nanos,
-    /// After a pause of the observer, or its start: how long nobody is suspected, so that a beat can arrive.
+    /// Time without suspicion after a start or pause of the observer, so that a heartbeat can arrive.
     pub grace: Nanos,
-    /// Failures in a row, the overdue beat included, after which a node is partitioned. It has failed at 3 in any case.
+    /// Consecutive failures, the overdue heartbeat included, after which a node is partitioned. It is failed after 3.
     pub partitioned_after: u32,
 }
 
-/// Failures in a row that make a node failed.
+/// Consecutive failures after which a node is failed.
 const FAILED_AFTER: u32 = 3;
 
-/// What one observer holds of one node besides its detector.
+/// State of one node at one observer, without its detector.
 #[derive(Debug, Clone)]
 pub struct NodeState {
     state: State,
-    /// In a row: the overdue beat, and rounds of probes without an answer.
+    /// Consecutive failures: the overdue heartbeat, and unanswered probe rounds.
     failures: u32,
     incarnation: u64,
     heard_at: Nanos,
-    /// Whether `heard_at` is more than the instant from which it was waited for.
+    /// Whether `heard_at` is a sign of life, and not the start of the observation.
     heard: bool,
-    /// Nothing is suspected before.
+    /// No suspicion before this time.
     grace_until: Nanos,
-    /// Number of the round of probes under way; later rounds have greater numbers.
+    /// Number of the current probe round; numbers increase.
     round: u64,
     round_ends: Nanos,
     round_length: Nanos,
-    /// Answers to earlier rounds are worth nothing: they may have lain in a buffer while the observer stood still.
+    /// Answers to earlier rounds do not count: they may have been buffered during a pause of the observer.
     first_valid_round: u64,
 }
 
-/// What `tick` and `excuse` ask for.
+/// Result of `tick` and `excuse`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Step {
     pub transition: Option<Transition>,
-    /// Send probes over all paths; answers carry this number back.
+    /// Send probes over all paths; answers carry this number.
     pub probe: Option<u64>,
 }
 
 impl NodeState {
-    /// A node that is taken for healthy until it has had the time to be heard.
+    /// Healthy until the grace period is over.
     pub fn new(now: Nanos, incarnation: u64, settings: &Settings) -> Self {
         Self {
             state: State::Healthy,
@@ -178,7 +179,7 @@ impl NodeState {
         self.heard_at
     }
 
-    /// Whether this incarnation of the node was ever heard.
+    /// Whether this incarnation was ever heard.
     pub fn is_heard(&self) -> bool {
         self.heard
     }
@@ -188,7 +189,7 @@ impl NodeState {
         if round < self.first_valid_round { None } else { self.sign_of_life(now, incarnation, Cause::Answer) }
     }
 
-    /// The node gave a sign of life. One of an earlier incarnation is none.
+    /// The node gave a sign of life. One of an earlier incarnation does not count.
     pub fn sign_of_life(&mut self, now: Nanos, incarnation: u64, cause: Cause) -> Option<Transition> {
         if incarnation < self.incarnation {
             return None;
@@ -200,7 +201,7 @@ impl NodeState {
         transition
     }
 
-    /// A later incarnation was registered: it starts anew, with grace.
+    /// A later incarnation was registered: it starts again, with grace.
     pub fn restarted(&mut self, now: Nanos, incarnation: u64, settings: &Settings) -> Option<Transition> {
         if incarnation <= self.incarnation {
             return None;
@@ -219,7 +220,7 @@ impl NodeState {
         }
     }
 
-    /// One step at most: an observer that comes late finds one miss, not three.
+    /// At most one step: an observer that is late counts one miss, not three.
     pub fn tick(&mut self, now: Nanos, deadline: Option<Nanos>, settings: &Settings) -> Step {
         if now < self.due(deadline) {
             return Step::default();
@@ -238,13 +239,13 @@ impl NodeState {
         Step { transition, probe: Some(self.begin_round(now, doubled.min(settings.longest_round))) }
     }
 
-    /// A probe was answered while beats stay away: it is one interval and a bit until silence counts again.
+    /// A probe was answered although heartbeats are missing: silence counts again after the grace period.
     pub fn rest(&mut self, now: Nanos, settings: &Settings) {
         self.grace_until = now + settings.grace;
     }
 
-    /// The observer stood still until `now`. Nobody is blamed for silence meanwhile, a round under way is asked again,
-    /// and a vote has to be earned again by one more round.
+    /// The observer's process paused until `now`. Silence during the pause does not count. A round in progress is repeated, and a vote
+    /// needs one more round.
     pub fn excuse(&mut self, now: Nanos, settings: &Settings) -> Step {
         self.first_valid_round = self.round + 1;
         match self.state {

@@ -1,6 +1,6 @@
-//! One monitor without its sockets: beats, answers, ballots and the registry's versions go in, what is to be done comes
-//! out. Path: `heard` → `tick`: sweep (whose beat is overdue) → cast (a ballot) → lead (campaign, decide). Pure: runs in
-//! the monitor and in the simulation alike.
+//! Step 3 of a heartbeat's path: one monitor without its sockets. Inputs are heartbeats, probe answers, ballots and registry versions;
+//! outputs are effects. Path: `heard` → `tick`: 3a `sweep` (overdue heartbeats), 3b `cast` (a ballot), 3c `lead` (campaign, decide). Pure:
+//! the monitor and the simulation run the same code.
 
 mod settings;
 
@@ -26,15 +26,15 @@ pub type DetectorFactory = Box<dyn Fn() -> Box<dyn Detector> + Send>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Ask the node for a sign of life over every path there is.
+    /// Probe the node over every path.
     Probe { node: NodeId, round: u64 },
-    /// To all other monitors.
+    /// Send to all other monitors.
     Share(Ballot),
-    /// To the registry; the answer goes to `answer`, a failure to `request_failed`.
+    /// Send to the registry; the answer goes to `response`, a failure to `request_failed`.
     Request(Request),
     /// For logs, metrics and spans.
     StateChanged { node: NodeId, incarnation: u64, transition: Transition },
-    /// This observer stood still for so long.
+    /// The observer's process paused for this long.
     Paused(Nanos),
 }
 
@@ -42,7 +42,7 @@ struct Watched {
     id: NodeId,
     state: NodeState,
     detector: Box<dyn Detector>,
-    /// Its valid entry in the schedule; others are left over.
+    /// Its valid entry in the schedule; other entries are obsolete.
     queued: Nanos,
 }
 
@@ -52,30 +52,30 @@ pub struct Observer {
     new_detector: DetectorFactory,
     nodes: Vec<Watched>,
     index: HashMap<NodeId, usize>,
-    /// When to look at whom.
+    /// When to check which node.
     schedule: BinaryHeap<Reverse<(Nanos, usize)>>,
     votes: Votes,
     snapshot: Arc<Snapshot>,
     effects: Vec<Effect>,
-    /// When anything was last done here: a longer gap is this observer's own pause.
+    /// Time of the last call: a longer gap is a pause of this process.
     awake_at: Nanos,
-    /// Until then beats may be from a buffer that filled during a pause.
+    /// Until then heartbeats may come from a buffer that filled during a pause.
     catch_up_until: Nanos,
-    /// The own ballot is out of date.
+    /// This monitor's ballot is outdated.
     ballot_outdated: bool,
     next_ballot: Nanos,
     next_campaign: Nanos,
     next_read: Nanos,
-    /// Term, and until when it is certain.
+    /// Term of this leader, and until when it certainly lasts.
     leading: Option<(u64, Nanos)>,
-    /// Something came in that may change the table.
+    /// An input may change the table.
     reconsider: bool,
-    /// The table whose commit is under way.
+    /// The table whose commit is in flight.
     committing: Option<Table>,
 }
 
 impl Observer {
-    /// `monitors` are all of them, this one included. `first_round`: see `Votes::new`.
+    /// `monitors`: all of them, this one included. `first_round`: see `Votes::new`.
     pub fn new(
         me: NodeId,
         monitors: &[NodeId],
@@ -107,7 +107,7 @@ impl Observer {
         }
     }
 
-    /// A beat arrived. False: nobody of this name is registered.
+    /// A heartbeat arrived. False: the node is not registered.
     pub fn heard(&mut self, now: Nanos, id: &str, incarnation: u64, sequence: u64) -> bool {
         self.awake(now);
         let Some(&at) = self.index.get(id) else { return false };
@@ -128,7 +128,7 @@ impl Observer {
         true
     }
 
-    /// A probe of this round came back over one of the paths.
+    /// A probe of this round was answered.
     pub fn answered(&mut self, now: Nanos, id: &str, incarnation: u64, round: u64) {
         self.awake(now);
         let Some(&at) = self.index.get(id) else { return };
@@ -137,12 +137,12 @@ impl Observer {
         }
         let node = &mut self.nodes[at];
         if incarnation > node.state.incarnation() {
-            // The first that is heard of the next incarnation, whose beats are counted from 1 again.
+            // The first sign of life of the next incarnation, whose heartbeats start at 1.
             node.detector = (self.new_detector)();
         }
         let transition = node.state.answered(now, incarnation, round);
         if transition.is_some() {
-            // The beats go on being late: without this the next tick would suspect again, and probe without end.
+            // Heartbeats may stay late: without the grace period the next tick would suspect and probe again, without end.
             self.nodes[at].state.rest(now, &self.settings.suspicion);
         }
         self.changed(at, transition);
@@ -155,7 +155,7 @@ impl Observer {
         self.reconsider |= self.votes.receive(ballot) && says_something;
     }
 
-    /// The registry's state, whole; older than what is known it changes nothing.
+    /// The registry's complete state. An older one is ignored.
     pub fn learn(&mut self, now: Nanos, snapshot: Arc<Snapshot>) {
         self.awake(now);
         if snapshot.revision <= self.snapshot.revision {
@@ -168,14 +168,14 @@ impl Observer {
         (self.ballot_outdated, self.reconsider) = (true, true);
     }
 
-    /// What the registry answered to a request sent at `asked`.
+    /// Response of the registry to a request sent at `asked`.
     pub fn response(&mut self, now: Nanos, asked: Nanos, response: Response) {
         self.awake(now);
         match response {
             Response::Snapshot(snapshot) => self.learn(now, snapshot),
             Response::Leading { term } => {
                 self.reconsider |= self.leading.is_none();
-                // Counted from before the registry heard of it: it never ends the term earlier.
+                // Counted from the request: the registry cannot have begun the term earlier.
                 self.leading = Some((term, asked + self.settings.term));
             }
             Response::Following(_) => self.leading = None,
@@ -185,8 +185,7 @@ impl Observer {
                 {
                     let known = Arc::make_mut(&mut self.snapshot);
                     known.table = table.into();
-                    // All of the registry is known up to the revision before only: a node that came in between is found by
-                    // the next look, which must not seem old.
+                    // The state is complete only up to the revision before: the next read must find nodes that were added in between.
                     (known.table_revision, known.revision) = (table_revision, table_revision - 1);
                 }
                 (self.ballot_outdated, self.reconsider) = (true, true);
@@ -199,8 +198,8 @@ impl Observer {
         }
     }
 
-    /// The registry did not answer: nobody fails for it, and it is asked again. `to_commit`: the commit under way is what it left
-    /// unanswered. Another request's silence says nothing of that one: its answer is still to come, and must find the table it is of.
+    /// The registry did not answer. No node fails for it, and the request is repeated. `to_commit`: the request was the commit. A failed
+    /// other request says nothing about a commit in flight.
     pub fn request_failed(&mut self, now: Nanos, to_commit: bool) {
         self.awake(now);
         if to_commit {
@@ -208,7 +207,7 @@ impl Observer {
         }
     }
 
-    /// What is to be done now. To be called often: several times per interval.
+    /// Returns what to do now. Call it several times per interval.
     pub fn tick(&mut self, now: Nanos) -> Vec<Effect> {
         self.awake(now);
         self.sweep(now);
@@ -217,14 +216,14 @@ impl Observer {
         std::mem::take(&mut self.effects)
     }
 
-    /// The commit that was asked for last is told of under this trace.
+    /// Sets the trace context of the commit that was requested last.
     pub fn set_traceparent(&mut self, traceparent: Option<String>) {
         if let Some(table) = &mut self.committing {
             table.traceparent = traceparent;
         }
     }
 
-    /// When `tick` has something to do if nothing comes in before; often enough to tell a pause from having nothing to do.
+    /// When `tick` has something to do without input. Also bounds the gap between calls, so that a pause can be detected.
     pub fn next_wake(&self) -> Nanos {
         let due = self.schedule.peek().map_or(Nanos::MAX, |Reverse((due, _))| *due);
         let look = self.awake_at + self.settings.pause / 2;
@@ -235,17 +234,17 @@ impl Observer {
         self.index.get(id).map(|&at| self.nodes[at].state.state())
     }
 
-    /// The incarnation of the node that is known, heard or registered.
+    /// The latest known incarnation of the node, heard or registered.
     pub fn incarnation(&self, id: &str) -> Option<u64> {
         self.index.get(id).map(|&at| self.nodes[at].state.incarnation())
     }
 
-    /// Since the node was last heard.
+    /// Time since the last sign of life.
     pub fn silence(&self, now: Nanos, id: &str) -> Option<Nanos> {
         self.index.get(id).map(|&at| now.saturating_sub(self.nodes[at].state.heard_at()))
     }
 
-    /// Id, state and when it was last heard, of every node.
+    /// All nodes and their states.
     pub fn states(&self) -> impl Iterator<Item = (&NodeId, &NodeState)> {
         self.nodes.iter().map(|node| (&node.id, &node.state))
     }
@@ -263,7 +262,7 @@ impl Observer {
         self.votes.present(now)
     }
 
-    /// How many monitors say now that this incarnation of the node has failed.
+    /// Number of monitors that vote that this incarnation has failed.
     pub fn votes_against(&self, now: Nanos, id: &str, incarnation: u64) -> usize {
         self.votes.count(now, Claim::Failed, id, incarnation)
     }
@@ -272,7 +271,7 @@ impl Observer {
         if let Some(&at) = self.index.get(&node.id) {
             let known = &mut self.nodes[at];
             if node.incarnation > known.state.incarnation() {
-                // Also of a node whose end nobody noticed: the next incarnation's beats are counted from 1 again.
+                // Also for a node whose end was not noticed: the heartbeats of the next incarnation start at 1.
                 known.detector = (self.new_detector)();
             }
             let transition = known.state.restarted(now, node.incarnation, &self.settings.suspicion);
@@ -286,7 +285,7 @@ impl Observer {
         self.enqueue(at);
     }
 
-    /// Notices that this observer stood still, and excuses everybody else for it.
+    /// Detects a pause of this process, and excuses the silence of all nodes during it.
     fn awake(&mut self, now: Nanos) {
         let gap = now.saturating_sub(self.awake_at);
         self.awake_at = self.awake_at.max(now);
@@ -314,7 +313,7 @@ impl Observer {
             }
             node.queued = Nanos::MAX;
             if self.snapshot.has_left(&node.id) {
-                // A later incarnation of it is put on the schedule again by its registration.
+                // The registration of a later incarnation puts the node on the schedule again.
                 continue;
             }
             let deadline = node.detector.deadline();
@@ -339,7 +338,7 @@ impl Observer {
         self.effects.push(Effect::Share(ballot));
     }
 
-    /// Heard, and in a incarnation that the table does not have as online.
+    /// Heard, and of an incarnation that the table does not list as online.
     fn is_candidate(&self, node: &Watched) -> bool {
         let membership = self.snapshot.table.nodes.get(&node.id);
         let is_settled = membership.is_some_and(|s| s.online && s.incarnation >= node.state.incarnation());
@@ -356,7 +355,7 @@ impl Observer {
             self.effects.push(Effect::Request(Request::Campaign { monitor, ttl }));
         }
         if now >= self.next_read {
-            // Whoever keeps the registry tells of changes; a change that was not told is found here.
+            // The registry notifies of changes. This read finds changes whose notification was lost.
             self.next_read = now + self.settings.refresh;
             self.effects.push(Effect::Request(Request::Read));
         }

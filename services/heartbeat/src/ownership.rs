@@ -1,5 +1,5 @@
-//! What a worker may do with a partition: it serves those that are its own and fenced, sends others on, refuses old
-//! epochs. Pure; the store's fence is what makes it true, this makes it quick and explains it.
+//! The partitions that a worker owns: it serves fenced ones, redirects requests for others, and refuses old epochs. Pure. The store's fence
+//! guarantees this; here it is fast and explained.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,12 +7,12 @@ use crate::assign::{Assignment, NodeId, PARTITIONS, Table};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The store has not yet confirmed that older epochs are shut out.
+    /// The store has not set the fence yet.
     TakingOver,
     Serving,
 }
 
-/// The store is to refuse writes of older epochs to this partition from now on.
+/// The store must refuse writes of earlier epochs to this partition from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     pub partition: usize,
@@ -21,11 +21,11 @@ pub struct Fence {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// There are 16.
+    /// There are 16 partitions.
     NoSuchPartition,
-    /// Somebody else's, in this epoch; nobody's if there is no primary.
+    /// Another worker's; `None` without a primary.
     NotMine { primary: Option<NodeId>, epoch: u64 },
-    /// Ours, but the fence is not up yet; it is a matter of milliseconds.
+    /// This worker's, but the fence is not set yet; it takes milliseconds.
     TakingOver { epoch: u64 },
     /// The writer has an older table.
     OldEpoch { epoch: u64 },
@@ -47,8 +47,8 @@ impl Ownership {
         &self.table
     }
 
-    /// Takes a later table; returns the fences that must be up before the new partitions are served. An older one changes
-    /// nothing. What the table gives to another incarnation of this node (another process of its name) is not ours.
+    /// Accepts a later table. Returns the fences to set before the new partitions are served. An older table is ignored. Partitions of
+    /// another incarnation (another process with this name) are not this worker's.
     pub fn learn(&mut self, table: Arc<Table>, incarnation: u64) -> Vec<Fence> {
         if table.epoch <= self.table.epoch || table.partitions.len() != PARTITIONS {
             return Vec::new();
@@ -73,7 +73,7 @@ impl Ownership {
         fences
     }
 
-    /// The store has put the fence up.
+    /// The store has set the fence.
     pub fn fenced(&mut self, fence: Fence) {
         if let Some((epoch, phase)) = self.owned.get_mut(&fence.partition)
             && *epoch == fence.epoch
@@ -82,13 +82,12 @@ impl Ownership {
         }
     }
 
-    /// The store knows a later epoch than ours: whatever the table says, this is not ours any more.
+    /// The store has a later epoch: this worker does not own the partition any more.
     pub fn overruled(&mut self, partition: usize, epoch: u64) {
         self.owned.retain(|at, (owned_epoch, _)| *at != partition || *owned_epoch != epoch);
     }
 
-    /// The epoch under which a request for this partition is to be done, or why it is not. `claimed`: the epoch its sender
-    /// went by, if it says so.
+    /// The epoch for a request to this partition, or why it is refused. `claimed`: the epoch that the client knows, if any.
     ///
     /// # Errors
     /// See `Refusal`.
@@ -118,7 +117,7 @@ mod tests {
     use super::*;
     use crate::assign::Membership;
 
-    /// Epochs and primaries of partitions 0, 1, …; everybody is in incarnation 1.
+    /// Epochs and primaries of partitions 0, 1, …; all workers are in incarnation 1.
     fn table(epoch: u64, owners: &[(u64, &str)]) -> Arc<Table> {
         let membership = Membership { incarnation: 1, online: true };
         let nodes = owners.iter().map(|(_, owner)| ((*owner).into(), membership)).collect();

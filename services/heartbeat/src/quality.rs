@@ -1,8 +1,8 @@
-//! How good a detector is on a trace, after Chen, Toueg and Aguilera ("On the quality of service of failure detectors", 2002): how soon
-//! a crash is detected, how often and for how long a healthy node is suspected.
+//! Quality of a detector on a heartbeat trace, after Chen, Toueg and Aguilera ("On the quality of service of failure detectors", 2002):
+//! detection time, mistake rate, mistake duration, query accuracy.
 //!
-//! One pass over the trace gives all of it. At each instant at which a crash is supposed, the detector is in the state in
-//! which the crash would find it; a clone takes the few beats that are still under way, and its deadline is the detection.
+//! One pass over the trace measures all of them. At each simulated crash, a clone of the detector receives the heartbeats still in flight,
+//! and its deadline is the detection.
 
 use serde::Serialize;
 
@@ -15,44 +15,44 @@ use crate::{
 const DAY_S: f64 = 86_400.0;
 const NANOS_PER_S: f64 = 1e9;
 
-/// Of one detector on one trace. Seconds.
+/// Quality of one detector on one trace. Times in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Quality {
-    /// Crashes that were tried; those before the first beat arrived are none.
+    /// Number of simulated crashes, all after the first arrival.
     pub crashes: usize,
-    /// Detection time T_D, from the crash to the suspicion that stays.
+    /// Detection time T_D: from the crash to the final suspicion.
     pub detection_mean_s: f64,
     pub detection_p50_s: f64,
     pub detection_p99_s: f64,
     pub detection_max_s: f64,
     pub mistakes: u64,
     pub mistakes_per_day: f64,
-    /// Mean T_MR, from the beginning of one mistake to that of the next; null with fewer than two.
+    /// Mean mistake recurrence time T_MR, from start to start; null with fewer than two mistakes.
     pub mistake_recurrence_s: Option<f64>,
-    /// Mean T_M; 0 without mistakes.
+    /// Mean mistake duration T_M; 0 without mistakes.
     pub mistake_duration_s: f64,
-    /// P_A: probability that the detector is right about the healthy node at a random instant.
+    /// Query accuracy P_A: probability that the detector is right about the healthy node at a random time.
     pub query_accuracy: f64,
-    /// From the first beat received to the last.
+    /// From the first arrival to the last.
     pub observed_s: f64,
 }
 
-/// A trace made ready: arrivals in order, and what each crash cuts off.
+/// A trace prepared for replay: arrivals in order, and the simulated crashes.
 pub struct Replay {
     pub interval: Nanos,
     arrivals: Vec<Arrival>,
-    /// Ascending in `at`.
+    /// Sorted by `at`.
     crashes: Vec<Crash>,
     /// Arrivals after a crash's `cut` that were sent before it.
     under_way: Vec<u32>,
 }
 
-/// The timeout that would have made one mistake per replay at most: what nobody can know beforehand.
+/// The smallest timeout with at most one mistake per replay. It can only be known afterwards.
 pub fn hindsight_timeout(replays: &[Replay]) -> Nanos {
     let allowed = replays.len();
     let mut gaps: Vec<Nanos> = replays.iter().flat_map(|replay| replay.longest_gaps(allowed + 1)).collect();
     gaps.sort_unstable_by(|a, b| b.cmp(a));
-    // A beat that comes later than the timeout makes a mistake, one that comes at it does not.
+    // A heartbeat exactly at the timeout is not a mistake.
     gaps.get(allowed).copied().unwrap_or_default()
 }
 
@@ -64,7 +64,7 @@ struct Crash {
 }
 
 impl Replay {
-    /// Supposes a crash at each of these instants on the sender's clock, one at a time; none is before the first arrival.
+    /// Simulates a crash at each of these times on the sender's clock, one at a time. Times before the first arrival are dropped.
     pub fn new(trace: &Trace, mut crashes: Vec<Nanos>) -> Self {
         let arrivals = trace.arrivals();
         crashes.sort_unstable();
@@ -72,7 +72,7 @@ impl Replay {
         crashes.retain(|&at| at > first);
         let mut under_way = Vec::new();
         let longest = arrivals.iter().map(|arrival| arrival.at.saturating_sub(arrival.sent)).max().unwrap_or(0);
-        // The latest sending up to each arrival only ascends: the first arrival that a crash prevents is found by halving.
+        // The latest send time up to each arrival is ascending, so a binary search finds the first prevented arrival.
         let mut newest = 0;
         let newest: Vec<Nanos> = arrivals
             .iter()
@@ -98,13 +98,13 @@ impl Replay {
         Self { interval: trace.interval, arrivals, crashes, under_way }
     }
 
-    /// The same number of crashes in equal parts of the trace, each at a random instant of its part.
+    /// Simulates `number` crashes, each at a random time of an equal part of the trace.
     pub fn with_crashes(trace: &Trace, number: usize, seed: u64) -> Self {
         let from = trace.beats.first().map_or(0, |beat| beat.sent);
         let length = trace.beats.last().map_or(0, |beat| beat.sent) - from;
         let mut state = seed;
         let crash = |n: usize| {
-            // A part is long beside an interval, so that the low bits of a simple generator would do; SplitMix64's step.
+            // SplitMix64; a part is long compared to the interval.
             state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             let part = (mixed >> 11) as f64 / (1_u64 << 53) as f64;
@@ -139,34 +139,51 @@ impl Replay {
             }
             detector.deadline()
         };
-        // Suspected already when it crashes, and for good: detected at once.
+        // Suspected already at the crash: detected immediately.
         deadline.unwrap_or(Nanos::MAX).saturating_sub(crash.at)
     }
 }
 
-/// What detectors of one kind made of one replay or several.
+/// Measures detectors of one kind on one or several replays.
+///
+/// ```
+/// use heartbeat::{
+///     detector::AnyDetector,
+///     quality::{QualityMeter, Replay},
+///     trace::Condition,
+/// };
+///
+/// const SECOND: heartbeat::Nanos = 1_000_000_000;
+/// let trace = Condition::Loss5.trace(SECOND, 3_600 * SECOND, 1);
+/// let replay = Replay::with_crashes(&trace, 50, 1);
+/// let mut meter = QualityMeter::default();
+/// assert!(meter.run(&replay, AnyDetector::named("phi-normal", SECOND, &[])?, 1_000));
+/// let quality = meter.quality();
+/// assert!(quality.detection_p99_s < 30.0 && quality.query_accuracy > 0.9, "{quality:?}");
+/// # Ok::<(), heartbeat::detector::BadParam>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct QualityMeter {
     detection: Vec<Nanos>,
     observed: Nanos,
     mistakes: u64,
-    /// Of all mistakes together.
+    /// Total duration of mistakes.
     wrong: Nanos,
-    /// From the beginning of one mistake to that of the next, summed, and how many of such.
+    /// Sum and number of times between the starts of two mistakes.
     recurrence: (Nanos, u64),
 }
 
-/// A mistake of the replay that is being run.
+/// The current mistake of a replay.
 #[derive(Default)]
 struct Mistake {
     began: Option<Nanos>,
-    /// The last arrival did not end it: suspected until then at least.
+    /// The last arrival did not end the suspicion: it lasted at least until then.
     goes_on: Option<Nanos>,
 }
 
 impl QualityMeter {
-    /// Runs a fresh detector over the replay. Nothing is allocated per beat. Given up, and false, when there are more mistakes
-    /// than `most` by then: the figures are none.
+    /// Replays the trace with a new detector, without allocations per heartbeat. Stops and returns false when there are more than `most`
+    /// mistakes; then there is no result.
     pub fn run(&mut self, replay: &Replay, mut detector: AnyDetector, most: u64) -> bool {
         self.detection.reserve(replay.crashes.len());
         let mut crashes = replay.crashes.iter().peekable();
@@ -239,7 +256,7 @@ mod tests {
 
     const S: Nanos = 1_000_000_000;
 
-    /// One beat a second, received 0.1 s later; `None`: lost; otherwise so much later still.
+    /// One heartbeat a second, received 0.1 s later; `None`: lost; otherwise an extra delay.
     fn trace(beats: &[Option<Nanos>]) -> Trace {
         let beat = |(n, later): (usize, &Option<Nanos>)| {
             let sent = (n as u64 + 1) * S;
@@ -257,7 +274,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_counted_and_timed_as_chen_does() {
-        // Beats at 1.1, 2.1, 5.1, 6.1, 9.1, 10.1 s: suspected from 3.6 to 5.1 and from 7.6 to 9.1.
+        // Heartbeats at 1.1, 2.1, 5.1, 6.1, 9.1, 10.1 s: suspected from 3.6 to 5.1 and from 7.6 to 9.1.
         let ok = Some(0);
         let quality = judge(&trace(&[ok, ok, None, None, ok, ok, None, None, ok, ok]), vec![], S * 3 / 2);
         assert_eq!((quality.mistakes, quality.mistake_recurrence_s), (2, Some(4.0)));
@@ -270,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_mistake_that_an_old_beat_does_not_end_is_one() {
-        // Beat 2 arrives at 4.2 s, after beat 3 (3.1 s): no news, and no end of the silence since then.
+        // Heartbeat 2 arrives at 4.2 s, after heartbeat 3 (3.1 s): it does not end the silence.
         let beats = trace(&[Some(0), Some(S * 21 / 10), Some(0), None, None, None, Some(0)]);
         let quality = judge(&beats, vec![], S);
         assert_eq!(quality.mistakes, 2, "from 2.1 to 3.1, from 4.1 to 7.1");
@@ -280,7 +297,7 @@ mod tests {
     #[test]
     fn a_crash_is_detected_by_what_was_sent_before_it() {
         let trace = trace(&[Some(0); 20]);
-        // The beat of 10 s is the last: it arrives at 10.1, suspicion is due at 13.1.
+        // The last heartbeat is sent at 10 s and arrives at 10.1; suspicion is due at 13.1.
         let quality = judge(&trace, vec![10 * S + 1, 10 * S + S / 20, 11 * S], 3 * S);
         assert_eq!(quality.crashes, 3);
         let close = |is: f64, wanted: f64| assert!((is - wanted).abs() < 1e-6, "{is} instead of {wanted}");
@@ -298,7 +315,7 @@ mod tests {
 
     #[test]
     fn beats_under_way_arrive_after_the_crash() {
-        // Beat 3 is on its way for 2.6 s and arrives after beats 4 and 5; the crash at 3.5 s prevents these two, not beat 3.
+        // Heartbeat 3 is in flight for 2.6 s and arrives after 4 and 5. The crash at 3.5 s prevents these two, not heartbeat 3.
         let beats = trace(&[Some(0), Some(0), Some(S * 5 / 2), Some(0), Some(0), Some(0)]);
         let quality = judge(&beats, vec![S * 7 / 2], 2 * S);
         assert!((quality.detection_max_s - (5.6 + 2.0 - 3.5)).abs() < 1e-6, "{quality:?}");

@@ -1,8 +1,8 @@
-//! When to try again after a connection is lost, and when to stop. Pure: `now` comes in, transitions go out.
+//! When to reconnect after a connection is lost, and when to stop. Pure.
 //!
-//! `Connected` → (failures in a row reach the limit) → `Waiting` 1, 2, 4, 8, 16 s → `Trying` each → (the last failed) → `Silent` →
-//! `Stopped` with an alarm. A contact of the monitor or an operator's word starts the tries again from any of them, so that an
-//! outage of the monitors never mutes a healthy sender for good.
+//! `Connected` → (consecutive failures reach the limit) → `Waiting` 1, 2, 4, 8, 16 s → `Trying` each → (the last failed) → `Silent` →
+//! `Stopped` with an alarm. `resume` (the monitor was in contact, or an operator asks) restarts the attempts from any state, so that an
+//! outage of the monitors never silences a healthy sender for good.
 
 use rand::{Rng, RngExt};
 
@@ -12,29 +12,29 @@ const SECOND: Nanos = 1_000_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
-    /// Failures in a row that a connection survives, less one. At least 1.
+    /// Consecutive failures that end a connection. At least 1.
     pub max_failures: u32,
-    /// Delay before the first try; each further one waits twice as long.
+    /// Delay before the first attempt; doubles for each further one.
     pub base: Nanos,
-    /// No delay is longer, jitter aside.
+    /// Maximum delay without jitter.
     pub cap: Nanos,
-    /// Added to each delay: uniform between nothing and this part of it.
+    /// Added to each delay: uniform between 0 and this share of it.
     pub jitter: f64,
-    /// Tries before the silent period. At least 1.
+    /// Attempts before the silent period. At least 1.
     pub tries: u32,
-    /// After the last try nothing is sent for so long; then the alarm.
+    /// Silent period after the last attempt; then the alarm.
     pub silence: Nanos,
 }
 
 impl Default for Policy {
-    /// The article's: 1, 2, 4, 8 (and 16) seconds, at most 60, at most 10 % jitter, 5 tries.
+    /// The article's: 1, 2, 4, 8 (and 16) seconds, at most 60, at most 10 % jitter, 5 attempts.
     fn default() -> Self {
         Self { max_failures: 3, base: SECOND, cap: 60 * SECOND, jitter: 0.1, tries: 5, silence: 60 * SECOND }
     }
 }
 
 impl Policy {
-    /// Before try number `attempt` (from 1), without jitter.
+    /// Delay before attempt number `attempt` (from 1), without jitter.
     pub fn delay(&self, attempt: u32) -> Nanos {
         let doublings = attempt.saturating_sub(1);
         let delay = self.base.saturating_mul(1_u64.checked_shl(doublings).unwrap_or(u64::MAX));
@@ -50,22 +50,22 @@ impl Policy {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Beats flow; so many of the last failed.
+    /// Heartbeats are sent; the last `failures` of them failed.
     Connected { failures: u32 },
-    /// Until that instant nothing is done; then try number `attempt`.
+    /// Waits until this time; then attempt number `attempt`.
     Waiting { attempt: u32, until: Nanos },
-    /// Try number `attempt` is under way: `connected` or `failed` ends it. 0: the very first connection.
+    /// Attempt number `attempt` is in progress: `connected` or `failed` ends it. 0: the first connection.
     Trying { attempt: u32 },
-    /// All tries failed.
+    /// All attempts failed.
     Silent { until: Nanos },
-    /// The alarm was raised; only a contact or an operator starts again.
+    /// The alarm was raised; only `resume` restarts.
     Stopped,
 }
 
 impl State {
     pub const LABELS: [&str; 5] = ["connected", "waiting", "trying", "silent", "stopped"];
 
-    /// Whether nothing is sent now, nor about to be.
+    /// Whether neither a heartbeat nor an attempt is in progress.
     pub fn is_idle(self) -> bool {
         matches!(self, Self::Waiting { .. } | Self::Silent { .. } | Self::Stopped)
     }
@@ -82,15 +82,15 @@ impl State {
     }
 }
 
-/// What the caller does now. Everything else of a transition is in `Reconnect::state`.
+/// What the caller must do. The rest is in `Reconnect::state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Nothing,
-    /// Open a connection and say how it went.
+    /// Open a connection, then call `connected` or `failed`.
     Connect,
-    /// Close what is left of the connection.
+    /// Close the connection.
     Disconnect,
-    /// Tell people: this sender has stopped.
+    /// Alert an operator: this sender has stopped.
     Alarm,
 }
 
@@ -102,7 +102,7 @@ pub struct Reconnect<R> {
 }
 
 impl<R: Rng> Reconnect<R> {
-    /// Not connected yet: `Trying { attempt: 0 }`, the caller connects at once.
+    /// Starts in `Trying { attempt: 0 }`: the caller connects immediately.
     pub fn new(policy: Policy, random: R) -> Self {
         Self { policy, state: State::Trying { attempt: 0 }, random }
     }
@@ -111,7 +111,7 @@ impl<R: Rng> Reconnect<R> {
         self.state
     }
 
-    /// When `poll` has something to do; `None`: nothing happens by itself.
+    /// When to call `poll`; `None`: no timer is needed.
     pub fn deadline(&self) -> Option<Nanos> {
         match self.state {
             State::Waiting { until, .. } | State::Silent { until } => Some(until),
@@ -119,21 +119,21 @@ impl<R: Rng> Reconnect<R> {
         }
     }
 
-    /// A try has succeeded.
+    /// An attempt succeeded.
     pub fn connected(&mut self) {
         if matches!(self.state, State::Trying { .. }) {
             self.state = State::Connected { failures: 0 };
         }
     }
 
-    /// A beat was sent, and acknowledged where that is asked for.
+    /// A heartbeat was sent, and acknowledged if that was requested.
     pub fn succeeded(&mut self) {
         if let State::Connected { failures } = &mut self.state {
             *failures = 0;
         }
     }
 
-    /// A beat on the connection failed, or a try did.
+    /// A heartbeat or an attempt failed.
     pub fn failed(&mut self, now: Nanos) -> Action {
         match self.state {
             State::Connected { failures } if failures + 1 < self.policy.max_failures => {
@@ -152,12 +152,12 @@ impl<R: Rng> Reconnect<R> {
                 self.wait(now, attempt + 1);
                 Action::Nothing
             }
-            // Late news of a connection already given up.
+            // A late failure of a connection already given up.
             State::Waiting { .. } | State::Silent { .. } | State::Stopped => Action::Nothing,
         }
     }
 
-    /// The connection is gone for certain (end of stream, reset): further beats on it would only fail as well.
+    /// The connection is lost for certain (end of stream, reset): further heartbeats on it would fail too.
     pub fn lost(&mut self, now: Nanos) -> Action {
         match self.state {
             State::Connected { .. } => {
@@ -168,7 +168,7 @@ impl<R: Rng> Reconnect<R> {
         }
     }
 
-    /// The monitor has been in touch, or an operator wants another round: tries begin again, the first at once.
+    /// The monitor was in contact, or an operator asks: attempts restart immediately.
     pub fn resume(&mut self) -> Action {
         match self.state {
             State::Waiting { .. } | State::Silent { .. } | State::Stopped => {
@@ -179,7 +179,7 @@ impl<R: Rng> Reconnect<R> {
         }
     }
 
-    /// What the time asks for.
+    /// Handles the time that has passed.
     pub fn poll(&mut self, now: Nanos) -> Action {
         match self.state {
             State::Waiting { attempt, until } if now >= until => {

@@ -1,5 +1,5 @@
-//! What monitors agree on, and the few things that can be asked of whoever keeps it: etcd in the real stack (crate
-//! `monitor`), `InMemoryRegistry` in the simulation. Both answer the same script alike, which a test of `monitor` shows.
+//! Shared state of the monitors, and the requests to the registry that stores it: etcd in the real stack (crate `monitor`),
+//! `InMemoryRegistry` in the simulation. A test of `monitor` shows that both give the same answers.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,39 +10,39 @@ use crate::{
     assign::{NodeId, Table},
 };
 
-/// One incarnation of a worker, and where to find it.
+/// One incarnation of a worker, and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     pub id: NodeId,
-    /// Greater in every incarnation; milliseconds of Unix time at the start, raised when a incarnation was failed.
+    /// Increases with every incarnation: milliseconds of Unix time at the start, raised when an incarnation was failed.
     pub incarnation: u64,
     /// `host:port` of HTTP: requests, and probes over TCP.
     pub http: String,
     /// `host:port` that answers probes over UDP.
     pub udp: String,
-    /// It is stopping: its partitions are to go elsewhere at once.
+    /// It is stopping: its partitions must be reassigned immediately.
     #[serde(default)]
     pub leaving: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The registry's own version of all of this; rises with each change of anything.
+    /// The registry's version of all of this; increases with each change.
     pub revision: u64,
     pub leader: Option<Leader>,
     pub nodes: BTreeMap<NodeId, Registration>,
-    /// Version of the table alone; 0: none was ever written.
+    /// Version of the table; 0: never written.
     pub table_revision: u64,
     pub table: Arc<Table>,
 }
 
 impl Snapshot {
-    /// Whether the node has said that it stops.
+    /// Whether the worker has announced that it stops.
     pub fn is_leaving(&self, id: &str) -> bool {
         self.nodes.get(id).is_some_and(|registration| registration.leaving)
     }
 
-    /// Whether it has said so and others have its places: its silence says nothing.
+    /// Whether it has announced that it stops and owns no partition any more: its silence is expected.
     pub fn has_left(&self, id: &str) -> bool {
         self.is_leaving(id) && !self.table.is_online(id)
     }
@@ -58,14 +58,14 @@ pub struct Leader {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     Read,
-    /// Becomes leader if there is none; the leader itself prolongs its term by it.
+    /// Becomes leader if there is none; renews the lease of the leader.
     Campaign {
         monitor: NodeId,
         ttl: Nanos,
     },
-    /// Refused if a later incarnation is known.
+    /// Refused if a later incarnation is registered.
     Register(Registration),
-    /// Only the leader of this term, and only on the table it has seen.
+    /// Only by the leader of this term, and only if the table has not changed.
     Commit {
         term: u64,
         table_revision: u64,
@@ -86,16 +86,16 @@ pub enum Response {
     Committed {
         table_revision: u64,
     },
-    /// Another leader, or another table, was there first.
+    /// Another leader, or another table, was committed first.
     Conflict,
 }
 
-/// The registry in memory, with a clock that is handed in.
+/// A registry in memory; the caller passes the time.
 #[derive(Debug, Default)]
 pub struct InMemoryRegistry {
     state: Arc<Snapshot>,
     leader_until: Nanos,
-    /// A mutant for tests: commits are taken whatever they build on.
+    /// A defect for tests of the simulation: accepts commits on any table.
     pub accepts_any_commit: bool,
 }
 
@@ -158,7 +158,7 @@ impl InMemoryRegistry {
     }
 }
 
-/// Whether the registration takes the known one's place: a later incarnation does, and the same one that is about to leave.
+/// Whether the registration replaces the known one: a later incarnation does, and the same one that leaves.
 pub fn supersedes(known: &Registration, node: &Registration) -> bool {
     (node.incarnation, node.leaving) > (known.incarnation, known.leaving)
 }

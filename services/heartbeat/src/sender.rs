@@ -1,4 +1,4 @@
-//! Sending beats: a task per node on an absolute schedule, and outlets that turn beats into datagrams.
+//! Sending heartbeats: a task per node on an absolute schedule, and senders that write datagrams.
 
 mod batch;
 #[cfg(feature = "udp")]
@@ -22,18 +22,18 @@ use crate::{
     message::Beat,
 };
 
-/// One beat is due.
+/// A heartbeat is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tick {
-    /// When it should have been.
+    /// Planned time.
     pub planned: Nanos,
-    /// When it is.
+    /// Actual time.
     pub now: Nanos,
-    /// Beats left out before it, as their time and the next one's were over.
+    /// Heartbeats skipped before this one, because the next one was due too.
     pub skipped: u64,
 }
 
-/// Calls `emit` on schedule until `stop`: no drift, as every instant is counted from the start.
+/// Calls `emit` on schedule until `stop`. No drift: every time is computed from the start.
 pub async fn on_schedule(clock: Clock, pace: Pace, stop: CancellationToken, mut emit: impl FnMut(Tick)) {
     let mut stopped = pin!(stop.cancelled());
     let (mut number, mut skipped) = (0, 0);
@@ -51,15 +51,15 @@ pub async fn on_schedule(clock: Clock, pace: Pace, stop: CancellationToken, mut 
     }
 }
 
-/// Many senders in one process, each with a task, a schedule and a count of its own.
+/// Many senders in one process, each with its own task, schedule and sequence.
 pub struct Fleet {
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Fleet {
-    /// `beats` are templates: timestamp and sequence are set at each tick. Phases are spread evenly over the interval, and the
-    /// first beat goes out at once or within it. `emit` runs on the node's task and must not block.
+    /// `beats` are templates: timestamp and sequence are set at each tick. Phases are spread evenly over the interval; the first heartbeat
+    /// is sent within it. `emit` runs on the node's task and must not block.
     pub fn spawn(
         beats: impl IntoIterator<Item = Beat>,
         interval: Duration,
@@ -85,7 +85,7 @@ impl Fleet {
         self.tasks.is_empty()
     }
 
-    /// Tells all senders at once, and waits until each has finished what it was sending. False if some have not by then.
+    /// Stops all senders and waits until each has finished its current heartbeat. False: some had not by the deadline.
     pub async fn stop(self, deadline: Duration) -> bool {
         self.stop.cancel();
         timeout(deadline, self.tasks.wait()).await.is_ok()

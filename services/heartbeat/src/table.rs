@@ -1,7 +1,7 @@
 //! When was each node last heard? One cache line per node, found by a hash of its id; a million nodes fit into 200 MB.
 //!
-//! Memory is the cost: a beat of a random node misses every cache. So beats are recorded many at a time: the lines of all are
-//! asked for before the first is needed, and the waits overlap.
+//! Memory latency dominates: a heartbeat of a random node misses every cache. So heartbeats are recorded in groups: the cache lines of the
+//! whole group are requested first, and the waits overlap.
 
 mod shard;
 
@@ -12,15 +12,15 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use self::shard::Shard;
 use crate::{Nanos, auth::Verdict};
 
-/// Few: a batch is sorted by shard, and each shard's part should be long enough to overlap.
+/// Few shards: a batch is sorted by shard, and each part should be long enough to overlap its cache misses.
 const SHARDS: usize = 8;
-/// Beats looked at together.
+/// Heartbeats per group.
 const GROUP: usize = 128;
 
-/// What a beat says to the table.
+/// A heartbeat as the table needs it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observation<'a> {
-    /// By the rule of ids (1..=64 bytes).
+    /// A valid name (1 to 64 bytes).
     pub node_id: &'a str,
     pub at: Nanos,
     pub incarnation: u64,
@@ -28,7 +28,7 @@ pub struct Observation<'a> {
     pub load: f32,
 }
 
-/// What the table knows of a node.
+/// Entry of a node.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NodeEntry {
     pub last_seen: Nanos,
@@ -36,11 +36,11 @@ pub struct NodeEntry {
     /// The highest received.
     pub sequence: u64,
     pub load: f32,
-    /// Received so far, of all incarnations; stops at the largest number.
+    /// Received so far, of all incarnations; saturating.
     pub beats: u32,
 }
 
-/// What became of a beat. `Full`: of a node that is new, and there is no room for it.
+/// Result of recording a heartbeat. `Full`: the node is new, and there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
     Known(Verdict),
@@ -56,12 +56,12 @@ impl Recorded {
 #[derive(Debug)]
 pub struct Table {
     shards: [Mutex<Shard>; SHARDS],
-    /// Random per table: nobody can prepare ids that collide.
+    /// Random per table, so that an attacker cannot prepare colliding ids.
     seed: u64,
 }
 
 impl Table {
-    /// Holds up to `max_nodes` (rounded up to a multiple of 8, spread by hash: a shard may be full a little sooner).
+    /// Holds up to `max_nodes` (rounded up to a multiple of 8; a shard may be full slightly earlier).
     pub fn new(max_nodes: usize) -> Self {
         // Hashing fills shards unevenly: four standard deviations of room.
         let even = max_nodes.div_ceil(SHARDS);
@@ -74,7 +74,7 @@ impl Table {
         self.lock(shard_of(print)).record(print, observation)
     }
 
-    /// Records all, and fills `outcomes` (cleared first) in the order of `observations`. Beats of one node keep their order.
+    /// Records all, and fills `outcomes` (cleared first) in the order of `observations`. Heartbeats of one node keep their order.
     pub fn record_all(&self, observations: &[Observation<'_>], outcomes: &mut Vec<Recorded>) {
         outcomes.clear();
         outcomes.resize(observations.len(), Recorded::Full);
@@ -85,7 +85,7 @@ impl Table {
 
     fn record_group(&self, group: &[Observation<'_>], outcomes: &mut [Recorded]) {
         let mut prints = [0_u128; GROUP];
-        // Counting sort: where each shard's part begins, then the members in order.
+        // Counting sort by shard.
         let mut starts = [0_usize; SHARDS + 1];
         for (print, observation) in prints.iter_mut().zip(group) {
             *print = self.fingerprint(observation.node_id);
@@ -119,14 +119,14 @@ impl Table {
         self.lock(shard_of(print)).get(print)
     }
 
-    /// Calls `each` for every node, shard by shard; beats wait for one shard at a time.
+    /// Calls `each` for every node. Locks one shard at a time.
     pub fn for_each(&self, mut each: impl FnMut(&str, NodeEntry)) {
         for shard in 0..SHARDS {
             self.lock(shard).for_each(&mut each);
         }
     }
 
-    /// Forgets nodes last heard before that instant, with their replay windows; answers how many.
+    /// Removes nodes last heard before this time, and their replay windows. Returns their number.
     pub fn forget_before(&self, instant: Nanos) -> usize {
         (0..SHARDS).map(|shard| self.lock(shard).forget_before(instant)).sum()
     }
@@ -139,7 +139,7 @@ impl Table {
         self.len() == 0
     }
 
-    /// Allocated for nodes and their ids.
+    /// Bytes allocated for nodes and their ids.
     pub fn bytes(&self) -> usize {
         (0..SHARDS).map(|shard| self.lock(shard).bytes()).sum()
     }
@@ -150,12 +150,12 @@ impl Table {
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
-        // A beat is recorded whole or not at all.
+        // A heartbeat is recorded completely or not at all.
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// By the low bits; the place within the shard goes by the high ones.
+/// By the low bits; the slot within the shard is chosen by the high ones.
 fn shard_of(print: u128) -> usize {
     print as usize % SHARDS
 }

@@ -1,4 +1,4 @@
-//! What became of a sender's beats on their way to one observer: recorded or generated, to judge detectors on.
+//! Heartbeat traces: send and arrival times at one observer, recorded or generated, to measure detectors with.
 
 mod condition;
 mod csv;
@@ -17,27 +17,27 @@ pub struct SentBeat {
     pub received: Option<Nanos>,
 }
 
-/// Beats in the order sent, sequence numbers ascending.
+/// Heartbeats in the order sent; sequence numbers ascend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
-    /// Nominal, between two beats.
+    /// Nominal interval.
     pub interval: Nanos,
     pub beats: Vec<SentBeat>,
 }
 
 impl Trace {
-    /// Of all beats, 0..=1; 0 without any.
+    /// Share of lost heartbeats, 0..=1; 0 for an empty trace.
     pub fn loss(&self) -> f64 {
         let lost = self.beats.iter().filter(|beat| beat.received.is_none()).count();
         lost as f64 / self.beats.len().max(1) as f64
     }
 
-    /// Received beats in the order received; of those that came at once, in the order sent.
+    /// Received heartbeats in order of arrival; ties in the order sent.
     pub fn arrivals(&self) -> Vec<Arrival> {
         let arrival =
             |beat: &SentBeat| beat.received.map(|at| Arrival { at, sequence: beat.sequence, sent: beat.sent });
         let mut arrivals: Vec<Arrival> = self.beats.iter().filter_map(arrival).collect();
-        // Nearly sorted already, which the stable sort makes use of.
+        // Nearly sorted, which the stable sort exploits.
         arrivals.sort_by_key(|arrival| arrival.at);
         arrivals
     }

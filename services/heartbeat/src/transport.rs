@@ -1,5 +1,5 @@
-//! Ways a heartbeat arrives, and what all of them do with it: authenticate, decode, check, refuse what was seen before, record in
-//! the table, hand on.
+//! Step 1 of a heartbeat's path: transports receive frames; [`Ingest`] verifies the MAC, decodes, checks, refuses repetitions, records in
+//! the table, and passes on.
 
 pub mod assignments;
 #[cfg(feature = "http")]
@@ -31,13 +31,13 @@ use crate::{
     table::{Observation, Recorded, Table},
 };
 
-/// Senders of batches that a receiver remembers; each has a replay window.
+/// Maximum number of batch senders; each has a replay window.
 const MAX_BATCH_SENDERS: usize = 65_536;
 
-/// A sender of batches that was silent for so long makes room for another. Looked for at most every tenth of it.
+/// Silence after which a batch sender may be replaced. Checked at most every tenth of it.
 const FORGET_SENDERS_AFTER: Nanos = 600_000_000_000;
 
-/// Who is told of accepted beats. Called on the receiver's task: it must neither block nor take long.
+/// Receives accepted heartbeats. Called on the receiver's task: it must not block.
 pub trait Sink: Send + Sync {
     fn beat(&self, received_at: Nanos, peer: SocketAddr, beat: Beat);
 }
@@ -48,7 +48,7 @@ impl<F: Fn(Nanos, SocketAddr, Beat) + Send + Sync> Sink for F {
     }
 }
 
-/// Beats and datagrams since the start.
+/// Counts of heartbeats and datagrams since the start.
 #[derive(Debug, Default)]
 pub struct Counts {
     accepted: AtomicU64,
@@ -56,12 +56,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Beats.
+    /// Accepted heartbeats.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
     }
 
-    /// Beats, or whole datagrams where no beat could be read.
+    /// Rejected heartbeats, or whole datagrams without a readable heartbeat.
     pub fn rejected(&self, reason: Reject) -> u64 {
         self.rejected[reason as usize].load(Relaxed)
     }
@@ -76,19 +76,51 @@ impl Counts {
 }
 
 /// The receiving side of one monitor, shared by its transports.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use heartbeat::{
+///     auth::{Keys, Reject},
+///     clock::{Clock, wall_ms},
+///     codec::Protobuf,
+///     frame,
+///     message::Beat,
+///     table::Table,
+///     transport::{Ingest, Scratch},
+/// };
+///
+/// let keys = Keys::new(1, b"32 random bytes are a good secret");
+/// let ingest = Ingest::new(Clock::start(), keys.clone(), Arc::new(Table::new(1_000)), None).reject_future_incarnations();
+/// let beat = Beat { node_id: "worker-1".into(), incarnation: wall_ms(), sequence: 1, ..Beat::default() };
+/// let mut datagram = Vec::new();
+/// frame::sign_beat(&keys, &mut Protobuf, &beat, true, &mut datagram)?;
+///
+/// let (mut scratch, peer) = (Scratch::default(), ([127, 0, 0, 1], 7401).into());
+/// let ack = ingest.frame(&mut scratch, ingest.clock().now(), peer, &datagram)?;
+/// assert_eq!(ack.map(|ack| ack.of).as_deref(), Some("worker-1"));
+/// assert_eq!(ingest.table().get("worker-1").map(|entry| entry.beats), Some(1));
+/// // A repetition is refused, and acknowledged again: the first acknowledgement may have been lost.
+/// ingest.frame(&mut scratch, ingest.clock().now(), peer, &datagram)?;
+/// assert_eq!(ingest.counts().rejected(Reject::Repeated), 1);
+/// # #[derive(Debug)] struct Error;
+/// # impl From<Reject> for Error { fn from(_: Reject) -> Self { Self } }
+/// # impl From<heartbeat::codec::EncodeError> for Error { fn from(_: heartbeat::codec::EncodeError) -> Self { Self } }
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Ingest {
     clock: Clock,
     keys: Keys,
     table: Arc<Table>,
     batch_senders: Table,
-    /// When silent ones were last looked for.
+    /// When silent batch senders were last removed.
     forgotten_at: AtomicU64,
     sink: Option<Arc<dyn Sink>>,
     rejects_future_incarnations: bool,
     counts: Counts,
 }
 
-/// What a receiving task reuses from message to message.
+/// Buffers that a receiving task reuses.
 #[derive(Default)]
 pub struct Scratch {
     zstd: Unpacker,
@@ -120,7 +152,7 @@ impl Unpacker {
 }
 
 impl Ingest {
-    /// Without a sink, beats end in the table and none is copied on its way there.
+    /// Without a sink, heartbeats end in the table and are not copied.
     pub fn new(clock: Clock, keys: Keys, table: Arc<Table>, sink: Option<Arc<dyn Sink>>) -> Self {
         let batch_senders = Table::new(MAX_BATCH_SENDERS);
         let forgotten_at = AtomicU64::new(0);
@@ -136,7 +168,7 @@ impl Ingest {
         }
     }
 
-    /// Refuses incarnations from beyond `latest_incarnation`, as a monitor must. Made-up nodes of benchmarks are of fixed dates.
+    /// Refuses incarnations beyond `latest_incarnation`, as a monitor must. Benchmarks use fixed dates and do not set this.
     pub fn reject_future_incarnations(self) -> Self {
         Self { rejects_future_incarnations: true, ..self }
     }
@@ -157,11 +189,11 @@ impl Ingest {
         &self.counts
     }
 
-    /// One sealed frame, a datagram or what stands in its place. What fails is counted. An `Ack` is owed to who asked for one
-    /// with anything authentic and readable, also with what came twice: then the first answer was lost.
+    /// Handles one frame (a datagram, or its equivalent). Failures are counted. Returns an `Ack` if the sender requested one and the frame
+    /// is authentic and readable, also for a repetition: then the first response was lost.
     ///
     /// # Errors
-    /// Why it was dropped whole.
+    /// Why the frame was dropped.
     pub fn frame(
         &self,
         scratch: &mut Scratch,
@@ -174,12 +206,12 @@ impl Ingest {
         result.inspect_err(|&reason| self.counts.reject(reason))
     }
 
-    /// A beat that nobody sealed, as the article's `GET /heartbeat?id=` brings it. The caller has decided to trust it, and has
-    /// checked it (`Beat::check`, `begun`).
+    /// Records a heartbeat without a MAC, such as the article's `GET /heartbeat?id=`. The caller has decided to trust it, and has checked
+    /// it (`Beat::check`, `check_incarnation`).
     pub fn record_beat(&self, at: Nanos, peer: SocketAddr, beat: Beat) -> Recorded {
         let recorded = self.table.record(&observation(at, &beat));
         self.count(recorded);
-        self.hand_on(recorded, at, peer, || Ok(beat));
+        self.pass_on(recorded, at, peer, || Ok(beat));
         recorded
     }
 
@@ -229,7 +261,7 @@ impl Ingest {
         self.check_incarnation(beat.incarnation)?;
         let recorded = self.table.record(&observation_ref(at, &beat));
         self.count(recorded);
-        self.hand_on(recorded, at, peer, || beat.to_beat());
+        self.pass_on(recorded, at, peer, || beat.to_beat());
         Ok(Ack { of: beat.node_id.to_owned(), incarnation: beat.incarnation, sequence: beat.sequence })
     }
 
@@ -246,7 +278,7 @@ impl Ingest {
         let ack = Ack { of: sender.to_owned(), incarnation, sequence };
         if self.batch_is_new(at, &ack)? {
             let latest = self.latest_incarnation();
-            // One node with a wrong clock is not the others' fault.
+            // One node with a wrong clock must not reject the whole batch.
             beats.retain(|beat| {
                 let is_begun = beat.incarnation <= latest;
                 if !is_begun {
@@ -258,13 +290,13 @@ impl Ingest {
             self.table.record_all(&observations, outcomes);
             for (&recorded, beat) in outcomes.iter().zip(&beats) {
                 self.count(recorded);
-                self.hand_on(recorded, at, peer, || beat.to_beat());
+                self.pass_on(recorded, at, peer, || beat.to_beat());
             }
         }
         Ok(ack)
     }
 
-    /// False for a batch that came twice: it is acknowledged again and goes no further.
+    /// False for a repeated batch: it is acknowledged again and ignored.
     fn batch_is_new(&self, at: Nanos, batch: &Ack) -> Result<bool, Reject> {
         let (incarnation, sequence) = (batch.incarnation, batch.sequence);
         check_sequence(sequence)?;
@@ -297,7 +329,7 @@ impl Ingest {
     }
 
     /// # Errors
-    /// The incarnation cannot have begun.
+    /// The incarnation is too far in the future.
     pub fn check_incarnation(&self, incarnation: u64) -> Result<(), Reject> {
         if incarnation <= self.latest_incarnation() { Ok(()) } else { Err(Reject::FutureIncarnation) }
     }
@@ -309,7 +341,7 @@ impl Ingest {
         }
     }
 
-    fn hand_on(
+    fn pass_on(
         &self,
         recorded: Recorded,
         at: Nanos,
@@ -319,8 +351,8 @@ impl Ingest {
         let Some(sink) = self.sink.as_ref().filter(|_| recorded.accepted()) else { return };
         match beat() {
             Ok(beat) => sink.beat(at, peer, beat),
-            // The two readers of Protobuf disagree: a bug of ours, and no reason to end.
-            Err(error) => tracing::error!(%error, "a checked beat cannot be decoded"),
+            // The two Protobuf decoders disagree: a bug, but no reason to stop.
+            Err(error) => tracing::error!(%error, "cannot decode a heartbeat that was checked"),
         }
     }
 }
@@ -342,7 +374,7 @@ fn reason(error: &DecodeError) -> Reject {
     }
 }
 
-/// What is sealed must be counted: without a number, whoever recorded it could send it again for ever.
+/// Authenticated heartbeats must be numbered: otherwise a recorded one could be replayed for ever.
 fn check_sequence(sequence: u64) -> Result<(), Reject> {
     if sequence == 0 { Err(Reject::Invalid) } else { Ok(()) }
 }

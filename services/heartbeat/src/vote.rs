@@ -1,9 +1,8 @@
-//! The majority of observers. Each monitor tells the others whom it has failed and who is fit to come back; only what
-//! more than half of all monitors say counts.
+//! Votes of the monitors. Each tells the others which workers it has failed, and which it hears that are not online. Only a majority of all
+//! monitors counts.
 //!
-//! A vote is as old as the last ballot of mine that its sender had seen when it spoke: each ballot names the rounds its
-//! sender has received. So the age is bounded by my own clock alone, however long a ballot lay in a buffer of a monitor
-//! that stood still, and no clocks have to agree.
+//! A vote's age is measured by the observer's clock alone: each ballot lists the rounds that its sender has received, and the vote is as
+//! old as the latest of our ballots in that list. So a ballot that was buffered does not count, and clocks need not agree.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,17 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Nanos, assign::NodeId};
 
-/// What one monitor says. Sent to every other one on each change of mind and once per interval.
+/// One monitor's votes. Sent to all others on each change and once per interval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ballot {
     pub from: NodeId,
-    /// Rises with every ballot, over restarts too.
+    /// Increases with every ballot, also over restarts.
     pub round: u64,
     /// The last round received from each other monitor.
     pub seen: BTreeMap<NodeId, u64>,
-    /// Node and its incarnation that the sender has failed.
+    /// Workers that the sender has failed, and their incarnations.
     pub failed: BTreeMap<NodeId, u64>,
-    /// Node that is not online, and its incarnation that the sender hears.
+    /// Workers that are not online but that the sender hears, and their incarnations.
     pub fit: BTreeMap<NodeId, u64>,
 }
 
@@ -36,16 +35,16 @@ pub enum Claim {
     Fit,
 }
 
-/// The ballots of all monitors, as one of them has them.
+/// The ballots of all monitors, as one of them has received them.
 #[derive(Debug)]
 pub struct Votes {
     me: NodeId,
-    /// Votes that decide.
+    /// Number of votes that decide.
     quorum: usize,
-    /// Votes older than this do not count.
+    /// Older votes do not count.
     lifetime: Nanos,
     round: u64,
-    /// Rounds sent and when, the oldest first; no older than `lifetime`.
+    /// Rounds sent and when, oldest first; no older than `lifetime`.
     sent: VecDeque<(u64, Nanos)>,
     own: Option<Ballot>,
     others: BTreeMap<NodeId, Ballot>,
@@ -73,7 +72,7 @@ impl Votes {
         }
     }
 
-    /// This monitor's next ballot, to be sent to all others.
+    /// This monitor's next ballot, for all others.
     pub fn cast(&mut self, now: Nanos, failed: BTreeMap<NodeId, u64>, fit: BTreeMap<NodeId, u64>) -> Ballot {
         self.round += 1;
         while self.sent.front().is_some_and(|(_, at)| now.saturating_sub(*at) > self.lifetime) {
@@ -86,7 +85,7 @@ impl Votes {
         ballot
     }
 
-    /// Takes another monitor's ballot; false: it is no monitor, or an older one than the last.
+    /// Stores another monitor's ballot. False: it is not from a monitor, or not newer.
     pub fn receive(&mut self, ballot: Ballot) -> bool {
         match self.others.get_mut(&ballot.from) {
             Some(last) if ballot.round > last.round => {
@@ -97,7 +96,7 @@ impl Votes {
         }
     }
 
-    /// Whether the majority says so of this incarnation of the node, or of a later one.
+    /// Whether the quorum votes so for this incarnation of the worker, or a later one.
     pub fn has_quorum(&self, now: Nanos, claim: Claim, node: &str, incarnation: u64) -> bool {
         self.count(now, claim, node, incarnation) >= self.quorum
     }
@@ -113,11 +112,6 @@ impl Votes {
         let own = self.own.as_ref().is_some_and(says);
         let others = self.others.values().filter(|ballot| says(ballot) && self.is_fresh(now, ballot));
         usize::from(own) + others.count()
-    }
-
-    /// Nodes that anybody has failed, this monitor or another: the few that are worth counting for.
-    pub fn accused(&self) -> impl Iterator<Item = &NodeId> {
-        self.own.iter().chain(self.others.values()).flat_map(|ballot| ballot.failed.keys())
     }
 
     /// Monitors whose ballots count now, this one included.

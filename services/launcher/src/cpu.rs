@@ -1,5 +1,4 @@
-//! CPU time, memory and open files of processes and of the machine, from /proc. Every answer is `None` once the
-//! process is gone.
+//! CPU time, memory and open files of processes and of the machine, from /proc. `None` if the process is gone.
 
 use std::{
     collections::HashMap,
@@ -20,30 +19,29 @@ static TICKS_PER_SECOND: LazyLock<f64> = LazyLock::new(|| {
     ticks.and_then(|ticks| u32::try_from(ticks).ok()).map_or(100.0, f64::from)
 });
 
-/// CPU time of all threads, user and system, in seconds since the process started; by the process's own clock, which does not count in
-/// hundredths.
+/// CPU seconds of all threads, user and system, since the process started. Read from the process's CPU clock, which is finer than /proc's
+/// ticks.
 pub fn process_seconds(pid: u32) -> Option<f64> {
-    // The kernel's own limit. A clock's number is made of the pid by a shift: that of a much greater one would be another's.
+    // The kernel's limit. A clock id is a shifted pid: a larger pid would be another process's clock.
     const MAX_PID: i32 = 1 << 22;
     let pid = i32::try_from(pid).ok().filter(|pid| *pid <= MAX_PID)?;
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok()?;
     Some(Duration::from(clock.now().ok()?).as_secs_f64())
 }
 
-/// CPU time in seconds of a process and its living descendants, such as nginx's workers. What ended before is not in
-/// it, so the sum may fall.
+/// CPU seconds of a process and its living descendants, such as nginx's workers. Ended descendants are not included, so the sum may fall.
 pub fn process_tree_seconds(pid: u32) -> Option<f64> {
     let mut total = process_seconds(pid)?;
     let mut children: HashMap<u32, Vec<(u32, f64)>> = HashMap::new();
     for (other, stat) in all_pids().into_iter().filter_map(|other| Some((other, Stat::read(other)?))) {
         children.entry(stat.parent).or_default().push((other, seconds(&stat)));
     }
-    let mut line = vec![pid];
-    while let Some(parent) = line.pop() {
-        // Taken out, so that a recycled pid cannot make a circle.
+    let mut queue = vec![pid];
+    while let Some(parent) = queue.pop() {
+        // Removed, so that a recycled pid cannot cause a cycle.
         for (child, seconds) in children.remove(&parent).unwrap_or_default() {
             total += seconds;
-            line.push(child);
+            queue.push(child);
         }
     }
     Some(total)
@@ -67,28 +65,28 @@ pub fn open_fds(pid: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
 }
 
-/// What all cores did since the machine started.
+/// Idle and stolen time of all cores since boot.
 ///
-/// The kernel measures idle time; busy time it only samples, at the ticks of its timer (CONFIG_TICK_CPU_ACCOUNTING, 4 ms on most
-/// machines). Work that begins on a grid of the same length is at every tick under way, or at none: so busy is what was not idle.
+/// The kernel measures idle time but samples busy time at its timer ticks (CONFIG_TICK_CPU_ACCOUNTING, 4 ms on most machines). Work that
+/// begins on a 4 ms grid aliases with these ticks. So busy is 1 − idle.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MachineCpu {
     pub at: Instant,
     pub cores: u32,
-    /// Seconds of all cores, those of waiting for a disk included.
+    /// Seconds of all cores, including time that waits for a disk.
     pub idle_s: f64,
     /// Seconds of all cores that the hypervisor gave to other machines.
     pub stolen_s: f64,
 }
 
 impl MachineCpu {
-    /// Busy share, 0..=1, of the time from `earlier` to this; time stolen by the hypervisor is busy, as nobody here had it.
+    /// Busy share since `earlier`, 0..=1. Stolen time counts as busy.
     pub fn busy_share_since(self, earlier: Self) -> f64 {
         let all_s = self.all_s_since(earlier);
         if all_s > 0.0 { (1.0 - (self.idle_s - earlier.idle_s) / all_s).clamp(0.0, 1.0) } else { 0.0 }
     }
 
-    /// Stolen share, 0..=1, of the time from `earlier` to this.
+    /// Stolen share since `earlier`, 0..=1.
     pub fn stolen_share_since(self, earlier: Self) -> f64 {
         let all_s = self.all_s_since(earlier);
         if all_s > 0.0 { ((self.stolen_s - earlier.stolen_s) / all_s).clamp(0.0, 1.0) } else { 0.0 }
@@ -121,7 +119,7 @@ mod tests {
         let at = Instant::now();
         let stat = |idle_s: f64, stolen_s: f64| {
             let [idle, stolen] = [idle_s, stolen_s].map(|s| (s * *TICKS_PER_SECOND).round());
-            // What was sampled as user and system says nothing.
+            // Sampled user and system time must not matter.
             format!("cpu  999 20 30 {idle} 0 6 7 {stolen} 99 99\ncpu0 1 1 1 1 1\ncpu1 1 1 1 1 1\nintr 5 cpu\n")
         };
         let earlier = parse_machine(&stat(100.0, 8.0), at).unwrap();
@@ -139,7 +137,7 @@ mod tests {
         let pid = std::process::id();
         let (before, tree) = (process_seconds(pid).unwrap(), process_tree_seconds(pid).unwrap());
         assert!(tree >= before);
-        // At least two ticks of CPU time, however long that takes.
+        // At least two ticks of CPU time, on any machine.
         let mut sum = 0_u64;
         while process_seconds(pid).unwrap() < before + 0.02 {
             sum = std::hint::black_box(sum.wrapping_add(1));

@@ -1,4 +1,4 @@
-//! A single etcd.
+//! Starts an etcd with one member.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The child's name.
+    /// Name of the child.
     pub name: String,
-    /// For clients and for peers. None: free ones. A restart names the old ones, and finds its data again.
+    /// Ports for clients and for peers. None: free ones. A restart passes the former ports and finds its data.
     pub ports: Option<(u16, u16)>,
 }
 
@@ -30,7 +30,7 @@ impl Default for Options {
 pub struct Etcd {
     pub child: ChildId,
     pub pid: u32,
-    /// For clients and for peers.
+    /// Ports for clients and for peers.
     pub ports: (u16, u16),
     /// `http://127.0.0.1:PORT`
     pub url: String,
@@ -38,7 +38,7 @@ pub struct Etcd {
     pub version: String,
 }
 
-/// Starts an etcd of one member that keeps its data in the child's directory, and waits until it has elected itself.
+/// Starts an etcd with one member and its data in the child's directory, and waits until it is its own leader.
 ///
 /// # Errors
 /// It is not installed, ends, or is not healthy within 30 s.
@@ -53,7 +53,7 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Etcd>
         .args(["--name", "one", "--initial-cluster", &format!("one={peer}")])
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        // Old versions of the few keys are of no use to anybody.
+        // Old revisions are not needed.
         .args(["--auto-compaction-mode", "revision", "--auto-compaction-retention", "1000"])
         .args(["--logger", "zap", "--log-level", "warn"]);
     let child = stack.spawn(spec)?;

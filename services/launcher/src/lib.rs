@@ -1,11 +1,14 @@
-//! Real servers as child processes on scratch directories and free loopback ports, and the guarantee that they end.
+//! Runs real servers (MariaDB, MySQL, Redis, nginx, etcd, Prometheus) as child processes on scratch directories and free loopback ports.
 //!
-//! A [`Stack`] owns its children. They end, whatever happens:
+//! Depends on no other crate of the project. Begin with [`Stack`].
+//!
+//! A [`Stack`] owns its children. Three mechanisms guarantee that they end:
 //! - the stack is stopped or dropped (also by a panic): signals, a deadline, SIGKILL, and every child is reaped;
 //! - the owner is killed: the kernel sends each child its death signal;
-//! - something slips through both (a worker of an nginx whose master was killed): [`orphans`] finds and ends it.
+//! - a process survives both (a worker of an nginx whose master was killed): [`orphans`] finds and ends it.
 
 pub mod cpu;
+mod description;
 pub mod etcd;
 pub mod exporters;
 mod logs;
@@ -30,14 +33,15 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 pub use nix::sys::signal::Signal;
 
 pub use crate::{
+    description::{DescribedChild, Description},
     ports::free_port,
     process::ProcessIdentity,
     programs::find_program,
-    stack::{ChildId, DescribedChild, Description, Spec, Stack},
+    stack::{ChildId, Spec, Stack},
 };
 
-/// Where state lives: `$TESTBED_HOME`, else `$XDG_STATE_HOME/recommendation-testbed`, else
-/// `~/.local/state/recommendation-testbed`. Not created by asking.
+/// Directory of the testbed's state: `$TESTBED_HOME`, else `$XDG_STATE_HOME/recommendation-testbed`, else
+/// `~/.local/state/recommendation-testbed`. This function does not create it.
 pub fn home() -> PathBuf {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = set("TESTBED_HOME").unwrap_or_else(|| {
@@ -48,7 +52,7 @@ pub fn home() -> PathBuf {
     std::path::absolute(&home).unwrap_or(home)
 }
 
-/// The directory the stacks live in, created, and without symbolic links: it is compared with what /proc shows.
+/// Directory of all stacks. Creates it, and resolves symbolic links, because it is compared with paths in /proc.
 pub(crate) fn stacks_dir() -> anyhow::Result<PathBuf> {
     let dir = home().join("stacks");
     create_dir_all(&dir)?;
@@ -59,11 +63,10 @@ pub(crate) fn create_dir_all(dir: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))
 }
 
-/// Raises the soft limit of open files of this process to its hard limit and returns it. Children inherit it;
-/// `Stack::create` calls this.
+/// Raises this process's soft limit of open files to the hard limit and returns it. Children inherit it; `Stack::create` calls this.
 ///
 /// # Errors
-/// The kernel refuses, which it does not do below the hard limit.
+/// The kernel refuses, which it does not do up to the hard limit.
 pub fn raise_nofile_limit() -> anyhow::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     if soft < hard {
@@ -72,7 +75,7 @@ pub fn raise_nofile_limit() -> anyhow::Result<u64> {
     Ok(hard)
 }
 
-/// 32 bits nobody chose, for names of scratch directories. The standard library's hash seeds are its only randomness.
+/// 32 random bits for names of scratch directories. The standard library's hash seeds are its only source of randomness.
 pub(crate) fn random() -> u32 {
     use std::hash::{BuildHasher as _, Hasher as _};
     let seed = std::hash::RandomState::new().build_hasher().finish();

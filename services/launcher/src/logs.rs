@@ -1,4 +1,4 @@
-//! The end of a log, for error messages.
+//! The last lines of a log, for error messages.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 const BYTES: u64 = 4096;
 const LINES: usize = 12;
 
-/// The last lines of the file, indented; says so when there are none.
+/// The last lines of the file, indented; a note if there are none.
 pub(crate) fn tail(path: &Path) -> String {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|mut file| {

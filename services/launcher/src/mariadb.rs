@@ -1,7 +1,6 @@
-//! MariaDB, or MySQL where that is installed.
+//! Starts MariaDB, or MySQL where that is installed.
 //!
-//! Preparing a data directory takes seconds, copying a prepared one a fraction: a template is kept in
-//! `home()/templates`, one per server version.
+//! Initialising a data directory takes seconds, copying one much less. So there is a template per server version in `home()/templates`.
 
 use std::{
     ffi::OsString,
@@ -17,36 +16,36 @@ use crate::{ChildId, Signal, Spec, Stack, create_dir_all, free_port, programs, s
 
 pub const PROGRAMS: &[&str] = &["mariadbd", "mysqld"];
 const READY_DEADLINE: Duration = Duration::from_secs(30);
-/// One initialisation takes 1 to 8 s on an idle machine; whoever waits for another's lock waits for that one.
+/// An initialisation takes 1 to 8 s on an idle machine. Processes that wait for the lock wait for that one.
 const INITIALISE_DEADLINE: Duration = Duration::from_secs(60);
 const LOCK_DEADLINE: Duration = Duration::from_secs(90);
-/// Part of the template's name: raise it when the flags of the initialisation change.
+/// Part of the template's name. Increment it when the flags of the initialisation change.
 const TEMPLATE_EDITION: u32 = 1;
 
 #[derive(Debug, Clone)]
 pub struct Options {
     pub max_connections: u32,
     pub buffer_pool_mb: u32,
-    /// None: a free one. A restart on the same data names the old one.
+    /// None: a free one. A restart on the same data passes the former port.
     pub port: Option<u16>,
-    /// None: the one that is installed.
+    /// None: the installed one.
     pub server: Option<Server>,
     pub commits: CommitDurability,
 }
 
-/// What a commit waits for (`innodb_flush_log_at_trx_commit`). Neither waits for the disk: the machine is not to crash.
+/// Durability of a commit (`innodb_flush_log_at_trx_commit`). Neither waits for the disk: a crash of the machine is out of scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitDurability {
-    /// The operating system has its log: what was acknowledged survives that the server is killed.
+    /// The log is written to the operating system: acknowledged commits survive when the server is killed.
     Written,
-    /// Nothing: a server that is killed loses the commits of about the last second. For data that is only read.
+    /// The log is buffered: a killed server loses the commits of about the last second. For data that is only read.
     Buffered,
 }
 
 impl CommitDurability {
     fn flush_log(self) -> &'static str {
         match self {
-            // 2 would do, as `innodb_flush_method` syncs nothing; 1 stays right where that is changed.
+            // 2 would be enough, as `innodb_flush_method` syncs nothing; 1 stays right if that changes.
             Self::Written => "1",
             Self::Buffered => "0",
         }
@@ -54,7 +53,7 @@ impl CommitDurability {
 }
 
 impl Default for Options {
-    /// Enough for a test.
+    /// Enough for tests.
     fn default() -> Self {
         Self { max_connections: 200, buffer_pool_mb: 16, port: None, server: None, commits: CommitDurability::Written }
     }
@@ -71,11 +70,11 @@ pub struct MySql {
     pub version: String,
 }
 
-/// Which of the two it is.
+/// A server program and its flavour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     pub program: PathBuf,
-    /// The tree that holds the program and its files; none: where the system has them.
+    /// Directory of an unpacked server; none: the system's directories.
     pub base: Option<PathBuf>,
     pub flavour: Flavour,
     /// E.g. `10.11.19`.
@@ -88,8 +87,8 @@ pub enum Flavour {
     MySql,
 }
 
-/// Starts a server called `name`, and waits until it greets. Nothing it stores survives a crash of the machine: it
-/// writes to disk but never waits for it. What survives that the server is killed, `Options::commits` says. Data the child of this name left in the stack is used again.
+/// Starts a server called `name`, and waits until it greets. Its data does not survive a crash of the machine: it never waits for the disk.
+/// `Options::commits` defines what survives a kill. Data that an earlier child with this name left in the stack is used again.
 ///
 /// # Errors
 /// It is not installed, its data directory cannot be prepared, it ends, or does not greet within 30 s.
@@ -101,12 +100,14 @@ pub async fn start(stack: &mut Stack, name: &str, options: &Options) -> anyhow::
     if !data.exists() {
         let template = template(stack, name, &server).await?;
         let target = data.clone();
-        tokio::task::spawn_blocking(move || copy_dir(&template, &target)).await.context("copying was cut short")??;
+        tokio::task::spawn_blocking(move || copy_dir(&template, &target))
+            .await
+            .context("copying the template was interrupted")??;
     }
     let socket = stack.socket_path(name);
     let spec = Spec::new(name, &server.program)
         .args(server.start_args(&data, &socket, port, options))
-        // Scratch data: nobody needs the seconds a shutdown takes.
+        // Scratch data: an orderly shutdown would only take time.
         .stop_signal(Signal::SIGKILL);
     let child = stack.spawn(spec)?;
     stack.wait_ready(child, READY_DEADLINE, || greets(port)).await?;
@@ -135,27 +136,27 @@ impl std::fmt::Display for Server {
 
 impl Server {
     /// # Errors
-    /// Neither is installed, or it does not tell its version.
+    /// Neither is installed, or the version cannot be read.
     pub fn find() -> anyhow::Result<Self> {
         Self::of(programs::require(PROGRAMS, "mariadb-server")?, None)
     }
 
-    /// One that was unpacked into a directory of its own: `bin/mysqld`, `share/`.
+    /// A server unpacked into its own directory: `bin/mysqld`, `share/`.
     ///
     /// # Errors
-    /// It is not there, or cannot run.
+    /// It does not exist, or cannot run.
     pub fn below(base: &Path) -> anyhow::Result<Self> {
         Self::of(base.join("bin/mysqld"), Some(base.to_owned()))
     }
 
     fn of(program: PathBuf, base: Option<PathBuf>) -> anyhow::Result<Self> {
         let text = programs::version_text(&program, "--version")?;
-        let (flavour, version) =
-            parse_version(&text).with_context(|| format!("{} tells no version: {text:?}", program.display()))?;
+        let (flavour, version) = parse_version(&text)
+            .with_context(|| format!("cannot find the version of {} in {text:?}", program.display()))?;
         Ok(Self { program, base, flavour, version })
     }
 
-    /// What both the server and its initialisation begin with.
+    /// Flags of the server and of its initialisation.
     fn first_args(&self) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec!["--no-defaults".into()];
         args.extend(as_root());
@@ -180,31 +181,31 @@ impl Server {
             flag("--max-connections", options.max_connections.to_string()),
             // Per server, over all connections; the default of 16,382 is too few for eight replicas.
             flag("--max-prepared-stmt-count", "200000"),
-            // Replicas open their pools all at once.
+            // All replicas open their pools at the same time.
             flag("--back-log", "1024"),
-            // Connections broken on purpose must not get the proxy's address blocked.
+            // Faults break connections: the proxy's address must not be blocked.
             flag("--max-connect-errors", "4294967295"),
         ]);
         match self.flavour {
             Flavour::MariaDb => args.extend([
                 "--skip-name-resolve".into(),
                 flag("--innodb-flush-method", "nosync"),
-                // Hundreds of connections share two or four cores: a thread for each would spend its time on switching.
+                // Hundreds of connections share a few cores: a thread per connection would spend its time on context switches.
                 flag("--thread-handling", "pool-of-threads"),
-                // Every query has one sensible plan: statistics would be read for each, and the index asked, to no effect.
+                // Every query has one sensible plan: statistics and index dives would only cost time.
                 flag("--use-stat-tables", "never"),
                 flag("--optimizer-use-condition-selectivity", "1"),
                 flag("--eq-range-index-dive-limit", "1"),
-                // Grows with the pool, so that loading data does not wait for checkpoints.
+                // Grows with the buffer pool, so that imports do not wait for checkpoints.
                 flag("--innodb-log-file-size", format!("{}M", (options.buffer_pool_mb / 4).clamp(5, 256))),
             ]),
-            // Names stay resolved (loopback needs no DNS): the only account is root@localhost.
+            // Name resolution stays on (loopback needs no DNS): the only account is root@localhost.
             Flavour::MySql => {
                 args.extend([
                     flag("--secure-file-priv", "NULL"),
                     flag("--mysqlx", "OFF"),
                     "--skip-log-bin".into(),
-                    // As above, nothing stored here has to survive the machine.
+                    // As above: no durability needed.
                     flag("--innodb-flush-method", "nosync"),
                     flag("--innodb-doublewrite", "OFF"),
                 ]);
@@ -222,7 +223,7 @@ impl Server {
                 Spec::new(name, install).args(args).args([
                     "--auth-root-authentication-method=normal",
                     "--skip-test-db",
-                    // Else it looks this machine's name up.
+                    // Otherwise it resolves this machine's name.
                     "--skip-name-resolve",
                     "--innodb-log-file-size=5M",
                     "--innodb-buffer-pool-size=16M",
@@ -235,12 +236,12 @@ impl Server {
     }
 }
 
-/// The servers refuse to run as root unless told to.
+/// The servers refuse to run as root without this flag.
 fn as_root() -> Option<OsString> {
     nix::unistd::geteuid().is_root().then(|| "--user=root".into())
 }
 
-/// A prepared data directory of this version; made if there is none. One process at a time makes it.
+/// An initialised data directory for this version, created if missing. One process at a time creates it.
 async fn template(stack: &mut Stack, name: &str, server: &Server) -> anyhow::Result<PathBuf> {
     let templates = crate::home().join("templates");
     create_dir_all(&templates)?;
@@ -253,17 +254,17 @@ async fn template(stack: &mut Stack, name: &str, server: &Server) -> anyhow::Res
     if template.exists() {
         return Ok(template);
     }
-    // Made inside the stack, and seen by others only once complete.
+    // Created inside the stack, and renamed when complete.
     let child = format!("{name}-initialise");
     let data = stack.child_dir(&child)?.join("data");
     stack.run(server.initialise_spec(child, &data)?, INITIALISE_DEADLINE).await?;
-    // A server's identity, which a copy must not share.
+    // The server's UUID, which a copy must not share.
     let _ = fs::remove_file(data.join("auto.cnf"));
     fs::rename(&data, &template).with_context(|| format!("cannot move the template to {}", template.display()))?;
     Ok(template)
 }
 
-/// Waits for the lock without occupying a thread; it falls with the file.
+/// Waits for the lock without blocking a thread. The lock is released when the file is closed.
 pub(crate) async fn lock(path: &Path, deadline: Duration) -> anyhow::Result<fs::File> {
     let file = fs::File::options().write(true).create(true).truncate(false).open(path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
@@ -279,7 +280,7 @@ pub(crate) async fn lock(path: &Path, deadline: Duration) -> anyhow::Result<fs::
     }
 }
 
-/// Plain files and directories only; `to` appears once complete, so that a copy cut short is not taken for data.
+/// Copies plain files and directories. `to` is renamed into place when complete, so that an interrupted copy is never used.
 fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
     let draft = to.with_extension("draft");
     copy_tree(from, &draft).with_context(|| format!("cannot copy {} to {}", from.display(), draft.display()))?;

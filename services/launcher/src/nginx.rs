@@ -1,4 +1,4 @@
-//! nginx, as the gateway in front of the api replicas.
+//! Starts nginx as the gateway in front of the api replicas.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,20 +10,20 @@ use crate::{ChildId, Signal, Spec, Stack, create_dir_all, programs};
 pub const PROGRAMS: &[&str] = &["nginx"];
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const TEMPLATE: &str = include_str!("../../../deploy/nginx/recommendation.conf.template");
-/// What the configuration includes, as compose's does.
+/// Included files, the same as compose's.
 const INCLUDED: [(&str, &str); 4] = [
     ("connections.conf", include_str!("../../../deploy/nginx/gateway/connections.conf")),
     ("http.conf", include_str!("../../../deploy/nginx/gateway/http.conf")),
     ("upstream.conf", include_str!("../../../deploy/nginx/gateway/upstream.conf")),
     ("server.conf", include_str!("../../../deploy/nginx/gateway/server.conf")),
 ];
-/// Files a worker needs besides connections: log, listeners, channels, temporary files.
+/// Files of a worker besides connections: log, listeners, channels, temporary files.
 const SPARE_FILES: u64 = 512;
 
 #[derive(Debug, Clone)]
 pub struct Options {
     pub listen_port: u16,
-    /// `address:port` or `unix:/path`; one at least.
+    /// `address:port` or `unix:/path`; at least one.
     pub upstreams: Vec<String>,
     pub worker_processes: u32,
     /// Where `testbed serve access-log` listens (UDP); `None`: nginx sends no line of its access log.
@@ -33,12 +33,12 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct Nginx {
     pub child: ChildId,
-    /// Of the master; CPU time is its workers': see `cpu::process_tree_seconds`.
+    /// Pid of the master. The CPU time is its workers': see `cpu::process_tree_seconds`.
     pub pid: u32,
     pub port: u16,
     /// `http://127.0.0.1:PORT`
     pub url: String,
-    /// A line per request: `$msec $status $request_time $upstream_response_time`, up to a second late.
+    /// One line per request: `$msec $status $request_time $upstream_response_time`, up to a second late.
     pub access_log: PathBuf,
     /// E.g. `nginx 1.22.1`.
     pub version: String,
@@ -66,7 +66,8 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Nginx
         options.upstreams.iter().map(|upstream| format!("server {upstream} max_fails=0;")).collect();
     // By default the workers of a root master run as the user nobody, who cannot write to the scratch directory.
     let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
-    let text = |path: PathBuf| path.into_os_string().into_string().ok().context("the path of the state is not UTF-8");
+    let text =
+        |path: PathBuf| path.into_os_string().into_string().ok().context("the path of the testbed's home is not UTF-8");
     let scratch = text(dir.clone())?;
     let config = fill(&[
         ("USER_DIRECTIVE", user),
@@ -82,7 +83,7 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Nginx
     std::fs::write(&config_path, config).with_context(|| format!("cannot write {}", config_path.display()))?;
     let spec = Spec::new(NAME, program)
         .args(["-p", &scratch, "-e", "stderr", "-c", &text(config_path)?])
-        // A killed master would leave its workers behind.
+        // A master that is killed with SIGKILL would leave its workers behind.
         .death_signal(Signal::SIGTERM);
     let child = stack.spawn(spec)?;
     let port = options.listen_port;
@@ -99,13 +100,13 @@ fn counted(server: SocketAddr) -> String {
     format!("access_log syslog:server={server},nohostname,tag=gateway counted;")
 }
 
-/// Replaces `${NAME}`; nginx's own variables have no braces.
+/// Replaces `${NAME}`; nginx's variables have no braces.
 fn fill(values: &[(&str, &str)]) -> anyhow::Result<String> {
     let config =
         values.iter().fold(TEMPLATE.to_owned(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
     if let Some(at) = config.find("${") {
         let name: String = config[at..].chars().take(40).take_while(|c| *c != '\n').collect();
-        anyhow::bail!("nginx template: nothing to fill in for {name}");
+        anyhow::bail!("nginx template: no value for {name}");
     }
     Ok(config)
 }
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn a_placeholder_without_value_is_named() {
         let error = fill(&[("SCRATCH", "/x")]).unwrap_err().to_string();
-        assert!(error.contains("nothing to fill in for ${"), "{error}");
+        assert!(error.contains("no value for ${"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Finds the processes and directories of stacks from outside: what `status` shows and `down` ends.
+//! Finds processes and directories of stacks from outside: `status` shows them, `down` ends them.
 //!
-//! A process belongs to a stack by its environment (`TESTBED_STACK`), or, for a server that writes its title over its
-//! environment, by its working directory. Others are not judged by that: a shell may have been led there.
+//! A process belongs to a stack by its environment (`TESTBED_STACK`), or by its working directory if the server overwrites its environment
+//! with its title. The working directory of other processes is ignored: it may be a user's shell.
 
 use std::{
     collections::BTreeMap,
@@ -16,17 +16,18 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     Signal,
+    description::Description,
     process::{ProcessIdentity, Stat, all_pids, wait_blocking},
-    stack::{Description, STACK_VARIABLE, remove_dir},
+    stack::{STACK_VARIABLE, remove_dir},
 };
 
 const TERM_DEADLINE: Duration = Duration::from_secs(5);
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
-/// What an owner gets to stop its stack in order: more than the 15 s it gives its children.
+/// Time for an owner to stop its stack: more than the 15 s that it gives its children.
 const OWNER_DEADLINE: Duration = Duration::from_secs(20);
-/// A directory without `stack.json` may be one that is just being made.
+/// A directory without `stack.json` may just be in creation.
 const YOUNG: Duration = Duration::from_secs(60);
-/// Processes fork while they are being ended; each round finds fewer.
+/// Processes may fork while they are ended; each round finds fewer.
 const REAP_ROUNDS: usize = 5;
 
 const WRITE_OVER_ENVIRONMENT: [&str; 2] = ["nginx", "redis-server"];
@@ -50,19 +51,19 @@ pub struct FoundStack {
 }
 
 impl FoundStack {
-    /// Nobody alive holds it: its processes and its directory are leftovers.
+    /// Its owner is dead: its processes and its directory are leftovers.
     pub fn is_orphaned(&self) -> bool {
         !self.owner_alive
     }
 
-    /// The name the stack was created with; without a description, its directory's.
+    /// The stack's name; without a description, its directory's.
     pub fn name(&self) -> &str {
         let from_dir = || self.dir.file_name().and_then(OsStr::to_str).unwrap_or("?");
         self.description.as_ref().map_or_else(from_dir, |description| &description.name)
     }
 }
 
-/// All stacks below `home()`, living and orphaned, in the order of their directories' names.
+/// All stacks below `home()`, living and orphaned, sorted by directory name.
 ///
 /// # Errors
 /// The directory of stacks cannot be read.
@@ -84,8 +85,8 @@ pub fn find() -> anyhow::Result<Vec<FoundStack>> {
         .collect())
 }
 
-/// Asks a live owner to stop its stack (SIGTERM, 20 s), then ends what is left. Returns the number of processes ended
-/// by force.
+/// Asks a living owner to stop its stack (SIGTERM, 20 s), then ends the remaining processes. Returns the number of processes ended by
+/// force.
 ///
 /// # Errors
 /// As `reap`.
@@ -94,13 +95,13 @@ pub fn stop(found: &FoundStack) -> anyhow::Result<usize> {
         && owner.signal(Signal::SIGTERM)
         && !owner.wait_gone(OWNER_DEADLINE)
     {
-        tracing::warn!(pid = owner.pid, "the owner of the stack does not end, its processes are ended without it");
+        tracing::warn!(pid = owner.pid, "the owner of the stack does not end; ending the processes of its stack");
     }
     reap(found)
 }
 
-/// Ends the processes of the stack (SIGTERM, 5 s, SIGKILL) and removes its directory; the owner is left alone. A pid that
-/// was given to another process meanwhile is not touched. Returns the number of processes ended.
+/// Ends the processes of the stack (SIGTERM, 5 s, SIGKILL) and removes its directory, but leaves the owner alone. A recycled pid is not
+/// touched. Returns the number of processes ended.
 ///
 /// # Errors
 /// A process does not end or keeps forking, or the directory cannot be removed.
@@ -119,7 +120,7 @@ pub fn reap(found: &FoundStack) -> anyhow::Result<usize> {
         ended += left.len();
         end_all(&left)?;
     }
-    bail!("processes of {} keep coming back", found.dir.display())
+    bail!("processes of {} keep forking", found.dir.display())
 }
 
 fn end_all(members: &[StackProcess]) -> anyhow::Result<()> {
@@ -139,7 +140,7 @@ fn end_all(members: &[StackProcess]) -> anyhow::Result<()> {
     bail!("these processes do not end: {}", left.join(", "))
 }
 
-/// Live processes by the directory of their stack; this process is not among them.
+/// Living processes by the directory of their stack, without this process.
 fn members(stacks: &Path) -> BTreeMap<PathBuf, Vec<StackProcess>> {
     let mut members: BTreeMap<PathBuf, Vec<StackProcess>> = BTreeMap::new();
     for pid in all_pids().into_iter().filter(|pid| *pid != std::process::id()) {
@@ -152,7 +153,7 @@ fn members(stacks: &Path) -> BTreeMap<PathBuf, Vec<StackProcess>> {
     members
 }
 
-/// None for processes of other users too, whose environment cannot be read.
+/// None also for processes of other users, whose environment is not readable.
 fn stack_of(pid: u32, command: &str, stacks: &Path) -> Option<PathBuf> {
     let path = if WRITE_OVER_ENVIRONMENT.contains(&command) {
         fs::read_link(format!("/proc/{pid}/cwd")).ok()?

@@ -1,4 +1,4 @@
-//! Free ports, unique within this process and among the processes of this user that ask here.
+//! Free ports, unique within this process and among all processes of this user that use this module.
 
 use std::{
     collections::HashSet,
@@ -16,11 +16,11 @@ use nix::{
     libc,
 };
 
-/// Below 32768, where the kernel takes its client ports from: under load these collide with a server's.
+/// Below 32768, where the kernel's ephemeral ports begin: under load these would collide with a server's port.
 const RANGE: Range<u16> = 20_000..32_000;
 
-/// Ports handed out by this process, and the file whose byte N is locked while port N is taken. The locks belong to
-/// the open file: they fall when the process ends, however it ends.
+/// Ports returned by this process, and the file whose byte N is locked while port N is in use. The locks belong to the open file: they are
+/// released when the process ends in any way.
 struct Taken {
     ports: HashSet<u16>,
     locks: File,
@@ -28,11 +28,11 @@ struct Taken {
 
 static TAKEN: Mutex<Option<Taken>> = Mutex::new(None);
 
-/// A TCP port on 127.0.0.1 nobody listens on, in 20000..32000. Never handed out twice by this process, nor at the same
-/// time by another process of this user.
+/// A free TCP port on 127.0.0.1, in 20000..32000. Never returned twice by this process, nor at the same time by another process of this
+/// user.
 ///
 /// # Errors
-/// All 12,000 ports are taken, or the lock file in the temporary directory cannot be opened.
+/// All 12,000 ports are in use, or the lock file in the temporary directory cannot be opened.
 pub fn free_port() -> anyhow::Result<u16> {
     let mut guard = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let Taken { ports, locks } = match &mut *guard {
@@ -45,7 +45,7 @@ pub fn free_port() -> anyhow::Result<u16> {
         let offset = u16::try_from((start + step) % count).expect("smaller than the range of a port");
         let port = RANGE.start + offset;
         if !ports.contains(&port) && lock(locks, port)? {
-            // Remembered even if somebody else listens on it: it is locked by us from here on.
+            // Remembered even if another program listens on it: this process holds its lock.
             ports.insert(port);
             if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
                 return Ok(port);
@@ -98,7 +98,7 @@ mod tests {
         assert!(ports.iter().all(|port| RANGE.contains(port)));
     }
 
-    /// Another open file stands for another process: the locks belong to the open file.
+    /// A second open file acts as another process: the locks belong to the open file.
     #[test]
     fn a_port_is_locked_against_other_processes() {
         let port = free_port().unwrap();
@@ -110,7 +110,7 @@ mod tests {
     fn a_port_somebody_listens_on_is_not_handed_out() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port().unwrap())).unwrap();
         let taken = listener.local_addr().unwrap().port();
-        // Forget it, as if a stranger had bound it, and leave it the only free one.
+        // Removed from the set, as if another program had bound it, and the only free one.
         let mut guard = TAKEN.lock().unwrap();
         let ports = guard.as_mut().unwrap();
         ports.ports.remove(&taken);

@@ -1,4 +1,4 @@
-//! What /proc tells about a process.
+//! Reads processes from /proc.
 
 use std::{fs, time::Duration};
 
@@ -8,16 +8,16 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A process that stays the same one: a pid is used again, a pid with its start time is not.
+/// Identity of a process: pids are reused, but not together with a start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     pub pid: u32,
-    /// Clock ticks from the machine's start to the process's.
+    /// Clock ticks from boot to the process's start.
     pub start_ticks: u64,
 }
 
 impl ProcessIdentity {
-    /// The process of this pid; none where there is none or only its zombie.
+    /// The process with this pid; none if there is none or only a zombie.
     pub fn of(pid: u32) -> Option<Self> {
         let stat = Stat::read(pid)?;
         stat.is_alive().then_some(Self { pid, start_ticks: stat.start_ticks })
@@ -33,18 +33,18 @@ impl ProcessIdentity {
         Self::of(self.pid) == Some(self)
     }
 
-    /// Sends the signal unless the process has ended; true: it was sent.
+    /// Sends the signal unless the process has ended. True: it was sent.
     pub fn signal(self, signal: Signal) -> bool {
         self.is_alive() && kill(nix_pid(self.pid), signal).is_ok()
     }
 
-    /// Waits, blocking the thread, until the process has ended; false: it lives on after `deadline`.
+    /// Blocks the thread until the process has ended. False: it still lives after `deadline`.
     pub fn wait_gone(self, deadline: Duration) -> bool {
         wait_blocking(deadline, || !self.is_alive())
     }
 }
 
-/// Asks every 10 ms, blocking the thread, until the condition holds or the deadline has passed; returns which.
+/// Checks the condition every 10 ms, blocking the thread, until it holds or the deadline has passed. Returns whether it holds.
 pub(crate) fn wait_blocking(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = std::time::Instant::now() + deadline;
     loop {
@@ -62,7 +62,7 @@ pub(crate) fn nix_pid(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).expect("the kernel's pids are below 2^22"))
 }
 
-/// /proc/PID/stat, as far as it is used.
+/// The fields of /proc/PID/stat that are used.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) command: String,
@@ -82,7 +82,7 @@ impl Stat {
         !matches!(self.state, 'Z' | 'X')
     }
 
-    /// The command stands in parentheses and may hold blanks and parentheses itself: the last one closes it.
+    /// The command is in parentheses and may contain blanks and parentheses: the last one closes it.
     fn parse(text: &str) -> Option<Self> {
         let (head, tail) = text.rsplit_once(')')?;
         let command = head.split_once('(')?.1.to_owned();
@@ -99,7 +99,7 @@ impl Stat {
     }
 }
 
-/// Pids of all processes there are.
+/// Pids of all processes.
 pub(crate) fn all_pids() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()

@@ -1,4 +1,4 @@
-//! Where a server's program is, and which version.
+//! Finds programs and their versions.
 
 use std::{
     os::unix::fs::PermissionsExt as _,
@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::Context as _;
 
-/// The first of these programs that is installed: in $PATH, or in the directories of system programs, which a plain
-/// user's $PATH leaves out on Debian.
+/// The first of these programs that is installed, in $PATH or in the directories of system programs, which Debian leaves out of a user's
+/// $PATH.
 pub fn find_program(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -27,7 +27,7 @@ pub(crate) fn require(names: &[&str], package: &str) -> anyhow::Result<PathBuf> 
         .with_context(|| format!("{} is not installed (Debian, Ubuntu: apt-get install {package})", names.join(" or ")))
 }
 
-/// What the program prints about its version, on either stream.
+/// The program's version text, from stdout or stderr.
 pub(crate) fn version_text(program: &Path, flag: &str) -> anyhow::Result<String> {
     let output =
         Command::new(program).arg(flag).output().with_context(|| format!("cannot run {}", program.display()))?;

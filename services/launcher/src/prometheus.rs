@@ -1,4 +1,4 @@
-//! Prometheus, with the rules of `deploy/prometheus` and targets on this machine.
+//! Starts Prometheus with the rules of `deploy/prometheus` and targets on this machine.
 
 mod windows;
 
@@ -13,14 +13,14 @@ use tokio::{
 use crate::{ChildId, Signal, Spec, Stack, free_port, programs, stack::flag};
 
 pub const PROGRAMS: &[&str] = &["prometheus"];
-/// A window shorter than that may have one sample in it, and a rate of nothing.
+/// A shorter window may contain one sample only, and a rate needs two.
 const SCRAPES_OF_A_RATE: u32 = 4;
 const READY_DEADLINE: Duration = Duration::from_secs(30);
-/// Data older than this is deleted: no window of the rules is longer.
+/// Age at which data is deleted: no window of the rules is longer.
 pub const RETENTION: Duration = Duration::from_secs(4 * 86_400);
-/// And so are the oldest data beyond this. A stack of eight replicas, scraped every 2 s, writes 1 GB a day.
+/// Size at which the oldest data is deleted. A stack of eight replicas, scraped every 2 s, writes 1 GB a day.
 pub const RETENTION_GB: u64 = 4;
-/// What compose's Prometheus evaluates, too.
+/// The rules that compose's Prometheus evaluates too.
 const RULES: [(&str, &str); 2] = [
     ("rules.yml", include_str!("../../../deploy/prometheus/rules.yml")),
     ("alerts.yml", include_str!("../../../deploy/prometheus/alerts.yml")),
@@ -28,18 +28,18 @@ const RULES: [(&str, &str); 2] = [
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Of scraping and of the rules.
+    /// Interval of scrapes and rule evaluations.
     pub interval: Duration,
-    /// All times of the rules are divided by this, down to some scrapes; 1: they are production's.
+    /// Divides all windows and waits of the rules, down to a few scrapes; 1: production's.
     pub time_divisor: u32,
     pub jobs: Vec<ScrapeJob>,
 }
 
-/// Processes of one kind.
+/// Processes of one kind that are scraped.
 #[derive(Debug, Clone)]
 pub struct ScrapeJob {
     pub name: String,
-    /// The label `instance` of each, and where it is scraped: `address:port`.
+    /// Value of the label `instance`, and `address:port` of each target.
     pub targets: Vec<(String, String)>,
     /// Where each shows its metrics: usually [`METRICS`].
     pub path: &'static str,
@@ -59,11 +59,11 @@ pub struct Prometheus {
     dir: PathBuf,
 }
 
-/// Files that Prometheus looks for, and rereads when they change: targets that come after it has started.
+/// Files of targets that are added after the start. Prometheus rereads them when they change.
 const LATER: &str = "later-*.json";
 
 impl Prometheus {
-    /// Scrapes these, too, from now on; a job of the same name that was added before is replaced.
+    /// Adds targets. Replaces an added job with the same name.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -71,7 +71,7 @@ impl Prometheus {
         let group = |(instance, address): &(String, String)| serde_json::json!({ "targets": [address], "labels": { "job": job.name, "instance": instance, "__metrics_path__": job.path } });
         let groups: Vec<_> = job.targets.iter().map(group).collect();
         let file = self.dir.join(LATER.replace('*', &job.name));
-        // By another name first: half a file is none.
+        // Written under another name first: Prometheus must not read half a file.
         let part = file.with_extension("part");
         std::fs::write(&part, serde_json::to_vec(&groups)?)
             .and_then(|()| std::fs::rename(&part, &file))
@@ -79,7 +79,7 @@ impl Prometheus {
     }
 }
 
-/// Starts Prometheus and waits until it answers queries; its targets need not run yet. What it has seen ends with the stack.
+/// Starts Prometheus and waits until it answers queries. Its targets need not run yet. Its data is removed with the stack.
 ///
 /// # Errors
 /// It is not installed, refuses its configuration, ends, or is not ready within 30 s.
@@ -95,7 +95,7 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Prome
     for (name, text) in RULES {
         match options.time_divisor {
             1 => write(name, text)?,
-            by => write(name, &windows::divided(text, by, options.interval * SCRAPES_OF_A_RATE)?)?,
+            by => write(name, &windows::divide(text, by, options.interval * SCRAPES_OF_A_RATE)?)?,
         }
     }
     write("prometheus.yml", &config(options, port))?;
@@ -108,7 +108,7 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Prome
         ])
         .args([flag("--storage.tsdb.retention.size", format!("{RETENTION_GB}GB"))])
         .args(["--enable-feature=exemplar-storage", "--log.level=warn"])
-        // Nothing to save: it may end at once.
+        // Nothing to save.
         .stop_signal(Signal::SIGKILL);
     let child = stack.spawn(spec)?;
     stack.wait_ready(child, READY_DEADLINE, || is_ready(port)).await?;
@@ -176,7 +176,7 @@ mod tests {
         assert!(text.contains("scrape_interval: 2000ms") && text.contains("127.0.0.1:9"), "{text}");
     }
 
-    /// Rules that only compose's Prometheus had would be rules that nothing here has ever evaluated.
+    /// Otherwise no test would evaluate a rule that only compose's Prometheus has.
     #[test]
     fn every_rule_file_of_deploy_is_there() {
         let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prometheus");

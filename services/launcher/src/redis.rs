@@ -1,4 +1,4 @@
-//! redis-server.
+//! Starts redis-server.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The child's name.
+    /// Name of the child.
     pub name: String,
-    /// None: a free one. A restart names the old one.
+    /// None: a free one. A restart passes the former port.
     pub port: Option<u16>,
 }
 
@@ -39,7 +39,7 @@ pub struct Redis {
     pub version: String,
 }
 
-/// Starts a Redis that keeps nothing on disk, and waits until it answers PING.
+/// Starts a Redis without persistence, and waits until it answers PING.
 ///
 /// # Errors
 /// It is not installed, ends, or does not answer within 30 s.
@@ -53,7 +53,7 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Redis
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .args(["--dir".into(), dir.into_os_string()])
         .args(["--unixsocket".into(), socket.clone().into_os_string()])
-        // Nothing to save: it may end at once.
+        // Nothing to save.
         .stop_signal(Signal::SIGKILL);
     let child = stack.spawn(spec)?;
     stack.wait_ready(child, READY_DEADLINE, || ping(port)).await?;

@@ -17,14 +17,13 @@ use nix::{
 
 type SpawnRequest = (Command, mpsc::SyncSender<io::Result<Child>>);
 
-/// The kernel sends the death signal when the *thread* ends that forked. So all children are forked by one thread that
-/// ends with the process only, and it does not matter which thread calls: a test's, or one of tokio's blocking pool that
-/// is given up after ten idle seconds.
+/// The kernel sends the death signal when the *thread* ends that forked the child. So one thread, which ends only with the process, forks
+/// all children. The calling thread does not matter: it may be a test's, or one of tokio's blocking pool, which end earlier.
 static SPAWNER: LazyLock<io::Result<mpsc::Sender<SpawnRequest>>> = LazyLock::new(|| {
     let (jobs, inbox) = mpsc::channel::<SpawnRequest>();
     let run = move || {
         for (mut command, reply) in inbox {
-            // An asker that is gone leaves no process behind: nobody would own it.
+            // The caller is gone: no stack would own the child.
             if let Err(mpsc::SendError(Ok(mut child))) = reply.send(command.spawn()) {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -35,9 +34,9 @@ static SPAWNER: LazyLock<io::Result<mpsc::Sender<SpawnRequest>>> = LazyLock::new
     Ok(jobs)
 });
 
-/// Starts the command in a process group of its own, so that the terminal's Ctrl-C reaches only this process, which then
-/// stops its children in order. If this process ends, the kernel sends the child `death_signal`. `batch`: under SCHED_BATCH, unless this
-/// process was itself put under a policy of somebody's choice.
+/// Starts the command in its own process group, so that Ctrl-C in the terminal reaches only this process, which then stops its children in
+/// order. If this process ends, the kernel sends the child `death_signal`. `batch`: under SCHED_BATCH, unless this process already runs
+/// under another policy than the default.
 pub(crate) fn spawn(mut command: Command, death_signal: Signal, batch: bool) -> io::Result<Child> {
     let parent = getpid();
     command.process_group(0);
@@ -46,7 +45,7 @@ pub(crate) fn spawn(mut command: Command, death_signal: Signal, batch: bool) -> 
         if batch {
             schedule_as_batch()?;
         }
-        // The parent may have died before the call above: then no signal comes.
+        // If the parent died before the call above, no signal comes.
         if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
     };
     #[expect(
@@ -74,7 +73,7 @@ fn schedule_as_batch() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The scheduling policy of this thread, as sched(7) numbers it.
+/// Scheduling policy of this thread; numbers as in sched(7).
 fn policy() -> libc::c_int {
     #[expect(unsafe_code, reason = "a system call that only reads; 0 is the calling thread")]
     // SAFETY: as above.
@@ -83,7 +82,7 @@ fn policy() -> libc::c_int {
     }
 }
 
-/// The policy that children get.
+/// Scheduling policy of children.
 pub(crate) fn policy_of_children(batch: bool) -> &'static str {
     match policy() {
         libc::SCHED_OTHER if batch => "SCHED_BATCH",

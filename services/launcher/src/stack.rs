@@ -18,42 +18,41 @@ use nix::{
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
 };
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    create_dir_all, logs,
+    create_dir_all,
+    description::{DescribedChild, Description},
+    logs,
     process::{ProcessIdentity, Stat, nix_pid, wait_blocking},
     spawner,
 };
 
-/// Environment variable of every child: the stack's directory. By it orphans are found.
+/// Environment variable of every child: the stack's directory. `orphans` finds processes by it.
 pub(crate) const STACK_VARIABLE: &str = "TESTBED_STACK";
-const DESCRIPTION_FILE: &str = "stack.json";
 
-/// What a child gets to end after its stop signal.
+/// Time for a child to end after its stop signal.
 const CHILD_STOP_DEADLINE: Duration = Duration::from_secs(5);
-/// What all children of a stack get together; those left then are killed at once.
+/// Time for all children of a stack; remaining ones are then killed.
 const STACK_STOP_DEADLINE: Duration = Duration::from_secs(15);
-/// SIGKILL needs no consent, only time: a process may be inside a disk operation.
+/// SIGKILL may take time: a process may be inside a disk operation.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 
 /// How to start a child.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// Names the log and the scratch directory; a restarted child keeps both.
+    /// Names the log and the scratch directory; a restarted child uses the same ones.
     pub name: String,
     pub program: PathBuf,
     pub args: Vec<OsString>,
-    /// Added to this process's own environment.
+    /// Added to this process's environment.
     pub env: Vec<(OsString, OsString)>,
-    /// Asks the child to end in order. Default: SIGTERM.
+    /// Asks the child to end in an orderly way. Default: SIGTERM.
     pub stop_signal: Signal,
-    /// Sent by the kernel when this process dies. Default: SIGKILL; a process with children of its own needs a signal
-    /// it can pass on.
+    /// Sent by the kernel when this process dies. Default: SIGKILL. A program with children of its own needs a signal that it can pass on.
     pub death_signal: Signal,
-    /// Its death fails no `check`: the stack is made to go on without it.
+    /// `check` ignores its death: the stack works without it.
     pub expendable: bool,
 }
 
@@ -101,66 +100,24 @@ impl Spec {
     }
 }
 
-/// A child of one stack; an id from another stack means nothing or the wrong child.
+/// A child of one stack. Not valid for another stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChildId(usize);
-
-/// `stack.json`: what other processes may know of a stack.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Description {
-    pub name: String,
-    /// The process that holds the stack.
-    pub owner: ProcessIdentity,
-    /// Unix time in milliseconds.
-    pub created_ms: u64,
-    /// Named addresses, as the owner set them.
-    pub endpoints: BTreeMap<String, String>,
-    /// Directory of the Unix sockets; removed with the stack's own.
-    pub sockets: PathBuf,
-    /// Children not yet stopped, in the order they were started.
-    pub children: Vec<DescribedChild>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DescribedChild {
-    pub name: String,
-    #[serde(flatten)]
-    pub process: ProcessIdentity,
-}
-
-impl Description {
-    /// # Errors
-    /// The directory holds no readable `stack.json`.
-    pub fn read(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join(DESCRIPTION_FILE);
-        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", path.display()))
-    }
-
-    /// Replaces the file at once: a reader sees the old or the new.
-    fn write(&self, dir: &Path) -> anyhow::Result<()> {
-        let (path, draft) = (dir.join(DESCRIPTION_FILE), dir.join(".stack.json"));
-        let text = serde_json::to_vec_pretty(self).context("cannot describe the stack")?;
-        fs::write(&draft, text)
-            .and_then(|()| fs::rename(&draft, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
-    }
-}
 
 struct Child {
     spec_name: String,
     stop_signal: Signal,
     process: OsChild,
     identity: ProcessIdentity,
-    /// It is expendable, or somebody here sent it a signal that ends: its death is no failure.
+    /// It is expendable, or this process sent it a signal that ends it: its death is no failure.
     may_end: bool,
 }
 
-/// Children, ended with it. See the crate's documentation for the guarantee.
+/// Children that end with it. See the crate's documentation for the guarantee.
 pub struct Stack {
     dir: PathBuf,
     description: Description,
-    /// By `ChildId`; none once stopped.
+    /// By `ChildId`; none after the child was stopped.
     children: Vec<Option<Child>>,
     keep_scratch: bool,
     batch: bool,
@@ -205,10 +162,10 @@ impl Stack {
         &self.dir
     }
 
-    /// The child's own directory, in which it runs; made if missing.
+    /// The child's working directory; created if missing.
     ///
     /// # Errors
-    /// The name is no file name, or the directory cannot be made.
+    /// The name is not valid, or the directory cannot be created.
     pub fn child_dir(&self, name: &str) -> anyhow::Result<PathBuf> {
         check_name(name)?;
         ensure!(name != "logs", "a child cannot be called logs");
@@ -217,7 +174,7 @@ impl Stack {
         Ok(dir)
     }
 
-    /// Where a child may listen on a Unix socket: for this user alone, and short enough for every server.
+    /// Path of a child's Unix socket: accessible to this user only, and short enough for every server.
     pub fn socket_path(&self, name: &str) -> PathBuf {
         self.description.sockets.join(name)
     }
@@ -226,24 +183,24 @@ impl Stack {
         self.dir.join("logs").join(format!("{name}.log"))
     }
 
-    /// Leaves the scratch directory behind when the stack ends; `orphans::reap` removes it.
+    /// Keeps the scratch directory when the stack ends; `orphans::reap` removes it.
     pub fn keep_scratch(&mut self) {
         self.keep_scratch = true;
     }
 
-    /// Children started from now on run under SCHED_BATCH: who wakes up waits until who runs has done his part, instead of interrupting
-    /// him. Where many processes share few cores that saves process switches, a tenth of the CPU time on a virtual machine.
+    /// Starts further children under SCHED_BATCH: a process that wakes up does not interrupt the running one. With many processes on few
+    /// cores this saves context switches, a tenth of the CPU time on a virtual machine.
     pub fn batch(&mut self) {
         self.batch = true;
     }
 
-    /// The scheduling policy of children started from now on, by its name in sched(7): what `batch` asks for, unless this process was
-    /// itself put under another.
+    /// Scheduling policy of further children, by its name in sched(7): what `batch` requests, unless this process runs under another
+    /// policy.
     pub fn policy(&self) -> &'static str {
         spawner::policy_of_children(self.batch)
     }
 
-    /// Notes an address in `stack.json`, for other processes to find.
+    /// Writes an address to `stack.json`, for other processes.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -252,11 +209,11 @@ impl Stack {
         self.description.write(&self.dir)
     }
 
-    /// Starts a child in its own scratch directory and process group, output appended to `logs/<name>.log`, no input.
-    /// Blocks for the milliseconds a process takes to start.
+    /// Starts a child in its own scratch directory and process group. Its output is appended to `logs/<name>.log`; it has no input. Blocks
+    /// for the milliseconds that a process takes to start.
     ///
     /// # Errors
-    /// The program cannot be started; a child of this name runs already.
+    /// The program cannot be started, or a child with this name runs already.
     pub fn spawn(&mut self, spec: Spec) -> anyhow::Result<ChildId> {
         let taken = self.children.iter().flatten().any(|child| child.spec_name == spec.name);
         ensure!(!taken, "the stack has a child called {} already", spec.name);
@@ -276,13 +233,13 @@ impl Stack {
         let process = spawner::spawn(command, spec.death_signal, self.batch)
             .with_context(|| format!("cannot start {} ({})", spec.name, spec.program.display()))?;
         let pid = process.id();
-        // Not yet reaped, so /proc still knows it, even if it has ended already.
+        // Not reaped yet, so /proc still lists it, even if it has ended.
         let start_ticks = Stat::read(pid).map_or(0, |stat| stat.start_ticks);
         let identity = ProcessIdentity { pid, start_ticks };
         self.description.children.push(DescribedChild { name: spec.name.clone(), process: identity });
         let child =
             Child { spec_name: spec.name, stop_signal: spec.stop_signal, process, identity, may_end: spec.expendable };
-        // Owned by the stack before anything else can fail.
+        // The stack must own it before anything can fail.
         self.children.push(Some(child));
         self.description.write(&self.dir)?;
         Ok(ChildId(self.children.len() - 1))
@@ -293,14 +250,14 @@ impl Stack {
         self.child(id).filter(|child| child.exit().is_none()).map(|child| child.identity.pid)
     }
 
-    /// Name and pid of every running child, in the order they were started.
+    /// Name and pid of every running child, in start order.
     pub fn running(&self) -> Vec<(&str, u32)> {
         let alive = self.children.iter().flatten().filter(|child| child.exit().is_none());
         alive.map(|child| (child.spec_name.as_str(), child.identity.pid)).collect()
     }
 
     /// # Errors
-    /// A child ended that nobody here stopped or killed: its name, how it ended, and the last lines of its log.
+    /// A child ended that this process neither stopped nor killed: its name, how it ended, and the last lines of its log.
     pub fn check(&self) -> anyhow::Result<()> {
         self.children.iter().flatten().filter(|child| !child.may_end).try_for_each(|child| self.check_child(child))
     }
@@ -308,14 +265,14 @@ impl Stack {
     fn check_child(&self, child: &Child) -> anyhow::Result<()> {
         let Some(exit) = child.exit() else { return Ok(()) };
         let name = &child.spec_name;
-        bail!("{name} ended by itself, {exit}; its log's end:\n{}", logs::tail(&self.log_path(name)))
+        bail!("{name} ended unexpectedly, {exit}; the end of its log:\n{}", logs::tail(&self.log_path(name)))
     }
 
-    /// Asks `ready` every 10 ms, each time for a second at most, until it says true. Takes the stack shared, so that
-    /// several children can be waited for at once.
+    /// Calls `ready` every 10 ms, with a timeout of 1 s each, until it returns true. Borrows the stack shared, so that several children can
+    /// be awaited at the same time.
     ///
     /// # Errors
-    /// The child ended, or was not ready by the deadline: with the last lines of its log.
+    /// The child ended, or was not ready by the deadline; with the last lines of its log.
     pub async fn wait_ready<F>(
         &self,
         id: ChildId,
@@ -330,18 +287,18 @@ impl Stack {
         loop {
             self.check_child(child)?;
             if tokio::time::timeout(Duration::from_secs(1), ready()).await == Ok(true) {
-                // A stranger may have answered in the place of a child that found its port taken.
+                // If the child found its port in use, another program may have answered.
                 return self.check_child(child);
             }
             if Instant::now() >= end {
                 let (name, log) = (&child.spec_name, self.log_path(&child.spec_name));
-                bail!("{name} was not ready after {deadline:?}; its log's end:\n{}", logs::tail(&log));
+                bail!("{name} was not ready after {deadline:?}; the end of its log:\n{}", logs::tail(&log));
             }
             sleep(POLL).await;
         }
     }
 
-    /// Runs a child that ends by itself, such as one that prepares a directory.
+    /// Runs a child that ends on its own, such as one that prepares a directory.
     ///
     /// # Errors
     /// It cannot be started, fails, or is not done by the deadline (then it is killed).
@@ -359,13 +316,18 @@ impl Stack {
         end_now(child)?;
         match exit {
             Some(Exit::Code(0)) => Ok(()),
-            Some(exit) => bail!("{name} failed, {exit}; its log's end:\n{}", logs::tail(&self.log_path(&name))),
-            None => bail!("{name} took more than {deadline:?}; its log's end:\n{}", logs::tail(&self.log_path(&name))),
+            Some(exit) => bail!("{name} failed, {exit}; the end of its log:\n{}", logs::tail(&self.log_path(&name))),
+            None => {
+                bail!(
+                    "{name} did not finish within {deadline:?}; the end of its log:\n{}",
+                    logs::tail(&self.log_path(&name))
+                )
+            }
         }
     }
 
-    /// Sends a signal to the child alone, not to its children: a fault on purpose. A death by SIGKILL, SIGTERM, SIGINT
-    /// or SIGQUIT sent here does not fail `check`.
+    /// Sends a signal to the child, but not to its children: an intended fault. `check` ignores a death by SIGKILL, SIGTERM, SIGINT or
+    /// SIGQUIT sent here.
     ///
     /// # Errors
     /// The child was stopped or has ended.
@@ -386,11 +348,11 @@ impl Stack {
         }
     }
 
-    /// Stops one child: its stop signal, 5 s, SIGKILL to its whole process group, reaped. Nothing to do if it was
-    /// stopped before. Its name can be used again.
+    /// Stops one child: stop signal, 5 s, SIGKILL to its process group, reaped. Does nothing if it was stopped before. Its name can be used
+    /// again.
     ///
     /// # Errors
-    /// It could not be ended even so.
+    /// It does not end.
     pub async fn stop_child(&mut self, id: ChildId) -> anyhow::Result<()> {
         self.stop_child_until(id, Instant::now() + CHILD_STOP_DEADLINE).await
     }
@@ -399,11 +361,11 @@ impl Stack {
         let Some(child) = self.child(id) else { return Ok(()) };
         let (name, pid) = (child.spec_name.clone(), child.identity.pid);
         if child.exit().is_none() {
-            // Fails only if it ended meanwhile, which the next question shows.
+            // Fails only if it has ended meanwhile, which the loop notices.
             let _ = kill(nix_pid(pid), child.stop_signal);
             while self.child(id).is_some_and(|child| child.exit().is_none()) {
                 if Instant::now() >= end {
-                    tracing::warn!(child = name, "did not stop in time, killed");
+                    tracing::warn!(child = name, "did not stop in time and was killed");
                     break;
                 }
                 sleep_until((Instant::now() + POLL).min(end)).await;
@@ -414,11 +376,10 @@ impl Stack {
         self.description.write(&self.dir)
     }
 
-    /// Stops all children, the last started first, within 15 s, then removes the scratch directory. Children that do
-    /// not stop in their 5 s are killed.
+    /// Stops all children in reverse start order, within 15 s, then removes the scratch directory. Kills children that do not stop in 5 s.
     ///
     /// # Errors
-    /// A child could not be ended, or the directory not be removed; all others are ended nevertheless.
+    /// A child does not end, or the directory cannot be removed. All other children are ended nevertheless.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let end = Instant::now() + STACK_STOP_DEADLINE;
         let mut result = Ok(());
@@ -440,14 +401,14 @@ impl Stack {
     }
 
     fn remove_scratch(&self) -> anyhow::Result<()> {
-        // Kept for nobody: no one listens on them any more.
+        // No process listens on them any more.
         let sockets = remove_dir(&self.description.sockets);
         if self.keep_scratch { sockets } else { sockets.and(remove_dir(&self.dir)) }
     }
 }
 
 impl Drop for Stack {
-    /// Kills and reaps what is left, in 5 s per child at most and milliseconds as a rule.
+    /// Kills and reaps the remaining children: milliseconds as a rule, at most 5 s per child.
     fn drop(&mut self) {
         let left: Vec<Child> = self.children.drain(..).rev().flatten().collect();
         for child in &left {
@@ -455,13 +416,13 @@ impl Drop for Stack {
         }
         for child in left {
             if let Err(error) = end_now(child) {
-                tracing::error!(error = format!("{error:#}"), "a child outlives its stack");
+                tracing::error!(error = format!("{error:#}"), "cannot end a child of the stack");
             }
         }
         if self.dir.exists()
             && let Err(error) = self.remove_scratch()
         {
-            tracing::warn!(error = format!("{error:#}"), "scratch directory left behind");
+            tracing::warn!(error = format!("{error:#}"), "cannot remove the scratch directory");
         }
     }
 }
@@ -479,14 +440,14 @@ impl std::fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(signal) => write!(f, "by {signal}"),
-            Self::Unknown => f.write_str("nobody knows how"),
+            Self::Unknown => f.write_str("in an unknown way"),
         }
     }
 }
 
 impl Child {
-    /// None while it runs. Asks without reaping: an unreaped child's pid and process group stay its own, so that they
-    /// can be signalled without hitting a stranger.
+    /// None while it runs. Does not reap: the pid and process group of an unreaped child cannot be reused, so signals cannot hit another
+    /// process.
     fn exit(&self) -> Option<Exit> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         match waitid(Id::Pid(nix_pid(self.identity.pid)), flags) {
@@ -497,13 +458,13 @@ impl Child {
         }
     }
 
-    /// The child and what it forked. Fails only if nothing of it is left.
+    /// Kills the child and its descendants in the group. Fails only if none is left.
     fn kill_group(&self) {
         let _ = killpg(nix_pid(self.identity.pid), Signal::SIGKILL);
     }
 }
 
-/// Kills the child's group, including what a child that has ended itself left in it, and reaps the child.
+/// Kills the child's group, including processes that an ended child left in it, and reaps the child.
 fn end_now(mut child: Child) -> anyhow::Result<()> {
     child.kill_group();
     let mut reaped = false;
@@ -511,11 +472,11 @@ fn end_now(mut child: Child) -> anyhow::Result<()> {
         reaped = !matches!(child.process.try_wait(), Ok(None));
         reaped
     });
-    ensure!(reaped, "{} (pid {}) does not end", child.spec_name, child.identity.pid);
+    ensure!(reaped, "{} (pid {}) does not end after SIGKILL", child.spec_name, child.identity.pid);
     Ok(())
 }
 
-/// Removes a directory in which a dying process may still be writing.
+/// Removes a directory into which a dying process may still write.
 pub(crate) fn remove_dir(dir: &Path) -> anyhow::Result<()> {
     let mut last = Ok(());
     wait_blocking(Duration::from_secs(2), || {
@@ -525,7 +486,7 @@ pub(crate) fn remove_dir(dir: &Path) -> anyhow::Result<()> {
     if dir.exists() { last.with_context(|| format!("cannot remove {}", dir.display())) } else { Ok(()) }
 }
 
-/// Not below `home()`: a socket's path has 107 bytes, and a home may need most of them.
+/// Not below `home()`: a socket's path has at most 107 bytes.
 fn socket_dir() -> anyhow::Result<PathBuf> {
     let dir = std::env::temp_dir().join(format!("testbed-{:08x}", crate::random()));
     ensure!(dir.as_os_str().len() <= 64, "TMPDIR is too long for Unix sockets: {}", dir.display());
@@ -534,8 +495,8 @@ fn socket_dir() -> anyhow::Result<PathBuf> {
 
 fn check_name(name: &str) -> anyhow::Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    ensure!((1..=64).contains(&name.len()), "the name {name:?} is not 1 to 64 bytes long");
-    ensure!(name.chars().all(good), "the name {name:?} holds more than letters, digits, - and _");
+    ensure!((1..=64).contains(&name.len()), "the name {name:?} must have 1 to 64 bytes");
+    ensure!(name.chars().all(good), "the name {name:?} may only contain letters, digits, - and _");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! For tests: a test that cannot run here says so instead of passing silently.
+//! Support for tests: a test that cannot run here is counted as skipped instead of passing silently.
 
 use std::{fs::File, io::Write as _};
 
@@ -22,14 +22,14 @@ pub fn full() -> bool {
     full
 }
 
-/// Counts the running test as skipped: call once, then return. Prints `SKIP: …` and appends the line to the file named
-/// by `$TESTBED_SKIP_FILE`, from which `./testbed test` counts.
+/// Counts the running test as skipped: call once, then return. Prints `SKIP: …` and appends the line to the file `$TESTBED_SKIP_FILE`,
+/// which `./testbed test` counts.
 pub fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("SKIP: {}: {reason}\n", thread.name().unwrap_or("a test"));
     eprint!("{line}");
     if let Some(path) = std::env::var_os("TESTBED_SKIP_FILE") {
-        // One write of a short line with O_APPEND: lines of parallel tests do not mix.
+        // One short write with O_APPEND: lines of parallel tests do not interleave.
         let written =
             File::options().append(true).create(true).open(&path).and_then(|mut file| file.write_all(line.as_bytes()));
         written.expect("a skipped test that is not counted would look like one that passed");

@@ -1,4 +1,4 @@
-//! The registry in etcd. Every request is one transaction, or one round trip that changes nothing:
+//! Step 4 of a heartbeat's path: the registry in etcd. Every request is one transaction, or one round trip that changes nothing:
 //!
 //! | key | value | changed by |
 //! |---|---|---|

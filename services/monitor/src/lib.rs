@@ -3,8 +3,9 @@
 //!
 //! Depends on `heartbeat` (all decisions, pure), `runtime`, and etcd as the registry.
 //!
-//! Begin with [`serve`]. A heartbeat's path, in reading order: 1. `receive` (HTTP) or `heartbeat::transport` (TCP, UDP), 2. `control_loop`,
-//! 3. `heartbeat::observer` (decides), 4. `probes`, `peers`, `etcd` (act).
+//! Begin with [`serve`]. A heartbeat's path, in reading order: 1. `receive` (HTTP) or `heartbeat::transport` (TCP, UDP),
+//! 2. `control_loop`, 3. `heartbeat::observer` (decides: suspicion, ballot, table), 4. `probes`, `peers`, `etcd` (act). It continues in a
+//! worker: 5. `worker/src/follow.rs`, 6. `ownership.rs` (fences), 7. `partitions.rs` (serves, redirects, refuses).
 
 mod commit_trace;
 pub mod config;

@@ -1,4 +1,4 @@
-//! Sends this monitor's ballots to the other monitors. One task per monitor sends the latest ballot only.
+//! Step 4 of a heartbeat's path: sends this monitor's ballots to the other monitors. One task per monitor sends the latest ballot only.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -46,7 +46,7 @@ impl Peers {
     }
 
     pub fn share(&self, ballot: &Ballot) {
-        // Maps with string keys, strings and numbers always serialise. Without peers nobody reads it.
+        // Maps with string keys, strings and numbers always serialise. Without peers there is no receiver.
         self.latest.send_replace(frame::sign_control(&self.keys, ballot).unwrap_or_default().into());
     }
 }

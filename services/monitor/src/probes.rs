@@ -1,4 +1,4 @@
-//! Probes over three paths at a time: UDP, HTTP on a fresh connection, and another worker. One answer refutes the suspicion.
+//! Step 4 of a heartbeat's path: probes over three paths at a time: UDP, HTTP on a fresh connection, and another worker. One answer refutes the suspicion.
 
 use std::{sync::Arc, time::Duration};
 

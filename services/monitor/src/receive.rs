@@ -1,4 +1,4 @@
-//! All HTTP routes of a monitor. Heartbeats over TCP and UDP arrive through `heartbeat::transport`.
+//! Step 1 of a heartbeat's path over HTTP: all routes of a monitor. Heartbeats over TCP and UDP arrive through `heartbeat::transport`.
 
 use std::{
     collections::BTreeSet,

@@ -16,7 +16,9 @@ use clap::{Parser, Subcommand};
 use worker::config::Transport;
 
 use self::durations::{duration, milliseconds, soak, whole_seconds};
-pub use self::{data::*, docs::*, evaluate::*, experiment::*, load::*, report::*, script::*, serve::*, shell::*, stack::*};
+pub use self::{
+    data::*, docs::*, evaluate::*, experiment::*, load::*, report::*, script::*, serve::*, shell::*, stack::*,
+};
 
 /// Version of the package, and the commit that it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("TESTBED_COMMIT_SUFFIX"));

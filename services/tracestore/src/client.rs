@@ -1,4 +1,4 @@
-//! Client of what can be asked.
+//! Client of the queries.
 
 use reqwest::StatusCode;
 use runtime::{AdminClient, client::ClientError};
@@ -8,7 +8,7 @@ use crate::{
     query::{List, MAX_LIMIT},
 };
 
-/// Cheap to clone. Every call takes at most 5 s.
+/// Cheap to clone. Each request has a timeout of 5 s.
 #[derive(Debug, Clone)]
 pub struct Client(AdminClient);
 
@@ -22,13 +22,13 @@ impl Client {
     }
 
     /// # Errors
-    /// See `ClientError`; so for the calls below.
+    /// See `ClientError`; this applies to all methods below.
     pub async fn list(&self, choice: Selection, limit: usize) -> Result<Vec<Summary>, ClientError> {
         let list: List = self.0.json(&format!("/traces?choice={}&limit={limit}", choice.as_str())).await?;
         Ok(list.traces)
     }
 
-    /// `None`: it is not kept.
+    /// `None`: the trace is not kept.
     pub async fn trace(&self, id: TraceId) -> Result<Option<Trace>, ClientError> {
         match self.0.json(&format!("/traces/{id}")).await {
             Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
@@ -36,17 +36,17 @@ impl Client {
         }
     }
 
-    /// All that are there, newest first.
+    /// All traces in the store, newest first.
     pub async fn all(&self) -> Result<Vec<Trace>, ClientError> {
         let mut traces = Vec::new();
         for summary in self.list(Selection::Newest, MAX_LIMIT).await? {
-            // One may make room for another meanwhile.
+            // A trace may be evicted in between.
             traces.extend(self.trace(summary.id).await?);
         }
         Ok(traces)
     }
 
-    /// Forgets all traces.
+    /// Removes all traces.
     pub async fn clear(&self) -> Result<(), ClientError> {
         self.0.delete("/traces").await
     }

@@ -1,4 +1,4 @@
-//! Ids of the W3C Trace Context, written in hex as there.
+//! Ids of the W3C Trace Context, written in hex.
 
 use std::{fmt, str::FromStr};
 
@@ -15,7 +15,7 @@ pub struct TraceId(u128);
 pub struct SpanId(u64);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is no id: {digits} hexadecimal digits, not all zero")]
+#[error("'{text}' is not a valid id: it must have {digits} hexadecimal digits, not all zero")]
 pub struct InvalidId {
     text: String,
     digits: usize,
@@ -27,7 +27,7 @@ impl TraceId {
         bytes.try_into().ok().map(u128::from_be_bytes).filter(|&id| id != 0).map(Self)
     }
 
-    /// A number that is spread evenly whatever part of the id its maker drew at random.
+    /// Hash of the id, uniform whichever part of the id is random.
     pub(crate) fn sample_hash(self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(&self.0.to_be_bytes())
     }
@@ -40,7 +40,7 @@ impl SpanId {
     }
 }
 
-/// Hex digits alone: `from_str_radix` would take a sign, too.
+/// Hex digits only: `from_str_radix` would accept a sign.
 fn hex(text: &str, digits: usize) -> Result<u128, InvalidId> {
     let invalid = || InvalidId { text: text.chars().take(64).collect(), digits };
     if text.len() != digits || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {

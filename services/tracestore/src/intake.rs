@@ -1,4 +1,4 @@
-//! Where spans come in: OTLP by gRPC and by HTTP with protobuf bodies, both on one port.
+//! Receives spans: OTLP over gRPC, and over HTTP with Protobuf bodies, on one port.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use prost::Message as _;
 
 use crate::{Shared, otlp};
 
-/// Of a message. An exporter sends 512 spans at a time by default.
+/// Maximum bytes of a message. An exporter sends 512 spans at a time by default.
 const MAX_BODY_BYTES: usize = 8 << 20;
 
 pub(crate) fn router(shared: Shared) -> Router {
@@ -65,7 +65,7 @@ async fn http(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> 
             .into_response();
     }
     if headers.contains_key(header::CONTENT_ENCODING) && !is(header::CONTENT_ENCODING, "identity") {
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken\n").into_response();
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed request bodies are not supported\n").into_response();
     }
     match ExportTraceServiceRequest::decode(body) {
         Ok(request) => {

@@ -1,8 +1,10 @@
-//! An OTLP receiver for traces that needs nothing beside itself: bounded memory instead of a database, so that a stack without Docker can
-//! show where a request's time went.
+//! An OTLP receiver for traces with bounded memory instead of a database: a stack without Docker can show where a request's time went. A
+//! library for `testbed serve traces`.
 //!
-//! Path of a span: `intake` (gRPC, HTTP) → `otlp` cuts it to its bounds → `store` puts it to its trace → `keep` judges the trace once it
-//! has settled → `query` tells. `waterfall` is what a trace looks like, line by line.
+//! Depends on `contract` (span attributes) and `runtime`.
+//!
+//! Begin with [`Receiver::serve`]. A span's path: 1. `intake` (gRPC, HTTP), 2. `otlp` truncates it, 3. `store` adds it to its trace, 4.
+//! `retention` decides whether a settled trace is kept, 5. `query` answers. `waterfall` orders a trace's spans for display.
 
 mod client;
 mod ids;
@@ -36,9 +38,9 @@ pub use crate::{
     store::{Limits, Selection, Store},
 };
 
-/// How often it is looked which traces have settled.
+/// Interval of the check for settled traces.
 const TICK: Duration = Duration::from_millis(250);
-/// Exporters wait for their answer; nothing here takes long.
+/// Exporters wait for their response; no request takes long.
 const DRAIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
@@ -63,7 +65,7 @@ impl Shared {
     }
 }
 
-/// Sockets that are bound: exporters may connect, and are served once `serve` runs.
+/// Bound sockets: exporters may connect; they are served when `serve` runs.
 #[derive(Debug)]
 pub struct Receiver {
     listen: Listener,
@@ -81,15 +83,15 @@ impl Receiver {
         Ok(Self { listen: bind(config.listen).await?, admin: bind(config.admin).await?, limits: config.limits })
     }
 
-    /// `http://…` for exporters, and that of the admin port for `Client::new`.
+    /// `http://…` for exporters, and of the admin port for `Client::new`.
     ///
     /// # Errors
-    /// A socket has lost its address.
+    /// A socket has no address.
     pub fn urls(&self) -> anyhow::Result<(String, String)> {
         Ok((format!("http://{}", self.listen.endpoint()?), format!("http://{}", self.admin.endpoint()?)))
     }
 
-    /// Serves until `shutdown`. What is in memory then is lost, as it is meant to be.
+    /// Serves until `shutdown`. The traces in memory are then lost.
     ///
     /// # Errors
     /// A listener failed.

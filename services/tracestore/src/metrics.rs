@@ -5,11 +5,11 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 #[derive(Debug, Clone)]
 pub struct Metrics {
     pub(crate) received: IntCounter,
-    /// Its trace was let go before it came.
+    /// The trace was dropped before the span arrived.
     pub(crate) dropped_late: IntCounter,
-    /// Its trace has no room.
+    /// The trace has no room.
     pub(crate) dropped_full: IntCounter,
-    /// No trace or span id.
+    /// Without a trace id or span id.
     pub(crate) dropped_invalid: IntCounter,
     pub(crate) judged: IntCounter,
     pub(crate) judged_early: IntCounter,
@@ -21,7 +21,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// # Errors
-    /// The registry has such metrics already.
+    /// The registry has these metrics already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let dropped = Opts::new("tracestore_spans_dropped_total", "Spans dropped, by reason");
         let dropped = IntCounterVec::new(dropped, &["reason"])?;
@@ -41,14 +41,14 @@ impl Metrics {
             dropped_late: dropped.with_label_values(&["late"]),
             dropped_full: dropped.with_label_values(&["trace_full"]),
             dropped_invalid: dropped.with_label_values(&["invalid"]),
-            judged: counter("tracestore_traces_judged_total", "Traces kept or let go")?,
+            judged: counter("tracestore_traces_judged_total", "Traces decided: kept or dropped")?,
             judged_early: counter(
                 "tracestore_traces_judged_early_total",
-                "Traces judged before they had settled, for want of memory",
+                "Traces decided before they had settled, because open traces exceeded their memory limit",
             )?,
-            evicted: counter("tracestore_traces_evicted_total", "Traces that were kept and made room for others")?,
-            open: gauge("tracestore_traces_open", "Traces not yet judged")?,
-            open_bytes: gauge("tracestore_open_bytes", "Bytes that the spans of open traces take, roughly")?,
+            evicted: counter("tracestore_traces_evicted_total", "Kept traces evicted for others")?,
+            open: gauge("tracestore_traces_open", "Open traces: not decided yet")?,
+            open_bytes: gauge("tracestore_open_bytes", "Approximate bytes of the spans of open traces")?,
             kept: gauge("tracestore_traces_kept", "Traces kept")?,
         })
     }

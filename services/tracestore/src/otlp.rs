@@ -1,4 +1,4 @@
-//! From OTLP's messages to spans, everything cut to a bound.
+//! Converts OTLP messages to spans, and truncates everything to a bound.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,10 +12,10 @@ use crate::{Event, Kind, Span, SpanId, TraceId};
 
 const MAX_ATTRIBUTES: usize = 32;
 const MAX_EVENTS: usize = 8;
-/// Bytes of a name, a key or a value.
+/// Maximum bytes of a name, a key or a value.
 const MAX_TEXT: usize = 256;
 
-/// The spans of a message, and the number of those that have no valid id.
+/// The spans of a message, and the number of spans without a valid id.
 pub(crate) fn spans(request: ExportTraceServiceRequest) -> (Vec<(TraceId, Span)>, u64) {
     let mut spans = Vec::new();
     let mut invalid = 0;
@@ -80,7 +80,7 @@ fn text(value: Option<&AnyValue>) -> String {
         Some(Value::IntValue(value)) => value.to_string(),
         Some(Value::DoubleValue(value)) => value.to_string(),
         Some(Value::ArrayValue(array)) => {
-            // Lists of the conventions are flat; what is nested further is left out.
+            // Lists of the semantic conventions are flat; nested values are left out.
             let items = array.values.iter().take(MAX_ATTRIBUTES).filter(|item| !nested(item));
             cut(items.map(|item| text(Some(item))).collect::<Vec<_>>().join(","))
         }
@@ -95,7 +95,7 @@ fn nested(value: &AnyValue) -> bool {
     matches!(value.value, Some(Value::ArrayValue(_) | Value::KvlistValue(_)))
 }
 
-/// At most `MAX_TEXT` bytes, and without control characters: it is printed to terminals.
+/// At most `MAX_TEXT` bytes, without control characters, because it is printed to terminals.
 fn cut(mut text: String) -> String {
     if text.len() > MAX_TEXT {
         text.truncate(text.floor_char_boundary(MAX_TEXT - '…'.len_utf8()));
@@ -136,7 +136,7 @@ mod tests {
         assert!(long.len() <= MAX_TEXT && long.ends_with('…'), "{long}");
     }
 
-    /// An array in an array in an array …: prost refuses deep messages, and what it accepts ends here at once.
+    /// A deeply nested array: prost refuses deep messages, and accepted ones end here immediately.
     #[test]
     fn nested_values_are_left_out() {
         let mut nest = AnyValue { value: Some(Value::IntValue(1)) };

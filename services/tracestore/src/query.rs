@@ -1,4 +1,4 @@
-//! What can be asked: `GET /traces?choice=slowest|errors|newest&limit=N`, `GET /traces/{id}`; `DELETE /traces` forgets all.
+//! Queries: `GET /traces?choice=slowest|errors|newest&limit=N`, `GET /traces/{id}`. `DELETE /traces` removes all traces.
 
 use axum::{
     Json, Router,
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Selection, Shared, Summary, TraceId};
 
-/// Traces in a list: all that the default quotas keep, and those that are still open beside them.
+/// Maximum traces in a list: all that the default quotas keep, and the open ones.
 pub const MAX_LIMIT: usize = 2_000;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ async fn list(State(shared): State<Shared>, query: Result<Query<ListQuery>, Quer
             let traces = shared.lock().list(choice, limit);
             Json(List { traces }).into_response()
         }
-        Ok(_) => invalid(format!("limit: is at most {MAX_LIMIT}")),
+        Ok(_) => invalid(format!("limit: must be at most {MAX_LIMIT}")),
         Err(error) => invalid(error.body_text()),
     }
 }

@@ -1,4 +1,4 @@
-//! Which traces are kept: the slowest, the newest that failed or are exemplars, and some drawn by lot. Pure: told of traces, it says which to let go.
+//! Decides which traces are kept: the slowest, the newest failed ones, the newest exemplars, and a random sample. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -21,31 +21,31 @@ pub struct Quotas {
     pub slow_for: Duration,
 }
 
-/// What the choice is made by.
+/// Properties of a trace that decide whether it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traits {
     pub duration_ns: u64,
     pub failed: bool,
-    /// A histogram names it.
+    /// A histogram names it as an exemplar.
     pub exemplar: bool,
-    /// Told of afterwards, because it failed or was slow: no part of a sample, which would be one of failures then.
+    /// Recorded after the request because it failed or was slow. Not part of the random sample, which it would bias.
     pub afterwards: bool,
 }
 
 #[derive(Debug)]
 pub struct Retention {
     quotas: Quotas,
-    /// By duration; with the time it came.
+    /// By duration; with the time of arrival.
     slow: BTreeMap<(u64, TraceId), Instant>,
     /// Oldest first.
     failed: VecDeque<TraceId>,
     exemplars: VecDeque<TraceId>,
-    /// The lowest lots. A lot is a hash of the id: each trace has the same chance, whenever it comes and however often it is told of.
+    /// The traces with the lowest hash of their id: each trace has the same chance, independently of arrival time and repetitions.
     sample: BTreeSet<(u64, TraceId)>,
     kept: HashMap<TraceId, Classes>,
 }
 
-/// Where a trace is classes.
+/// Reasons for which a trace is kept.
 #[derive(Debug, Clone, Copy, Default)]
 struct Classes {
     slow: Option<u64>,
@@ -78,7 +78,7 @@ impl Retention {
         }
     }
 
-    /// Judges a trace, or judges it anew because a span was late. Answers the traces that are let go for it, itself perhaps among them.
+    /// Decides about a trace, again if a span was late. Returns the traces that are dropped, possibly this one.
     pub fn offer(&mut self, id: TraceId, traits: Traits, now: Instant) -> Vec<TraceId> {
         let classes = self.kept.get(&id).copied().unwrap_or_default();
         let mut touched = vec![id];
@@ -116,14 +116,14 @@ impl Retention {
         self.kept.contains_key(&id)
     }
 
-    /// Takes each class back to its quota; answers whose place that was.
+    /// Reduces each class to its quota. Returns the traces that lost a place.
     fn shrink(&mut self, now: Instant) -> Vec<TraceId> {
         let mut out = Vec::new();
         if self.slow.len() > self.quotas.slow {
             let outdated: Vec<_> = self
                 .slow
                 .iter()
-                .filter(|(_, came)| now.saturating_duration_since(**came) > self.quotas.slow_for)
+                .filter(|(_, arrived)| now.saturating_duration_since(**arrived) > self.quotas.slow_for)
                 .map(|(key, _)| *key)
                 .collect();
             for key in outdated {
@@ -163,7 +163,7 @@ impl Retention {
         self.kept.entry(id).or_default()
     }
 
-    /// True if the trace was classes and has no place any more.
+    /// True if the trace was kept and has no reason left.
     fn dropped(&mut self, id: TraceId) -> bool {
         let gone = self.kept.get(&id).is_some_and(|classes| classes.reasons().next().is_none());
         if gone {
@@ -225,7 +225,7 @@ mod tests {
         keep.offer(id(11), fine(50), now);
         assert_eq!(keep.reasons(id(1)), [Reason::Failed], "slower ones came, it stays as a failure");
         assert_eq!(keep.offer(id(3), failed, now), [id(1)]);
-        // Told of again, it is not counted again.
+        // Offered again, it is not counted again.
         assert_eq!(keep.offer(id(3), failed, now), []);
         assert_eq!(keep.reasons(id(2)), [Reason::Failed]);
         // It failed only with its last span.
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(keep.offer(id(3), exemplar, now), [id(1)]);
     }
 
-    /// Each of 4,000 traces has the same chance, whether it comes early or late: the sample's mean position is the middle.
+    /// Each of 4,000 traces has the same chance: the sample's mean position is the middle.
     #[test]
     fn the_sample_is_uniform_and_bounded() {
         let (mut keep, now) = (Retention::new(Quotas { slow: 0, failed: 0, sample: 400, ..QUOTAS }), Instant::now());

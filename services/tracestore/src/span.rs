@@ -1,4 +1,4 @@
-//! What is kept of a span, and what is told of a trace.
+//! Spans and traces as stored and returned.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,25 +15,25 @@ pub struct Span {
     pub kind: Kind,
     /// `service.name` of the process, or "unknown".
     pub service: Arc<str>,
-    /// `service.instance.id`, where the process has one.
+    /// `service.instance.id`, if the process has one.
     pub instance: Option<Arc<str>>,
-    /// Unix time.
+    /// Unix time in nanoseconds.
     pub start_ns: u64,
     pub duration_ns: u64,
     /// Its status is an error.
     pub failed: bool,
-    /// What the status says; mostly empty.
+    /// Message of the status; usually empty.
     pub message: String,
     /// Values as text.
     pub attributes: BTreeMap<String, String>,
     pub events: Vec<Event>,
 }
 
-/// Something at one moment of a span.
+/// A timestamped event of a span.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     pub name: String,
-    /// Unix time.
+    /// Unix time in nanoseconds.
     pub at_ns: u64,
     pub attributes: BTreeMap<String, String>,
 }
@@ -48,19 +48,19 @@ pub enum Kind {
     Consumer,
 }
 
-/// Why a trace is there. It may be for several reasons.
+/// Reasons why a trace is kept. A trace can have several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reason {
-    /// Spans may still arrive; it was not yet judged.
+    /// Spans may still arrive; not decided yet.
     Open,
     /// One of the slowest.
     Slow,
-    /// A span of it has failed.
+    /// One of its spans failed.
     Failed,
-    /// A histogram names it as the example of a bucket.
+    /// A histogram names it as an exemplar.
     Exemplar,
-    /// Drawn by lot: what an ordinary request looks like.
+    /// Part of the random sample: a typical request.
     Sample,
 }
 
@@ -68,9 +68,9 @@ pub enum Reason {
 pub struct Trace {
     pub id: TraceId,
     pub reasons: Vec<Reason>,
-    /// In the order they arrived.
+    /// In order of arrival.
     pub spans: Vec<Span>,
-    /// Spans for which the trace had no room.
+    /// Spans dropped because the trace was full.
     pub dropped_spans: u64,
 }
 
@@ -79,10 +79,10 @@ pub struct Trace {
 pub struct Summary {
     pub id: TraceId,
     pub reasons: Vec<Reason>,
-    /// Of its first span, as the fields below.
+    /// Name of the root span; the fields below are the root span's too.
     pub name: String,
     pub service: Arc<str>,
-    /// Unix time.
+    /// Unix time in nanoseconds.
     pub start_ns: u64,
     pub duration_ns: u64,
     pub failed: bool,
@@ -94,7 +94,7 @@ impl Span {
         self.start_ns.saturating_add(self.duration_ns)
     }
 
-    /// Bytes it takes in memory, roughly.
+    /// Approximate bytes in memory.
     pub(crate) fn size(&self) -> usize {
         // A map's entry has two strings and its share of a node.
         let map = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| k.len() + v.len() + 64).sum::<usize>();
@@ -104,8 +104,8 @@ impl Span {
 }
 
 impl Trace {
-    /// The span that stands for the request: the one without a parent, or, while that one has not arrived, the longest of those whose
-    /// parent is missing. What runs on behind an answer (a cache fill) ends later and is not counted.
+    /// The root span: the one without a parent, or, while it has not arrived, the longest span with a missing parent. Work after the answer
+    /// (a cache fill) ends later and is not counted.
     pub fn root(&self) -> Option<&Span> {
         root(&self.spans)
     }

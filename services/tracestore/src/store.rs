@@ -1,5 +1,5 @@
-//! Spans become traces here. A trace is open until `settle` has passed since its first span; then `keep` judges it. What is kept takes
-//! late spans in, what was let go counts them. Everything is bounded by bytes or numbers, and what falls out is counted.
+//! Assembles spans to traces. A trace is open until `settle` has passed since its first span; then `retention` decides. Kept traces accept
+//! late spans; late spans of dropped traces are counted. Everything is bounded by bytes or numbers, and every drop is counted.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -32,7 +32,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // By lot as many as a step of 100 s records: its means are over all of them.
+            // The sample holds all recorded requests of a 100 s step: its means cover all of them.
             quotas: Quotas {
                 slow: 100,
                 failed: 100,
@@ -48,12 +48,12 @@ impl Default for Limits {
     }
 }
 
-/// Which traces, and in which order.
+/// Selection and order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Selection {
     Slowest,
-    /// Newest first, as the next.
+    /// Newest first, as `Newest`.
     Errors,
     Newest,
 }
@@ -73,7 +73,7 @@ pub struct Store {
     limits: Limits,
     metrics: Metrics,
     open: HashMap<TraceId, PartialTrace>,
-    /// Open traces by their first span's arrival. Holds exactly the keys of `open`.
+    /// Open traces by arrival of their first span. Has exactly the keys of `open`.
     arrivals: VecDeque<(Instant, TraceId)>,
     open_bytes: usize,
     kept: HashMap<TraceId, PartialTrace>,
@@ -118,24 +118,24 @@ impl Store {
                 self.metrics.dropped_full.inc();
             }
             self.open_bytes += trace.bytes - before;
-            while self.open_bytes > self.limits.open_bytes && self.judge_oldest(now) {
+            while self.open_bytes > self.limits.open_bytes && self.decide_oldest(now) {
                 self.metrics.judged_early.inc();
             }
         }
         self.show_sizes();
     }
 
-    /// Judges the open traces that have settled.
+    /// Decides about the open traces that have settled.
     pub fn settle(&mut self, now: Instant) {
         let settle = self.limits.settle;
         let is_due = |(came, _): &(Instant, TraceId)| now.saturating_duration_since(*came) >= settle;
-        while self.arrivals.front().is_some_and(is_due) && self.judge_oldest(now) {}
+        while self.arrivals.front().is_some_and(is_due) && self.decide_oldest(now) {}
         self.show_sizes();
     }
 
-    /// Forgets all traces: what is asked for afterwards came afterwards.
+    /// Removes all traces, so that later queries return later traces only.
     pub fn clear(&mut self) {
-        // Late spans of what was open are not to look like traces of their own.
+        // Late spans of open traces must not begin new traces.
         self.arrivals.drain(..).for_each(|(_, id)| self.gone.insert(id));
         self.open.clear();
         self.open_bytes = 0;
@@ -149,11 +149,11 @@ impl Store {
         Some(Trace { id, reasons: self.reasons(id), spans: trace.spans.clone(), dropped_spans: trace.dropped })
     }
 
-    /// At most `limit`, those that are still open among them.
+    /// At most `limit` traces, open ones included.
     pub fn list(&self, choice: Selection, limit: usize) -> Vec<Summary> {
         let all = self.kept.iter().chain(&self.open).filter_map(|(id, trace)| Some((*id, trace, root(&trace.spans)?)));
         let mut chosen: Vec<_> = all.filter(|(_, trace, _)| choice != Selection::Errors || trace.failed()).collect();
-        // Ids make the order the same each time.
+        // Ids make the order deterministic.
         match choice {
             Selection::Slowest => chosen.sort_by_key(|(id, _, root)| (std::cmp::Reverse(waited_ns(root)), *id)),
             Selection::Errors | Selection::Newest => {
@@ -185,27 +185,27 @@ impl Store {
             return;
         }
         let traits = trace.traits();
-        self.judge(id, traits, now);
+        self.decide(id, traits, now);
     }
 
-    /// False: none is open.
-    fn judge_oldest(&mut self, now: Instant) -> bool {
+    /// False: no trace is open.
+    fn decide_oldest(&mut self, now: Instant) -> bool {
         let Some((_, id)) = self.arrivals.pop_front() else { return false };
         if let Some(trace) = self.open.remove(&id) {
             self.open_bytes -= trace.bytes;
             let traits = trace.traits();
             self.kept.insert(id, trace);
             self.metrics.judged.inc();
-            self.judge(id, traits, now);
+            self.decide(id, traits, now);
         }
         true
     }
 
-    fn judge(&mut self, id: TraceId, traits: Traits, now: Instant) {
+    fn decide(&mut self, id: TraceId, traits: Traits, now: Instant) {
         for gone in self.retention.offer(id, traits, now) {
             self.kept.remove(&gone);
             self.gone.insert(gone);
-            // A trace that was never kept is no eviction.
+            // A trace that was never kept is not an eviction.
             if gone != id {
                 self.metrics.evicted.inc();
             }
@@ -220,7 +220,7 @@ impl Store {
 }
 
 impl PartialTrace {
-    /// False: no room. A span that is sent twice is there once.
+    /// False: no room. A duplicate span is stored once.
     fn push(&mut self, span: Span, limit: usize) -> bool {
         if self.spans.iter().any(|present| present.id == span.id) {
             return true;
@@ -250,12 +250,12 @@ impl PartialTrace {
     }
 }
 
-/// How long somebody waited. A failover takes seconds, and a worker may be away for minutes: neither is a slow request.
+/// Time that a user waited. Failovers and absences of workers are internal spans and not slow requests.
 fn waited_ns(root: &Span) -> u64 {
     if root.kind == Kind::Internal { 0 } else { root.duration_ns }
 }
 
-/// The last so many ids.
+/// The most recent ids, up to `limit`.
 #[derive(Debug)]
 struct RecentIds {
     limit: usize,

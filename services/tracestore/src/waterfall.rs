@@ -1,4 +1,4 @@
-//! What a trace looks like: its spans in the order of a tree, each with its place on a common time axis.
+//! Orders the spans of a trace as a tree, each with its offset on a common time axis.
 
 use std::collections::HashMap;
 
@@ -8,15 +8,15 @@ use crate::{Span, SpanId, Trace};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row<'a> {
     pub span: &'a Span,
-    /// 0: nobody's child here.
+    /// 0: no parent in this trace.
     pub depth: usize,
     /// No sibling follows.
     pub last: bool,
-    /// From the trace's first moment.
+    /// Nanoseconds since the trace's first span began.
     pub offset_ns: u64,
 }
 
-/// Parents before their children, siblings by their start. A span whose parent has not arrived begins a tree of its own.
+/// Parents before their children, siblings by start. A span whose parent is missing begins its own tree.
 pub fn rows(trace: &Trace) -> Vec<Row<'_>> {
     let origin = trace.spans.iter().map(|span| span.start_ns).min().unwrap_or_default();
     let mut by_start: Vec<&Span> = trace.spans.iter().collect();
@@ -31,8 +31,8 @@ pub fn rows(trace: &Trace) -> Vec<Row<'_>> {
         }
     }
     let mut rows = Vec::with_capacity(by_start.len());
-    // A stack instead of recursion: who sends spans decides how deep they are. Each list of children is taken once, so that a circle
-    // (which no root leads to) cannot be walked for ever.
+    // A stack instead of recursion: the sender decides how deep spans are nested. Each list of children is taken once, so a cycle (which
+    // no root reaches) cannot loop for ever.
     let mut stack: Vec<(&Span, usize, bool)> = Vec::new();
     push(&mut stack, roots, 0);
     while let Some((span, depth, last)) = stack.pop() {
@@ -50,7 +50,7 @@ fn push<'a>(stack: &mut Vec<(&'a Span, usize, bool)>, siblings: Vec<&'a Span>, d
     stack.extend(siblings.into_iter().enumerate().map(|(n, span)| (span, depth, n + 1 == count)).rev());
 }
 
-/// From the first span's start to the last one's end.
+/// From the first span's start to the last span's end.
 pub fn extent_ns(trace: &Trace) -> u64 {
     let start = trace.spans.iter().map(|span| span.start_ns).min().unwrap_or_default();
     trace.spans.iter().map(Span::end_ns).max().unwrap_or_default().saturating_sub(start)

@@ -134,7 +134,7 @@ async fn spans_of_two_processes_by_grpc_and_by_http_become_one_trace() {
     running.end().await;
 }
 
-/// Quotas of one each: of many traces what was asked for stays.
+/// With quotas of one each.
 #[tokio::test]
 async fn a_settled_trace_is_judged_by_the_clock() {
     let quotas = tracestore::Quotas { slow: 1, failed: 1, sample: 0, ..Limits::default().quotas };

@@ -1,4 +1,4 @@
-//! Polls all monitors for the partition table (the latest answer counts), and registers with them while the table does not list this
+//! Step 5 of a heartbeat's path: polls all monitors for the partition table (the latest answer counts), and registers with them while the table does not list this
 //! incarnation as online.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -152,8 +152,8 @@ pub async fn readiness(
 impl MonitorClient {
     async fn send(&self, monitor: &Monitor, registration: &Registration) -> anyhow::Result<()> {
         let url = format!("http://{}/register", monitor.http);
-        let sealed = frame::sign_control(&self.keys, registration)?;
-        let post = self.http.post(url).header("content-type", AUTHENTICATED).body(sealed).timeout(REGISTER_TIMEOUT);
+        let signed = frame::sign_control(&self.keys, registration)?;
+        let post = self.http.post(url).header("content-type", AUTHENTICATED).body(signed).timeout(REGISTER_TIMEOUT);
         Ok(post.send().await?.error_for_status().map(drop)?)
     }
 }

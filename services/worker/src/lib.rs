@@ -61,8 +61,8 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let (latest, follower) = watch::channel(Arc::default());
     let ownership = PartitionOwnership::new(me.clone());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let (answering, of, whose) = (keys.clone(), incarnation.clone(), me.clone());
-    let answer_probes = async move { probe::answer(&udp, &answering, &whose, || of.current()).await };
+    let (probe_keys, probed, name) = (keys.clone(), incarnation.clone(), me.clone());
+    let answer_probes = async move { probe::answer(&udp, &probe_keys, &name, || probed.current()).await };
     let stopped = stop.clone();
     tasks.spawn(async move {
         if let Some(Err(error)) = stopped.run_until_cancelled(answer_probes).await {

@@ -1,4 +1,4 @@
-//! Takes over the partitions that the table assigns to this worker. A partition is served once the store has its fence.
+//! Step 6 of a heartbeat's path: takes over the partitions that the table assigns to this worker. A partition is served once the store has its fence.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -1,4 +1,4 @@
-//! HTTP routes of a worker. A request for another worker's partition is redirected to its primary (307). A request under an old epoch is
+//! Step 7 of a heartbeat's path: HTTP routes of a worker. A request for another worker's partition is redirected to its primary (307). A request under an old epoch is
 //! refused (409).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -52,7 +52,7 @@ async fn errors_are_problems() {
     }
     let state = proxy.state().await;
     assert!(state.law == Law::None && state.faults.is_empty());
-    // The client tells what the server said.
+    // The client reports the server's error.
     let bad = FaultSpec { fault: Fault::Latency { ms: 1e9, jitter_ms: 0.0 }, for_ms: None };
     let Err(ClientError::Refused { status, detail, .. }) = proxy.client.add_fault(bad).await else {
         panic!("accepted")

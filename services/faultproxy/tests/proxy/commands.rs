@@ -78,7 +78,7 @@ async fn more_than_16_mb_either_way() {
         let row = sqlx::query("SELECT ?, 1").bind(&sent).fetch_one(&mut sql).await.unwrap();
         assert!(row.get::<Vec<u8>, _>(0) == sent, "{length} bytes came back differently");
     }
-    // Rows that just fit into a packet, fill it, and need a second one; their values take 4 bytes more, or 9.
+    // Rows that just fit into a packet, fill it, or need a second one; their values take 4 bytes more, or 9.
     let full = 0xff_ffff;
     for length in [full - 5, full - 4, full - 3, full, full + 1, full + 20_000] {
         let script = script(&[format!("\x03SELECT REPEAT('x', {length})").as_bytes(), b"\x01"]);
@@ -111,7 +111,7 @@ fn script(commands: &[&[u8]]) -> Vec<u8> {
     commands.iter().flat_map(|command| packet(0, command)).collect()
 }
 
-/// All that is answered to a script ending with COM_QUIT, which is sent in pieces.
+/// All responses to a script that ends with COM_QUIT and is sent in pieces.
 async fn answer(address: SocketAddr, capabilities: u32, script: &[u8], piece: usize) -> Vec<u8> {
     let mut raw = RawClient::login(&address.into(), "root", capabilities).await.unwrap();
     for piece in script.chunks(piece) {
@@ -120,11 +120,11 @@ async fn answer(address: SocketAddr, capabilities: u32, script: &[u8], piece: us
     rest(&mut raw.stream).await
 }
 
-/// Every kind of command, pipelined: the proxy must know where each response ends to pass on the next command.
+/// Every kind of command, pipelined: the proxy must know where each response ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pipelined_commands_answered_byte_for_byte() {
     let Some(bed) = Bed::start("bytes").await else { return };
-    // Statements are numbered through all connections that a thread of the server had; 0xffffffff is the last one made.
+    // Statement numbers continue over all connections of a server thread; 0xffffffff is the last one made.
     let last = |code: u8, rest: &[u8]| [&[code, 0xff, 0xff, 0xff, 0xff], rest].concat();
     let commands: [&[u8]; 33] = [
         b"\x03SELECT 1, NULL, 'x'",
@@ -165,7 +165,7 @@ async fn pipelined_commands_answered_byte_for_byte() {
         b"\x01",
     ];
     let script = script(&commands);
-    // Answers, with every statement numbered 0.
+    // Responses with every statement number set to 0.
     let run = async |address: SocketAddr, capabilities: u32, piece: usize| {
         let mut bytes = answer(address, capabilities, &script, piece).await;
         let prepared: Vec<usize> =
@@ -255,10 +255,10 @@ async fn the_law_counts_the_whole_store() {
     let state = bed.proxy.until("idle", |state| state.in_flight == 0).await;
     assert_eq!(state.commands_total, 5);
     let added = bed.proxy.metric("faultproxy_added_delay_seconds_sum").await;
-    // The store's own time is within the law's.
+    // The law includes the store's own time.
     let upstream = bed.proxy.metric("faultproxy_upstream_seconds_sum").await;
     assert!(added + upstream >= 5.0 * 0.695 + 0.04 * 15.0, "{added} {upstream}");
-    // Without a law the next one adds nothing.
+    // Without a law nothing is added.
     bed.proxy.client.set_law(Law::None).await.unwrap();
     bed.proxy.raw(CLASSIC).await.ping().await.unwrap();
     assert_eq!(bed.proxy.metric("faultproxy_added_delay_seconds_sum").await, added);

@@ -19,7 +19,7 @@ async fn latency_until_it_lifts_itself() {
     let start = Instant::now();
     raw.ping().await.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(99));
-    // On top of the law, which ends on a grid of 8 ms at most.
+    // In addition to the law, which ends on a grid of at most 8 ms.
     bed.proxy.client.set_law(Law::Linear { base_ms: 80.0, slope_ms: 0.0, spread: 0.0 }).await.unwrap();
     let start = Instant::now();
     raw.ping().await.unwrap();
@@ -44,14 +44,14 @@ async fn stall_reads_and_answers_nothing_until_lifted() {
     let mut raw = bed.proxy.raw(CLASSIC).await;
     let mut busy = bed.proxy.sqlx().await;
     let commands = bed.proxy.state().await.commands_total;
-    // One response is under way when the store stalls.
+    // One response is in flight when the store stalls.
     let sleeping = tokio::spawn(async move { busy.execute("DO SLEEP(0.2)").await.map(drop) });
     bed.proxy.until("busy", |state| state.in_flight == 1).await;
     bed.proxy.client.add_fault(Fault::Stall).await.unwrap();
     let pinged = tokio::spawn(async move { raw.ping().await });
     let connecting = tokio::spawn(connect(bed.proxy.address));
     bed.proxy.until("ping read and connection accepted", |state| state.in_flight == 2 && state.connections == 3).await;
-    // The real server has answered the sleeper; the answer stays here.
+    // The real server has answered the sleeping query; the response is held.
     let start = Instant::now();
     while bed.proxy.metric("faultproxy_upstream_seconds_count").await < (commands + 1) as f64 {
         assert!(start.elapsed() < DEADLINE);
@@ -83,9 +83,9 @@ async fn reset_closes_what_is_there_once() {
     assert!(state.faults.is_empty() && state.malformed_total == 0, "{state:?}");
     bed.proxy.raw(CLASSIC).await.ping().await.unwrap();
 
-    // With a duration, new connections meet the same fate.
+    // With a duration, new connections are reset too.
     bed.proxy.client.add_fault(FaultSpec { fault: Fault::Reset, for_ms: Some(60_000) }).await.unwrap();
-    // The RST may be there before `connect` has looked.
+    // The RST may arrive before `connect` returns.
     let error = match TcpStream::connect(bed.proxy.address).await {
         Ok(mut stream) => stream.read_u8().await.unwrap_err(),
         Err(error) => error,
@@ -102,7 +102,7 @@ async fn refuse_turns_new_connections_away() {
     let mut before = bed.proxy.raw(CLASSIC).await;
     bed.proxy.client.add_fault(Fault::Refuse).await.unwrap();
     let start = Instant::now();
-    // The listener hears of it a moment after the API has answered; who stands in its line when it closes is reset.
+    // The listener learns of it shortly after the API's response; connections in its accept queue are reset.
     loop {
         match TcpStream::connect(bed.proxy.address).await {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => break,
@@ -129,7 +129,7 @@ async fn a_black_hole_takes_everything_and_gives_nothing_back() {
     busy.send(0, b"\x03DO SLEEP(0.2)").await.unwrap();
     bed.proxy.until("busy", |state| state.in_flight == 1).await;
     bed.proxy.client.add_fault(Fault::Blackhole { drop_syn: false }).await.unwrap();
-    // The store has nothing more to do with any of them, while all of them are open.
+    // The store's connections are closed while all client connections are open.
     bed.proxy.until("no command counts", |state| state.in_flight == 0 && state.connections == 2).await;
     let mut fresh = TcpStream::connect(bed.proxy.address).await.unwrap();
     idle.send(0, b"\x0e").await.unwrap();
@@ -144,7 +144,7 @@ async fn a_black_hole_takes_everything_and_gives_nothing_back() {
     }
     silent(&mut fresh).await;
 
-    // What was open is not known afterwards either; what comes now is served.
+    // Connections from before stay silent; new ones are served.
     bed.proxy.client.clear().await.unwrap();
     bed.proxy.raw(CLASSIC).await.ping().await.unwrap();
     let Stream::Tcp(stream) = &mut idle.stream else { panic!("not TCP") };
@@ -163,7 +163,7 @@ async fn a_lost_segment_makes_a_command_late() {
     let mut raw = bed.proxy.raw(CLASSIC).await;
     bed.proxy.client.add_fault(Fault::Loss { pct: 20.0, seed: 7 }).await.unwrap();
     let start = Instant::now();
-    // Nothing is lost for good: each is answered, and one of them late by a timeout at the least.
+    // Nothing is lost for good: every command is answered, at least one late by a retransmission timeout.
     while bed.proxy.metric("faultproxy_added_delay_seconds_sum").await < 0.2 {
         raw.ping().await.unwrap();
         assert!(start.elapsed() < DEADLINE);

@@ -1,4 +1,4 @@
-//! Datagrams and bytes of anything else, through real sockets.
+//! Relays of datagrams and bytes, through real sockets.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::support::{DEADLINE, Running, free, rest, scripted};
 
-/// Sends every datagram back to where it came from.
+/// Echoes every datagram.
 async fn udp_echo() -> SocketAddr {
     let socket = Arc::new(UdpSocket::bind(free()).await.unwrap());
     let address = socket.local_addr().unwrap();
@@ -49,7 +49,7 @@ async fn link(proxy: &Running) -> LinkState {
     proxy.state().await.links.remove(0)
 }
 
-/// Answered within the deadline, with the same bytes.
+/// Echoed within the deadline.
 async fn echoed(socket: &UdpSocket, bytes: &[u8]) {
     let mut buffer = [0; 2048];
     socket.send(bytes).await.unwrap();
@@ -57,7 +57,7 @@ async fn echoed(socket: &UdpSocket, bytes: &[u8]) {
     assert_eq!(&buffer[..length], bytes);
 }
 
-/// Sends numbered datagrams and answers the numbers that came back.
+/// Sends numbered datagrams and returns the numbers that came back.
 async fn survivors(proxy: &Running, count: u8) -> BTreeSet<u8> {
     let socket = udp_client(proxy).await;
     for number in 0..count {
@@ -65,7 +65,7 @@ async fn survivors(proxy: &Running, count: u8) -> BTreeSet<u8> {
     }
     let (mut seen, mut buffer) = (BTreeSet::new(), [0; 16]);
     let start = Instant::now();
-    // Each is lost on one of its ways, or comes back.
+    // Each is lost in one direction, or comes back.
     while seen.len() as u64 + link(proxy).await.lost_total < u64::from(count) {
         if let Ok(received) = timeout(Duration::from_millis(20), socket.recv(&mut buffer)).await {
             assert_eq!(received.unwrap(), 1);
@@ -110,7 +110,7 @@ async fn datagrams_are_late_lost_in_a_stall_and_refused() {
 
     proxy.client.add_fault(Fault::Refuse).await.unwrap();
     let start = Instant::now();
-    // The kernel answers for a closed port; the relay hears of it a moment after the API has answered.
+    // The kernel answers for a closed port; the relay learns of it shortly after the API's response.
     loop {
         socket.send(b"?").await.ok();
         match timeout(Duration::from_millis(20), socket.recv(&mut [0; 16])).await {
@@ -176,7 +176,7 @@ async fn bytes_keep_their_order_and_are_late_as_if_sent_again() {
     }
     assert!(start.elapsed() >= Duration::from_millis(190), "a retransmission takes 200 ms");
     proxy.client.clear().await.unwrap();
-    // More than is ever on its way.
+    // More than is ever in flight.
     let large: Vec<u8> = (0..3_000_000_u32).map(|n| n as u8).collect();
     drop(stream);
     let stream = TcpStream::connect(proxy.address).await.unwrap();
@@ -218,7 +218,7 @@ async fn connections_wait_are_reset_and_refused() {
         assert!(start.elapsed() < DEADLINE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // A connection that stands does not keep the process from ending.
+    // An open connection does not keep the process from ending.
     let mut open = TcpStream::connect(proxy.address).await.unwrap();
     proxy.shutdown.cancel();
     timeout(DEADLINE, proxy.served).await.unwrap().unwrap().unwrap();
@@ -227,7 +227,7 @@ async fn connections_wait_are_reset_and_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_black_hole_loses_bytes_and_datagrams() {
-    // The server closes after the first byte, of which nobody hears.
+    // The server closes after the first byte; the client does not notice.
     let server = scripted(async |mut stream: TcpStream| drop(stream.read_u8().await)).await;
     let proxy = Running::link(Transport::Tcp, server).await;
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
@@ -240,7 +240,7 @@ async fn a_black_hole_loses_bytes_and_datagrams() {
     stream.write_all(b"x").await.unwrap();
     let silent = timeout(Duration::from_millis(50), stream.read_u8()).await;
     assert!(silent.is_err(), "{silent:?}");
-    // A client that gives up is let go.
+    // A client that closes is released.
     drop(stream);
     proxy.until("closed", |state| state.links[0].flows == 0).await;
     let mut stream = TcpStream::connect(proxy.address).await.unwrap();
@@ -263,7 +263,7 @@ async fn dropped_syns_leave_clients_waiting_for_their_connection() {
     for _ in 0..3 {
         proxy.client.add_fault(Fault::Blackhole { drop_syn: true }).await.unwrap();
         let start = Instant::now();
-        // The listener hears of it a moment after the API has answered.
+        // The listener learns of it shortly after the API's response.
         while timeout(Duration::from_millis(300), TcpStream::connect(proxy.address)).await.is_ok() {
             assert!(start.elapsed() < DEADLINE);
         }
@@ -272,7 +272,7 @@ async fn dropped_syns_leave_clients_waiting_for_their_connection() {
         stream.write_all(b"x").await.unwrap();
         assert_eq!(timeout(DEADLINE, stream.read_u8()).await.unwrap().unwrap(), b'x');
         drop(stream);
-        // None of the proxy's own connections was taken for a client's.
+        // None of the proxy's own connections was counted as a client.
         proxy.until("empty", |state| state.links[0].flows == 0 && state.links[0].unreachable_total == 0).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The proxy in front of a real server (`server`), and of a scripted one where a real one would not misbehave.
+//! The proxy in front of a real server (`server`), and of a scripted one for misbehaviour.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "clippy spares test functions only, not their helpers")]
 
 mod admin;

@@ -7,7 +7,7 @@ use tokio::{
 
 use crate::support::{CLASSIC, DEADLINE, OK, Running, free, greeting, packet, rest, scripted};
 
-/// Greets, lets anyone in, and answers whatever comes with these bytes; then waits for the end, or closes.
+/// Greets, accepts any login, and answers with these bytes; then waits for the end, or closes.
 async fn answering(stream: TcpStream, answer: &'static [u8], close: bool) {
     let mut server = RawClient { stream: Stream::Tcp(stream), greeting: Vec::new() };
     server.send(0, &greeting(u32::MAX)).await.ok();
@@ -76,7 +76,7 @@ async fn clients_that_break_the_protocol_are_closed_and_counted() {
         assert_eq!((state.malformed_total, state.in_flight), (total, 0), "{bytes:?}");
         assert_eq!(proxy.malformed(reason).await, counted + 1.0, "{reason}: {bytes:?}");
     }
-    // A look at the port is nothing malformed.
+    // A port check is not malformed.
     drop(TcpStream::connect(proxy.address).await.unwrap());
     proxy.until("closed", |state| state.connections == 0).await;
     assert_eq!(proxy.state().await.malformed_total, total);
@@ -164,7 +164,7 @@ async fn a_long_authentication_is_relayed() {
         server.send(8, OK).await.unwrap();
         server.packet().await.unwrap();
         server.send(1, OK).await.unwrap();
-        // What a server says before it closes an idle connection.
+        // Sent by a server before it closes an idle connection.
         server.send(0, b"\xff\xbf\x0f#HY000The client was disconnected").await.unwrap();
     });
     let proxy = Running::start(upstream.await).await;

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Long enough for a machine under load; a test waits for conditions, this only ends a hanging one.
+/// Long enough for a loaded machine: tests wait for conditions, this only ends a hanging one.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const CLASSIC: u32 = 1 | 1 << 9 | 1 << 13 | 1 << 15 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19;
 pub(crate) const DEPRECATE_EOF: u32 = 1 << 24;
@@ -46,7 +46,7 @@ impl Running {
         Self::with(Config { listeners, links: Vec::new(), admin: free(), law: Law::None, max_connections }).await
     }
 
-    /// No store, but this link.
+    /// Without a store, with this link.
     pub(crate) async fn link(transport: Transport, upstream: SocketAddr) -> Self {
         let links = vec![Link { transport, listen: free().into(), upstream: upstream.into() }];
         Self::with(Config { listeners: Vec::new(), links, admin: free(), law: Law::None, max_connections: 64 }).await
@@ -74,7 +74,7 @@ impl Running {
         connect(self.address).await
     }
 
-    /// Waits until the state is as wanted; returns it.
+    /// Waits for a state that satisfies the condition; returns it.
     pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&State) -> bool) -> State {
         let start = Instant::now();
         loop {

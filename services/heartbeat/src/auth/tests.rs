@@ -6,7 +6,7 @@ use super::*;
 
 const HEADER: Header = Header { kind: FrameKind::Batch, codec: CodecId::Json, ack_wanted: true };
 
-fn sealed(keys: &Keys) -> Vec<u8> {
+fn signed(keys: &Keys) -> Vec<u8> {
     let mut out = b"before".to_vec();
     keys.sign(HEADER, &mut out, |out| {
         out.extend_from_slice(b"payload");
@@ -19,14 +19,14 @@ fn sealed(keys: &Keys) -> Vec<u8> {
 #[test]
 fn every_changed_bit_is_noticed() {
     let keys = Keys::new(3, b"secret");
-    let frame = sealed(&keys);
+    let frame = signed(&keys);
     assert_eq!(keys.verify(&frame), Ok((HEADER, &b"payload"[..])));
     for bit in 0..8 * frame.len() {
         let mut changed = frame.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
         let refused = keys.verify(&changed).unwrap_err();
         assert!(matches!(refused, Reject::Mac | Reject::Frame | Reject::Key), "{bit}");
-        // What lies beyond the header is nobody's business before the MAC.
+        // Beyond the header, a change must only be noticed by the MAC.
         assert!(bit < 8 * HEADER_BYTES || refused == Reject::Mac, "{bit}");
     }
     for length in 0..frame.len() {
@@ -38,9 +38,9 @@ fn every_changed_bit_is_noticed() {
 fn keys_change_without_a_gap() {
     let (old, new) = (Keys::new(1, b"old"), Keys::new(2, b"new"));
     let both = new.clone().accepting(1, b"old");
-    assert!(both.verify(&sealed(&old)).is_ok() && both.verify(&sealed(&new)).is_ok());
-    assert_eq!(new.verify(&sealed(&old)), Err(Reject::Key));
-    assert_eq!(new.verify(&sealed(&Keys::new(2, b"other"))), Err(Reject::Mac));
+    assert!(both.verify(&signed(&old)).is_ok() && both.verify(&signed(&new)).is_ok());
+    assert_eq!(new.verify(&signed(&old)), Err(Reject::Key));
+    assert_eq!(new.verify(&signed(&Keys::new(2, b"other"))), Err(Reject::Mac));
     assert!(!format!("{both:?}").contains("old"), "a secret is printed");
 }
 
@@ -55,8 +55,8 @@ fn a_failed_payload_leaves_nothing() {
 }
 
 proptest! {
-    /// Against a memory of everything: nothing is accepted twice, nothing new within 64 of the newest is refused, and a
-    /// former incarnation never comes back.
+    /// Against an unbounded memory: nothing is accepted twice, nothing new within 64 of the newest is refused, and an earlier incarnation
+    /// never returns.
     #[test]
     fn the_window_is_a_memory_of_64(beats in prop::collection::vec((1..4_u64, 1..200_u64), 1..300)) {
         let (mut window, mut accepted) = (ReplayWindow::default(), BTreeSet::new());

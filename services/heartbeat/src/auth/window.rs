@@ -1,6 +1,6 @@
-//! Which beats of one sender were received: the newest, and a bit for each of the 64 up to it. Pure.
+//! Replay window of one sender: the highest sequence number, and a bit for each of the 64 up to it. Pure.
 
-/// Zero-sized memory for a sender unheard of: incarnation 0, sequence 0.
+/// The default is the window of an unknown sender: incarnation 0, sequence 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReplayWindow {
     pub incarnation: u64,
@@ -10,16 +10,16 @@ pub struct ReplayWindow {
     seen: u64,
 }
 
-/// What a beat's number says.
+/// Result of a check against the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// First of its sender, or of the sender's new incarnation.
     First,
     /// Newer than all before.
     Newer,
-    /// Overtaken on the way, and not received before.
+    /// Received out of order, for the first time.
     Late,
-    /// The sender does not count.
+    /// The sender does not number its heartbeats.
     Unnumbered,
     Repeated,
     TooOld,
@@ -33,12 +33,12 @@ impl Verdict {
 }
 
 impl ReplayWindow {
-    /// As the first beat of a sender makes it.
+    /// The window after a sender's first heartbeat.
     pub fn opened(incarnation: u64, sequence: u64) -> Self {
         Self { incarnation, sequence, seen: 1 }
     }
 
-    /// Takes note of a beat unless it is refused.
+    /// Checks a heartbeat, and records it if it is accepted.
     pub fn check(&mut self, incarnation: u64, sequence: u64) -> Verdict {
         if incarnation < self.incarnation {
             return Verdict::StaleIncarnation;

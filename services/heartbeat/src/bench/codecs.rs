@@ -1,4 +1,4 @@
-//! What `testbed bench codecs` measures: bytes and nanoseconds of a codec over beats of nodes that its dictionary has not seen.
+//! Benchmarks behind `testbed bench codecs`: bytes and nanoseconds of a codec, for nodes that the dictionary was not trained on.
 
 use std::{hint::black_box, io, time::Instant};
 
@@ -11,37 +11,37 @@ use crate::{
     sender::DATAGRAM_BYTES,
 };
 
-/// Nodes whose beats are written and read.
+/// Number of nodes.
 pub const BEATS: u64 = 1_024;
-/// Nodes of a batch.
+/// Nodes per batch.
 pub const BATCH: u64 = 16;
-/// Each takes some milliseconds: a run is long beside the clock and short beside the machine's moods.
+/// A pass takes some milliseconds; many passes average out short disturbances.
 const PASSES: u32 = 40;
-/// Of UDP and IPv4, per datagram.
+/// Headers of UDP and IPv4 per datagram.
 const NETWORK_BYTES: f64 = 28.0;
 
-/// One run of one codec; bytes and times are per beat.
+/// Result of one codec; bytes and times are per heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Run {
     pub bytes: f64,
-    /// Of a beat that has the article's three fields only.
+    /// With the article's three fields only.
     pub article_fields_bytes: f64,
     pub encode_ns: f64,
-    /// To a beat of its own, checked.
+    /// Into an owned, checked heartbeat.
     pub decode_ns: f64,
-    /// In batches of `BATCH` nodes, as are the others with this beginning.
+    /// In batches of `BATCH` nodes, as the two below.
     pub batch_bytes: f64,
     pub batch_encode_ns: f64,
     pub batch_decode_ns: f64,
 }
 
 impl Run {
-    /// Bytes per second of `nodes` that beat once a second, each in datagrams of its own; frame, MAC, UDP and IPv4 included.
+    /// Bytes per second of `nodes` at a heartbeat a second, each in its own datagram; frame, MAC, UDP and IPv4 included.
     pub fn bytes_per_s(&self, nodes: u32) -> f64 {
         f64::from(nodes) * (self.bytes + per_datagram())
     }
 
-    /// The same in batches, which take as many datagrams as they need.
+    /// The same in batches, split into as many datagrams as needed.
     pub fn batch_bytes_per_s(&self, nodes: u32) -> f64 {
         let batch = self.batch_bytes * BATCH as f64;
         let datagrams = (batch / (DATAGRAM_BYTES - HEADER_BYTES - MAC_BYTES) as f64).ceil();
@@ -53,7 +53,7 @@ fn per_datagram() -> f64 {
     (HEADER_BYTES + MAC_BYTES) as f64 + NETWORK_BYTES
 }
 
-/// Writes and reads the corpus in one codec.
+/// Encodes and decodes the corpus in one codec.
 ///
 /// # Errors
 /// Out of memory, or the codec cannot read what it wrote.
@@ -81,7 +81,7 @@ pub fn run(id: CodecId) -> io::Result<Run> {
     })
 }
 
-/// Of all messages once.
+/// Totals of one pass over all messages.
 struct Totals {
     bytes: f64,
     encode_ns: f64,

@@ -1,4 +1,4 @@
-//! The sending side of a bench: many datagrams per system call.
+//! Sends many datagrams per system call.
 
 use std::{
     io::{self, IoSlice},
@@ -17,7 +17,7 @@ use crate::{
     sender::{BatchWriter, DATAGRAM_BYTES},
 };
 
-/// Datagrams per `sendmmsg`; receivers take as many.
+/// Datagrams per `sendmmsg`; the receiver takes as many.
 const MANY: usize = 32;
 /// The kernel's limit for one segmented message is 64 segments and 64 KB.
 const SEGMENTS: usize = 44;
@@ -35,14 +35,14 @@ pub(super) struct Sender {
     state: UdpSocketState,
     keys: Keys,
     batches: Option<BatchWriter>,
-    /// By length: the datagrams of a segmented message have one. Without segments only the first is used, for all lengths.
+    /// By length: the datagrams of a segmented message have the same length. Without segmentation only the first is used.
     waiting: Vec<Waiting>,
     segmented: bool,
-    sealed: Vec<u8>,
+    frame: Vec<u8>,
     totals: Totals,
 }
 
-/// Sealed datagrams one after the other, and where each ends.
+/// Signed datagrams, and the end of each.
 #[derive(Debug, Clone, Default)]
 struct Waiting {
     bytes: Vec<u8>,
@@ -60,8 +60,8 @@ impl Sender {
             if segmented { writer.padded() } else { writer }
         });
         let waiting = vec![Waiting::default(); if segmented { DATAGRAM_BYTES + 1 } else { 1 }];
-        let (sealed, totals) = (Vec::new(), Totals::default());
-        Ok(Self { socket, monitor, state, keys, batches, waiting, segmented, sealed, totals })
+        let (frame, totals) = (Vec::new(), Totals::default());
+        Ok(Self { socket, monitor, state, keys, batches, waiting, segmented, frame, totals })
     }
 
     pub(super) fn totals(&self) -> &Totals {
@@ -70,26 +70,26 @@ impl Sender {
 
     pub(super) fn push(&mut self, beat: &Beat) -> io::Result<()> {
         self.totals.beats += 1;
-        self.sealed.clear();
+        self.frame.clear();
         match &mut self.batches {
-            Some(writer) => writer.push(beat, |datagram| self.sealed.extend_from_slice(datagram)),
-            None => sign_beat(&self.keys, &mut Protobuf, beat, false, &mut self.sealed).map_err(io::Error::other)?,
+            Some(writer) => writer.push(beat, |datagram| self.frame.extend_from_slice(datagram)),
+            None => sign_beat(&self.keys, &mut Protobuf, beat, false, &mut self.frame).map_err(io::Error::other)?,
         }
         self.queue()
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.sealed.clear();
+        self.frame.clear();
         if let Some(writer) = &mut self.batches {
-            writer.flush(|datagram| self.sealed.extend_from_slice(datagram));
+            writer.flush(|datagram| self.frame.extend_from_slice(datagram));
         }
         self.queue()?;
         (0..self.waiting.len()).try_for_each(|length| self.send(length))
     }
 
-    /// Puts what was sealed, if anything, to others that can go with it.
+    /// Queues the signed datagram with others of its length.
     fn queue(&mut self) -> io::Result<()> {
-        let length = self.sealed.len();
+        let length = self.frame.len();
         if length == 0 {
             return Ok(());
         }
@@ -97,7 +97,7 @@ impl Sender {
         self.totals.bytes += length as u64;
         let (place, most) = if self.segmented { (length, SEGMENTS) } else { (0, MANY) };
         let waiting = &mut self.waiting[place];
-        waiting.bytes.extend_from_slice(&self.sealed);
+        waiting.bytes.extend_from_slice(&self.frame);
         waiting.ends.push(waiting.bytes.len());
         if waiting.ends.len() == most { self.send(place) } else { Ok(()) }
     }

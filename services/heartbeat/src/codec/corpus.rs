@@ -1,4 +1,4 @@
-//! Beats as a cluster would send them, the same in every run: what the dictionary is trained on, and other nodes to judge by.
+//! Generated heartbeats of a cluster, deterministic: one set of nodes to train the dictionary on, another to measure with.
 
 use std::io;
 
@@ -7,10 +7,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{Codec, Protobuf};
 use crate::message::{Batch, Beat};
 
-/// Nodes below this are trained on, nodes above are judged; the two share roles and no name.
+/// Nodes below are for training, nodes above are held out. They share roles but no names.
 const FIRST_HELD_OUT: u64 = 1 << 32;
 const TRAINED_NODES: u64 = 4_000;
-/// Two sizes of training message: dictionaries serve single beats and batches alike.
+/// Training messages of two sizes: the dictionary serves single heartbeats and batches.
 const TRAINED_BATCH: u64 = 16;
 const DICTIONARY_BYTES: usize = 4 * 1024;
 /// Thu 1 Jan 2026.
@@ -26,10 +26,10 @@ const ROLES: [(&str, &[&str]); 5] = [
     ("gateway", &["http-gateway", "metrics", "health"]),
 ];
 const ZONES: [&str; 3] = ["eu-west-1a", "eu-west-1b", "us-east-1c"];
-/// Kubernetes writes random names with these.
+/// Kubernetes' alphabet for random names.
 const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// Counter-based, so that the corpus depends on no generator's version.
+/// A counter-based random generator: the corpus does not depend on a library's version.
 struct CounterRng {
     seed: u64,
     drawn: u64,
@@ -50,7 +50,7 @@ impl CounterRng {
     }
 }
 
-/// Nodes with what they send at one moment.
+/// Nodes at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Corpus {
     first: u64,
@@ -58,7 +58,7 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Nodes that the dictionary has not seen.
+    /// Nodes that the dictionary was not trained on.
     pub fn held_out() -> Self {
         Self { first: FIRST_HELD_OUT, moment_ms: EPOCH_MS + 200 * DAY_MS }
     }
@@ -67,13 +67,13 @@ impl Corpus {
         Self { first: 0, moment_ms: EPOCH_MS + 90 * DAY_MS + moment * (3 * DAY_MS + 12_345) }
     }
 
-    /// The beat of node `n` in the second of this corpus. Instants, counters, loads and names are random within what they
-    /// would be; 3 bytes of mantissa in the load are as incompressible as a real one's.
+    /// The heartbeat of node `n`. Times, counters, loads and names are random within realistic ranges; the load's mantissa is
+    /// incompressible, as a real one is.
     pub fn beat(&self, n: u64) -> Beat {
         let mut node = CounterRng { seed: self.first + n, drawn: 0 };
         let (role, services) = ROLES[node.below(ROLES.len() as u64) as usize];
         let node_id = if node.below(2) == 0 {
-            // Two deployments of each role are live: their hashes are shared by their pods.
+            // Two deployments per role; their pods share a hash.
             let mut deployment = CounterRng { seed: self.first ^ (role.len() as u64) ^ (node.below(2) << 8), drawn: 0 };
             format!("{role}-{}-{}", deployment.letters(10), node.letters(5))
         } else {
@@ -92,7 +92,7 @@ impl Corpus {
         }
     }
 
-    /// Batch number `n` of `size` nodes each.
+    /// Batch number `n` of `size` nodes.
     pub fn batch(&self, n: u64, size: u64) -> Batch {
         Batch {
             beats: (n * size..(n + 1) * size).map(|node| self.beat(node)).collect(),
@@ -103,15 +103,15 @@ impl Corpus {
     }
 }
 
-/// Makes the dictionary, the same bytes every time.
+/// Trains the dictionary. Deterministic.
 ///
 /// # Errors
-/// The samples do not do for training.
+/// The samples are not sufficient.
 pub fn train() -> io::Result<Vec<u8>> {
     let mut samples = Vec::new();
     for n in 0..TRAINED_NODES {
         let mut sample = Vec::new();
-        // Several moments: a dictionary that knows the day's timestamps would be worth nothing tomorrow.
+        // Several moments: timestamps of a single day must not get into the dictionary.
         let corpus = Corpus::training(n % 20);
         let encoded = if n % 4 == 0 {
             Protobuf.encode_batch(&corpus.batch(n, TRAINED_BATCH), &mut sample)

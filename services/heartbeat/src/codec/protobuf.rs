@@ -1,4 +1,4 @@
-//! Protobuf by prost, and a reader that borrows: the receiving side of a monitor needs five fields and no copy of the names.
+//! Protobuf by prost, and a borrowing decoder: a monitor needs five fields and no copies of the names.
 
 use prost::{
     Message,
@@ -44,12 +44,12 @@ impl Codec for Protobuf {
     }
 }
 
-/// Appends a beat as one element of `Batch::beats`: a batch is the sum of its fields, in any order.
+/// Appends a heartbeat as one element of `Batch::beats`; fields may be in any order.
 pub fn append_to_batch(beat: &Beat, out: &mut Vec<u8>) {
     encoding::message::encode(1, beat, out);
 }
 
-/// Appends what a batch has beside its beats.
+/// Appends the other fields of a batch.
 pub fn finish_batch(sender: &str, incarnation: u64, sequence: u64, out: &mut Vec<u8>) {
     encoding::encode_key(2, WireType::LengthDelimited, out);
     encoding::encode_varint(sender.len() as u64, out);
@@ -58,8 +58,7 @@ pub fn finish_batch(sender: &str, incarnation: u64, sequence: u64, out: &mut Vec
     encoding::uint64::encode(4, &incarnation, out);
 }
 
-/// Appends a field that no reader knows, so that `out` gets `length` bytes. It stays shorter if that is just a byte away, and as it
-/// is if it is longer.
+/// Appends an unknown field, so that `out` gets `length` bytes. It stays shorter if one byte is missing, and unchanged if it is longer.
 pub(crate) fn pad_batch(length: usize, out: &mut Vec<u8>) {
     const PADDING: u32 = 15;
     let missing = length.saturating_sub(out.len());
@@ -70,7 +69,7 @@ pub(crate) fn pad_batch(length: usize, out: &mut Vec<u8>) {
     out.resize(out.len() + bytes, 0);
 }
 
-/// A checked beat whose text still lies in the datagram.
+/// A checked heartbeat that borrows its text from the datagram.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BeatRef<'a> {
     pub timestamp: u64,
@@ -85,7 +84,7 @@ impl<'a> BeatRef<'a> {
     /// Accepts exactly what `Protobuf::decode` accepts.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// Why the bytes are not valid.
     pub fn parse(raw: &'a [u8]) -> Result<Self, DecodeError> {
         within_limit(raw)?;
         let mut beat = Self { timestamp: 0, node_id: "", sequence: 0, incarnation: 0, load: 0.0, raw };
@@ -114,16 +113,16 @@ impl<'a> BeatRef<'a> {
         Ok(beat)
     }
 
-    /// The whole beat.
+    /// The owned heartbeat.
     ///
     /// # Errors
-    /// None for one that `parse` answered.
+    /// None for a value that `parse` returned.
     pub fn to_beat(&self) -> Result<Beat, DecodeError> {
         Ok(Beat::decode(self.raw)?)
     }
 }
 
-/// A batch read field by field.
+/// A decoded batch without its heartbeats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchRef<'a> {
     pub sender: &'a str,
@@ -132,10 +131,10 @@ pub struct BatchRef<'a> {
 }
 
 impl<'a> BatchRef<'a> {
-    /// Fills `beats` (cleared first) with the batch's beats in order.
+    /// Fills `beats` (cleared first) with the batch's heartbeats in order.
     ///
     /// # Errors
-    /// What is wrong with the bytes; one bad beat spoils the batch, as nobody but a key holder wrote it.
+    /// Why the bytes are not valid. One invalid heartbeat invalidates the batch: only a key holder could write it.
     pub fn parse(bytes: &'a [u8], beats: &mut Vec<BeatRef<'a>>) -> Result<Self, DecodeError> {
         within_limit(bytes)?;
         beats.clear();
@@ -165,7 +164,7 @@ enum Value<'a> {
     Varint(u64),
     Fixed32(u32),
     Bytes(&'a [u8]),
-    /// Of a field that later versions may have.
+    /// A field of a later version.
     Skipped,
 }
 

@@ -35,7 +35,7 @@ proptest! {
         }
     }
 
-    /// A batch written beat by beat is the same as one written whole, and the reader that borrows sees what prost sees.
+    /// A batch written heartbeat by heartbeat equals one written whole, and both decoders agree.
     #[test]
     fn the_two_writers_and_readers_agree(beats in prop::collection::vec(beat(), 0..20)) {
         let batch = Batch { beats, sender: "agent".into(), sequence: 3, incarnation: 7 };
@@ -56,7 +56,7 @@ fn padding_fills_to_the_byte_and_is_passed_over() {
     let batch = Corpus::held_out().batch(1, 3);
     let mut plain = Vec::new();
     Protobuf.encode_batch(&batch, &mut plain).unwrap();
-    // 130 bytes are a byte too many for one length byte, and one too few for two; a single byte holds no field at all.
+    // 130 bytes are one too many for one length byte and one too few for two; a single byte holds no field.
     for missing in (0..300).filter(|missing| ![1, 130].contains(missing)) {
         let mut bytes = plain.clone();
         pad_batch(plain.len() + missing, &mut bytes);
@@ -95,7 +95,7 @@ fn rules_are_kept_by_every_decoder() {
         for beat in &broken {
             let mut bytes = Vec::new();
             codec.encode(beat, &mut bytes).unwrap();
-            // JSON writes a NaN as null, which is no number.
+            // JSON writes a NaN as null, which is not a number.
             let error = codec.decode(&bytes).unwrap_err();
             assert!(matches!(error, DecodeError::Invalid(_)) || codec.id() == CodecId::Json, "{beat:?}: {error}");
         }
@@ -116,7 +116,7 @@ fn a_small_message_cannot_become_a_large_one() {
     assert!(bomb.len() < MAX_PAYLOAD_BYTES);
     let mut codec = ProtobufZstd::new().unwrap();
     assert!(matches!(codec.decode(&bomb), Err(DecodeError::Zstd(_))));
-    // And the codec is none the worse for it.
+    // The codec still works afterwards.
     let (beat, mut bytes) = (Corpus::held_out().beat(1), Vec::new());
     codec.encode(&beat, &mut bytes).unwrap();
     assert_eq!(codec.decode(&bytes).unwrap(), beat);

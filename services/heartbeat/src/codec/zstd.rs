@@ -1,4 +1,4 @@
-//! Protobuf compressed with a dictionary that both sides know. It pays for batches, where names and instants repeat.
+//! Protobuf compressed with a dictionary that both sides have. It pays off for batches, where names and timestamps repeat.
 
 use std::{io, sync::LazyLock};
 
@@ -11,20 +11,20 @@ use zstd::{
 use super::{Codec, CodecId, DecodeError, EncodeError, MAX_PAYLOAD_BYTES, Protobuf, within_limit};
 use crate::message::{Batch, Beat};
 
-/// Made by `cargo run -p heartbeat --example train_dictionary`; a test makes it again and compares. Whoever changes it changes
-/// the wire format: what is compressed with one cannot be read with another.
+/// Made by `cargo run -p heartbeat --example train_dictionary`; a test makes it again and compares. A change of it changes the wire format:
+/// both sides need the same dictionary.
 pub const DICTIONARY: &[u8] = include_bytes!("beats.dict");
-/// The highest that costs little here: beyond it a batch takes several times as long and loses no byte.
+/// Higher levels take several times as long and save no byte here.
 const LEVEL: i32 = 3;
 
 static TO_COMPRESS: LazyLock<EncoderDictionary<'static>> = LazyLock::new(|| EncoderDictionary::copy(DICTIONARY, LEVEL));
 static TO_DECOMPRESS: LazyLock<DecoderDictionary<'static>> = LazyLock::new(|| DecoderDictionary::copy(DICTIONARY));
 
-/// About 1 MB of state; one per task that sends or receives.
+/// About 1 MB of state; one per task.
 pub struct ProtobufZstd {
     compressor: Compressor<'static>,
     decompressor: Decompressor<'static>,
-    /// Protobuf on its way in or out; its capacity bounds what a compressed message can become.
+    /// Uncompressed Protobuf; its capacity bounds the output of decompression.
     plain: Vec<u8>,
     packed: Vec<u8>,
 }
@@ -34,7 +34,7 @@ impl ProtobufZstd {
     /// Out of memory.
     pub fn new() -> io::Result<Self> {
         let mut compressor = Compressor::with_prepared_dictionary(&TO_COMPRESS)?;
-        // Frames are told apart and protected by what is around them; these bytes would say it a second time.
+        // The frame around the payload provides identification and integrity already.
         compressor.set_parameter(CParameter::DictIdFlag(false))?;
         compressor.set_parameter(CParameter::ChecksumFlag(false))?;
         compressor.set_parameter(CParameter::ContentSizeFlag(false))?;
@@ -50,25 +50,15 @@ impl ProtobufZstd {
         Ok(())
     }
 
-    /// The Protobuf in it, valid until the next call.
+    /// The decompressed Protobuf, valid until the next call.
     ///
     /// # Errors
-    /// Not compressed with this dictionary, or longer than a payload may be.
+    /// Not compressed with this dictionary, or too long.
     pub fn unpack(&mut self, bytes: &[u8]) -> Result<&[u8], DecodeError> {
         within_limit(bytes)?;
         self.plain.clear();
         self.decompressor.decompress_to_buffer(bytes, &mut self.plain).map_err(DecodeError::Zstd)?;
         Ok(&self.plain)
-    }
-
-    /// Compresses a Protobuf payload.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn pack_payload(&mut self, protobuf: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.plain.clear();
-        self.plain.extend_from_slice(protobuf);
-        self.pack(out)
     }
 }
 

@@ -8,55 +8,56 @@ use super::{
 use crate::Nanos;
 
 const DAY: f64 = 86_400e9;
-/// While nothing is known; until what stands still now and then should have shown; and of caution after a mistake or a warning, and
-/// after another one meanwhile. So many beats, and so many seconds.
+/// Phases, each as a number of heartbeats and at least as many seconds: before anything is known; until rare pauses should have been seen;
+/// caution after a mistake or a warning, and after another one during that time.
 const WARM_UP: u64 = 440;
 const LEARNING: u64 = 600;
 const AFTER_ONE: u64 = 100;
 const AFTER_MORE: u64 = 200;
-/// What stands still (a process, a machine, a network) is back by then, nearly overall.
+/// Nearly all pauses (of a process, a machine, a network) end within this time.
 const STAND_STILL: Nanos = 3_000_000_000;
-/// Of the mistakes that are aimed at: for beats that are late, and for losses that come in bursts. Estimates of either are less certain
-/// than how often beats are lost by chance.
+/// Share of the allowed mistakes for late heartbeats, and for bursts of losses. Both are estimated less reliably than the rate of
+/// independent losses.
 const FOR_LATE: f64 = 0.15;
 const FOR_BURSTS: f64 = 0.1;
-/// What changed once will change again: of the mistakes that are aimed at, while things are worse than overall.
+/// Share of the allowed mistakes while recent conditions are worse than overall: what changed once will change again.
 const WHILE_WORSE: f64 = 0.1;
-/// Times what an exponential tail makes expect.
+/// Factor on the prediction of an exponential tail.
 const MARGIN: f64 = 1.3;
-/// Intervals. Whatever was seen, a rare beat may be as late as that.
+/// Minimum lateness, in intervals, that a rare heartbeat is assumed to reach.
 const LEAST_LATE: f64 = 0.2;
-/// Nanoseconds. Where beats are later than that they get lost as well: one may be so in as many as were seen.
+/// Lateness (ns) above which losses are assumed too, although none was seen: one in as many heartbeats as were seen.
 const OF_A_LAN: f64 = 5e6;
-/// So many times later than any beat before is a warning; but not below so many intervals.
+/// A heartbeat this many times later than any before is a warning, if it is later than the minimum in intervals.
 const NOVEL: f64 = 4.0;
 const LEAST_NOVEL: f64 = 0.02;
-/// Beats between two reckonings.
+/// Heartbeats between two updates of the timeout.
 const STRIDE: u32 = 32;
-/// Beats that count as recent.
+/// Number of heartbeats that count as recent.
 const RECENT: u32 = 4096;
-/// In beats; what is expected to be longer is cut off here.
+/// Maximum run of losses that is considered.
 const LONGEST_RUN: f64 = 1e3;
-/// A share that is reckoned with whatever was seen: of beats that are late, and of those behind a late one.
+/// Minimum share of late heartbeats, and of heartbeats behind a late one, that is assumed.
 const RARE: f64 = 0.01;
 
-/// Our own. Silence between two beats is a run of losses and the lateness of the beat that ends it. Both are learned apart, and the
-/// timeout is what they will come to once in `days`. While little is known, and after a mistake, it is `careful` intervals.
+/// The project's own detector. The silence between two heartbeats is a run of losses plus the lateness of the heartbeat that ends it. It
+/// learns both separately, and sets the timeout to what they will reach once in `days`. At the start, and after a mistake, the timeout is
+/// `careful` intervals.
 #[derive(Debug, Clone)]
 pub struct Adaptive {
     interval: Nanos,
-    /// Mistakes per beat that are aimed at.
+    /// Allowed mistakes per heartbeat.
     mistakes: f64,
     careful: Nanos,
     latest: Option<NewestBeat>,
-    /// Sent, as the sequence numbers tell.
+    /// Heartbeats sent, by their sequence numbers.
     beats: u64,
-    /// Number of the beat from which on the timeout may be below `careful`, and below what takes what stands still.
+    /// Heartbeat number from which the timeout may be below `careful`, and below a usual pause.
     careful_until: u64,
     guarded_until: u64,
-    /// Beats since `learned` was reckoned.
+    /// Heartbeats since `learned` was updated.
     unreckoned: u32,
-    /// As reckoned from what was learned.
+    /// Timeout computed from what was learned.
     learned: Nanos,
     losses: Losses,
     reordering: Reordering,
@@ -64,7 +65,7 @@ pub struct Adaptive {
     recent: LatenessHistogram,
 }
 
-/// Beats that are no fewer than `number`, and take no less than as many seconds.
+/// `number` heartbeats, or as many as take `number` seconds if that is more.
 fn both(number: u64, interval: Nanos) -> u64 {
     number.max(number * 1_000_000_000 / interval.max(1))
 }
@@ -98,7 +99,7 @@ impl Adaptive {
     fn learn(&mut self, gap: Nanos, before: u64, sequence: u64) {
         let interval = self.interval as f64;
         let gaps = gap as f64 / interval;
-        // More cannot have been lost in so short a time: numbers were skipped, or this observer slept.
+        // More cannot be lost in so short a time: numbers were skipped, or this observer paused.
         let run = (sequence - before - 1).min(gaps as u64);
         let late = gaps - (run + 1) as f64;
         let is_novel = late > LEAST_NOVEL && late > NOVEL * self.overall.latest();
@@ -126,7 +127,7 @@ impl Adaptive {
         }
     }
 
-    /// The least timeout, whatever was learned.
+    /// The minimum timeout in the current phase.
     fn least(&self) -> Nanos {
         if self.beats < self.careful_until {
             return self.careful;
@@ -139,7 +140,7 @@ impl Adaptive {
         if is_warm { stand_still(self.interval).min(self.careful) } else { self.careful }
     }
 
-    /// Things are not what they were: what is called lately begins now.
+    /// Conditions have changed: recent statistics start again.
     fn reset_recent(&mut self) {
         self.losses.reset_recent();
         self.recent.reset_recent();
@@ -147,7 +148,7 @@ impl Adaptive {
 
     fn reckon(&mut self) {
         let overall = self.timeout(self.mistakes, self.losses.overall(), &self.overall);
-        // What is so lately counts if chance does not make it of what is so overall.
+        // Recent statistics count only if they are significantly worse than the overall ones.
         let runs = self.losses.worse_recently();
         let lateness = self.recent.is_later_than(&self.overall).then_some(&self.recent);
         let recent = if runs.is_some() || lateness.is_some() {
@@ -159,24 +160,23 @@ impl Adaptive {
         self.learned = to_nanos(self.interval, overall.max(recent));
     }
 
-    /// In intervals: longer runs of losses pass it as seldom as is aimed at, and later beats as seldom.
+    /// Timeout in intervals that longer runs of losses, and later heartbeats, exceed as rarely as allowed.
     fn timeout(&self, mistakes: f64, mut runs: Runs, lateness: &LatenessHistogram) -> f64 {
         if runs == Runs::default() && lateness.latest() * self.interval as f64 > OF_A_LAN {
             runs = Runs::one_in(lateness.total().into());
         }
         let allowed = if runs.are_bursts { mistakes * FOR_BURSTS } else { mistakes };
-        // The longest run that is not too rare, and how often one no shorter comes.
+        // The longest run that is frequent enough, and the rate of runs at least as long.
         let (mut run, mut often) = (0.0, 1.0);
         while often * runs.go_on(run) > allowed && run <= LONGEST_RUN {
             often *= runs.go_on(run);
             run += 1.0;
         }
         let latest = self.late(lateness, mistakes * FOR_LATE);
-        // The beat that ends a run comes as often as the run, and may be late as well. If such a run is as rare as is allowed, it
-        // does not matter how late.
+        // The heartbeat that ends a run may be late as well. If such a run is rare enough, its lateness does not matter.
         let share = if run > 0.0 && often <= 2.0 * allowed { 0.5 } else { mistakes * FOR_LATE / often };
         let mut timeout = run + 1.0 + self.late(lateness, share);
-        // Beats that end shorter runs come more often, and the latest of them are later; but no later than the latest of all.
+        // Heartbeats that end shorter runs are more frequent, so their latest are later; at most as late as the latest of all.
         while run > 0.0 && run + latest > timeout {
             run -= 1.0;
             often /= runs.go_on(run);
@@ -185,7 +185,7 @@ impl Adaptive {
         timeout
     }
 
-    /// What the lateness of one beat in `1 / share` will exceed, in intervals.
+    /// Lateness, in intervals, that one heartbeat in `1 / share` exceeds.
     fn late(&self, lateness: &LatenessHistogram, share: f64) -> f64 {
         if share >= 0.5 {
             return MARGIN * lateness.exceeded_by(0.5);
@@ -195,7 +195,7 @@ impl Adaptive {
         if late <= 1.0 || !self.reordering.is_independent().unwrap_or_else(|| lateness.is_smooth()) {
             return late;
         }
-        // The next beat overtakes it, unless that is late as well: as seldom as all beats seen, whose latest was none of these.
+        // The next heartbeat overtakes it unless that one is late too, which is as rare as any late heartbeat.
         let share = (share * f64::from(lateness.total())).clamp(share.min(RARE), RARE);
         1.0 + (MARGIN * lateness.exceeded_by(share)).min(1.0)
     }

@@ -1,5 +1,4 @@
-//! All detectors by name, with their parameters. Spans are given in intervals of the beats, so that one setting means the same at
-//! every beat rate.
+//! All detectors by name, with their parameters. Durations are in heartbeat intervals, so that a setting means the same at every rate.
 
 use thiserror::Error;
 
@@ -9,7 +8,7 @@ use super::{
 };
 use crate::Nanos;
 
-/// One detector, whichever it is.
+/// Any of the detectors.
 #[derive(Debug, Clone)]
 pub enum AnyDetector {
     Fixed(Fixed),
@@ -29,11 +28,11 @@ pub struct Param {
     pub default: f64,
     pub least: f64,
     pub most: f64,
-    /// With its unit.
+    /// Meaning, with unit.
     pub meaning: &'static str,
 }
 
-/// A kind of detector.
+/// A detector's name, description and parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct DetectorKind {
     pub name: &'static str,
@@ -45,9 +44,9 @@ pub struct DetectorKind {
 
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum BadParam {
-    #[error("there is no detector '{0}'; there are {list}", list = names())]
+    #[error("unknown detector '{0}'; the detectors are {list}", list = names())]
     NoSuchDetector(String),
-    #[error("'{0}' has no parameter '{1}'; it has {list}", list = params(.0))]
+    #[error("'{0}' has no parameter '{1}'; its parameters are {list}", list = params(.0))]
     NoSuchParam(&'static str, String),
     #[error("{name}={value} is out of range: {least} to {most}, {meaning}")]
     OutOfRange { name: &'static str, value: f64, least: f64, most: f64, meaning: &'static str },
@@ -57,7 +56,7 @@ const fn param(name: &'static str, default: f64, least: f64, most: f64, meaning:
     Param { name, default, least, most, meaning }
 }
 
-/// The longest to_nanos that a parameter may ask for, in intervals.
+/// Maximum duration of a parameter, in intervals.
 const LONGEST: f64 = 1e5;
 
 pub const KINDS: [DetectorKind; 10] = [
@@ -67,7 +66,7 @@ pub const KINDS: [DetectorKind; 10] = [
         params: &[
             param("suspect", 3.0, 0.0, LONGEST, "intervals of silence until suspected"),
             param("offline", 5.0, 0.0, LONGEST, "intervals of silence until off-line"),
-            param("scan", 2.0, 0.0, LONGEST, "intervals between scans; 0: found at once"),
+            param("scan", 2.0, 0.0, LONGEST, "intervals between scans; 0: immediately"),
         ],
         make: |interval, p| {
             AnyDetector::Fixed(Fixed::new(to_nanos(interval, p[0]), to_nanos(interval, p[1]), to_nanos(interval, p[2])))
@@ -77,24 +76,24 @@ pub const KINDS: [DetectorKind; 10] = [
         name: "backoff",
         description: "probes with exponential back-off after a missed beat",
         params: &[
-            param("base", 0.5, 0.0, 1e3, "intervals that the first probe is given"),
-            param("probes", 3.0, 0.0, 16.0, "probes unanswered until suspected"),
+            param("base", 0.5, 0.0, 1e3, "timeout of the first probe in intervals"),
+            param("probes", 3.0, 0.0, 16.0, "unanswered probes until suspected"),
         ],
         make: |interval, p| AnyDetector::Backoff(Backoff::new(interval, to_nanos(interval, p[0]), p[1] as u32)),
     },
     DetectorKind {
         name: "consecutive",
-        description: "failures in a row; from the threshold on a partition",
+        description: "consecutive failures; a partition from the threshold on",
         params: &[
             param("patience", 0.1, 0.0, LONGEST, "intervals that a beat may be late"),
-            param("threshold", 3.0, 1.0, 1e3, "failures in a row that are a partition"),
+            param("threshold", 3.0, 1.0, 1e3, "consecutive failures that are a partition"),
         ],
         make: |interval, p| AnyDetector::Consecutive(Consecutive::new(interval, p[0], p[1] as u32)),
     },
     DetectorKind {
         name: "ewma",
-        description: "the expected beat + k × an EWMA of how far arrivals are off",
-        params: &[param("k", 3.0, 0.0, 1e6, "times the mean distance")],
+        description: "the expected arrival + k × an EWMA of the deviation",
+        params: &[param("k", 3.0, 0.0, 1e6, "factor on the mean deviation")],
         make: |interval, p| AnyDetector::Ewma(Ewma::new(interval, p[0])),
     },
     DetectorKind {
@@ -102,19 +101,19 @@ pub const KINDS: [DetectorKind; 10] = [
         description: "Chen et al.: the estimated next arrival + a constant",
         params: &[
             param("alpha", 1.0, 0.0, LONGEST, "intervals after the estimated arrival"),
-            param("window", 1000.0, 1.0, 1000.0, "arrivals that the estimate goes by"),
+            param("window", 1000.0, 1.0, 1000.0, "arrivals in the estimate"),
         ],
         make: |interval, p| AnyDetector::Chen(Chen::new(interval, to_nanos(interval, p[0]), p[1] as usize)),
     },
     DetectorKind {
         name: "bertier",
         description: "Bertier et al.: the estimated next arrival + Jacobson's margin",
-        params: &[param("phi", 4.0, 0.0, 1e6, "times the mean distance of errors from their mean")],
+        params: &[param("phi", 4.0, 0.0, 1e6, "factor on the mean deviation of the errors")],
         make: |interval, p| AnyDetector::Bertier(Bertier::new(interval, p[0])),
     },
     DetectorKind {
         name: "phi-normal",
-        description: "phi accrual, gaps taken for normal (Hayashibara et al., Akka)",
+        description: "phi accrual, normal gaps (Hayashibara et al., Akka)",
         params: &[
             param("threshold", 8.0, 0.0, 1e6, "phi from which a node is suspected"),
             param("pause", 0.0, 0.0, LONGEST, "intervals added to the mean (Akka: 3)"),
@@ -123,32 +122,38 @@ pub const KINDS: [DetectorKind; 10] = [
     },
     DetectorKind {
         name: "phi-exponential",
-        description: "phi accrual, gaps taken for exponential (Cassandra)",
+        description: "phi accrual, exponential gaps (Cassandra)",
         params: &[param("threshold", 8.0, 0.0, 1e6, "phi from which a node is suspected")],
         make: |interval, p| AnyDetector::Phi(Phi::new(interval, GapDistribution::Exponential, p[0])),
     },
     DetectorKind {
         name: "chitchat",
-        description: "a multiple of the mean gap, which begins with a prior",
-        params: &[param("threshold", 8.0, 0.0, 1e6, "times the mean gap")],
+        description: "a multiple of the mean gap, which starts with a prior",
+        params: &[param("threshold", 8.0, 0.0, 1e6, "factor on the mean gap")],
         make: |interval, p| AnyDetector::Chitchat(Chitchat::new(interval, p[0])),
     },
     DetectorKind {
         name: "adaptive",
-        description: "the longest run of losses and the latest beat that the link will show once in `days`",
+        description: "the longest run of losses and the latest heartbeat that the link will show once in `days`",
         params: &[
-            param("days", 2.5, 0.01, 1e4, "days between mistakes that are aimed at"),
-            param("careful", 30.0, 1.0, LONGEST, "intervals of silence until suspected while little is known"),
+            param("days", 2.5, 0.01, 1e4, "days between mistakes, as a goal"),
+            param(
+                "careful",
+                30.0,
+                1.0,
+                LONGEST,
+                "intervals of silence until suspected at the start and after a mistake",
+            ),
         ],
         make: |interval, p| AnyDetector::Adaptive(Box::new(Adaptive::new(interval, p[0], p[1]))),
     },
 ];
 
 impl AnyDetector {
-    /// The detector of that name for beats sent every `interval`; parameters that are not given have their defaults.
+    /// The detector with this name, for heartbeats sent every `interval`. Missing parameters have their defaults.
     ///
     /// # Errors
-    /// There is no such detector or parameter, or a value is out of its range.
+    /// Unknown detector or parameter, or a value out of range.
     pub fn named(name: &str, interval: Nanos, params: &[(String, f64)]) -> Result<Self, BadParam> {
         let kind = DetectorKind::named(name)?;
         let mut values = [0.0; 3];
@@ -159,7 +164,7 @@ impl AnyDetector {
             let at = kind.params.iter().position(|param| param.name == name);
             let at = at.ok_or_else(|| BadParam::NoSuchParam(kind.name, name.clone()))?;
             let Param { name, least, most, meaning, .. } = kind.params[at];
-            // Not a number is out of range, too.
+            // NaN is out of range too.
             if !(least..=most).contains(given) {
                 return Err(BadParam::OutOfRange { name, value: *given, least, most, meaning });
             }
@@ -171,12 +176,12 @@ impl AnyDetector {
 
 impl DetectorKind {
     /// # Errors
-    /// There is none of that name.
+    /// There is no detector with this name.
     pub fn named(name: &str) -> Result<&'static Self, BadParam> {
         KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| BadParam::NoSuchDetector(name.to_owned()))
     }
 
-    /// With every parameter at its default.
+    /// The detector with default parameters.
     pub fn make(&self, interval: Nanos) -> AnyDetector {
         let defaults: Vec<f64> = self.params.iter().map(|param| param.default).collect();
         (self.make)(interval, &defaults)
@@ -194,7 +199,7 @@ fn params(kind: &str) -> String {
     said.collect::<Vec<_>>().join(", ")
 }
 
-/// The same call of whichever it is.
+/// Calls the same method of any variant.
 macro_rules! each {
     ($any:expr, $detector:ident => $call:expr) => {
         match $any {

@@ -1,11 +1,11 @@
 use super::{Detector, NewestBeat, to_nanos};
 use crate::Nanos;
 
-/// Probing with exponential back-off: a missed beat starts probes that are given `base`, 2 × base, 4 × base, … to be answered; the
-/// node is suspected when the last of them was not. An answer to a probe counts as a beat.
+/// Exponential back-off: a missed heartbeat starts probes with timeouts of `base`, 2 × base, 4 × base, …; the node is suspected when the
+/// last is unanswered. An answer counts as a heartbeat.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    /// After a beat, until the next is missed.
+    /// Time after a heartbeat until the next counts as missed.
     patience: Nanos,
     base: Nanos,
     probes: u32,
@@ -13,12 +13,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// More than 30 probes are 30.
+    /// At most 30 probes.
     pub fn new(interval: Nanos, base: Nanos, probes: u32) -> Self {
         Self { patience: to_nanos(interval, 1.1), base, probes: probes.min(30), latest: None }
     }
 
-    /// Probes that are out by `now`: another one is to be sent when this number grows.
+    /// Number of probes sent by `now`; send another one when it grows.
     pub fn probes(&self, now: Nanos) -> u32 {
         let sent = |probe: &u32| self.sent_at(*probe).is_some_and(|at| now >= at);
         (0..self.probes).take_while(sent).count() as u32

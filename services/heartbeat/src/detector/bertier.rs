@@ -1,26 +1,26 @@
 use super::{Detector, chen::Arrivals, to_nanos};
 use crate::Nanos;
 
-/// Arrivals that the estimate goes by.
+/// Arrivals in the estimate.
 const SAMPLES: usize = 1_000;
 /// Weights of the paper: of a new error, and of the mean error in the margin.
 const GAMMA: f64 = 0.1;
 const BETA: f64 = 1.0;
 
 /// Bertier, Marin and Sens ("Implementation and performance evaluation of an adaptable failure detector", 2002): Chen's estimate of the
-/// next arrival, with Jacobson's margin: mean error plus `phi` (4) times the errors' mean distance from it.
+/// next arrival, plus Jacobson's margin: mean error plus `phi` (4) times the mean deviation.
 #[derive(Debug, Clone)]
 pub struct Bertier {
     phi: f64,
     arrivals: Arrivals,
-    /// ns.
+    /// Nanoseconds, as the field below.
     delay: f64,
     var: f64,
 }
 
 impl Bertier {
     pub fn new(interval: Nanos, phi: f64) -> Self {
-        // A quarter of an interval until errors are known: the paper starts at none and suspects everybody at first.
+        // A quarter of an interval at the start: with the paper's zero every node would be suspected at first.
         Self { phi, arrivals: Arrivals::new(interval, SAMPLES), delay: 0.0, var: interval as f64 / 4.0 }
     }
 }
@@ -33,7 +33,7 @@ impl Detector for Bertier {
             return;
         }
         if let Some(expected) = expected {
-            // Of the beat that was waited for; those in between were lost, not late.
+            // Error of the expected heartbeat; skipped ones were lost, not late.
             let error = now as f64 - (expected as f64 + lost) - self.delay;
             self.delay += GAMMA * error;
             self.var += GAMMA * (error.abs() - self.var);

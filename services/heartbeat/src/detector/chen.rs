@@ -1,8 +1,8 @@
 use super::{Detector, NewestBeat, to_nanos, window::Window};
 use crate::Nanos;
 
-/// NFD-E of Chen, Toueg and Aguilera ("On the quality of service of failure detectors", 2002): the next beat's arrival is
-/// estimated from the latest ones, each moved to where the next would have been; suspected `alpha` after it.
+/// NFD-E of Chen, Toueg and Aguilera ("On the quality of service of failure detectors", 2002): estimates the next arrival from the latest
+/// ones, each shifted to the next; suspects `alpha` after it.
 #[derive(Debug, Clone)]
 pub struct Chen {
     alpha: Nanos,
@@ -25,13 +25,13 @@ impl Detector for Chen {
     }
 }
 
-/// When the beat after the newest is expected.
+/// Estimates the next arrival.
 #[derive(Debug, Clone)]
 pub(super) struct Arrivals {
     interval: Nanos,
-    /// The first beat: everything is counted from it.
+    /// The first heartbeat: all others are counted from it.
     first: Option<NewestBeat>,
-    /// How much later beats came than that many intervals after the first. Each beat tells, late ones too.
+    /// Lateness of arrivals relative to the first plus whole intervals. Every arrival counts, also a late one.
     late: Window,
     highest: u64,
 }
@@ -41,7 +41,7 @@ impl Arrivals {
         Self { interval, first: None, late: Window::new(samples), highest: 0 }
     }
 
-    /// Whether it is the newest.
+    /// Returns whether it is the newest.
     pub(super) fn heard(&mut self, at: Nanos, sequence: u64) -> bool {
         let first = *self.first.get_or_insert(NewestBeat { at, sequence });
         let is_newest = sequence > self.highest || self.late.len() == 0;
@@ -52,7 +52,7 @@ impl Arrivals {
         is_newest
     }
 
-    /// How much later than `expected` this beat is due, for those between that were lost; ns.
+    /// Nanoseconds from `expected` until this heartbeat was due, because of lost ones in between.
     pub(super) fn skipped(&self, sequence: u64) -> f64 {
         sequence.saturating_sub(self.highest.saturating_add(1)) as f64 * self.interval as f64
     }

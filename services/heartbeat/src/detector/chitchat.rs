@@ -1,14 +1,14 @@
 use super::{Advance, Detector, NewestBeat, to_nanos, window::Window};
 use crate::Nanos;
 
-/// Defaults of chitchat 0.13, which beats once a second: times are in intervals here.
+/// Defaults of chitchat 0.13 at one heartbeat a second; times are in intervals here.
 const SAMPLES: usize = 1_000;
 const LONGEST_GAP: f64 = 10.0;
 const PRIOR_GAP: f64 = 5.0;
 const PRIOR_WEIGHT: f64 = 5.0;
 
-/// The rule of quickwit's chitchat: suspected after `threshold` (8) times the mean gap, where the mean begins with a prior and gaps
-/// longer than ten intervals are left out.
+/// The rule of quickwit's chitchat: suspected after `threshold` (8) times the mean gap. The mean starts with a prior; gaps longer than ten
+/// intervals are ignored.
 #[derive(Debug, Clone)]
 pub struct Chitchat {
     interval: Nanos,

@@ -1,8 +1,8 @@
 use super::{Detector, NewestBeat, Status, to_nanos};
 use crate::Nanos;
 
-/// Counts failures in a row: a beat that is due and does not come within `patience` is one. The first is suspicion, `threshold` of
-/// them (3) a partition.
+/// Counts consecutive failures: a heartbeat that is more than `patience` late is one. The first is a suspicion, `threshold` of them (3) a
+/// partition.
 #[derive(Debug, Clone)]
 pub struct Consecutive {
     interval: Nanos,
@@ -12,7 +12,7 @@ pub struct Consecutive {
 }
 
 impl Consecutive {
-    /// A threshold of 0 is 1. `patience` is in intervals.
+    /// A threshold of 0 counts as 1. `patience` is in intervals.
     pub fn new(interval: Nanos, patience: f64, threshold: u32) -> Self {
         Self {
             interval: interval.max(1),
@@ -22,13 +22,13 @@ impl Consecutive {
         }
     }
 
-    /// In a row, by `now`.
+    /// Consecutive failures at `now`.
     pub fn failures(&self, now: Nanos) -> u64 {
         let Some(latest) = self.latest else { return 0 };
         now.saturating_sub(latest.at).saturating_sub(self.patience) / self.interval
     }
 
-    /// When the way to the node is taken for cut, if nothing more is heard.
+    /// When the network path counts as cut, if nothing more is heard.
     pub fn partitioned_at(&self) -> Option<Nanos> {
         Some(self.latest?.at + self.patience + self.interval * Nanos::from(self.threshold))
     }

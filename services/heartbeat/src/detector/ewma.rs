@@ -1,25 +1,25 @@
 use super::{Advance, Detector, NewestBeat, to_nanos};
 use crate::Nanos;
 
-/// Of a new sample, as in TCP's estimate of the round trip.
+/// Weight of a new sample, as in TCP's round-trip estimate.
 const WEIGHT: f64 = 1.0 / 8.0;
-/// Of the interval: a perfectly even sender would be suspected for a nanosecond.
+/// Minimum margin in intervals: otherwise a perfectly regular sender would be suspected.
 const LEAST_MARGIN: f64 = 0.01;
 
-/// The next beat's expected arrival, plus `k` (3) times an exponentially weighted mean of how far arrivals are off. "The round
-/// trip × 3" by itself is less than an interval and would condemn every healthy sender.
+/// The next expected arrival plus `k` (3) times an exponentially weighted mean deviation. The article's "round trip × 3" alone is shorter
+/// than an interval and would suspect every healthy sender.
 #[derive(Debug, Clone)]
 pub struct Ewma {
     interval: Nanos,
     k: f64,
-    /// Mean distance of an arrival from an interval after the one before, ns.
+    /// Mean deviation of gaps from the interval, in nanoseconds.
     off: f64,
     latest: Option<NewestBeat>,
 }
 
 impl Ewma {
     pub fn new(interval: Nanos, k: f64) -> Self {
-        // Nothing is known yet: half an interval, as TCP takes half the first round trip.
+        // Starts with half an interval, as TCP starts with half the first round trip.
         Self { interval, k, off: interval as f64 / 2.0, latest: None }
     }
 }

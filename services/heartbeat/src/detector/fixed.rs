@@ -1,12 +1,12 @@
 use super::{Detector, NewestBeat, Status};
 use crate::Nanos;
 
-/// A fixed timeout, looked at by a scan: suspected after `suspect`, off-line after `offline`, both at the scan that finds it.
+/// A fixed timeout checked by a periodic scan: suspected after `suspect`, offline after `offline`, each at the next scan.
 #[derive(Debug, Clone)]
 pub struct Fixed {
     suspect: Nanos,
     offline: Nanos,
-    /// Of 0: found at once.
+    /// Interval of scans; 0: immediately.
     scan: Nanos,
     latest: Option<NewestBeat>,
 }

@@ -1,22 +1,21 @@
 use super::{Detector, Status};
 use crate::Nanos;
 
-/// Keeps an observer that was itself stopped or starved from blaming others for it: the time that it slept is no silence. The
-/// detector inside incarnations on a clock that stands still meanwhile, so it neither suspects for the pause nor learns from it.
+/// Excludes pauses of the observer itself: the time it was stopped does not count as silence. The inner detector's clock stops during a
+/// pause, so it neither suspects nor learns from it.
 ///
-/// `awake` is to be called several times per interval, and before anything else after a wait: a longer gap between two calls than
-/// `limit` is a pause. What is read just after one may have lain in a buffer: it proves nothing and teaches nothing. Nobody is
-/// suspected for `grace` after a pause, so that a beat can arrive.
+/// Call `awake` several times per interval, and first after every wait: a gap longer than `limit` is a pause. Heartbeats read just after a
+/// pause may have been buffered: they are ignored. No node is suspected for `grace` after a pause, so that a heartbeat can arrive.
 #[derive(Debug, Clone)]
 pub struct Guard<D> {
     detector: D,
     limit: Nanos,
     grace: Nanos,
     awake_at: Nanos,
-    /// What is read before is from a buffer.
+    /// Heartbeats read before this time may be from a buffer.
     caught_up_at: Nanos,
     excused_until: Nanos,
-    /// Sum of all pauses: this much does the inner clock lag behind.
+    /// Sum of all pauses: the lag of the inner clock.
     slept: Nanos,
 }
 
@@ -25,7 +24,7 @@ impl<D: Detector> Guard<D> {
         Self { detector, limit, grace, awake_at: now, caught_up_at: 0, excused_until: 0, slept: 0 }
     }
 
-    /// The observer runs at `now`. Answers the pause that lies before it, if it is one.
+    /// Call when the observer runs. Returns the pause before `now`, if there was one.
     pub fn awake(&mut self, now: Nanos) -> Option<Nanos> {
         let gap = now.saturating_sub(self.awake_at);
         self.awake_at = self.awake_at.max(now);

@@ -1,22 +1,22 @@
-//! How late beats are: a histogram of fixed size, and how far its tail will reach.
+//! How late heartbeats are: a histogram of fixed size, and an extrapolation of its tail.
 
 /// Bins per octave.
 const FINE: u32 = 8;
-/// 2^-12 to 2^8 intervals; what is less is the lowest bin, what is more the highest.
+/// Range: 2^-12 to 2^8 intervals. Smaller values are in the lowest bin, larger ones in the highest.
 const LOWEST: i32 = -12;
 const BINS: usize = 20 * FINE as usize;
 
-/// NewestBeat beats that the tail is continued from.
+/// Numbers of latest heartbeats from which the tail is extrapolated.
 const TOPS: [u32; 3] = [8, 32, 128];
-/// What was exceeded so often needs no continuation.
+/// What this many heartbeats exceeded needs no extrapolation.
 const SEEN: f64 = 8.0;
-/// So many times later than the next is far later.
+/// A gap in the tail: a heartbeat this many times later than the next one.
 const APART: f64 = 4.0;
-/// Beyond it, what the latest are later than, so many times the mean of them is no end of a network's tail.
+/// If the mean of the latest heartbeats exceeds this multiple of their minimum, the tail is not a network's.
 const SMOOTH: f64 = 1.5;
-/// Beats by which a share is known well enough.
+/// Number of heartbeats from which a share is known well enough.
 const ENOUGH: f64 = 64.0;
-/// What few tell is cut off at so many times their mean, if that is beyond what is said to be furthest.
+/// An extrapolation from few is cut off at this multiple of their mean, or at `furthest`.
 const TIMES: f64 = 4.0;
 
 /// Lateness in intervals.
@@ -24,9 +24,9 @@ const TIMES: f64 = 4.0;
 pub(super) struct LatenessHistogram {
     counts: [u32; BINS],
     total: u32,
-    /// Above it all counts are halved: what is old fades.
+    /// Above this total all counts are halved, so that old values fade.
     most: u32,
-    /// Intervals. A kind of which little is known is not taken to go beyond.
+    /// Intervals: limit of an extrapolation from few heartbeats.
     furthest: f64,
 }
 
@@ -52,12 +52,12 @@ impl LatenessHistogram {
         self.total
     }
 
-    /// No beat was as late as that.
+    /// Upper bound of the latest heartbeat.
     pub(super) fn latest(&self) -> f64 {
         self.counts.iter().rposition(|&count| count > 0).map_or(0.0, upper)
     }
 
-    /// Whether beats that are late are more here, by one measure of late or another, than chance makes of the others.
+    /// Whether heartbeats here are significantly later than the others.
     pub(super) fn is_later_than(&self, others: &Self) -> bool {
         let part = f64::from(self.total) / f64::from(others.total.max(1));
         let (mut here, mut expected) = (0.0, 0.0);
@@ -74,8 +74,7 @@ impl LatenessHistogram {
         false
     }
 
-    /// Whether the latest beats are the end of one smooth tail: no gap in it, and no part of it far longer than what it begins with.
-    /// Networks make such tails; what stands still now and then adds another.
+    /// Whether the latest heartbeats form one smooth tail without gaps. Networks make such tails; pauses add a separate group.
     pub(super) fn is_smooth(&self) -> bool {
         let (mut above, mut sum) = (0.0, 0.0);
         let mut tops = TOPS.iter().map(|&top| f64::from(top)).peekable();
@@ -99,10 +98,9 @@ impl LatenessHistogram {
         true
     }
 
-    /// What one beat in `1 / share` will exceed. Within what was seen often enough it is that; beyond, the tail is continued as an
-    /// exponential one from the latest few and from the latest many, whichever goes further. Beats that are far later than all
-    /// others are a kind of their own, however few they are: what the next one of them will exceed is continued from these alone, the
-    /// further the fewer they are.
+    /// Lateness that one heartbeat in `1 / share` exceeds. Within the observed range it is the quantile. Beyond it, an exponential tail is
+    /// extrapolated from several numbers of latest heartbeats, and the largest result counts. A group far later than all others is
+    /// extrapolated on its own; the fewer it has, the further.
     pub(super) fn exceeded_by(&self, share: f64) -> f64 {
         let wanted = share * f64::from(self.total);
         let (mut above, mut sum, mut furthest) = (0.0, 0.0, 0.0_f64);
@@ -113,7 +111,7 @@ impl LatenessHistogram {
                 continue;
             }
             if before.is_some_and(|before| before > APART * upper(n)) && wanted < SEEN {
-                // The posterior of an exponential law's next value, its mean being known from so few, is Lomax's.
+                // Posterior predictive of an exponential with a mean estimated from few values: a Lomax distribution.
                 let times = above * ((above / wanted).max(1.0).powf(1.0 / above) - 1.0);
                 let kind = upper(n) + (sum / above - upper(n)) * times;
                 furthest = furthest.max(kind.min(self.furthest.max(TIMES * sum / above)));
@@ -128,7 +126,7 @@ impl LatenessHistogram {
                 continue;
             }
             while tops.next_if(|&top| above >= top).is_some() {
-                // An exponential tail has the same mean excess everywhere: so far beyond `from` will the wanted one be.
+                // An exponential tail has the same mean excess everywhere.
                 let from = if n == 0 { 0.0 } else { lower(n) };
                 furthest = furthest.max(from + (sum / above - from) * (above / wanted).ln().max(0.0));
             }
@@ -140,7 +138,7 @@ impl LatenessHistogram {
     }
 }
 
-/// By the exponent and the first bits of the mantissa: eight bins, evenly spaced, between two powers of two.
+/// By the exponent and the first bits of the mantissa: eight bins per power of two.
 fn bin(late: f64) -> usize {
     if late < f64::exp2(f64::from(LOWEST)) {
         return 0;
@@ -186,11 +184,11 @@ mod tests {
         let within = lateness.exceeded_by(0.01);
         assert!((0.1..0.12).contains(&within), "{within}");
         let beyond = lateness.exceeded_by(1e-6);
-        // As 10,000 beats tell it: the latest was 1.4 late.
+        // Extrapolated from 10,000 heartbeats, of which the latest was 1.4 late.
         assert!((1.0..20.0).contains(&beyond), "{beyond}");
     }
 
-    /// Equal parts of an exponential law with this mean.
+    /// Quantiles of an exponential distribution with this mean.
     fn exponential(lateness: &mut LatenessHistogram, number: u32, mean: f64) {
         (0..number).for_each(|n| lateness.add(-mean * ((f64::from(n) + 0.5) / f64::from(number)).ln()));
     }

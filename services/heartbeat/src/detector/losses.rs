@@ -1,19 +1,18 @@
-//! How beats are lost: each by itself, or in bursts? A run of losses ends a silence as late as its length, and the longest of the
-//! day decides how long silence may last.
+//! How heartbeats are lost: independently, or in bursts. The longest run of losses decides how long a silence may last.
 
-/// Received beats that are kept in mind: above it all counts are halved. For overall, and for recent.
+/// Number of received heartbeats above which all counts are halved: for the overall and for the recent statistics.
 const ALWAYS: f64 = (1 << 21) as f64;
 const RECENT: f64 = 1024.0;
-/// Standard deviations beyond what chance makes of it.
+/// Standard deviations above independent losses that make a burst.
 const BURSTY: f64 = 3.0;
-/// Runs by which bursts are told from chance.
+/// Runs needed to tell bursts from independent losses.
 const KNOWN: f64 = 6.0;
-/// Beats. What few bursts tell is not spun further.
+/// Run length up to which a burst is extrapolated by Pólya's urn.
 const FAR: f64 = 30.0;
-/// More than chance makes of what is expected: so many standard deviations, and so many, more.
+/// Significantly worse: this many standard deviations, plus this many, above the expectation.
 const SURE: f64 = 4.0;
 const FEW: f64 = 3.0;
-/// A sender that was away for longer was no run of losses.
+/// A longer absence of a sender is not a run of losses.
 const LONGEST: u64 = 64;
 
 #[derive(Debug, Clone, Default)]
@@ -50,40 +49,40 @@ impl Counts {
         let all = self.lost + self.received;
         let share = self.lost / all;
         let continued = self.lost - self.runs;
-        // If each is lost by itself, a run goes on as often as any beat is lost.
+        // With independent losses, a run continues as often as any heartbeat is lost.
         let by_chance = share * self.lost;
         let are_bursts = continued > by_chance + BURSTY * by_chance.sqrt() + 1.5;
         let (continued, of) = if are_bursts {
             (continued + 0.5, self.lost + 1.0)
         } else {
-            // Of shares that chance would make seen as this one, a low one: while little was seen it would be raised for little.
+            // The lower confidence bound: with little data the rate would otherwise be too high.
             (share - (share * (1.0 - share) / all).sqrt(), f64::INFINITY)
         };
         Runs { often: self.runs / self.received, continued, of, are_bursts, seen: self.runs }
     }
 }
 
-/// How often runs of lost beats come, and how often they go on.
+/// Rate of runs of losses, and how often they continue.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Runs {
-    /// Per received beat.
+    /// Runs per received heartbeat.
     pub(super) often: f64,
-    /// Times that a run of bursts went on, of as many; by chance, the share of beats that are lost.
+    /// Bursts: number of continuations, out of `of`. Independent losses: the loss rate.
     continued: f64,
     of: f64,
-    /// Rather than losses by chance.
+    /// Losses come in bursts.
     pub(super) are_bursts: bool,
     seen: f64,
 }
 
 impl Runs {
-    /// One of these may come per so many beats, though none was seen.
+    /// Assumes one loss per this many heartbeats, although none was seen.
     pub(super) fn one_in(beats: f64) -> Self {
         Self { often: 1.0 / beats.max(1.0), of: f64::INFINITY, ..Self::default() }
     }
 
-    /// How often a run of that length, or no run yet, goes on. Whoever has seen few bursts and is in a long one learns from it, too
-    /// (Pólya's urn), but for the very long ones.
+    /// Probability that a run of this length continues; for length 0, that a run begins. With few bursts seen, a long one raises the
+    /// estimate (Pólya's urn), up to a limit.
     pub(super) fn go_on(&self, run: f64) -> f64 {
         match run {
             0.0 => self.often,
@@ -93,21 +92,21 @@ impl Runs {
         }
     }
 
-    /// Losses were seen often enough to tell that they are by chance.
+    /// Enough losses were seen to know that they are independent.
     pub(super) fn are_known_independent(&self) -> bool {
         self.seen >= KNOWN && !self.are_bursts
     }
 }
 
 impl Losses {
-    /// A beat was received after `run` that were not.
+    /// A heartbeat was received after `run` lost ones.
     pub(super) fn add(&mut self, run: u64) {
         let run = run.min(LONGEST) as f64;
         self.overall.add(run, ALWAYS);
         self.recent.add(run, RECENT);
     }
 
-    /// Things are not what they were: what is called lately begins now.
+    /// Conditions have changed: recent statistics start again.
     pub(super) fn reset_recent(&mut self) {
         self.recent = Counts::default();
     }
@@ -116,12 +115,12 @@ impl Losses {
         self.overall.runs()
     }
 
-    /// What is so recent, if it is more than chance makes of what is so overall.
+    /// The recent statistics, if they are significantly worse than the overall ones.
     pub(super) fn worse_recently(&self) -> Option<Runs> {
         let (all, few) = (self.overall, self.recent);
         let part = few.received / all.received.max(1.0);
         let is_more = |few: f64, all: f64| few > all * part + SURE * (all * part).sqrt() + FEW;
-        // Whether bursts became more frequent, or longer.
+        // Bursts became more frequent, or longer.
         let is_worse = is_more(few.runs, all.runs) || is_more(few.lost, all.lost);
         is_worse.then(|| few.runs())
     }

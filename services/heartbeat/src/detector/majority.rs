@@ -1,14 +1,14 @@
 use super::Detector;
 use crate::Nanos;
 
-/// Several observers of one node, each with a detector of its own: suspected while more than half of them suspect it.
+/// Several observers of one node, each with its own detector: suspected while more than half of them suspect it.
 #[derive(Debug, Clone)]
 pub struct Majority<D> {
     observers: Vec<D>,
 }
 
 impl<D: Detector> Majority<D> {
-    /// One observer per detector; without any, nobody is ever suspected.
+    /// One observer per detector; without observers the node is never suspected.
     pub fn new(observers: Vec<D>) -> Self {
         Self { observers }
     }
@@ -32,12 +32,12 @@ impl<D: Detector> Detector for Majority<D> {
         self.observers.iter_mut().for_each(|detector| detector.heard(now, sequence));
     }
 
-    /// When the vote is carried: the deadline that so many others precede. Who has heard nothing yet does not vote.
+    /// When more than half of the observers suspect the node. An observer that has heard nothing does not vote.
     fn deadline(&self) -> Option<Nanos> {
         let rank = |one: Nanos| self.observers.iter().filter(|d| d.deadline().is_some_and(|d| d < one)).count();
         let quorum = self.observers.len() / 2 + 1;
         let deadlines = self.observers.iter().filter_map(Detector::deadline);
-        // The quorum-th in ascending reordering: at most quorum - 1 are smaller. Observers are few, and nothing is allocated.
+        // The quorum-th in ascending order: at most quorum - 1 are smaller. There are few observers, and nothing is allocated.
         let carried = deadlines.filter(|&deadline| rank(deadline) < quorum).max()?;
         let known = self.observers.iter().filter(|d| d.deadline().is_some()).count();
         (known >= quorum).then_some(carried)

@@ -3,12 +3,12 @@ use std::f64::consts::{LN_10, LOG10_E};
 use super::{Advance, Detector, NewestBeat, tail, to_nanos, window::Window};
 use crate::Nanos;
 
-/// Kept, as in Akka/Pekko and Cassandra.
+/// Samples, as in Akka/Pekko and Cassandra.
 const SAMPLES: usize = 1_000;
-/// Akka's least deviation is 100 ms at beats of 1 s.
+/// Minimum deviation in intervals; Akka's is 100 ms at heartbeats of 1 s.
 const LEAST_DEVIATION: f64 = 0.1;
 
-/// What gaps between beats are taken to follow.
+/// Assumed distribution of gaps between heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum GapDistribution {
     /// As Hayashibara et al. and Akka: mean and deviation of the window; `pause` (in intervals) is added to the mean.
@@ -22,7 +22,7 @@ pub enum GapDistribution {
 pub struct Phi {
     interval: Nanos,
     distribution: GapDistribution,
-    /// The silence that has φ = threshold: so many deviations beyond the mean, or so many means.
+    /// The silence with φ = threshold: in deviations beyond the mean, or in means.
     reach: f64,
     gaps: Window,
     latest: Option<NewestBeat>,
@@ -33,13 +33,13 @@ impl Phi {
         let mut gaps = Window::new(SAMPLES);
         let first = interval as i64;
         let reach = match distribution {
-            // Akka's guess before anything is known: a deviation of a quarter of the interval.
+            // Akka's initial guess: a deviation of a quarter of the interval.
             GapDistribution::Normal { .. } => {
                 gaps.push(first - first / 4);
                 gaps.push(first + first / 4);
                 tail::upper_quantile(threshold)
             }
-            // Cassandra's: twice the interval.
+            // Cassandra's initial guess: twice the interval.
             GapDistribution::Exponential => {
                 gaps.push(first * 2);
                 threshold * LN_10

@@ -1,32 +1,32 @@
-//! Are beats late together or each by itself? What stands still holds up all of them, and they come in their reordering; in a network each
-//! takes its own time, and the next beat overtakes one that takes longer than an interval.
+//! Are heartbeats late together or independently? A pause delays all of them, and they stay in order. In a network each has its own delay,
+//! and the next one overtakes a heartbeat that is more than an interval late.
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reordering {
-    /// Beats later than an interval that the next ones did not overtake.
-    held: u32,
-    /// Beats that came after a newer one.
+    /// Heartbeats more than an interval late that the next ones did not overtake.
+    delayed: u32,
+    /// Heartbeats that arrived after a newer one.
     overtaken: u32,
-    /// The newest beat skipped the numbers between these.
+    /// The newest heartbeat skipped the numbers between these.
     skipped: (u64, u64),
 }
 
 impl Reordering {
-    /// The newest beat is `sequence`, so many intervals `late`; the newest until then was `before`.
+    /// The newest heartbeat is `sequence`, `late` intervals late; the newest before was `before`.
     pub(super) fn newer(&mut self, before: u64, sequence: u64, late: f64) {
         self.skipped = (before, sequence);
-        self.held = self.held.saturating_add(u32::from(late >= 1.0));
+        self.delayed = self.delayed.saturating_add(u32::from(late >= 1.0));
     }
 
-    /// A beat that is no news: one that was taken for lost, or the same again.
+    /// A heartbeat that is not the newest: out of order, or a repetition.
     pub(super) fn older(&mut self, sequence: u64) {
         let (from, to) = self.skipped;
         self.overtaken = self.overtaken.saturating_add(u32::from(from < sequence && sequence < to));
     }
 
-    /// `None`: there was no beat that would tell.
+    /// `None`: no heartbeat was late enough to tell.
     pub(super) fn is_independent(&self) -> Option<bool> {
-        (self.held + self.overtaken > 0).then_some(self.overtaken > self.held)
+        (self.delayed + self.overtaken > 0).then_some(self.overtaken > self.delayed)
     }
 }
 

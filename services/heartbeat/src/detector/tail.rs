@@ -1,11 +1,11 @@
-//! The upper tail of the normal distribution, to its far end: probabilities of 10^-3000 are not zero here.
+//! The upper tail of the normal distribution, also for probabilities of 10^-3000.
 
 use std::f64::consts::{LN_10, PI};
 
 /// ln P(Z > z) of the standard normal distribution. Relative error below 1e-10 for |z| ≤ 10^7.
 pub(super) fn ln_upper(z: f64) -> f64 {
     if z < 0.0 {
-        // 1 - P(Z > |z|): nothing cancels, the probability is at least a half.
+        // 1 - P(Z > |z|): no cancellation, since the probability is at least a half.
         return (-ln_upper(-z).exp()).ln_1p();
     }
     let ln_density = -0.5 * z * z - 0.5 * (2.0 * PI).ln();
@@ -19,7 +19,7 @@ pub(super) fn ln_upper(z: f64) -> f64 {
         }
         return (0.5 - ln_density.exp() * sum).ln();
     }
-    // Mills' ratio as Laplace's continued fraction 1/(z + 1/(z + 2/(z + 3/(z + …)))), from its far end.
+    // Mills' ratio as Laplace's continued fraction 1/(z + 1/(z + 2/(z + 3/(z + …)))), evaluated from its end.
     let mut fraction = z;
     for k in (1..=120).rev() {
         fraction = z + f64::from(k) / fraction;
@@ -27,7 +27,7 @@ pub(super) fn ln_upper(z: f64) -> f64 {
     ln_density - fraction.ln()
 }
 
-/// The z with P(Z > z) = 10^-phi, for phi ≥ 0 (0 gives the least z that it looks at, -8).
+/// The z with P(Z > z) = 10^-phi, for phi ≥ 0 (0 gives -8, the lower limit).
 pub(super) fn upper_quantile(phi: f64) -> f64 {
     let wanted = -phi * LN_10;
     // ln P(Z > z) ≤ -z²/2 for z ≥ 0, which bounds it from above.

@@ -1,4 +1,4 @@
-//! What holds of every detector, by random histories of beats.
+//! Properties of every detector, on random histories of heartbeats.
 
 use proptest::prelude::*;
 
@@ -7,14 +7,14 @@ use super::*;
 const MS: Nanos = 1_000_000;
 const INTERVAL: Nanos = 100 * MS;
 
-/// Beats as (after the one before, numbers skipped): late ones, lost ones, several at once.
+/// Heartbeats as (time after the one before, numbers skipped): late ones, lost ones, several at once.
 fn histories() -> impl Strategy<Value = Vec<(Nanos, u64)>> {
     let gap = prop_oneof![8 => 80 * MS..120 * MS, 1 => 0..2 * MS, 1 => 0..3_000 * MS];
     let skipped = prop_oneof![8 => Just(0_u64), 1 => 0..5_u64];
     prop::collection::vec((gap, skipped), 1..1_500)
 }
 
-/// Feeds the beats; the instant and the number of the last.
+/// Feeds the heartbeats; returns time and number of the last.
 fn feed(detector: &mut impl Detector, history: &[(Nanos, u64)]) -> (Nanos, u64) {
     let (mut now, mut sequence) = (1_000 * MS, 0);
     for (gap, skipped) in history {
@@ -53,7 +53,7 @@ proptest! {
             let (now, sequence) = feed(&mut detector, &history);
             let deadline = detector.deadline().expect("a beat was heard");
             prop_assert!(deadline < now + 1_000_000 * INTERVAL, "{}", kind.name);
-            // Those that go by the numbers expect this beat long before: they need a few on the new schedule.
+            // Detectors that use sequence numbers expected this heartbeat earlier: they need a few on the new schedule.
             let back = deadline.max(now);
             for n in 1..=1_500 {
                 detector.heard(back + n * INTERVAL, sequence + n);
@@ -72,7 +72,7 @@ proptest! {
             if sequence > 1 {
                 detector.heard(before + 2, sequence - 1);
             }
-            // Estimates of arrivals may move by what the late beat tells; nobody comes back to incarnation by it.
+            // Estimates of arrivals may change with the late heartbeat; no node becomes healthy by it.
             prop_assert!(detector.suspects(before + before / 2 + 3), "{}", kind.name);
         }
     }
@@ -88,10 +88,10 @@ proptest! {
             prop_assert_eq!(guarded.deadline(), awake.deadline(), "{}: no pause, no difference", kind.name);
             let (before, wake) = (awake.deadline().expect("a beat was heard"), now + limit + pause);
             prop_assert_eq!(guarded.awake(wake), Some(wake - now));
-            // As much patience is left as when it fell asleep, and the time for a beat to arrive.
+            // As much time is left as before the pause, plus the time for a heartbeat to arrive.
             let excused = (before + (wake - now)).max(wake + grace);
             prop_assert_eq!(guarded.deadline(), Some(excused));
-            // What waited in the buffer may be of a node that died meanwhile.
+            // A buffered heartbeat may be of a node that died meanwhile.
             let buffered = (wake - now) / INTERVAL;
             for n in 1..=buffered {
                 guarded.heard(wake, sequence + n);
@@ -99,7 +99,7 @@ proptest! {
             prop_assert_eq!(guarded.deadline(), Some(excused), "{}", kind.name);
             prop_assert!(guarded.suspects(excused), "{}", kind.name);
             guarded.heard(wake + limit / 5, sequence + buffered + 6);
-// Those that go by the numbers may have suspected it before: the history's schedule wanders.
+// Detectors that use sequence numbers may have suspected it before: the history's schedule drifts.
             let is_trusted = !guarded.suspects(wake + limit / 5 + INTERVAL / 50);
             prop_assert!(is_trusted || before <= now, "{}", kind.name);
         }
@@ -118,7 +118,7 @@ fn no_detector_grows() {
     }
 }
 
-/// What is allocated shows up in what `Debug` prints: no figure of a window takes more than 20 characters.
+/// Allocated memory shows up in the `Debug` output: no value of a window takes more than 20 characters.
 fn size(detector: &AnyDetector) -> usize {
     let shown = format!("{detector:?}");
     let numbers = shown.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).count();
@@ -213,7 +213,7 @@ fn detectors_are_found_by_name_and_errors_say_what_there_is() {
     assert!(error("ewma", some("k", f64::NAN)).starts_with("k=NaN is out of range"));
 }
 
-/// Beats of a link that loses each `one_in`-th beat by chance; answers the timeout after the last.
+/// Heartbeats of a link that loses every `one_in`-th independently. Returns the timeout after the last.
 fn learned(lost: impl Fn(u64) -> bool) -> f64 {
     let mut adaptive = AnyDetector::named("adaptive", 1_000 * MS, &[]).unwrap();
     let mut last = 0;
@@ -232,7 +232,7 @@ fn the_adaptive_one_tells_losses_by_chance_from_bursts() {
     assert!((1.0..1.25).contains(&learned(|_| false)), "nothing is lost: {}", learned(|_| false));
     let by_chance = learned(|n| hash(n) % 20 == 0);
     assert!((4.0..6.1).contains(&by_chance), "5 % by chance: {by_chance}");
-    // 5 % as well, five in a row each time.
+    // Also 5 %, but five in a row.
     let bursts = learned(|n| hash(n / 5) % 20 == 0);
     assert!(bursts > 8.0, "5 % in bursts: {bursts}");
 }
@@ -272,7 +272,7 @@ fn the_adaptive_one_is_warned_by_a_beat_far_later_than_all_before() {
     );
 }
 
-/// A beat in 500 takes 1.5 intervals longer; `together`: the one behind it waits for it. Answers the timeout in intervals.
+/// One heartbeat in 500 is 1.5 intervals late; `together`: the next one waits for it. Returns the timeout in intervals.
 fn late_ones(together: bool) -> f64 {
     let mut adaptive = AnyDetector::named("adaptive", INTERVAL, &[]).unwrap();
     let late = |n: u64| match n % 500 {

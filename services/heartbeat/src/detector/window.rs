@@ -1,11 +1,11 @@
-//! The latest samples, with sums that are exact however long the window runs.
+//! The latest samples, with exact sums.
 
-/// Samples are nanoseconds; those beyond ±2^53 (104 days) count as that.
+/// Samples in nanoseconds, clamped to ±2^53 (104 days).
 #[derive(Debug, Clone)]
 pub(super) struct Window {
     samples: Vec<i64>,
     capacity: usize,
-    /// Where the next sample goes once the window is full.
+    /// Index of the next sample when the window is full.
     next: usize,
     sum: i64,
     squares: i128,
@@ -14,7 +14,7 @@ pub(super) struct Window {
 const LARGEST: i64 = 1 << 53;
 
 impl Window {
-    /// `capacity` is brought into 1..=1000.
+    /// `capacity` is clamped to 1..=1000.
     pub(super) fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(1, MAX);
         Self { samples: Vec::with_capacity(capacity), capacity, next: 0, sum: 0, squares: 0 }
@@ -47,11 +47,11 @@ impl Window {
         self.sum as f64 / self.len().max(1) as f64
     }
 
-    /// Of the samples, not an estimate for what they are drawn from.
+    /// Standard deviation of the samples, not an estimate of the population's.
     pub(super) fn deviation(&self) -> f64 {
         let n = self.len().max(1) as i128;
         let sum = i128::from(self.sum);
-        // Exact up to here: two large numbers that nearly cancel.
+        // Exact up to here: the difference of two large numbers.
         let scaled = n * self.squares - sum * sum;
         (scaled.max(0) as f64).sqrt() / n as f64
     }

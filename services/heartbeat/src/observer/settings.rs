@@ -1,31 +1,31 @@
 use crate::{Nanos, node_state, vote};
 
-/// Times of a monitor. All follow from the interval of the beats; see `for_interval`.
+/// Times of a monitor. All follow from the heartbeat interval; see `for_interval`.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Of the beats; a ballot is sent as often.
+    /// Interval of heartbeats, and of ballots.
     pub interval: Nanos,
     pub suspicion: node_state::Settings,
-    /// A longer gap between two things done here is a pause of this observer.
+    /// A longer gap between two calls is a pause of this process.
     pub pause: Nanos,
-    /// How long after a pause what is read may be from a full buffer.
+    /// Time after a pause in which input may come from a full buffer.
     pub catch_up: Nanos,
     pub vote_lifetime: Nanos,
-    /// Of a leader; prolonged every quarter of it.
+    /// Duration of the leader's lease; renewed every quarter of it.
     pub term: Nanos,
-    /// The registry is read as often, besides being told of changes.
+    /// Interval of reads of the registry, in addition to notifications.
     pub refresh: Nanos,
-    /// Votes that decide, of so many monitors.
+    /// Number of votes that decide, for a number of monitors.
     pub quorum: fn(usize) -> usize,
 }
 
-/// The overdue beat and five rounds without an answer: 3.15 intervals after the beat was due.
+/// The overdue heartbeat and five unanswered rounds: 3.15 intervals after the heartbeat was due.
 pub const PARTITIONED_AFTER: u32 = 6;
 
 impl Settings {
-    /// A crash is confirmed, in intervals: up to 1 until the beat is missed, the detector's margin, two rounds of 0.35. After
-    /// a pause of the monitor: grace of 1.08, two rounds, and 0.2 s if a segment on the way to the registry is lost: below the 2
-    /// that are promised for beats a second apart.
+    /// A crash is confirmed after, in intervals: up to 1 until the heartbeat is missed, the detector's margin, two rounds of 0.35. After a
+    /// pause of the monitor: grace of 1.08, two rounds, and 0.2 s if a segment to the registry is lost. That is below the 2 promised for
+    /// heartbeats a second apart.
     pub fn for_interval(interval: Nanos, term: Nanos) -> Self {
         let round = interval * 7 / 20;
         Self {

@@ -19,7 +19,7 @@ fn snapshot(revision: u64, incarnation: u64, leaving: bool, online: bool) -> Arc
     Snapshot { revision, nodes: BTreeMap::from([(id, node)]), table, ..Snapshot::default() }.into()
 }
 
-/// States that the node goes through in 20 s without a beat.
+/// States of a node in 20 s without a heartbeat.
 fn silence(observer: &mut Observer, from: Nanos) -> Vec<State> {
     let ticks = (from..from + 20 * SECOND).step_by(100_000_000);
     let changed = |effect| match effect {
@@ -66,7 +66,7 @@ fn a_restart_that_nobody_noticed_is_no_silence() {
     assert_eq!(changes, []);
 }
 
-/// A leader with two registered nodes, the commit that admits the one which was heard first, and the time: by now the other is heard too.
+/// A leader with two registered nodes, the commit that admits the first one heard, and the time: the other is heard meanwhile.
 fn leader_about_to_admit() -> (Observer, Table, Nanos) {
     let mut leader = observer();
     let node = |id: &str| {
@@ -100,7 +100,7 @@ fn commits(effects: Vec<Effect>) -> Vec<Table> {
 #[test]
 fn a_commit_outlives_the_silence_of_other_requests_and_its_answer_finds_its_own_table() {
     let (mut leader, first, now) = leader_about_to_admit();
-    // A look at the registry.
+    // A read of the registry.
     leader.request_failed(now, false);
     assert_eq!(commits(leader.tick(now)), [], "another table would be right, but one is under way");
     leader.response(now, 1, Response::Committed { table_revision: 2 });
@@ -124,7 +124,7 @@ fn a_life_that_first_answers_a_probe_is_heard_by_its_beats_afterwards() {
     for n in 1..=1_000 {
         watching.heard(n * SECOND / 2, "w", 1, n);
     }
-    // It dies, is started again, and answers a probe before its first beat.
+    // It dies, is started again, and answers a probe before its first heartbeat.
     let mut now = 500 * SECOND;
     let probe = loop {
         now += SECOND / 10;

@@ -49,7 +49,7 @@ fn contact_starts_again_from_waiting_silence_and_the_stop() {
             machine.failed(now);
         }
         assert_eq!((machine.resume(), machine.state()), (Action::Connect, State::Trying { attempt: 1 }), "{rounds}");
-        // Who is in touch already is not disturbed.
+        // A connected sender is not disturbed.
         assert_eq!(machine.resume(), Action::Nothing);
         machine.connected();
         assert_eq!((machine.resume(), machine.state()), (Action::Nothing, State::Connected { failures: 0 }));
@@ -96,8 +96,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 proptest! {
-    /// Whatever happens: tries stay within their number, none comes before its delay, alarms follow silence, and the same seed
-    /// makes the same story.
+    /// In any history: attempts stay within their number and never come before their delay, alarms follow silence, and a seed is
+    /// deterministic.
     #[test]
     fn any_story(seed: u64, events in events()) {
         let (mut machine, mut registry) = (machine(seed), machine(seed));
@@ -143,7 +143,7 @@ proptest! {
             if let State::Connected { failures } = after {
                 prop_assert!(failures < 3);
             }
-            // Nobody waits for nothing: what has no deadline is at work or has told people.
+            // A state without a deadline is active, or has raised the alarm.
             prop_assert_eq!(machine.deadline().is_some(), matches!(after, State::Waiting { .. } | State::Silent { .. }));
         }
     }

@@ -8,10 +8,10 @@ use crate::{
 
 /// UDP payload that passes an Ethernet of 1500 bytes without fragments, IPv6 and some tunnel headers included.
 pub const DATAGRAM_BYTES: usize = 1400;
-/// Room for the end of a batch beside the sender's name: its key and length, two numbers, MAC.
+/// Bytes at the end of a batch besides the sender's name: its key and length, two numbers, MAC.
 const TAIL_BYTES: usize = 2 + 2 * 11 + MAC_BYTES;
 
-/// Packs beats into one datagram after the other. Pure but for the numbers it draws.
+/// Packs heartbeats into datagrams. Pure, except for sequence numbers.
 pub struct BatchWriter {
     keys: Keys,
     sender: String,
@@ -24,19 +24,19 @@ pub struct BatchWriter {
 }
 
 impl BatchWriter {
-    /// `sender` by the rule of ids; `limit` in bytes of a datagram, MAC included.
+    /// `sender`: a valid name; `limit`: bytes of a datagram, MAC included.
     pub fn new(keys: Keys, sender: String, incarnation: u64, limit: usize) -> Self {
         let datagram = Vec::with_capacity(limit.max(DATAGRAM_BYTES));
         Self { keys, sender, incarnation, sequence: 0, limit, padded: false, datagram, beats: 0 }
     }
 
-    /// Makes every full datagram exactly `limit` bytes long: `UDP_SEGMENT` wants one length for all.
+    /// Pads every full datagram to exactly `limit` bytes: `UDP_SEGMENT` needs equal lengths.
     pub fn padded(self) -> Self {
         Self { padded: true, ..self }
     }
 
-    /// Adds a beat. If it finds no room, the datagram before it is finished and given to `full` first. A beat longer than a
-    /// datagram gets one of its own, which is too long for `limit`.
+    /// Adds a heartbeat. If it does not fit, first finishes the current datagram and passes it to `full`. A heartbeat longer than `limit`
+    /// gets its own, longer datagram.
     pub fn push(&mut self, beat: &Beat, full: impl FnOnce(&[u8])) {
         if self.beats == 0 {
             self.begin();
@@ -45,7 +45,7 @@ impl BatchWriter {
         protobuf::append_to_batch(beat, &mut self.datagram);
         let crowded = self.datagram.len() + TAIL_BYTES + self.sender.len() > self.limit || self.beats == MAX_BATCH;
         if crowded && self.beats > 0 {
-            // Rare (once per datagram): the beat is written a second time.
+            // Rare (once per datagram): the heartbeat is encoded twice.
             self.datagram.truncate(before);
             self.finish(full, self.padded);
             self.begin();
@@ -54,7 +54,7 @@ impl BatchWriter {
         self.beats += 1;
     }
 
-    /// Gives what is there to `full`, if anything is.
+    /// Passes the current datagram to `full`, if there is one.
     pub fn flush(&mut self, full: impl FnOnce(&[u8])) {
         if self.beats > 0 {
             self.finish(full, false);

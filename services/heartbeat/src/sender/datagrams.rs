@@ -1,5 +1,4 @@
-//! From beats to datagrams. `SingleSender` sends each beat by itself, `BatchSender` packs those of many nodes: every beat is written once,
-//! into the datagram that leaves.
+//! Sends heartbeats as datagrams. `SingleSender` sends one per datagram, `BatchSender` packs those of many nodes.
 
 use std::{
     io,
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::BatchWriter;
 use crate::{auth::Keys, codec::Protobuf, frame::sign_beat, message::Beat};
 
-/// What waits in a batch waits at most so long, and a turn of the timer.
+/// Maximum wait in a batch, plus a turn of the timer.
 const FLUSH_EVERY: Duration = Duration::from_millis(1);
 
 /// Datagrams so far.
@@ -32,7 +31,7 @@ impl SendCounts {
         self.datagrams.load(Relaxed)
     }
 
-    /// The socket had no room or the port nobody listening. A beat is not worth waiting for: the next one says more.
+    /// The socket had no room, or the port does not listen. Not repeated: the next heartbeat replaces it.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
@@ -43,21 +42,21 @@ impl SendCounts {
     }
 }
 
-/// Where beats go that nobody waits for.
+/// Sends heartbeats without acknowledgement.
 pub trait DatagramSender: Send + Sync {
     fn send(&self, beat: &Beat);
     fn counts(&self) -> &SendCounts;
 }
 
 /// # Errors
-/// No socket can be had.
+/// A socket cannot be opened.
 async fn connected(monitor: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(if monitor.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).await?;
     socket.connect(monitor).await?;
     Ok(socket)
 }
 
-/// One Protobuf beat per datagram, over a socket that all nodes of the process share.
+/// One Protobuf heartbeat per datagram, over a socket that all nodes of the process share.
 pub struct SingleSender {
     socket: UdpSocket,
     keys: Keys,
@@ -66,12 +65,12 @@ pub struct SingleSender {
 
 impl SingleSender {
     /// # Errors
-    /// No socket can be had.
+    /// A socket cannot be opened.
     pub async fn connect(monitor: SocketAddr, keys: Keys) -> io::Result<Self> {
         Ok(Self { socket: connected(monitor).await?, keys, counts: SendCounts::default() })
     }
 
-    /// Sends there from now on: the monitor has another address.
+    /// Sends to another address from now on.
     ///
     /// # Errors
     /// The socket cannot reach addresses of this kind.
@@ -93,7 +92,7 @@ impl DatagramSender for SingleSender {
     }
 }
 
-/// Beats of many nodes per datagram, flushed every millisecond.
+/// Heartbeats of many nodes per datagram, flushed every millisecond.
 pub struct BatchSender {
     socket: UdpSocket,
     writer: Mutex<BatchWriter>,
@@ -102,7 +101,7 @@ pub struct BatchSender {
 
 impl BatchSender {
     /// # Errors
-    /// No socket can be had.
+    /// A socket cannot be opened.
     pub async fn connect(monitor: SocketAddr, writer: BatchWriter) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             socket: connected(monitor).await?,
@@ -125,7 +124,7 @@ impl BatchSender {
     }
 
     fn lock(&self) -> MutexGuard<'_, BatchWriter> {
-        // A datagram that a panic left half written fails its MAC, and the next one begins anew.
+        // After a panic, a half-written datagram fails its MAC, and the next one starts again.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::Nanos;
 
-/// Fractional part of the golden ratio, of 2^64: multiples of it spread evenly however many there are.
+/// Fractional part of the golden ratio times 2^64: its multiples spread evenly for any number of senders.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Instants `start + n × interval`.
+/// Times `start + n × interval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     start: Nanos,
@@ -13,7 +13,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// An interval of 0 is taken for 1 ns.
+    /// An interval of 0 counts as 1 ns.
     pub fn new(start: Nanos, interval: Nanos) -> Self {
         Self { start, interval: interval.max(1) }
     }
@@ -22,15 +22,15 @@ impl Pace {
         self.start.saturating_add(number.saturating_mul(self.interval))
     }
 
-    /// The number to send after `number` was sent, at `now`: the next one, unless the one after it is due as well. Then the
-    /// latest that is due: a sender that was stopped for a minute sends one beat, not sixty.
+    /// The next number after `number`, at `now`. If several are due, the latest of them: a sender that was stopped for a minute sends one
+    /// heartbeat, not sixty.
     pub fn next(&self, number: u64, now: Nanos) -> u64 {
         let due = now.saturating_sub(self.start) / self.interval;
         due.max(number + 1)
     }
 }
 
-/// Where in the interval sender `n` begins.
+/// Phase of sender `n` within the interval.
 pub fn phase(n: u64, interval: Nanos) -> Nanos {
     ((u128::from(n.wrapping_mul(GOLDEN)) * u128::from(interval)) >> 64) as Nanos
 }
@@ -45,7 +45,7 @@ mod tests {
     fn late_beats_do_not_move_the_later_ones() {
         let pace = Pace::new(100, 10);
         assert_eq!(pace.planned(3), 130);
-        // SendCounts 9 late: the next is on time. 19 late: one is left out. A long pause is one beat.
+        // Sent 9 late: the next is on time. 19 late: one is skipped. A long pause is one heartbeat.
         assert_eq!((pace.next(3, 139), pace.next(3, 149), pace.next(3, 150), pace.next(3, 10_000)), (4, 4, 5, 990));
     }
 

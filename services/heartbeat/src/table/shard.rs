@@ -1,4 +1,5 @@
-//! An eighth of the table: open addressing with linear probing. A slot is a cache line; ids lie apart, as beats do not need them.
+//! One of eight shards: open addressing with linear probing. A slot is a cache line; ids are stored separately, because heartbeats do not
+//! need them.
 
 use std::hint::black_box;
 
@@ -8,12 +9,12 @@ use crate::{
     auth::{ReplayWindow, Verdict},
 };
 
-/// Beyond three quarters full, probes get long; the slots double.
+/// Load factor at which the slots double: probes get long beyond it.
 const FULL_NUMERATOR: usize = 3;
 const FULL_DENOMINATOR: usize = 4;
 const FIRST_SLOTS: usize = 64;
 
-/// Two nodes are taken for one only if 128 bits of a seeded hash agree.
+/// Two nodes are confused only if 128 bits of a seeded hash agree.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(64))]
 struct Slot {
@@ -23,7 +24,7 @@ struct Slot {
     window: ReplayWindow,
     beats: u32,
     load: f32,
-    /// Of the id in `Shard::ids`.
+    /// Offset of the id in `Shard::ids`.
     id_at: u32,
     id_bytes: u8,
 }
@@ -43,7 +44,7 @@ impl Shard {
         Self { max_nodes, ..Self::default() }
     }
 
-    /// Asks for the lines of all, so that they are under way together.
+    /// Loads the cache lines of all, so that the misses overlap.
     pub(super) fn touch(&self, prints: impl Iterator<Item = u128>) {
         if self.slots.is_empty() {
             return;
@@ -59,7 +60,7 @@ impl Shard {
         let slot = &mut self.slots[at];
         let verdict = slot.window.check(observation.incarnation, observation.sequence);
         if verdict.accepted() {
-            // What was overtaken on the way still arrived now.
+            // A heartbeat out of order still arrived now.
             slot.last_seen = slot.last_seen.max(observation.at);
             slot.beats = slot.beats.saturating_add(1);
             if verdict != Verdict::Late {
@@ -79,7 +80,7 @@ impl Shard {
         }
     }
 
-    /// Builds the shard anew without them: probing needs no tombstones, and ids leave no holes.
+    /// Rebuilds the shard without the old nodes: no tombstones, no holes among the ids.
     pub(super) fn forget_before(&mut self, instant: Nanos) -> usize {
         let before = self.nodes;
         let stale = self.slots.iter().filter(|slot| slot.print != 0 && slot.last_seen < instant).count();
@@ -137,7 +138,7 @@ impl Shard {
         }
     }
 
-    /// Into the first free slot from its home on; there is one, as the shard is never full.
+    /// Into the first free slot from its home on; the shard is never full.
     fn place(&mut self, slot: Slot) {
         let mut at = self.home(slot.print);
         while self.slots[at].print != 0 {
@@ -171,7 +172,7 @@ impl Shard {
 
     fn id(&self, slot: &Slot) -> &str {
         let start = slot.id_at as usize;
-        // Put in as text.
+        // Written from a `str`.
         std::str::from_utf8(&self.ids[start..start + usize::from(slot.id_bytes)]).unwrap_or_default()
     }
 }

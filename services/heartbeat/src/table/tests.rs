@@ -60,7 +60,7 @@ fn every_node_is_shown_once_with_its_id() {
 }
 
 proptest! {
-    /// Beside a map and a window per node: in groups or one by one, in any order, with forgetting in between.
+    /// Compared with a map and a window per node: in groups or one by one, in any order, with removals.
     #[test]
     fn the_table_is_a_map_of_windows(rounds in prop::collection::vec(prop::collection::vec((0..40_u8, 0..3_u64, 0..100_u64), 1..400), 1..6)) {
         let (table, mut outcomes) = (Table::new(1_000), Vec::new());

@@ -1,5 +1,5 @@
-//! The conditions that detectors are judged under, generated from seeds. They are made in time, not in beats, but for losses: beats ten
-//! times as often meet the same pauses, ramps and regimes.
+//! Generated network conditions, deterministic by seed. Except for losses they are defined in time: at ten times the heartbeat rate the
+//! same pauses, ramps and phases occur.
 
 use std::f64::consts::TAU;
 
@@ -72,28 +72,26 @@ impl Condition {
         match self {
             Self::Lan => "0.3 ms, nothing is lost",
             Self::Wan => "40 ms ± 20 ms over the day, log-normal jitter, 0.05 % lost",
-            Self::Loss5 => "5 % lost, each by itself; 10 ms, log-normal jitter",
-            Self::Loss50 => "50 % lost, each by itself; 10 ms, log-normal jitter",
+            Self::Loss5 => "5 % lost independently; 10 ms, log-normal jitter",
+            Self::Loss50 => "50 % lost independently; 10 ms, log-normal jitter",
             Self::Bursts5 => "Gilbert-Elliott: 5 % lost, in bursts of 4 beats on average",
             Self::Bursts20 => "Gilbert-Elliott: 20 % lost, in bursts of 5 beats on average",
-            Self::Pauses => "the sender stands still for 0.1 to 2 s, 5 times within seconds, every 10 minutes",
+            Self::Pauses => "the sender pauses for 0.1 to 2 s, 5 times within seconds, every 10 minutes",
             Self::Shift => "a LAN for 8 h, then 120 ms with 10 % lost for 8 h, then a LAN again",
             Self::Drift => "the sender's clock is 150 ± 50 ppm fast; a LAN",
             Self::Pareto => "Pareto delays: at least 5 ms, exponent 1.5",
             Self::Congestion => "every 3 h for 30 minutes: delay up to 400 ms, up to 8 % lost",
-            Self::Stalls => "the observer stands still for 0.1 to 2 s every 10 minutes",
-            Self::Mixture => {
-                "a WAN whose sender and observer stand still, that loses 2 % in bursts, with a clock that drifts"
-            }
+            Self::Stalls => "the observer pauses for 0.1 to 2 s every 10 minutes",
+            Self::Mixture => "a WAN with pauses of sender and observer, 2 % lost in bursts, and clock drift",
         }
     }
 
-    /// Conditions on which one timeout, fitted in hindsight, is hard to beat.
+    /// Conditions under which a timeout fitted in hindsight is hard to beat.
     pub fn is_plain(self) -> bool {
         matches!(self, Self::Lan | Self::Wan | Self::Drift | Self::Loss5 | Self::Loss50)
     }
 
-    /// `length` of beats every `interval`; the same seed gives the same trace. The first beat is sent an interval after 0.
+    /// A trace of `length` with a heartbeat every `interval`; deterministic by seed. The first is sent one interval after 0.
     pub fn trace(self, interval: Nanos, length: Nanos, seed: u64) -> Trace {
         let mut random = Random::new(seed ^ (self as u64).wrapping_mul(0xD6E8_FEB8_6659_FD93) ^ interval);
         let length_ms = length as f64 / MS;
@@ -114,14 +112,14 @@ impl Condition {
         let (mut is_bad, mut cursor) = (false, 0);
         // On the true clock, which is the observer's.
         let mut due = 0.0;
-        // Sent and arrived, of the newest beat that arrived.
+        // Send and arrival time of the newest heartbeat that arrived.
         let mut last = (0.0, 0.0);
         for sequence in 1..=beats {
             due += interval_ms * (1.0 - self.fast(due));
             let sent = sender.until(due, &mut cursor);
             let link = self.link(sent, length_ms);
             let arrived = link.carry(&mut random, &mut is_bad).map(|delay| sent + delay);
-            // What is sent at once keeps its order.
+            // Heartbeats sent at the same time keep their order.
             let arrived = arrived.map(|at| if sent == last.0 { at.max(last.1) } else { at });
             if let Some(at) = arrived {
                 last = (sent, at);
@@ -133,7 +131,7 @@ impl Condition {
         Trace { interval, beats: out }
     }
 
-    /// How much faster than it should the sender's clock runs; no unit.
+    /// Relative speed error of the sender's clock.
     fn fast(self, at: f64) -> f64 {
         match self {
             Self::Drift | Self::Mixture => 150e-6 + 50e-6 * (TAU * at / (6.0 * HOUR)).sin(),

@@ -1,4 +1,4 @@
-//! Traces as text: `seq,send_ns,recv_ns`, one beat a line, `lost` for a beat that did not arrive.
+//! Traces as CSV: `seq,send_ns,recv_ns`, one heartbeat per line, `lost` for one that did not arrive.
 
 use std::io::{self, BufRead, Write};
 
@@ -8,12 +8,12 @@ use super::{SentBeat, Trace};
 use crate::Nanos;
 
 const HEAD: &str = "seq,send_ns,recv_ns";
-/// 292 years; sums of two stay below the type's end.
+/// 292 years; sums of two cannot overflow.
 const LATEST: Nanos = 1 << 63;
 
 #[derive(Debug, Error)]
 pub enum BadTrace {
-    #[error("cannot be read")]
+    #[error("cannot read the trace")]
     Unreadable(#[from] io::Error),
     #[error(
         "line {0}: {1}; a line is {HEAD}, in whole nanoseconds, with 'lost' in the place of recv_ns for a lost beat"
@@ -28,13 +28,13 @@ pub enum BadTrace {
          difference from recv_ns"
     )]
     ReceivedEarlier(usize, u64, Nanos),
-    #[error("there are fewer than two beats that arrived; there is nothing to judge")]
+    #[error("fewer than two heartbeats arrived; a trace needs at least two")]
     TooShort,
 }
 
 impl Trace {
-    /// Reads a trace. The head line may be missing; empty lines and lines that begin with # are passed over. The interval is the median
-    /// time between two beats that were sent, unless it is given.
+    /// Reads a trace. The header is optional; empty lines and lines that begin with # are skipped. The default interval is the median time
+    /// between two sent heartbeats.
     ///
     /// # Errors
     /// See [`BadTrace`]; each names its line.
@@ -137,7 +137,7 @@ mod tests {
             error("1,10,15\n2,20,19\n")
                 .starts_with("line 2: beat 2 was received 1 ns before it was sent: the clocks differ")
         );
-        assert!(error("1,10,15\n2,20,lost\n").starts_with("there are fewer than two"));
-        assert!(error("").starts_with("there are fewer than two"));
+        assert!(error("1,10,15\n2,20,lost\n").starts_with("fewer than two heartbeats arrived"));
+        assert!(error("").starts_with("fewer than two heartbeats arrived"));
     }
 }

@@ -1,14 +1,14 @@
-//! What a beat meets between two processes: a sender that stands still at times, a network that delays and loses, an observer that stands
-//! still, too. Times are milliseconds here.
+//! Model of a path between two processes: a sender that pauses, a network that delays and loses, an observer that pauses. Times in
+//! milliseconds.
 
 use super::random::Random;
 
 /// Losses of a network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Loss {
-    /// Each beat by itself, with this probability.
+    /// Each heartbeat independently, with this probability.
     Independent(f64),
-    /// Gilbert and Elliott's: while the link is bad everything is lost. `length` is the mean number of beats that a bad time takes.
+    /// Gilbert-Elliott: in the bad state everything is lost. `length`: mean number of heartbeats in a bad period.
     Bursts { share: f64, length: f64 },
 }
 
@@ -18,10 +18,10 @@ pub(super) enum Jitter {
     Pareto { least: f64, exponent: f64 },
 }
 
-/// A network for a while.
+/// A network during one period.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Link {
-    /// Least delay.
+    /// Minimum delay.
     pub(super) base: f64,
     pub(super) jitter: Jitter,
     pub(super) loss: Loss,
@@ -33,12 +33,12 @@ impl Link {
     pub(super) const WAN: Self =
         Self { base: 40.0, jitter: Jitter::LogNormal { median: 2.0, sigma: 0.8 }, loss: Loss::Independent(0.000_5) };
 
-    /// Milliseconds on the way, or lost. `is_bad` is the state of the link, kept between beats.
+    /// Delay in milliseconds, or lost. `is_bad`: the link's state between heartbeats.
     pub(super) fn carry(&self, random: &mut Random, is_bad: &mut bool) -> Option<f64> {
         let lost = match self.loss {
             Loss::Independent(share) => random.chance(share),
             Loss::Bursts { share, length } => {
-                // The chain is stationary with `share` of beats in the bad state.
+                // The chain is stationary with a share of `share` in the bad state.
                 let turns = if *is_bad { 1.0 / length } else { share / (1.0 - share) / length };
                 *is_bad ^= random.chance(turns);
                 *is_bad
@@ -52,7 +52,7 @@ impl Link {
     }
 }
 
-/// Times at which a process stands still: from, to, in ascending order, apart from each other.
+/// Pauses of a process: from, to; ascending and disjoint.
 pub(super) struct Pauses(Vec<(f64, f64)>);
 
 impl Pauses {
@@ -60,7 +60,7 @@ impl Pauses {
         Self(Vec::new())
     }
 
-    /// Bursts `apart` from each other on average, of `number` pauses on average within the seconds that follow.
+    /// Bursts with a mean distance of `apart`, and a mean of `number` pauses within the seconds that follow.
     pub(super) fn bursts(
         random: &mut Random,
         length: f64,
@@ -85,7 +85,7 @@ impl Pauses {
         Self(all)
     }
 
-    /// The end of the pause that `at` falls into, or `at`. To be asked in ascending order; `cursor` starts at 0.
+    /// The end of the pause that contains `at`, or `at`. Call in ascending order; `cursor` starts at 0.
     pub(super) fn until(&self, at: f64, cursor: &mut usize) -> f64 {
         while self.0.get(*cursor).is_some_and(|pause| pause.1 <= at) {
             *cursor += 1;

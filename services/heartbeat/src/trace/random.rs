@@ -1,4 +1,4 @@
-//! Random numbers of the traces' own: a seed means the same trace in every build.
+//! Random numbers for traces: a seed gives the same trace in every build.
 
 use std::f64::consts::TAU;
 
@@ -31,7 +31,7 @@ impl Random {
         -mean * self.unit().ln()
     }
 
-    /// Box and Muller's, one of the two.
+    /// Box-Muller.
     pub(super) fn normal(&mut self) -> f64 {
         (-2.0 * self.unit().ln()).sqrt() * (TAU * self.unit()).cos()
     }

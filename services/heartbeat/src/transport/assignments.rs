@@ -1,4 +1,4 @@
-//! `GET /partitions`: who owns what, at once or as soon as there is something newer than what the asker has.
+//! `GET /partitions`: the partition table, immediately or as a long poll for a later one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 pub use self::route::{MAX_POLL, router};
 use crate::assign::{NodeId, Table};
 
-/// The table, and where its nodes are.
+/// The partition table, and the addresses of its workers.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Assignments {
     #[serde(flatten)]
     pub table: Arc<Table>,
-    /// `host:port` of each registered node's HTTP.
+    /// `host:port` of each registered worker's HTTP port.
     pub addresses: BTreeMap<NodeId, String>,
 }
 

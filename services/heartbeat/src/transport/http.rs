@@ -1,4 +1,4 @@
-//! Heartbeats over HTTP: `GET /heartbeat?id=` as in the article, and `POST /heartbeat` with a body. A monitor mounts the router.
+//! Heartbeats over HTTP: `GET /heartbeat?id=` as in the article, and `POST /heartbeat` with a request body. A monitor mounts the router.
 
 use std::{
     net::SocketAddr,
@@ -23,28 +23,27 @@ use crate::{
     message::Beat,
 };
 
-/// A sealed frame, the same bytes as in a datagram.
+/// Media type of a frame with a MAC, the same bytes as in a datagram.
 pub const AUTHENTICATED: &str = "application/vnd.heartbeat.sealed";
 pub const PROTOBUF: &str = "application/x-protobuf";
 /// `type` of the problem documents.
 const INVALID_REQUEST: &str = "/problems/invalid-request";
 const OVERLOADED: &str = "/problems/overloaded";
 
-/// Whether beats without a MAC are believed. Anybody who can reach the port then speaks for every node.
+/// Whether heartbeats without a MAC are accepted (insecure: any client can then impersonate any node).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unauthenticated {
     Accepted,
     Refused,
 }
 
-/// Told to whoever sends a incarnation that cannot have begun.
-pub const FUTURE_INCARNATION: &str =
-    "incarnation is more than a day ahead of this clock: it is the Unix time in milliseconds at which the node began";
+/// Detail of the response to an incarnation that is too far in the future.
+pub const FUTURE_INCARNATION: &str = "incarnation is more than a day ahead of this clock: it must be the Unix time in milliseconds at which the node started";
 
-/// Answer to an accepted request.
+/// Response body of an accepted request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
-    /// What became of the beat: `received`, or why it was dropped as a metric would say it.
+    /// `received`, or the reason for which the heartbeat was dropped (a metric's label).
     pub outcome: String,
 }
 
@@ -52,11 +51,11 @@ pub struct Received {
 struct HttpState {
     ingest: Arc<Ingest>,
     plain: Unauthenticated,
-    /// For sealed bodies; held for the microseconds that one takes.
+    /// Buffers for authenticated request bodies; locked for microseconds.
     scratch: Arc<Mutex<Scratch>>,
 }
 
-/// `id` alone is the article's form: a beat that nobody counted.
+/// `id` alone is the article's form: an unnumbered heartbeat.
 #[derive(Debug, Deserialize)]
 struct BeatQuery {
     id: String,
@@ -68,7 +67,7 @@ struct BeatQuery {
     load: f32,
 }
 
-/// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, or every peer is `0.0.0.0:0`.
+/// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`; otherwise every peer is `0.0.0.0:0`.
 pub fn router(ingest: Arc<Ingest>, plain: Unauthenticated) -> Router {
     let scratch = Arc::default();
     Router::new()
@@ -123,7 +122,8 @@ impl HttpState {
     fn accept_unauthenticated(&self, peer: Peer, beat: Beat) -> Response {
         if self.plain == Unauthenticated::Refused {
             self.ingest.counts().reject(Reject::Mac);
-            let detail = format!("heartbeats must be sealed: POST {AUTHENTICATED}");
+            let detail =
+                format!("unauthenticated heartbeats are refused: send a frame with a MAC, POST {AUTHENTICATED}");
             return refused(StatusCode::UNAUTHORIZED, INVALID_REQUEST, &detail);
         }
         if let Err(reason) = self.ingest.check_incarnation(beat.incarnation) {
@@ -132,18 +132,18 @@ impl HttpState {
         }
         let recorded = self.ingest.record_beat(self.ingest.clock().now(), address(peer), beat);
         match refusal(recorded) {
-            Some(Reject::Full) => refused(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "too many nodes"),
+            Some(Reject::Full) => refused(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "the limit of nodes is reached"),
             refusal => received(refusal),
         }
     }
 
     fn accept_frame(&self, peer: Peer, body: &[u8]) -> Response {
-        // Nothing in it outlasts a message.
+        // A panic leaves nothing behind: the buffers are rewritten for each message.
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         match self.ingest.frame(&mut scratch, self.ingest.clock().now(), address(peer), body) {
             Ok(_) => received(None),
             Err(Reject::Mac | Reject::Key) => {
-                refused(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "not sealed with a key in use")
+                refused(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "the MAC was not made with a key in use")
             }
             Err(Reject::FutureIncarnation) => refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, FUTURE_INCARNATION),
             Err(reason) => refused(StatusCode::BAD_REQUEST, INVALID_REQUEST, reason.label()),

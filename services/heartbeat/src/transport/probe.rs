@@ -1,5 +1,5 @@
-//! "Are you there?" over UDP: a sealed acknowledgement that names the node and a number nobody can guess. The node sends it back
-//! with the incarnation it is in, so that an answer recorded earlier is worth nothing.
+//! Liveness probes over UDP: an authenticated `Ack` with the node's name and a random number. The node returns it with its incarnation, so
+//! that a recorded answer cannot be replayed.
 
 use std::{io, time::Duration};
 
@@ -14,15 +14,15 @@ use crate::{
     message::Ack,
 };
 
-/// Longer than any probe of ours.
+/// Longer than any probe.
 const DATAGRAM_BYTES: usize = 256;
-/// Datagrams in the time that one may take: the loss of one is not the loss of the probe.
+/// Datagrams per probe: the loss of one does not fail the probe.
 const REPETITIONS: u32 = 3;
 
-/// Answers probes of this node for ever. `incarnation` is asked at each: it grows when a incarnation was failed.
+/// Answers probes of this node for ever. `incarnation` is called for each, since it can change.
 ///
 /// # Errors
-/// The socket's, other than of a peer that is gone.
+/// The socket's, except for an unreachable peer.
 pub async fn answer(
     socket: &UdpSocket,
     keys: &Keys,
@@ -33,20 +33,20 @@ pub async fn answer(
     loop {
         let (length, peer) = match socket.recv_from(&mut datagram).await {
             Ok(received) => received,
-            // An earlier answer found nobody.
+            // The peer of an earlier answer was gone.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
             Err(error) => return Err(error),
         };
-        // What is not authentic or meant for another node gets no answer.
+        // Frames that are not authentic or for another node get no answer.
         let Some(asked) = verify_ack(keys, &datagram[..length]).filter(|asked| asked.of == node) else { continue };
         reply.clear();
         sign_ack(keys, &Ack { incarnation: incarnation(), ..asked }, &mut reply);
-        // No room for it: as if it had been lost on the way.
+        // No room in the socket counts as a loss.
         socket.try_send_to(&reply, peer).ok();
     }
 }
 
-/// The incarnation that the node at `address` (`host:port`) is in; `None`: no answer in time.
+/// The incarnation of the node at `address` (`host:port`); `None`: no answer in time.
 pub async fn ask(keys: &Keys, address: &str, node: &str, wait: Duration) -> Option<u64> {
     let start = Instant::now();
     let exchange = async {
@@ -57,7 +57,7 @@ pub async fn ask(keys: &Keys, address: &str, node: &str, wait: Duration) -> Opti
         let mut probe = Vec::new();
         sign_ack(keys, &asked, &mut probe);
         for repetition in 1..=REPETITIONS {
-            // A port that nobody listens on is refused at the next call: no answer, like any other.
+            // A closed port is reported by the next call and counts as no answer.
             socket.send(&probe).await.ok();
             let until = start + wait * repetition / REPETITIONS;
             if let Some(incarnation) = answered(&socket, keys, &asked, until).await {

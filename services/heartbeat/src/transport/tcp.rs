@@ -1,4 +1,4 @@
-//! Heartbeats over TCP: sealed frames, each behind its length (2 bytes, big-endian), on one long connection per sender.
+//! Heartbeats over TCP: frames, each after its length (2 bytes, big-endian), on one connection per sender.
 
 mod sender;
 
@@ -19,17 +19,17 @@ use crate::{auth::Reject, frame::sign_ack};
 
 /// The article's interval.
 pub const INTERVAL: Duration = Duration::from_secs(3);
-/// The kernel probes an idle connection every interval, and gives it up after three probes without an answer.
+/// The kernel probes an idle connection every interval, and closes it after three unanswered probes.
 const PROBES: u32 = 3;
 const LENGTH_BYTES: usize = 2;
-/// Pause after an accept that failed (out of descriptors).
+/// Pause after a failed accept (out of descriptors).
 const RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Further connections are closed at once.
+    /// Further connections are closed immediately.
     pub max_connections: usize,
-    /// A connection without a whole frame for so long is closed.
+    /// A connection without a complete frame for this long is closed.
     pub idle: Duration,
 }
 
@@ -63,7 +63,7 @@ pub async fn receive(listener: TcpListener, ingest: Arc<Ingest>, limits: Limits,
             }
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            tracing::warn!(%peer, "too many heartbeat connections");
+            tracing::warn!(%peer, "heartbeat connection refused: the limit is reached");
             continue;
         };
         let (ingest, stop) = (Arc::clone(&ingest), stop.clone());
@@ -78,7 +78,7 @@ pub async fn receive(listener: TcpListener, ingest: Arc<Ingest>, limits: Limits,
     connections.wait().await;
 }
 
-/// Serves one connection to its end. A frame that is not authentic ends it: what follows cannot be trusted to be framed.
+/// Serves one connection until it ends. A frame that is not authentic ends it: the framing cannot be trusted any more.
 async fn connection(mut stream: TcpStream, peer: SocketAddr, ingest: &Ingest, idle: Duration) -> io::Result<()> {
     keep_alive(&stream)?;
     let (mut reader, mut scratch, mut answer) = (FrameReader::default(), Scratch::default(), Vec::new());
@@ -87,22 +87,22 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, ingest: &Ingest, id
             Ok(Some(ack)) => {
                 answer.clear();
                 sign_ack(ingest.keys(), &ack, &mut answer);
-                // Who sends and does not read is given up, as who does not send.
+                // A peer that does not read is closed like one that does not send.
                 timeout(idle, write_frame(&mut stream, &answer)).await.map_err(|_| io::ErrorKind::TimedOut)??;
             }
             Ok(None) => {}
             Err(Reject::Frame | Reject::Key | Reject::Mac) => return Err(io::ErrorKind::InvalidData.into()),
-            // One bad message of a key holder; counted.
+            // One invalid message of a key holder; counted.
             Err(_) => {}
         }
     }
     Ok(())
 }
 
-/// Cuts a stream into frames. A read that is cancelled loses nothing.
+/// Splits a stream into frames. Cancel safe.
 #[derive(Debug, Default)]
 pub struct FrameReader {
-    /// What was read; the frame answered last lies at its beginning.
+    /// Bytes read; the frame returned last is at the beginning.
     bytes: Vec<u8>,
     answered: usize,
 }
@@ -111,21 +111,21 @@ impl FrameReader {
     /// The next frame; `None` at the end of the stream.
     ///
     /// # Errors
-    /// The connection's, or an end within a frame.
+    /// The connection's, or an end inside a frame.
     pub async fn next(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<&[u8]>> {
         self.bytes.drain(..std::mem::take(&mut self.answered));
-        while self.whole().is_none() {
+        while self.complete().is_none() {
             if stream.read_buf(&mut self.bytes).await? == 0 {
                 let clean = self.bytes.is_empty();
                 return if clean { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
         }
-        self.answered = self.whole().unwrap_or(0);
+        self.answered = self.complete().unwrap_or(0);
         Ok(self.bytes.get(LENGTH_BYTES..self.answered))
     }
 
-    /// Bytes of the first frame and its length, once all are there.
-    fn whole(&self) -> Option<usize> {
+    /// Length of the first frame with its prefix, if it is complete.
+    fn complete(&self) -> Option<usize> {
         let length = self.bytes.first_chunk::<LENGTH_BYTES>()?;
         let end = LENGTH_BYTES + usize::from(u16::from_be_bytes(*length));
         (self.bytes.len() >= end).then_some(end)
@@ -133,7 +133,7 @@ impl FrameReader {
 }
 
 /// # Errors
-/// The connection's, or a frame beyond 65,535 bytes.
+/// The connection's, or a frame longer than 65,535 bytes.
 pub async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), frame: &[u8]) -> io::Result<()> {
     let length = u16::try_from(frame.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // One write, one segment.

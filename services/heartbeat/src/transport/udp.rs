@@ -1,5 +1,5 @@
-//! Heartbeats over UDP. The receiver takes up to 32 messages per system call, each up to 64 KB of datagrams that the kernel kept
-//! together (`UDP_GRO`); a sender that wants to know waits for an `Ack` and repeats.
+//! Heartbeats over UDP. The receiver takes up to 32 messages per system call, each with up to 64 KB of datagrams that the kernel coalesced
+//! (`UDP_GRO`). A `ReliableSender` waits for an `Ack` and repeats.
 
 mod sender;
 
@@ -18,11 +18,11 @@ pub use self::sender::{Acknowledged, ReliableSender, Retries, SendError};
 use super::{Ingest, Scratch};
 use crate::frame::sign_ack;
 
-/// A datagram cannot be longer, nor can many of them in one message.
+/// Maximum bytes of a datagram, or of several in one message.
 const MESSAGE_BYTES: usize = 65_536;
-/// Asked of the kernel; it grants at most `net.core.rmem_max`.
+/// Requested from the kernel; it grants at most `net.core.rmem_max`.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// Pause after an error that is not of one datagram.
+/// Pause after an error of the socket.
 const RETRY: Duration = Duration::from_millis(10);
 
 pub struct Receiver {
@@ -41,14 +41,9 @@ impl Receiver {
     }
 
     /// # Errors
-    /// The socket has none.
+    /// The socket has no address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
-    }
-
-    /// Whether the kernel hands over many datagrams as one message.
-    pub fn has_gro(&self) -> bool {
-        self.state.gro_segments() > 1
     }
 
     /// Receives until `stop`.
@@ -63,7 +58,7 @@ impl Receiver {
                 () = stop.cancelled() => return Ok(()),
                 received = self.receive(&mut inbox) => match received {
                     Ok(messages) => inbox.deliver(messages, &ingest, |peer, ack| {
-                        // An answer that finds no room is one lost on the way.
+                        // No room in the socket counts as a loss.
                         self.socket.try_send_to(ack, peer).ok();
                     }),
                     Err(error) => {
@@ -80,7 +75,7 @@ impl Receiver {
     }
 }
 
-/// Buffers of one receiving task: 2 MB, of which only what is filled is touched.
+/// Buffers of one receiving task: 2 MB, of which only used pages are touched.
 pub struct Inbox {
     buffers: Vec<Vec<u8>>,
     metas: [RecvMeta; BATCH_SIZE],
@@ -100,10 +95,10 @@ impl Inbox {
         })
     }
 
-    /// One system call; answers the number of messages.
+    /// One system call; returns the number of messages.
     ///
     /// # Errors
-    /// The socket's; `WouldBlock` if nothing is there.
+    /// The socket's; `WouldBlock` without data.
     pub fn fill(&mut self, socket: UdpSockRef<'_>, state: &UdpSocketState) -> io::Result<usize> {
         let mut buffers = self.buffers.iter_mut();
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -111,7 +106,7 @@ impl Inbox {
         state.recv(socket, &mut slices, &mut self.metas)
     }
 
-    /// Hands every datagram of the first `messages` to the ingest; `answer` gets what is to be sent back.
+    /// Passes every datagram of the first `messages` to the ingest; `answer` receives the acknowledgements.
     pub fn deliver(&mut self, messages: usize, ingest: &Ingest, mut answer: impl FnMut(SocketAddr, &[u8])) {
         let at = ingest.clock().now();
         for (meta, buffer) in self.metas[..messages].iter().zip(&self.buffers) {

@@ -1,4 +1,4 @@
-//! What must hold whatever happens. A breach names the seed's instant; the run stops there.
+//! Invariants. A violation reports the simulated time and ends the run.
 
 use std::collections::HashMap;
 
@@ -14,18 +14,18 @@ use crate::{
 
 #[derive(Default)]
 pub struct Checks {
-    /// Who was ever primary of a partition in an epoch, in which life.
+    /// The primary of each partition and epoch, and its incarnation.
     owners: HashMap<(usize, u64), (NodeId, u64)>,
     /// The latest epoch a write was accepted in, by partition.
     accepted: HashMap<usize, u64>,
     pub writes: u64,
     pub refused_by_fence: u64,
-    /// Healthy workers failed while the network lost much.
+    /// Healthy workers failed under heavy loss.
     pub failed_by_loss: u64,
     pub breach: Option<String>,
 }
 
-/// Probability that a datagram is lost from which on a healthy worker may be failed now and then.
+/// Loss rate from which a healthy worker may be failed occasionally.
 const HEAVY_LOSS: f64 = 0.2;
 
 impl Checks {
@@ -51,9 +51,9 @@ impl Checks {
         }
     }
 
-    /// A worker is failed only for what a majority of monitors could see: it was down or stood still, or it was cut off
-    /// from more than half of them. (A monitor that stands still, or alone on its side of the network, is no witness.) Where a
-    /// network loses this much, beat, probes and their answers may all be lost: that is counted.
+    /// A worker may be failed only for what a majority of monitors could observe: it was down or paused, or it was cut off from more than
+    /// half of them. (A monitor that pauses, or is isolated, does not count.) Under heavy loss a heartbeat, probes and answers may all be
+    /// lost: that is counted.
     fn justice(&mut self, now: Nanos, config: &Config, node: &NodeId) {
         let worker = config.worker(node);
         let recent = |at: Nanos, lasts: Nanos| at <= now && now <= at + lasts + 6 * config.interval;
@@ -78,7 +78,7 @@ impl Checks {
         }
     }
 
-    /// The store took a write.
+    /// The store accepted a write.
     pub fn written(&mut self, now: Nanos, partition: usize, epoch: u64, (writer, life): (&NodeId, u64)) {
         self.writes += 1;
         let latest = self.accepted.entry(partition).or_default();

@@ -1,4 +1,4 @@
-//! What can happen in the world, in order of time.
+//! Events of the simulation, ordered by time.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -18,7 +18,7 @@ pub enum Message {
         incarnation: u64,
         sequence: u64,
     },
-    /// `via` a worker that passes it on.
+    /// `via`: a worker that relays the probe.
     Probe {
         monitor: usize,
         worker: usize,
@@ -68,7 +68,7 @@ pub enum Event {
         to: Who,
         message: Message,
     },
-    /// A timer of this life.
+    /// A timer of this incarnation.
     Timer {
         who: Who,
         life: u64,
@@ -78,7 +78,7 @@ pub enum Event {
         life: u64,
         number: u64,
     },
-    /// What the store is asked arrives there, whatever became of who asked.
+    /// A request to the store arrives even if its sender has died.
     StoreWrite {
         worker: usize,
         incarnation: u64,
@@ -97,7 +97,7 @@ pub enum Event {
 pub struct Queued {
     pub at: Nanos,
     pub order: u64,
-    /// In a box: the heap moves its entries all the time, and some messages are large.
+    /// Boxed: the heap moves its entries, and some messages are large.
     pub event: Box<Event>,
 }
 
@@ -119,7 +119,7 @@ impl Ord for Queued {
 }
 
 impl Message {
-    /// For the hash over everything that happened.
+    /// For the hash over all events.
     pub fn kind(&self) -> u64 {
         match self {
             Message::Beat { .. } => 0,

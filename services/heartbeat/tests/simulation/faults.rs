@@ -1,4 +1,4 @@
-//! What goes wrong in a run, drawn from its seed.
+//! Faults of a run, drawn from its seed.
 
 use heartbeat::Nanos;
 
@@ -7,7 +7,7 @@ use crate::{
     world::{MS, SECOND},
 };
 
-/// Somebody in the world, by number.
+/// A process, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Who {
     Monitor(usize),
@@ -18,11 +18,11 @@ pub enum Who {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
-    /// Nothing gets from the one to the other; both ways are two of these.
+    /// Nothing passes in this direction; a full cut is two of these.
     Cut { from: Who, to: Who },
-    /// As SIGSTOP and SIGCONT: what is sent to it waits.
+    /// SIGSTOP and SIGCONT: messages to it wait.
     Pause(Who),
-    /// As SIGKILL, and a start when it is over. The registry keeps what it has; all others forget.
+    /// SIGKILL, and a restart at the end. Only the registry keeps its state.
     Crash(Who),
     /// Datagrams are lost at this rate.
     Loss(f64),
@@ -53,12 +53,12 @@ pub fn draw(random: &mut Random, monitors: usize, workers: usize, until: Nanos) 
             4 => add(Kind::Crash(Who::Registry)),
             5 => add(Kind::Loss(random.range(5, 40) as f64 / 100.0)),
             6 => {
-                // One way only.
+                // In one direction only.
                 let other = if somebody == monitor { worker } else { Who::Registry };
                 add(Kind::Cut { from: somebody, to: other });
             }
             _ => {
-                // Somebody alone on one side of the network.
+                // One process is isolated.
                 let everybody = (0..monitors).map(Who::Monitor).chain((0..workers).map(Who::Worker));
                 for other in everybody.chain([Who::Registry, Who::Client]).filter(|other| *other != somebody) {
                     add(Kind::Cut { from: somebody, to: other });

@@ -1,5 +1,5 @@
-//! Monitors, workers, registry and network in one seeded world. `SIMULATION_SEED=N cargo test -p heartbeat --test
-//! simulation replay` runs one failover seed again.
+//! Monitors, workers, registry and network in one seeded simulation. `SIMULATION_SEED=N cargo test -p heartbeat --test simulation replay`
+//! repeats one failover seed.
 
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ use crate::{
     world::{Config, MS, SECOND, World},
 };
 
-/// Faults for 45 s, and time for all to be well again.
+/// Faults for 45 s, and time to recover.
 fn failover(seed: u64) -> Config {
     let faulty = 45 * SECOND;
     let mut config = Config::new(seed, 3, 5, faulty + 15 * SECOND);
@@ -102,13 +102,13 @@ fn a_majority_rule_broken_on_purpose_is_caught() {
 
 #[test]
 fn a_registry_that_takes_every_commit_is_caught() {
-    // Two leaders at once are rare: seed 371 is the first.
+    // Two concurrent leaders are rare: seed 371 is the first.
     let is_caught =
         (0..1_000).any(|seed| run(Config { accepts_any_commit: true, ..failover(seed) }).checks.breach.is_some());
     assert!(is_caught, "two leaders wrote over each other, and nobody noticed");
 }
 
-/// A crash a minute, over in 20 s, of ever another worker.
+/// A crash of a different worker every minute, each for 20 s.
 fn fleet(seed: u64, workers: usize, length: Nanos) {
     let mut config = Config::new(seed, 3, workers, length);
     (config.loss, config.serve) = (0.05, false);
@@ -145,7 +145,7 @@ fn a_thousand_workers_a_day() {
     }
 }
 
-/// One monitor, that is its own majority, stands still for 1 to 30 s; in every other seed a worker dies meanwhile.
+/// A single monitor, its own majority, pauses for 1 to 30 s; with every other seed a worker dies meanwhile.
 fn paused(seeds: std::ops::Range<u64>) {
     let (count, mut late) = (seeds.end - seeds.start, Vec::new());
     for seed in seeds {

@@ -1,4 +1,4 @@
-//! What all processes have in common: lives, pauses, and a clock of their own.
+//! Common to all processes: incarnations, pauses, and their own clock.
 
 use heartbeat::Nanos;
 
@@ -6,9 +6,9 @@ use heartbeat::Nanos;
 pub struct Process {
     pub down: u32,
     pub paused_until: Nanos,
-    /// Rises with every start; what was meant for an earlier life is lost.
+    /// Increases with every start; messages for an earlier one are lost.
     pub life: u64,
-    /// Its clock: parts per million fast, and an offset.
+    /// Its clock: an error in parts per million, and an offset.
     pub skew_ppm: i64,
     pub offset: Nanos,
 }

@@ -1,4 +1,4 @@
-//! Random numbers of the simulation's own: a seed means the same world in every build.
+//! Random numbers of the simulation: a seed gives the same run in every build.
 
 /// SplitMix64.
 pub struct Random(u64);

@@ -1,6 +1,6 @@
-//! Monitors, workers, a client, the registry's registry and the store's fence on one virtual clock. One queue of events, one
-//! source of randomness: a seed is a world, bit for bit. Everything here that decides is the product's own code; the shells around it
-//! (which send, wait and keep what is open) and the store's fence are written anew, after those of the product.
+//! Monitors, workers, a client, the registry in memory and the store's fence on one virtual clock. One event queue and one source of
+//! randomness: a seed repeats a run bit for bit. All decisions are made by the product's code. The shells around it (sending, waiting,
+//! open requests) and the store's fence are reimplemented after the product's.
 
 mod failing;
 mod monitors;
@@ -38,15 +38,15 @@ pub struct Config {
     pub monitors: usize,
     pub workers: usize,
     pub interval: Nanos,
-    /// Datagrams lost, besides what faults add.
+    /// Datagrams lost without faults.
     pub loss: f64,
     pub length: Nanos,
     pub faults: Vec<Fault>,
-    /// Workers follow the table and a client writes.
+    /// Workers follow the table, and a client writes.
     pub serve: bool,
-    /// A mutant breaks this rule on purpose.
+    /// A mutant that breaks this rule.
     pub quorum: fn(usize) -> usize,
-    /// A mutant's registry takes every commit.
+    /// A mutant whose registry accepts every commit.
     pub accepts_any_commit: bool,
 }
 
@@ -83,18 +83,18 @@ pub struct World {
     workers: Vec<Worker>,
     registry: InMemoryRegistry,
     registry_down: u32,
-    /// Cuts and losses, asked for as messages are sent.
+    /// Cuts and losses in force, checked when messages are sent.
     in_force: Vec<Kind>,
     fences: [u64; PARTITIONS],
     client: Arc<Table>,
     pub acknowledged: u64,
     pub acknowledged_at: [Nanos; PARTITIONS],
     pub checks: Checks,
-    /// A running hash over everything that happened.
+    /// A running hash over all events.
     pub trace: u64,
     /// From a crash to the commit that failed the worker.
     pub detected: Vec<Nanos>,
-    /// Workers that were failed while they were up: not wrong if they stood still or were cut off.
+    /// Workers failed while they were up: correct if they paused or were cut off.
     pub failed_alive: Vec<(Nanos, NodeId)>,
 }
 
@@ -151,7 +151,7 @@ impl World {
             self.after(number as u64, Event::Timer { who: Who::Monitor(number), life: 0 });
         }
         for number in 0..self.workers.len() {
-            // Beats of different workers are not in step.
+            // Heartbeats of different workers have different phases.
             let phase = self.random.range(0, self.config.interval);
             self.after(phase, Event::Timer { who: Who::Worker(number), life: 0 });
         }
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    /// To the end, or to the first breach.
+    /// To the end, or to the first violation.
     pub fn run(mut self) -> Self {
         while let Some(Queued { at, event, .. }) = self.queue.pop() {
             if at > self.config.length || self.checks.breach.is_some() {
@@ -177,7 +177,7 @@ impl World {
         self
     }
 
-    /// What must be so again once everything has healed for a while.
+    /// What must hold some time after all faults have ended.
     pub fn check_recovered(&mut self) {
         let table = Arc::clone(&self.registry.state().table);
         for worker in self.workers.iter().filter(|worker| worker.process.down == 0) {
@@ -225,7 +225,7 @@ impl World {
     fn timer(&mut self, who: Who, life: u64) {
         match who {
             Who::Monitor(number) => {
-                // One that was set before an earlier one is left over. Going on from each of them would make ever more of them.
+                // An obsolete timer. Continuing from it would multiply the timers.
                 if self.monitors[number].timer <= self.now {
                     self.pump(number);
                 }

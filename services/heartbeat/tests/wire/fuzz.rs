@@ -1,5 +1,5 @@
-//! Every decoder under mutated bytes: it answers, it never panics, and what it accepts keeps the rules. `test` takes a fixed number
-//! of seeded mutations, `test --full` a minute of new ones for each decoder.
+//! Every decoder under mutated bytes: it returns, never panics, and accepts only valid values. `test` runs a fixed number of seeded
+//! mutations, `test --full` a minute of new ones per decoder.
 
 use std::{
     fmt::Debug,
@@ -35,27 +35,27 @@ const MAX_BYTES: usize = 4_096;
 
 type Target = Box<dyn FnMut(&[u8])>;
 
-/// Name, and how to make one.
+/// Name and constructor.
 type Decoder = (&'static str, fn() -> Target);
 
-/// Decoders, each new for who asks.
+/// Decoders; each caller gets a new one.
 const DECODERS: [Decoder; 10] = [
     ("json", || checked(CodecId::Json)),
     ("protobuf", || checked(CodecId::Protobuf)),
     ("protobuf+zstd", || checked(CodecId::ProtobufZstd)),
     ("borrowed protobuf", || Box::new(borrowed)),
-    ("sealed frame", || {
+    ("authenticated frame", || {
         let keys = Keys::new(1, b"corpus");
         Box::new(move |bytes| _ = keys.verify(bytes))
     }),
     ("ingest", ingest),
     ("stream of frames", || Box::new(frames)),
     ("ack", ack),
-    ("words", || Box::new(said)),
+    ("control messages", || Box::new(control_message)),
     ("trace", || Box::new(trace)),
 ];
 
-/// A beat or a batch that is accepted keeps the rules and survives being written again.
+/// An accepted heartbeat or batch is valid and survives being encoded again.
 fn checked(id: CodecId) -> Target {
     let mut codec = codec(id).unwrap();
     Box::new(move |bytes| {
@@ -83,14 +83,14 @@ fn borrowed(bytes: &[u8]) {
     }
     let mut beats = Vec::new();
     let (owned, seen) = (Protobuf.decode_batch(bytes), BatchRef::parse(bytes, &mut beats));
-    // A field that comes twice is merged by prost and is a beat of its own here; both are within the rules.
+    // prost merges a repeated field; here it is a separate heartbeat. Both are valid.
     assert_eq!(owned.is_ok(), seen.is_ok(), "{owned:?} {seen:?}");
     if let (Ok(owned), Ok(seen)) = (owned, seen) {
         assert_eq!((owned.sender.as_str(), owned.beats.len()), (seen.sender, beats.len()));
     }
 }
 
-/// Behind the MAC: a key holder's bad bytes.
+/// Behind the MAC: invalid bytes of a key holder.
 fn ingest() -> Target {
     let keys = Keys::new(1, b"corpus");
     let sink: Arc<dyn heartbeat::transport::Sink> =
@@ -138,8 +138,8 @@ fn ack() -> Target {
     })
 }
 
-/// What is kept in etcd or told to who follows: what is read survives being written again, and is followed without a panic.
-fn said(bytes: &[u8]) {
+/// Values from etcd and of polls: they survive being encoded again, and following them does not panic.
+fn control_message(bytes: &[u8]) {
     again::<Ballot>(bytes);
     again::<Registration>(bytes);
     again::<Assigned>(bytes);
@@ -160,7 +160,7 @@ fn again<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8]) -> O
     Some(read)
 }
 
-/// A file of anybody's. What is accepted is judged without a panic, too.
+/// A trace file of a user. Measuring an accepted one must not panic.
 fn trace(bytes: &[u8]) {
     let Ok(trace) = Trace::read(bytes, None) else { return };
     let mut written = Vec::new();
@@ -172,7 +172,7 @@ fn trace(bytes: &[u8]) {
 }
 
 fn frames(bytes: &[u8]) {
-    // All bytes are there: no read waits.
+    // All bytes are available: no read waits.
     futures_now(async {
         let (mut reader, mut stream, mut taken) = (FrameReader::default(), bytes, 0);
         while let Ok(Some(frame)) = reader.next(&mut stream).await {
@@ -193,7 +193,7 @@ fn corpus() -> Vec<Vec<u8>> {
     files.into_iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
 
-/// A few changes of the kinds that decoders trip over.
+/// A few mutations that are hard for decoders.
 fn mutated(corpus: &[Vec<u8>], random: &mut SmallRng) -> Vec<u8> {
     const EDGES: [u8; 8] = [0, 1, 0x7f, 0x80, 0xff, b'"', b'\\', 0xc3];
     let mut bytes = corpus[random.random_range(0..corpus.len())].clone();
@@ -211,7 +211,7 @@ fn mutated(corpus: &[Vec<u8>], random: &mut SmallRng) -> Vec<u8> {
                 bytes.splice(at.., other[from..].iter().copied());
             }
             _ => {
-                // A piece once more: fields that come twice, lists that grow.
+                // Repeats a piece: repeated fields, growing lists.
                 let piece = bytes[at..bytes.len().min(at + random.random_range(0..64))].to_vec();
                 bytes.splice(at..at, piece);
             }
@@ -270,7 +270,7 @@ fn no_decoder_trips_within_a_minute() {
     }
 }
 
-/// Shows what a decoder tripped over.
+/// Shows the input on which a decoder failed.
 fn run(name: &str, decode: &mut Target, bytes: &[u8]) {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| decode(bytes)));
     assert!(result.is_ok(), "{name} trips over {bytes:02x?}");

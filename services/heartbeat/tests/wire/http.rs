@@ -33,7 +33,7 @@ async fn the_articles_get_is_a_beat_each_time() {
         let (peer, beat) = monitor.next().await;
         assert_eq!((beat.node_id.as_str(), beat.sequence, peer.ip().is_loopback()), ("node-1", 0, true));
     }
-    // Counted ones are heard once.
+    // Numbered heartbeats are accepted once.
     let counted = format!("{url}?id=node-2&sequence=7&incarnation=3&load=0.5");
     for outcome in ["received", "repeated"] {
         let answer = reqwest::get(&counted).await.unwrap().json::<Received>().await.unwrap();
@@ -104,7 +104,7 @@ async fn a_life_that_cannot_have_begun_is_nobodys() {
         let mut body = Vec::new();
         codec.encode(&late("a"), &mut body).unwrap();
         assert_eq!(post(FrameKind::Beat, codec, &body).await, StatusCode::BAD_REQUEST);
-        // In a batch, the others are heard.
+        // The others of the batch are accepted.
         let batch = |incarnation, beats| Batch { sender: format!("agent-{n}"), sequence: 1, incarnation, beats };
         body.clear();
         codec.encode_batch(&batch(1, vec![late("a"), beat(["b", "c"][n], 1)]), &mut body).unwrap();
@@ -115,7 +115,7 @@ async fn a_life_that_cannot_have_begun_is_nobodys() {
         assert_eq!(post(FrameKind::Batch, codec, &body).await, StatusCode::BAD_REQUEST);
     }
     monitor.until_rejected(Reject::FutureIncarnation, 7).await;
-    // The node itself is not shut out.
+    // The node itself is not blocked.
     assert_eq!(get(wall_ms()).await.unwrap().json::<Received>().await.unwrap().outcome, "received");
     assert_eq!(monitor.next().await.1.node_id, "a");
 }

@@ -1,4 +1,4 @@
-//! The transports over real sockets, and every decoder under bytes that nobody meant.
+//! The transports over real sockets, and every decoder under mutated bytes.
 #![expect(clippy::unwrap_used, reason = "clippy spares test functions only, not their helpers")]
 
 mod fuzz;

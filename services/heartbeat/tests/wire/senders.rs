@@ -41,7 +41,7 @@ async fn a_fleet_keeps_its_schedule_and_stops_at_a_word() {
         let (first_sequence, first) = ticks[0];
         for (n, &(sequence, planned)) in ticks.iter().enumerate() {
             assert_eq!(sequence, first_sequence + n as u64);
-            // No drift: every instant is a whole number of intervals from the first.
+            // No drift: every time is a whole number of intervals after the first.
             assert_eq!((planned - first) % INTERVAL.as_nanos() as u64, 0);
         }
     }

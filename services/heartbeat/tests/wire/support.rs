@@ -13,7 +13,7 @@ use heartbeat::{
 };
 use tokio::sync::mpsc;
 
-/// Long enough for a machine under load; a test waits for conditions, this only ends a hanging one.
+/// Long enough for a loaded machine: tests wait for conditions, this only ends a hanging one.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 pub fn keys() -> Keys {
@@ -25,7 +25,7 @@ pub fn beat(node: &str, sequence: u64) -> Beat {
     Beat { timestamp: wall_ms(), node_id: node.to_owned(), services, sequence, incarnation: 1, load: 0.25 }
 }
 
-/// A monitor's receiving side, and what its sink was given.
+/// A monitor's receiving side, and what its sink received.
 pub struct Monitor {
     pub ingest: Arc<Ingest>,
     beats: mpsc::UnboundedReceiver<(SocketAddr, Beat)>,

@@ -31,7 +31,7 @@ fn free() -> SocketAddr {
     ([127, 0, 0, 1], launcher::free_port().unwrap()).into()
 }
 
-/// A sender whose tries come quickly.
+/// A sender with short delays between attempts.
 fn sender(monitor: SocketAddr, tries: u32) -> (Handle, CancellationToken) {
     let policy = Policy { base: 5 * MS, cap: 20 * MS, tries, silence: 20 * MS, ..Policy::default() };
     let settings = Settings {
@@ -91,7 +91,7 @@ async fn an_outage_ends_in_a_stop_and_a_contact_in_beats() {
     monitor.next().await;
     stop.cancel();
     until(&handle, |state| *state == State::Stopped).await;
-    // It stays stopped although the monitor is back, until somebody says so.
+    // It stays stopped although the monitor is back, until it is resumed.
     let mut later = Monitor::new();
     let (_, stop) = serve(&later, at).await;
     assert!(
@@ -125,7 +125,7 @@ async fn bad_frames_end_their_connection_only() {
     write_frame(&mut bad, b"not sealed, but long enough to be").await.unwrap();
     assert_eq!(timeout(DEADLINE, bad.read(&mut [0; 8])).await.expect("an end").unwrap_or(0), 0);
     monitor.until_rejected(Reject::Frame, 1).await;
-    // One byte at a time, and the length is 0 once in between: a frame too short.
+    // One byte at a time, and a length of 0 in between: a frame that is too short.
     let mut frame = Vec::new();
     sign_beat(&keys(), &mut Protobuf, &beat("a", 1), true, &mut frame).unwrap();
     let mut bytes = u16::try_from(frame.len()).unwrap().to_be_bytes().to_vec();

@@ -67,7 +67,7 @@ async fn what_fails_is_dropped_and_counted_by_its_reason() {
         (strange, Some(Reject::Key)),
         (former, Some(Reject::StaleIncarnation)),
         (sealed("a", 5), Some(Reject::TooOld)),
-        // Sealed and not counted: it could be sent again for ever.
+        // Authenticated but unnumbered: it could be replayed for ever.
         (sealed("b", 0), Some(Reject::Invalid)),
         (b"GET / HTTP/1.1".to_vec(), Some(Reject::Frame)),
         (Vec::new(), Some(Reject::Frame)),
@@ -79,9 +79,9 @@ async fn what_fails_is_dropped_and_counted_by_its_reason() {
             Some(reason) => monitor.until_rejected(reason, 1).await,
         }
     }
-    // An empty datagram has no bytes to be looked at, and is none.
+    // An empty datagram is no frame and is not counted.
     monitor.until_rejected(Reject::Frame, 1).await;
-    // Overtaken on the way, and still heard.
+    // Out of order, and still accepted.
     socket.send(&sealed("a", 69)).await.unwrap();
     assert_eq!(monitor.next().await.1.sequence, 69);
     assert!(monitor.none_left());
@@ -92,7 +92,7 @@ async fn what_fails_is_dropped_and_counted_by_its_reason() {
 async fn a_lost_answer_is_asked_for_again_and_the_beat_is_one() {
     let mut monitor = Monitor::new();
     let (address, stop, _task) = serve(&monitor).await;
-    // Passes every datagram on and keeps the first answer to itself.
+    // Relays every datagram and drops the first answer.
     let (near, far) = (UdpSocket::bind(LOOPBACK).await.unwrap(), UdpSocket::bind(LOOPBACK).await.unwrap());
     far.connect(address).await.unwrap();
     let between = near.local_addr().unwrap();
@@ -130,7 +130,7 @@ async fn nobody_there_is_said_after_the_last_repetition() {
         datagrams.push(buffer[..length].to_vec());
     }
     assert!(datagrams[0] == datagrams[1] && datagrams[1] == datagrams[2]);
-    // And a port that nobody has.
+    // And a port on which no process listens.
     drop(silent);
     assert!(matches!(sender.send(&beat("a", 2)).await, Err(SendError::Unanswered { tries: 3 })));
 }

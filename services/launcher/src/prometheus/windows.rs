@@ -1,18 +1,18 @@
-//! Rules whose times are all divided by one number: what takes days in production can be seen within minutes.
+//! Divides all times of rules by one number: an alert that takes days in production fires within minutes.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// The rules with every range (`[5m]`) and every `for:` divided. A range is at least `shortest`: a rate needs some samples in it.
+/// Divides every range (`[5m]`) and every `for:`. A range is at least `shortest`, so that it contains several samples.
 ///
 /// # Errors
-/// A `for:` is no time.
-pub(super) fn divided(rules: &str, by: u32, shortest: Duration) -> anyhow::Result<String> {
+/// A `for:` is not a duration.
+pub(super) fn divide(rules: &str, by: u32, shortest: Duration) -> anyhow::Result<String> {
     let mut out = String::with_capacity(rules.len());
     for line in rules.lines() {
         if let Some((indent, time)) = line.split_once("for: ").filter(|(indent, _)| indent.trim().is_empty()) {
-            let time = parse(time.trim()).with_context(|| format!("'{line}' has no time such as 5m"))?;
+            let time = parse(time.trim()).with_context(|| format!("'{line}' has no duration such as 5m"))?;
             out.push_str(&format!("{indent}for: {}ms\n", (time / by).as_millis()));
             continue;
         }
@@ -31,7 +31,7 @@ pub(super) fn divided(rules: &str, by: u32, shortest: Duration) -> anyhow::Resul
     Ok(out)
 }
 
-/// A time of one unit.
+/// Parses a duration with one unit.
 fn parse(text: &str) -> Option<Duration> {
     [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)].into_iter().find_map(|(unit, seconds)| {
         let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
@@ -46,19 +46,19 @@ mod tests {
     #[test]
     fn ranges_and_waits_are_divided_and_names_are_not() {
         let rules = "- record: slo:x:ratio_rate5m\n  expr: rate(a{b=\"c\"}[5m]) / rate(d[3d]) > 0.1\n  for: 2m\n  labels: { a: [b] }\n";
-        let shorter = divided(rules, 240, Duration::from_secs(2)).unwrap();
+        let shorter = divide(rules, 240, Duration::from_secs(2)).unwrap();
         assert_eq!(
             shorter,
             "- record: slo:x:ratio_rate5m\n  expr: rate(a{b=\"c\"}[2000ms]) / rate(d[1080000ms]) > 0.1\n  for: 500ms\n  labels: { a: [b] }\n"
         );
-        assert!(divided("for: ever", 2, Duration::ZERO).is_err());
+        assert!(divide("for: ever", 2, Duration::ZERO).is_err());
     }
 
-    /// A range that is not understood would stay as long as production's.
+    /// A range that is not parsed would stay as long as production's.
     #[test]
     fn every_time_of_the_real_rules_is_understood() {
         for (name, rules) in super::super::RULES {
-            let shorter = divided(rules, 1_000, Duration::ZERO).unwrap();
+            let shorter = divide(rules, 1_000, Duration::ZERO).unwrap();
             let waits = |text: &str, end: &str| {
                 text.lines().filter(|line| line.trim().starts_with("for: ") && line.ends_with(end)).count()
             };

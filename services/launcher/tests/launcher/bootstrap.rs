@@ -1,4 +1,4 @@
-//! The bootstrap script, with a cargo that only pretends.
+//! The bootstrap script, with a fake cargo.
 
 use std::{
     fs,
@@ -8,13 +8,13 @@ use std::{
 };
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testbed");
-/// Cargo's build: its usual last line, and a binary that tells where and how it was called.
+/// The fake build: cargo's usual last line, and a binary that prints where and how it was called.
 const BUILDS: &str = r#"
 echo '    Finished `release` profile [optimized + debuginfo] target(s) in 0.1s' >&2
 mkdir -p "$CARGO_TARGET_DIR/release"
 printf '#!/bin/sh\necho "$PWD:$*"\n' >"$CARGO_TARGET_DIR/release/testbed"; chmod +x "$CARGO_TARGET_DIR/release/testbed""#;
 
-/// A directory with programs of the test's own, before or instead of the machine's.
+/// A directory with the test's own programs, before or instead of the machine's.
 struct Machine {
     dir: tempfile::TempDir,
     bin: PathBuf,
@@ -22,7 +22,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// The machine's programs, and this cargo; every other program the script asks for seems to be there.
+    /// The machine's programs and the fake cargo; every other program that the script needs seems to be installed.
     fn complete(cargo: &str) -> Self {
         let machine = Self::bare(cargo);
         let exporters = ["node", "redis", "mysqld"].map(|server| format!("prometheus-{server}-exporter"));
@@ -35,7 +35,7 @@ impl Machine {
         Self { path, ..machine }
     }
 
-    /// Only this cargo and the few tools every system has.
+    /// Only the fake cargo and the tools that every system has.
     fn bare(cargo: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bin = dir.path().join("bin");
@@ -127,7 +127,7 @@ fn without_apt_it_says_what_to_install() {
         assert!(stderr(&output).contains(&format!("  {package}\n")), "{}", stderr(&output));
     }
 
-    // Help needs no server, but a build a compiler.
+    // Help needs no server, but a build needs a compiler.
     machine.add("cc", "exit 1");
     machine.add("make", "exit 1");
     let output = machine.run(&["evaluate", "--help"]);

@@ -14,7 +14,7 @@ use std::{
 use launcher::{ProcessIdentity, Signal, Spec, Stack, free_port, mariadb, nginx, orphans, prometheus, redis, testing};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Set for a copy of this test binary that is to be killed: where it writes its stack's directory.
+/// Environment variable for a copy of this test binary that will be killed: the file for its stack's directory.
 const VICTIM: &str = "LAUNCHER_TEST_VICTIM";
 
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
@@ -74,7 +74,7 @@ async fn a_child_runs_in_its_own_directory_and_group_and_ends_with_the_stack() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
-/// The scheduling policy, as /proc has it.
+/// The scheduling policy, from /proc.
 fn policy(pid: u32) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
@@ -99,7 +99,7 @@ async fn children_of_a_batch_stack_yield_and_a_policy_of_somebodys_choice_is_kep
     stack.stop().await.unwrap();
 }
 
-/// Not even a zombie is left, which still has an entry in /proc.
+/// Not even a zombie is left, which would still be in /proc.
 fn reaped(pid: u32) -> bool {
     !Path::new(&format!("/proc/{pid}")).exists()
 }
@@ -156,7 +156,7 @@ async fn a_death_is_reported_with_the_logs_end_unless_it_was_ordered() {
     stack.spawn(shell("bad", "echo the reason; exit 3")).unwrap();
     let mut error = String::new();
     eventually("the death is seen", || stack.check().inspect_err(|e| error = e.to_string()).is_err());
-    assert!(error.contains("bad ended by itself, exit code 3") && error.contains("the reason"), "{error}");
+    assert!(error.contains("bad ended unexpectedly, exit code 3") && error.contains("the reason"), "{error}");
 
     let missing = stack.spawn(Spec::new("missing", "/no/such/program")).unwrap_err();
     assert!(format!("{missing:#}").contains("cannot start missing (/no/such/program)"), "{missing:#}");
@@ -167,7 +167,7 @@ async fn readiness_ends_with_the_child_or_the_deadline_and_shows_the_log() {
     let mut stack = Stack::create("test-ready").unwrap();
     let dies = stack.spawn(shell("dies", "echo port is taken; exit 1")).unwrap();
     let error = stack.wait_ready(dies, PATIENCE, || async { false }).await.unwrap_err().to_string();
-    assert!(error.contains("dies ended by itself") && error.contains("port is taken"), "{error}");
+    assert!(error.contains("dies ended unexpectedly") && error.contains("port is taken"), "{error}");
 
     let slow = stack.spawn(shell("slow", "echo still thinking; sleep 600")).unwrap();
     eventually("its output", || !log_of(&stack, "slow").is_empty());
@@ -179,7 +179,7 @@ async fn readiness_ends_with_the_child_or_the_deadline_and_shows_the_log() {
     let error = stack.run(shell("once", "echo oh; exit 2"), PATIENCE).await.unwrap_err().to_string();
     assert!(error.contains("once failed, exit code 2") && error.contains("oh"), "{error}");
     let error = stack.run(shell("long", "sleep 600"), Duration::from_millis(50)).await.unwrap_err().to_string();
-    assert!(error.contains("long took more than 50ms"), "{error}");
+    assert!(error.contains("long did not finish within 50ms"), "{error}");
 }
 
 #[tokio::test]
@@ -192,11 +192,11 @@ async fn a_server_whose_port_is_taken_says_so() {
     let mut stack = Stack::create("test-taken").unwrap();
     let options = redis::Options { port: Some(port), ..Default::default() };
     let error = redis::start(&mut stack, &options).await.unwrap_err().to_string();
-    assert!(error.contains("redis ended by itself") && error.contains("in use"), "{error}");
+    assert!(error.contains("redis ended unexpectedly") && error.contains("in use"), "{error}");
 }
 
-/// Run by a test below as a process of its own that holds a stack until it is killed; by itself, a check that redis and
-/// nginx start, work and stop.
+/// A test below runs this as a separate process that owns a stack until it is killed. Run alone, it checks that redis and nginx start, work
+/// and stop.
 #[tokio::test]
 async fn redis_and_nginx_start_and_stop() {
     if !testing::have(&[redis::PROGRAMS[0], nginx::PROGRAMS[0]]) {
@@ -245,7 +245,7 @@ fn nginx_processes(dir: &Path) -> Vec<ProcessIdentity> {
     members.into_iter().filter(|member| member.command == "nginx").map(|member| member.process).collect()
 }
 
-/// Sends a request through nginx to a server that answers 503: what the server got and what the client got.
+/// Sends a request through nginx to a server that answers 503. Returns what the server and the client received.
 fn through_nginx(nginx: &nginx::Nginx, upstream: &TcpListener) -> (String, String) {
     let mut client = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -272,7 +272,7 @@ fn read_until(stream: &mut TcpStream, end: &str) -> String {
     text
 }
 
-/// A copy of this binary that runs the test above and parks.
+/// A copy of this binary that runs the test above and waits.
 struct Victim {
     process: std::process::Child,
     stack: PathBuf,
@@ -335,7 +335,7 @@ fn workers_of_a_killed_nginx_are_found_and_reaped() {
     let scratch = tempfile::tempdir().unwrap();
     let mut victim = Victim::start(scratch.path());
     let dir = victim.stack.clone();
-    // The one gap of death signals: a master that cannot pass its own on.
+    // The one gap of death signals: a killed master cannot forward its own.
     let description = found(&dir).unwrap().description.unwrap();
     let master = description.children.iter().find(|child| child.name == "nginx").unwrap().process;
     assert!(master.signal(Signal::SIGKILL));
@@ -389,7 +389,7 @@ async fn mariadb_takes_root_without_password_over_tcp() {
     mariadb_answers("test-mariadb-a").await;
 }
 
-/// Beside the one above: two at once, and on a fresh machine a race for the template.
+/// Parallel to the test above: two servers, and on a fresh machine a race for the template.
 #[tokio::test]
 async fn mariadb_beside_another() {
     mariadb_answers("test-mariadb-b").await;
@@ -406,7 +406,7 @@ async fn mariadb_answers(name: &str) {
     let answer = sql(server.port, "SELECT CONCAT(@@max_connections, ' ', @@port)");
     assert_eq!(answer, format!("321 {}", server.port));
 
-    // Killed and started again on the same data and port.
+    // Killed and restarted on the same data and port.
     sql(server.port, "CREATE DATABASE kept");
     sql(server.port, "CREATE TABLE kept.t (a INT) ENGINE=InnoDB");
     sql(server.port, "INSERT INTO kept.t VALUES (1)");
@@ -419,7 +419,7 @@ async fn mariadb_answers(name: &str) {
     assert!(reaped(again.pid) && !dir.exists());
 }
 
-/// By the package's own client: this crate has no other use for a driver.
+/// With the package's own client: this crate needs no driver otherwise.
 fn sql(port: u16, query: &str) -> String {
     let client = launcher::find_program(&["mariadb", "mysql"]).expect("the client comes with the server");
     let output = Command::new(client)

@@ -1,4 +1,4 @@
-//! Monitors as they run, in this process, with a real etcd, real sockets and workers that do what they are told.
+//! Real monitors in this process, with a real etcd, real sockets and scripted workers.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod registry;

@@ -9,7 +9,7 @@ use monitor::etcd::Registry;
 
 const TTL: u64 = 2_000_000_000;
 
-/// An answer without the numbers that are the registry's own.
+/// A response without the registry's own numbers.
 #[derive(Debug, PartialEq)]
 enum Shape {
     Leading { same_term: bool },
@@ -133,7 +133,7 @@ async fn an_etcd_that_stands_still_is_late_and_comes_back_with_all_it_knew() {
     let node = Registration { id: "w".into(), incarnation: 1, http, udp, leaving: false };
     assert_eq!(registry.apply(Request::Register(node)).await.unwrap(), Response::Registered);
     stack.kill(server.child, Signal::SIGSTOP).unwrap();
-    // A thread of it that runs on another processor may answer once more.
+    // A thread on another processor may answer once more.
     crate::support::eventually("etcd stands still", async || registry.apply(Request::Read).await.is_err()).await;
     stack.kill(server.child, Signal::SIGKILL).unwrap();
     stack.stop_child(server.child).await.unwrap();

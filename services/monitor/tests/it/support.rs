@@ -32,7 +32,7 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Monitors m0, m1, … as tasks of this process; each can be stopped and started again.
+/// Monitors m0, m1, … as tasks of this process; each can be stopped and restarted.
 pub struct Monitors {
     pub stack: Stack,
     pub etcd: etcd::Etcd,
@@ -79,7 +79,7 @@ impl Monitors {
                 let served = monitor::serve(config.clone(), stopped.clone()).await;
                 let Err(error) = &served else { return served };
                 eprintln!("monitor {n} has ended: {error:#}");
-                // On a busy machine the sockets of its predecessor may outlast the 100 ms of its drain.
+                // On a busy machine the sockets of its predecessor may outlast the 100 ms drain.
                 if stopped.is_cancelled() || Instant::now() > end {
                     return served;
                 }
@@ -105,7 +105,7 @@ impl Monitors {
         self.http.get(self.url(n, "/status")).send().await.ok()?.json().await.ok()
     }
 
-    /// Waits until this monitor's view is such.
+    /// Waits until this monitor's status satisfies the condition.
     pub async fn until(&self, n: usize, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
         let (begun, mut last) = (Instant::now(), None);
         eventually(what, async || {
@@ -122,7 +122,7 @@ impl Monitors {
         last.unwrap()
     }
 
-    /// A sealed registration, to be sent.
+    /// An authenticated registration request.
     pub fn sealed(&self, n: usize, registration: &Registration) -> reqwest::RequestBuilder {
         let frame = frame::sign_control(&Keys::new(1, KEY.as_bytes()), registration).unwrap();
         self.http.post(self.url(n, "/register")).header("content-type", AUTHENTICATED).body(frame)
@@ -147,7 +147,7 @@ impl Monitors {
     }
 }
 
-/// Registers, beats, answers probes. Dropped, it does none of it any more.
+/// Registers, sends heartbeats, answers probes. Stops when it is dropped.
 pub struct Worker {
     pub registration: Registration,
     _probes: JoinSet<()>,
@@ -199,7 +199,7 @@ impl Worker {
     }
 }
 
-/// How many partitions each worker is the primary of.
+/// Number of primaries per worker.
 pub fn primaries(status: &Status) -> BTreeMap<Arc<str>, usize> {
     let mut counts = BTreeMap::new();
     for primary in status.table.partitions.iter().filter_map(|assignment| assignment.primary.clone()) {

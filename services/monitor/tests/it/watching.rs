@@ -12,7 +12,7 @@ fn state(status: &Status, id: &str) -> Option<State> {
     status.nodes.iter().find(|node| &*node.id == id).map(|node| node.state)
 }
 
-/// Three workers, admitted and with all partitions among them.
+/// Three workers, admitted, that own all partitions.
 async fn settled(monitors: &Monitors) -> (Vec<Worker>, u64) {
     let mut workers = Vec::new();
     for id in ["a", "b", "c"] {
@@ -59,7 +59,7 @@ async fn a_death_is_confirmed_and_its_partitions_go_to_their_replicas() {
         eventually(line, async || monitors.metrics(1).await.contains(line)).await;
     }
 
-    // A later life comes back.
+    // A later incarnation returns.
     let _c = Worker::start(&monitors, "c", heartbeat::clock::wall_ms()).await;
     monitors.until(2, "c is back", |status| online(status) == 3).await;
     monitors.stop().await;
@@ -109,7 +109,7 @@ async fn without_a_majority_nothing_is_switched_until_there_is_one() {
     let status = monitors.status(2).await.unwrap();
     assert_eq!((online(&status), status.table.epoch), (3, epoch), "one vote of three decides nothing");
 
-    // Back with nothing in hand: it finds nodes and table in the registry.
+    // Restarted without state: it reads nodes and table from the registry.
     monitors.run(1);
     let status = monitors.until(1, "two of three confirm it", |status| online(status) == 2).await;
     assert!(status.table.epoch > epoch && status.nodes.len() == 3);
@@ -153,7 +153,7 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
         let request = monitors.http.post(monitors.url(0, "/register")).header("content-type", "application/json");
         request.body(body).send()
     };
-    // Nobody is believed without a seal, unless the monitor is told so.
+    // Without a MAC nothing is accepted, unless the configuration allows it.
     let leaving = format!(
         r#"{{"id": "a", "incarnation": {}, "http": "x:1", "udp": "x:1", "leaving": true}}"#,
         worker.registration.incarnation
@@ -172,7 +172,7 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
 
     let received = |outcome: &str| Received { outcome: outcome.into() };
     let get = async |path: &str| monitors.http.get(monitors.url(0, path)).send().await.unwrap();
-    // Whoever counts its lives is not kept alive by beats of nobody knows which.
+    // Heartbeats without an incarnation do not keep a worker with incarnations alive.
     eventually("the life of a is known", async || {
         get("/heartbeat?id=a").await.json::<Received>().await.unwrap() == received("stale_incarnation")
     })
@@ -187,7 +187,7 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
     assert_eq!(post("/register", r#"{"id": "b", "incarnation": 0, "http": "x:1", "udp": "x:1"}"#).await, 400);
     assert_eq!(post("/register", r#"{"id": "b", "incarnation": 1, "http": "x", "udp": "x:1"}"#).await, 400);
     assert_eq!(post("/register", r#"{"id": "", "incarnation": 1, "http": "x:1", "udp": "x:1"}"#).await, 400);
-    // The article's node: registered once, and then nothing but its id.
+    // The article's node: registered once, then only its id.
     assert_eq!(
         post("/register", r#"{"id": "b", "incarnation": 1, "http": "127.0.0.1:1", "udp": "127.0.0.1:1"}"#).await,
         200
@@ -208,7 +208,7 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
     let status = monitors.status(0).await.unwrap();
     assert_eq!((status.nodes.len(), state(&status, "stranger")), (2, None));
 
-    // As large as a ballot on 10,000 nodes may be; a registration is never so long.
+    // A ballot on 10,000 nodes may be this large; a registration may not.
     let long = " ".repeat(1_000_000);
     assert_eq!((post("/ballot", &long).await, post("/register", &long).await), (401, 413));
     monitors.end(0).await;

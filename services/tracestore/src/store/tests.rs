@@ -67,7 +67,7 @@ fn late_spans_join_a_trace_that_is_kept_and_are_counted_otherwise() {
     let failed = Span { failed: true, ..span(2, Some(1), 10, 20) };
     store.add(id(1), failed, start + SETTLE);
     assert_eq!(store.get(id(1)).unwrap().reasons, [Reason::Slow, Reason::Failed]);
-    // Sent again, as an exporter does that has heard no answer.
+    // Sent again, as an exporter does without a response.
     store.add(id(1), span(2, Some(1), 10, 20), start + SETTLE);
     assert_eq!(store.get(id(1)).unwrap().spans.len(), 2);
     store.add(id(2), span(2, Some(1), 10, 20), start + SETTLE);
@@ -140,7 +140,7 @@ fn after_clear_only_what_is_new_is_there() {
     assert_eq!(store.metrics.dropped_late.get(), 1);
 }
 
-/// The request is the span without a parent, however long its cache fill runs on.
+/// The request is the span without a parent, even if its cache fill ends later.
 #[test]
 fn the_root_stands_for_the_trace() {
     let mut spans = vec![span(3, Some(2), 50, 5000), span(2, Some(1), 10, 30)];

@@ -17,17 +17,17 @@ pub const MAX_POLL: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Deserialize)]
 struct Poll {
-    /// Of the table that the asker has.
+    /// Epoch of the client's table.
     #[serde(default)]
     epoch: u64,
-    /// How long to wait for a later one; 0: answer what there is.
+    /// Milliseconds to wait for a later table; 0: answer immediately.
     #[serde(default)]
     wait_ms: u64,
 }
 
 type Latest = watch::Receiver<Arc<Assignments>>;
 
-/// Serves what is sent to `latest`. After `wait_ms` without a change it is what the asker knows.
+/// Serves the value of `latest`. Without a change in `wait_ms` it answers the client's own table.
 pub fn router(latest: Latest) -> Router {
     Router::new().route("/partitions", get(partitions)).with_state(latest)
 }
@@ -35,7 +35,7 @@ pub fn router(latest: Latest) -> Router {
 async fn partitions(State(mut latest): State<Latest>, Query(poll): Query<Poll>) -> Json<Arc<Assignments>> {
     let wait = Duration::from_millis(poll.wait_ms).min(MAX_POLL);
     let later = latest.wait_for(|latest| latest.table.epoch > poll.epoch);
-    // Neither a poll that finds nothing new nor a process that is about to end is an error: the asker has the latest.
+    // Neither a timeout nor a closed channel is an error: the client has the latest table.
     timeout(wait, later).await.map(|found| found.map(drop).ok()).ok();
     let known = Arc::clone(&latest.borrow());
     Json(known)

@@ -1,4 +1,4 @@
-//! The sending side of one node over TCP: a beat every interval, an acknowledgement for each, and reconnecting by `Reconnect`.
+//! Sends one node's heartbeats over TCP: one per interval, each acknowledged, with reconnection by `Reconnect`.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -23,19 +23,19 @@ use crate::{
 };
 
 pub struct Settings {
-    /// `host:port`. Looked up for each connection: a monitor that was made anew may have another address.
+    /// `host:port`. Resolved for each connection: a recreated monitor may have another address.
     pub monitor: String,
     pub keys: Keys,
     pub codec: Box<dyn Codec>,
     pub interval: Duration,
-    /// For a connection to open, and for a beat's answer; at most the interval, or beats are left out.
+    /// Timeout of connecting and of an acknowledgement; at most the interval, otherwise heartbeats are skipped.
     pub wait: Duration,
     pub policy: Policy,
-    /// Of the jitter.
+    /// Seed of the jitter.
     pub seed: u64,
 }
 
-/// How others see a sender and start it again.
+/// Shows a sender's state and resumes it.
 #[derive(Clone)]
 pub struct Handle {
     resume: Arc<Notify>,
@@ -43,18 +43,18 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// The monitor was in touch, or an operator asks for it: tries start again unless the connection stands or one is under way.
-    /// Answers the state before, and whether they do.
+    /// Restarts reconnection attempts (the monitor was in contact, or an operator asks) unless connected or trying. Returns the state
+    /// before, and whether it restarted.
     pub fn resume(&self) -> (State, bool) {
         let state = *self.state.borrow();
-        // A word that nobody waits for would be kept, and cut the first pause after a failure later on.
+        // A notification without a waiting sender would be stored, and would shorten a later wait.
         if state.is_idle() {
             self.resume.notify_one();
         }
         (state, state.is_idle())
     }
 
-    /// The state, and word of its changes.
+    /// The state, and its changes.
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
     }
@@ -83,7 +83,7 @@ impl Sender {
         (Self { settings, clock, machine, resume, state, frame: Vec::new() }, handle)
     }
 
-    /// Runs until `stop`; `beat` makes each beat when it is due, sequence included.
+    /// Runs until `stop`; `beat` makes each heartbeat when it is due, sequence included.
     pub async fn run(mut self, beat: impl FnMut() -> Beat + Send, stop: CancellationToken) {
         stop.run_until_cancelled(self.forever(beat)).await;
     }
@@ -114,7 +114,7 @@ impl Sender {
         }
     }
 
-    /// A try has succeeded when a beat was answered: the kernel of a monitor that is stopped accepts connections as well.
+    /// An attempt succeeds with the first acknowledgement: the kernel of a stopped monitor still accepts connections.
     async fn connect(&mut self, beat: &Beat) -> Option<Connection> {
         let opened = timeout(self.settings.wait, TcpStream::connect(&self.settings.monitor)).await;
         let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
@@ -131,14 +131,14 @@ impl Sender {
                 Some(connection)
             }
             Err(error) => {
-                tracing::debug!(monitor = %self.settings.monitor, %error, "cannot connect for heartbeats");
+                tracing::debug!(monitor = %self.settings.monitor, %error, "cannot connect to send heartbeats");
                 self.machine.failed(self.clock.now());
                 None
             }
         }
     }
 
-    /// No answer in time is a failure that the connection may survive; an error is not.
+    /// A timeout is a failure that the connection may survive; an error is not.
     async fn send(&mut self, connection: Option<&mut Connection>, beat: &Beat) -> Action {
         let Some(connection) = connection else { return self.machine.lost(self.clock.now()) };
         match self.exchange(connection, beat).await {
@@ -151,7 +151,7 @@ impl Sender {
         }
     }
 
-    /// A beat and its answer. `TimedOut`: none came within `wait`.
+    /// Sends a heartbeat and waits for its acknowledgement. `TimedOut`: none arrived within `wait`.
     async fn exchange(&mut self, connection: &mut Connection, beat: &Beat) -> io::Result<()> {
         let Settings { keys, codec, wait, .. } = &mut self.settings;
         self.frame.clear();
@@ -169,7 +169,7 @@ impl Sender {
         timeout(*wait, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Waits for time or a word from outside.
+    /// Waits for the timer or for `resume`.
     async fn idle(&mut self) -> Action {
         let deadline = self.machine.deadline();
         let due = async {
@@ -190,9 +190,9 @@ impl Sender {
         let monitor = &self.settings.monitor;
         match state {
             State::Stopped if action == Action::Alarm => {
-                tracing::error!(%monitor, "heartbeats have stopped: no monitor after the last try and the silent period");
+                tracing::error!(%monitor, "heartbeats to the monitor have stopped: it did not answer in the last attempt and the silent period; resume the sender when it is reachable");
             }
-            _ if changed => tracing::info!(%monitor, ?state, "heartbeat connection"),
+            _ if changed => tracing::info!(%monitor, ?state, "heartbeat connection changed state"),
             _ => {}
         }
     }

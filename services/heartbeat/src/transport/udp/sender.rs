@@ -1,4 +1,4 @@
-//! The sending side of one node: a beat, an acknowledgement, N repetitions.
+//! Sends one node's heartbeats over UDP with acknowledgement and repetitions.
 
 use std::{
     io,
@@ -15,28 +15,28 @@ use crate::{
     message::{Ack, Beat},
 };
 
-/// An acknowledgement is much shorter.
+/// More than an acknowledgement needs.
 const ACK_BYTES: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
     /// Repetitions after the first datagram.
     pub count: u32,
-    /// How long each waits for its answer.
+    /// How long each waits for its acknowledgement.
     pub wait: Duration,
 }
 
 impl Default for Retries {
-    /// Four datagrams within 800 ms: a loss of half of them loses one beat in 16 on the way there.
+    /// Four datagrams within 800 ms: at a loss of 50 %, one heartbeat in 16 does not arrive.
     fn default() -> Self {
         Self { count: 3, wait: Duration::from_millis(200) }
     }
 }
 
-/// The monitor has answered.
+/// The monitor has acknowledged the heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// From the first datagram to the answer.
+    /// From the first datagram to the acknowledgement.
     pub after: Duration,
     /// Datagrams sent.
     pub tries: u32,
@@ -44,15 +44,15 @@ pub struct Acknowledged {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    #[error("no answer to {tries} datagrams")]
+    #[error("no acknowledgement of {tries} datagrams")]
     Unanswered { tries: u32 },
-    #[error("cannot write the heartbeat")]
+    #[error("cannot encode the heartbeat")]
     Encode(#[from] crate::codec::EncodeError),
     #[error("cannot send the heartbeat")]
     Socket(#[from] io::Error),
 }
 
-/// A socket that sends beats to one monitor and waits for each one's answer.
+/// A socket that sends heartbeats to one monitor and waits for each acknowledgement.
 pub struct ReliableSender {
     socket: UdpSocket,
     keys: Keys,
@@ -63,7 +63,7 @@ pub struct ReliableSender {
 
 impl ReliableSender {
     /// # Errors
-    /// No socket can be had.
+    /// A socket cannot be opened.
     pub async fn connect(monitor: SocketAddr, keys: Keys, codec: Box<dyn Codec>, retries: Retries) -> io::Result<Self> {
         let any = if monitor.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any).await?;
@@ -71,7 +71,7 @@ impl ReliableSender {
         Ok(Self { socket, keys, codec, retries, datagram: Vec::new() })
     }
 
-    /// Sends it, and again until it is answered: the same bytes, so that the monitor sees them as one beat.
+    /// Sends the heartbeat until it is acknowledged: always the same bytes, so that the monitor sees one heartbeat.
     ///
     /// # Errors
     /// `Unanswered` after the last repetition; a refused port (ICMP) counts as no answer.
@@ -94,14 +94,14 @@ impl ReliableSender {
         Err(SendError::Unanswered { tries: self.retries.count + 1 })
     }
 
-    /// Waits for that answer; others (of beats given up) are passed over.
+    /// Waits for this acknowledgement; late ones of earlier heartbeats are ignored.
     async fn answered(&self, wanted: &Ack, until: tokio::time::Instant) -> bool {
         let mut buffer = [0; ACK_BYTES];
         loop {
             match timeout_at(until, self.socket.recv(&mut buffer)).await {
                 Ok(Ok(length)) if verify_ack(&self.keys, &buffer[..length]).as_ref() == Some(wanted) => return true,
                 Ok(Ok(_)) => {}
-                // Nobody listens there now; the monitor may be back before the next repetition.
+                // The port does not listen now; the monitor may return before the next repetition.
                 Ok(Err(_)) => {
                     tokio::time::sleep_until(until).await;
                     return false;

@@ -1,4 +1,4 @@
-//! Faults that begin and end: who is down, who stands still.
+//! Start and end of faults: which process is down, which is paused.
 
 use heartbeat::{Nanos, ownership::Ownership};
 

@@ -1,4 +1,4 @@
-//! The monitors' shell: what comes in goes to the observer, what it asks for is done.
+//! The monitors' shell: inputs go to the observer, its effects are executed.
 
 use std::sync::Arc;
 
@@ -18,16 +18,16 @@ use crate::{
     process::Process,
 };
 
-/// After so long without an answer the registry is taken for away.
+/// Timeout of a request to the registry.
 const REGISTRY_PATIENCE: Nanos = 1_000 * MS;
-/// In place of a request's number, of what the registry tells by itself.
+/// Instead of a request's number, for notifications of the registry.
 const UNASKED: u64 = u64::MAX;
 
 pub(super) struct Monitor {
     pub(super) process: Process,
     pub(super) observer: Observer,
     pub(super) timer: Nanos,
-    /// Requests to the registry that are not answered yet, whether they are commits, and the next one's number.
+    /// Requests to the registry without a response, whether they are commits, and the next number.
     pub(super) open: Vec<(u64, bool)>,
     pub(super) number: u64,
     pub(super) told_epoch: u64,
@@ -46,7 +46,7 @@ impl World {
             }
             Message::Ballot(ballot) => monitor.observer.ballot(now, ballot),
             Message::Told { life, number: request, asked, response } if life == monitor.process.life => {
-                // An answer after the shell's patience is nobody's; what the registry tells by itself has no number.
+                // A response after the timeout is ignored; a notification has no number.
                 let before = monitor.open.len();
                 monitor.open.retain(|(open, _)| *open != request);
                 if monitor.open.len() < before || request == UNASKED {
@@ -72,7 +72,7 @@ impl World {
         self.pump(number);
     }
 
-    /// What the monitor's shell does after every input: ask what is to be done, do it, and sleep until the next time.
+    /// After every input: tick the observer, execute its effects, and sleep until the next time.
     pub(super) fn pump(&mut self, number: usize) {
         let monitor = &mut self.monitors[number];
         let effects = monitor.observer.tick(monitor.process.clock(self.now));
@@ -114,7 +114,7 @@ impl World {
         let Who::Worker(worker) = self.config.worker(node) else { return };
         let from = Who::Monitor(number);
         let message = |via| Message::Probe { monitor: number, worker, round, via };
-        // Over UDP, and over TCP: a connection of its own, whose first packet may be lost too.
+        // Over UDP, and over TCP: a new connection, whose first packet may be lost too.
         self.send_datagram(from, Who::Worker(worker), message(None));
         self.send_datagram(from, Who::Worker(worker), message(None));
         for _ in 0..2 {
@@ -143,7 +143,7 @@ impl World {
         self.send_stream(Who::Monitor(number), Who::Client, Message::Table(table));
     }
 
-    /// The registry tells every monitor of a change.
+    /// The registry notifies every monitor of a change.
     pub(super) fn notify(&mut self) {
         for number in 0..self.monitors.len() {
             let response = Response::Snapshot(Arc::clone(self.registry.state()));
@@ -157,7 +157,7 @@ impl World {
 pub(super) fn observer(config: &Config, number: usize, process: &Process, now: Nanos) -> Observer {
     let monitors: Vec<NodeId> = (0..config.monitors).map(|number| format!("m{number}").into()).collect();
     let settings = Settings { quorum: config.quorum, ..Settings::for_interval(config.interval, 5 * config.interval) };
-    // Suspects after 1.3 intervals of silence: the least a detector can do.
+    // Suspects after 1.3 intervals of silence: the simplest detector.
     let timeout = config.interval * 13 / 10;
     let make: DetectorFactory = Box::new(move || Box::new(Fixed::new(timeout, timeout, 0)));
     let first_round = now / MS + 1;

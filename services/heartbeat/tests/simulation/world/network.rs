@@ -1,4 +1,4 @@
-//! What gets through, and when.
+//! Which messages arrive, and when.
 
 use heartbeat::Nanos;
 
@@ -24,7 +24,7 @@ impl World {
         self.after(delay, Event::Deliver { from, to, message });
     }
 
-    /// Over a connection: a loss is a retransmission, 200 ms later.
+    /// Over a connection a loss is a retransmission, 200 ms later.
     pub(super) fn send_stream(&mut self, from: Who, to: Who, message: Message) {
         if self.is_cut(from, to) {
             return;

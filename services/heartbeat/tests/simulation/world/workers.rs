@@ -1,4 +1,4 @@
-//! Workers, what they ask the store, and the client that writes to them.
+//! Workers, their requests to the store, and the client that writes to them.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(super) struct Worker {
 }
 
 impl World {
-    /// A worker's heartbeat: to every monitor; registers while it is not admitted, and asks for the table.
+    /// A worker's heartbeat, to every monitor; registers while it is not admitted, and polls the table.
     pub(super) fn beat(&mut self, number: usize) {
         let monitors = self.monitors.len();
         let worker = &mut self.workers[number];
@@ -43,7 +43,7 @@ impl World {
         let worker = &mut self.workers[number];
         let table = worker.ownership.table();
         if table.is_failed(&worker.id, worker.incarnation) {
-            // What was said of this life is settled; the next one begins, with nothing in hand.
+            // This incarnation was failed: the next one begins, without partitions.
             (worker.incarnation, worker.sequence) = (worker.incarnation + 1, 0);
         }
         if !table.is_admitted(&worker.id, worker.incarnation) && (self.config.serve || sequence <= 5) {
@@ -54,7 +54,7 @@ impl World {
         }
     }
 
-    /// A monitor answers a worker's poll at once with what it has; the way there is left out.
+    /// A monitor answers a worker's poll immediately with its table; the request's way is left out.
     pub(super) fn answer_poll(&mut self, monitor: usize, worker: usize) {
         if self.is_cut(Who::Worker(worker), Who::Monitor(monitor)) || self.monitors[monitor].process.down > 0 {
             return;
@@ -77,7 +77,7 @@ impl World {
                 let answer = Message::Answer { monitor, worker, incarnation, round };
                 self.send_datagram(me, from, answer);
             }
-            // On its way back.
+            // On the way back.
             Message::Answer { monitor, .. } => self.send_datagram(me, Who::Monitor(monitor), message),
             Message::Table(table) => {
                 let life = self.workers[number].process.life;
@@ -89,7 +89,7 @@ impl World {
             Message::Write { partition, epoch, hops } => {
                 match self.workers[number].ownership.admit(partition, Some(epoch)) {
                     Ok(epoch) => {
-                        // A write may be long under way.
+                        // A write may be in flight for long.
                         let late = if self.random.chance(0.02) { self.random.range(0, 3 * SECOND) } else { 0 };
                         let delay = self.delay() + late;
                         self.after(delay, Event::StoreWrite { worker: number, incarnation, partition, epoch });
