@@ -43,6 +43,19 @@ fn codecs_are_shown_beside_the_article() {
     assert_eq!(judged["met"], true, "{json}");
 }
 
+/// An aim for a release build: 120,000 heartbeats per second, which no debug build of one repetition has to meet.
+#[test]
+fn a_missed_aim_is_an_exit_code_only_with_check() {
+    let home = Home::bare();
+    for (args, expected) in [(&["--json"][..], 0), (&["--json", "--check"], 2)] {
+        let output = home.run(&[&["bench", "heartbeats", "--repeat", "1"], args].concat());
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let missed = json["marks"].as_array().unwrap().iter().any(|mark| mark["met"] == false);
+        let expected = if missed { expected } else { 0 };
+        assert_eq!(output.status.code(), Some(expected), "{json}");
+    }
+}
+
 #[test]
 fn telemetry_is_compared_with_the_same_binary_without_it() {
     let Some(home) = Home::new() else { return };

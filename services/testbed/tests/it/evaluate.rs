@@ -152,3 +152,76 @@ fn after_kill_9_down_leaves_nothing() {
     }
     assert_eq!(std::fs::read_dir(home.path().join("stacks")).unwrap().count(), 0);
 }
+
+const BUSY: &str = r#"
+name = "busy"
+description = "One step while other threads keep every core busy."
+steps = [20]
+interval_ms = 1000
+timeout_ms = 20000
+warm_up_s = 1
+measure_s = 3
+replicas = 1
+profiles = ["baseline"]
+flush_cache_before_step = true
+[ids]
+unknown_share = 0.0
+known = "zipf"
+exponent = 1.0
+[law]
+base_ms = 1000.0
+slope_ms = 0.0
+spread = 0.0
+[store]
+pool_size = 20
+order = "oldest"
+checkout_timeout_ms = 19000
+max_waiting = 100
+[tolerances]
+[[article.baseline]]
+users = 20
+error_pct = 0
+qps = 20
+"#;
+
+/// Threads that use the processor until dropped, so that a step is above the limit of 90 % and hence not valid.
+struct BusyCores(std::sync::Arc<std::sync::atomic::AtomicBool>, Vec<std::thread::JoinHandle<()>>);
+
+impl BusyCores {
+    fn new() -> Self {
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let spin = |_| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        };
+        let threads = (0..cores).map(spin).collect();
+        Self(stop, threads)
+    }
+}
+
+impl Drop for BusyCores {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.1.drain(..).for_each(|thread| thread.join().unwrap());
+    }
+}
+
+#[test]
+fn steps_that_are_not_valid_leave_the_verdict_undecided() {
+    let Some(home) = Home::new() else { return };
+    std::fs::write(home.path().join("busy.toml"), BUSY).unwrap();
+    let args = ["evaluate", "--scenario", "busy.toml", "--users", "200", "--attempts", "1", "--out", "out"];
+    let busy = BusyCores::new();
+    let output = home.run(&args);
+    drop(busy);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let report = home.json(&["report", "out", "--json"]);
+    assert_eq!(report["steps"][0]["valid"], false, "{report}");
+    assert!(report["verdicts"].as_array().unwrap().iter().any(|verdict| verdict["undecided"] == true), "{report}");
+}

@@ -100,6 +100,48 @@ fn fetch(url: &str) -> String {
 }
 
 #[test]
+fn redis_and_replicas_are_killed_stopped_and_resumed() {
+    let Some(home) = Home::new() else { return };
+    home.ok(&["up", "--users", "300", "--scenario", "smoke", "--workers", "0"]);
+    let stack = || home.json(&["status", "--json"])["stacks"][0].clone();
+    let admin = stack()["endpoints"]["api-0-admin"].as_str().unwrap().to_owned();
+    let responds = || home.run(&["doctor", "--url", &format!("{admin}/healthz")]).status.success();
+    assert!(home.ok(&["fault", "replica", "0", "stop"]).contains("stopped"));
+    assert!(!responds(), "a stopped replica does not respond");
+    home.ok(&["fault", "replica", "0", "resume"]);
+    assert!(responds());
+    let missing = home.fails(&["fault", "replica", "7", "kill"]);
+    assert!(missing.contains("no process api-7; it has: redis, api-0, api-1"), "{missing}");
+
+    // Without a scenario; all requests are answered.
+    let report = home.json(&["load", "--users", "20", "--for", "2s", "--json"]);
+    let step = &report["steps"][0];
+    assert_eq!((report["scenario"]["name"].as_str(), step["users"].as_u64()), (Some("steady"), Some(20)), "{report}");
+    assert_eq!((step["error_pct"].as_f64(), step["sources"]["popular"].as_u64()), (Some(0.0), Some(0)), "{step}");
+
+    let pids = |command: &str| -> Vec<u64> {
+        let stack = stack();
+        let processes = stack["processes"].as_array().unwrap();
+        let of = processes.iter().filter(|process| process["command"].as_str().unwrap().starts_with(command));
+        of.map(|process| process["pid"].as_u64().unwrap()).collect()
+    };
+    let before = pids("redis-server");
+    for process in [&["redis"][..], &["replica", "0"]] {
+        let killed = home.ok(&[&["fault"], process, &["kill"]].concat());
+        assert!(killed.contains("starts it again after 15 s"), "{killed}");
+    }
+    crate::wait_until("Redis has ended", || pids("redis-server") != before);
+    assert!(home.fails(&["fault", "redis", "stop"]).contains("is not running"));
+    crate::wait_until("Redis runs again", || pids("redis-server").len() == 1);
+    crate::wait_until("the replica is ready again", || {
+        home.run(&["doctor", "--url", &format!("{admin}/readyz")]).status.success()
+    });
+    assert_ne!(pids("redis-server"), before);
+    home.ok(&["down"]);
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}
+
+#[test]
 fn up_says_why_it_cannot() {
     let Some(home) = Home::new() else { return };
     let error = home.fails(&["up", "--users", "50", "--scenario", "smoke", "--set", "guards.bloom_fpr=2"]);

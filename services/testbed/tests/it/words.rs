@@ -190,3 +190,92 @@ fn generated_data_can_be_read_and_judged() {
     );
     home.ok(&["data", "quality", "b.csv"]);
 }
+
+#[test]
+fn exit_codes_tell_usage_from_errors() {
+    let home = Home::bare();
+    let code = |args: &[&str]| home.run(args).status.code();
+    for fine in [&["--help"][..], &["-h"], &["help"], &["--version"], &["help", "fault"], &["load", "--help"]] {
+        assert_eq!(code(fine), Some(0), "{fine:?}");
+    }
+    for usage in [
+        &[][..],
+        &["frobnicate"],
+        &["load"],
+        &["load", "--users", "200"],
+        &["load", "--users", "200", "--for", "soon"],
+        &["evaluate", "--repeat", "0"],
+        &["fault", "replica", "3", "restart"],
+        &["fault", "add", "stall", "--pct", "3"],
+        &["fault", "add", "latency"],
+        &["completions", "tcsh"],
+        &["test"],
+        &["setup"],
+    ] {
+        assert_eq!(code(usage), Some(64), "{usage:?}");
+    }
+    for error in [&["report", "no-such"][..], &["load", "no-such"], &["fault", "redis", "kill"], &["trace"]] {
+        assert_eq!(code(error), Some(1), "{error:?}");
+    }
+}
+
+#[test]
+fn the_script_answers_without_a_compiler() {
+    let home = Home::bare();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let script = |args: &[&str]| {
+        let mut command = std::process::Command::new(root.join("testbed"));
+        command.args(args).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home.path()).current_dir(home.path());
+        command.env("CARGO_TARGET_DIR", home.path().join("target")).output().unwrap()
+    };
+    let help = std::fs::read(root.join("services/testbed/help.txt")).unwrap();
+    for args in [&["--help"][..], &["-h"], &["help"]] {
+        let output = script(args);
+        assert_eq!((output.status.code(), &output.stdout), (Some(0), &help), "{args:?}");
+    }
+    let none = script(&[]);
+    assert_eq!((none.status.code(), &none.stderr), (Some(64), &help));
+    for args in [&["test", "--help"][..], &["setup", "-h"], &["help", "test"]] {
+        let output = script(args);
+        assert!(output.status.success() && output.stdout.starts_with(b"Usage: ./testbed "), "{args:?}");
+    }
+    let version = script(&["--version"]);
+    let version = String::from_utf8(version.stdout).unwrap();
+    assert!(version.starts_with("testbed 0.1.0"), "{version}");
+    // Both describe the same clone, whose files may have changed since the build.
+    let own = home.ok(&["--version"]);
+    assert!(own.starts_with("testbed 0.1.0"), "{own}");
+    assert_eq!(version.contains('('), own.contains('('), "{version}{own}");
+    assert!(!home.path().join("target").exists(), "nothing was built");
+}
+
+#[test]
+fn completions_and_manual_pages() {
+    let home = Home::bare();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = home.ok(&["completions", shell]);
+        assert!(script.contains("testbed") && script.contains("drop-syn"), "{shell}");
+    }
+    assert!(home.ok(&["man"]).contains("Exit codes:"));
+    home.ok(&["man", "pages/man1"]);
+    for page in ["testbed.1", "testbed-load.1", "testbed-fault-redis.1"] {
+        let text = std::fs::read_to_string(home.path().join("pages/man1").join(page)).unwrap();
+        assert!(text.contains(".SH NAME"), "{page}");
+    }
+}
+
+#[test]
+fn signals_to_a_stack_elsewhere_name_the_docker_command() {
+    let home = Home::bare();
+    let file = home.path().join("endpoints.toml");
+    std::fs::write(&file, "gateway = \"http://127.0.0.1:1\"\nfaultproxy = \"http://127.0.0.1:1\"\n").unwrap();
+    for (args, docker) in [
+        (&["fault", "redis", "kill"][..], "docker compose kill redis"),
+        (&["fault", "redis", "stop"], "docker compose pause redis"),
+        (&["fault", "replica", "3", "resume"], "docker unpause recommendation-testbed-api-4"),
+    ] {
+        let output = home.command(args).env("TESTBED_ENDPOINTS", &file).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && error.contains(docker), "{args:?}: {error}");
+    }
+}
