@@ -1,9 +1,10 @@
 //! Figures of a step that the load generator, its model and a scenario file share. Reports store them as they are here.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Good answers by their source.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sources {
     pub cache: u64,
     pub store: u64,
@@ -12,7 +13,7 @@ pub struct Sources {
 }
 
 /// Figures that the article states for one step.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ArticleFigures {
     /// Null where the article states none.
     pub mean_ms: Option<f64>,
@@ -22,7 +23,7 @@ pub struct ArticleFigures {
 }
 
 /// Figures that the queueing model computes for one step.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelFigures {
     pub mean_ms: f64,
     pub error_pct: f64,
@@ -31,7 +32,7 @@ pub struct ModelFigures {
 }
 
 /// One measured second of a step.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Second {
     /// Since the measured part began, from 0.
     pub second: u32,

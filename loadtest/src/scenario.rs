@@ -58,10 +58,6 @@ pub struct Scenario {
     /// The baseline's Redis is emptied before each step; other profiles keep it warm.
     pub flush_cache_before_step: bool,
     pub faults: Vec<Fault>,
-    /// After the steps of each profile; only `testbed experiment overload` does it.
-    pub surge: Option<Surge>,
-    /// After the steps of each profile, once for each server that is killed; only `testbed experiment outage` does it.
-    pub outage: Option<Outage>,
     /// What a reproduction has to meet; none: nothing is judged.
     #[serde(skip)]
     pub tolerances: Option<Tolerances>,
@@ -116,27 +112,6 @@ pub struct Fault {
     pub at_s: f64,
     pub for_s: f64,
     pub kind: FaultKind,
-}
-
-/// A steady load, more for a while, and the steady load again: does the service come back?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Surge {
-    pub base_users: u32,
-    /// In all, at the height of it; more than `base_users`.
-    pub peak_users: u32,
-    /// Whole seconds, as are the two below.
-    pub before_s: u32,
-    pub for_s: u32,
-    pub after_s: u32,
-}
-
-/// The first step's load while a server is killed and started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Outage {
-    /// Whole seconds, as are the two below.
-    pub before_s: u32,
-    pub for_s: u32,
-    pub after_s: u32,
 }
 
 /// What is done to the connections to the store.
@@ -290,8 +265,6 @@ fn read_scenario(document: Table<'_>) -> Scenario {
         profiles,
         flush_cache_before_step: document.required("flush_cache_before_step", Table::flag),
         faults,
-        surge: document.table("surge").map(read_surge),
-        outage: document.table("outage").map(read_outage),
         tolerances: document.table("tolerances").map(read_tolerances),
         article,
         steps,
@@ -422,30 +395,6 @@ fn read_fault(table: Table<'_>, steps: usize, measure_s: u32) -> Fault {
     }
     table.finish();
     fault
-}
-
-fn read_surge(table: Table<'_>) -> Surge {
-    let users = |key| table.required(key, |t, key| t.integer(key, 1..=20_000)) as u32;
-    let seconds = |key| table.required(key, |t, key| t.integer(key, 3..=600)) as u32;
-    let surge = Surge {
-        base_users: users("base_users"),
-        peak_users: users("peak_users"),
-        before_s: seconds("before_s"),
-        for_s: seconds("for_s"),
-        after_s: seconds("after_s"),
-    };
-    if surge.peak_users > 0 && surge.peak_users <= surge.base_users {
-        table.fault("peak_users", "must be more than base_users");
-    }
-    table.finish();
-    surge
-}
-
-fn read_outage(table: Table<'_>) -> Outage {
-    let seconds = |key| table.required(key, |t, key| t.integer(key, 3..=600)) as u32;
-    let outage = Outage { before_s: seconds("before_s"), for_s: seconds("for_s"), after_s: seconds("after_s") };
-    table.finish();
-    outage
 }
 
 /// Keys left out keep the value the reproduction of the article promises.

@@ -79,13 +79,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     if allowed.contains(&duration) { Ok(duration) } else { Err("must be at least 1 ms and at most a day".into()) }
 }
 
-/// `threshold=8`
-fn param(text: &str) -> Result<(String, f64), String> {
-    let known =
-        text.split_once('=').and_then(|(name, value)| Some((name.trim().to_owned(), value.trim().parse().ok()?)));
-    known.ok_or_else(|| format!("'{text}' is no parameter, e.g. threshold=8"))
-}
-
 /// As `duration`, within what a soak can be.
 fn soak(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(u64::from(loadtest::plan::MAX_MEASURE_S));

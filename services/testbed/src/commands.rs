@@ -1,13 +1,14 @@
 //! What each command does.
 
-pub mod bench;
+mod bench;
 mod data;
 mod doctor;
 mod down;
-pub mod evaluate;
+mod evaluate;
+mod experiment;
 mod fault;
 mod load;
-pub mod report;
+mod report;
 mod serve;
 pub mod status;
 mod trace;
@@ -15,8 +16,7 @@ pub mod up;
 
 use std::{process::ExitCode, time::Duration};
 
-use crate::{cli::Command, experiments, instruments::machine};
-pub use report::REPORTS;
+use crate::{cli::Command, instruments::machine};
 
 impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -26,7 +26,7 @@ impl Command {
         }
         match self {
             Self::Evaluate(args) => interruptible(evaluate::run(*args)),
-            Self::Experiment(command) => interruptible(experiments::run(command)),
+            Self::Experiment(command) => interruptible(experiment::run(command)),
             Self::Up(args) => interruptible(up::run(args)),
             Self::Down(args) => down::run(&args),
             Self::Status(args) => status::run(&args),

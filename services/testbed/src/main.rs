@@ -11,6 +11,7 @@ mod exit;
 mod experiments;
 mod instruments;
 mod progress;
+mod reports;
 mod roles;
 mod stack;
 

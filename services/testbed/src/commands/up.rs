@@ -20,8 +20,8 @@ use worker::config::Transport;
 use crate::{
     cli::{LawChoice, UpArgs},
     data,
-    stack::control_plane::{self, Plane},
-    stack::service::{self, Cluster, Monitoring, Plan},
+    stack::control_plane::{self, ControlPlane},
+    stack::service::{self, Monitoring, Plan, ServiceStack},
 };
 
 /// Name of the stack, as `status` shows it.
@@ -209,7 +209,7 @@ async fn hold(order: Order) -> anyhow::Result<()> {
     plan.telemetry.sample_ratio = 0.1;
     let loadgen = SocketAddr::from(([127, 0, 0, 1], launcher::free_port()?));
     plan.prometheus = launcher::find_program(prometheus::PROGRAMS).map(|_| Monitoring::usual(loadgen));
-    let mut cluster = Cluster::start(plan).await?;
+    let mut cluster = ServiceStack::start(plan).await?;
     println!("{STAGE}importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len());
     cluster.load(&loaded.dataset).await?;
     let known_ids = cluster.write_known_ids(&loaded.dataset)?;
@@ -226,7 +226,7 @@ async fn hold(order: Order) -> anyhow::Result<()> {
                 control_plane::Plan { monitors, workers, transport, telemetry, ..control_plane::Plan::default() };
             // The law is the replicas' store's; a takeover is not to be slower for it.
             let store = cluster.direct_store();
-            let plane = Plane::start(&mut cluster.stack, &plan, &store).await?;
+            let plane = ControlPlane::start(&mut cluster.stack, &plan, &store).await?;
             if let Some(prometheus) = &cluster.prometheus {
                 plane.jobs().iter().try_for_each(|job| prometheus.add(job))?;
             }
@@ -251,7 +251,11 @@ async fn hold(order: Order) -> anyhow::Result<()> {
 
 /// Monitors and workers are there to be killed: whoever is dead stays so for a while, to be seen to be failed, and is then
 /// started again.
-async fn restart_late(plane: &mut Plane, stack: &mut Stack, dead_since: &mut Option<Instant>) -> anyhow::Result<()> {
+async fn restart_late(
+    plane: &mut ControlPlane,
+    stack: &mut Stack,
+    dead_since: &mut Option<Instant>,
+) -> anyhow::Result<()> {
     if plane.members().all(|member| stack.pid(member.child).is_some()) {
         *dead_since = None;
     } else if dead_since.get_or_insert_with(Instant::now).elapsed() >= DEAD_FOR {
