@@ -1,9 +1,10 @@
 //! Figures of a step that the load generator, the queueing model and scenario files share. Reports store them in this form.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Numbers of good responses by the source that the response body names.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sources {
     /// From Redis or the replica's memory.
     pub cache: u64,
@@ -16,7 +17,7 @@ pub struct Sources {
 }
 
 /// Figures that the article states for one step.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ArticleFigures {
     /// Mean latency in milliseconds; null if the article states none.
     pub mean_ms: Option<f64>,
@@ -27,7 +28,7 @@ pub struct ArticleFigures {
 }
 
 /// Figures that the queueing model computes for one step.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelFigures {
     /// Mean latency of all completed requests, in milliseconds.
     pub mean_ms: f64,
@@ -40,7 +41,7 @@ pub struct ModelFigures {
 }
 
 /// One measured second of a step.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Second {
     /// Seconds since the measured part began, from 0.
     pub second: u32,

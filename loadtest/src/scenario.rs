@@ -70,10 +70,6 @@ pub struct Scenario {
     pub flush_cache_before_step: bool,
     /// Planned faults of the store, at most 50.
     pub faults: Vec<Fault>,
-    /// After the steps of each profile; only `testbed experiment overload` does it.
-    pub surge: Option<Surge>,
-    /// After the steps of each profile, once for each server that is killed; only `testbed experiment outage` does it.
-    pub outage: Option<Outage>,
     /// Limits that a reproduction of the article must meet. Without the table `[tolerances]` nothing is judged.
     #[serde(skip)]
     pub tolerances: Option<Tolerances>,
@@ -146,27 +142,6 @@ pub struct Fault {
     pub for_s: f64,
     /// `latency`, `stall`, `reset`, `refuse` or `loss`.
     pub kind: FaultKind,
-}
-
-/// A steady load, more for a while, and the steady load again: does the service come back?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Surge {
-    pub base_users: u32,
-    /// In all, at the height of it; more than `base_users`.
-    pub peak_users: u32,
-    /// Whole seconds, as are the two below.
-    pub before_s: u32,
-    pub for_s: u32,
-    pub after_s: u32,
-}
-
-/// The first step's load while a server is killed and started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Outage {
-    /// Whole seconds, as are the two below.
-    pub before_s: u32,
-    pub for_s: u32,
-    pub after_s: u32,
 }
 
 /// What the fault does to the connections between the replicas and the store.
@@ -354,8 +329,6 @@ fn read_scenario(document: Table<'_>) -> Scenario {
         profiles,
         flush_cache_before_step: document.required("flush_cache_before_step", Table::flag),
         faults,
-        surge: document.table("surge").map(read_surge),
-        outage: document.table("outage").map(read_outage),
         tolerances: document.table("tolerances").map(read_tolerances),
         article,
         steps,
@@ -486,30 +459,6 @@ fn read_fault(table: Table<'_>, steps: usize, measure_s: u32) -> Fault {
     }
     table.finish();
     fault
-}
-
-fn read_surge(table: Table<'_>) -> Surge {
-    let users = |key| table.required(key, |t, key| t.integer(key, 1..=20_000)) as u32;
-    let seconds = |key| table.required(key, |t, key| t.integer(key, 3..=600)) as u32;
-    let surge = Surge {
-        base_users: users("base_users"),
-        peak_users: users("peak_users"),
-        before_s: seconds("before_s"),
-        for_s: seconds("for_s"),
-        after_s: seconds("after_s"),
-    };
-    if surge.peak_users > 0 && surge.peak_users <= surge.base_users {
-        table.error("peak_users", "must be more than base_users");
-    }
-    table.finish();
-    surge
-}
-
-fn read_outage(table: Table<'_>) -> Outage {
-    let seconds = |key| table.required(key, |t, key| t.integer(key, 3..=600)) as u32;
-    let outage = Outage { before_s: seconds("before_s"), for_s: seconds("for_s"), after_s: seconds("after_s") };
-    table.finish();
-    outage
 }
 
 /// Absent keys keep the limits of the article's reproduction.

@@ -145,18 +145,6 @@ fn faults_belong_to_a_step_and_end_within_it() {
 }
 
 #[test]
-fn a_surge_rises() {
-    let surge = "[surge]\nbase_users = 600\npeak_users = 2130\nbefore_s = 10\nfor_s = 20\nafter_s = 20\n\n[law]";
-    let expected = Surge { base_users: 600, peak_users: 2130, before_s: 10, for_s: 20, after_s: 20 };
-    assert_eq!(with(&[("[law]", surge)]).unwrap().surge, Some(expected));
-    let found = errors(&[("[law]", &surge.replace("2130", "600"))]);
-    assert!(found.len() == 1 && found[0].contains("surge.peak_users must be more than base_users"), "{found:?}");
-    let found = errors(&[("[law]", &surge.replace("for_s = 20\n", "").replace("before_s = 10", "before_s = 0"))]);
-    assert!(found.iter().any(|line| line.contains("surge.for_s is missing")), "{found:?}");
-    assert!(found.iter().any(|line| line.contains("surge.before_s must be 3..=600")), "{found:?}");
-}
-
-#[test]
 fn the_overload_goes_to_twice_what_the_store_can() {
     let scenario = Scenario::load("overload").unwrap();
     let knee = scenario.store_capacity_per_s().unwrap();
@@ -165,9 +153,6 @@ fn the_overload_goes_to_twice_what_the_store_can() {
         offered.iter().any(|rate| *rate < 0.8 * knee)
             && offered.iter().any(|rate| (0.98..1.05).contains(&(rate / knee / 2.0)))
     );
-    let surge = scenario.surge.unwrap();
-    assert!(scenario.offered_per_s(surge.base_users) < 0.8 * knee);
-    assert!(scenario.offered_per_s(surge.peak_users) >= 1.98 * knee);
     let article = Scenario::load("article").unwrap().store_capacity_per_s().unwrap();
     assert!((3410.0..3430.0).contains(&article), "{article}");
 }

@@ -1,9 +1,12 @@
 //! What follows from the figures: how far each profile goes, and whether the tolerances are met. Pure.
 
-use super::numbers::{count, ms, pct, signed};
 use loadtest::figures::Tolerances;
 
-use super::schema::{DataSource, Knee, Law, Report, Step, Verdict};
+use super::{
+    numbers::{NO_FIGURE, count, ms, pct, signed},
+    schema::{DataSource, Knee, Law, Report, Step},
+    section::Verdict,
+};
 
 /// A step is held up to this share of errors …
 pub const HELD_MAX_ERROR_PCT: f64 = 1.0;
@@ -19,18 +22,6 @@ pub struct Spread {
 }
 
 impl Report {
-    /// Fills `knees` and `verdicts` from the steps and adds the remarks that follow from them. Doing it again changes nothing.
-    /// Without tolerances there are no verdicts.
-    pub fn conclude(&mut self, tolerances: Option<&Tolerances>) {
-        self.knees = self.profiles.iter().map(|profile| knee(self, profile)).collect();
-        self.verdicts = tolerances.map(|t| judge(self, t)).unwrap_or_default();
-        for remark in super::words::remarks(self, tolerances) {
-            if !self.remarks.contains(&remark) {
-                self.remarks.push(remark);
-            }
-        }
-    }
-
     /// Repeats of one step.
     pub fn runs<'a>(&'a self, profile: &'a str, users: u32) -> impl Iterator<Item = &'a Step> {
         self.steps.iter().filter(move |s| s.profile == profile && s.users == users)
@@ -72,7 +63,7 @@ pub fn typical<'a>(report: &'a Report, profile: &'a str, users: u32) -> Option<&
 
 /// Whether a step can be judged at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum StepState {
     /// Not run.
     Missing,
     /// No repeat of it is valid.
@@ -81,18 +72,18 @@ pub enum Standing {
     NotHeld,
 }
 
-pub fn standing(report: &Report, profile: &str, users: u32) -> Standing {
+pub fn step_state(report: &Report, profile: &str, users: u32) -> StepState {
     let mut runs = report.runs(profile, users).peekable();
     if runs.peek().is_none() {
-        return Standing::Missing;
+        return StepState::Missing;
     }
     if !runs.any(|s| s.valid) {
-        return Standing::Invalid;
+        return StepState::Invalid;
     }
     let median = |figure: fn(&Step) -> f64| over_repeats(report, profile, users, |s| Some(figure(s))).map(|s| s.median);
     let few_errors = median(|s| s.error_pct).is_some_and(|v| v <= HELD_MAX_ERROR_PCT);
     let answered = median(answered_pct).is_some_and(|v| v >= HELD_MIN_ANSWERED_PCT);
-    if few_errors && answered { Standing::Held } else { Standing::NotHeld }
+    if few_errors && answered { StepState::Held } else { StepState::NotHeld }
 }
 
 /// Answered of the offer, in percent.
@@ -119,18 +110,18 @@ pub fn knee(report: &Report, profile: &str) -> Knee {
         let median = |figure: fn(&Step) -> f64| {
             over_repeats(report, profile, users, |s| Some(figure(s))).map_or(f64::NAN, |s| s.median)
         };
-        match standing(report, profile, users) {
-            Standing::Missing => continue,
-            Standing::Held => {
+        match step_state(report, profile, users) {
+            StepState::Missing => continue,
+            StepState::Held => {
                 knee.held_users = Some(users);
                 knee.held_per_s = Some(median(|s| s.offered_per_s));
                 continue;
             }
-            Standing::Invalid => {
+            StepState::Invalid => {
                 let why = report.runs(profile, users).flat_map(|s| &s.invalid_reasons).next();
                 knee.why = format!("the step is invalid: {}", why.map_or("no reason given", String::as_str));
             }
-            Standing::NotHeld => {
+            StepState::NotHeld => {
                 knee.why = format!(
                     "{} % errors, {} of {} requests/s answered ({} %)",
                     pct(median(|s| s.error_pct)),
@@ -336,11 +327,11 @@ fn verdict(report: &Report, c: &Criterion) -> Verdict {
         report.user_steps().into_iter().filter(|users| c.only_users.is_none_or(|only| only.contains(users))).collect();
     for &users in &steps {
         let figure = over_repeats(report, c.profile, users, c.figure);
-        let standing = standing(report, c.profile, users);
-        invalid |= standing == Standing::Invalid;
-        let problem = match (standing, figure) {
-            (Standing::Missing, _) => "not run",
-            (Standing::Invalid, _) => "invalid, not judged",
+        let state = step_state(report, c.profile, users);
+        invalid |= state == StepState::Invalid;
+        let problem = match (state, figure) {
+            (StepState::Missing, _) => "not run",
+            (StepState::Invalid, _) => "invalid, not judged",
             (_, None) => "no such figure",
             (_, Some(f)) => {
                 let shown = (c.show)(f.median);
@@ -365,10 +356,7 @@ fn verdict(report: &Report, c: &Criterion) -> Verdict {
     Verdict {
         name: c.name.into(),
         expected: c.expected.clone(),
-        measured: worst.map_or_else(
-            || super::numbers::NO_FIGURE.into(),
-            |(users, w)| format!("{}{} at {users}", (c.show)(w), c.unit),
-        ),
+        measured: worst.map_or_else(|| NO_FIGURE.into(), |(users, w)| format!("{}{} at {users}", (c.show)(w), c.unit)),
         // A pass needs every step; a single failure is enough to fail.
         passed: if failed { Some(false) } else { (!unjudged).then_some(true) },
         undecided: !failed && invalid,

@@ -1,8 +1,7 @@
 //! Which charts a report gets. Each is a `<figure>` with its legend.
 
-mod curves;
-mod outage;
 mod over_time;
+mod sections;
 mod time_spent;
 
 use std::collections::BTreeMap;
@@ -11,9 +10,8 @@ use super::analysis::{over_repeats, typical};
 use super::numbers::{count, ms, pct, per_request, plain};
 use super::schema::{Report, Step};
 use super::svg::{Axis, Bar, Caption, Line, Point, bars, escape, lines, marker};
-pub(super) use curves::curves;
-pub(super) use outage::outages;
-pub(super) use over_time::{recoveries, soak, timelines};
+pub(super) use over_time::timelines;
+pub(super) use sections::of_section;
 pub(super) use time_spent::time_spent;
 
 /// Colours of the page's palette for profiles, and for processes.
@@ -67,13 +65,13 @@ fn profile_class(index: usize) -> String {
     format!("s{}", index % PROFILE_COLOURS)
 }
 
-/// A line over the steps: what it is called, how it looks, its figure of a step.
+/// A line over the steps.
 struct Series<'a> {
     label: String,
     class: String,
     shape: usize,
     value: Box<dyn Fn(u32) -> Option<f64> + 'a>,
-    /// It is of an invalid step.
+    /// Whether the step is invalid.
     doubtful: Box<dyn Fn(u32) -> bool + 'a>,
 }
 
@@ -116,7 +114,7 @@ struct OverRate<'a> {
     y_label: &'a str,
     unit: &'a str,
     show: fn(f64) -> String,
-    /// With the line on which all that is offered would be.
+    /// With the line of the offered rate.
     ideal: bool,
 }
 
@@ -126,7 +124,7 @@ fn over_rate(report: &Report, chart: &OverRate, series: Vec<Series>) -> String {
     let rates: Vec<f64> = users.iter().map(|&u| offered(u)).collect();
     let mut drawn = Vec::new();
     let mut keys = Vec::new();
-    let mut told = Vec::new();
+    let mut described = Vec::new();
     let mut any_doubtful = false;
     let mut top = if chart.ideal { rates.iter().copied().fold(0.0, f64::max) } else { 0.0 };
     for s in series {
@@ -134,16 +132,16 @@ fn over_rate(report: &Report, chart: &OverRate, series: Vec<Series>) -> String {
             .iter()
             .filter_map(|&u| Some((offered(u), (s.value)(u)?, (s.doubtful)(u))))
             .map(|(x, y, doubtful)| {
-                let said = if doubtful { " (invalid step)" } else { "" };
+                let note = if doubtful { " (invalid step)" } else { "" };
                 let hint =
-                    format!("{}: {}{} at {} requests/s offered{said}", s.label, (chart.show)(y), chart.unit, count(x));
+                    format!("{}: {}{} at {} requests/s offered{note}", s.label, (chart.show)(y), chart.unit, count(x));
                 any_doubtful |= doubtful;
                 Point { x, y, hint, doubtful }
             })
             .collect();
         top = points.iter().map(|p| p.y).fold(top, f64::max);
         if let Some(last) = points.last() {
-            told.push(last.hint.clone());
+            described.push(last.hint.clone());
         }
         keys.push(Key { class: s.class.clone(), swatch: Swatch::Line(s.shape), label: s.label });
         drawn.push(Line { class: s.class, shape: Some(s.shape), points });
@@ -153,10 +151,10 @@ fn over_rate(report: &Report, chart: &OverRate, series: Vec<Series>) -> String {
         _ => None,
     };
     if rule.is_some() {
-        keys.push(Key { class: String::new(), swatch: Swatch::Rule, label: "all that is offered".into() });
+        keys.push(Key { class: String::new(), swatch: Swatch::Rule, label: "offered".into() });
     }
     let caption =
-        Caption { id: chart.id, title: chart.title, description: &format!("Line chart. {}.", told.join("; ")) };
+        Caption { id: chart.id, title: chart.title, description: &format!("Line chart. {}.", described.join("; ")) };
     let x = Axis::at_values("requests/s offered", &rates, |v| format!("{v:.0}"));
     let y = Axis::from_zero(chart.y_label, top, |v| if v < 1000.0 { plain(v) } else { count(v) });
     let lead = if any_doubtful { format!("{} !: an invalid step.", chart.lead) } else { chart.lead.to_owned() };
@@ -168,7 +166,7 @@ pub(super) fn load(report: &Report) -> String {
     let latency = OverRate {
         id: "latency",
         title: "Mean latency",
-        lead: "How long an answer takes, failed ones included. Lower is better.",
+        lead: "Latency of an answer, errors included. Lower is better.",
         y_label: "mean latency, ms",
         unit: " ms",
         show: ms,
@@ -186,7 +184,7 @@ pub(super) fn load(report: &Report) -> String {
     let good = OverRate {
         id: "good",
         title: "Good answers",
-        lead: "Requests answered with recommendations. On the thin line all that is offered succeeds.",
+        lead: "Requests answered with recommendations. On the thin line every offered request succeeds.",
         y_label: "good answers per second",
         unit: "/s",
         show: count,
@@ -195,7 +193,7 @@ pub(super) fn load(report: &Report) -> String {
     let queries = OverRate {
         id: "queries",
         title: "Store queries per request",
-        lead: "What the store is asked: the cause of the rest. Lower is better.",
+        lead: "Queries of the store cause the rest. Lower is better.",
         y_label: "store queries per request",
         unit: "",
         show: per_request,
@@ -230,7 +228,7 @@ pub(super) fn load(report: &Report) -> String {
     out
 }
 
-/// Good answers to real users, where the share of unknown ids is what the steps are about.
+/// Good answers to real users, where the steps differ in their share of unknown ids.
 fn real_users(report: &Report) -> String {
     if !super::tables::shares_differ(report) || report.steps.iter().all(|s| s.known_good_per_s.is_none()) {
         return String::new();
@@ -238,7 +236,7 @@ fn real_users(report: &Report) -> String {
     let known = OverRate {
         id: "known",
         title: "Good answers to real users",
-        lead: "While ever more of the requests are for ids that do not exist. A level line is what guards are for.",
+        lead: "While a growing share of the requests is for ids that do not exist. With guards the line should be level.",
         y_label: "good answers to real users per second",
         unit: "/s",
         show: count,
@@ -252,7 +250,7 @@ pub(super) fn percentiles(report: &Report) -> String {
     let Some(&users) = report.user_steps().last() else { return String::new() };
     let mut drawn = Vec::new();
     let mut keys = Vec::new();
-    let mut told = Vec::new();
+    let mut described = Vec::new();
     // Equal room for each nine: 90, 99, 99.9, …
     let nines = |percentile: f64| -(1.0 - percentile / 100.0).max(1e-5).log10();
     for (i, profile) in report.profiles.iter().enumerate() {
@@ -267,7 +265,7 @@ pub(super) fn percentiles(report: &Report) -> String {
                 ..Point::default()
             })
             .collect();
-        told.push(format!(
+        described.push(format!(
             "{profile}: p50 {} ms, p99 {} ms, longest {} ms",
             ms(step.p50_ms),
             ms(step.p99_ms),
@@ -292,18 +290,13 @@ pub(super) fn percentiles(report: &Report) -> String {
         ticks.push((deepest, String::new()));
     }
     let y = Axis::decades("latency, ms (log scale)", drawn.iter().flat_map(|l| &l.points).map(|p| p.y));
-    let x = Axis::ticks("percent of requests that took no longer", ticks);
+    let x = Axis::ticks("percent of requests with at most this latency", ticks);
     let title = format!("Latency by percentile at {} requests/s", offered_text(report, users));
     let caption =
-        Caption { id: "percentiles", title: &title, description: &format!("Line chart. {}.", told.join("; ")) };
+        Caption { id: "percentiles", title: &title, description: &format!("Line chart. {}.", described.join("; ")) };
     // Markers at every point of a dense curve would be a smear.
     thin_markers(&mut drawn);
-    figure(
-        &title,
-        "The further right, the rarer and slower the request.",
-        &lines(&caption, &x, &y, None, &drawn),
-        &keys,
-    )
+    figure(&title, "Requests further to the right are rarer and slower.", &lines(&caption, &x, &y, None, &drawn), &keys)
 }
 
 /// Splits each dense line into the bare line and a few marked points of it.

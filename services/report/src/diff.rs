@@ -4,9 +4,12 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::analysis::{Standing, over_repeats, standing};
-use super::numbers::{NO_FIGURE, count, ms, pct, per_request, signed};
-use super::schema::{Report, Step};
+use super::{
+    analysis::{StepState, over_repeats, step_state},
+    numbers::{NO_FIGURE, count, ms, pct, per_request, signed},
+    schema::{Report, Step},
+    words,
+};
 
 /// A figure of a step that can be compared.
 pub struct Key {
@@ -51,7 +54,7 @@ pub const KEYS: &[Key] = &[
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Limit {
-    /// Worse than before by more than so many percent.
+    /// Worse than before by more than this percentage.
     WorseByPct(f64),
     Above(f64),
     Below(f64),
@@ -76,7 +79,7 @@ impl FromStr for Condition {
         let (name, rest) = (text[..at].trim(), text[at..].trim());
         let key = KEYS.iter().find(|key| key.name == name).ok_or_else(|| {
             let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
-            format!("'{name}' is no figure that can be judged; there are {}", names.join(", "))
+            format!("'{name}' is not a figure that can be judged; choose one of {}", names.join(", "))
         })?;
         // Both signs are one byte long.
         let (sign, number) = rest.split_at(1);
@@ -109,7 +112,7 @@ fn worse_pct(key: &Key, before: f64, after: f64) -> f64 {
 }
 
 impl Condition {
-    /// Whether what must not be is.
+    /// Whether the limit is exceeded.
     fn holds(&self, before: f64, after: f64) -> bool {
         // Rounding of the arithmetic must not fail a limit that is met exactly.
         const SLACK: f64 = 1e-9;
@@ -150,17 +153,17 @@ pub fn diff(before: &Report, after: &Report, conditions: &[Condition]) -> Diff {
     let mut judged = 0;
     for (profile, users) in steps(before, after) {
         let name = format!("{profile} at {users} users");
-        match [before, after].map(|report| standing(report, &profile, users)) {
-            [Standing::Missing, _] => {
+        match [before, after].map(|report| step_state(report, &profile, users)) {
+            [StepState::Missing, _] => {
                 diff.remarks.push(format!("{name} is new: the first report has no such step"));
                 continue;
             }
-            [_, Standing::Missing] => {
+            [_, StepState::Missing] => {
                 let text = format!("{name} is missing in the second report");
                 (if conditions.is_empty() { &mut diff.remarks } else { &mut diff.failures }).push(text);
                 continue;
             }
-            [Standing::Invalid, _] | [_, Standing::Invalid] => {
+            [StepState::Invalid, _] | [_, StepState::Invalid] => {
                 diff.remarks.push(format!("{name} is invalid in one of the reports and not judged"));
             }
             _ => {
@@ -213,13 +216,13 @@ fn steps(before: &Report, after: &Report) -> Vec<(String, u32)> {
 
 /// Conditions that differ: then a change may be theirs.
 fn unlike(before: &Report, after: &Report) -> Vec<String> {
-    let law = |report: &Report| super::words::law(&report.law);
+    let law = |report: &Report| words::law(&report.law);
     let length = |report: &Report| format!("{} s + {} s", report.scenario.warm_up_s, report.scenario.measure_s);
     let pairs = [
         ("scenario", before.scenario.name.clone(), after.scenario.name.clone()),
         ("law", law(before), law(after)),
         ("length of a step", length(before), length(after)),
-        ("machine", super::words::machine(&before.machine), super::words::machine(&after.machine)),
+        ("machine", words::machine(&before.machine), words::machine(&after.machine)),
         ("data", before.data.name.clone(), after.data.name.clone()),
     ];
     let different = pairs.into_iter().filter(|(_, old, new)| old != new);

@@ -1,21 +1,54 @@
 //! `report.html`: one file, nothing loaded from elsewhere, no script.
 
-use super::charts;
-use super::schema::{Report, Verdict};
-use super::svg::escape;
-use super::tables::{self, Block, Cell, Grid, Mark, Rank};
-use super::{outage, traces, words};
+use super::{
+    charts,
+    findings::Findings,
+    schema::Report,
+    section::{Section, Table, Verdict},
+    svg::escape,
+    tables::{self, Block, Cell, Flag, Rank},
+    traces, words,
+};
 
 const STYLE: &str = include_str!("style.css");
 
 pub(super) fn render(report: &Report) -> String {
-    let blocks = tables::blocks(report);
     let title = format!("Evaluation: {}", report.scenario.name);
-    let mut body = header(report, &title);
-    body.push_str(&summary(report));
+    let mut body = header(&report.created, &title, &[&words::opening(report)], Some(report), banner(report.quick));
+    body.push_str(&steps(report));
+    body.push_str(&checks(&report.verdicts));
+    body.push_str(&remarks(&report.remarks));
+    body.push_str(&details(report));
+    body.push_str(&conditions(&tables::conditions(report), &logs(report)));
+    page(&title, &body)
+}
+
+pub(super) fn render_findings(findings: &Findings) -> String {
+    let report = findings.steps_report();
+    let title = format!("Experiment: {}", findings.experiment);
+    let opening = report.as_ref().map(words::opening).unwrap_or_default();
+    let banner = banner(findings.quick);
+    let mut body = header(&findings.created, &title, &[&findings.what, &opening], report.as_ref(), banner);
+    body.push_str(&report.as_ref().map_or_else(|| sections(&findings.sections), steps));
+    body.push_str(&checks(&findings.verdicts));
+    body.push_str(&remarks(&findings.remarks));
+    body.push_str(&report.as_ref().map(details).unwrap_or_default());
+    let logs = report.as_ref().map(logs).unwrap_or_default();
+    body.push_str(&conditions(&tables::conditions_of_findings(findings), &logs));
+    page(&title, &body)
+}
+
+fn banner(quick: bool) -> &'static str {
+    if quick { "<p class=\"banner\">Quick run: short, so its figures scatter and are not judged.</p>\n" } else { "" }
+}
+
+/// Steps of load and what was measured with them.
+fn steps(report: &Report) -> String {
+    let blocks = tables::blocks(report);
+    let mut body = summary(report);
     body.push_str(&format!("<section aria-labelledby=\"load\"><h2 id=\"load\">Under rising load</h2><div class=\"charts\">{}</div></section>\n", charts::load(report)));
     body.push_str(&figures(report, &blocks));
-    body.push_str(&extras(report));
+    body.push_str(&sections(&report.sections));
     body.push_str(&format!(
         "<section aria-labelledby=\"inside\"><h2 id=\"inside\">Inside the highest steps</h2><div class=\"charts\">{}{}{}</div></section>\n",
         charts::timelines(report),
@@ -23,14 +56,33 @@ pub(super) fn render(report: &Report) -> String {
         charts::cpu(report)
     ));
     body.push_str(&time_spent(report));
-    body.push_str(&checks(&report.verdicts));
-    body.push_str(&remarks(&report.remarks));
-    body.push_str(&details(report, &blocks));
-    body.push_str(&conditions(&tables::conditions(report), &logs(report)));
-    page(&title, &body)
+    body
 }
 
-pub(super) fn page(title: &str, body: &str) -> String {
+fn sections(sections: &[Section]) -> String {
+    sections.iter().enumerate().map(|(n, one)| section(n, one)).collect()
+}
+
+fn section(n: usize, section: &Section) -> String {
+    let tables: String = section.tables.iter().map(plain_table).collect();
+    let charts = charts::of_section(n, section);
+    let part = |class: &str, content: &str| match content {
+        "" => String::new(),
+        _ => format!("<div class=\"{class}\">{content}</div>\n"),
+    };
+    let meaning = match section.meaning.as_str() {
+        "" => String::new(),
+        meaning => format!("<p class=\"note\">{}</p>\n", escape(meaning)),
+    };
+    format!(
+        "<section aria-labelledby=\"section-{n}\"><h2 id=\"section-{n}\">{}</h2>\n{meaning}{}{}</section>\n",
+        escape(&section.title),
+        part("tables", &tables),
+        part("charts", &charts)
+    )
+}
+
+fn page(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -39,19 +91,16 @@ pub(super) fn page(title: &str, body: &str) -> String {
     )
 }
 
-fn header(report: &Report, title: &str) -> String {
-    let quick = if report.quick {
-        "<p class=\"banner\">Quick run: steps are short, figures scatter, no tolerance is judged.</p>\n"
-    } else {
-        ""
-    };
+fn header(created: &str, title: &str, leads: &[&str], steps: Option<&Report>, banner: &str) -> String {
+    let leads = leads.iter().filter(|lead| !lead.is_empty());
+    let leads: String = leads.map(|lead| format!("<p class=\"lead\">{}</p>\n", escape(lead))).collect();
+    let law = steps.map_or_else(String::new, |report| {
+        format!("<p class=\"lead\"><strong>Store delay:</strong> {}.</p>\n", escape(&words::law(&report.law)))
+    });
     format!(
-        "<header>\n<p class=\"kicker\">Recommendation testbed · {}</p>\n<h1>{}</h1>\n<p class=\"lead\">{}</p>\n\
-         <p class=\"lead\"><strong>Store delay:</strong> {}.</p>\n{quick}</header>\n",
-        escape(&report.created),
-        escape(title),
-        escape(&words::opening(report)),
-        escape(&words::law(&report.law))
+        "<header>\n<p class=\"kicker\">Recommendation testbed · {}</p>\n<h1>{}</h1>\n{leads}{law}{banner}</header>\n",
+        escape(created),
+        escape(title)
     )
 }
 
@@ -60,13 +109,13 @@ fn summary(report: &Report) -> String {
         .iter()
         .enumerate()
         .map(|(i, h)| {
-            let (sign, said, class) = match h.held {
+            let (sign, label, class) = match h.held {
                 Some(true) => ("✓", "holds", "good"),
                 Some(false) => ("✗", "breaks", "bad"),
-                None => ("?", "cannot be told", "open"),
+                None => ("?", "not decided", "open"),
             };
             format!(
-                "<article class=\"card {class} s{}\"><h3><span class=\"sign\" role=\"img\" aria-label=\"{said}\">{sign}</span> {}{}</h3>\
+                "<article class=\"card {class} s{}\"><h3><span class=\"sign\" role=\"img\" aria-label=\"{label}\">{sign}</span> {}{}</h3>\
                  <p class=\"big\">{}</p><p>{}</p></article>\n",
                 i % 6,
                 escape(&h.profile),
@@ -86,22 +135,6 @@ fn summary(report: &Report) -> String {
     )
 }
 
-/// What only experiments and soaks have.
-fn extras(report: &Report) -> String {
-    let grids = tables::extras(report);
-    if grids.is_empty() {
-        return String::new();
-    }
-    let tables: String = grids.iter().chain(&outage::seconds(report)).map(grid).collect();
-    format!(
-        "<section aria-labelledby=\"extras\"><h2 id=\"extras\">Over time</h2>\n<div class=\"tables\">{tables}</div>\n\
-         <div class=\"charts\">{}{}{}</div></section>\n",
-        charts::recoveries(report),
-        charts::outages(report),
-        charts::soak(report)
-    )
-}
-
 fn time_spent(report: &Report) -> String {
     let charts = charts::time_spent(report);
     if charts.is_empty() {
@@ -110,7 +143,7 @@ fn time_spent(report: &Report) -> String {
     let waterfalls: String = report.waterfalls.iter().map(traces::html).collect();
     let examples =
         if waterfalls.is_empty() { String::new() } else { format!("<div class=\"waterfalls\">{waterfalls}</div>") };
-    let tables: String = traces::grid(report).iter().map(grid).collect();
+    let tables: String = traces::table(report).iter().map(plain_table).collect();
     format!(
         "<section aria-labelledby=\"time\"><h2 id=\"time\">Where the time went</h2>\n<p class=\"note\">{}</p>\n\
          <div class=\"charts\">{charts}</div>\n{tables}{examples}</section>\n",
@@ -165,10 +198,10 @@ fn block_table(report: &Report, blocks: &[Block], rank: Rank, caption: &str) -> 
 }
 
 fn cell(cell: &Cell) -> String {
-    let (class, sign) = match cell.mark {
-        Mark::Plain => ("", ""),
-        Mark::Bad => (" class=\"bad\"", "<abbr title=\"past the limit for a step that is held\">✗</abbr>"),
-        Mark::Invalid => (" class=\"open\"", "<abbr title=\"the step is invalid\">!</abbr>"),
+    let (class, sign) = match cell.flag {
+        Flag::Plain => ("", ""),
+        Flag::Bad => (" class=\"bad\"", "<abbr title=\"past the limit for a step that is held\">✗</abbr>"),
+        Flag::Invalid => (" class=\"open\"", "<abbr title=\"the step is invalid\">!</abbr>"),
     };
     let range =
         cell.range.as_ref().map(|r| format!("<small class=\"range\">{}</small>", escape(r))).unwrap_or_default();
@@ -180,20 +213,20 @@ fn scrolling(label: &str, table: &str) -> String {
     format!("<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{}\">{table}</div>\n", escape(label))
 }
 
-pub(super) fn checks(verdicts: &[Verdict]) -> String {
+fn checks(verdicts: &[Verdict]) -> String {
     if verdicts.is_empty() {
         return String::new();
     }
     let rows: String = verdicts
         .iter()
         .map(|v| {
-            let (class, sign, said) = match v.passed {
+            let (class, sign, result) = match v.passed {
                 Some(true) => ("good", "✓", "passed"),
                 Some(false) => ("bad", "✗", "failed"),
                 None => ("open", "–", "not judged"),
             };
             format!(
-                "<tr class=\"{class}\"><td class=\"result\">{sign} {said}</td><th scope=\"row\">{}<small>{}</small></th><td>{}</td><td>{}</td></tr>\n",
+                "<tr class=\"{class}\"><td class=\"result\">{sign} {result}</td><th scope=\"row\">{}<small>{}</small></th><td>{}</td><td>{}</td></tr>\n",
                 escape(&v.name),
                 escape(&v.note),
                 escape(&v.expected),
@@ -203,7 +236,7 @@ pub(super) fn checks(verdicts: &[Verdict]) -> String {
         .collect();
     let table = format!(
         "<table class=\"words\"><caption class=\"hidden\">Checks</caption><thead><tr><th scope=\"col\">result</th>\
-         <th scope=\"col\">check, and each step's figure</th><th scope=\"col\">wanted</th><th scope=\"col\">worst step</th></tr></thead>\n<tbody>{rows}</tbody></table>"
+         <th scope=\"col\">check, and each step's figure</th><th scope=\"col\">wanted</th><th scope=\"col\">measured</th></tr></thead>\n<tbody>{rows}</tbody></table>"
     );
     format!(
         "<section aria-labelledby=\"checks\"><h2 id=\"checks\">Checks: {}</h2>\n{}</section>\n",
@@ -212,7 +245,7 @@ pub(super) fn checks(verdicts: &[Verdict]) -> String {
     )
 }
 
-pub(super) fn remarks(remarks: &[String]) -> String {
+fn remarks(remarks: &[String]) -> String {
     if remarks.is_empty() {
         return String::new();
     }
@@ -220,22 +253,19 @@ pub(super) fn remarks(remarks: &[String]) -> String {
     format!("<section aria-labelledby=\"remarks\"><h2 id=\"remarks\">Remarks</h2>\n<ul>{items}</ul></section>\n")
 }
 
-fn details(report: &Report, blocks: &[Block]) -> String {
-    let grids: String = tables::grids(report).iter().map(grid).collect();
+fn details(report: &Report) -> String {
+    let tables: String = tables::details(report).iter().map(plain_table).collect();
     format!(
-        "<section aria-labelledby=\"details\"><h2 id=\"details\">Details</h2>\n<div class=\"tables\">{}<div>{grids}</div></div></section>\n",
-        block_table(report, blocks, Rank::Detail, "More of each step")
+        "<section aria-labelledby=\"details\"><h2 id=\"details\">Details</h2>\n<div class=\"tables\">{}<div>{tables}</div></div></section>\n",
+        block_table(report, &tables::blocks(report), Rank::Detail, "More of each step")
     )
 }
 
-fn grid(grid: &Grid) -> String {
-    plain_table(grid.title, grid.meaning, &grid.head, &grid.rows)
-}
-
 /// The first cell of a row is its name.
-pub(super) fn plain_table(title: &str, meaning: &str, head: &[String], rows: &[Vec<String>]) -> String {
-    let heads: String = head.iter().map(|h| format!("<th scope=\"col\">{}</th>", escape(h))).collect();
-    let rows: String = rows
+fn plain_table(table: &Table) -> String {
+    let heads: String = table.head.iter().map(|h| format!("<th scope=\"col\">{}</th>", escape(h))).collect();
+    let rows: String = table
+        .rows
         .iter()
         .map(|row| {
             let mut cells = row.iter();
@@ -243,16 +273,16 @@ pub(super) fn plain_table(title: &str, meaning: &str, head: &[String], rows: &[V
             format!("<tr>{head}{}</tr>\n", cells.map(|c| format!("<td>{}</td>", escape(c))).collect::<String>())
         })
         .collect();
-    let table = format!(
+    let html = format!(
         "<table><caption>{} <small>{}</small></caption><thead><tr>{heads}</tr></thead>\n<tbody>{rows}</tbody></table>",
-        escape(title),
-        escape(meaning)
+        escape(&table.title),
+        escape(&table.meaning)
     );
-    scrolling(title, &table)
+    scrolling(&table.title, &html)
 }
 
 /// `after`: HTML that follows the list.
-pub(super) fn conditions(conditions: &[(String, String)], after: &str) -> String {
+fn conditions(conditions: &[(String, String)], after: &str) -> String {
     let rows: String = conditions
         .iter()
         .map(|(name, value)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value)))

@@ -1,19 +1,52 @@
 //! `report.md`: the terminal's content as tables.
 
-use super::schema::{Report, Verdict};
-use super::tables::{self, Block, Mark, Rank};
-use super::{outage, traces, words};
+use super::{
+    findings::Findings,
+    schema::Report,
+    section::{Section, Table, Verdict},
+    tables::{self, Block, Flag, Rank},
+    traces, words,
+};
 
 pub(super) fn render(report: &Report) -> String {
-    let mut out = format!(
-        "# Evaluation: {}\n\n{}\n\nStore delay: {}.\n",
-        text(&report.scenario.name),
-        text(&words::opening(report)),
-        text(&words::law(&report.law))
-    );
-    if report.quick {
-        out.push_str("\n**Quick run: no tolerance is judged.**\n");
+    let mut out = format!("# Evaluation: {}\n\n{}\n", text(&report.scenario.name), text(&words::opening(report)));
+    push_steps(&mut out, report);
+    push_checks(&mut out, &report.verdicts);
+    push_remarks(&mut out, &report.remarks);
+    push_details(&mut out, report);
+    push_conditions(&mut out, tables::conditions(report));
+    out
+}
+
+pub(super) fn render_findings(findings: &Findings) -> String {
+    let mut out = format!("# Experiment: {}\n\n{}\n", text(&findings.experiment), text(&findings.what));
+    let report = findings.steps_report();
+    if let Some(report) = &report {
+        out.push_str(&format!("\n{}\n", text(&words::opening(report))));
+        push_steps(&mut out, report);
+    } else {
+        push_quick(&mut out, findings.quick);
+        push_sections(&mut out, &findings.sections);
     }
+    push_checks(&mut out, &findings.verdicts);
+    push_remarks(&mut out, &findings.remarks);
+    if let Some(report) = &report {
+        push_details(&mut out, report);
+    }
+    push_conditions(&mut out, tables::conditions_of_findings(findings));
+    out
+}
+
+fn push_quick(out: &mut String, quick: bool) {
+    if quick {
+        out.push_str("\n**Quick run: short, so its figures scatter and are not judged.**\n");
+    }
+}
+
+/// Steps of load and what was measured with them.
+fn push_steps(out: &mut String, report: &Report) {
+    out.push_str(&format!("\nStore delay: {}.\n", text(&words::law(&report.law))));
+    push_quick(out, report.quick);
     out.push_str("\n## Result\n\n");
     for h in words::headlines(report) {
         let sign = match h.held {
@@ -32,35 +65,43 @@ pub(super) fn render(report: &Report) -> String {
     let blocks = tables::blocks(report);
     for (rank, title) in [(Rank::Main, "What users get"), (Rank::Why, "Why")] {
         out.push_str(&format!("\n## {title}\n\nColumns: requests offered per second. {}.\n", tables::legend(report)));
-        push_blocks(&mut out, report, &blocks, rank);
+        push_blocks(out, report, &blocks, rank);
     }
-    for grid in tables::extras(report).into_iter().chain(outage::seconds(report)) {
-        out.push_str(&format!("\n## {}\n\n{}\n\n", grid.title, grid.meaning));
-        push_table(&mut out, &grid.head, grid.rows.iter().cloned());
-    }
-    if let Some(grid) = traces::grid(report) {
-        out.push_str(&format!("\n## {}\n\n{}\n\n", grid.title, grid.meaning));
-        push_table(&mut out, &grid.head, grid.rows.iter().cloned());
+    push_sections(out, &report.sections);
+    if let Some(table) = traces::table(report) {
+        push_titled(out, "##", &table);
     }
     for example in &report.waterfalls {
         out.push_str(&format!("\n### {}\n\n", text(&traces::title(example))));
-        push_table(&mut out, &traces::HEAD.map(String::from), traces::rows(example));
+        push_table(out, &traces::HEAD.map(String::from), traces::rows(example));
     }
-    push_checks(&mut out, &report.verdicts);
-    push_remarks(&mut out, &report.remarks);
+}
+
+fn push_sections(out: &mut String, sections: &[Section]) {
+    for section in sections {
+        out.push_str(&format!("\n## {}\n", text(&section.title)));
+        if !section.meaning.is_empty() {
+            out.push_str(&format!("\n{}\n", text(&section.meaning)));
+        }
+        section.tables.iter().for_each(|table| push_titled(out, "###", table));
+    }
+}
+
+fn push_titled(out: &mut String, level: &str, table: &Table) {
+    out.push_str(&format!("\n{level} {}\n\n{}\n\n", text(&table.title), text(&table.meaning)));
+    push_table(out, &table.head, table.rows.iter().cloned());
+}
+
+fn push_details(out: &mut String, report: &Report) {
     out.push_str("\n## Details\n");
-    push_blocks(&mut out, report, &blocks, Rank::Detail);
-    for grid in tables::grids(report) {
-        out.push_str(&format!("\n### {}\n\n{}\n\n", grid.title, grid.meaning));
-        push_table(&mut out, &grid.head, grid.rows.iter().cloned());
-    }
+    push_blocks(out, report, &tables::blocks(report), Rank::Detail);
+    tables::details(report).iter().for_each(|table| push_titled(out, "###", table));
+}
+
+fn push_conditions(out: &mut String, conditions: Vec<(String, String)>) {
     out.push_str("\n## Conditions\n\n");
-    push_table(
-        &mut out,
-        &["what", "value"].map(String::from),
-        tables::conditions(report).into_iter().map(|(k, v)| vec![k, v]),
-    );
-    out
+    let rows = conditions.into_iter().map(|(name, value)| vec![name, value]);
+    push_table(out, &["what", "value"].map(String::from), rows);
 }
 
 fn push_blocks(out: &mut String, report: &Report, blocks: &[Block], rank: Rank) {
@@ -70,7 +111,7 @@ fn push_blocks(out: &mut String, report: &Report, blocks: &[Block], rank: Rank) 
         let rows = block.rows.iter().map(|row| {
             let cells = row.cells.iter().map(|c| {
                 let range = c.range.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
-                let sign = if c.mark == Mark::Plain { String::new() } else { format!(" {}", c.mark.sign()) };
+                let sign = if c.flag == Flag::Plain { String::new() } else { format!(" {}", c.flag.sign()) };
                 format!("{}{range}{sign}", c.text)
             });
             std::iter::once(row.label.clone()).chain(cells).collect()
@@ -79,7 +120,7 @@ fn push_blocks(out: &mut String, report: &Report, blocks: &[Block], rank: Rank) 
     }
 }
 
-pub(super) fn push_checks(out: &mut String, verdicts: &[Verdict]) {
+fn push_checks(out: &mut String, verdicts: &[Verdict]) {
     if verdicts.is_empty() {
         return;
     }
@@ -95,7 +136,7 @@ pub(super) fn push_checks(out: &mut String, verdicts: &[Verdict]) {
     push_table(out, &["result", "check", "wanted", "measured", "each step"].map(String::from), rows);
 }
 
-pub(super) fn push_remarks(out: &mut String, remarks: &[String]) {
+fn push_remarks(out: &mut String, remarks: &[String]) {
     if remarks.is_empty() {
         return;
     }
@@ -106,7 +147,7 @@ pub(super) fn push_remarks(out: &mut String, remarks: &[String]) {
 }
 
 /// The first column is text, the others are numbers unless the heads say words.
-pub(super) fn push_table(out: &mut String, head: &[String], rows: impl Iterator<Item = Vec<String>>) {
+fn push_table(out: &mut String, head: &[String], rows: impl Iterator<Item = Vec<String>>) {
     let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| text(c)).collect::<Vec<_>>().join(" | "));
     let numbers = head.first().is_some_and(|h| h.is_empty() || h == "step");
     out.push_str(&line(head));
@@ -117,8 +158,8 @@ pub(super) fn push_table(out: &mut String, head: &[String], rows: impl Iterator<
     }
 }
 
-/// Text that Markdown takes for nothing but text, in one line.
-pub(super) fn text(raw: &str) -> String {
+/// Escaped, in one line.
+fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     for c in raw.chars() {
         match c {

@@ -1,10 +1,10 @@
 //! Numbers as people read them: as many digits as mean something, without a unit unless the name says so.
 
-/// What stands where there is no figure.
-pub(super) const NO_FIGURE: &str = "–";
+/// Shown where there is no figure.
+pub const NO_FIGURE: &str = "–";
 
 /// Milliseconds: "0.42", "7.3", "89", "1,240".
-pub(super) fn ms(value: f64) -> String {
+pub fn ms(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => NO_FIGURE.into(),
         v if v < 0.995 => format!("{value:.2}"),
@@ -14,7 +14,7 @@ pub(super) fn ms(value: f64) -> String {
 }
 
 /// Percent: "0.0", "0.03", "4.7".
-pub(super) fn pct(value: f64) -> String {
+pub fn pct(value: f64) -> String {
     if !value.is_finite() {
         NO_FIGURE.into()
     } else if value.abs() >= 0.005 && value.abs() < 0.095 {
@@ -26,7 +26,7 @@ pub(super) fn pct(value: f64) -> String {
 }
 
 /// Whole things: "3,480".
-pub(super) fn count(value: f64) -> String {
+pub fn count(value: f64) -> String {
     if !value.is_finite() {
         return NO_FIGURE.into();
     }
@@ -45,7 +45,7 @@ pub(super) fn count(value: f64) -> String {
 }
 
 /// A few per request: "0.00", "0.0006", "1.02".
-pub(super) fn per_request(value: f64) -> String {
+pub fn per_request(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => NO_FIGURE.into(),
         v if (0.00005..0.00995).contains(&v) => format!("{value:.4}"),
@@ -54,7 +54,7 @@ pub(super) fn per_request(value: f64) -> String {
 }
 
 /// A difference: "+0.3", "−2.1".
-pub(super) fn signed(value: f64) -> String {
+pub fn signed(value: f64) -> String {
     let text = pct(value.abs());
     match value {
         _ if !value.is_finite() || text == "0.0" => text,
@@ -64,7 +64,7 @@ pub(super) fn signed(value: f64) -> String {
 }
 
 /// A setting, with no more digits than it was given: "74", "0.2".
-pub(super) fn plain(value: f64) -> String {
+pub fn plain(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }

@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::schema::*;
+use crate::{
+    findings::Findings,
+    schema::*,
+    section::*,
+    soak::{self, SoakMinute},
+    validity::Validity,
+};
 
 /// Users, article (mean ms, error %, QPS), model (mean ms, error %, answered/s, good/s).
 type Expected = (u32, (f64, f64, f64), (f64, f64, f64, f64));
@@ -73,10 +79,8 @@ pub(crate) fn report() -> Report {
         repeats: 1,
         steps,
         knees: Vec::new(),
-        recoveries: Vec::new(),
-        outages: Vec::new(),
+        sections: Vec::new(),
         waterfalls: Vec::new(),
-        soak: None,
         verdicts: Vec::new(),
         changed: Vec::new(),
         remarks: vec!["SAMPLE: all figures are made up.".into()],
@@ -98,38 +102,80 @@ pub(crate) fn ablation() -> Report {
     report
 }
 
-/// An experiment's and a soak's parts added: a surge from which one profile returns, and an api whose memory grows.
+/// Sections, recorded requests and a growing share of unknown ids added.
 pub(crate) fn with_extras() -> Report {
     let mut report = report();
-    for (profile, back_after_s) in [("baseline", None), ("protected", Some(1))] {
-        report.recoveries.push(Recovery {
-            profile: profile.into(),
-            repeat: 1,
-            base_per_s: 600.0,
-            peak_per_s: 2130.0,
-            surge_from_s: 10,
-            surge_to_s: 30,
-            normal_p99_ms: Some(120.0),
-            surge_good_per_s: 1050.0,
-            back_after_s,
-            invalid_reasons: Vec::new(),
-            series: series(600.0, 1.0, 120.0),
-        });
-    }
-    report.outages = vec![outage("MySQL"), outage("Redis")];
     let minute = |minute: u32| SoakMinute {
         minute,
         p99_ms: Some(12.0),
         rss_mb: [own(("api", 400.0 + f64::from(minute)))].into(),
         open_files: [own(("api", 120.0))].into(),
     };
-    report.soak = Some(crate::soak::conclude((0..30).map(minute).collect()));
+    let soak = soak::section(&soak::conclude((0..30).map(minute).collect())).expect("JSON");
+    report.sections = vec![soak, surge()];
     for step in &mut report.steps {
         step.known_good_per_s = Some(step.good_per_s / 2.0);
     }
     report.scenario.unknown_share = vec![0.0, 0.2, 0.5, 0.75, 0.9];
     recorded(&mut report);
     report
+}
+
+/// As an experiment makes it: a table for the terminal, one for the pages, and a chart of each kind.
+fn surge() -> Section {
+    let rows = ["baseline", "protected"].map(|profile| [profile, "600"].map(str::to_owned).to_vec()).to_vec();
+    let seconds =
+        Table { pages_only: true, ..Table::new("Second by second", "Of the load.", &["step", "good"], rows.clone()) };
+    let answers = Drawing::Answers {
+        series: series(600.0, 1.0, 120.0),
+        level_per_s: 600.0,
+        level: "offered before and after".into(),
+    };
+    let points = vec![(0.0, 900.0), (73.0, 10.0)];
+    let curves = vec![Curve { name: "p99, ms".into(), points }];
+    let log_log = Drawing::LogLog { x_label: "bytes".into(), y_label: "ns".into(), curves: curves.clone() };
+    let over_time = Drawing::OverTime { x_label: "second".into(), y_label: "ms".into(), curves };
+    let charts = vec![
+        Chart::new("protected through the surge", "2,130 requests/s in seconds 10 to 30.", answers),
+        Chart::new("Size & speed", "smaller is slower", log_log),
+        Chart::new("p99 over time", "", over_time),
+    ];
+    Section::new("After a surge", "How soon is the service back to normal?", serde_json::json!([{"back_after_s": 1}]))
+        .with_tables(vec![Table::new("Back to normal", "Three seconds.", &["step", "steady/s"], rows), seconds])
+        .with_charts(charts)
+}
+
+/// An experiment with steps of load and the sections of [`with_extras`].
+pub(crate) fn findings() -> Findings {
+    let validity = Validity { send_lag_p99_ms: 2.1, cpu_pct: 97.0, reasons: vec!["97 % CPU is above 90 %".into()] };
+    Findings {
+        experiment: "overload".into(),
+        what: "three <ways>".into(),
+        validity: [("protected, surge".to_owned(), validity)].into(),
+        ..plain_findings()
+    }
+    .with_steps(with_extras())
+}
+
+/// An experiment without load.
+pub(crate) fn plain_findings() -> Findings {
+    let report = report();
+    Findings {
+        schema_version: SCHEMA_VERSION,
+        experiment: "codecs".into(),
+        created: report.created,
+        what: "three <ways>".into(),
+        quick: false,
+        machine: report.machine,
+        versions: report.versions,
+        revision: report.revision,
+        steps: Vec::new(),
+        conditions: None,
+        sections: vec![surge()],
+        verdicts: vec![Verdict::new("small", "≤ 100".into(), "187".into(), false, "why")],
+        validity: BTreeMap::new(),
+        remarks: vec!["a remark".into()],
+    }
 }
 
 /// One request of a hundred recorded, and two of them shown.
@@ -189,33 +235,6 @@ fn recorded(report: &mut Report) {
             ],
         ),
     ];
-}
-
-/// Twenty seconds without a server that only those notice who have no list.
-pub(crate) fn outage(server: &str) -> Outage {
-    let phase = |store_queries_per_s| OutagePhase { store_queries_per_s, store_connects_per_s: 4.0, cpu_pct: 60.0 };
-    let probes = Probes { asked: 500, good: 500, p99_ms: Some(4.0), compared: 1400, ..Probes::default() };
-    Outage {
-        profile: "protected".into(),
-        repeat: 1,
-        server: server.into(),
-        offered_per_s: 3000.0,
-        killed_s: 15.1,
-        restarted_s: 35.1,
-        answering_s: 35.6,
-        normal_p99_ms: Some(120.0),
-        back_after_s: Some(2),
-        known_answered: 82_500,
-        known_sources: Sources { cache: 60_000, store: 12_500, popular: 0, stale: 10_000 },
-        unknown_sources: Sources { popular: 82_500, ..Sources::default() },
-        before: phase(500.0),
-        during: phase(2.0),
-        after: phase(600.0),
-        listed: probes,
-        unlisted: Probes { good: 0, refused: 500, ..probes },
-        series: series(3000.0, 0.0, 120.0),
-        ..Outage::default()
-    }
 }
 
 /// The same three times over, a little apart.

@@ -1,18 +1,20 @@
-//! The shape of `report.json`. Documented for its readers in `services/report/REPORT.md`; change both together.
+//! The shape of an evaluation's `report.json`. `services/report/REPORT.md` explains it; `report.schema.json` is made from these types.
 //!
 //! Times are milliseconds, rates are per second, `_pct` is 0..=100, `_ratio` and `_share` are 0..=1. Every number is finite.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
 pub use loadtest::figures::{ArticleFigures, ModelFigures, Second, Sources};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::section::{Section, Verdict};
+
 /// Raised when a reader of the previous version would misread the file; new optional fields do not raise it.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// One evaluation: the conditions it ran under, every step of every profile and repeat, and what follows from them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     pub schema_version: u32,
     /// When the evaluation began, RFC 3339.
@@ -39,18 +41,12 @@ pub struct Report {
     /// Filled by [`Report::conclude`].
     #[serde(default)]
     pub verdicts: Vec<Verdict>,
-    /// What a load that rose and fell again left behind; only in experiments that have one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recoveries: Vec<Recovery>,
-    /// Servers killed under load; only in experiments that do so.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outages: Vec<Outage>,
     /// One of each kind of request that was recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waterfalls: Vec<Waterfall>,
-    /// Only of a soak.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub soak: Option<Soak>,
+    /// What was measured besides the steps, such as the slopes of a soak.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sections: Vec<Section>,
     /// What is not as it is for the article, the model and the tolerances, in words (settings, servers, planned faults): none of them says
     /// anything of such a run, and no tolerance is judged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -61,7 +57,7 @@ pub struct Report {
 }
 
 /// The load as it was ordered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScenarioInfo {
     pub name: String,
     pub description: String,
@@ -85,7 +81,7 @@ pub struct ScenarioInfo {
 }
 
 /// How long the store takes for an answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Law {
     /// No answer leaves sooner than `base_ms + slope_ms × commands in flight`, times a log-normal factor, after its command came; the real
@@ -106,7 +102,7 @@ pub enum Law {
     None,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Machine {
     pub cpu: String,
     pub cores: u32,
@@ -119,7 +115,7 @@ pub struct Machine {
     pub os: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Revision {
     /// Commit hash; empty when the source is no git clone.
     pub git: String,
@@ -127,7 +123,7 @@ pub struct Revision {
     pub dirty: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DataSource {
     /// Seeded synthetic behaviour.
@@ -136,7 +132,7 @@ pub enum DataSource {
     File,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DataInfo {
     pub source: DataSource,
     /// File name, or the generator's seed in words.
@@ -149,7 +145,7 @@ pub struct DataInfo {
 }
 
 /// One profile under one load, measured once.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     pub profile: String,
     pub users: u32,
@@ -252,7 +248,7 @@ impl Step {
 }
 
 /// What the recorded requests of a step spent their time with.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeSpent {
     /// Of the requests that were sent, 0..=1.
     pub sample_ratio: f64,
@@ -262,7 +258,7 @@ pub struct TimeSpent {
     pub stages: Vec<Stage>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stage {
     pub name: String,
     /// Over all recorded requests.
@@ -274,7 +270,7 @@ pub struct Stage {
 }
 
 /// One recorded request as an example of its kind.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Waterfall {
     /// In words: `A hit`.
     pub kind: String,
@@ -287,7 +283,7 @@ pub struct Waterfall {
 }
 
 /// A span.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     /// Spans above it.
     pub depth: u32,
@@ -302,129 +298,8 @@ pub struct Row {
     pub detail: String,
 }
 
-/// A steady load, a surge on top of it, and the time after: what one profile made of it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Recovery {
-    pub profile: String,
-    pub repeat: u32,
-    /// Offered before and after the surge.
-    pub base_per_s: f64,
-    /// Offered during the surge.
-    pub peak_per_s: f64,
-    /// Second of `series` in which the surge begins.
-    pub surge_from_s: u32,
-    /// Second of `series` in which it is over.
-    pub surge_to_s: u32,
-    /// Median of the seconds' p99 before the surge; null when nothing ended there.
-    pub normal_p99_ms: Option<f64>,
-    /// Good answers during the surge.
-    pub surge_good_per_s: f64,
-    /// From the end of the surge to the first of three normal seconds in a row (at most 1 % errors, p99 at most twice the normal
-    /// one or 20 ms more); null: not within the series.
-    pub back_after_s: Option<u32>,
-    /// Why the machine or the load generator was the limit, as of a step; empty when it was not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub invalid_reasons: Vec<String>,
-    pub series: Vec<Second>,
-}
-
-/// A server that is killed under load and started again on its data and port: what one profile made of it. Instants are seconds
-/// since the measured part began, as in `series`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Outage {
-    pub profile: String,
-    pub repeat: u32,
-    /// `MySQL` or `Redis`.
-    pub server: String,
-    pub offered_per_s: f64,
-    pub killed_s: f64,
-    /// Its start was ordered.
-    pub restarted_s: f64,
-    /// It greeted: in between lies its own recovery.
-    pub answering_s: f64,
-    /// Median of the seconds' p99 before the kill; null when nothing ended there.
-    pub normal_p99_ms: Option<f64>,
-    /// From the second of the restart to the first of three normal seconds in a row, as in [`Recovery`].
-    pub back_after_s: Option<u32>,
-    /// Of the load over the whole run, by class. Each known user of the load had a list in Redis when it began.
-    pub errors: BTreeMap<String, u64>,
-    pub known_answered: u64,
-    pub known_sources: Sources,
-    pub unknown_sources: Sources,
-    pub before: OutagePhase,
-    pub during: OutagePhase,
-    pub after: OutagePhase,
-    /// Single requests beside the load, for users who had a list in Redis when it began.
-    pub listed: Probes,
-    /// For users who had none, each asked for once.
-    pub unlisted: Probes,
-    /// Why the machine or the load generator was the limit, as of a step, over the whole run; empty when it was not.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub invalid_reasons: Vec<String>,
-    pub series: Vec<Second>,
-}
-
-/// Before, during or after the time that the server was away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct OutagePhase {
-    pub store_queries_per_s: f64,
-    /// Attempts to open a connection to the store.
-    pub store_connects_per_s: f64,
-    /// Of all cores of the machine.
-    pub cpu_pct: f64,
-}
-
-/// Counts over the time that the server was away, but for `compared` and `wrong`, which are over the whole run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Probes {
-    pub asked: u64,
-    pub good: u64,
-    /// 503.
-    pub refused: u64,
-    /// Neither.
-    pub failed: u64,
-    /// Of all asked; null without any.
-    pub p99_ms: Option<f64>,
-    /// Good answers that could be told from a wrong one.
-    pub compared: u64,
-    /// Other items than before the outage, or those of an unknown user.
-    pub wrong: u64,
-}
-
-/// Hours of one load: what grows?
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Soak {
-    pub minutes: Vec<SoakMinute>,
-    pub slopes: Vec<Slope>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct SoakMinute {
-    /// Since the measured part began, from 0.
-    pub minute: u32,
-    /// Median of the seconds' p99; null when nothing ended in the minute.
-    pub p99_ms: Option<f64>,
-    /// Resident memory in MiB at the minute's end, by kind of process (replicas summed).
-    pub rss_mb: BTreeMap<String, f64>,
-    /// Open file descriptors at the minute's end, by kind of process.
-    pub open_files: BTreeMap<String, f64>,
-}
-
-/// A least-squares line through one figure over the minutes; the first tenth of them is left out.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Slope {
-    /// With its unit: `api memory, MiB`.
-    pub figure: String,
-    pub mean: f64,
-    pub per_hour: f64,
-    /// Of `per_hour`.
-    pub standard_error: f64,
-    /// More than noise: steeper than two standard errors, and more than 1 % of the mean over the run.
-    pub grows: bool,
-}
-
 /// How far one profile goes. A step is held when it is valid, has few errors and answers nearly all that is offered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Knee {
     pub profile: String,
     /// Users of the highest step that is held, as are all below it; null when the lowest is not.
@@ -437,40 +312,4 @@ pub struct Knee {
     pub why: String,
     /// Most good answers per second of any valid step; null when there is no valid one.
     pub peak_good_per_s: Option<f64>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
-    pub name: String,
-    /// The tolerance, in words with units.
-    pub expected: String,
-    /// The figure that decides: the worst of the steps.
-    pub measured: String,
-    /// Null: not judged; the note says why.
-    pub passed: Option<bool>,
-    /// Each step's figure, and what kept a step from being judged.
-    pub note: String,
-    /// True: the verdict is open because a step that it needs was not valid. Absent in JSON if false.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub undecided: bool,
-}
-
-impl Report {
-    /// # Errors
-    /// The file cannot be read, is no report, or is of a newer schema than this program knows.
-    pub fn load(path: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Head {
-            schema_version: u32,
-        }
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let head: Head = serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))?;
-        ensure!(
-            head.schema_version == SCHEMA_VERSION,
-            "{} has schema version {}, this program reads {SCHEMA_VERSION}",
-            path.display(),
-            head.schema_version
-        );
-        serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))
-    }
 }

@@ -1,14 +1,54 @@
-//! What grows in a soak. Pure.
+//! Whether anything grows within hours of one load: a section of the report, and a verdict. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::schema::{Second, Slope, Soak, SoakMinute};
-use super::trend::{least_squares, median};
+use serde::{Deserialize, Serialize};
 
+use super::{
+    numbers::{count, plain},
+    schema::{Second, Step},
+    section::{Chart, Curve, Drawing, Section, Table, Verdict},
+    trend::{least_squares, median},
+    validity::not_judged,
+};
+
+const TITLE: &str = "Soak";
 /// Caches and allocators fill at first; that is no leak.
 const LEFT_OUT_SHARE: f64 = 0.1;
 /// Of the mean over the whole run; less is noise whatever its error says.
 const MATERIAL_PCT: f64 = 1.0;
+
+/// `measured` of the section.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Soak {
+    pub minutes: Vec<SoakMinute>,
+    pub slopes: Vec<Slope>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SoakMinute {
+    /// Since the measured part began, from 0.
+    pub minute: u32,
+    /// Median of the seconds' p99; null when nothing ended in the minute.
+    pub p99_ms: Option<f64>,
+    /// Resident memory in MiB at the minute's end, by kind of process (replicas summed).
+    pub rss_mb: BTreeMap<String, f64>,
+    /// Open file descriptors at the minute's end, by kind of process.
+    pub open_files: BTreeMap<String, f64>,
+}
+
+/// A least-squares line through one figure over the minutes; the first tenth of them is left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Slope {
+    /// With its unit: `api memory, MiB`.
+    pub figure: String,
+    pub mean: f64,
+    pub per_hour: f64,
+    /// Of `per_hour`.
+    pub standard_error: f64,
+    /// More than noise: steeper than two standard errors, and more than 1 % of the mean over the run.
+    pub grows: bool,
+}
 
 /// Memory and open files of one instant, by kind of process.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,6 +102,64 @@ pub fn conclude(minutes: Vec<SoakMinute>) -> Soak {
         slopes.extend(slope(format!("{name} open files"), counted, |minute| minute.open_files.get(&name).copied()));
     }
     Soak { minutes, slopes }
+}
+
+/// # Errors
+/// The figures have no JSON form.
+pub fn section(soak: &Soak) -> serde_json::Result<Section> {
+    let row = |s: &Slope| {
+        let grows = if s.grows { "grows" } else { "no" };
+        vec![s.figure.clone(), shown(s.mean), shown(s.per_hour), shown(s.standard_error), grows.into()]
+    };
+    let table = Table::new(
+        "Slopes",
+        "Least-squares lines through the minutes without their first tenth. A figure grows when its slope is above two standard errors and \
+         above 1 % of the mean.",
+        &["step", "mean", "change per hour", "its standard error", "grows"],
+        soak.slopes.iter().map(row).collect(),
+    );
+    let names: BTreeSet<&String> = soak.minutes.iter().flat_map(|minute| minute.rss_mb.keys()).collect();
+    let curve = |name: &String| {
+        let point = |minute: &SoakMinute| Some((f64::from(minute.minute), *minute.rss_mb.get(name)?));
+        Curve { name: name.clone(), points: soak.minutes.iter().filter_map(point).collect() }
+    };
+    let memory = Drawing::OverTime {
+        x_label: "minute".into(),
+        y_label: "resident memory, MiB".into(),
+        curves: names.into_iter().map(curve).collect(),
+    };
+    let chart = Chart::new("Memory over the soak", "Replicas are summed. The lines should be level.", memory);
+    let charts = if soak.minutes.len() > 1 { vec![chart] } else { Vec::new() };
+    let meaning = "One load for a long time: does memory, the number of open files or the latency grow?";
+    Ok(Section::new(TITLE, meaning, serde_json::to_value(soak)?).with_tables(vec![table]).with_charts(charts))
+}
+
+/// The soak in the sections of a report.
+pub fn of(sections: &[Section]) -> Option<Soak> {
+    let section = sections.iter().find(|section| section.title == TITLE)?;
+    serde_json::from_value(section.measured.clone()).ok()
+}
+
+/// A slope may be far smaller than the figure itself.
+fn shown(value: f64) -> String {
+    if value.abs() >= 1000.0 { count(value) } else { plain(value) }
+}
+
+/// Judged only where all of its steps are valid.
+pub fn verdict(soak: &Soak, steps: &[Step]) -> Verdict {
+    let invalid: Vec<String> = steps.iter().flat_map(|step| step.invalid_reasons.clone()).collect();
+    let growing: Vec<&str> = soak.slopes.iter().filter(|slope| slope.grows).map(|s| s.figure.as_str()).collect();
+    let minutes = format!("{} minutes", soak.minutes.len());
+    let note = if invalid.is_empty() { minutes } else { format!("{}; {minutes}", not_judged(&invalid)) };
+    let valid = !soak.slopes.is_empty() && steps.iter().all(|step| step.valid);
+    Verdict {
+        name: "Soak: nothing grows beyond noise".into(),
+        expected: "no slope above two standard errors and 1 % of the mean".into(),
+        measured: if growing.is_empty() { "none".into() } else { growing.join(", ") },
+        passed: valid.then_some(growing.is_empty()),
+        undecided: !valid,
+        note,
+    }
 }
 
 fn names(minutes: &[SoakMinute], of: fn(&SoakMinute) -> &BTreeMap<String, f64>) -> Vec<String> {
@@ -128,5 +226,20 @@ mod tests {
         let minutes = by_minute(&seconds);
         assert_eq!(minutes.len(), 2);
         assert_eq!((minutes[1].second, minutes[1].errors, minutes[1].p99_ms), (60, 1, Some(5.0)));
+    }
+
+    #[test]
+    fn a_soak_that_grows_fails() {
+        let mut soak = conclude(minutes((0..60).map(|n| sample(400.0 + f64::from(n), 100.0)).collect(), &series(60)));
+        assert_eq!(of(&[section(&soak).unwrap()]), Some(soak.clone()));
+        let mut steps = [Step { valid: true, ..Step::default() }];
+        let judged = verdict(&soak, &steps);
+        assert_eq!((judged.measured.as_str(), judged.passed), ("api memory, MiB", Some(false)));
+        soak.slopes.iter_mut().for_each(|slope| slope.grows = false);
+        assert_eq!(verdict(&soak, &steps).passed, Some(true));
+        (steps[0].valid, steps[0].invalid_reasons) = (false, vec!["97 % CPU is above 90 %".into()]);
+        let judged = verdict(&soak, &steps);
+        assert_eq!(judged.passed, None);
+        assert!(judged.note.contains("invalid, not judged: 97 % CPU"), "{judged:?}");
     }
 }

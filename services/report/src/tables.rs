@@ -1,12 +1,16 @@
-//! The figures as blocks of rows and columns, the same for terminal, Markdown and HTML: one block per figure, a column per step, a row
-//! per source (article, model, each profile), so that what is compared stands in one column.
+//! The figures of the steps as blocks, the same for terminal, Markdown and HTML: a block per figure, a column per step, a row per source
+//! (article, model, each profile).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::analysis::{HELD_MAX_ERROR_PCT, HELD_MIN_ANSWERED_PCT, Standing, over_repeats, standing};
-use super::numbers::{NO_FIGURE, count, ms, pct, per_request, plain};
-use super::schema::{ArticleFigures, ModelFigures, Recovery, Report, Slope, Step};
-use super::{outage, traces, words};
+use super::{
+    analysis::{HELD_MAX_ERROR_PCT, HELD_MIN_ANSWERED_PCT, StepState, over_repeats, step_state},
+    findings::Findings,
+    numbers::{NO_FIGURE, count, ms, pct, per_request},
+    schema::{ArticleFigures, ModelFigures, Report, Step},
+    section::Table,
+    traces, words,
+};
 
 /// One figure.
 pub(super) struct Block {
@@ -14,7 +18,6 @@ pub(super) struct Block {
     /// What it means, in a sentence.
     pub(super) meaning: &'static str,
     pub(super) rows: Vec<Row>,
-    /// Part of the article's table, or of the few that explain it; the rest is detail.
     pub(super) rank: Rank,
 }
 
@@ -38,11 +41,11 @@ pub(super) struct Cell {
     pub(super) text: String,
     /// "93…99" with several repeats that differ.
     pub(super) range: Option<String>,
-    pub(super) mark: Mark,
+    pub(super) flag: Flag,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum Flag {
     Plain,
     /// Past the limit for a step that is held.
     Bad,
@@ -50,7 +53,7 @@ pub(super) enum Mark {
     Invalid,
 }
 
-impl Mark {
+impl Flag {
     /// Readable without colour; one column wide.
     pub(super) fn sign(self) -> &'static str {
         match self {
@@ -83,7 +86,7 @@ pub(super) fn columns(report: &Report) -> Vec<String> {
     report.user_steps().iter().map(head).collect()
 }
 
-/// Whether the share of unknown ids is what the steps are about.
+/// Whether the steps differ in their share of unknown ids.
 pub(super) fn shares_differ(report: &Report) -> bool {
     report.scenario.unknown_share.windows(2).any(|pair| pair[0] != pair[1])
 }
@@ -142,8 +145,8 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Answered/s",
-        meaning: "Requests per second that came to an end, good or not. The article calls it QPS. A user who still waits sends nothing, so it \
-                  stays below the offer when answers are slow.",
+        meaning: "Requests per second that came to an end, good or not. The article calls it QPS. A user who waits sends nothing, so slow answers \
+                  lower it.",
         rank: Rank::Main,
         figure: |s| Some(s.answered_per_s),
         article: |a| Some(a.qps),
@@ -161,7 +164,7 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Latency p50, ms",
-        meaning: "Half of the requests took no longer.",
+        meaning: "50 % of the requests were at most as long.",
         rank: Rank::Why,
         show: ms,
         figure: |s| Some(s.p50_ms),
@@ -169,7 +172,7 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Latency p99, ms",
-        meaning: "99 % of the requests took no longer.",
+        meaning: "99 % of the requests were at most as long.",
         rank: Rank::Why,
         show: ms,
         figure: |s| Some(s.p99_ms),
@@ -177,7 +180,7 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Store queries/req",
-        meaning: "Commands sent to MySQL per answered request: what the guards are there to lower.",
+        meaning: "Commands sent to MySQL per answered request. The guards lower it.",
         rank: Rank::Why,
         show: per_request,
         figure: |s| Some(s.store_queries_per_request),
@@ -185,7 +188,7 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Cache hits, %",
-        meaning: "Of the look-ups in Redis, those that found a list.",
+        meaning: "Share of the look-ups in Redis that found a list.",
         rank: Rank::Why,
         show: pct,
         figure: |s| s.hit_ratio.map(|h| 100.0 * h),
@@ -208,21 +211,21 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Latency p90, ms",
-        meaning: "90 % of the requests took no longer.",
+        meaning: "90 % of the requests were at most as long.",
         show: ms,
         figure: |s| Some(s.p90_ms),
         ..PLAIN
     },
     Spec {
         title: "Latency p99.9, ms",
-        meaning: "99.9 % of the requests took no longer.",
+        meaning: "99.9 % of the requests were at most as long.",
         show: ms,
         figure: |s| Some(s.p999_ms),
         ..PLAIN
     },
     Spec {
         title: "Longest request, ms",
-        meaning: "The slowest of all.",
+        meaning: "The longest latency of the step.",
         show: ms,
         figure: |s| Some(s.max_ms),
         ..PLAIN
@@ -236,7 +239,7 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Good answers to real users/s",
-        meaning: "Of the good answers, those to users that exist.",
+        meaning: "Good answers to users that exist.",
         figure: |s| s.known_good_per_s,
         ..PLAIN
     },
@@ -249,13 +252,13 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Skipped requests",
-        meaning: "Planned seconds that passed while a user still waited for the answer before; number in the step.",
+        meaning: "Planned requests that were not sent because the user still waited for an answer; number in the step.",
         figure: |s| Some(s.skipped as f64),
         ..PLAIN
     },
     Spec {
         title: "Send lag p99, ms",
-        meaning: "How late the load generator itself sent; above 10 ms the step is invalid.",
+        meaning: "How late the load generator sent its requests; above 10 ms the step is invalid.",
         show: ms,
         figure: |s| Some(s.send_lag_p99_ms),
         ..PLAIN
@@ -269,7 +272,7 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Real store time, ms",
-        meaning: "Mean time the store's server took per command, without the modelled delay.",
+        meaning: "Mean duration of a command in MySQL, without the modelled delay.",
         show: ms,
         figure: |s| s.store_upstream_mean_ms,
         ..PLAIN
@@ -295,7 +298,7 @@ pub(super) fn blocks(report: &Report) -> Vec<Block> {
     let users = report.user_steps();
     let mut blocks: Vec<Block> = SPECS.iter().map(|spec| block(report, &users, spec)).collect();
     if shares_differ(report) {
-        // Beside a flood of unknown ids, what becomes of the others is the question.
+        // With a flood of unknown ids, the good answers to real users are the main figure.
         blocks.iter_mut().filter(|b| b.title == "Good answers to real users/s").for_each(|b| b.rank = Rank::Main);
     }
     blocks.retain(|b| b.rank != Rank::Detail || b.rows.iter().any(|r| r.cells.iter().any(|c| c.text != NO_FIGURE)));
@@ -330,67 +333,59 @@ fn block(report: &Report, users: &[u32], spec: &Spec) -> Block {
 }
 
 fn quoted_cell(value: Option<f64>, offered: f64, spec: &Spec) -> Cell {
-    let mark = if value.is_some_and(|v| (spec.bad)(v, offered)) { Mark::Bad } else { Mark::Plain };
-    Cell { text: value.map_or_else(|| NO_FIGURE.into(), spec.show), range: None, mark }
+    let flag = if value.is_some_and(|v| (spec.bad)(v, offered)) { Flag::Bad } else { Flag::Plain };
+    Cell { text: value.map_or_else(|| NO_FIGURE.into(), spec.show), range: None, flag }
 }
 
 fn measured_cell(report: &Report, profile: &str, users: u32, spec: &Spec) -> Cell {
     let Some(spread) = over_repeats(report, profile, users, spec.figure) else {
-        return Cell { text: NO_FIGURE.into(), range: None, mark: Mark::Plain };
+        return Cell { text: NO_FIGURE.into(), range: None, flag: Flag::Plain };
     };
     let (low, high) = ((spec.show)(spread.min), (spec.show)(spread.max));
-    let mark = match standing(report, profile, users) {
-        Standing::Invalid => Mark::Invalid,
-        _ if (spec.bad)(spread.median, offered(report, users)) => Mark::Bad,
-        _ => Mark::Plain,
+    let flag = match step_state(report, profile, users) {
+        StepState::Invalid => Flag::Invalid,
+        _ if (spec.bad)(spread.median, offered(report, users)) => Flag::Bad,
+        _ => Flag::Plain,
     };
-    Cell { text: (spec.show)(spread.median), range: (low != high).then(|| format!("{low}…{high}")), mark }
+    Cell { text: (spec.show)(spread.median), range: (low != high).then(|| format!("{low}…{high}")), flag }
 }
 
-/// A plain table: heads, then rows whose first cell names them.
-pub(super) struct Grid {
-    pub(super) title: &'static str,
-    pub(super) meaning: &'static str,
-    pub(super) head: Vec<String>,
-    pub(super) rows: Vec<Vec<String>>,
-}
-
-/// What differs from report to report in its columns: errors by class, sources of answers, CPU and memory by process.
-pub(super) fn grids(report: &Report) -> Vec<Grid> {
+/// Tables whose columns differ between reports: errors by class, sources of answers, CPU and memory by process.
+pub(super) fn details(report: &Report) -> Vec<Table> {
     let sources = |s: &Step| -> BTreeMap<String, f64> {
         let n = &s.sources;
         [("cache", n.cache), ("store", n.store), ("popular", n.popular), ("stale", n.stale)]
             .map(|(name, n)| (name.to_string(), n as f64))
             .into()
     };
-    let grids = [
-        grid(report, "Errors by class", "Number in the step.", count, |s| {
+    let tables = [
+        by_name(report, "Errors by class", "Number in the step.", count, |s| {
             s.errors.iter().map(|(class, n)| (class.clone(), *n as f64)).collect()
         }),
-        grid(
+        by_name(
             report,
             "Answers by source",
             "Good answers in the step: from the cache, ranked from the store, popular items for unknown or cold users, expired lists.",
             count,
             sources,
         ),
-        grid(report, "CPU by process, cores", "Cores used on average; replicas summed.", per_request, |s| {
+        by_name(report, "CPU by process, cores", "Cores used on average; replicas summed.", per_request, |s| {
             s.cpu.clone()
         }),
-        grid(report, "Memory by process, MiB", "Resident at the end of the step; replicas summed.", count, |s| {
+        by_name(report, "Memory by process, MiB", "Resident at the end of the step; replicas summed.", count, |s| {
             s.rss_mb.clone()
         }),
     ];
-    grids.into_iter().filter(|g| g.head.len() > 1).collect()
+    tables.into_iter().filter(|table| table.head.len() > 1).collect()
 }
 
-fn grid(
+fn by_name(
     report: &Report,
-    title: &'static str,
-    meaning: &'static str,
+    title: &str,
+    meaning: &str,
     show: fn(f64) -> String,
     figures: impl Fn(&Step) -> BTreeMap<String, f64>,
-) -> Grid {
+) -> Table {
     let names: BTreeSet<String> = report.steps.iter().flat_map(|s| figures(s).into_keys()).collect();
     let mut rows = Vec::new();
     for profile in &report.profiles {
@@ -404,54 +399,8 @@ fn grid(
             rows.push(row);
         }
     }
-    Grid { title, meaning, head: std::iter::once("step".to_string()).chain(names).collect(), rows }
-}
-
-/// What only some reports have: the return from a surge, the slopes of a soak.
-pub(super) fn extras(report: &Report) -> Vec<Grid> {
-    let mut grids = Vec::new();
-    let figure = |value: Option<f64>, show: fn(f64) -> String| value.map_or_else(|| NO_FIGURE.into(), show);
-    if !report.recoveries.is_empty() {
-        let row = |r: &Recovery| {
-            let name = if report.repeats > 1 { format!("{} ({})", r.profile, r.repeat) } else { r.profile.clone() };
-            let back = r.back_after_s.map_or_else(|| "not within the run".into(), |s| format!("{s} s"));
-            vec![
-                name,
-                count(r.base_per_s),
-                count(r.peak_per_s),
-                count(r.surge_good_per_s),
-                figure(r.normal_p99_ms, ms),
-                back,
-            ]
-        };
-        grids.push(Grid {
-            title: "After a surge",
-            meaning: "Back to normal: the first of three seconds in a row with at most 1 % errors and a p99 of at most twice the one before.",
-            head: ["step", "steady/s", "surge/s", "good/s in it", "p99 before, ms", "back to normal after"]
-                .map(String::from)
-                .to_vec(),
-            rows: report.recoveries.iter().map(row).collect(),
-        });
-    }
-    grids.extend(outage::grid(report));
-    if let Some(soak) = &report.soak {
-        let row = |s: &Slope| {
-            let grows = if s.grows { "grows" } else { "no" };
-            vec![s.figure.clone(), shown(s.mean), shown(s.per_hour), shown(s.standard_error), grows.into()]
-        };
-        grids.push(Grid {
-            title: "Soak",
-            meaning: "Least-squares slopes over the minutes, the first tenth left out. Beyond noise: above two standard errors and 1 % of the mean.",
-            head: ["step", "mean", "change per hour", "its standard error", "beyond noise"].map(String::from).to_vec(),
-            rows: soak.slopes.iter().map(row).collect(),
-        });
-    }
-    grids
-}
-
-/// A slope may be far smaller than the figure itself.
-fn shown(value: f64) -> String {
-    if value.abs() >= 1000.0 { count(value) } else { plain(value) }
+    let head: Vec<&str> = std::iter::once("step").chain(names.iter().map(String::as_str)).collect();
+    Table::new(title, meaning, &head, rows)
 }
 
 /// The conditions of the run, in words.
@@ -466,5 +415,32 @@ pub(super) fn conditions(report: &Report) -> Vec<(String, String)> {
     ];
     all.extend(traces::conditions(report).map(|words| ("Recorded requests".into(), words)));
     all.extend(report.versions.iter().map(|(name, version)| (format!("Version: {name}"), version.clone())));
+    all
+}
+
+/// The conditions of an experiment, in words: those of its steps, and whether its other windows of load are valid.
+pub(super) fn conditions_of_findings(findings: &Findings) -> Vec<(String, String)> {
+    let mut all = match findings.steps_report() {
+        Some(report) => conditions(&report),
+        None => {
+            let mut all = vec![
+                ("Machine".into(), words::machine(&findings.machine)),
+                ("Source code".into(), words::revision(&findings.revision)),
+                ("Begun".into(), findings.created.clone()),
+            ];
+            let versions = findings.versions.iter();
+            all.extend(versions.map(|(name, version)| (format!("Version: {name}"), version.clone())));
+            all
+        }
+    };
+    all.extend(findings.validity.iter().map(|(window, validity)| {
+        let figures = format!("send lag p99 {} ms, {} % CPU", ms(validity.send_lag_p99_ms), pct(validity.cpu_pct));
+        let words = if validity.is_valid() {
+            format!("yes: {figures}")
+        } else {
+            format!("no: {}", validity.reasons.join("; "))
+        };
+        (format!("Valid: {window}"), words)
+    }));
     all
 }

@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
-use super::findings::Findings;
-use super::schema::{Report, Verdict};
-use super::tables::{self, Block, Cell, Mark, Rank, Row};
-use super::words;
+use super::{
+    findings::Findings,
+    schema::Report,
+    section::{Section, Verdict},
+    tables::{self, Block, Cell, Flag, Rank, Row},
+    words,
+};
 
 pub const WIDTH: usize = 120;
 const INDENT: &str = "  ";
@@ -39,16 +42,43 @@ impl Paint {
 /// The report as text that ends in a line break. `colour`: with ANSI colours.
 pub fn render(report: &Report, colour: bool) -> String {
     let paint = Paint(colour);
-    let mut out = vec![String::new()];
-    out.push(paint.bold(&format!(
-        "Evaluation · scenario {}{}",
-        report.scenario.name,
-        if report.quick { " · QUICK RUN" } else { "" }
-    )));
+    let mut out =
+        vec![String::new(), title(&format!("Evaluation · scenario {}", report.scenario.name), report.quick, &paint)];
     out.extend(wrap(&words::opening(report), INDENT));
-    out.extend(wrap(&format!("Store delay: {}.", words::law(&report.law)), INDENT));
-    out.push(String::new());
+    out.extend(steps(report, &paint));
+    out.extend(checks(&report.verdicts, &paint));
+    out.extend(remarks(&report.remarks, &paint));
+    joined(&out)
+}
 
+/// As [`render`], of an experiment.
+pub fn render_findings(findings: &Findings, colour: bool) -> String {
+    let paint = Paint(colour);
+    let mut out = vec![String::new(), title(&format!("Experiment · {}", findings.experiment), findings.quick, &paint)];
+    out.extend(wrap(&findings.what, INDENT));
+    match findings.steps_report() {
+        Some(report) => {
+            out.extend(wrap(&words::opening(&report), INDENT));
+            out.extend(steps(&report, &paint));
+        }
+        None => {
+            out.push(String::new());
+            out.extend(sections(&findings.sections, &paint));
+        }
+    }
+    out.extend(checks(&findings.verdicts, &paint));
+    out.extend(remarks(&findings.remarks, &paint));
+    joined(&out)
+}
+
+fn title(text: &str, quick: bool, paint: &Paint) -> String {
+    paint.bold(&format!("{text}{}", if quick { " · QUICK RUN" } else { "" }))
+}
+
+/// Steps of load and what was measured with them.
+fn steps(report: &Report, paint: &Paint) -> Vec<String> {
+    let mut out = wrap(&format!("Store delay: {}.", words::law(&report.law)), INDENT);
+    out.push(String::new());
     for headline in words::headlines(report) {
         let meaning = headline.meaning.map(|m| format!(" ({m})")).unwrap_or_default();
         let title = format!("{}{meaning} {}", headline.profile, headline.title);
@@ -65,38 +95,33 @@ pub fn render(report: &Report, colour: bool) -> String {
     for (rank, title) in [(Rank::Main, "What users get"), (Rank::Why, "Why")] {
         let part: Vec<&Block> = blocks.iter().filter(|b| b.rank == rank).collect();
         out.push(format!("{}{}", paint.bold(title), paint.dim("   (columns: requests offered per second)")));
-        out.extend(table(&part, &tables::columns(report), &paint));
+        out.extend(table(&part, &tables::columns(report), paint));
     }
     out.extend(wrap(&tables::legend(report), INDENT).into_iter().map(|line| paint.dim(&line)));
     out.push(String::new());
-
-    for grid in tables::extras(report) {
-        out.push(paint.bold(grid.title));
-        out.extend(wrap(grid.meaning, INDENT).into_iter().map(|line| paint.dim(&line)));
-        out.extend(plain_table(&grid.head, &grid.rows, &paint));
-        out.push(String::new());
-    }
-    out.extend(checks(&report.verdicts, &paint));
-    out.extend(remarks(&report.remarks, &paint));
-    joined(&out)
+    out.extend(sections(&report.sections, paint));
+    out
 }
 
-/// What an experiment found out, in the same manner.
-pub fn render_findings(findings: &Findings, colour: bool) -> String {
-    let paint = Paint(colour);
-    let quick = if findings.quick { " · QUICK RUN" } else { "" };
-    let mut out = vec![String::new(), paint.bold(&format!("Experiment · {}{quick}", findings.experiment))];
-    out.extend(wrap(&findings.what, INDENT));
-    out.push(String::new());
-    for table in &findings.tables {
-        out.push(paint.bold(&table.title));
-        out.extend(wrap(&table.meaning, INDENT).into_iter().map(|line| paint.dim(&line)));
-        out.extend(plain_table(&table.head, &table.rows, &paint));
+fn sections(sections: &[Section], paint: &Paint) -> Vec<String> {
+    let mut out = Vec::new();
+    let dim = |text: &str| wrap(text, INDENT).into_iter().map(|line| paint.dim(&line)).collect::<Vec<_>>();
+    for section in sections {
+        out.push(paint.bold(&section.title));
+        if !section.meaning.is_empty() {
+            out.extend(dim(&section.meaning));
+        }
         out.push(String::new());
+        for table in section.tables.iter().filter(|table| !table.pages_only) {
+            if table.title != section.title {
+                out.push(paint.bold(&table.title));
+            }
+            out.extend(dim(&table.meaning));
+            out.extend(plain_table(&table.head, &table.rows, paint));
+            out.push(String::new());
+        }
     }
-    out.extend(checks(&findings.verdicts, &paint));
-    out.extend(remarks(&findings.remarks, &paint));
-    joined(&out)
+    out
 }
 
 fn checks(all: &[Verdict], paint: &Paint) -> Vec<String> {
@@ -210,10 +235,10 @@ fn draw_row(row: &Row, cells: &[Cell], grid: &Layout, paint: &Paint) -> Vec<Stri
     let mut line = if row.measured { name } else { paint.dim(&name) };
     for cell in cells {
         // Every cell ends in its sign or a blank, so that the digits stay aligned.
-        let text = format!("{}{}", pad_left(&cell.text, grid.cell - 1), cell.mark.sign());
-        line.push_str(&match cell.mark {
-            Mark::Bad if row.measured => paint.bad(&text),
-            Mark::Invalid => paint.warn(&text),
+        let text = format!("{}{}", pad_left(&cell.text, grid.cell - 1), cell.flag.sign());
+        line.push_str(&match cell.flag {
+            Flag::Bad if row.measured => paint.bad(&text),
+            Flag::Invalid => paint.warn(&text),
             _ if !row.measured => paint.dim(&text),
             _ => text,
         });

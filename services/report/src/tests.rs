@@ -1,12 +1,14 @@
 //! The report as its readers get it: made-up figures in, structure out.
 
-use super::Tolerances;
-use super::schema::*;
-use super::{html, markdown, sample, terminal, write_all};
+use super::{
+    Document, Findings, Tolerances, Verdict, html, markdown, sample, schema::*, terminal, write_findings, write_report,
+};
 
 mod diffing;
-mod experimenting;
+mod experiments;
 mod html_page;
+mod json_schema;
 mod judging;
 mod recorded;
+mod schema_walk;
 mod texts;

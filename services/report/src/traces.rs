@@ -1,14 +1,15 @@
-//! Recorded requests: what their stages took, and one of each kind as a waterfall.
+//! Recorded requests: the duration of their stages, and one of each kind as a waterfall.
 
-use super::numbers::{NO_FIGURE, count, ms};
-use super::schema::{Report, Row, Step, Waterfall};
-use super::svg::escape;
-use super::tables::Grid;
+use super::{
+    numbers::{NO_FIGURE, count, ms},
+    schema::{Report, Row, Stage, Step, Waterfall},
+    section::Table,
+    svg::escape,
+};
 
-pub(super) const MEANING: &str = "Of the requests that were recorded from the user to the store. Each moment counts for the innermost part \
-     of the way that it was spent in, so that the parts add up; what runs behind an answer (cache fill) counts for none. Gateway: what the \
-     user's time is longer than the replica's, thus nginx, sockets, and the wait for a core on both sides. MySQL: as the replica sees it, \
-     with the modelled delay.";
+pub(super) const MEANING: &str = "Requests that were recorded from the user to the store. Each moment counts for the innermost stage, so the \
+     stages add up. Work after the answer (the cache fill) counts for none. Gateway is the user's time less the replica's: nginx, sockets, \
+     and waiting for a core on both sides. MySQL is measured in the replica and includes the modelled delay.";
 
 /// Steps with figures, in the order of the report.
 pub(super) fn recorded(report: &Report) -> impl Iterator<Item = &Step> {
@@ -21,21 +22,21 @@ pub(super) fn conditions(report: &Report) -> Option<String> {
     let (low, high) = ratios.fold((f64::INFINITY, 0.0_f64), |(low, high), ratio| (low.min(ratio), high.max(ratio)));
     (high > 0.0).then(|| {
         format!(
-            "{} to {} % of each step's, chosen before they are sent; the others build no spans",
+            "{} to {} % of each step's, chosen before they are sent; other requests build no spans",
             ms(100.0 * low),
             ms(100.0 * high)
         )
     })
 }
 
-/// A row per step: the mean of each stage, their sum, and the medians of those that have the stage.
-pub(super) fn grid(report: &Report) -> Option<Grid> {
+/// A row per step: mean and median of each stage, and the sum of the means.
+pub(super) fn table(report: &Report) -> Option<Table> {
     let stages = recorded(report).find_map(|step| step.time_spent.as_ref()).map(|spent| &spent.stages)?;
-    let names = stages.iter().map(|stage| stage.name.clone());
-    let head = ["step".to_owned()].into_iter().chain(names).chain(["sum".into(), "requests".into()]).collect();
+    let names = stages.iter().map(|stage| stage.name.as_str());
+    let head: Vec<&str> = ["step"].into_iter().chain(names).chain(["sum", "requests"]).collect();
     let row = |step: &Step| {
         let spent = step.time_spent.clone().unwrap_or_default();
-        let stage = |stage: &super::schema::Stage| match stage.median_ms {
+        let stage = |stage: &Stage| match stage.median_ms {
             Some(median) => format!("{} ({})", ms(stage.mean_ms), ms(median)),
             None => NO_FIGURE.into(),
         };
@@ -45,19 +46,19 @@ pub(super) fn grid(report: &Report) -> Option<Grid> {
         cells.push(count(spent.requests as f64));
         cells
     };
-    Some(Grid {
-        title: "Time by stage, ms",
-        meaning: "Mean over the recorded requests (of more than 1,000 a sample by lot); in brackets the median of those that have the stage.",
-        head,
-        rows: recorded(report).map(row).collect(),
-    })
+    Some(Table::new(
+        "Time by stage, ms",
+        "Mean over the recorded requests (a random sample if there are more than 1,000); in brackets the median of the requests with that stage.",
+        &head,
+        recorded(report).map(row).collect(),
+    ))
 }
 
 pub(super) fn title(example: &Waterfall) -> String {
     format!("{}: {} at {:.0}/s", example.kind, example.profile, example.offered_per_s)
 }
 
-pub(super) const HEAD: [&str; 5] = ["span", "process", "from, ms", "took, ms", "what it says"];
+pub(super) const HEAD: [&str; 5] = ["span", "process", "from, ms", "duration, ms", "attributes"];
 
 pub(super) fn rows(example: &Waterfall) -> impl Iterator<Item = Vec<String>> {
     example.rows.iter().map(|row| {
@@ -75,7 +76,7 @@ pub(super) fn html(example: &Waterfall) -> String {
     format!(
         "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{0}\"><table class=\"waterfall\">\
          <caption>{0} <small>{1} ms · trace {2}</small></caption><thead class=\"hidden\"><tr><th scope=\"col\">span</th>\
-         <th scope=\"col\">when</th><th scope=\"col\">took</th><th scope=\"col\">what it says</th></tr></thead>\n<tbody>{rows}</tbody></table></div>\n",
+         <th scope=\"col\">when</th><th scope=\"col\">duration</th><th scope=\"col\">attributes</th></tr></thead>\n<tbody>{rows}</tbody></table></div>\n",
         escape(&title),
         ms(extent),
         escape(&example.trace_id)
@@ -87,7 +88,7 @@ fn html_row(row: &Row, extent: f64) -> String {
         let share = 100.0 * value / extent;
         if share.is_finite() { share.clamp(0.0, 100.0) } else { 0.0 }
     };
-    // What took any time at all is seen.
+    // Even the shortest span is visible.
     let (from, wide) = (share(row.offset_ms).min(99.5), share(row.duration_ms).max(0.5));
     let class = match (row.failed, row.service.as_str()) {
         (true, _) => "failed",

@@ -1,4 +1,4 @@
-//! Straight lines through figures over time, and when a load that fell is over. Pure.
+//! Straight lines through figures over time, and the time until a load is back to normal. Pure.
 
 use super::schema::Second;
 
@@ -7,7 +7,7 @@ use super::schema::Second;
 pub struct Line {
     /// Change of y per unit of x.
     pub slope: f64,
-    /// Of the slope. It takes the points for independent, which memory is not: it is rather too small.
+    /// Of the slope. It assumes independent points; memory is not independent, so it is too small there.
     pub standard_error: f64,
     pub mean: f64,
 }
@@ -39,7 +39,7 @@ const NORMAL_P99_SLACK_MS: f64 = 20.0;
 /// As many in a row are a return; a single good second between bad ones is none.
 const NORMAL_SECONDS: usize = 3;
 
-/// What a surge between two seconds of a series left behind.
+/// How a series returned to normal after a surge or an outage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Return {
     /// Median over the seconds before the surge; null when nothing ended in them.

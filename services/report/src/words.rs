@@ -1,12 +1,15 @@
 //! What the figures say, in sentences.
 
-use super::analysis::{Standing, over_repeats, standing, timeout_share_pct, typical};
-use super::numbers::{count, ms, pct, per_request, plain};
 use loadtest::figures::Tolerances;
 
-use super::schema::{DataSource, Knee, Law, Machine, Report, Revision, Step, Verdict};
+use super::{
+    analysis::{StepState, over_repeats, step_state, timeout_share_pct, typical},
+    numbers::{count, ms, pct, per_request, plain},
+    schema::{DataSource, Knee, Law, Machine, Report, Revision, Step},
+    section::Verdict,
+};
 
-/// What the whole report is about, for somebody who sees it first.
+/// What was measured, for a reader who has not seen a report before.
 pub(super) fn opening(report: &Report) -> String {
     let s = &report.scenario;
     let offered: Vec<f64> =
@@ -19,22 +22,21 @@ pub(super) fn opening(report: &Report) -> String {
         _ => "no requests".into(),
     };
     let repeats = if report.repeats > 1 {
-        format!(", {} times over; figures are the median, with least…greatest beside it", report.repeats)
+        format!(", {} times; figures are medians, with minimum…maximum where they differ", report.repeats)
     } else {
         String::new()
     };
     let together = match s.arrival_grid_ms {
         0 => String::new(),
-        grid => format!(" Requests leave at multiples of {grid} ms, several at once."),
+        grid => format!(" Requests are sent at multiples of {grid} ms, several at a time."),
     };
     let again: u64 = report.steps.iter().map(|step| step.repeated_ids).sum();
     let known = match s.known.as_str() {
         "once" if again == 0 => "no known user is asked for twice in a step".into(),
-        "once" => format!(
-            "known users are asked for in turn, but {} requests came for one whose turn had been",
-            count(again as f64)
-        ),
-        other => format!("known users are picked so: {other}"),
+        "once" => {
+            format!("known users are asked for in turn, but {} requests asked for a user again", count(again as f64))
+        }
+        other => format!("known users are picked by: {other}"),
     };
     format!(
         "The service was offered {range}, {} s each after {} s of warm-up{repeats}.{together} {} of the requests ask for users that do \
@@ -70,7 +72,7 @@ pub(super) fn law(law: &Law) -> String {
     }
 }
 
-/// What a profile is, for those that the testbed brings along.
+/// What a built-in profile is.
 pub(super) fn meaning(profile: &str) -> Option<String> {
     match profile {
         "baseline" => Some("passive cache, no guards".into()),
@@ -85,16 +87,16 @@ pub(super) fn meaning(profile: &str) -> Option<String> {
     }
 }
 
-/// How one profile fared.
+/// The result of one profile.
 pub(super) struct Headline {
     pub(super) profile: String,
-    /// What the profile is, where that is known.
+    /// `None` for a profile that is not built in.
     pub(super) meaning: Option<String>,
     /// "holds 5000 requests/s", "breaks at 4000 requests/s".
     pub(super) title: String,
     /// Why, with the figures.
     pub(super) text: String,
-    /// None: cannot be told.
+    /// `None`: not decided.
     pub(super) held: Option<bool>,
 }
 
@@ -107,17 +109,17 @@ fn headline(report: &Report, knee: &Knee) -> Headline {
     let rate = |users: u32| {
         count(over_repeats(report, &profile, users, |s| Some(s.offered_per_s)).map_or(f64::NAN, |s| s.median))
     };
-    let told = |users: u32| typical(report, &profile, users);
+    let step = |users: u32| typical(report, &profile, users);
     let (title, text, held) = match (knee.held_users, knee.broke_at_users) {
         (None, None) => ("was not run".into(), String::new(), None),
         (Some(top), None) => (
             format!("holds every step, up to {} requests/s", rate(top)),
-            told(top).map(|s| format!("At {} requests/s {}.", rate(top), state(s))).unwrap_or_default(),
+            step(top).map(|s| format!("At {} requests/s {}.", rate(top), state(s))).unwrap_or_default(),
             Some(true),
         ),
-        (before, Some(at)) if standing(report, &profile, at) == Standing::Invalid => {
+        (before, Some(at)) if step_state(report, &profile, at) == StepState::Invalid => {
             let held =
-                before.map_or("no step can be judged".into(), |u| format!("holds {} requests/s at least", rate(u)));
+                before.map_or("no step can be judged".into(), |u| format!("holds at least {} requests/s", rate(u)));
             (held, format!("The step of {} requests/s cannot be judged: {}.", rate(at), knee.why), None)
         }
         (before, Some(at)) => (
@@ -125,9 +127,9 @@ fn headline(report: &Report, knee: &Knee) -> Headline {
             format!(
                 "At {} requests/s {}.{}{}",
                 rate(at),
-                told(at).map_or_else(|| knee.why.clone(), state),
-                told(at).map(because).unwrap_or_default(),
-                before.map_or(String::new(), |u| format!(" {} requests/s still hold.", rate(u))),
+                step(at).map_or_else(|| knee.why.clone(), state),
+                step(at).map(because).unwrap_or_default(),
+                before.map_or(String::new(), |u| format!(" {} requests/s are still held.", rate(u))),
             ),
             Some(false),
         ),
@@ -169,7 +171,7 @@ fn guards(s: &Step) -> String {
 fn because(s: &Step) -> String {
     if let Some(share) = timeout_share_pct(s).filter(|share| *share >= 50.0) {
         return format!(
-            " {} % of the errors are store checkout timeouts: all connections to the store are in use, and none comes free in time.",
+            " {} % of the errors are store checkout timeouts: all connections to the store are in use, and none becomes free in time.",
             pct(share)
         );
     }
@@ -236,8 +238,8 @@ pub(super) fn remarks(report: &Report, tolerances: Option<&Tolerances>) -> Vec<S
         .find(|(qps, s)| *qps > s.offered_per_s);
     if let Some((qps, s)) = above {
         out.push(format!(
-            "The article states {} QPS at {} requests/s offered ({}), more than is offered, and does not say whether failed requests \
-             count; here answered and good are shown apart, and answered cannot exceed the offer for long.",
+            "The article states {} QPS at {} requests/s offered ({}), which is more than is offered. It does not say whether failed requests \
+             count. This report shows answered and good requests separately; answered requests cannot exceed the offer for long.",
             qps, s.offered_per_s, s.profile,
         ));
     }
@@ -245,8 +247,8 @@ pub(super) fn remarks(report: &Report, tolerances: Option<&Tolerances>) -> Vec<S
         && base_ms != base_ms_scenario
     {
         out.push(format!(
-            "The law's base of {} ms includes the {} ms that the real stack takes around the store, measured without the law; the proxy sees to \
-             the remaining {} ms, the real store's own time among them.",
+            "The law's base of {} ms includes the {} ms that the real stack needs around the store, measured without the law. The proxy adds \
+             the remaining {} ms, which include the real store's own time.",
             plain(*base_ms_scenario),
             plain(*overhead_ms),
             plain(*base_ms),
@@ -263,7 +265,7 @@ pub(super) fn remarks(report: &Report, tolerances: Option<&Tolerances>) -> Vec<S
         .collect();
     if !again.is_empty() {
         out.push(format!(
-            "Measured again, because the machine or the load generator was the limit, and only the last time is shown: {}.",
+            "Measured again because the machine or the load generator was the limit; only the last measurement is shown: {}.",
             again.join("; ")
         ));
     }

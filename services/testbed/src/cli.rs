@@ -97,12 +97,5 @@ fn beats(text: &str) -> Result<Transport, String> {
     }
 }
 
-/// `threshold=8`
-fn param(text: &str) -> Result<(String, f64), String> {
-    let known =
-        text.split_once('=').and_then(|(name, value)| Some((name.trim().to_owned(), value.trim().parse().ok()?)));
-    known.ok_or_else(|| format!("'{text}' is not of the form NAME=VALUE, e.g. threshold=8"))
-}
-
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,15 @@
 //! The commands: one file or folder each.
 
-pub mod bench;
+mod bench;
 mod data;
 mod docs;
 mod doctor;
 mod down;
-pub mod evaluate;
+mod evaluate;
+mod experiment;
 mod fault;
 mod load;
-pub mod report;
+mod report;
 mod serve;
 mod shell;
 pub mod status;
@@ -17,8 +18,7 @@ pub mod up;
 
 use std::{process::ExitCode, time::Duration};
 
-use crate::{cli::Command, exit, experiments, instruments::machine};
-pub use report::REPORTS;
+use crate::{cli::Command, exit, instruments::machine};
 
 impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -28,7 +28,7 @@ impl Command {
         }
         match self {
             Self::Evaluate(args) => interruptible(evaluate::run(*args)),
-            Self::Experiment(command) => interruptible(experiments::run(command)),
+            Self::Experiment(command) => interruptible(experiment::run(command)),
             Self::Up(args) => interruptible(up::run(args)),
             Self::Down(args) => down::run(&args),
             Self::Status(args) => status::run(&args),

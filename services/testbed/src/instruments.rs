@@ -1,9 +1,12 @@
 //! How figures are taken: load on a stack, counters before and after, traces, the machine, and sides measured in turns.
 
+pub mod codecs;
 pub mod comparison;
+pub mod generator;
 pub mod machine;
 pub mod measure;
 pub mod recording;
 pub mod scrape;
+pub mod target;
 pub mod time_spent;
 pub mod waterfall;

@@ -12,6 +12,7 @@ mod exit;
 mod experiments;
 mod instruments;
 mod progress;
+mod reports;
 mod roles;
 mod stack;
 

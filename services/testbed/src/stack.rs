@@ -2,5 +2,5 @@
 
 pub mod control_plane;
 pub mod endpoints;
-pub mod heartbeat_bed;
 pub mod service;
+pub mod test_monitor;

@@ -1,13 +1,11 @@
-//! Charts over time: seconds of a step, a surge and its end, the minutes of a soak.
+//! Charts of answers over time: the seconds of a step.
 
-use std::collections::BTreeSet;
-
-use super::{Key, PROCESS_COLOURS, Swatch, figure, profile_class};
+use super::{Key, Swatch, figure};
 use crate::{
     analysis::typical,
-    numbers::{count, ms, plain},
+    numbers::{count, ms},
     schema::{Report, Second, Step},
-    svg::{Axis, Caption, Line, Point, Slice, areas, lines},
+    svg::{Axis, Caption, Slice, areas},
 };
 
 /// The highest steps second by second: the two highest with up to two profiles, else the highest.
@@ -22,32 +20,21 @@ pub(crate) fn timelines(report: &Report) -> String {
         let top = steps.iter().flat_map(|s| s.series.iter().map(|x| (x.good + x.errors) as f64)).fold(0.0, f64::max);
         for (i, step) in steps.iter().enumerate() {
             let title = format!("{} at {} requests/s, second by second", step.profile, count(step.offered_per_s));
-            let level = (step.offered_per_s, "offered");
-            out.push_str(&timeline(&title, "", &step.series, level, top, &format!("time-{users}-{i}")));
+            let level = Level { per_s: step.offered_per_s, name: "offered" };
+            out.push_str(&answers(&title, "", &step.series, &level, top, &format!("time-{users}-{i}")));
         }
     }
     out
 }
 
-/// Each surge, with what is offered before and after it as a level.
-pub(crate) fn recoveries(report: &Report) -> String {
-    let ended = |second: &Second| (second.good + second.errors) as f64;
-    let top = report.recoveries.iter().flat_map(|r| r.series.iter().map(ended)).fold(0.0, f64::max);
-    let charts = report.recoveries.iter().enumerate().filter(|(_, r)| !r.series.is_empty()).map(|(i, r)| {
-        let title = format!("{} through the surge", r.profile);
-        let back = match r.back_after_s {
-            Some(seconds) => format!("back to normal {seconds} s after it"),
-            None => "not back to normal within the run".into(),
-        };
-        let lead =
-            format!("{} requests/s in seconds {} to {}: {back}.", count(r.peak_per_s), r.surge_from_s, r.surge_to_s);
-        timeline(&title, &lead, &r.series, (r.base_per_s, "offered before and after"), top, &format!("surge-{i}"))
-    });
-    charts.collect()
+/// A rate to compare the answers with.
+pub(super) struct Level<'a> {
+    pub(super) per_s: f64,
+    pub(super) name: &'a str,
 }
 
-/// `level`: a rate to compare with, and what it is.
-pub(super) fn timeline(title: &str, lead: &str, series: &[Second], level: (f64, &str), top: f64, id: &str) -> String {
+/// Good answers and errors of each second. `top`: requests per second at the top of the axis.
+pub(super) fn answers(title: &str, lead: &str, series: &[Second], level: &Level, top: f64, id: &str) -> String {
     let slices: Vec<Slice> = series
         .iter()
         .map(|s| Slice {
@@ -75,12 +62,12 @@ pub(super) fn timeline(title: &str, lead: &str, series: &[Second], level: (f64, 
     let drawn = areas(
         &caption,
         &Axis::ticks("second of the step", ticks(last)),
-        &Axis::from_zero("requests per second", top.max(level.0), count),
-        level.0,
+        &Axis::from_zero("requests per second", top.max(level.per_s), count),
+        level.per_s,
         &slices,
     );
     let key = |swatch, label: &str| Key { class: String::new(), swatch, label: label.into() };
-    let keys = [key(Swatch::Area, "good"), key(Swatch::Hatch, "errors"), key(Swatch::Rule, level.1)];
+    let keys = [key(Swatch::Area, "good"), key(Swatch::Hatch, "errors"), key(Swatch::Rule, level.name)];
     figure(title, lead, &drawn, &keys)
 }
 
@@ -95,31 +82,4 @@ pub(super) fn ticks(last: f64) -> Vec<(f64, String)> {
         ticks.push((last, String::new()));
     }
     ticks
-}
-
-/// Memory by kind of process over the minutes of a soak.
-pub(crate) fn soak(report: &Report) -> String {
-    let Some(soak) = report.soak.as_ref().filter(|soak| soak.minutes.len() > 1) else { return String::new() };
-    let names: BTreeSet<&String> = soak.minutes.iter().flat_map(|minute| minute.rss_mb.keys()).collect();
-    let (mut drawn, mut keys, mut told) = (Vec::new(), Vec::new(), Vec::new());
-    for (i, name) in names.into_iter().take(PROCESS_COLOURS).enumerate() {
-        let point = |minute: &crate::SoakMinute| {
-            let mb = *minute.rss_mb.get(name)?;
-            let hint = format!("{name}: {} MiB after minute {}", plain(mb), minute.minute);
-            Some(Point { x: f64::from(minute.minute), y: mb, hint, ..Point::default() })
-        };
-        let points: Vec<Point> = soak.minutes.iter().filter_map(point).collect();
-        if let (Some(first), Some(last)) = (points.first(), points.last()) {
-            told.push(format!("{name}: from {} to {} MiB", plain(first.y), plain(last.y)));
-        }
-        keys.push(Key { class: profile_class(i), swatch: Swatch::Line(i), label: name.clone() });
-        drawn.push(Line { class: profile_class(i), shape: Some(i), points });
-    }
-    let top = drawn.iter().flat_map(|line| &line.points).map(|point| point.y).fold(0.0, f64::max);
-    super::thin_markers(&mut drawn);
-    let last = soak.minutes.last().map_or(1.0, |minute| f64::from(minute.minute)).max(1.0);
-    let title = "Memory over the soak";
-    let caption = Caption { id: "soak", title, description: &format!("Line chart. {}.", told.join("; ")) };
-    let (x, y) = (Axis::ticks("minute", ticks(last)), Axis::from_zero("resident memory, MiB", top, count));
-    figure(title, "Replicas summed. A level line is what is wanted.", &lines(&caption, &x, &y, None, &drawn), &keys)
 }

@@ -1,7 +1,7 @@
 //! Knees and verdicts.
 
 use super::*;
-use crate::analysis::{Standing, over_repeats, standing};
+use crate::analysis::{StepState, over_repeats, step_state};
 
 fn concluded(change: impl FnOnce(&mut Report)) -> Report {
     let mut report = sample::report();
@@ -63,7 +63,7 @@ fn limits_met_exactly_are_met() {
         (s.answered_per_s, s.good_per_s, s.error_pct, s.mean_ms) = (2100.0, 1900.0, 1.5, 124.0 * 1.1);
     });
     assert_eq!(failed(&report), [""; 0]);
-    assert_eq!(standing(&report, "protected", 5000), Standing::Held);
+    assert_eq!(step_state(&report, "protected", 5000), StepState::Held);
 }
 
 #[test]

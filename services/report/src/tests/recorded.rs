@@ -18,7 +18,7 @@ fn pages_show_where_the_time_went_and_an_example_of_each_kind() {
             && page.contains("1,002 ms · trace 4bf92f3577b34da6a3ce929d0e0e4736")
     );
     assert!(page.contains("GET /recommendations &lt;&amp;&gt;"), "names are text");
-    // It begins after a thousandth and is as wide as can be told.
+    // It begins after a thousandth of the width.
     assert!(page.contains("<rect x=\"0.05\" y=\"1\" width=\"99.90\" height=\"8\"/>"), "the replica's bar");
     assert!(
         page.contains("<dt>Recorded requests</dt><dd>0.20 to 1.0 % of each step&#39;s, chosen before they are sent"),

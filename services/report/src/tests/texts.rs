@@ -2,17 +2,24 @@
 
 use super::*;
 
+fn load(dir: &std::path::Path) -> anyhow::Result<Report> {
+    match Document::load(&dir.join("report.json"))? {
+        Document::Evaluation(report) => Ok(*report),
+        Document::Experiment(_) => panic!("{} is an experiment", dir.display()),
+    }
+}
+
 #[test]
 fn json_comes_back_and_draws_the_same_pages() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     for report in [sample::report(), sample::ablation(), sample::repeated(), sample::with_extras()] {
         let (first, second) = (dir.path().join("a/b"), dir.path().join("c"));
-        write_all(&report, &first).expect("written");
-        let loaded = Report::load(&first.join("report.json")).expect("read");
+        write_report(&report, &first).expect("written");
+        let loaded = load(&first).expect("read");
         assert_eq!((&loaded.verdicts, &loaded.knees[0].why), (&report.verdicts, &report.knees[0].why));
-        write_all(&loaded, &second).expect("written");
+        write_report(&loaded, &second).expect("written");
         // Rounded once, it stays as it is.
-        assert_eq!(Report::load(&second.join("report.json")).expect("read"), loaded);
+        assert_eq!(load(&second).expect("read"), loaded);
         for name in ["report.json", "report.md", "report.html"] {
             let read = |dir: &std::path::Path| std::fs::read_to_string(dir.join(name)).expect("written");
             assert!(read(&first).len() > 1000);
@@ -22,7 +29,7 @@ fn json_comes_back_and_draws_the_same_pages() {
 }
 
 #[test]
-fn json_has_the_names_the_issue_gives() {
+fn json_keeps_its_names() {
     let json = serde_json::to_value(sample::report()).expect("JSON");
     for name in ["scenario", "law", "machine", "revision", "steps"] {
         assert!(!json[name].is_null(), "{name}");
@@ -93,7 +100,8 @@ fn every_field_is_documented() {
             serde_json::Value::Object(map) => map.iter().for_each(|(k, v)| {
                 out.push(k.clone());
                 // The keys below are names of processes and the like.
-                if !["errors", "cpu", "rss_mb", "open_files", "versions"].contains(&k.as_str()) {
+                if !["errors", "cpu", "rss_mb", "open_files", "versions", "measured", "validity"].contains(&k.as_str())
+                {
                     names(v, out);
                 }
             }),
@@ -101,6 +109,7 @@ fn every_field_is_documented() {
             _ => {}
         }
     }
+    names(&serde_json::to_value(sample::findings()).expect("JSON"), &mut missing);
     names(&serde_json::to_value(sample::with_extras()).expect("JSON"), &mut missing);
     missing.retain(|name| !doc.contains(&format!("`{name}`")));
     assert_eq!(missing, [""; 0]);
@@ -110,12 +119,23 @@ fn every_field_is_documented() {
 fn a_report_of_another_schema_is_refused_in_words() {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let path = dir.path().join("report.json");
-    std::fs::write(&path, "{\"schema_version\": 99, \"whatever\": 1}").expect("written");
-    let error = Report::load(&path).expect_err("newer").to_string();
-    assert!(error.contains("schema version 99"), "{error}");
-    std::fs::write(&path, "[]").expect("written");
-    assert!(Report::load(&path).expect_err("no report").to_string().contains("is no report"));
-    assert!(Report::load(&dir.path().join("none.json")).expect_err("missing").to_string().contains("cannot read"));
+    let refused = |text: &str| {
+        std::fs::write(&path, text).expect("written");
+        format!("{:#}", Document::load(&path).expect_err(text))
+    };
+    let error = refused("{\"schema_version\": 99, \"more\": 1}");
+    assert!(error.contains("schema version is 99") && error.contains("report.json"), "{error}");
+    assert!(refused("[]").contains("is no report") && refused("{").contains("not JSON"));
+    let error = refused("{\"schema_version\": 1, \"outages\": []}");
+    assert!(error.contains("'outages'") && error.contains("make the report again"), "{error}");
+    let error = refused("{\"schema_version\": 1, \"experiment\": \"codecs\"}");
+    assert!(error.contains("run the experiment again"), "{error}");
+    let missing = format!("{:#}", Document::load(&dir.path().join("none.json")).expect_err("missing"));
+    assert!(missing.contains("cannot read"), "{missing}");
+    // Version 1 of an evaluation without those fields means the same.
+    let old = serde_json::to_value(Report { schema_version: 1, ..sample::report() }).expect("JSON");
+    std::fs::write(&path, old.to_string()).expect("written");
+    assert_eq!(load(dir.path()).expect("read").steps.len(), 10);
 }
 
 #[test]
@@ -231,8 +251,5 @@ fn that_no_user_came_twice_is_said_only_where_none_did() {
     assert!(markdown::render(&report).contains("no known user is asked for twice in a step"));
     (report.steps[0].repeated_ids, report.steps[1].repeated_ids) = (3, 4);
     let text = markdown::render(&report);
-    assert!(
-        !text.contains("asked for twice") && text.contains("7 requests came for one whose turn had been"),
-        "{text}"
-    );
+    assert!(!text.contains("asked for twice") && text.contains("7 requests asked for a user again"), "{text}");
 }

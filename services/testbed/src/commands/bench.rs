@@ -2,7 +2,7 @@
 
 mod answering;
 mod bloom;
-pub mod codecs;
+mod codecs;
 mod heartbeats;
 mod hit;
 mod proxy;

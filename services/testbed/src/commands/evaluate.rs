@@ -5,13 +5,13 @@ use std::{path::Path, process::ExitCode, time::SystemTime};
 
 use api::Profile;
 use loadtest::scenario::{Law, Scenario};
-use report::{self, Report, experiments};
+use report::{Report, soak};
 
 use crate::{
     cli::EvaluateArgs,
     data,
-    evaluation::{self, Order, Variant},
-    exit,
+    evaluation::{self, Plan, Variant},
+    exit, reports,
 };
 
 /// On a virtual machine, a step may be invalid in one minute and valid in the next: the load of other machines on its host changes.
@@ -34,9 +34,9 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     // Without a law the steps measure the machine's own limit, and a second attempt would give the same result.
     let once = args.quick || args.soak.is_some() || matches!(scenario.law, Law::None);
     let created = SystemTime::now();
-    let order = Order {
+    let plan = Plan {
         command: "evaluate",
-        out: args.out.unwrap_or_else(|| evaluation::default_out(created, &scenario.name)),
+        out: args.out.unwrap_or_else(|| reports::default_out(created, &scenario.name)),
         scenario,
         variants,
         source,
@@ -46,22 +46,24 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
         instances: args.instances,
         sets: args.sets,
         soak: args.soak.is_some(),
+        after_steps_s: 0,
         traces: args.soak.is_none(),
         created,
     };
-    let mut report = evaluation::run(&order).await?;
+    let mut report = evaluation::run(&plan).await?;
     report.conclude(tolerances.as_ref());
-    report.verdicts.extend(experiments::soak(&report));
-    publish(&report, &order.out, args.json)
+    let soak = soak::of(&report.sections);
+    report.verdicts.extend(soak.map(|soak| soak::verdict(&soak, &report.steps)));
+    publish(&report, &plan.out, args.json)
 }
 
 /// Writes the report and prints it; the exit code follows from its verdicts.
-pub fn publish(report: &Report, out: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    report::write_all(report, out)?;
+fn publish(report: &Report, out: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    report::write_report(report, out)?;
     if json {
         println!("{}", std::fs::read_to_string(out.join("report.json"))?);
     } else {
-        super::report::print(report);
+        reports::print(report);
         println!("\nReport: {}", out.join("report.html").display());
     }
     Ok(exit::judged(&report.verdicts))
@@ -69,8 +71,6 @@ pub fn publish(report: &Report, out: &Path, json: bool) -> anyhow::Result<ExitCo
 
 fn scenario(args: &EvaluateArgs) -> anyhow::Result<Scenario> {
     let mut scenario = Scenario::load(&args.scenario)?;
-    // Only `experiment` runs surges and outages.
-    (scenario.surge, scenario.outage) = (None, None);
     if args.quick {
         evaluation::shorten(&mut scenario);
     }

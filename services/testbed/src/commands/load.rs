@@ -18,9 +18,11 @@ use crate::{
     cli::{Engine, LoadArgs},
     evaluation, exit,
     instruments::machine,
-    instruments::measure::{self, Target},
+    instruments::measure,
     instruments::recording,
+    instruments::target::Target,
     progress::{self, stage},
+    reports,
     stack::service::{OTLP, TRACES, flush_cache},
 };
 
@@ -71,7 +73,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let ids = std::fs::read_to_string(&load.known_ids).context("cannot read the list of ids")?.lines().count();
     let mut report = Report {
         schema_version: report::SCHEMA_VERSION,
-        created: evaluation::rfc3339(created),
+        created: reports::rfc3339(created),
         scenario: shown,
         law,
         machine: machine::read(),
@@ -91,22 +93,20 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         repeats: 1,
         steps: measured,
         knees: Vec::new(),
-        recoveries: Vec::new(),
-        outages: Vec::new(),
+        sections: Vec::new(),
         waterfalls: Vec::new(),
-        soak: None,
         verdicts: Vec::new(),
         changed: Vec::new(),
         remarks,
     };
     report.conclude(None);
     if let Some(out) = &args.out {
-        report::write_all(&report, out)?;
+        report::write_report(&report, out)?;
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        super::report::print(&report);
+        reports::print(&report);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,21 +1,18 @@
 //! `testbed report`.
 
 use std::{
-    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
-use report::{self, Findings, Report, diff};
+use report::{Document, Report, diff};
 
 use crate::{
     cli::{DiffArgs, ReportArgs, ReportCommand},
     exit,
+    reports::{self, REPORTS},
 };
-
-/// Where reports go unless told otherwise.
-pub const REPORTS: &str = "reports";
 
 pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     if let Some(ReportCommand::Diff(args)) = &args.command {
@@ -25,27 +22,30 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         Some(dir) => dir.clone(),
         None => newest().context("there is no report below reports/: ./testbed evaluate makes one")?,
     };
-    if let Some(findings) = Findings::load(&dir.join("report.json"))? {
-        if args.render {
-            findings.write_all(&dir)?;
+    match Document::load(&dir.join("report.json"))? {
+        Document::Experiment(findings) => {
+            if args.render {
+                report::write_findings(&findings, &dir)?;
+            }
+            reports::show_findings(&findings, &dir, args.json)?;
         }
-        return show(&findings, &dir, args.json);
-    }
-    let report = Report::load(&dir.join("report.json"))?;
-    if args.render {
-        report::write_all(&report, &dir)?;
-    }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print(&report);
-        println!("{}", dir.join("report.html").display());
+        Document::Evaluation(report) => {
+            if args.render {
+                report::write_report(&report, &dir)?;
+            }
+            if args.json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                reports::print(&report);
+                println!("{}", dir.join("report.html").display());
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn compare(args: &DiffArgs) -> anyhow::Result<ExitCode> {
-    let [before, after] = [&args.before, &args.after].map(|path| Report::load(&report_file(path)));
+    let [before, after] = [&args.before, &args.after].map(|path| steps(path));
     let diff = diff::diff(&before?, &after?, &args.fail_on);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&diff)?);
@@ -55,28 +55,14 @@ fn compare(args: &DiffArgs) -> anyhow::Result<ExitCode> {
     Ok(if diff.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::MISSED) })
 }
 
+fn steps(path: &Path) -> anyhow::Result<Report> {
+    let steps = Document::load(&report_file(path))?.into_steps();
+    steps.with_context(|| format!("{} has no steps of load to compare", path.display()))
+}
+
 /// A report's directory or its JSON file itself, as a CI job may have kept only that.
 fn report_file(path: &Path) -> PathBuf {
     if path.is_file() { path.to_owned() } else { path.join("report.json") }
-}
-
-pub fn print(report: &Report) {
-    print!("{}", report::terminal::render(report, colour()));
-}
-
-/// Shows what an experiment found out, which lies in `dir`.
-pub fn show(findings: &Findings, dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    if json {
-        println!("{}", std::fs::read_to_string(dir.join("report.json"))?);
-    } else {
-        print!("{}", report::terminal::render_findings(findings, colour()));
-        println!("{}", dir.join("report.html").display());
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn colour() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// Names begin with the time, so the last one is the newest.

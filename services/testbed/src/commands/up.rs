@@ -20,8 +20,8 @@ use worker::config::Transport;
 use crate::{
     cli::{LawChoice, UpArgs},
     data,
-    stack::control_plane::{self, Plane},
-    stack::service::{self, Cluster, Monitoring, Plan},
+    stack::control_plane::{self, ControlPlane},
+    stack::service::{self, Monitoring, Plan, ServiceStack},
 };
 
 /// Name of the stack, as `status` shows it.
@@ -210,7 +210,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     plan.telemetry.sample_ratio = 0.1;
     let loadgen = SocketAddr::from(([127, 0, 0, 1], launcher::free_port()?));
     plan.prometheus = launcher::find_program(prometheus::PROGRAMS).map(|_| Monitoring::usual(loadgen));
-    let mut cluster = Cluster::start(plan).await?;
+    let mut cluster = ServiceStack::start(plan).await?;
     println!("{STAGE}importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len());
     cluster.load(&loaded.dataset).await?;
     let known_ids = cluster.write_known_ids(&loaded.dataset)?;
@@ -227,7 +227,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
                 control_plane::Plan { monitors, workers, transport, telemetry, ..control_plane::Plan::default() };
             // Workers use the store without its law: the law must not slow down a takeover.
             let store = cluster.direct_store();
-            let plane = Plane::start(&mut cluster.stack, &plan, &store).await?;
+            let plane = ControlPlane::start(&mut cluster.stack, &plan, &store).await?;
             if let Some(prometheus) = &cluster.prometheus {
                 plane.jobs().iter().try_for_each(|job| prometheus.add(job))?;
             }

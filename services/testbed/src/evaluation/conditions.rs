@@ -1,17 +1,17 @@
-//! Under which conditions a step of an evaluation counts, and what may be set beside it. Pure.
+//! Under which conditions a step of an evaluation is measured, repeated, modelled and judged. Pure.
 
 use anyhow::ensure;
 use api::Profile;
 use loadtest::scenario::{KnownIds, Scenario};
 
-use super::{Order, Variant, all_sets, plan};
+use super::{Plan, Variant, all_sets, service_plan};
 
 /// # Errors
-/// The stack alone takes longer than the law says that all of it does.
+/// The stack alone is slower than the law allows for all of it.
 pub fn base_in_force(scenario_base_ms: f64, overhead_ms: f64) -> anyhow::Result<f64> {
     ensure!(
         overhead_ms < scenario_base_ms,
-        "the real stack takes {overhead_ms} ms by itself, and the law's base is {scenario_base_ms} ms for all of it: this needs a quieter or \
+        "the real stack needs {overhead_ms} ms without the law, and the law's base for all of it is {scenario_base_ms} ms: use a quieter or \
          faster machine, a scenario with a larger base, or evaluate --law none"
     );
     Ok(scenario_base_ms - overhead_ms)
@@ -21,32 +21,33 @@ pub fn empties_cache(scenario: &Scenario, variant: &Variant) -> bool {
     variant.profile == Profile::Baseline && scenario.flush_cache_before_step
 }
 
-/// Whether a step that is measured again finds in Redis what it found before. Its ids are the same: without either, their lists are there now.
-pub fn starts_alike(order: &Order, variant: &Variant) -> anyhow::Result<bool> {
-    let api = plan(order).settings(variant.profile, &all_sets(order, variant))?;
-    Ok(empties_cache(&order.scenario, variant) || api.guards.warmup)
+/// Whether Redis is the same when a step is measured again. The ids are the same, so their lists are cached by then, unless the cache is
+/// emptied before the step or warmed up with all lists.
+pub fn starts_alike(plan: &Plan, variant: &Variant) -> anyhow::Result<bool> {
+    let api = service_plan(plan).settings(variant.profile, &all_sets(plan, variant))?;
+    Ok(empties_cache(&plan.scenario, variant) || api.guards.warmup)
 }
 
-/// The model knows one kind of step: every request needs the store, all of it is as the scenario says, and nothing breaks.
-pub fn model_applies(order: &Order, variant: &Variant, step: usize) -> bool {
-    let scenario = &order.scenario;
+/// The model covers steps in which every request needs the store, nothing is changed, and nothing is broken.
+pub fn model_applies(plan: &Plan, variant: &Variant, step: usize) -> bool {
+    let scenario = &plan.scenario;
     empties_cache(scenario, variant)
         && matches!(scenario.known, KnownIds::Once)
         && scenario.faults_of(step).is_empty()
-        && all_sets(order, variant).is_empty()
-        && order.instances == 1
+        && all_sets(plan, variant).is_empty()
+        && plan.instances == 1
 }
 
-/// What is not as it is for the article, the model and the tolerances: they say nothing of it.
-pub fn changed(order: &Order) -> Vec<String> {
+/// What differs from the conditions of the article, the model and the tolerances.
+pub fn changed(plan: &Plan) -> Vec<String> {
     let mut changed = Vec::new();
-    if !order.sets.is_empty() {
-        changed.push(format!("settings changed ({})", order.sets.join(", ")));
+    if !plan.sets.is_empty() {
+        changed.push(format!("settings changed ({})", plan.sets.join(", ")));
     }
-    if order.instances > 1 {
-        changed.push(format!("{} MySQL servers", order.instances));
+    if plan.instances > 1 {
+        changed.push(format!("{} MySQL servers", plan.instances));
     }
-    if !order.scenario.faults.is_empty() {
+    if !plan.scenario.faults.is_empty() {
         changed.push("planned faults".to_owned());
     }
     changed
@@ -61,8 +62,8 @@ mod tests {
     use super::*;
     use crate::data;
 
-    fn order(scenario: Scenario, sets: &[&str]) -> Order {
-        Order {
+    fn plan(scenario: Scenario, sets: &[&str]) -> Plan {
+        Plan {
             command: "test",
             scenario,
             variants: Vec::new(),
@@ -74,6 +75,7 @@ mod tests {
             sets: sets.iter().map(|set| (*set).to_owned()).collect(),
             soak: false,
             traces: false,
+            after_steps_s: 0,
             out: PathBuf::new(),
             created: SystemTime::UNIX_EPOCH,
         }
@@ -87,7 +89,7 @@ mod tests {
     #[test]
     fn a_step_is_measured_again_where_its_ids_are_as_new_or_as_known_as_before() {
         let [article, penetration] =
-            ["article", "penetration"].map(|name| order(Scenario::load(name).unwrap(), &["cache.items=20"]));
+            ["article", "penetration"].map(|name| plan(Scenario::load(name).unwrap(), &["cache.items=20"]));
         let [baseline, protected] = [Profile::Baseline, Profile::Protected].map(Variant::plain);
         assert!(starts_alike(&article, &baseline).unwrap() && starts_alike(&article, &protected).unwrap());
         assert!(!starts_alike(&article, &without_warmup()).unwrap());
@@ -97,13 +99,13 @@ mod tests {
 
     #[test]
     fn the_model_is_for_the_scenario_as_it_stands() {
-        let article = || order(Scenario::load("article").unwrap(), &[]);
+        let article = || plan(Scenario::load("article").unwrap(), &[]);
         let baseline = Variant::plain(Profile::Baseline);
         assert!(model_applies(&article(), &baseline, 0) && changed(&article()).is_empty());
         assert!(!model_applies(&article(), &Variant::plain(Profile::Protected), 0));
         assert!(!model_applies(&article(), &Variant { sets: vec!["cache.items=1".into()], ..baseline.clone() }, 0));
-        let set = Order { sets: vec!["store.pool_size=5".into()], ..article() };
-        let spread = Order { instances: 16, ..article() };
+        let set = Plan { sets: vec!["store.pool_size=5".into()], ..article() };
+        let spread = Plan { instances: 16, ..article() };
         let mut broken = article();
         let kind = FaultKind::Stall;
         broken.scenario.faults = vec![Fault { step: Some(1), at_s: 1.0, for_s: 1.0, kind }];
@@ -118,6 +120,6 @@ mod tests {
     fn the_law_has_room_for_the_stack() {
         assert!((base_in_force(74.0, 3.2).unwrap() - 70.8).abs() < 1e-9);
         let error = base_in_force(3.0, 3.0).unwrap_err().to_string();
-        assert!(error.contains("3 ms by itself") && error.contains("--law none"), "{error}");
+        assert!(error.contains("3 ms without the law") && error.contains("--law none"), "{error}");
     }
 }

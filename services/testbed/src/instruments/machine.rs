@@ -69,10 +69,10 @@ fn built_from(commit: &str) -> Revision {
     Revision { git: clean.unwrap_or(commit).to_owned(), dirty: clean.is_some() }
 }
 
-pub fn versions(cluster: &crate::stack::service::Cluster) -> BTreeMap<String, String> {
-    let store = cluster.servers.first().map_or("none", |server| &server.version);
+pub fn versions(service: &crate::stack::service::ServiceStack) -> BTreeMap<String, String> {
+    let store = service.servers.first().map_or("none", |server| &server.version);
     let servers =
-        [("redis", cluster.redis.version.as_str()), ("store", store), ("nginx", &cluster.nginx.version)].into_iter();
+        [("redis", service.redis.version.as_str()), ("store", store), ("nginx", &service.nginx.version)].into_iter();
     let mut versions = own_versions();
     versions.extend(servers.map(|(name, version)| (name.to_owned(), version.to_owned())));
     versions

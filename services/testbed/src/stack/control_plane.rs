@@ -50,7 +50,7 @@ impl Default for Plan {
     }
 }
 
-pub struct Plane {
+pub struct ControlPlane {
     pub etcd: etcd::Etcd,
     pub monitors: Vec<Member>,
     pub workers: Vec<Member>,
@@ -69,7 +69,7 @@ pub struct Member {
     sets: Vec<String>,
 }
 
-impl Plane {
+impl ControlPlane {
     /// Starts all of it, and waits until every worker is admitted. The shards of `store` must be migrated.
     ///
     /// # Errors

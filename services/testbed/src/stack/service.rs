@@ -58,7 +58,7 @@ impl Monitoring {
     }
 }
 
-pub struct Cluster {
+pub struct ServiceStack {
     pub stack: Stack,
     pub redis: redis::Redis,
     pub servers: Vec<mariadb::MySql>,
@@ -152,7 +152,7 @@ pub fn law(law: scenario::Law) -> Law {
     }
 }
 
-impl Cluster {
+impl ServiceStack {
     /// Starts everything but the replicas, which need data first, and nginx's upstreams are not there yet.
     pub async fn start(mut plan: Plan) -> anyhow::Result<Self> {
         let mut stack = Stack::create(&plan.name)?;

@@ -1,7 +1,7 @@
 use launcher::Signal;
 use serde_json::Value;
 
-use crate::{Home, wait_until};
+use crate::{Home, experiment::schema_walk, wait_until};
 
 const SCENARIO: &str = r#"
 name = "tiny"
@@ -74,6 +74,8 @@ fn both_profiles_are_measured_and_reported() {
         let page = std::fs::read_to_string(home.path().join("out").join(file)).unwrap();
         assert!(page.contains("A miss: baseline at 60/s"), "{file}");
     }
+    let schema: Value = serde_json::from_str(include_str!("../../../report/report.schema.json")).unwrap();
+    assert_eq!(schema_walk::problems(&schema, &report), [""; 0]);
     // The report can be shown again, and nothing runs any more.
     assert!(home.ok(&["report", "out"]).contains("baseline"));
     assert_eq!(home.processes(), [] as [u64; 0]);

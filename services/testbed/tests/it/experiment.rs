@@ -1,6 +1,43 @@
-//! That an experiment runs from end to end; what it comes to is for a release build on a quiet machine.
+//! Every experiment runs from end to end. Its figures are for a release build on a quiet machine.
+
+#[path = "../../../report/src/tests/schema_walk.rs"]
+pub mod schema_walk;
+
+use std::process::Command;
+
+use serde_json::Value;
 
 use crate::Home;
+
+/// Runs it with `--json`: checks the report against the schema, and every jq example of the help on it.
+fn run(home: &Home, name: &str, words: &[&str]) -> Value {
+    let report = home.json(&[&["experiment", name, "--out", "out", "--json"], words].concat());
+    let schema: Value = serde_json::from_str(include_str!("../../../report/report.schema.json")).unwrap();
+    assert_eq!(schema_walk::problems(&schema, &report), [""; 0]);
+    assert_eq!(report["experiment"].as_str(), Some(name));
+    for file in ["report.json", "report.md", "report.html"] {
+        assert!(home.path().join("out").join(file).is_file(), "{file}");
+    }
+    if launcher::find_program(&["jq"]).is_some() {
+        jq_examples(home, name);
+    }
+    assert_eq!(home.processes(), [] as [u64; 0]);
+    report
+}
+
+fn jq_examples(home: &Home, name: &str) {
+    let list = home.json(&["experiment", "list", "--json"]);
+    let one = list.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+    let examples = one["examples"].as_str().unwrap();
+    let filters: Vec<&str> = examples.lines().filter_map(|line| line.split_once("| jq ")).map(|(_, jq)| jq).collect();
+    assert!(!filters.is_empty(), "{name} has no jq example");
+    for filter in filters {
+        let file = home.path().join("out/report.json");
+        let output = Command::new("jq").args(["-c", filter.trim_matches('\'')]).arg(file).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && !text.trim().is_empty() && text.trim() != "null", "{filter}: {text}");
+    }
+}
 
 #[test]
 fn servers_are_killed_and_come_back() {
@@ -8,8 +45,8 @@ fn servers_are_killed_and_come_back() {
     if !launcher::testing::full() {
         return;
     }
-    let report = home.json(&["experiment", "outage", "--quick", "--out", "out", "--json"]);
-    let [mysql, redis] = report["outages"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    let report = run(&home, "outage", &["--quick"]);
+    let [mysql, redis] = report["sections"][0]["measured"].as_array().unwrap().as_slice() else { panic!("{report}") };
     assert_eq!((mysql["server"].as_str(), redis["server"].as_str()), (Some("MySQL"), Some("Redis")));
     for outage in [mysql, redis] {
         let at = |name: &str| outage[name].as_f64().unwrap();
@@ -21,23 +58,22 @@ fn servers_are_killed_and_come_back() {
         }
     }
     // Who has a list is answered without MySQL, who has none is not; without Redis both are.
-    let count = |outage: &serde_json::Value, kind: &str, name: &str| outage[kind][name].as_u64().unwrap();
+    let count = |outage: &Value, kind: &str, name: &str| outage[kind][name].as_u64().unwrap();
     assert_eq!(count(mysql, "listed", "good"), count(mysql, "listed", "asked"), "{mysql}");
     assert_eq!(count(mysql, "unlisted", "refused"), count(mysql, "unlisted", "asked"), "{mysql}");
     assert!(count(redis, "unlisted", "good") > 0, "{redis}");
     let page = std::fs::read_to_string(home.path().join("out/report.md")).unwrap();
     assert!(page.contains("While a server was away") && page.contains("Second by second"), "{page}");
-    assert_eq!(home.processes(), [] as [u64; 0]);
+    assert_eq!(report["validity"].as_object().unwrap().len(), 2, "{report}");
 }
 
 fn alerts(home: &Home, words: &[&str], count: usize) {
-    let report = home.json(&[&["experiment", "alerts", "--out", "out", "--json"], words].concat());
-    let alerts = report["measured"]["alerts"].as_array().unwrap();
+    let report = run(home, "alerts", words);
+    let alerts = report["sections"][0]["measured"]["alerts"].as_array().unwrap();
     assert_eq!(alerts.len(), count, "{report}");
     for alert in alerts {
         assert!(alert["fires_s"].is_number() && alert["clears_s"].is_number(), "{alert}");
     }
-    assert_eq!(home.processes(), [] as [u64; 0]);
 }
 
 #[test]
@@ -62,12 +98,12 @@ fn a_receiver_that_is_killed_under_load_costs_counted_spans_only() {
     if !launcher::testing::full() {
         return;
     }
-    let report = home.json(&["experiment", "collector", "--quick", "--out", "out", "--json"]);
-    let figure = |name: &str| report["measured"][name].as_f64().unwrap();
+    let report = run(&home, "collector", &["--quick"]);
+    let measured = &report["sections"][0]["measured"];
+    let figure = |name: &str| measured[name].as_f64().unwrap();
     assert_eq!(figure("errors"), 0.0, "{report}");
     assert_eq!(figure("spans_sent") + figure("spans_dropped"), figure("spans_made"), "{report}");
-    assert!(report["measured"]["periods"][2]["resumed_s"].is_number(), "{report}");
-    assert_eq!(home.processes(), [] as [u64; 0]);
+    assert!(measured["periods"][2]["resumed_s"].is_number(), "{report}");
 }
 
 #[test]
@@ -86,12 +122,12 @@ fn one_detector_is_judged_on_a_file() {
     assert!((figure("detection_p99_s") - 2.1).abs() < 1e-6, "{judged}");
     assert!((figure("mistake_duration_s") - 0.5).abs() < 1e-6 && judged["mistake_recurrence_s"].is_null(), "{judged}");
     // Stamps of two clocks make no figures: the receiver's is behind, or so far ahead that nothing was heard in time.
-    for (ahead, told) in [(-1_000_000_000_i64, "the clocks differ"), (200_000_000_000, "of different clocks")] {
+    for (ahead, expected) in [(-1_000_000_000_i64, "the clocks differ"), (200_000_000_000, "of different clocks")] {
         let received = |n: i64| n * 1_000_000_000 + 100_000_000 + ahead;
         let lines: String = (1..=100).map(|n| format!("{n},{},{}\n", n * 1_000_000_000, received(n))).collect();
         std::fs::write(home.path().join("apart.csv"), lines).unwrap();
         let error = home.fails(&["experiment", "detectors", "--trace", "apart.csv"]);
-        assert!(error.contains(told) && error.contains("subtract the difference"), "{error}");
+        assert!(error.contains(expected) && error.contains("subtract the difference"), "{error}");
     }
     let spread = home.json(&judge);
     assert!(spread["crashes"].as_u64().unwrap() > 900, "{spread}");
@@ -103,28 +139,26 @@ fn detectors_are_swept() {
     if !launcher::testing::full() {
         return;
     }
-    let report = home.json(&["experiment", "detectors", "--quick", "--out", "out", "--json"]);
-    let cells = report["measured"].as_array().unwrap();
+    let report = run(&home, "detectors", &["--quick"]);
+    let cells = report["sections"][0]["measured"].as_array().unwrap();
     assert!(cells.len() >= 24 && cells.iter().all(|cell| cell["settings"].as_array().unwrap().len() > 50), "{report}");
     assert!(report["verdicts"].as_array().unwrap().iter().all(|verdict| verdict["passed"].is_null()), "{report}");
 }
 
-/// Report of a quick run that needs no servers: its first table has so many rows at least, and nothing in it failed.
+/// A quick run that needs no servers: its first table has at least this many rows, and nothing in it failed.
 fn quick(name: &str, rows: usize) {
     let home = Home::bare();
-    let report = home.json(&["experiment", name, "--quick", "--out", "out", "--json"]);
-    assert_eq!((report["experiment"].as_str(), report["quick"].as_bool()), (Some(name), Some(true)), "{report}");
-    let tables = report["tables"].as_array().unwrap();
+    let report = run(&home, name, &["--quick"]);
+    assert_eq!(report["quick"].as_bool(), Some(true), "{report}");
+    let tables = report["sections"][0]["tables"].as_array().unwrap();
     assert!(!tables.is_empty(), "{report}");
     let lengths: Vec<usize> = tables.iter().map(|table| table["rows"].as_array().unwrap().len()).collect();
     assert!(lengths[0] >= rows && !lengths.contains(&0), "{lengths:?} in {report}");
     not_failed(&report);
-    assert!(home.path().join("out/report.md").is_file());
-    assert_eq!(home.processes(), [] as [u64; 0]);
 }
 
-fn not_failed(report: &serde_json::Value) {
-    let failed = |verdict: &serde_json::Value| verdict["passed"].as_bool() == Some(false);
+fn not_failed(report: &Value) {
+    let failed = |verdict: &Value| verdict["passed"].as_bool() == Some(false);
     assert!(!report["verdicts"].as_array().unwrap().iter().any(failed), "{report}");
 }
 
@@ -156,8 +190,8 @@ fn workers_die_and_their_partitions_go_to_others() {
     if !launcher::testing::full() {
         return;
     }
-    let report = home.json(&["experiment", "switchover", "--quick", "--out", "out", "--json"]);
-    let series = report["series"].as_array().unwrap();
+    let report = run(&home, "switchover", &["--quick"]);
+    let series = report["sections"][0]["measured"].as_array().unwrap();
     assert_eq!(series.len(), 2, "{report}");
     for one in series {
         assert_eq!(one["samples"].as_array().unwrap().len(), 6, "{one}");
@@ -165,6 +199,4 @@ fn workers_die_and_their_partitions_go_to_others() {
         assert!(one["etcd_away"]["writes"].as_u64().unwrap() > 0, "{one}");
     }
     not_failed(&report);
-    assert!(home.path().join("out/switchover.md").is_file());
-    assert_eq!(home.processes(), [] as [u64; 0]);
 }

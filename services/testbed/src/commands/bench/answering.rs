@@ -13,7 +13,7 @@ use crate::{
     instruments::comparison::Figures,
     roles::bare,
     roles::hammer::{self, Outcome},
-    stack::service::{Cluster, Plan, own_program},
+    stack::service::{Plan, ServiceStack, own_program},
 };
 
 /// Few enough that an in-process cache of one second has them all nearly always.
@@ -33,7 +33,7 @@ pub struct Target {
 
 /// Servers and data as in the evaluation, without a law, and those who answer.
 pub struct Answering {
-    pub cluster: Cluster,
+    pub cluster: ServiceStack,
     pub targets: Vec<Target>,
 }
 
@@ -43,7 +43,7 @@ impl Answering {
         let mut scenario = Scenario::load("smoke")?;
         scenario.law = scenario::Law::None;
         scenario.replicas = replicas;
-        let cluster = Cluster::start(Plan::new("bench", &scenario)).await?;
+        let cluster = ServiceStack::start(Plan::new("bench", &scenario)).await?;
         cluster.load(&data::Source::Generator(GENERATED).load().await?.dataset).await?;
         Ok(Self { cluster, targets: Vec::new() })
     }

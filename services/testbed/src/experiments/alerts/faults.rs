@@ -1,4 +1,4 @@
-//! The faults, and which alerts each of them is to set off.
+//! The faults, and the alerts that each must set off.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use launcher::{ProcessIdentity, Signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::bed::Bed;
+use super::stack::AlertsStack;
 
 pub struct Case {
     pub fault: Fault,
@@ -31,7 +31,7 @@ pub enum Fault {
     StoreGone,
 }
 
-/// Budgets last: what other faults have used of them is to be over.
+/// Burn rates last: the windows must no longer contain the errors of other faults.
 pub const CASES: [Case; 10] = [
     Case {
         fault: Fault::ReplicaHangs,
@@ -51,7 +51,7 @@ pub const CASES: [Case; 10] = [
     Case { fault: Fault::EtcdHangs, what: "etcd is stopped (SIGSTOP)", alerts: &["NobodyLeads"] },
     Case { fault: Fault::RedisGone, what: "Redis is killed", alerts: &["CacheAway"] },
     Case { fault: Fault::ReceiverGone, what: "the receiver of traces is killed", alerts: &["TelemetryLost"] },
-    Case { fault: Fault::UnknownIds, what: "all requests are for ids nobody has", alerts: &["CachePenetration"] },
+    Case { fault: Fault::UnknownIds, what: "all requests are for unknown ids", alerts: &["CachePenetration"] },
     Case { fault: Fault::StoreSlow, what: "each query takes 3 s longer", alerts: &["ConnectionPoolExhausted"] },
     Case {
         fault: Fault::StoreLate,
@@ -82,22 +82,22 @@ pub struct Ongoing {
 }
 
 impl Fault {
-    pub async fn begin(self, bed: &mut Bed) -> anyhow::Result<Ongoing> {
-        let proxy = bed.cluster.proxy.client.clone();
+    pub async fn begin(self, stack: &mut AlertsStack) -> anyhow::Result<Ongoing> {
+        let proxy = stack.service.proxy.client.clone();
         let later = |ms| StoreFault::Latency { ms, jitter_ms: 0.0 };
         let mut pulses = None;
         match self {
-            Self::ReplicaHangs => signal(bed, Signal::SIGSTOP)?,
+            Self::ReplicaHangs => signal(stack, Signal::SIGSTOP)?,
             Self::ReplicaStalls => {
                 let stop = CancellationToken::new();
-                let task = tokio::spawn(pulse(replica(bed)?, stop.clone()));
+                let task = tokio::spawn(pulse(replica(stack)?, stop.clone()));
                 pulses = Some((stop, task));
             }
-            Self::MonitorsHang => signal_monitors(bed, Signal::SIGSTOP)?,
-            Self::EtcdHangs => bed.cluster.stack.kill(bed.plane.etcd.child, Signal::SIGSTOP)?,
-            Self::RedisGone => bed.cluster.kill_redis().await?,
-            Self::ReceiverGone => bed.cluster.kill_traces().await?,
-            Self::UnknownIds => bed.load.ask_for_unknown(true),
+            Self::MonitorsHang => signal_monitors(stack, Signal::SIGSTOP)?,
+            Self::EtcdHangs => stack.service.stack.kill(stack.control_plane.etcd.child, Signal::SIGSTOP)?,
+            Self::RedisGone => stack.service.kill_redis().await?,
+            Self::ReceiverGone => stack.service.kill_traces().await?,
+            Self::UnknownIds => stack.load.ask_for_unknown(true),
             Self::StoreSlow => proxy.add_fault(later(3_000.0)).await?,
             Self::StoreLate => proxy.add_fault(later(400.0)).await?,
             Self::StoreGone => {
@@ -110,39 +110,39 @@ impl Fault {
 }
 
 impl Ongoing {
-    pub async fn end(self, bed: &mut Bed) -> anyhow::Result<()> {
+    pub async fn end(self, stack: &mut AlertsStack) -> anyhow::Result<()> {
         match self.fault {
-            Fault::ReplicaHangs => signal(bed, Signal::SIGCONT)?,
+            Fault::ReplicaHangs => signal(stack, Signal::SIGCONT)?,
             Fault::ReplicaStalls => {
                 if let Some((stop, task)) = self.pulses {
                     stop.cancel();
                     task.await.context("stopping and continuing a replica")?;
                 }
             }
-            Fault::MonitorsHang => signal_monitors(bed, Signal::SIGCONT)?,
-            Fault::EtcdHangs => bed.cluster.stack.kill(bed.plane.etcd.child, Signal::SIGCONT)?,
-            Fault::RedisGone => bed.cluster.restart_redis().await?,
-            Fault::ReceiverGone => bed.cluster.restart_traces().await?,
-            Fault::UnknownIds => bed.load.ask_for_unknown(false),
-            Fault::StoreSlow | Fault::StoreLate | Fault::StoreGone => bed.cluster.proxy.client.clear().await?,
+            Fault::MonitorsHang => signal_monitors(stack, Signal::SIGCONT)?,
+            Fault::EtcdHangs => stack.service.stack.kill(stack.control_plane.etcd.child, Signal::SIGCONT)?,
+            Fault::RedisGone => stack.service.restart_redis().await?,
+            Fault::ReceiverGone => stack.service.restart_traces().await?,
+            Fault::UnknownIds => stack.load.ask_for_unknown(false),
+            Fault::StoreSlow | Fault::StoreLate | Fault::StoreGone => stack.service.proxy.client.clear().await?,
         }
         Ok(())
     }
 }
 
-fn signal(bed: &mut Bed, signal: Signal) -> anyhow::Result<()> {
-    let child = bed.cluster.replicas.first().context("there is no replica")?.child;
-    bed.cluster.stack.kill(child, signal)
+fn signal(stack: &mut AlertsStack, signal: Signal) -> anyhow::Result<()> {
+    let child = stack.service.replicas.first().context("there is no replica")?.child;
+    stack.service.stack.kill(child, signal)
 }
 
 /// All but one.
-fn signal_monitors(bed: &mut Bed, signal: Signal) -> anyhow::Result<()> {
-    bed.plane.monitors.iter().skip(1).try_for_each(|monitor| monitor.kill(&mut bed.cluster.stack, signal))
+fn signal_monitors(stack: &mut AlertsStack, signal: Signal) -> anyhow::Result<()> {
+    stack.control_plane.monitors.iter().skip(1).try_for_each(|monitor| monitor.kill(&mut stack.service.stack, signal))
 }
 
-fn replica(bed: &Bed) -> anyhow::Result<ProcessIdentity> {
-    let child = bed.cluster.replicas.first().context("there is no replica")?.child;
-    bed.cluster.stack.pid(child).and_then(ProcessIdentity::of).context("the replica has ended")
+fn replica(stack: &AlertsStack) -> anyhow::Result<ProcessIdentity> {
+    let child = stack.service.replicas.first().context("there is no replica")?.child;
+    stack.service.stack.pid(child).and_then(ProcessIdentity::of).context("the replica has ended")
 }
 
 /// Ends with the process running.

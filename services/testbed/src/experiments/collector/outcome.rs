@@ -1,16 +1,12 @@
-//! What became of the requests and of their spans. Pure.
+//! The requests and their spans, period by period. Pure.
 
 use anyhow::ensure;
-use report::{Second, Table, Verdict, trend};
+use report::{Second, Table, Validity, Verdict, trend};
 use serde::Serialize;
 
-use crate::{
-    experiments::findings::{table, verdict},
-    instruments::comparison::Spread,
-    instruments::scrape::Reading,
-};
+use crate::instruments::{comparison::Spread, scrape::Reading};
 
-/// The request's and that of its one command to Redis.
+/// One for the request, and one for its command to Redis.
 pub const SPANS_OF_A_HIT: f64 = 2.0;
 const MAX_P99_RATIO: f64 = 1.2;
 const MAX_MEMORY_RATIO: f64 = 1.1;
@@ -45,7 +41,7 @@ pub struct Period {
     spans_dropped: f64,
     /// Of the replicas at its end.
     memory_mib: f64,
-    /// From the receiver's start to the first batch that it took.
+    /// From the receiver's start to the first batch that it accepted.
     resumed_s: Option<f64>,
 }
 
@@ -53,24 +49,24 @@ pub struct Period {
 pub struct Measured {
     answered: u64,
     errors: u64,
-    /// p99 of a period over that of the period before it in which nothing was done to the receiver.
+    /// p99 of a period over that of the same cycle's period in which the receiver is alive.
     killed_p99_ratio: Spread,
     restarted_p99_ratio: Spread,
     resumed_s: Spread,
-    /// The most of the last cycle over the most of the first.
+    /// The maximum of the last cycle over the maximum of the first.
     memory_ratio: f64,
-    /// By the number of requests.
+    /// Computed from the number of requests.
     spans_made: f64,
     spans_sent: f64,
     spans_dropped: f64,
     periods: Vec<Period>,
 }
 
-/// At the end of a period, or the beginning of the first.
-pub struct Mark {
+/// Counters at the end of a period, or at the beginning of the first.
+pub struct Boundary {
     pub replicas: Reading,
     pub memory_mib: f64,
-    /// Of the receiver that was started then.
+    /// Of the receiver that was started at this boundary.
     pub resumed_s: Option<f64>,
 }
 
@@ -88,15 +84,21 @@ impl Counted {
     }
 }
 
-pub fn measured(series: &[Second], marks: &[Mark], total: &Counted, period_s: u32) -> anyhow::Result<Measured> {
+pub fn measured(
+    series: &[Second],
+    boundaries: &[Boundary],
+    total: &Counted,
+    period_s: u32,
+) -> anyhow::Result<Measured> {
     ensure!(
         total.hits == total.requests,
-        "{} of {} requests were no hits: how many spans they have is not known",
+        "{} of {} requests were no hits, so the number of their spans is unknown",
         total.requests - total.hits,
         total.requests
     );
-    let periods: Vec<Period> = marks.windows(2).zip(0..).map(|(ends, n)| period(series, ends, n, period_s)).collect();
-    // Cycle by cycle, beside the period of the same cycle in which nothing was done.
+    let periods: Vec<Period> =
+        boundaries.windows(2).zip(0..).map(|(ends, n)| period(series, ends, n, period_s)).collect();
+    // Cycle by cycle, relative to the period of the same cycle in which the receiver is alive.
     let ratios = |receiver: Receiver| {
         let cycles = periods.chunks_exact(Receiver::CYCLE.len());
         let of = |cycle: &[Period]| Some(cycle.iter().find(|p| p.receiver == receiver)?.p99_ms / cycle.first()?.p99_ms);
@@ -119,7 +121,7 @@ pub fn measured(series: &[Second], marks: &[Mark], total: &Counted, period_s: u3
     })
 }
 
-fn period(series: &[Second], ends: &[Mark], n: u32, period_s: u32) -> Period {
+fn period(series: &[Second], ends: &[Boundary], n: u32, period_s: u32) -> Period {
     let within = n * period_s..(n + 1) * period_s;
     let seconds: Vec<&Second> = series.iter().filter(|second| within.contains(&second.second)).collect();
     let p99s = seconds.iter().filter_map(|second| second.p99_ms).collect();
@@ -135,7 +137,7 @@ fn period(series: &[Second], ends: &[Mark], n: u32, period_s: u32) -> Period {
     }
 }
 
-pub fn shown(measured: &Measured) -> Table {
+pub fn table(measured: &Measured) -> Table {
     let row = |(n, period): (usize, &Period)| {
         vec![
             format!("{}: {:?}", n + 1, period.receiver).to_lowercase(),
@@ -147,29 +149,29 @@ pub fn shown(measured: &Measured) -> Table {
             period.resumed_s.map_or_else(|| "–".into(), |s| format!("{s:.2}")),
         ]
     };
-    table(
+    Table::new(
         "Period by period",
-        "p99 is the median of the period's seconds; memory that of the replicas at its end; resumed: from the receiver's start to the first \
-         batch it took.",
+        "p99 is the median of the period's seconds; memory is that of the replicas at its end; resumed counts from the receiver's start to the \
+         first accepted batch.",
         &["receiver", "p99, ms", "errors", "spans sent", "dropped", "memory, MiB", "resumed after, s"],
         measured.periods.iter().enumerate().map(row).collect(),
     )
 }
 
-pub fn judged(measured: &Measured) -> Vec<Verdict> {
+pub fn verdicts(measured: &Measured, validity: &Validity) -> Vec<Verdict> {
     let ratio = |name: &str, spread: &Spread| {
-        verdict(
+        Verdict::new(
             name,
             format!("≤ {MAX_P99_RATIO} × alive"),
             format!("{:.2} ({:.2} to {:.2})", spread.median, spread.min, spread.max),
             spread.median <= MAX_P99_RATIO,
-            "Median of the cycles, each beside its own period without a fault.",
+            "Median of the cycles, each relative to its own period without a fault.",
         )
     };
     let Measured { spans_made, spans_sent, spans_dropped, .. } = measured;
     let restarts = measured.periods.iter().filter(|period| period.receiver == Receiver::Restarted).count();
-    vec![
-        verdict(
+    let mut verdicts = vec![
+        Verdict::new(
             "no request fails",
             "0 errors".into(),
             format!("{} of {}", measured.errors, measured.answered),
@@ -178,37 +180,43 @@ pub fn judged(measured: &Measured) -> Vec<Verdict> {
         ),
         ratio("p99, receiver killed", &measured.killed_p99_ratio),
         ratio("p99, receiver started again", &measured.restarted_p99_ratio),
-        verdict(
+        Verdict::new(
             "memory is flat",
             format!("≤ {MAX_MEMORY_RATIO} × the first cycle"),
             format!("{:.2}", measured.memory_ratio),
             measured.memory_ratio <= MAX_MEMORY_RATIO,
-            "The most of the last cycle; a full line is part of both.",
+            "The maximum of the last cycle; both include a full queue.",
         ),
-        verdict(
+        Verdict::new(
             "telemetry resumes",
             format!("≤ {MAX_RESUMED_S} s, each time"),
             format!("{:.2} s at most, {} of {restarts}", measured.resumed_s.max, measured.resumed_s.runs.len()),
             measured.resumed_s.runs.len() == restarts && measured.resumed_s.max <= MAX_RESUMED_S,
             "",
         ),
-        verdict(
-            "what is lost is counted",
+        Verdict::new(
+            "every lost span is counted",
             "sent + dropped = made, some dropped".into(),
             format!("{spans_sent:.0} + {spans_dropped:.0} = {spans_made:.0}"),
             spans_sent + spans_dropped == *spans_made && *spans_dropped > 0.0,
             "Made: two for each request.",
         ),
-    ]
+    ];
+    if !validity.is_valid() {
+        for verdict in &mut verdicts {
+            (verdict.passed, verdict.note) = (None, validity.note());
+        }
+    }
+    verdicts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn mark(sent: u32, dropped: u32, memory_mib: f64, resumed_s: Option<f64>) -> Mark {
+    fn boundary(sent: u32, dropped: u32, memory_mib: f64, resumed_s: Option<f64>) -> Boundary {
         let text = format!("{SENT} {sent}\n{DROPPED}{{reason=\"queue_full\"}} {dropped}\n");
-        Mark { replicas: Reading::of([text.as_str()]), memory_mib, resumed_s }
+        Boundary { replicas: Reading::of([text.as_str()]), memory_mib, resumed_s }
     }
 
     fn series(p99s: &[f64]) -> Vec<Second> {
@@ -221,17 +229,17 @@ mod tests {
     fn each_cycle_is_compared_with_itself() {
         // Two seconds a period; the machine is half as fast in the second cycle.
         let series = series(&[10.0, 10.0, 11.0, 11.0, 12.0, 12.0, 20.0, 20.0, 22.0, 22.0, 20.0, 20.0]);
-        let marks = [
-            mark(0, 0, 50.0, None),
-            mark(40, 0, 50.0, None),
-            mark(40, 20, 60.0, Some(1.5)),
-            mark(100, 20, 58.0, None),
-            mark(140, 20, 58.0, None),
-            mark(140, 40, 61.0, Some(0.5)),
-            mark(200, 40, 60.0, None),
+        let boundaries = [
+            boundary(0, 0, 50.0, None),
+            boundary(40, 0, 50.0, None),
+            boundary(40, 20, 60.0, Some(1.5)),
+            boundary(100, 20, 58.0, None),
+            boundary(140, 20, 58.0, None),
+            boundary(140, 40, 61.0, Some(0.5)),
+            boundary(200, 40, 60.0, None),
         ];
         let total = Counted { requests: 120.0, hits: 120.0, sent: 200.0, dropped: 40.0 };
-        let measured = measured(&series, &marks, &total, 2).unwrap();
+        let measured = measured(&series, &boundaries, &total, 2).unwrap();
         assert_eq!(
             (measured.killed_p99_ratio.runs.as_slice(), measured.restarted_p99_ratio.runs.as_slice()),
             ([1.1, 1.1].as_slice(), [1.2, 1.0].as_slice())
@@ -240,13 +248,16 @@ mod tests {
         let kinds: Vec<Receiver> = measured.periods.iter().map(|period| period.receiver).collect();
         assert_eq!(kinds, [Receiver::CYCLE, Receiver::CYCLE].concat());
         assert_eq!((measured.periods[1].spans_sent, measured.periods[1].spans_dropped), (0.0, 20.0));
-        assert!(judged(&measured).iter().all(|verdict| verdict.passed == Some(true)), "{measured:?}");
+        let valid = Validity::of(1.0, 50.0);
+        assert!(verdicts(&measured, &valid).iter().all(|verdict| verdict.passed == Some(true)), "{measured:?}");
+        let invalid = Validity::of(1.0, 97.0);
+        assert!(verdicts(&measured, &invalid).iter().all(|verdict| verdict.passed.is_none()));
         let lost = Counted { dropped: 39.0, ..total };
         assert!(
-            judged(&super::measured(&series, &marks, &lost, 2).unwrap())
+            verdicts(&super::measured(&series, &boundaries, &lost, 2).unwrap(), &valid)
                 .iter()
                 .any(|verdict| verdict.passed == Some(false))
         );
-        assert!(super::measured(&series, &marks, &Counted { hits: 119.0, ..lost }, 2).is_err());
+        assert!(super::measured(&series, &boundaries, &Counted { hits: 119.0, ..lost }, 2).is_err());
     }
 }

@@ -1,59 +1,57 @@
-//! What a parameter trades: mistakes against time, detector by detector. Pure.
+//! What a parameter trades: mistakes against detection time, detector by detector. Pure.
 
 use heartbeat::detector::KINDS;
-use report::{Chart, Curve, Table};
+use report::{Chart, Curve, Drawing, Table};
 
 use super::{
-    shown::summary,
-    sweep::{Cell, Outcome},
+    sweep::{Cell, Outcome, summary},
     text,
 };
-use crate::experiments::findings;
 
 const X: &str = "mistakes a day";
 const Y: &str = "p99 detection time, intervals";
 
-/// A setting and what it comes to.
-struct Mark {
+/// A setting and its figures.
+struct Point {
     setting: usize,
     p99: f64,
     mistakes: f64,
 }
 
 /// Settings of a detector that no other setting of it beats in both: mistakes ascending, p99 descending.
-fn front(outcome: &Outcome, detector: &str, of: impl Fn(usize) -> Option<(f64, f64)>) -> Vec<Mark> {
+fn front(outcome: &Outcome, detector: &str, of: impl Fn(usize) -> Option<(f64, f64)>) -> Vec<Point> {
     let settings = (0..outcome.settings.len()).filter(|&n| outcome.settings[n].detector == detector);
-    let mut known: Vec<Mark> =
-        settings.filter_map(|setting| of(setting).map(|(p99, mistakes)| Mark { setting, p99, mistakes })).collect();
+    let mut known: Vec<Point> =
+        settings.filter_map(|setting| of(setting).map(|(p99, mistakes)| Point { setting, p99, mistakes })).collect();
     known.sort_by(|a, b| a.mistakes.total_cmp(&b.mistakes).then(a.p99.total_cmp(&b.p99)));
     let mut soonest = f64::INFINITY;
-    known.retain(|mark| {
-        let is_better = mark.p99 < soonest;
-        soonest = soonest.min(mark.p99);
+    known.retain(|point| {
+        let is_better = point.p99 < soonest;
+        soonest = soonest.min(point.p99);
         is_better
     });
     known
 }
 
 /// Over all conditions and rates.
-fn overall(outcome: &Outcome, detector: &str) -> Vec<Mark> {
+fn overall(outcome: &Outcome, detector: &str) -> Vec<Point> {
     front(outcome, detector, |setting| summary(outcome, setting).map(|(p99, mistakes, _)| (p99, mistakes)))
 }
 
 pub fn table(outcome: &Outcome) -> Table {
     let mut rows = Vec::new();
     for kind in &KINDS {
-        for mark in overall(outcome, kind.name) {
-            let held = summary(outcome, mark.setting).map_or(0, |all| all.2);
-            let words = outcome.settings[mark.setting].words();
-            rows.push(vec![kind.name.into(), words, text(mark.mistakes, 3), text(mark.p99, 2), held.to_string()]);
+        for point in overall(outcome, kind.name) {
+            let held = summary(outcome, point.setting).map_or(0, |all| all.2);
+            let words = outcome.settings[point.setting].words();
+            rows.push(vec![kind.name.into(), words, text(point.mistakes, 3), text(point.p99, 2), held.to_string()]);
         }
     }
-    findings::table(
+    Table::new(
         "The curves' settings",
-        "Settings that no other of the same detector beats both in mistakes a day (mean over the conditions) and in p99 detection time (in \
-         intervals, geometric mean): the more mistakes are allowed, the sooner is a crash detected. Each condition by itself is in \
-         report.json. A detector without rows makes more than 1,000 mistakes a day somewhere, whatever its setting.",
+        "Settings that no other setting of the same detector beats in both mistakes a day (mean over the conditions) and p99 detection time (in \
+         intervals, geometric mean). More allowed mistakes mean a shorter detection time. report.json has each condition separately. A \
+         detector without rows makes more than 1,000 mistakes a day somewhere with every setting.",
         &["detector", "setting", X, "p99, intervals", "conditions held"],
         rows,
     )
@@ -63,7 +61,7 @@ pub fn table(outcome: &Outcome) -> Table {
 pub fn charts(outcome: &Outcome) -> Vec<Chart> {
     let all = chart(
         "All conditions",
-        "Mean of the mistakes, geometric mean of the p99. Lower left is better; no mistake at all stands at the left edge.",
+        "Mean of the mistakes, geometric mean of the p99. Lower left is better; settings without a mistake are at the left edge.",
         curves(|detector| overall(outcome, detector)),
     );
     std::iter::once(all).chain(outcome.cells.iter().map(|cell| of_cell(outcome, cell))).collect()
@@ -79,14 +77,14 @@ fn of_cell(outcome: &Outcome, cell: &Cell) -> Chart {
     chart(&cell.name(), cell.condition.description(), curves)
 }
 
-fn curves(front: impl Fn(&str) -> Vec<Mark>) -> Vec<Curve> {
+fn curves(front: impl Fn(&str) -> Vec<Point>) -> Vec<Curve> {
     let curve = |kind: &heartbeat::detector::DetectorKind| {
-        let points: Vec<(f64, f64)> = front(kind.name).iter().map(|mark| (mark.mistakes, mark.p99)).collect();
+        let points: Vec<(f64, f64)> = front(kind.name).iter().map(|point| (point.mistakes, point.p99)).collect();
         (!points.is_empty()).then(|| Curve { name: kind.name.into(), points })
     };
     KINDS.iter().filter_map(curve).collect()
 }
 
 fn chart(title: &str, meaning: &str, curves: Vec<Curve>) -> Chart {
-    Chart { title: title.into(), meaning: meaning.into(), x_label: X.into(), y_label: Y.into(), curves }
+    Chart::new(title, meaning, Drawing::LogLog { x_label: X.into(), y_label: Y.into(), curves })
 }

@@ -10,17 +10,16 @@ use heartbeat::{
 };
 use serde::Serialize;
 
-use super::{CRASHES, text};
-use crate::cli::DetectorsArgs;
+use super::{CRASHES, DetectorsArgs, text};
 
-/// Where in the trace crashes are supposed, when the user does not say.
+/// Of the instants of the crashes, without --crash-at.
 const SEED: u64 = 1;
 
 /// `--trace FILE --json`.
 #[derive(Serialize)]
 struct Judged<'a> {
     detector: &'a str,
-    /// In force; spans are in intervals.
+    /// In force; durations are in intervals.
     params: Vec<(&'static str, f64)>,
     interval_ms: f64,
     beats: usize,
@@ -45,8 +44,8 @@ pub fn run(file: &Path, args: &DetectorsArgs) -> anyhow::Result<ExitCode> {
         let last = trace.beats.last().map_or(0, |beat| beat.sent);
         let when = args.crash_at.map_or_else(|| format!("the last one was sent at {last} ns"), |at| format!("{at} ns"));
         anyhow::bail!(
-            "no beat had arrived before {when}: there is nobody to be missed yet. If beats were sent that early, send_ns and recv_ns \
-             are of different clocks: subtract the difference"
+            "no heartbeat had arrived before {when}, so a crash cannot be detected. If heartbeats were sent before, send_ns and recv_ns are \
+             of different clocks: subtract the difference"
         );
     }
     let given = |name: &str| args.params.iter().rev().find(|given| given.0 == name).map(|given| given.1);
@@ -62,7 +61,7 @@ pub fn run(file: &Path, args: &DetectorsArgs) -> anyhow::Result<ExitCode> {
         lost_pct: 100.0 * trace.loss(),
         quality,
     };
-    if args.findings.json {
+    if args.run.json {
         println!("{}", serde_json::to_string_pretty(&judged)?);
     } else {
         print(&judged);

@@ -17,9 +17,9 @@ use serde::Serialize;
 
 use super::RATES_MS;
 
-/// More mistakes a day than this are no quality: such a setting is given up.
+/// A setting with more mistakes a day is abandoned.
 const HOPELESS_PER_DAY: u64 = 1_000;
-/// What may be sought for the best unchanged setting.
+/// Detectors whose best unchanged setting is compared with ours.
 pub const RIVALS: [&str; 7] = ["fixed", "ewma", "nfd-e", "bertier", "phi-normal", "phi-exponential", "chitchat"];
 pub const OURS: &str = "adaptive";
 
@@ -35,15 +35,15 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Setting {
     pub detector: &'static str,
-    /// Those that are not at their default.
+    /// Parameters that differ from their default.
     pub params: Vec<(String, f64)>,
 }
 
 impl Setting {
     pub fn words(&self) -> String {
         let params = self.params.iter().filter(|param| param.0 != "scan" && param.0 != "offline");
-        let said: Vec<String> = params.map(|(name, value)| format!("{name} {value:.2}")).collect();
-        if said.is_empty() { "default".into() } else { said.join(", ") }
+        let words: Vec<String> = params.map(|(name, value)| format!("{name} {value:.2}")).collect();
+        if words.is_empty() { "default".into() } else { words.join(", ") }
     }
 }
 
@@ -98,9 +98,22 @@ impl Outcome {
     }
 }
 
-/// At most one mistake a day; one in a shorter trace as well.
+/// At most one mistake a day, and at most one in a trace shorter than a day.
 pub fn is_rare(quality: &Quality) -> bool {
     quality.mistakes as f64 <= (quality.observed_s / 86_400.0).ceil()
+}
+
+/// Of one setting over all cells: geometric mean of the p99 in intervals, mean of the mistakes a day, cells with at most one a day.
+pub fn summary(outcome: &Outcome, setting: usize) -> Option<(f64, f64, usize)> {
+    let (mut logs, mut mistakes, mut rare) = (0.0, 0.0, 0);
+    for cell in &outcome.cells {
+        let quality = cell.qualities[setting].as_ref()?;
+        logs += cell.intervals(quality.detection_p99_s).max(1e-9).ln();
+        mistakes += quality.mistakes_per_day;
+        rare += usize::from(is_rare(quality));
+    }
+    let cells = outcome.cells.len().max(1) as f64;
+    Some(((logs / cells).exp(), mistakes / cells, rare))
 }
 
 /// `from` to `to` in equal ratios.
@@ -132,7 +145,7 @@ pub fn settings() -> Vec<Setting> {
 
 pub fn run(plan: &Plan) -> Outcome {
     let settings = settings();
-    // Those with the most beats first, so that the threads end together.
+    // Most heartbeats first, so that the threads end together.
     let mut work: Vec<(Condition, u64)> = Vec::new();
     for interval_ms in RATES_MS.into_iter().rev() {
         work.extend(Condition::ALL.map(|condition| (condition, interval_ms)));

@@ -1,10 +1,8 @@
-//! Single requests beside the load, each of which is looked at: for users with a list, whose answer must stay what it was, and for
-//! users without.
+//! Single requests during the load whose answers are compared: for users with a list, which must stay the same, and for users without.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
-use report::Probes;
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
 use tokio::{
@@ -13,11 +11,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::figures::Probes;
+use crate::instruments::target::unix_ms;
+
 /// Time between two probes of a kind.
 const EVERY: Duration = Duration::from_millis(40);
-/// As long as the load's users wait; bounds the probes under way.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Asked for again and again.
+/// As long as the load's users wait; bounds the probes in flight.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Users with a list; asked for in turn.
 const LISTED: usize = 100;
 
 /// Users of the probes.
@@ -28,7 +29,7 @@ pub(super) struct Ids {
     pub(super) unlisted: Vec<String>,
 }
 
-/// How many users without a list are asked for within so many seconds, with some to spare.
+/// How many users without a list are asked for within these seconds, with some to spare.
 pub(super) fn asked_within(seconds: u32) -> usize {
     (f64::from(seconds + 10) / EVERY.as_secs_f64()).ceil() as usize
 }
@@ -53,7 +54,7 @@ impl Ids {
             if n % stride == offset && chosen.len() < taken { chosen.push(user) } else { rest.push(user) }
         }
         *users = rest;
-        // Every so many of them, so that those with a list are of all activities, too.
+        // Evenly spread, so that users with a list are of all activities, too.
         let every = taken / LISTED;
         let (mut with_list, mut without) = (Vec::with_capacity(LISTED), Vec::with_capacity(unlisted));
         for (n, user) in chosen.into_iter().enumerate() {
@@ -63,7 +64,7 @@ impl Ids {
     }
 }
 
-/// Probes on their way until they are finished.
+/// Probes that run until `finish`.
 pub(super) struct Probing {
     stop: CancellationToken,
     task: JoinHandle<Vec<Probe>>,
@@ -94,18 +95,18 @@ struct Asker {
 }
 
 impl Probing {
-    /// Asks for the lists of those who have one, to compare with, then begins.
+    /// Asks for the lists of all users with one, to compare with, then begins.
     ///
     /// # Errors
-    /// One of these is not answered with a list of the user's own.
+    /// One of them does not get its own list.
     pub(super) async fn start(gateway: &str, ids: Ids) -> anyhow::Result<Self> {
-        let http = runtime::http::plain().timeout(PATIENCE).build()?;
+        let http = runtime::http::plain().timeout(TIMEOUT).build()?;
         let recommendations = Url::parse(gateway).and_then(|url| url.join("/recommendations"));
         let asker = Arc::new(Asker { http, recommendations: recommendations.context("the gateway's address")? });
         let mut listed = Vec::with_capacity(ids.listed.len());
         for id in ids.listed {
             let body = asker.ask(&id).await.ok().filter(|(status, _)| status.is_success()).map(|(_, body)| body);
-            let body = body.filter(is_own).with_context(|| format!("{id} is not answered with a list of its own"))?;
+            let body = body.filter(is_own).with_context(|| format!("{id} did not get its own list"))?;
             listed.push((id, body["items"].clone()));
         }
         let stop = CancellationToken::new();
@@ -113,7 +114,7 @@ impl Probing {
         Ok(Self { stop, task })
     }
 
-    /// Ends the asking and waits for the answers that are still out.
+    /// Sends no more and waits for the probes in flight.
     pub(super) async fn finish(self) -> anyhow::Result<Vec<Probe>> {
         self.stop.cancel();
         self.task.await.context("the probes crashed")
@@ -161,7 +162,7 @@ impl Asker {
 
     /// `before`: the items of a user who has a list.
     async fn probe(&self, id: &str, before: Option<&Value>) -> Probe {
-        let (sent_ms, sent) = (super::unix_ms(), Instant::now());
+        let (sent_ms, sent) = (unix_ms(), Instant::now());
         let answer = match self.ask(id).await {
             Ok((StatusCode::SERVICE_UNAVAILABLE, _)) => Answer::Refused,
             Ok((StatusCode::OK, body)) => judge(&body, before),
@@ -180,7 +181,7 @@ fn judge(body: &Value, before: Option<&Value>) -> Answer {
     if is_own(body) && same { Answer::Good } else { Answer::Wrong }
 }
 
-/// Those of a kind. `away`: Unix ms.
+/// The probes of one kind. `away`: Unix ms.
 pub(super) fn count(probes: &[Probe], listed: bool, away: &Range<u64>) -> Probes {
     let of: Vec<&Probe> = probes.iter().filter(|probe| probe.listed == listed).collect();
     let during: Vec<&Probe> = of.iter().copied().filter(|probe| away.contains(&probe.sent_ms)).collect();

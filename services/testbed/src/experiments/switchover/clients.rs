@@ -1,4 +1,4 @@
-//! Those who watch a switch-over from outside: who follows the monitors, who asks workers, and who writes all the time.
+//! Clients around a switch-over: one follows the monitors, some ask workers, and some write all the time.
 
 use std::{
     collections::BTreeSet,
@@ -19,12 +19,12 @@ use rand::RngExt as _;
 use reqwest::{StatusCode, header, redirect::Policy};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
-use crate::stack::control_plane::Plane;
+use crate::stack::control_plane::ControlPlane;
 
-/// A worker that works answers in a few milliseconds; one that was stopped never does. Who measures asks again soon.
+/// A running worker answers in a few milliseconds; a stopped one never does. Measuring clients retry sooner.
 const ANSWER: Duration = Duration::from_millis(50);
 const MEASURED_ANSWER: Duration = Duration::from_millis(25);
-/// Between two tries of who waits for an answer: what an instant is known to.
+/// Between two tries of a measuring client: the resolution of the instants.
 const AGAIN: Duration = Duration::from_millis(2);
 const COME_BACK: Duration = Duration::from_secs(60);
 const WRITERS: usize = 8;
@@ -33,34 +33,34 @@ const PAUSE: Duration = Duration::from_millis(15);
 const HOPS: usize = 3;
 
 fn client(answer: Duration) -> reqwest::Result<reqwest::Client> {
-    // What a redirect says is looked at here.
+    // `ask` follows redirects.
     runtime::http::plain().redirect(Policy::none()).timeout(answer).build()
 }
 
-/// Follows all monitors by long polls: the latest table that any of them tells.
+/// The latest table of any monitor, by long polls.
 pub struct Monitors {
     latest: watch::Receiver<Arc<Assignments>>,
-    /// Every node that was off-line in any table so far and was not asked about yet.
+    /// Nodes that went off line since the last call of `take_offline`.
     offline: Arc<Mutex<BTreeSet<NodeId>>>,
     asking: reqwest::Client,
     _pollers: JoinSet<()>,
 }
 
 impl Monitors {
-    pub fn follow(plane: &Plane, interval: Duration) -> anyhow::Result<Self> {
-        let (told, latest) = watch::channel(Arc::<Assignments>::default());
+    pub fn follow(control_plane: &ControlPlane, interval: Duration) -> anyhow::Result<Self> {
+        let (newest, latest) = watch::channel(Arc::<Assignments>::default());
         let offline = Arc::<Mutex<BTreeSet<NodeId>>>::default();
         let http = runtime::http::plain().timeout(Duration::from_secs(12)).build()?;
         let mut pollers = JoinSet::new();
-        for monitor in &plane.monitors {
-            let (url, told, http) = (format!("http://{}/partitions", monitor.http), told.clone(), http.clone());
+        for monitor in &control_plane.monitors {
+            let (url, newest, http) = (format!("http://{}/partitions", monitor.http), newest.clone(), http.clone());
             let offline = Arc::clone(&offline);
             pollers.spawn(async move {
                 loop {
-                    let known = told.borrow().table.epoch;
+                    let known = newest.borrow().table.epoch;
                     match poll(&http, &url, known).await {
                         Ok(seen) => {
-                            note(&told, &offline, seen);
+                            note(&newest, &offline, seen);
                         }
                         Err(_) => sleep(interval).await,
                     }
@@ -75,21 +75,21 @@ impl Monitors {
     }
 
     /// # Errors
-    /// Nobody follows any more.
+    /// The pollers have ended.
     pub async fn wait_for(&self, condition: impl Fn(&Assignments) -> bool) -> anyhow::Result<Arc<Assignments>> {
         let mut latest = self.latest.clone();
-        let seen = latest.wait_for(|seen| condition(seen)).await.context("nobody follows the monitors")?;
+        let seen = latest.wait_for(|seen| condition(seen)).await.context("the pollers of the monitors have ended")?;
         Ok(Arc::clone(&seen))
     }
 
     /// # Errors
-    /// It is not so within a minute.
+    /// The condition is not met within a minute.
     pub async fn until(&self, what: &str, condition: impl Fn(&Assignments) -> bool) -> anyhow::Result<()> {
         let reached = tokio::time::timeout(COME_BACK, self.wait_for(condition)).await;
         reached.with_context(|| format!("not within {COME_BACK:?}: {what}"))?.map(drop)
     }
 
-    /// Asks the worker at this address for work on the partition, and goes where it is sent, until it is done.
+    /// Asks the worker at this address for work on the partition, and follows redirects, until it is done.
     pub async fn counting(&self, partition: usize, address: &str) -> Counted {
         loop {
             if let Answer::Done(counted) = ask(&self.asking, partition, address).await {
@@ -99,12 +99,12 @@ impl Monitors {
         }
     }
 
-    /// How many others than this one were taken off-line since the last question.
+    /// How many other workers went off line since the last call.
     pub fn offline_besides(&self, worker: &NodeId) -> usize {
         self.take_offline().iter().filter(|node| *node != worker).count()
     }
 
-    /// How many were taken off-line since the last question.
+    /// How many workers went off line since the last call.
     pub fn offline(&self) -> usize {
         self.take_offline().len()
     }
@@ -114,8 +114,8 @@ impl Monitors {
     }
 }
 
-fn note(told: &watch::Sender<Arc<Assignments>>, offline: &Mutex<BTreeSet<NodeId>>, seen: Arc<Assignments>) {
-    told.send_if_modified(|known| {
+fn note(newest: &watch::Sender<Arc<Assignments>>, offline: &Mutex<BTreeSet<NodeId>>, seen: Arc<Assignments>) {
+    newest.send_if_modified(|known| {
         if seen.table.epoch <= known.table.epoch {
             return false;
         }
@@ -156,7 +156,7 @@ async fn ask(client: &reqwest::Client, partition: usize, address: &str) -> Answe
     Answer::Nothing
 }
 
-/// Writers of all partitions, through whatever worker.
+/// Writers of all partitions, each write through a random worker.
 pub struct Load {
     writers: JoinSet<()>,
     counts: Arc<Counts>,
@@ -175,13 +175,13 @@ pub struct Written {
     pub done: u64,
     /// 409.
     pub refused: u64,
-    /// Done in an earlier epoch than one that was known when the write was sent.
+    /// Done under an earlier epoch than one that was known when the write was sent.
     pub stale: u64,
 }
 
 impl Load {
-    pub fn start(plane: &Plane) -> anyhow::Result<Self> {
-        let addresses: Vec<String> = plane.workers.iter().map(|worker| worker.http.clone()).collect();
+    pub fn start(control_plane: &ControlPlane) -> anyhow::Result<Self> {
+        let addresses: Vec<String> = control_plane.workers.iter().map(|worker| worker.http.clone()).collect();
         let counts = Arc::<Counts>::default();
         let mut writers = JoinSet::new();
         for _ in 0..WRITERS {

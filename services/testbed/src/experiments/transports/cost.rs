@@ -1,4 +1,4 @@
-//! What a beat and its answer cost over each transport, without faultproxy in between.
+//! The cost of a heartbeat and its acknowledgement over each transport, without faultproxy.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Over;
-use crate::stack::heartbeat_bed::{Bed, keys};
+use crate::stack::test_monitor::{TestMonitor, keys};
 
 const NODES: u64 = 200;
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -28,7 +28,7 @@ const QUICK_LENGTH: Duration = Duration::from_secs(1);
 #[derive(Debug, Serialize)]
 pub struct Cost {
     pub over: Over,
-    /// Sender and monitor together, per beat that was answered.
+    /// Sender and monitor together, per acknowledged heartbeat.
     pub cpu_us_per_beat: f64,
     /// Open files per node, sender and monitor together.
     pub descriptors_per_node: f64,
@@ -41,7 +41,7 @@ pub async fn measure(quick: bool) -> anyhow::Result<[Cost; 2]> {
 }
 
 async fn of(over: Over, length: Duration) -> anyhow::Result<Cost> {
-    let bed = Bed::start(NODES as usize).await?;
+    let monitor = TestMonitor::start(NODES as usize).await?;
     let own = std::process::id();
     let files = || cpu::open_fds(own).unwrap_or(0) as f64;
     let before = files();
@@ -51,7 +51,7 @@ async fn of(over: Over, length: Duration) -> anyhow::Result<Cost> {
         match over {
             Over::Tcp => {
                 let settings = Settings {
-                    monitor: bed.direct_tcp.to_string(),
+                    monitor: monitor.direct_tcp.to_string(),
                     keys: keys(),
                     codec: codec(CodecId::Protobuf)?,
                     interval: INTERVAL,
@@ -69,30 +69,30 @@ async fn of(over: Over, length: Duration) -> anyhow::Result<Cost> {
             Over::Udp => {
                 let retries = Retries { count: 0, wait: WAIT };
                 let codec = codec(CodecId::Protobuf)?;
-                let mut sender = ReliableSender::connect(bed.direct_udp, keys(), codec, retries).await?;
+                let mut sender = ReliableSender::connect(monitor.direct_udp, keys(), codec, retries).await?;
                 tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
                     let mut ticks = tokio::time::interval(INTERVAL);
                     loop {
                         ticks.tick().await;
                         beat.sequence += 1;
-                        // Without an answer it counts for nothing; the table counts what arrived.
+                        // The monitor's table counts the heartbeats that arrived.
                         sender.send(&beat).await.ok();
                     }
                 }));
             }
         }
-        // Not all at once, so that they do not beat at once.
+        // One after the other, so that they do not send at the same instants.
         sleep(INTERVAL / 20).await;
     }
     tasks.close();
     let descriptors_per_node = (files() - before) / NODES as f64;
     let spent = || cpu::process_seconds(own).unwrap_or(0.0);
-    let (beats, cpu, start) = (bed.ingest.counts().accepted(), spent(), Instant::now());
+    let (beats, cpu, start) = (monitor.ingest.counts().accepted(), spent(), Instant::now());
     sleep(length).await;
-    let beats = (bed.ingest.counts().accepted() - beats) as f64;
+    let beats = (monitor.ingest.counts().accepted() - beats) as f64;
     let (cpu, seconds) = (spent() - cpu, start.elapsed().as_secs_f64());
     stop.cancel();
     tasks.wait().await;
-    bed.stop().await?;
+    monitor.stop().await?;
     Ok(Cost { over, cpu_us_per_beat: 1e6 * cpu / beats, descriptors_per_node, beats_per_s: beats / seconds })
 }

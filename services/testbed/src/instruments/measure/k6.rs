@@ -1,4 +1,4 @@
-//! The same step by k6: another program's word on what users see.
+//! The same step by k6, a second opinion on what users see.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use loadtest::{
     k6::{self, K6Plan, Pacing},
     plan::StepPlan,
 };
-use report::Step;
+use report::{Step, Validity};
 
 use super::{Snapshot, Target, figures};
 
@@ -29,7 +29,7 @@ pub fn program() -> anyhow::Result<PathBuf> {
     launcher::find_program(&["k6"]).context(k6::HOW_TO_GET)
 }
 
-/// `k6 v1.8.1`, or a word that it does not say.
+/// `k6 v1.8.1`, or `unknown`.
 pub fn version(program: &Path) -> String {
     let output = std::process::Command::new(program).arg("version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -50,17 +50,16 @@ pub async fn step(
 ) -> anyhow::Result<Step> {
     let dir = stack.child_dir("k6")?;
     let [script, file, summary] = ["scenario.js", "plan.json", "summary.json"].map(|name| dir.join(name));
-    let order = K6Plan::new(plan.clone(), pacing, &summary)?;
+    let k6_plan = K6Plan::new(plan.clone(), pacing, &summary)?;
     let write = |path: &Path, bytes: &[u8]| {
         std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
     };
     write(&script, k6::SCRIPT.as_bytes())?;
-    write(&file, &serde_json::to_vec(&order)?)?;
+    write(&file, &serde_json::to_vec(&k6_plan)?)?;
     // Of the step before: it must not be taken for this one's.
     let _ = std::fs::remove_file(&summary);
     let log = Log::from_end_of(stack.log_path("k6"));
-    // Thresholds are for who runs the script by hand; here a dropped iteration makes the step invalid, in words. No address: its
-    // control port would be one that others share.
+    // Thresholds are for runs by hand; here a dropped iteration makes the step invalid. Without an address there is no control port.
     let spec = Spec::new("k6", program)
         .args(["run", "--quiet", "--no-color", "--no-thresholds", "--no-usage-report", "--address", ""])
         .args(["-e", &format!("PLAN={}", file.display())])
@@ -72,7 +71,8 @@ pub async fn step(
     let text = std::fs::read_to_string(&summary)
         .map_err(|_| anyhow::anyhow!("k6 wrote no summary; it said:\n{}", log.tail()))?;
     let outcome = k6::outcome(plan, &text)?;
-    let mut step = figures(&outcome.step, &before, &after);
+    let validity = Validity::of(outcome.step.send_lag.p99_ms, after.cpu_pct_since(&before));
+    let mut step = figures(&outcome.step, &before, &after, &validity);
     if pacing == Pacing::Open && outcome.dropped_iterations > 0 {
         step.valid = false;
         step.invalid_reasons.push(format!("k6 dropped {} iterations: no open loop", outcome.dropped_iterations));
@@ -101,9 +101,9 @@ async fn watch(
     };
     let measure_from = UNIX_EPOCH + Duration::from_millis(start_ms + plan.warm_up_ms);
     sleep_until(measure_from).await;
-    let before = Snapshot::take(target, pid).await?;
+    let before = target.snapshot(Some(pid)).await?;
     sleep_until(measure_from + Duration::from_millis(plan.measure_ms)).await;
-    let after = Snapshot::take(target, pid).await?;
+    let after = target.snapshot(Some(pid)).await?;
     let deadline = Instant::now() + Duration::from_millis(plan.timeout_ms) + END_SLACK;
     while stack.pid(child).is_some() {
         if Instant::now() > deadline {

@@ -1,0 +1,19 @@
+//! The last step of making a report: what follows from its steps.
+
+use loadtest::figures::Tolerances;
+
+use super::{analysis, schema::Report, words};
+
+impl Report {
+    /// Fills `knees` and `verdicts` from the steps and adds the remarks that follow from them. Doing it again changes nothing.
+    /// Without tolerances there are no verdicts.
+    pub fn conclude(&mut self, tolerances: Option<&Tolerances>) {
+        self.knees = self.profiles.iter().map(|profile| analysis::knee(self, profile)).collect();
+        self.verdicts = tolerances.map(|t| analysis::judge(self, t)).unwrap_or_default();
+        for remark in words::remarks(self, tolerances) {
+            if !self.remarks.contains(&remark) {
+                self.remarks.push(remark);
+            }
+        }
+    }
+}

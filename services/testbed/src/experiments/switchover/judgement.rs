@@ -1,0 +1,262 @@
+//! Figures of the switch-overs, and their verdicts. Pure.
+
+use std::fmt;
+
+use heartbeat::assign::NodeId;
+use report::Verdict;
+use serde::Serialize;
+
+/// How a worker's failure is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// A fixed silence, decided by one monitor.
+    Fixed,
+    /// A silence that adapts to the heartbeats, decided by one monitor.
+    Dynamic,
+    /// A fixed silence, decided by two of three monitors.
+    Majority,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kill {
+    /// `SIGKILL`: its connections are closed.
+    Kill,
+    /// `SIGSTOP`: its connections stay, and it does not answer.
+    Stop,
+}
+
+/// One switch-over. From the signal; `None`: not within 30 s.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sample {
+    pub kill: Kill,
+    pub worker: NodeId,
+    /// Partitions of which it was the primary.
+    pub partitions: usize,
+    /// A monitor publishes a table without it.
+    pub confirmed_ms: Option<f64>,
+    /// The last of its partitions was written to by its new primary.
+    pub primary_ms: Option<f64>,
+    /// A client that asked another worker was redirected and its write done, for the last of the partitions.
+    pub redirected_ms: Option<f64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Series {
+    pub strategy: Strategy,
+    pub interval_ms: u64,
+    pub samples: Vec<Sample>,
+    /// Workers declared off line that were neither killed nor stopped.
+    pub false_alarms: usize,
+    /// Of the other clients.
+    pub writes: u64,
+    pub refused: u64,
+    /// Done under an epoch that was known to be old.
+    pub stale_writes: u64,
+    /// Afterwards, if it was tried.
+    pub etcd_away: Option<EtcdAway>,
+}
+
+/// The registry was stopped while all workers lived, which must have no effect.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct EtcdAway {
+    pub seconds: u64,
+    /// Workers declared off line.
+    pub offline: usize,
+    /// Partitions with another primary than before.
+    pub moved: usize,
+    /// Done meanwhile.
+    pub writes: u64,
+}
+
+impl EtcdAway {
+    pub fn text(&self) -> String {
+        let Self { seconds, offline, moved, writes } = self;
+        format!(
+            "etcd stopped for {seconds} s: {offline} workers off line, {moved} partitions moved, {writes} writes meanwhile"
+        )
+    }
+}
+
+impl Strategy {
+    pub const ALL: [Self; 3] = [Self::Fixed, Self::Dynamic, Self::Majority];
+
+    /// Settings of the monitors.
+    pub fn sets(self) -> &'static [&'static str] {
+        match self {
+            Self::Dynamic => &["detect.detector=ewma"],
+            Self::Fixed | Self::Majority => &[],
+        }
+    }
+
+    /// The switch-over's latency in the article's table 2.4, which has no figures.
+    pub fn article(self) -> &'static str {
+        match self {
+            Self::Fixed => "low",
+            Self::Dynamic => "medium",
+            Self::Majority => "high",
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fixed => "fixed",
+            Self::Dynamic => "dynamic",
+            Self::Majority => "majority",
+        })
+    }
+}
+
+impl fmt::Display for Kill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kill => "kill -9",
+            Self::Stop => "kill -STOP",
+        })
+    }
+}
+
+impl Sample {
+    pub fn text(&self) -> String {
+        let [confirmed, primary, redirected] = [self.confirmed_ms, self.primary_ms, self.redirected_ms]
+            .map(|ms| ms.map_or("-".into(), |ms| format!("{ms:.0}")));
+        let Self { kill, worker, partitions, .. } = self;
+        format!(
+            "{kill} {worker}, {partitions} partitions: confirmed {confirmed}, new primaries {primary}, redirected {redirected} ms"
+        )
+    }
+}
+
+/// The limit at this interval for the slowest of the three instants: 3 s at 1 s, 350 ms at 100 ms.
+fn allowed_ms(interval_ms: u64) -> Option<f64> {
+    match interval_ms {
+        1_000 => Some(3_000.0),
+        100 => Some(350.0),
+        _ => None,
+    }
+}
+
+pub type Figure = fn(&Sample) -> Option<f64>;
+pub const FIGURES: [(&str, Figure); 3] = [
+    ("confirmed", |sample| sample.confirmed_ms),
+    ("new primaries", |sample| sample.primary_ms),
+    ("redirected", |sample| sample.redirected_ms),
+];
+
+impl Series {
+    /// Of the samples of this kind; a switch-over that did not happen is later than all others.
+    pub fn percentile(&self, kill: Option<Kill>, figure: Figure, percent: f64) -> f64 {
+        let of = self.samples.iter().filter(|sample| kill.is_none_or(|kill| sample.kill == kill));
+        let mut values: Vec<f64> = of.map(|sample| figure(sample).unwrap_or(f64::INFINITY)).collect();
+        values.sort_by(f64::total_cmp);
+        let rank = (percent / 100.0 * values.len() as f64).ceil() as usize;
+        values.get(rank.max(1) - 1).copied().unwrap_or(f64::INFINITY)
+    }
+}
+
+/// Only the majority is judged: the others are there to compare with.
+pub fn verdicts(series: &[Series], quick: bool) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for one in series.iter().filter(|one| one.strategy == Strategy::Majority) {
+        let judged = |passed| (!quick).then_some(passed);
+        let why = if quick { "quick run, not judged" } else { "" };
+        if let Some(allowed) = allowed_ms(one.interval_ms) {
+            for (name, figure) in FIGURES {
+                let p99 = one.percentile(None, figure, 99.0);
+                verdicts.push(Verdict {
+                    name: format!("{name}, p99 at a heartbeat every {} ms", one.interval_ms),
+                    expected: format!("≤ {allowed} ms"),
+                    measured: ms(p99),
+                    passed: judged(p99 <= allowed),
+                    note: why.into(),
+                    undecided: false,
+                });
+            }
+        }
+        verdicts.push(Verdict {
+            name: format!("false alarms at a heartbeat every {} ms", one.interval_ms),
+            expected: "0".into(),
+            measured: one.false_alarms.to_string(),
+            passed: judged(one.false_alarms == 0),
+            note: why.into(),
+            undecided: false,
+        });
+        if let Some(EtcdAway { seconds, offline, moved, writes }) = one.etcd_away {
+            verdicts.push(Verdict {
+                name: format!("etcd stopped for {seconds} s at a heartbeat every {} ms", one.interval_ms),
+                expected: "no worker off line, no partition moved, writes go on".into(),
+                measured: format!("{offline} off line, {moved} moved, {writes} writes"),
+                passed: judged(offline == 0 && moved == 0 && writes > 0),
+                note: why.into(),
+                undecided: false,
+            });
+        }
+    }
+    let stale: u64 = series.iter().map(|one| one.stale_writes).sum();
+    let writes: u64 = series.iter().map(|one| one.writes).sum();
+    verdicts.push(Verdict {
+        name: "writes done under an old epoch".into(),
+        expected: "0".into(),
+        measured: stale.to_string(),
+        passed: Some(stale == 0),
+        note: format!("of {writes} writes"),
+        undecided: false,
+    });
+    verdicts
+}
+
+/// In ms.
+pub fn ms(value: f64) -> String {
+    if value.is_finite() { format!("{value:.0}") } else { "never".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(confirmed_ms: &[Option<f64>]) -> Series {
+        let sample = |confirmed_ms: &Option<f64>| Sample {
+            kill: Kill::Kill,
+            worker: "w".into(),
+            partitions: 5,
+            confirmed_ms: *confirmed_ms,
+            primary_ms: Some(100.0),
+            redirected_ms: Some(100.0),
+        };
+        Series {
+            strategy: Strategy::Majority,
+            interval_ms: 100,
+            samples: confirmed_ms.iter().map(sample).collect(),
+            false_alarms: 0,
+            writes: 10,
+            refused: 0,
+            stale_writes: 0,
+            etcd_away: None,
+        }
+    }
+
+    #[test]
+    fn percentiles_are_nearest_ranks_and_a_missing_switch_over_is_the_latest() {
+        let one = series(&[Some(3.0), Some(1.0), None, Some(2.0)]);
+        let confirmed = FIGURES[0].1;
+        let of = |percent| one.percentile(None, confirmed, percent);
+        assert_eq!((of(50.0), of(75.0), of(99.0)), (2.0, 3.0, f64::INFINITY));
+        assert_eq!(one.percentile(Some(Kill::Stop), confirmed, 50.0), f64::INFINITY, "none at all");
+    }
+
+    #[test]
+    fn the_slowest_counts_and_quick_runs_are_judged_for_stale_writes_only() {
+        let passed = |series: &Series, quick| -> Vec<Option<bool>> {
+            verdicts(std::slice::from_ref(series), quick).iter().map(|verdict| verdict.passed).collect()
+        };
+        let mut one = series(&[Some(200.0), Some(351.0)]);
+        assert_eq!(passed(&one, false), [Some(false), Some(true), Some(true), Some(true), Some(true)]);
+        one.etcd_away = Some(EtcdAway { seconds: 60, offline: 0, moved: 1, writes: 100 });
+        assert_eq!(passed(&one, false)[4..], [Some(false), Some(true)], "a partition moved");
+        (one.etcd_away, one.stale_writes) = (None, 1);
+        assert_eq!(passed(&one, true), [None, None, None, None, Some(false)]);
+    }
+}

@@ -1,0 +1,126 @@
+//! What is under load, and its counters at an instant.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use launcher::{Description, cpu};
+use report::soak::Sample;
+
+use super::scrape::Reading;
+use crate::stack::endpoints;
+
+/// The processes under load, from the description of their stack: a stack of this run, or the one of `up`.
+pub struct Target {
+    pub gateway: String,
+    replicas: Vec<String>,
+    faultproxy: String,
+    /// nginx's; `None` for a stack elsewhere.
+    pub access_log: Option<PathBuf>,
+    /// Kind and pid: `api`, `mysql`, `redis`, `nginx`, `faultproxy`.
+    processes: Vec<(String, u32)>,
+    http: reqwest::Client,
+}
+
+impl Target {
+    pub fn of(dir: Option<&Path>, stack: &Description) -> anyhow::Result<Self> {
+        let endpoint =
+            |name: &str| stack.endpoints.get(name).cloned().with_context(|| format!("the stack has no {name}"));
+        let kind = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
+        Ok(Self {
+            gateway: endpoint("gateway")?,
+            faultproxy: endpoint("faultproxy")?,
+            replicas: endpoints::replicas(stack)?,
+            access_log: dir.map(|dir| dir.join("nginx/access.log")),
+            processes: stack.children.iter().map(|child| (kind(&child.name), child.process.pid)).collect(),
+            http: runtime::http::plain().timeout(Duration::from_secs(10)).build()?,
+        })
+    }
+
+    /// Its admin address.
+    pub fn faultproxy(&self) -> &str {
+        &self.faultproxy
+    }
+
+    /// Memory and open files by kind of process. A process that has ended counts 0.
+    pub fn resources(&self) -> Sample {
+        let mut sample = Sample::default();
+        for (kind, pid) in &self.processes {
+            let mib = cpu::rss_bytes(*pid).unwrap_or(0) as f64 / f64::from(1 << 20);
+            *sample.rss_mb.entry(kind.clone()).or_default() += mib;
+            *sample.open_files.entry(kind.clone()).or_default() += cpu::open_fds(*pid).unwrap_or(0) as f64;
+        }
+        sample
+    }
+
+    /// The profile that the replicas report: `baseline + protected` where they differ.
+    pub async fn profile(&self) -> anyhow::Result<String> {
+        let (replicas, _) = self.reading().await?;
+        Ok(replicas.labels("api_profile_info", "profile").into_iter().collect::<Vec<_>>().join(" + "))
+    }
+
+    /// Counters of the replicas, and of faultproxy.
+    ///
+    /// # Errors
+    /// One of them does not answer.
+    pub async fn reading(&self) -> anyhow::Result<(Reading, Reading)> {
+        let text = async |admin: &String| -> anyhow::Result<String> {
+            let url = format!("{admin}/metrics");
+            let answer = self.http.get(&url).send().await.with_context(|| format!("cannot read {url}"))?;
+            Ok(answer.error_for_status()?.text().await?)
+        };
+        let replicas = futures::future::try_join_all(self.replicas.iter().map(text)).await?;
+        Ok((Reading::of(replicas.iter().map(String::as_str)), Reading::of([text(&self.faultproxy).await?.as_str()])))
+    }
+}
+
+/// Counters at one instant.
+pub struct Snapshot {
+    pub at: Instant,
+    pub at_unix_ms: u64,
+    pub replicas: Reading,
+    pub faultproxy: Reading,
+    /// CPU seconds by kind of process.
+    pub cpu: BTreeMap<String, f64>,
+    pub machine: Option<cpu::MachineCpu>,
+}
+
+impl Snapshot {
+    /// Of all cores of the machine; 0 if it was not measured.
+    pub fn cpu_pct_since(&self, earlier: &Self) -> f64 {
+        self.machine.zip(earlier.machine).map_or(0.0, |(now, then)| 100.0 * now.busy_share_since(then))
+    }
+}
+
+impl Target {
+    /// `generator`: pid of the process that sends the load, if its CPU is of interest.
+    ///
+    /// # Errors
+    /// A process does not answer.
+    pub async fn snapshot(&self, generator: Option<u32>) -> anyhow::Result<Snapshot> {
+        let mut seconds = BTreeMap::new();
+        let ourselves = [("testbed".to_owned(), std::process::id())];
+        let generator = generator.map(|pid| ("load".to_owned(), pid));
+        for (kind, pid) in self.processes.iter().chain(&generator).chain(&ourselves) {
+            // The tree of this process would hold all the others.
+            let used = if kind == "testbed" { cpu::process_seconds(*pid) } else { cpu::process_tree_seconds(*pid) };
+            *seconds.entry(kind.clone()).or_default() += used.unwrap_or(0.0);
+        }
+        let (replicas, faultproxy) = self.reading().await?;
+        Ok(Snapshot {
+            at: Instant::now(),
+            at_unix_ms: unix_ms(),
+            replicas,
+            faultproxy,
+            cpu: seconds,
+            machine: cpu::machine(),
+        })
+    }
+}
+
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
