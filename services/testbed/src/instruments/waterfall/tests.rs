@@ -66,7 +66,7 @@ api/3 └ GET /recommendations ████████████████�
     }
     assert!(lines[3].contains("├ GET rec") && lines[3].contains('▏') && lines[3].contains("300 µs"), "{text}");
     assert!(lines[6].contains("└ SET rec") && lines[6].contains("✗ connection reset"), "{text}");
-    assert_eq!(lines[7], "(2 more spans found no room)");
+    assert_eq!(lines[7], "(2 more spans were dropped)");
     // The wait for a connection ends where the query begins.
     let column = |line: &str, of: fn(char) -> bool| line.chars().position(of).unwrap();
     let checkout_end = column(lines[4], |c| c == '█') + lines[4].matches('█').count();
