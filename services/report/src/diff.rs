@@ -72,7 +72,7 @@ impl FromStr for Condition {
     type Err = String;
 
     /// # Errors
-    /// What is wrong with the expression, and what may be said.
+    /// What is wrong with the expression, and the allowed forms.
     fn from_str(text: &str) -> Result<Self, String> {
         let form = "say KEY>N% (worse by more than N percent), KEY>N or KEY<N, e.g. p99_ms>10% or error_pct>1";
         let at = text.find(['>', '<']).ok_or_else(|| format!("'{text}' has neither > nor <: {form}"))?;
@@ -132,7 +132,7 @@ pub struct Change {
     /// Median of the repeats; null where there is no such figure.
     pub before: Option<f64>,
     pub after: Option<f64>,
-    /// Below 0: better. Null where it cannot be told, as when nothing became something.
+    /// Below 0: better. Null where there is no percentage, as from 0 to another value.
     pub worse_pct: Option<f64>,
 }
 

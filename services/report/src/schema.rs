@@ -80,7 +80,7 @@ pub struct ScenarioInfo {
     pub known: String,
 }
 
-/// How long the store takes for an answer.
+/// The response time of the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Law {
@@ -167,7 +167,7 @@ pub struct Step {
     pub answered_per_s: f64,
     /// Status 2xx with a body that could be read.
     pub good_per_s: f64,
-    /// Of the good ones, those of users that exist. Null in reports from before it was counted.
+    /// Good answers to users that exist. Null in reports from before it was counted.
     #[serde(default)]
     pub known_good_per_s: Option<f64>,
     /// Planned seconds that passed while a user still waited; count over the step.
@@ -208,7 +208,7 @@ pub struct Step {
     pub send_lag_p99_ms: f64,
     /// nginx: `$request_time − $upstream_response_time`; null when not measured.
     pub gateway_mean_ms: Option<f64>,
-    /// Time the real store server took per command, without the law; null when not measured.
+    /// Mean duration of a command in the real store server, without the law; null when not measured.
     pub store_upstream_mean_ms: Option<f64>,
     /// Of all cores of the machine.
     pub cpu_total_pct: f64,
@@ -247,12 +247,12 @@ impl Step {
     }
 }
 
-/// What the recorded requests of a step spent their time with.
+/// The stages of the recorded requests of a step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeSpent {
     /// Of the requests that were sent, 0..=1.
     pub sample_ratio: f64,
-    /// Recorded from the user to the store: all of them, or of more than 1,000 those that were kept by lot.
+    /// Recorded from the user to the store; a random sample if there are more than 1,000.
     pub requests: u64,
     /// In the order a request meets them; their means add up to the mean time of these requests.
     pub stages: Vec<Stage>,
@@ -263,7 +263,7 @@ pub struct Stage {
     pub name: String,
     /// Over all recorded requests.
     pub mean_ms: f64,
-    /// Of those that have this stage; null without any.
+    /// Of the requests with this stage; null without any.
     pub median_ms: Option<f64>,
     /// That have it.
     pub requests: u64,

@@ -15,7 +15,7 @@ use super::{
 const TITLE: &str = "Soak";
 /// Caches and allocators fill at first; that is no leak.
 const LEFT_OUT_SHARE: f64 = 0.1;
-/// Of the mean over the whole run; less is noise whatever its error says.
+/// Of the mean over the whole run; a smaller change is noise, whatever its standard error.
 const MATERIAL_PCT: f64 = 1.0;
 
 /// `measured` of the section.
@@ -57,7 +57,7 @@ pub struct Sample {
     pub open_files: BTreeMap<String, f64>,
 }
 
-/// Puts the samples, taken at the end of each minute, beside the latency of the same minutes.
+/// Joins the samples, taken at the end of each minute, with the latency of the same minutes.
 pub fn minutes(samples: Vec<Sample>, series: &[Second]) -> Vec<SoakMinute> {
     let minute = |(minute, sample): (usize, Sample)| {
         let minute = minute as u32;

@@ -54,7 +54,7 @@ impl Axis {
         Self { label: label.into(), ticks, from: 0.0, to: number * step, log: false }
     }
 
-    /// Given values as ticks, with some room beside them.
+    /// Given values as ticks, with some room around them.
     pub(super) fn at_values(label: &str, values: &[f64], show: fn(f64) -> String) -> Self {
         let (low, high) = bounds(values.iter().copied()).unwrap_or((0.0, 1.0));
         let room = if high > low { (high - low) * 0.05 } else { high.abs().max(1.0) * 0.5 };
@@ -98,7 +98,7 @@ fn plain_tick(value: f64) -> String {
     if value >= 1.0 { super::numbers::count(value) } else { format!("{value}") }
 }
 
-/// What a chart is called, and what a reader who cannot see it is told.
+/// The title of a chart, and its description for screen readers.
 pub(super) struct Caption<'a> {
     /// Unique in the page, `[a-z0-9-]+`.
     pub(super) id: &'a str,

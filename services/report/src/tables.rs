@@ -418,7 +418,7 @@ pub(super) fn conditions(report: &Report) -> Vec<(String, String)> {
     all
 }
 
-/// The conditions of an experiment, in words: those of its steps, and whether its other windows of load are valid.
+/// The conditions of an experiment, in words: of its steps, and whether its other windows of load are valid.
 pub(super) fn conditions_of_findings(findings: &Findings) -> Vec<(String, String)> {
     let mut all = match findings.steps_report() {
         Some(report) => conditions(&report),

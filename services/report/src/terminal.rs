@@ -189,7 +189,7 @@ fn table(blocks: &[&Block], columns: &[String], paint: &Paint) -> Vec<String> {
             let drawn: Vec<Vec<String>> =
                 pair.iter().map(|b| draw(b, &columns[band.clone()], band, &grid, paint)).collect();
             for line in 0..drawn.iter().map(Vec::len).max().unwrap_or(0) {
-                // Every line of a block is `width` wide on screen, whatever colours it holds.
+                // Every line of a block is `width` wide on screen, with any colours.
                 let pieces: Vec<String> =
                     drawn.iter().map(|d| d.get(line).cloned().unwrap_or_else(|| " ".repeat(width))).collect();
                 out.push(format!("{INDENT}{}", pieces.join(&" ".repeat(GAP))));

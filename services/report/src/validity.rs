@@ -1,4 +1,4 @@
-//! Whether a window of load tells something about the service, or only about the machine and the load generator. Pure.
+//! Whether the figures of a window of load describe the service, or only the limits of the machine and the load generator. Pure.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

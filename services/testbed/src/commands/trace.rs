@@ -8,7 +8,7 @@ use tracestore::{Client, Selection, Trace};
 
 use crate::{
     cli::TraceArgs,
-    instruments::waterfall::{self, Look},
+    instruments::waterfall::{self, Style},
     stack::service,
 };
 
@@ -21,13 +21,13 @@ pub async fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
         )
     })?;
     let client = Client::new(address)?;
-    let look = Look::of_stdout();
+    let style = Style::of_stdout();
     if let Some(id) = args.id {
         let trace = client.trace(id).await?;
         let trace = trace.with_context(|| {
             format!("no trace {id}: it was never sampled, or made room for others. ./testbed trace lists what is there")
         })?;
-        show(args.json, &trace, || waterfall::render(&trace, look))?;
+        show(args.json, &trace, || waterfall::render(&trace, style))?;
         return Ok(ExitCode::SUCCESS);
     }
     let choice = match (args.slowest, args.errors) {
@@ -41,7 +41,7 @@ pub async fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
         bail!("{}", if choice == Selection::Errors { "no trace has failed" } else { NONE_YET });
     }
     if choice == Selection::Newest {
-        show(args.json, &list, || waterfall::list(&list, look))?;
+        show(args.json, &list, || waterfall::list(&list, style))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut traces: Vec<Trace> = Vec::new();
@@ -49,7 +49,7 @@ pub async fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
         // One may make room for another between the two questions.
         traces.extend(client.trace(summary.id).await?);
     }
-    let texts = || traces.iter().map(|trace| waterfall::render(trace, look)).collect::<Vec<_>>().join("\n");
+    let texts = || traces.iter().map(|trace| waterfall::render(trace, style)).collect::<Vec<_>>().join("\n");
     show(args.json, &traces, texts)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -66,7 +66,7 @@ fn show(json: bool, what: &impl Serialize, text: impl FnOnce() -> String) -> any
     Ok(())
 }
 
-impl Look {
+impl Style {
     fn of_stdout() -> Self {
         let terminal = std::io::stdout().is_terminal();
         let width = terminal_size::terminal_size().filter(|_| terminal).map(|(width, _)| usize::from(width.0));

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_model_is_for_the_scenario_as_it_stands() {
+    fn the_model_is_for_an_unchanged_scenario() {
         let article = || plan(Scenario::load("article").unwrap(), &[]);
         let baseline = Variant::plain(Profile::Baseline);
         assert!(model_applies(&article(), &baseline, 0) && changed(&article()).is_empty());

@@ -7,7 +7,7 @@ use clap::Parser;
 use super::*;
 use crate::cli::Cli;
 
-/// Command lines of the examples: without the filter behind them and the remark beside them.
+/// Command lines of the examples: without the jq filter and the remark after them.
 fn commands(experiment: &Experiment) -> Vec<Vec<String>> {
     let lines = experiment.examples.lines().filter_map(|line| line.trim().strip_prefix("./testbed "));
     let words = |line: &str| {

@@ -1,11 +1,11 @@
-//! Two or more sides measured in turns within one run, and what one is beside the other. Pure but for the measuring itself.
+//! Two or more sides measured in turns within one run, and their ratios. Pure, except for the measurement.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use report::{Machine, Revision};
 use serde::Serialize;
 
-/// What one run of one side came to: figure → value. The unit is in the name.
+/// The figures of one run of one side. The unit is in the name.
 pub type Figures = BTreeMap<&'static str, f64>;
 
 /// `bench NAME --json`.
@@ -20,31 +20,31 @@ pub struct Comparison {
     pub ratio_min: f64,
     pub ratio_max: f64,
     pub ratios: Vec<Ratio>,
-    /// The ratios by what they are a function of, where there is such a thing.
+    /// The ratios by the sampling rate, where the sides differ in it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rates: BTreeMap<String, Summary>,
     pub sides: Vec<Side>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub marks: Vec<Mark>,
+    pub marks: Vec<Comparand>,
     pub conditions: Conditions,
 }
 
-/// A figure of a side beside one from elsewhere.
+/// A figure of a side, and one to compare it with.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Mark {
+pub struct Comparand {
     pub side: String,
     pub figure: &'static str,
     /// Median.
     pub measured: f64,
     #[serde(flatten)]
-    pub beside: Beside,
-    /// `None`: nothing to be met.
+    pub beside: Reference,
+    /// `None`: there is no aim.
     pub met: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Beside {
+pub enum Reference {
     /// Published; measured on another machine.
     Article(f64),
     AtLeast(f64),
@@ -111,7 +111,7 @@ impl Spread {
     }
 }
 
-/// The sides of one turn: forwards, then backwards, as whoever comes later finds a warmer machine.
+/// The sides of one turn: forwards, then backwards, because a later side runs on a warmer machine.
 fn turn(sides: usize, number: usize) -> Vec<usize> {
     let forwards = 0..sides;
     if number.is_multiple_of(2) { forwards.collect() } else { forwards.rev().collect() }
@@ -153,14 +153,14 @@ impl Side {
     }
 
     /// A side without the figure has NaN, which meets nothing.
-    pub fn mark(&self, figure: &'static str, beside: Beside) -> Mark {
+    pub fn mark(&self, figure: &'static str, beside: Reference) -> Comparand {
         let measured = self.figures.get(figure).map_or(f64::NAN, |spread| spread.median);
         let met = match beside {
-            Beside::Article(_) => None,
-            Beside::AtLeast(least) => Some(measured >= least),
-            Beside::AtMost(most) => Some(measured <= most),
+            Reference::Article(_) => None,
+            Reference::AtLeast(least) => Some(measured >= least),
+            Reference::AtMost(most) => Some(measured <= most),
         };
-        Mark { side: self.name.clone(), figure, measured, beside, met }
+        Comparand { side: self.name.clone(), figure, measured, beside, met }
     }
 }
 
@@ -190,7 +190,7 @@ impl Comparison {
         })
     }
 
-    pub fn beside(self, marks: Vec<Mark>) -> Self {
+    pub fn beside(self, marks: Vec<Comparand>) -> Self {
         Self { marks, ..self }
     }
 
@@ -212,9 +212,9 @@ impl Comparison {
         let mut marks = vec![["beside", "measured", "other", "met"].map(str::to_owned).to_vec()];
         for mark in &self.marks {
             let other = match mark.beside {
-                Beside::Article(value) => format!("{} (article)", shown(value)),
-                Beside::AtLeast(value) => format!("≥ {}", shown(value)),
-                Beside::AtMost(value) => format!("≤ {}", shown(value)),
+                Reference::Article(value) => format!("{} (article)", shown(value)),
+                Reference::AtLeast(value) => format!("≥ {}", shown(value)),
+                Reference::AtMost(value) => format!("≤ {}", shown(value)),
             };
             let met = mark.met.map_or("", |met| if met { "yes" } else { "NO" });
             marks.push(vec![format!("{}, {}", mark.side, mark.figure), shown(mark.measured), other, met.to_owned()]);
@@ -291,7 +291,7 @@ mod tests {
             revision: Revision::default(),
             remarks: vec!["a remark".into()],
         };
-        let marks = vec![b.mark("per_s", Beside::AtLeast(300.0)), b.mark("per_s", Beside::Article(210.0))];
+        let marks = vec![b.mark("per_s", Reference::AtLeast(300.0)), b.mark("per_s", Reference::Article(210.0))];
         let comparison = Comparison::new("x", "y".into(), vec![a, b], vec![ratio], conditions).unwrap().beside(marks);
         let json = serde_json::to_value(&comparison).unwrap();
         assert_eq!((json["ratio_median"].as_f64(), json["repeats"].as_u64()), (Some(0.5), Some(3)));

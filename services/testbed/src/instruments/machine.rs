@@ -1,4 +1,4 @@
-//! What the figures were measured on, and with what.
+//! The machine, the programs and the source of a measurement.
 
 use std::{collections::BTreeMap, fs, process::Command, sync::LazyLock, time::Instant};
 
@@ -23,10 +23,10 @@ pub fn read() -> Machine {
     }
 }
 
-/// Mean time of a read in 8 MiB that waits for the one before, in ns; takes about 0.1 s.
+/// Mean duration in ns of a dependent read in 8 MiB; needs about 0.1 s.
 ///
-/// A dozen processes that take turns on a few cores live off the last-level cache, which neighbours on the same host use up unseen: no
-/// other figure of a virtual machine tells why a request costs two or three times the CPU of yesterday.
+/// A dozen processes on a few cores depend on the last-level cache, and neighbours on the same host use it up unseen. On a virtual machine no
+/// other figure explains why a request costs two or three times the CPU of the day before.
 fn memory_latency_ns() -> f64 {
     const LINES: usize = (8 << 20) / 64;
     const READS: u32 = 500_000;
@@ -42,10 +42,10 @@ fn memory_latency_ns() -> f64 {
     for _ in 0..READS {
         at = lines[at][0];
     }
-    let took = started.elapsed();
+    let duration = started.elapsed();
     // Without a use of its end the walk could be left out.
     std::hint::black_box(at);
-    took.as_secs_f64() * 1e9 / f64::from(READS)
+    duration.as_secs_f64() * 1e9 / f64::from(READS)
 }
 
 /// The source that is being measured, as it was at the first call; outside a git clone the commit of the build, if it is known.

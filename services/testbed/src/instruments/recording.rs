@@ -1,4 +1,4 @@
-//! Requests of a step that are recorded from the user to the store, and what the receiver of traces has of them afterwards.
+//! Records some requests of a step from the user to the store, and reads their traces afterwards.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ pub struct Recording {
     otlp: String,
 }
 
-/// For replicas: they follow the load generator, and tell nothing of other requests, of which an overload has thousands.
+/// For replicas: they record what the load generator samples, and no other requests, not even slow or failed ones: an overload has
+/// thousands.
 pub fn only_what_the_load_generator_chose() -> TelemetryConfig {
     TelemetryConfig { sample_ratio: 0.0, retrospective: false, logs: false, ..TelemetryConfig::default() }
 }

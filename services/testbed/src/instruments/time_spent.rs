@@ -29,8 +29,8 @@ const UNKNOWN: &str = "An unknown id, rejected";
 const TIMEOUT: &str = "A timeout";
 const KINDS: [&str; 4] = [HIT, MISS, UNKNOWN, TIMEOUT];
 
-/// Of the traces that are whole, from the user's span down, and drawn by lot or not judged yet: the slowest and the failed ones, which are
-/// kept beside them, would raise every mean. `None` without any.
+/// Of the complete traces that are a random sample, or not judged yet. The receiver also keeps the slowest and the failed traces; these
+/// would raise every mean. `None` without traces.
 pub fn time_spent(traces: &[Trace], sample_ratio: f64) -> Option<TimeSpent> {
     let mut by_stage: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut requests = 0_u64;
@@ -46,7 +46,7 @@ pub fn time_spent(traces: &[Trace], sample_ratio: f64) -> Option<TimeSpent> {
         times.sort_by(f64::total_cmp);
         Stage {
             name: (*name).to_owned(),
-            // The empty sum is -0.0, which would be printed as it stands.
+            // The empty sum would be -0.0, which is printed with its sign.
             mean_ms: times.iter().fold(0.0, |sum, ms| sum + ms) / requests as f64,
             requests: times.len() as u64,
             median_ms: times.get(times.len() / 2).copied(),
@@ -98,8 +98,8 @@ fn kind_of(trace: &Trace) -> Option<&'static str> {
     }
 }
 
-/// Each moment of the request counts for the innermost span it lies in, so that the stages add up to the user's time. What runs behind
-/// the answer counts for nothing.
+/// Each moment of the request counts for its innermost span, so that the stages add up to the user's time. Work after the answer does not
+/// count.
 fn stages(trace: &Trace) -> BTreeMap<&'static str, f64> {
     struct Above {
         window: (u64, u64),

@@ -1,41 +1,41 @@
-//! Traces as text: a line per span, its bar where and as long as it was within the trace.
+//! Traces as text: a line per span with a bar for its time within the trace.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use tracestore::{Reason, Span, Summary, Trace, waterfall};
 
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct Style {
     /// Columns; a line is cut there.
     pub width: usize,
     pub colour: bool,
 }
 
-/// Columns below which nothing could be told apart.
+/// Columns below which bars cannot be told apart.
 const MIN_WIDTH: usize = 60;
 const SERVICE_WIDTH: usize = 14;
 const DURATION_WIDTH: usize = 8;
 
-impl Look {
+impl Style {
     fn dress(self, code: &str, text: &str) -> String {
         if self.colour && !text.trim().is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
 /// Ends in a line break.
-pub fn render(trace: &Trace, look: Look) -> String {
+pub fn render(trace: &Trace, style: Style) -> String {
     let rows = waterfall::rows(trace);
     let extent_ns = waterfall::extent_ns(trace);
     let labels: Vec<String> = rows.iter().map(label).collect();
     let widest = |lengths: &mut dyn Iterator<Item = usize>, most: usize| lengths.max().unwrap_or(0).min(most);
-    let width = look.width.max(MIN_WIDTH);
+    let width = style.width.max(MIN_WIDTH);
     let service_width = widest(&mut rows.iter().map(|row| process(row.span).chars().count()), SERVICE_WIDTH);
     let label_width = widest(&mut labels.iter().map(|label| label.chars().count()), width * 3 / 10);
     let rest = width.saturating_sub(service_width + label_width + DURATION_WIDTH + 5);
     // Half of what is left for the picture, the other half for words.
     let bar_width = (rest / 2).clamp(12, 60);
 
-    let mut out = head(trace, extent_ns, look);
+    let mut out = head(trace, extent_ns, style);
     for (row, label) in rows.iter().zip(&labels) {
         let span = row.span;
         let bar = bar(row.offset_ns, span.duration_ns, extent_ns, bar_width);
@@ -43,27 +43,27 @@ pub fn render(trace: &Trace, look: Look) -> String {
         let left = width.saturating_sub(service_width + label_width + bar_width + DURATION_WIDTH + 6);
         let colour = if span.failed { "31" } else { "36" };
         let line = [
-            look.dress("2", &fit(&process(span), service_width)),
+            style.dress("2", &fit(&process(span), service_width)),
             " ".into(),
-            if span.failed { look.dress("31", &fit(label, label_width)) } else { fit(label, label_width) },
+            if span.failed { style.dress("31", &fit(label, label_width)) } else { fit(label, label_width) },
             " ".into(),
-            look.dress(colour, &bar),
+            style.dress(colour, &bar),
             format!(" {:>DURATION_WIDTH$} ", duration(span.duration_ns)),
-            look.dress("31", mark),
+            style.dress("31", mark),
             " ".into(),
-            look.dress("2", &cut(&details(span, row.offset_ns), left)),
+            style.dress("2", &cut(&details(span, row.offset_ns), left)),
         ];
         out.push_str(line.concat().trim_end());
         out.push('\n');
     }
     if trace.dropped_spans > 0 {
-        out.push_str(&format!("({} more spans found no room)\n", trace.dropped_spans));
+        out.push_str(&format!("({} more spans were dropped)\n", trace.dropped_spans));
     }
     out
 }
 
 /// A line per trace; ends in a line break.
-pub fn list(traces: &[Summary], look: Look) -> String {
+pub fn list(traces: &[Summary], style: Style) -> String {
     let mut out = String::new();
     for trace in traces {
         let mark = if trace.failed { "✗" } else { " " };
@@ -72,7 +72,7 @@ pub fn list(traces: &[Summary], look: Look) -> String {
             trace.id,
             time(trace.start_ns),
             duration(trace.duration_ns),
-            look.dress("31", mark),
+            style.dress("31", mark),
             trace.spans,
             reasons(&trace.reasons),
             trace.service,
@@ -84,16 +84,16 @@ pub fn list(traces: &[Summary], look: Look) -> String {
     out
 }
 
-fn head(trace: &Trace, extent_ns: u64, look: Look) -> String {
+fn head(trace: &Trace, extent_ns: u64, style: Style) -> String {
     let start = trace.spans.iter().map(|span| span.start_ns).min().unwrap_or_default();
     let failed = trace.spans.iter().any(|span| span.failed);
     let mut parts = vec![time(start), duration(extent_ns), format!("{} spans", trace.spans.len())];
     if !trace.reasons.is_empty() {
         parts.push(format!("kept: {}", reasons(&trace.reasons)));
     }
-    let mut line = format!("{}  {}", look.dress("1", &format!("trace {}", trace.id)), parts.join(" · "));
+    let mut line = format!("{}  {}", style.dress("1", &format!("trace {}", trace.id)), parts.join(" · "));
     if failed {
-        line.push_str(&look.dress("31", "  ✗ failed"));
+        line.push_str(&style.dress("31", "  ✗ failed"));
     }
     line.push('\n');
     line
@@ -113,7 +113,7 @@ fn reasons(reasons: &[Reason]) -> String {
 /// `api`, or `api/3` of several.
 fn process(span: &Span) -> String {
     match &span.instance {
-        // Generated instance ids would fill the line and tell nothing.
+        // Generated instance ids would only fill the line.
         Some(instance) if instance.len() <= 6 && !span.service.ends_with(&**instance) => {
             format!("{}/{instance}", span.service)
         }
@@ -124,13 +124,13 @@ fn process(span: &Span) -> String {
 fn label(row: &waterfall::Row<'_>) -> String {
     match row.depth {
         0 => row.span.name.clone(),
-        // Far down, the depth is told by a number instead of by blanks.
+        // Far down, a number shows the depth instead of blanks.
         depth @ 13.. => format!("{:>24}{} └ {}", "", depth, row.span.name),
         depth => format!("{}{} {}", "  ".repeat(depth - 1), if row.last { '└' } else { '├' }, row.span.name),
     }
 }
 
-/// `width` columns. What took any time at all is seen.
+/// `width` columns. Even the shortest span is visible.
 fn bar(offset_ns: u64, duration_ns: u64, extent_ns: u64, width: usize) -> String {
     let at = |ns: u64| ns as f64 / extent_ns.max(1) as f64 * width as f64;
     let start = (at(offset_ns) as usize).min(width - 1);

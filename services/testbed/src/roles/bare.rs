@@ -1,4 +1,4 @@
-//! `serve bare`: the least that an axum handler in front of Redis can do, for `bench hit` and `bench telemetry` to measure the api beside.
+//! `serve bare`: a minimal axum handler in front of Redis. `bench hit` and `bench telemetry` compare the api with it.
 
 use std::{
     net::SocketAddr,

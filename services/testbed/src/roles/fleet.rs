@@ -30,7 +30,7 @@ const STOP: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Way {
+pub enum Mode {
     /// Beats are made and go nowhere.
     Ticks,
     /// Each in a datagram of its own.
@@ -41,7 +41,8 @@ pub enum Way {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    pub way: Way,
+    #[serde(rename = "way")]
+    pub mode: Mode,
     /// Loopback only.
     pub monitor: SocketAddr,
     /// 1..=1,000,000.
@@ -93,7 +94,7 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", plan.result.display()))
 }
 
-/// What the ticks come to.
+/// The figures of the ticks.
 struct Record {
     measuring: AtomicBool,
     seen: Mutex<Seen>,
@@ -124,10 +125,10 @@ async fn beat(plan: &Plan) -> anyhow::Result<Outcome> {
     ensure!((10..=60_000).contains(&plan.interval_ms), "interval_ms must lie within 10 and 60000");
     let keys = Keys::new(1, SECRET);
     let (flushed, mut flushing) = (CancellationToken::new(), None);
-    let outlet: Option<Arc<dyn DatagramSender>> = match plan.way {
-        Way::Ticks => None,
-        Way::Single => Some(Arc::new(SingleSender::connect(plan.monitor, keys).await?)),
-        Way::Batched => {
+    let outlet: Option<Arc<dyn DatagramSender>> = match plan.mode {
+        Mode::Ticks => None,
+        Mode::Single => Some(Arc::new(SingleSender::connect(plan.monitor, keys).await?)),
+        Mode::Batched => {
             let writer = BatchWriter::new(keys, "fleet".into(), 1, DATAGRAM_BYTES);
             let outlet = BatchSender::connect(plan.monitor, writer).await?;
             let (flusher, flushed) = (Arc::clone(&outlet), flushed.clone());
@@ -203,9 +204,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn all_beat_in_time_and_stop_at_a_word() {
         let monitor = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        for way in [Way::Ticks, Way::Single, Way::Batched] {
+        for mode in [Mode::Ticks, Mode::Single, Mode::Batched] {
             let plan = Plan {
-                way,
+                mode,
                 monitor: monitor.local_addr().unwrap(),
                 senders: 200,
                 interval_ms: 100,
@@ -214,7 +215,7 @@ mod tests {
             };
             let outcome = beat(&plan).await.unwrap();
             assert!(outcome.all_stopped && outcome.beats >= 200 && outcome.sent_beats > outcome.beats, "{outcome:?}");
-            assert_eq!(outcome.datagrams > 0, way != Way::Ticks, "{outcome:?}");
+            assert_eq!(outcome.datagrams > 0, mode != Mode::Ticks, "{outcome:?}");
             let elsewhere = Plan { monitor: "192.0.2.1:80".parse().unwrap(), ..plan };
             assert!(beat(&elsewhere).await.unwrap_err().to_string().contains("loopback"));
         }

@@ -1,5 +1,5 @@
-//! `serve sink`: takes what is sent by gRPC and reads none of it, for `bench telemetry`. A receiver that does would take turns with the
-//! processes that are measured, and pass for a part of them.
+//! `serve sink`: accepts gRPC messages without reading them, for `bench telemetry`. A receiver that reads them would use CPU of the measured
+//! processes' cores.
 
 use std::{
     future::{Ready, ready},

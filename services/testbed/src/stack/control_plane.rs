@@ -1,4 +1,4 @@
-//! The heartbeat plane as child processes: etcd, monitors, workers.
+//! The control plane as child processes: etcd, monitors, workers.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -20,7 +20,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 const TERM_BEATS: u64 = 5;
 const LEAST_TERM_MS: u64 = 2_000;
 
-/// What a plane is made of.
+/// The processes of a control plane.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub monitors: usize,
@@ -28,7 +28,7 @@ pub struct Plan {
     pub interval_ms: u64,
     /// Of the beats.
     pub transport: Transport,
-    /// Who decides that a worker has failed.
+    /// How many monitors must agree that a worker has failed.
     pub votes: VoteRule,
     /// Further settings of every monitor, `key=value`.
     pub monitor_sets: Vec<String>,
@@ -148,7 +148,7 @@ impl ControlPlane {
     /// A process could not be ended.
     pub async fn stop(self, stack: &mut Stack) -> anyhow::Result<()> {
         for member in self.workers.iter().chain(&self.monitors) {
-            // One that was stopped by a signal hears no other.
+            // A stopped process does not receive other signals.
             stack.kill(member.child, Signal::SIGCONT).ok();
             stack.stop_child(member.child).await?;
         }

@@ -1,4 +1,4 @@
-//! A stack that somebody else has started, such as `docker compose`. A file of addresses stands for the `stack.json` of `up`, so that
+//! A stack that another program has started, such as `docker compose`. A file of addresses replaces the `stack.json` of `up`, so that
 //! `load`, `fault` and `data` work on both.
 
 use std::{
@@ -10,13 +10,13 @@ use std::{
 use anyhow::{Context, ensure};
 use launcher::{Description, ProcessIdentity};
 
-/// What such a stack is called.
+/// The name of such a stack.
 pub const ELSEWHERE: &str = "elsewhere";
-/// Environment variable that names the file: TOML, a name and an address a line. The names are those that `status --json` shows of a
-/// stack of `up`, but that one `api-admin` stands for all replicas: each address that its host name has is one (`replicas`).
+/// Environment variable that names the file: TOML, a name and an address per line. The names are as in `status --json` of a stack
+/// of `up`, except that `api-admin` names all replicas: each address of its host name is a replica (`replicas`).
 pub const VARIABLE: &str = "TESTBED_ENDPOINTS";
 const REPLICAS: &str = "api-admin";
-/// Without these there is nothing that a command could do.
+/// Every command needs these.
 const NEEDED: [&str; 2] = ["gateway", "faultproxy"];
 
 /// The stack that the environment names; `None` without the variable. No name is resolved: `data prepare` runs before the replicas do,
@@ -42,7 +42,7 @@ pub fn elsewhere() -> anyhow::Result<Option<Description>> {
 /// Admin ports of a stack's replicas, `http://address:port`, as they are now.
 ///
 /// # Errors
-/// The name that stands for them has no address: none of them runs.
+/// Their name has no address: no replica runs.
 pub fn replicas(stack: &Description) -> anyhow::Result<Vec<String>> {
     replicas_by(&stack.endpoints, |host| Ok(host.to_socket_addrs()?.collect()))
 }

@@ -16,7 +16,7 @@ use stores::{QueueOrder, Store, StoreConfig, StoreMetrics};
 
 use crate::data;
 
-/// What a cluster is made of, whatever the profile of its replicas.
+/// The parts of a stack, without the profile of its replicas.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Name of the stack: `evaluate`, `up`.
@@ -38,7 +38,7 @@ pub struct Plan {
     pub only_read: bool,
 }
 
-/// Prometheus beside the stack.
+/// Prometheus as part of the stack.
 #[derive(Debug, Clone, Copy)]
 pub struct Monitoring {
     /// Where the load generator will show its counters to it.
@@ -168,7 +168,7 @@ impl ServiceStack {
         let traces =
             if plan.traces { Some(start_traces(&mut stack, &http, Traces::addresses()?).await?) } else { None };
         if let Some(traces) = &traces {
-            // It takes no logs: theirs are files of the stack.
+            // It accepts no log records: the logs are files of the stack.
             plan.telemetry =
                 TelemetryConfig { endpoint: format!("http://{}", traces.otlp), logs: false, ..plan.telemetry };
         }
@@ -228,7 +228,7 @@ impl ServiceStack {
         Ok(file)
     }
 
-    /// Starts all replicas with this profile and waits until each is ready; returns how long that took.
+    /// Starts all replicas with this profile and waits until each is ready; returns the duration.
     pub async fn start_replicas(&mut self, profile: Profile, sets: &[String]) -> anyhow::Result<Duration> {
         ensure!(self.replicas.is_empty(), "the replicas run already");
         let started = Instant::now();
@@ -283,7 +283,7 @@ impl ServiceStack {
         let addresses: Vec<String> = self.proxy.addresses.iter().map(Endpoint::to_string).collect();
         let mut config = ApiConfig::new(profile, StoreConfig::spread_over(&addresses), &self.redis.socket_url);
         config.http.listen = listen;
-        // Nobody is in front of the gateway but the load generator and who is on this machine.
+        // Only the load generator and users of this machine reach the gateway.
         config.telemetry = TelemetryConfig { trust_caller: true, ..self.plan.telemetry.clone() };
         config.http.admin = SocketAddr::from(([127, 0, 0, 1], self.admins[n]));
         // All replicas share this machine: more threads would only take turns.
@@ -313,7 +313,7 @@ impl ServiceStack {
         format!("http://127.0.0.1:{}", self.admins[n])
     }
 
-    /// What replicas are told of telemetry unless they are told otherwise.
+    /// The replicas' telemetry settings, unless a replica has its own.
     pub fn telemetry(&self) -> &TelemetryConfig {
         &self.plan.telemetry
     }
@@ -336,7 +336,7 @@ impl ServiceStack {
         Ok(())
     }
 
-    /// Starts those that were killed again, on their data and ports; they recover by themselves.
+    /// Starts the killed servers again, on their data and ports; they recover on their own.
     pub async fn restart_mysql(&mut self) -> anyhow::Result<()> {
         for n in 0..self.plan.instances {
             let server = &mut self.servers[usize::from(n)];
@@ -470,7 +470,7 @@ fn jobs(admins: &[u16], faultproxy: &str, loadgen: SocketAddr) -> Vec<prometheus
     vec![
         job("api", replicas),
         job("faultproxy", [("faultproxy".into(), faultproxy.trim_start_matches("http://").into())]),
-        // There only while a step runs.
+        // Answers only while a step runs.
         job("load", [("loadgen".into(), loadgen.to_string())]),
     ]
 }

@@ -1,4 +1,4 @@
-//! A monitor that hears TCP and UDP, and a faultproxy in front of both: what experiments with heartbeats are made on.
+//! A monitor that receives heartbeats over TCP and UDP, and a faultproxy in front of both.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -41,7 +41,7 @@ impl TestMonitor {
         Self::with_sink(nodes, Clock::start(), None).await
     }
 
-    /// `sink` is told of each beat, by that clock.
+    /// `sink` receives each heartbeat with its instant by `clock`.
     pub async fn with_sink(nodes: usize, clock: Clock, sink: Option<Arc<dyn Sink>>) -> anyhow::Result<Self> {
         launcher::raise_nofile_limit()?;
         let ingest = Arc::new(Ingest::new(clock, keys(), Arc::new(Table::new(nodes)), sink));

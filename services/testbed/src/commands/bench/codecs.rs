@@ -4,7 +4,7 @@ use super::conditions;
 use crate::{
     cli::BenchArgs,
     instruments::codecs::{self, ARTICLE, ARTICLE_SAVING_PCT, BATCH, BEATS, NODES, SAVING},
-    instruments::comparison::{Beside, Comparison},
+    instruments::comparison::{Comparison, Reference},
 };
 
 const REPEATS: u8 = 7;
@@ -21,9 +21,9 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
         plain.over(json, "decode_ns"),
     ];
     let of_article = sides.iter().zip(ARTICLE).flat_map(|(side, (bytes, ns))| {
-        [("article_fields_bytes", bytes), ("encode_ns", ns)].map(|(f, value)| side.mark(f, Beside::Article(value)))
+        [("article_fields_bytes", bytes), ("encode_ns", ns)].map(|(f, value)| side.mark(f, Reference::Article(value)))
     });
-    let saving = [Beside::Article(ARTICLE_SAVING_PCT), Beside::AtLeast(ARTICLE_SAVING_PCT)];
+    let saving = [Reference::Article(ARTICLE_SAVING_PCT), Reference::AtLeast(ARTICLE_SAVING_PCT)];
     let marks = of_article.chain(saving.map(|beside| packed.mark(SAVING, beside))).collect();
     let what = format!(
         "{BEATS} beats on one thread, and the same in batches of {BATCH} nodes (batch_*: per beat); {NODES} nodes beat once a \

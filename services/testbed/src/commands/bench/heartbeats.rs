@@ -7,7 +7,7 @@ use heartbeat::bench::{self, Mode};
 use super::conditions;
 use crate::{
     cli::BenchArgs,
-    instruments::comparison::{self, Beside, Comparison, Figures, Mark, Side},
+    instruments::comparison::{self, Comparand, Comparison, Figures, Reference, Side},
 };
 
 const REPEATS: u8 = 5;
@@ -73,15 +73,15 @@ fn table() -> anyhow::Result<Figures> {
     ]))
 }
 
-fn rate(mode: Mode, side: &Side) -> Mark {
+fn rate(mode: Mode, side: &Side) -> Comparand {
     let least = match mode {
         Mode::Single | Mode::SingleSegmented => SINGLE_PER_S,
         Mode::Batched | Mode::BatchedSegmented => BATCHED_PER_S,
     };
-    side.mark("beats_per_s", Beside::AtLeast(least))
+    side.mark("beats_per_s", Reference::AtLeast(least))
 }
 
-fn memory(table: &Side) -> [Mark; 3] {
+fn memory(table: &Side) -> [Comparand; 3] {
     [("bytes_per_node", NODE_BYTES), ("ns_per_beat", BEAT_NS), ("ns_per_beat_alone", BEAT_NS)]
-        .map(|(figure, most)| table.mark(figure, Beside::AtMost(most)))
+        .map(|(figure, most)| table.mark(figure, Reference::AtMost(most)))
 }

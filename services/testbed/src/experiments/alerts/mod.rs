@@ -67,14 +67,15 @@ struct Seen {
     /// Seconds from the fault's end; `None`: it did not clear.
     clears_s: Option<f64>,
     /// Other alerts that fired meanwhile.
+    #[serde(rename = "beside")]
     others_fired: BTreeSet<String>,
 }
 
 impl Seen {
     /// The other alerts, in words.
     fn others(&self) -> Option<String> {
-        let beside: Vec<&str> = self.others_fired.iter().map(String::as_str).collect();
-        (!beside.is_empty()).then(|| format!("Other alerts fired with {}: {}.", self.alert, beside.join(", ")))
+        let others: Vec<&str> = self.others_fired.iter().map(String::as_str).collect();
+        (!others.is_empty()).then(|| format!("Other alerts fired with {}: {}.", self.alert, others.join(", ")))
     }
 }
 
@@ -171,7 +172,7 @@ async fn watch(stack: &AlertsStack, time: Duration) -> anyhow::Result<BTreeSet<S
 async fn try_case(stack: &mut AlertsStack, case: &'static Case) -> anyhow::Result<Vec<Seen>> {
     quiet(stack, |alert| case.alerts.contains(&alert)).await?;
     let before = stack.firing().await?;
-    let (mut fires, mut last, mut beside) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let (mut fires, mut last, mut others_fired) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
     let start = Instant::now();
     let fault = case.fault.begin(stack).await?;
     while fires.len() < case.alerts.len() && start.elapsed() < FIRES_WITHIN {
@@ -179,7 +180,7 @@ async fn try_case(stack: &mut AlertsStack, case: &'static Case) -> anyhow::Resul
         for alert in case.alerts.iter().filter(|alert| firing.contains(**alert)) {
             fires.entry(*alert).or_insert(at);
         }
-        beside.extend(firing);
+        others_fired.extend(firing);
         sleep(POLL).await;
     }
     fault.end(stack).await?;
@@ -187,7 +188,7 @@ async fn try_case(stack: &mut AlertsStack, case: &'static Case) -> anyhow::Resul
     loop {
         let (firing, at) = (stack.firing().await?, start.elapsed());
         last.extend(case.alerts.iter().filter(|alert| firing.contains(**alert)).map(|alert| (*alert, at)));
-        beside.extend(firing);
+        others_fired.extend(firing);
         let newest = last.values().max().copied().unwrap_or_default();
         if at > newest + SILENT || at > CLEARS_WITHIN {
             break;
@@ -195,7 +196,7 @@ async fn try_case(stack: &mut AlertsStack, case: &'static Case) -> anyhow::Resul
         sleep(POLL).await;
     }
     let ended = start.elapsed();
-    beside.retain(|alert| !before.contains(alert) && !case.alerts.contains(&alert.as_str()));
+    others_fired.retain(|alert| !before.contains(alert) && !case.alerts.contains(&alert.as_str()));
     let seen = |alert: &&'static str| {
         let last = last.get(alert).copied().unwrap_or_default();
         Seen {
@@ -203,7 +204,7 @@ async fn try_case(stack: &mut AlertsStack, case: &'static Case) -> anyhow::Resul
             fault: case.what,
             fires_s: fires.get(alert).copied(),
             clears_s: (last + SILENT <= ended).then_some((last + POLL).as_secs_f64()),
-            others_fired: beside.clone(),
+            others_fired: others_fired.clone(),
         }
     };
     Ok(case.alerts.iter().map(seen).collect())

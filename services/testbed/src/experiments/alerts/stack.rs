@@ -150,7 +150,7 @@ async fn ask(
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let url = if unknown.load(Ordering::Relaxed) { format!("{url}nobody-{n}") } else { format!("{url}{user}") };
+        let url = if unknown.load(Ordering::Relaxed) { format!("{url}unknown-{n}") } else { format!("{url}{user}") };
         let request = http.get(url);
         asked.spawn(async move {
             // Read to its end, so that the connection is used again.

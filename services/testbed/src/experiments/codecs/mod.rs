@@ -1,4 +1,4 @@
-//! `experiment codecs`: bytes, time and bandwidth of a heartbeat as JSON, Protobuf and Protobuf+Zstd, beside the article's table.
+//! `experiment codecs`: bytes, time and bandwidth of a heartbeat as JSON, Protobuf and Protobuf+Zstd, compared with the article's table.
 
 use std::{process::ExitCode, time::SystemTime};
 

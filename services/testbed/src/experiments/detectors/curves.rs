@@ -18,7 +18,7 @@ struct Point {
     mistakes: f64,
 }
 
-/// Settings of a detector that no other setting of it beats in both: mistakes ascending, p99 descending.
+/// Settings of a detector that no other setting of it beats in both figures: mistakes ascending, p99 descending.
 fn front(outcome: &Outcome, detector: &str, of: impl Fn(usize) -> Option<(f64, f64)>) -> Vec<Point> {
     let settings = (0..outcome.settings.len()).filter(|&n| outcome.settings[n].detector == detector);
     let mut known: Vec<Point> =

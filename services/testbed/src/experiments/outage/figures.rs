@@ -31,9 +31,9 @@ pub struct Outage {
     pub before: OutagePhase,
     pub during: OutagePhase,
     pub after: OutagePhase,
-    /// Single requests during the load, for users who had a list in Redis when it began.
+    /// Single requests during the load, for users with a list in Redis when it began.
     pub listed: Probes,
-    /// For users who had none, each asked for once.
+    /// For users without a list, each asked for once.
     pub unlisted: Probes,
     /// Over the whole run.
     #[serde(skip)]
@@ -64,7 +64,7 @@ pub struct Probes {
     pub p99_ms: Option<f64>,
     /// Good answers that could be compared.
     pub compared: u64,
-    /// Other items than before the outage, or those of an unknown user.
+    /// Other items than before the outage, or an unknown user's items.
     pub wrong: u64,
 }
 

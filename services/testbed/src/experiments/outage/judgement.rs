@@ -57,7 +57,7 @@ fn judge(report: &Report, o: &Outage) -> Vec<Verdict> {
             format!("{} in {} ms", of(rest.refused, rest.asked), ms(p99)),
             rest.failed == 0 && rest.refused > 0 && p99 <= MAX_REFUSAL_P99_MS,
             format!(
-                "{} answered, {} failed otherwise; errors of unknown ids that the filter took for users: {:?}",
+                "{} answered, {} failed otherwise; errors of unknown ids that passed the filter: {:?}",
                 rest.good, rest.failed, o.errors
             ),
         ));

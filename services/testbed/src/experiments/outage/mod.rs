@@ -43,7 +43,7 @@ use crate::{
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "outage",
-    about: "MySQL killed under load and started again, then Redis: who is still answered, how soon the others get an error, and seconds \
+    about: "MySQL killed under load and started again, then Redis: which users are still answered, how soon the others get an error, and seconds \
             until back to normal",
     examples: "Examples:
   ./testbed experiment outage              20 s each at 3000 requests/s (about 5 minutes)

@@ -160,7 +160,7 @@ impl Asker {
         Ok((answer.status(), answer.json().await?))
     }
 
-    /// `before`: the items of a user who has a list.
+    /// `before`: the items of a user with a list.
     async fn probe(&self, id: &str, before: Option<&Value>) -> Probe {
         let (sent_ms, sent) = (unix_ms(), Instant::now());
         let answer = match self.ask(id).await {

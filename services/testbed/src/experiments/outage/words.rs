@@ -16,7 +16,7 @@ pub fn section(outages: &[Outage], profiles: usize, repeats: u32) -> anyhow::Res
     let name = |outage: &Outage| outage.name(profiles, repeats);
     let section = Section::new(
         "A server is killed",
-        "The server is killed under load and started again on its data and port. Who is still answered, and how soon is all back to normal?",
+        "The server is killed under load and started again on its data and port. Which users are still answered, and how soon is all back to normal?",
         serde_json::to_value(outages)?,
     );
     let charts =
@@ -57,8 +57,8 @@ fn summary(outages: &[Outage], name: &impl Fn(&Outage) -> String) -> Table {
         ("its own recovery, s", |o| recovery_s(o)),
         ("users with a list", |o| counts(o.listed)),
         ("users without one", |o| counts(o.unlisted)),
-        ("p99 of those with a list, ms", |o| figure(o.listed.p99_ms)),
-        ("p99 of those without, ms", |o| figure(o.unlisted.p99_ms)),
+        ("p99 with a list, ms", |o| figure(o.listed.p99_ms)),
+        ("p99 without a list, ms", |o| figure(o.unlisted.p99_ms)),
         ("store queries/s", |o| phases(o, |phase| phase.store_queries_per_s)),
         ("CPU, % of all cores", |o| phases(o, |phase| phase.cpu_pct)),
         ("p99 of the load before, ms", |o| figure(o.normal_p99_ms)),

@@ -169,4 +169,14 @@ mod tests {
             assert!(scenario.offered_per_s(surge.peak_users) >= 1.98 * knee);
         }
     }
+
+    #[test]
+    fn the_section_has_what_the_jq_example_reads() {
+        let recovery = Recovery { profile: "protected".into(), back_after_s: Some(2), ..Recovery::default() };
+        let section = section(&[recovery], 1).unwrap();
+        assert_eq!(section.title, "After a surge");
+        let measured = &section.measured[0];
+        assert_eq!((measured["profile"].as_str(), measured["back_after_s"].as_u64()), (Some("protected"), Some(2)));
+        assert_eq!((section.tables[0].rows.len(), section.charts.len()), (1, 1));
+    }
 }

@@ -20,7 +20,7 @@ use super::{
     publish::{Found, RunArgs, publish},
 };
 use crate::{
-    roles::fleet::{Outcome, Plan, SECRET, Way},
+    roles::fleet::{Mode, Outcome, Plan, SECRET},
     stack::service::own_program,
 };
 
@@ -42,15 +42,16 @@ const RUN_MS: u64 = 20_000;
 const QUICK_RUN_MS: u64 = 2_000;
 /// Beyond the run: the program starts, the senders start and stop.
 const GRACE: Duration = Duration::from_secs(60);
-const WAYS: [(Way, &str); 3] =
-    [(Way::Ticks, "ticks only"), (Way::Single, "a datagram each"), (Way::Batched, "in batches")];
+const MODES: [(Mode, &str); 3] =
+    [(Mode::Ticks, "ticks only"), (Mode::Single, "a datagram each"), (Mode::Batched, "in batches")];
 /// For the 99th percentile.
 const MAX_LATE_MS: f64 = 10.0;
 const MAX_STOP_MS: f64 = 1_000.0;
 
 #[derive(Debug, Serialize)]
 struct Measured {
-    way: Way,
+    #[serde(rename = "way")]
+    mode: Mode,
     name: &'static str,
     senders: u32,
     #[serde(flatten)]
@@ -64,8 +65,8 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (senders, run_ms) = if args.quick { (QUICK_SENDERS, QUICK_RUN_MS) } else { (SENDERS, RUN_MS) };
     let mut stack = Stack::create("senders")?;
     let mut all = Vec::new();
-    for (way, name) in WAYS {
-        all.push(measure(&mut stack, way, name, senders, run_ms).await?);
+    for (mode, name) in MODES {
+        all.push(measure(&mut stack, mode, name, senders, run_ms).await?);
     }
     stack.stop().await?;
     let found = Found {
@@ -86,7 +87,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 async fn measure(
     stack: &mut Stack,
-    way: Way,
+    mode: Mode,
     name: &'static str,
     senders: u32,
     run_ms: u64,
@@ -101,7 +102,7 @@ async fn measure(
 
     let dir = stack.child_dir("fleet")?;
     let (file, result) = (dir.join("plan.json"), dir.join("result.json"));
-    let plan = Plan { way, monitor, senders, interval_ms: INTERVAL_MS, run_ms, result };
+    let plan = Plan { mode, monitor, senders, interval_ms: INTERVAL_MS, run_ms, result };
     std::fs::write(&file, serde_json::to_vec(&plan)?)?;
     let spec = Spec::new("fleet", own_program()?).args(["serve", "fleet"]).args([&file]);
     stack.run(spec, Duration::from_millis(run_ms) + GRACE).await?;
@@ -110,8 +111,8 @@ async fn measure(
     drop(ended);
     receiving.await??;
     let arrived = ingest.counts().accepted() as f64;
-    let arrived_pct = (way != Way::Ticks).then_some(100.0 * arrived / outcome.sent_beats as f64);
-    Ok(Measured { way, name, senders, outcome, arrived_pct })
+    let arrived_pct = (mode != Mode::Ticks).then_some(100.0 * arrived / outcome.sent_beats as f64);
+    Ok(Measured { mode, name, senders, outcome, arrived_pct })
 }
 
 fn table(all: &[Measured]) -> Table {

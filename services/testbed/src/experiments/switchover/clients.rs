@@ -100,7 +100,7 @@ impl Monitors {
     }
 
     /// How many other workers went off line since the last call.
-    pub fn offline_besides(&self, worker: &NodeId) -> usize {
+    pub fn others_offline(&self, worker: &NodeId) -> usize {
         self.take_offline().iter().filter(|node| *node != worker).count()
     }
 
@@ -175,7 +175,7 @@ pub struct Written {
     pub done: u64,
     /// 409.
     pub refused: u64,
-    /// Done under an earlier epoch than one that was known when the write was sent.
+    /// Done under an earlier epoch than the client knew when it sent the write.
     pub stale: u64,
 }
 

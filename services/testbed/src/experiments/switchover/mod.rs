@@ -160,7 +160,7 @@ async fn series(stack: &mut Stack, store: &StoreConfig, variant: Variant) -> any
         // Not in step with the beats.
         sleep(Duration::from_millis(rand::rng().random_range(0..variant.interval_ms))).await;
         let sample = switch(stack, &control_plane, &monitors, n / 2 % WORKERS, kill).await?;
-        false_alarms += monitors.offline_besides(&sample.worker);
+        false_alarms += monitors.others_offline(&sample.worker);
         eprintln!("  {}", sample.text());
         samples.push(sample);
         let victim = &mut control_plane.workers[n / 2 % WORKERS];

@@ -201,7 +201,7 @@ async fn under_faults(length: Duration) -> anyhow::Result<Vec<Measured>> {
     Ok(all)
 }
 
-/// Waits for all TCP senders; resumes those between two tries.
+/// Waits until all TCP senders are connected; resumes a sender that waits for its next try.
 async fn connected(handles: &[Handle]) -> anyhow::Result<()> {
     let wait = async {
         for handle in handles {

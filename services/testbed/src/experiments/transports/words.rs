@@ -5,7 +5,7 @@ use report::{Table, Verdict};
 use super::{Figures, Measured, Over, cost::Cost};
 
 pub fn tables(measured: &[Measured], costs: &[Cost]) -> Vec<Table> {
-    vec![conditions(measured), beside_the_article(measured, costs)]
+    vec![conditions(measured), compared_with_the_article(measured, costs)]
 }
 
 fn conditions(measured: &[Measured]) -> Table {
@@ -52,7 +52,7 @@ fn arrived_pct(figures: &Figures) -> f64 {
     100.0 * figures.arrived as f64 / figures.due as f64
 }
 
-fn beside_the_article(measured: &[Measured], costs: &[Cost]) -> Table {
+fn compared_with_the_article(measured: &[Measured], costs: &[Cost]) -> Table {
     let under = |condition: &str, show: fn(&Figures) -> String| {
         let found = measured.iter().find(|one| one.condition == condition);
         found.map_or_else(|| ["–".into(), "–".into()], |one| [show(&one.tcp), show(&one.udp)])

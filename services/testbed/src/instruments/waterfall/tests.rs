@@ -4,7 +4,7 @@ use tracestore::{Event, Kind, SpanId};
 
 use super::*;
 
-const PLAIN: Look = Look { width: 110, colour: false };
+const PLAIN: Style = Style { width: 110, colour: false };
 
 fn span(id: u64, parent: u64, name: &str, service: &str, start_ms: u64, duration_us: u64) -> Span {
     Span {
@@ -66,7 +66,7 @@ api/3 └ GET /recommendations ████████████████�
     }
     assert!(lines[3].contains("├ GET rec") && lines[3].contains('▏') && lines[3].contains("300 µs"), "{text}");
     assert!(lines[6].contains("└ SET rec") && lines[6].contains("✗ connection reset"), "{text}");
-    assert_eq!(lines[7], "(2 more spans found no room)");
+    assert_eq!(lines[7], "(2 more spans were dropped)");
     // The wait for a connection ends where the query begins.
     let column = |line: &str, of: fn(char) -> bool| line.chars().position(of).unwrap();
     let checkout_end = column(lines[4], |c| c == '█') + lines[4].matches('█').count();
@@ -76,12 +76,12 @@ api/3 └ GET /recommendations ████████████████�
 #[test]
 fn lines_are_cut_to_the_terminal_and_coloured_only_there() {
     for width in [1, 60, 80, 200] {
-        let text = render(&miss(), Look { width, colour: false });
+        let text = render(&miss(), Style { width, colour: false });
         let longest = text.lines().skip(1).map(|line| line.chars().count()).max().unwrap();
         assert!(longest <= width.max(MIN_WIDTH), "{width}: {longest}\n{text}");
         assert!(!text.contains('\x1b'));
     }
-    let coloured = render(&miss(), Look { colour: true, ..PLAIN });
+    let coloured = render(&miss(), Style { colour: true, ..PLAIN });
     assert!(coloured.contains("\x1b[31m") && coloured.contains("\x1b[36m"));
 }
 
