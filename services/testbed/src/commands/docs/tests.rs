@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 
 use super::*;
 use crate::cli::Cli;
@@ -22,8 +22,8 @@ fn documents(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The words of each command in a text that begin with one of `starts`, up to a comment, a pipe or the next command.
-fn commands(text: &str) -> Vec<Vec<String>> {
+/// The words of each command in a text, up to a comment, a pipe or the next command; and whether it is in a fenced block.
+fn commands(text: &str) -> Vec<(bool, Vec<String>)> {
     const STARTS: [&str; 2] = ["./testbed ", "docker compose run --rm testbed "];
     let mut found = Vec::new();
     let mut fenced = false;
@@ -40,7 +40,8 @@ fn commands(text: &str) -> Vec<Vec<String>> {
                 let words = words.map(|words| words.split(" >").next().unwrap_or_default());
                 if let Some(words) = words {
                     let plain = |word: &str| word.trim_matches(['\'', '"']).to_owned();
-                    found.push(words.split_whitespace().filter(|word| *word != "&").map(plain).collect());
+                    let words = words.split_whitespace().filter(|word| *word != "&").map(plain).collect();
+                    found.push((fenced, words));
                 }
             }
         }
@@ -59,16 +60,17 @@ fn every_command_in_the_documents_is_accepted() {
     let (mut count, mut refused) = (0, Vec::new());
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
-        for words in commands(&text) {
+        for (fenced, words) in commands(&text) {
             // Answered by the script.
             if words.first().is_none_or(|first| ["test", "setup", "--help"].contains(&first.as_str())) {
                 continue;
             }
             count += 1;
             let parsed = Cli::try_parse_from(std::iter::once("testbed".to_owned()).chain(words.clone()));
-            // A family of commands, such as `./testbed bench`, answers with its help.
-            let family = clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-            if let Some(error) = parsed.err().filter(|error| error.use_stderr() && error.kind() != family) {
+            // A sentence may name a command, such as `./testbed bench`, without what it requires. A block may not.
+            let incomplete = [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingRequiredArgument];
+            let named_only = |error: &clap::Error| !fenced && incomplete.contains(&error.kind());
+            if let Some(error) = parsed.err().filter(|error| error.use_stderr() && !named_only(error)) {
                 refused.push(format!("{}: ./testbed {}: {error}", file.display(), words.join(" ")));
             }
         }
