@@ -206,9 +206,11 @@ fn detectors_are_found_by_name_and_errors_say_what_there_is() {
     assert_eq!(fixed.deadline(), Some(7 * INTERVAL));
     let error = |name, params: Vec<(String, f64)>| AnyDetector::named(name, INTERVAL, &params).unwrap_err().to_string();
     assert!(
-        error("phi", vec![]).starts_with("there is no detector 'phi'; there are fixed, backoff, consecutive, ewma")
+        error("phi", vec![]).starts_with("unknown detector 'phi'; the detectors are fixed, backoff, consecutive, ewma")
     );
-    assert!(error("ewma", some("alpha", 1.0)).contains("'ewma' has no parameter 'alpha'; it has k (3; times"));
+    assert!(
+        error("ewma", some("alpha", 1.0)).contains("'ewma' has no parameter 'alpha'; its parameters are k (3; factor")
+    );
     assert!(error("ewma", some("k", -1.0)).starts_with("k=-1 is out of range: 0 to 1000000"));
     assert!(error("ewma", some("k", f64::NAN)).starts_with("k=NaN is out of range"));
 }
