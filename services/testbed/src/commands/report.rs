@@ -14,7 +14,7 @@ use crate::{
     exit,
 };
 
-/// Where reports go unless told otherwise.
+/// Default directory of reports.
 pub const REPORTS: &str = "reports";
 
 pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
@@ -23,7 +23,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     }
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
-        None => newest().context("there is no report below reports/: ./testbed evaluate makes one")?,
+        None => newest().context("there is no report below reports/: run ./testbed evaluate first")?,
     };
     if let Some(findings) = Findings::load(&dir.join("report.json"))? {
         if args.render {
@@ -55,7 +55,7 @@ fn compare(args: &DiffArgs) -> anyhow::Result<ExitCode> {
     Ok(if diff.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::MISSED) })
 }
 
-/// A report's directory or its JSON file itself, as a CI job may have kept only that.
+/// `path` is a report's directory or its JSON file, because a CI job may keep only the file.
 fn report_file(path: &Path) -> PathBuf {
     if path.is_file() { path.to_owned() } else { path.join("report.json") }
 }
@@ -64,7 +64,7 @@ pub fn print(report: &Report) {
     print!("{}", report::terminal::render(report, colour()));
 }
 
-/// Shows what an experiment found out, which lies in `dir`.
+/// Prints the findings of an experiment; `dir` has their files.
 pub fn show(findings: &Findings, dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         println!("{}", std::fs::read_to_string(dir.join("report.json"))?);
