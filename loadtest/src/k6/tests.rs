@@ -60,7 +60,7 @@ fn nothing_measured_is_nothing_and_anything_else_is_refused() {
     assert_eq!((empty.answered, empty.error_pct, empty.known_personal_pct, empty.started_ms), (0, 0.0, None, 6000));
     assert!(empty.latency_curve.is_empty());
     for bad in ["", "{}", "[]", r#"{"metrics": {"sent": 3}, "setup_data": {"start": 1}}"#, r#"{"metrics": {}}"#] {
-        assert!(outcome(&plan(), bad).unwrap_err().to_string().contains("no summary"), "{bad}");
+        assert!(outcome(&plan(), bad).unwrap_err().to_string().contains("summary cannot be parsed"), "{bad}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Behaviour data on its way into the store: read or generated, imported, and the model built from it.
+//! Behaviour data: reads or generates it, imports it into the store, and builds the model.
 
 use std::{fs::File, num::NonZero, path::Path, time::SystemTime};
 
@@ -7,11 +7,11 @@ use contract::ShardId;
 use model::{BadRows, Dataset, DatasetBuilder, GenerateParams, NeighbourModel, Params, ParseReport};
 use stores::{ImportEvent, Imported, Store};
 
-/// Where a data set comes from.
+/// Source of a data set.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Source {
     File(std::path::PathBuf),
-    /// This many synthetic users.
+    /// Number of synthetic users.
     Generator(u32),
 }
 
@@ -22,14 +22,13 @@ pub struct Loaded {
 }
 
 impl Source {
-    /// Reads or generates all of it, beside the runtime: it takes seconds, in which Ctrl-C is to be heard. Bad rows are left out and told on
-    /// stderr.
+    /// Reads or generates the data on a blocking thread, so that Ctrl-C works meanwhile. Invalid rows are left out and reported on stderr.
     pub async fn load(&self) -> anyhow::Result<Loaded> {
         let source = self.clone();
-        tokio::task::spawn_blocking(move || source.load_here()).await?
+        tokio::task::spawn_blocking(move || source.load_blocking()).await?
     }
 
-    fn load_here(&self) -> anyhow::Result<Loaded> {
+    fn load_blocking(&self) -> anyhow::Result<Loaded> {
         match self {
             Self::File(path) => {
                 let (dataset, report) = read(path, BadRows::Skip)?;
@@ -48,7 +47,7 @@ impl Source {
     }
 }
 
-/// The generator's parameters; its clusters shrink with the catalogue.
+/// Parameters of the generator. There are at most as many clusters as items.
 pub fn generator(users: u32, items: Option<u32>, seed: u64) -> GenerateParams {
     let defaults = GenerateParams::default();
     let items = items.unwrap_or(defaults.items);
@@ -60,7 +59,7 @@ pub fn read(path: &Path, bad_rows: BadRows) -> anyhow::Result<(Dataset, ParseRep
     model::parse(file, bad_rows).with_context(|| format!("cannot import {}", path.display()))
 }
 
-/// The ids of all users for the load generator, one a line, most active first: its Zipf law goes by line.
+/// The ids of all users for the load generator, one per line, the most active user first: that is the order of popularity for `zipf`.
 pub fn known_ids(dataset: &Dataset) -> String {
     let mut events = vec![0_u32; dataset.users.len()];
     for event in &dataset.events {
@@ -72,7 +71,7 @@ pub fn known_ids(dataset: &Dataset) -> String {
     ids.join("\n")
 }
 
-/// Writes the events and their users into the shards. `progress` gets rows sent so far.
+/// Writes the events and their users into the shards. The argument of `progress` is the number of rows sent so far.
 pub async fn import(store: &Store, dataset: &Dataset, progress: impl Fn(usize)) -> anyhow::Result<Imported> {
     let rows = dataset.events.iter().map(|event| ImportEvent {
         user_id: &dataset.users[event.user as usize],
@@ -84,8 +83,8 @@ pub async fn import(store: &Store, dataset: &Dataset, progress: impl Fn(usize)) 
     store.import(rows.collect(), progress).await.context("cannot write the events to the store")
 }
 
-/// Builds the model from all that the shards hold, so that it is the same whether the data came in one import or in
-/// many, and stores it; returns its version.
+/// Builds the model from all events of the shards, so that it does not depend on the number of imports. Stores the model and returns its
+/// version.
 pub async fn build_model(store: &Store) -> anyhow::Result<u64> {
     let mut all = DatasetBuilder::default();
     for shard in ShardId::all() {
@@ -99,7 +98,7 @@ pub async fn build_model(store: &Store) -> anyhow::Result<u64> {
             .await
             .context("cannot read the events back")?;
         if let Some(error) = refused {
-            bail!("shard {} holds an event that cannot be used: {error}", shard.index());
+            bail!("shard {} has an invalid event: {error}", shard.index());
         }
     }
     let (dataset, _) = all.finish();

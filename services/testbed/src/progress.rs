@@ -1,10 +1,10 @@
-//! Progress on stderr: bars on a terminal, otherwise a line when a stage begins.
+//! Progress on stderr: a bar on a terminal, otherwise one line per stage.
 
 use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar of this length, hidden where stderr is no terminal.
+/// A bar of this length; it is hidden if stderr is not a terminal.
 pub fn bar(length: u64, message: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     // The template is a constant; a bar without style still works.
@@ -18,7 +18,7 @@ pub fn bar(length: u64, message: &str) -> ProgressBar {
     bar
 }
 
-/// Says what begins now: above the bar on a terminal, as a line of its own elsewhere.
+/// Reports the start of a stage: in the bar on a terminal, otherwise as a line.
 pub fn stage(bar: &ProgressBar, text: &str) {
     if std::io::stderr().is_terminal() {
         bar.set_message(text.to_owned());

@@ -20,7 +20,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     }
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
-        None => newest().context("there is no report below reports/: ./testbed evaluate makes one")?,
+        None => newest().context("there is no report below reports/: run ./testbed evaluate first")?,
     };
     match Document::load(&dir.join("report.json"))? {
         Document::Experiment(findings) => {
@@ -60,7 +60,7 @@ fn steps(path: &Path) -> anyhow::Result<Report> {
     steps.with_context(|| format!("{} has no steps of load to compare", path.display()))
 }
 
-/// A report's directory or its JSON file itself, as a CI job may have kept only that.
+/// `path` is a report's directory or its JSON file, because a CI job may keep only the file.
 fn report_file(path: &Path) -> PathBuf {
     if path.is_file() { path.to_owned() } else { path.join("report.json") }
 }

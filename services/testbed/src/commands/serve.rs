@@ -1,4 +1,4 @@
-//! `testbed serve ROLE`: this process is one part of the stack.
+//! `testbed serve ROLE`: runs one process of the stack.
 
 mod proxy;
 
@@ -99,7 +99,7 @@ fn access_log(config: accesslog::Config) -> anyhow::Result<()> {
 fn on_threads(threads: usize, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     launcher::raise_nofile_limit()?;
     let mut builder = match threads {
-        // Nothing is handed from thread to thread then.
+        // Without a second thread, no task moves between threads.
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };

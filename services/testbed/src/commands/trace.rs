@@ -16,7 +16,7 @@ pub async fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
     let stack = super::running_stack()?;
     let address = stack.endpoints.get(service::TRACES).with_context(|| {
         format!(
-            "the running stack has no address called {}: its traces are elsewhere (compose: in Grafana)",
+            "the running stack has no address called {}: it does not keep traces itself (with Docker Compose, see Grafana)",
             service::TRACES
         )
     })?;
@@ -25,7 +25,7 @@ pub async fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
     if let Some(id) = args.id {
         let trace = client.trace(id).await?;
         let trace = trace.with_context(|| {
-            format!("no trace {id}: it was never sampled, or made room for others. ./testbed trace lists what is there")
+            format!("no trace {id}: it was not sampled, or newer traces have replaced it. ./testbed trace lists the stored ones")
         })?;
         show(args.json, &trace, || waterfall::render(&trace, style))?;
         return Ok(ExitCode::SUCCESS);
@@ -46,7 +46,7 @@ pub async fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
     }
     let mut traces: Vec<Trace> = Vec::new();
     for summary in list {
-        // One may make room for another between the two questions.
+        // A newer trace may replace a listed one before this request.
         traces.extend(client.trace(summary.id).await?);
     }
     let texts = || traces.iter().map(|trace| waterfall::render(trace, style)).collect::<Vec<_>>().join("\n");
@@ -55,7 +55,7 @@ pub async fn run(args: TraceArgs) -> anyhow::Result<ExitCode> {
 }
 
 const NONE_YET: &str =
-    "no trace yet: the sampled requests' come a few seconds after them. ./testbed load smoke makes some";
+    "no trace yet: a trace is stored a few seconds after its request. ./testbed load smoke sends sampled requests";
 
 fn show(json: bool, what: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     if json {

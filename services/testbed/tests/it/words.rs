@@ -19,7 +19,7 @@ fn errors_say_what_to_do() {
         (&["evaluate", "--repeat", "0"], "1..=100"),
         (&["evaluate", "--instances", "17"], "1..=16"),
         (&["evaluate", "--soak", "1m"], "3m"),
-        (&["evaluate", "--soak", "soon"], "is no time"),
+        (&["evaluate", "--soak", "soon"], "is not a duration"),
         (&["evaluate", "--soak", "1h", "--quick"], "cannot be used with"),
         (&["experiment"], "overload"),
         (&["experiment", "chaos"], "unrecognized subcommand"),

@@ -1,4 +1,4 @@
-//! What faultproxy is told: by a file, or by words on the command line that may name hosts.
+//! Configuration of faultproxy: from a file, or from flags that may contain host names.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -12,7 +12,7 @@ use runtime::Endpoint;
 
 use crate::stack::service;
 
-/// `at`: where the first server is reached, and the admin API.
+/// `at`: listen address for the first server, and address of the admin API.
 pub fn config(
     file: Option<&Path>,
     mysql: &[String],
@@ -32,12 +32,12 @@ pub fn config(
 fn routes(mysql: &[String], first: SocketAddr) -> anyhow::Result<Vec<Route>> {
     let ports = first.port()..=u16::MAX;
     if mysql.len() > ports.len() {
-        bail!("--listen {first}: {} servers need as many ports from there", mysql.len());
+        bail!("--listen {first}: {} servers need as many ports, starting with this one", mysql.len());
     }
     let routes = mysql.iter().zip(ports).map(|(server, port)| {
-        // Once, at the start: the law is about the servers as they are, not about names.
+        // Resolved once, at the start.
         let addresses = server.to_socket_addrs().with_context(|| format!("--mysql: cannot resolve {server:?}"))?;
-        // Of a name with both kinds the IPv4 address: there a server listens that was not told otherwise.
+        // Prefers IPv4: a server listens there by default.
         let upstream =
             addresses.min_by_key(SocketAddr::is_ipv6).with_context(|| format!("--mysql: {server:?} has no address"))?;
         Ok(Route { listen: Endpoint::Tcp(SocketAddr::new(first.ip(), port)), upstream: Endpoint::Tcp(upstream) })
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_said() {
+    fn invalid_flags_are_named() {
         let at = Some((address("127.0.0.1:65535"), address("127.0.0.1:9090")));
         let two = ["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()];
         assert!(config(None, &two, at, None).unwrap_err().to_string().contains("2 servers"));
