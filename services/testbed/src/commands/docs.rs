@@ -81,7 +81,7 @@ fn configuration() -> anyhow::Result<String> {
     };
     let faultproxy = Process {
         root: "Config",
-        source: sources!("faultproxy/src/lib.rs", "faultproxy/src/link.rs", "faultproxy/src/law.rs"),
+        source: sources!("faultproxy/src/config.rs", "faultproxy/src/law.rs"),
         defaults: serde_json::json!({ "max_connections": faultproxy::DEFAULT_MAX_CONNECTIONS }),
         other: None,
         range: settings::no_range,
