@@ -1,4 +1,4 @@
-//! Whatever is done to a scenario's text: never a panic, always an error that says where, and what is accepted can be run.
+//! Changed scenario texts never cause a panic: each is either an error that names the place, or a scenario that can be run.
 
 use std::path::Path;
 
@@ -132,7 +132,7 @@ fn check_error(error: &str, text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Whoever holds a scenario need not check again.
+/// A scenario that was read needs no further checks.
 fn check_scenario(scenario: &Scenario) -> Result<(), TestCaseError> {
     prop_assert_eq!(scenario.steps.len(), scenario.unknown_share.len());
     prop_assert!(!scenario.profiles.is_empty() && (1..=64).contains(&scenario.replicas));

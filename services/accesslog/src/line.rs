@@ -1,6 +1,63 @@
 //! One line of the access log, as nginx's syslog sends it.
 
-use crate::metrics::{Class, Route};
+/// Labels are bounded: every other path is `Other`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    Recommendations,
+    Other,
+}
+
+impl Route {
+    pub(crate) const ALL: [Self; 2] = [Self::Recommendations, Self::Other];
+
+    /// As `$gateway_route` of deploy/nginx/gateway/http.conf.
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|route| route.label() == text)
+    }
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Recommendations => "/recommendations",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    Success,
+    Redirect,
+    ClientError,
+    /// nginx's 499: the client closed the connection before the answer came.
+    ClientClosed,
+    ServerError,
+}
+
+impl Class {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Success, Self::Redirect, Self::ClientError, Self::ClientClosed, Self::ServerError];
+
+    pub(crate) fn of(status: u16) -> Option<Self> {
+        match status {
+            499 => Some(Self::ClientClosed),
+            200..=299 => Some(Self::Success),
+            300..=399 => Some(Self::Redirect),
+            400..=498 => Some(Self::ClientError),
+            500..=599 => Some(Self::ServerError),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Success => "2xx",
+            Self::Redirect => "3xx",
+            Self::ClientError => "4xx",
+            Self::ClientClosed => "499",
+            Self::ServerError => "5xx",
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Line {

@@ -15,7 +15,7 @@ use super::{
 const TITLE: &str = "Soak";
 /// Caches and allocators fill at first; that is no leak.
 const LEFT_OUT_SHARE: f64 = 0.1;
-/// Of the mean over the whole run; a smaller change is noise, whatever its standard error.
+/// Of the mean over the whole run; a smaller change is noise, even with a small standard error.
 const MATERIAL_PCT: f64 = 1.0;
 
 /// `measured` of the section.

@@ -156,7 +156,7 @@ fn nonsense_is_refused() {
     let mut wrong = stream(&[&[1], COLUMN]);
     wrong[8] = 7;
     assert_eq!(follow(ResponseKind::Results, true, &wrong, 1), Err(Malformed::Sequence));
-    // An ERR ends the command whatever its number.
+    // An ERR ends the command with any number.
     let mut late = stream(&[ERR]);
     late[3] = 7;
     assert_eq!(follow(ResponseKind::Results, true, &late, 1), Ok((late.len(), true)));

@@ -64,7 +64,7 @@ fn the_first_connection_gets_its_tries_too() {
 }
 
 #[test]
-fn delays_double_up_to_the_cap_whatever_the_numbers() {
+fn delays_double_up_to_the_cap_for_all_numbers() {
     let policy = Policy::default();
     let seconds: Vec<_> = (1..=8).map(|attempt| policy.delay(attempt) / SECOND).collect();
     assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);

@@ -198,7 +198,7 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
     })
     .await;
     let ballot = r#"{"from": "stranger", "round": 1, "seen": {}, "failed": {"a": 99999999999999}, "fit": {}}"#;
-    assert_eq!(post("/ballot", ballot).await, 401, "whoever has no key has no vote");
+    assert_eq!(post("/ballot", ballot).await, 401, "a caller without the key has no vote");
     assert_eq!(post("/register", "{}").await, 400);
     let endless = r#"{"id": "b", "incarnation": 18446744073709551615, "http": "x:1", "udp": "x:1"}"#;
     assert_eq!(post("/register", endless).await, 400);

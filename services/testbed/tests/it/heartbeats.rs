@@ -44,7 +44,7 @@ async fn count(client: &reqwest::Client, worker: &str, partition: usize, epoch: 
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-/// Asks until it is done: whoever is asked may learn of a change a moment after the monitors have told us.
+/// Repeats the request until it succeeds: a worker may learn of a change shortly after the monitors reported it.
 async fn counted(client: &reqwest::Client, worker: &str, partition: usize) -> Value {
     let url = format!("{worker}/partitions/{partition}/count");
     let deadline = std::time::Instant::now() + Duration::from_secs(120);
@@ -139,7 +139,7 @@ fn workers_that_are_killed_or_stopped_are_replaced_and_their_clients_sent_on() {
     let done = runtime.block_on(counted(&following, &address("worker-0"), partition));
     assert_eq!(done["counter"].as_u64(), Some(2), "nothing was lost: {done}");
     assert!(stopped.signal(Signal::SIGCONT));
-    // Whatever it believes, it writes nothing in its old epoch.
+    // It writes nothing in its old epoch, although its own table still names it the owner.
     let (status, answer) = runtime.block_on(count(&plain, &address("worker-2"), partition, ""));
     assert!(status == 307 || status == 409, "{status} {answer}");
     wait_until("it comes back in a new life", || online(&home.beats()) == 3);

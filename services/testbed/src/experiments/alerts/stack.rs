@@ -115,7 +115,7 @@ impl AlertsStack {
     }
 }
 
-/// Requests at a constant rate, whatever the answers; stops when dropped.
+/// Sends requests at a constant rate, also when they fail. Stops when dropped.
 pub struct Load {
     unknown: Arc<AtomicBool>,
     _stop: DropGuard,
