@@ -147,7 +147,7 @@ mod tests {
         suspicions.record_transition(64, &node, 3, &change(State::Failed, State::Partitioned, Cause::Unanswered));
         assert_eq!(suspicions.failed_at(&node), None);
         let steps = &suspicions.open[&node].steps;
-        assert_eq!(steps[..], [(State::Failed, 63), (State::Partitioned, 64)], "told of as its absence");
+        assert_eq!(steps[..], [(State::Failed, 63), (State::Partitioned, 64)], "recorded as its absence");
         let back = change(State::Partitioned, State::Healthy, Cause::Registered);
         assert_eq!(suspicions.record_transition(90, &node, 4, &back), None, "its end is no mistake");
         assert!(suspicions.open.is_empty());

@@ -1,5 +1,7 @@
 //! The stack as child processes: redis, MySQL servers, faultproxy, the receiver of traces, api replicas, nginx.
 
+mod observers;
+
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -9,11 +11,13 @@ use std::{
 use anyhow::{Context, ensure};
 use api::{ApiConfig, Profile};
 use faultproxy::Law;
-use launcher::{ChildId, Signal, Spec, Stack, exporters, free_port, mariadb, nginx, prometheus, redis};
+use launcher::{ChildId, Signal, Spec, Stack, free_port, mariadb, nginx, prometheus, redis};
 use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
 use stores::{QueueOrder, Store, StoreConfig, StoreMetrics};
 
+pub use self::observers::job;
+use self::observers::{Traces, jobs, loopback, start_access_log, start_exporters, start_traces};
 use crate::data;
 
 /// The parts of a stack, without the profile of its replicas.
@@ -462,117 +466,6 @@ fn replica_socket(stack: &Stack, n: usize) -> Endpoint {
 /// This very program: the roles are its subcommands.
 pub fn own_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
-}
-
-/// What Prometheus asks: the admin ports, by the jobs that compose's Prometheus has for them.
-fn jobs(admins: &[u16], faultproxy: &str, loadgen: SocketAddr) -> Vec<prometheus::ScrapeJob> {
-    let replicas = admins.iter().enumerate().map(|(n, &port)| (format!("api-{n}"), loopback(port).to_string()));
-    vec![
-        job("api", replicas),
-        job("faultproxy", [("faultproxy".into(), faultproxy.trim_start_matches("http://").into())]),
-        // Answers only while a step runs.
-        job("load", [("loadgen".into(), loadgen.to_string())]),
-    ]
-}
-
-pub fn job(name: &str, targets: impl IntoIterator<Item = (String, String)>) -> prometheus::ScrapeJob {
-    prometheus::ScrapeJob { name: name.into(), targets: targets.into_iter().collect(), path: prometheus::METRICS }
-}
-
-/// A receiver of traces: where spans are sent to, and where they are asked for.
-struct Traces {
-    child: ChildId,
-    otlp: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Traces {
-    /// Free ones.
-    fn addresses() -> anyhow::Result<(SocketAddr, SocketAddr)> {
-        Ok((loopback(free_port()?), loopback(free_port()?)))
-    }
-}
-
-async fn start_traces(
-    stack: &mut Stack,
-    http: &reqwest::Client,
-    (otlp, admin): (SocketAddr, SocketAddr),
-) -> anyhow::Result<Traces> {
-    let spec = Spec::new("traces", own_program()?).args([
-        "serve",
-        "traces",
-        "--listen",
-        &otlp.to_string(),
-        "--admin",
-        &admin.to_string(),
-    ]);
-    let child = stack.spawn(spec)?;
-    let health = format!("http://{admin}/healthz");
-    stack
-        .wait_ready(child, Duration::from_secs(30), || {
-            let get = http.get(&health).send();
-            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
-        })
-        .await?;
-    stack.set_endpoint(TRACES, &format!("http://{admin}"))?;
-    Ok(Traces { child, otlp, admin })
-}
-
-/// The process that counts the gateway's answers.
-struct AccessLog {
-    listen: SocketAddr,
-    admin: SocketAddr,
-}
-
-async fn start_access_log(stack: &mut Stack, http: &reqwest::Client) -> anyhow::Result<AccessLog> {
-    let (listen, admin) = (loopback(free_port()?), loopback(free_port()?));
-    let spec = Spec::new("access-log", own_program()?).args([
-        "serve",
-        "access-log",
-        "--listen",
-        &listen.to_string(),
-        "--admin",
-        &admin.to_string(),
-    ]);
-    let child = stack.spawn(spec)?;
-    let health = format!("http://{admin}/healthz");
-    stack
-        .wait_ready(child, Duration::from_secs(30), || {
-            let get = http.get(&health).send();
-            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
-        })
-        .await?;
-    Ok(AccessLog { listen, admin })
-}
-
-/// The exporters that are installed, by the jobs that compose's Prometheus has for them.
-async fn start_exporters(
-    stack: &mut Stack,
-    redis: &redis::Redis,
-    servers: &[mariadb::MySql],
-) -> anyhow::Result<Vec<prometheus::ScrapeJob>> {
-    let mut jobs = Vec::new();
-    if let Some(node) = exporters::node(stack).await? {
-        jobs.push(job("machine", [("machine".into(), node.address.to_string())]));
-    }
-    if let Some(exporter) = exporters::redis(stack, redis).await? {
-        jobs.push(job("redis", [("redis".into(), exporter.address.to_string())]));
-    }
-    let mut targets = Vec::new();
-    for (n, server) in (0..).zip(servers) {
-        let name = mysql_name(n);
-        if let Some(exporter) = exporters::mysql(stack, &name, server).await? {
-            targets.push((name, exporter.address.to_string()));
-        }
-    }
-    if !targets.is_empty() {
-        jobs.push(job("mysql", targets));
-    }
-    Ok(jobs)
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// Starts a faultproxy in front of these servers.

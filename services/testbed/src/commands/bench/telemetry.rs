@@ -80,7 +80,7 @@ async fn start(bench: &mut Answering, receiver: &str) -> anyhow::Result<()> {
         let sets = [
             format!("telemetry.endpoint={receiver}"),
             format!("telemetry.sample_ratio={ratio}"),
-            // On a busy machine one is slow now and then, and would be told of although nothing is recorded.
+            // On a busy machine a request is slow now and then, and would be recorded although nothing is sampled.
             "telemetry.retrospective=false".to_owned(),
             "telemetry.logs=false".to_owned(),
             "telemetry.log_ratio=0".to_owned(),
