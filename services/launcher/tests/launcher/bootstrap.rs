@@ -138,5 +138,5 @@ fn without_apt_it_says_what_to_install() {
     command.arg("setup").env("PATH", &machine.path).env("HOME", "/nonexistent").env_remove("CARGO_HOME");
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("Rust is missing"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cargo is not installed"), "{}", stderr(&output));
 }

@@ -123,7 +123,7 @@ fn a_variable_says_which_profile_the_replicas_run() {
         let words = texts(&services["api"]["command"]).join("\n").replace("--profile=protected", "--profile=baselin");
         let words: Vec<&str> = words.split('\n').collect();
         let error = home.fails(&words);
-        assert!(error.contains("'baselin' is no profile: baseline or protected"), "{error}");
+        assert!(error.contains("'baselin' is not a profile: choose baseline or protected"), "{error}");
     }
 }
 

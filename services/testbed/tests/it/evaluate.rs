@@ -171,7 +171,7 @@ unknown_share = 0.0
 known = "zipf"
 exponent = 1.0
 [law]
-base_ms = 1000.0
+base_ms = 500.0
 slope_ms = 0.0
 spread = 0.0
 [store]
@@ -218,11 +218,14 @@ fn steps_that_are_not_valid_leave_the_verdict_undecided() {
     let Some(home) = Home::new() else { return };
     std::fs::write(home.path().join("busy.toml"), BUSY).unwrap();
     let args = ["evaluate", "--scenario", "busy.toml", "--users", "200", "--attempts", "1", "--out", "out"];
+    let mut child = home.start(&args);
+    let log = || std::fs::read_to_string(home.path().join("started.log")).unwrap();
+    // Only the step is to be disturbed: processes that start need the cores.
+    wait_until("the step begins", || log().contains("baseline, 20 users"));
     let busy = BusyCores::new();
-    let output = home.run(&args);
+    let status = child.wait().unwrap();
     drop(busy);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(3), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(status.code(), Some(3), "{}", log());
     let report = home.json(&["report", "out", "--json"]);
     assert_eq!(report["steps"][0]["valid"], false, "{report}");
     assert!(report["verdicts"].as_array().unwrap().iter().any(|verdict| verdict["undecided"] == true), "{report}");

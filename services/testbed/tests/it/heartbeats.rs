@@ -167,7 +167,7 @@ fn workers_that_are_killed_or_stopped_are_replaced_and_their_clients_sent_on() {
     wait_until("a sender waits for its next try", || {
         let text = home.ok(&["fault", "resume", "worker-0"]);
         assert!(text.contains("worker-0 to monitor-1: connected\n"), "{text}");
-        text.contains("worker-0 to monitor-0: waiting, tries again now")
+        text.contains("worker-0 to monitor-0: waiting, sends again now")
     });
     assert!(home.fails(&["fault", "resume", "worker-9"]).contains("worker-0, worker-1, worker-2"));
     assert!(monitor.signal(Signal::SIGCONT));
