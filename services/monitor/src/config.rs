@@ -211,6 +211,8 @@ mod tests {
         assert_eq!(problems(&[good, "detect.detector=adaptive"]), "");
         assert_eq!(problems(&[good, "detect.detector=ewma", "detect.params.k=4"]), "");
         let bad = problems(&["detect.params.k=4", "registry.prefix=x", "registry.etcd=[]", "peers.m0=\"h:1\""]);
+        // Far above the range: an error, not an overflow.
+        assert!(problems(&[good, &format!("detect.interval_ms={}", u64::MAX / 4)]).contains("detect.interval_ms"));
         for part in ["node.key", "detect.params", "'k'", "registry.prefix", "registry.etcd", "own name"] {
             assert!(bad.contains(part), "{part} is missing in {bad}");
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use heartbeat::{
-    Nanos,
     detector::{AnyDetector, BadParam},
     observer::DetectorFactory,
 };
@@ -22,7 +21,7 @@ pub fn make(name: &str, interval_ms: u64, params: &BTreeMap<String, f64>) -> Res
         }
     }
     let params: Vec<(String, f64)> = params.into_iter().collect();
-    AnyDetector::named(name, (interval_ms * 1_000_000) as Nanos, &params)
+    AnyDetector::named(name, interval_ms.saturating_mul(1_000_000), &params)
 }
 
 /// Makes a new detector for each worker and each of its incarnations.

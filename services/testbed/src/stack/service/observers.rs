@@ -40,14 +40,21 @@ pub async fn start_traces(
     http: &reqwest::Client,
     (otlp, admin): (SocketAddr, SocketAddr),
 ) -> anyhow::Result<Traces> {
-    let spec = Spec::new("traces", own_program()?).args([
-        "serve",
-        "traces",
-        "--listen",
-        &otlp.to_string(),
-        "--admin",
-        &admin.to_string(),
-    ]);
+    let child = start_role(stack, http, "traces", otlp, admin).await?;
+    stack.set_endpoint(TRACES, &format!("http://{admin}"))?;
+    Ok(Traces { child, otlp, admin })
+}
+
+/// Starts `testbed serve ROLE --listen … --admin …` and waits until its admin port reports health.
+async fn start_role(
+    stack: &mut Stack,
+    http: &reqwest::Client,
+    role: &str,
+    listen: SocketAddr,
+    admin: SocketAddr,
+) -> anyhow::Result<ChildId> {
+    let (listen, port) = (listen.to_string(), admin.to_string());
+    let spec = Spec::new(role, own_program()?).args(["serve", role, "--listen", &listen, "--admin", &port]);
     let child = stack.spawn(spec)?;
     let health = format!("http://{admin}/healthz");
     stack
@@ -56,8 +63,7 @@ pub async fn start_traces(
             async { get.await.is_ok_and(|answer| answer.status().is_success()) }
         })
         .await?;
-    stack.set_endpoint(TRACES, &format!("http://{admin}"))?;
-    Ok(Traces { child, otlp, admin })
+    Ok(child)
 }
 
 /// The process that counts the gateway's answers.
@@ -68,22 +74,7 @@ pub struct AccessLog {
 
 pub async fn start_access_log(stack: &mut Stack, http: &reqwest::Client) -> anyhow::Result<AccessLog> {
     let (listen, admin) = (loopback(free_port()?), loopback(free_port()?));
-    let spec = Spec::new("access-log", own_program()?).args([
-        "serve",
-        "access-log",
-        "--listen",
-        &listen.to_string(),
-        "--admin",
-        &admin.to_string(),
-    ]);
-    let child = stack.spawn(spec)?;
-    let health = format!("http://{admin}/healthz");
-    stack
-        .wait_ready(child, Duration::from_secs(30), || {
-            let get = http.get(&health).send();
-            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
-        })
-        .await?;
+    start_role(stack, http, "access-log", listen, admin).await?;
     Ok(AccessLog { listen, admin })
 }
 
