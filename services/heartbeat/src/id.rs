@@ -1,4 +1,5 @@
-//! The rule for names of nodes, senders and services: 1 to 64 bytes of UTF-8 without control characters.
+//! The rule for names of nodes, senders and services: 1 to 64 bytes of UTF-8 without control characters. The testbed's ids
+//! follow the same rule; it is repeated here because the library depends on no crate of the testbed.
 
 /// Maximum length of a name in bytes.
 pub const MAX_ID_BYTES: usize = 64;

@@ -115,7 +115,7 @@ pub fn section(soak: &Soak) -> serde_json::Result<Section> {
         "Slopes",
         "Least-squares lines through the minutes without their first tenth. A figure grows when its slope is above two standard errors and \
          above 1 % of the mean.",
-        &["step", "mean", "change per hour", "its standard error", "grows"],
+        &["", "mean", "change per hour", "its standard error", "grows"],
         soak.slopes.iter().map(row).collect(),
     );
     let names: BTreeSet<&String> = soak.minutes.iter().flat_map(|minute| minute.rss_mb.keys()).collect();

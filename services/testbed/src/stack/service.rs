@@ -468,6 +468,24 @@ pub fn own_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
 }
 
+/// Starts a role of this program and waits until its admin port reports health.
+async fn spawn_healthy(
+    stack: &mut Stack,
+    http: &reqwest::Client,
+    spec: Spec,
+    admin: SocketAddr,
+) -> anyhow::Result<ChildId> {
+    let child = stack.spawn(spec)?;
+    let health = format!("http://{admin}/healthz");
+    stack
+        .wait_ready(child, Duration::from_secs(30), || {
+            let get = http.get(&health).send();
+            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
+        })
+        .await?;
+    Ok(child)
+}
+
 /// Starts a faultproxy in front of these servers.
 pub async fn start_proxy(stack: &mut Stack, servers: &[mariadb::MySql], law: Law) -> anyhow::Result<Proxy> {
     let http = runtime::http::plain().timeout(Duration::from_secs(1)).build()?;
@@ -486,15 +504,8 @@ pub async fn start_proxy(stack: &mut Stack, servers: &[mariadb::MySql], law: Law
     let file = stack.child_dir("faultproxy")?.join("config.toml");
     std::fs::write(&file, toml::to_string(&config)?).with_context(|| format!("cannot write {}", file.display()))?;
     let spec = Spec::new("faultproxy", own_program()?).args(["serve", "faultproxy", "--config"]).args([file]);
-    let child = stack.spawn(spec)?;
+    spawn_healthy(stack, &http, spec, admin).await?;
     let admin = format!("http://{admin}");
-    let health = format!("{admin}/healthz");
-    stack
-        .wait_ready(child, Duration::from_secs(30), || {
-            let get = http.get(&health).send();
-            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
-        })
-        .await?;
     Ok(Proxy { client: faultproxy::Client::new(&admin)?, admin, addresses })
 }
 

@@ -67,7 +67,7 @@ fn summary(outages: &[Outage], name: &impl Fn(&Outage) -> String) -> Table {
     let row =
         |(name, show): &(&str, Show)| std::iter::once((*name).to_owned()).chain(outages.iter().map(show)).collect();
     let names: Vec<String> = outages.iter().map(name).collect();
-    let head: Vec<&str> = std::iter::once("step").chain(names.iter().map(String::as_str)).collect();
+    let head: Vec<&str> = std::iter::once("").chain(names.iter().map(String::as_str)).collect();
     Table::new(
         "While a server was away",
         "Single requests during the load, of users with a list in Redis and of users without: answered · 503 · failed. Queries and CPU: \

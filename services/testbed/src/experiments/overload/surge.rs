@@ -129,7 +129,7 @@ pub fn section(recoveries: &[Recovery], repeats: u32) -> anyhow::Result<Section>
         "Back to normal",
         "A second is normal with at most 1 % errors and a p99 of at most twice the p99 before the surge, or 20 ms more where that is \
          higher. Back to normal is the first of three normal seconds in a row, counted from the end of the surge.",
-        &["step", "steady/s", "surge/s", "good/s in it", "p99 before, ms", "back to normal after"],
+        &["", "steady/s", "surge/s", "good/s in it", "p99 before, ms", "back to normal after"],
         recoveries.iter().map(row).collect(),
     );
     let section = Section::new(

@@ -253,7 +253,7 @@ fn table(measured: &Measured, policy: &Policy) -> Table {
     Table::new(
         "From the last acknowledgement to the alarm, and back",
         "Median, minimum and maximum over all senders. A contact by the monitor restarts the tries from any state.",
-        &["step", "article", "median", "minimum", "maximum"],
+        &["", "article", "median", "minimum", "maximum"],
         rows,
     )
 }

@@ -40,7 +40,7 @@ fn client(answer: Duration) -> reqwest::Result<reqwest::Client> {
 /// The latest table of any monitor, by long polls.
 pub struct Monitors {
     latest: watch::Receiver<Arc<Assignments>>,
-    /// Nodes that went off line since the last call of `take_offline`.
+    /// Nodes that went offline since the last call of `take_offline`.
     offline: Arc<Mutex<BTreeSet<NodeId>>>,
     asking: reqwest::Client,
     _pollers: JoinSet<()>,
@@ -99,12 +99,12 @@ impl Monitors {
         }
     }
 
-    /// How many other workers went off line since the last call.
+    /// How many other workers went offline since the last call.
     pub fn others_offline(&self, worker: &NodeId) -> usize {
         self.take_offline().iter().filter(|node| *node != worker).count()
     }
 
-    /// How many workers went off line since the last call.
+    /// How many workers went offline since the last call.
     pub fn offline(&self) -> usize {
         self.take_offline().len()
     }

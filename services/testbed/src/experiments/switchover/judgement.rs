@@ -47,7 +47,7 @@ pub struct Series {
     pub strategy: Strategy,
     pub interval_ms: u64,
     pub samples: Vec<Sample>,
-    /// Workers declared off line that were neither killed nor stopped.
+    /// Workers declared offline that were neither killed nor stopped.
     pub false_alarms: usize,
     /// Of the other clients.
     pub writes: u64,
@@ -62,7 +62,7 @@ pub struct Series {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct EtcdAway {
     pub seconds: u64,
-    /// Workers declared off line.
+    /// Workers declared offline.
     pub offline: usize,
     /// Partitions with another primary than before.
     pub moved: usize,
@@ -74,7 +74,7 @@ impl EtcdAway {
     pub fn text(&self) -> String {
         let Self { seconds, offline, moved, writes } = self;
         format!(
-            "etcd stopped for {seconds} s: {offline} workers off line, {moved} partitions moved, {writes} writes meanwhile"
+            "etcd stopped for {seconds} s: {offline} workers offline, {moved} partitions moved, {writes} writes meanwhile"
         )
     }
 }
@@ -169,7 +169,7 @@ pub fn verdicts(series: &[Series], quick: bool) -> Vec<Verdict> {
                 verdicts.push(Verdict {
                     name: format!("{name}, p99 at a heartbeat every {} ms", one.interval_ms),
                     expected: format!("≤ {allowed} ms"),
-                    measured: ms(p99),
+                    measured: if p99.is_finite() { format!("{} ms", ms(p99)) } else { ms(p99) },
                     passed: judged(p99 <= allowed),
                     note: why.into(),
                     undecided: false,
@@ -187,8 +187,8 @@ pub fn verdicts(series: &[Series], quick: bool) -> Vec<Verdict> {
         if let Some(EtcdAway { seconds, offline, moved, writes }) = one.etcd_away {
             verdicts.push(Verdict {
                 name: format!("etcd stopped for {seconds} s at a heartbeat every {} ms", one.interval_ms),
-                expected: "no worker off line, no partition moved, writes go on".into(),
-                measured: format!("{offline} off line, {moved} moved, {writes} writes"),
+                expected: "no worker offline, no partition moved, writes go on".into(),
+                measured: format!("{offline} offline, {moved} moved, {writes} writes"),
                 passed: judged(offline == 0 && moved == 0 && writes > 0),
                 note: why.into(),
                 undecided: false,

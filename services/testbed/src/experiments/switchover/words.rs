@@ -11,8 +11,8 @@ pub fn section(all: &[Series]) -> anyhow::Result<Section> {
     let table = Table::new(
         "Switch-overs",
         "ms from the signal, p50 / p99. Redirected: a client that asked another worker was sent to the new primary. False alarms: workers \
-         declared off line that were neither killed nor stopped, in the whole series. The article's table 2.4 has words, no figures.",
-        &["step", "deaths", "confirmed", "new primaries", "redirected", "false alarms", "article"],
+         declared offline that were neither killed nor stopped, in the whole series. The article's table 2.4 has words, no figures.",
+        &["", "deaths", "confirmed", "new primaries", "redirected", "false alarms", "article"],
         rows,
     );
     Ok(Section::new("From a death to its new primaries", "", serde_json::to_value(all)?).with_tables(vec![table]))

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Over;
 
-/// The article's limits: silence until a node is suspected, and until it is off line.
+/// The article's limits: silence until a node is suspected, and until it is offline.
 const SUSPECTED: Nanos = 3_000_000_000;
 const OFFLINE: Nanos = 5_000_000_000;
 

@@ -15,7 +15,7 @@ fn conditions(measured: &[Measured]) -> Table {
             rows.push(row(&format!("{}, {over}", one.condition), figures));
         }
     }
-    let meaning = "No node failed. Delays count from the first time a heartbeat was sent. Suspected and off line: nodes that were silent \
+    let meaning = "No node failed. Delays count from the first time a heartbeat was sent. Suspected and offline: nodes that were silent \
                    for 3 and 5 s, the article's limits. Datagrams per heartbeat include repetitions; closed: connections.";
     let head = [
         "condition",
@@ -25,7 +25,7 @@ fn conditions(measured: &[Measured]) -> Table {
         "max",
         "longest silence, s",
         "suspected",
-        "off line",
+        "offline",
         "datagrams per heartbeat",
         "closed",
     ];
@@ -71,7 +71,7 @@ fn compared_with_the_article(measured: &[Measured], costs: &[Cost]) -> Table {
     };
     let timely = |figures: &Figures| format!("20 % loss: p99 {:.0} ms", figures.delay_p99_ms);
     let stalled =
-        |figures: &Figures| format!("a 4 s stall: {} suspected, {} off line", figures.suspected, figures.offline);
+        |figures: &Figures| format!("a 4 s stall: {} suspected, {} offline", figures.suspected, figures.offline);
     let rows = vec![
         line("connection", ["built in", "by hand"], under("reset", given_up)),
         line("timeliness", ["subject to congestion control", "more under control"], under("20 % loss", timely)),
@@ -87,7 +87,7 @@ fn compared_with_the_article(measured: &[Measured], costs: &[Cost]) -> Table {
         ),
         line(
             "an outage of the network",
-            ["closed means failed", "N repetitions, then off line"],
+            ["closed means failed", "N repetitions, then offline"],
             under("4 s stall", stalled),
         ),
         line("suited for", ["long-lived, stable connections", "mobile clients, devices"], ["–".into(), "–".into()]),
@@ -115,7 +115,7 @@ pub fn verdicts(measured: &[Measured]) -> Vec<Verdict> {
     }
     if let Some(some) = find("5 % loss") {
         all.push(Verdict::new(
-            "5 % loss takes no node off line",
+            "5 % loss takes no node offline",
             "0 nodes over both".into(),
             format!("TCP {}, UDP {}", some.tcp.offline, some.udp.offline),
             some.tcp.offline + some.udp.offline == 0,

@@ -1,10 +1,10 @@
 //! Processes of a stack that observe it: the receiver of traces, the counter of the gateway's answers, exporters, and what Prometheus scrapes.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use launcher::{ChildId, Spec, Stack, exporters, free_port, mariadb, prometheus, redis};
 
-use super::{TRACES, mysql_name, own_program};
+use super::{TRACES, mysql_name, own_program, spawn_healthy};
 
 /// Scrape jobs of the replicas, faultproxy and the load generator, with the names that compose's Prometheus has.
 pub fn jobs(admins: &[u16], faultproxy: &str, loadgen: SocketAddr) -> Vec<prometheus::ScrapeJob> {
@@ -55,15 +55,7 @@ async fn start_role(
 ) -> anyhow::Result<ChildId> {
     let (listen, port) = (listen.to_string(), admin.to_string());
     let spec = Spec::new(role, own_program()?).args(["serve", role, "--listen", &listen, "--admin", &port]);
-    let child = stack.spawn(spec)?;
-    let health = format!("http://{admin}/healthz");
-    stack
-        .wait_ready(child, Duration::from_secs(30), || {
-            let get = http.get(&health).send();
-            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
-        })
-        .await?;
-    Ok(child)
+    spawn_healthy(stack, http, spec, admin).await
 }
 
 /// The process that counts the gateway's answers.
