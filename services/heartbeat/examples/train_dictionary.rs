@@ -69,7 +69,8 @@ fn write_payload(dir: &Path, name: &str, keys: &Keys, frame: &[u8]) -> io::Resul
 fn write_control_messages(dir: &Path, keys: &Keys) -> io::Result<()> {
     let incarnation = 1_767_225_600_000;
     let (http, udp) = ("127.0.0.1:7500".to_owned(), "127.0.0.1:7501".to_owned());
-    let registration = Registration { id: "worker-0".into(), incarnation, http: http.clone(), udp, leaving: true };
+    let registration =
+        Registration { id: "worker-0".into(), incarnation, process: 1, http: http.clone(), udp, leaving: true };
     let ballot = Ballot {
         from: "m0".into(),
         round: incarnation + 7,
@@ -77,7 +78,7 @@ fn write_control_messages(dir: &Path, keys: &Keys) -> io::Result<()> {
         failed: BTreeMap::from([("worker-1".into(), incarnation + 1)]),
         fit: BTreeMap::from([("worker \"2\"".into(), incarnation + 2)]),
     };
-    let online = Membership { incarnation, online: true };
+    let online = Membership { incarnation, process: 1, online: true };
     let nodes =
         BTreeMap::from([("worker-0".into(), online), ("worker-1".into(), Membership { online: false, ..online })]);
     let mut table = Table { epoch: 3, nodes, ..Table::default() };

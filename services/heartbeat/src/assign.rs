@@ -17,8 +17,12 @@ pub const REPLICAS: usize = 2;
 /// One version of the partition table. It is stored under one key of the registry, so that every change is one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// Increases by one with every change.
+    /// Increases with every change; by one, unless a later epoch was found in use.
     pub epoch: u64,
+    /// A random number that the first table of the registry gets, and the first after the registry lost a later one. Epochs of two histories
+    /// do not compare.
+    #[serde(default)]
+    pub history: u64,
     /// 16 partitions, by number.
     pub partitions: Vec<Assignment>,
     pub nodes: BTreeMap<NodeId, Membership>,
@@ -40,6 +44,9 @@ pub struct Assignment {
 pub struct Membership {
     /// Incarnation of the worker that was admitted or failed last.
     pub incarnation: u64,
+    /// Its process: see `Registration::process`.
+    #[serde(default)]
+    pub process: u64,
     pub online: bool,
 }
 
@@ -47,6 +54,7 @@ impl Default for Table {
     fn default() -> Self {
         Self {
             epoch: 0,
+            history: 0,
             partitions: vec![Assignment::default(); PARTITIONS],
             nodes: BTreeMap::new(),
             traceparent: None,
@@ -60,14 +68,18 @@ impl Table {
     }
 
     /// Whether this incarnation of the worker is online. Of two processes with one name, only one owns partitions.
-    pub fn is_admitted(&self, node: &str, incarnation: u64) -> bool {
-        self.nodes.get(node).is_some_and(|membership| membership.online && membership.incarnation == incarnation)
+    pub fn is_admitted(&self, node: &str, incarnation: u64, process: u64) -> bool {
+        self.nodes.get(node).is_some_and(|membership| {
+            membership.online && (membership.incarnation, membership.process) == (incarnation, process)
+        })
     }
 
-    /// The incarnation of a worker that may write under the partition's epoch.
-    pub fn owner<'a>(&self, assignment: &'a Assignment) -> Option<(&'a NodeId, u64)> {
+    /// The worker that may write under the partition's epoch, its incarnation and its process.
+    pub fn owner<'a>(&self, assignment: &'a Assignment) -> Option<(&'a NodeId, u64, u64)> {
         let primary = assignment.primary.as_ref()?;
-        Some((primary, self.nodes.get(primary).map_or(0, |membership| membership.incarnation)))
+        let membership = self.nodes.get(primary);
+        let (incarnation, process) = membership.map_or((0, 0), |known| (known.incarnation, known.process));
+        Some((primary, incarnation, process))
     }
 
     /// Whether this incarnation of the worker was failed.
@@ -81,7 +93,7 @@ impl Table {
 /// # Errors
 /// The violated rule.
 pub fn check_step(before: &Table, after: &Table) -> Result<(), String> {
-    if after.epoch != before.epoch + 1 {
+    if after.epoch <= before.epoch {
         return Err(format!("epoch {} follows {}", after.epoch, before.epoch));
     }
     if after.partitions.len() != PARTITIONS {
@@ -139,7 +151,7 @@ pub fn plan(table: &Table, in_warning: &BTreeSet<NodeId>) -> Vec<Assignment> {
 /// The next table with these workers and this plan. Partitions with a new primary carry the new epoch. So do partitions of a primary with a
 /// new incarnation: writes of its former process must be refused.
 pub fn stamp(before: &Table, nodes: BTreeMap<NodeId, Membership>, partitions: Vec<Assignment>) -> Table {
-    let mut next = Table { epoch: before.epoch + 1, partitions, nodes, traceparent: None };
+    let mut next = Table { epoch: before.epoch + 1, history: before.history, partitions, nodes, traceparent: None };
     for (number, old) in before.partitions.iter().enumerate() {
         let keeps_owner = next.owner(&next.partitions[number]) == before.owner(old);
         next.partitions[number].epoch = if keeps_owner { old.epoch } else { next.epoch };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     assign::{Membership, NodeId, Table, plan, stamp},
-    registry::Snapshot,
+    registry::{Registration, Snapshot},
 };
 
 /// The majority's view of a registered worker.
@@ -32,8 +32,8 @@ pub fn next(snapshot: &Snapshot, votes: &impl MajorityView) -> Option<Table> {
         };
         let confirmed = was_online && !is_admitted && votes.fit(&node.id, node.incarnation);
         if online != was_online || confirmed {
-            let incarnation = node.incarnation;
-            table.nodes.insert(node.id.clone(), Membership { incarnation, online });
+            let Registration { incarnation, process, .. } = *node;
+            table.nodes.insert(node.id.clone(), Membership { incarnation, process, online });
         }
     }
     let in_warning: BTreeSet<NodeId> = table.nodes.keys().filter(|node| votes.in_warning(node)).cloned().collect();
@@ -68,7 +68,7 @@ mod tests {
     fn snapshot(incarnations: &[(&str, u64)]) -> Snapshot {
         let node = |(id, incarnation): &(&str, u64)| {
             let (id, http, udp): (NodeId, _, _) = ((*id).into(), String::new(), String::new());
-            (id.clone(), Registration { id, incarnation: *incarnation, http, udp, leaving: false })
+            (id.clone(), Registration { id, incarnation: *incarnation, process: 0, http, udp, leaving: false })
         };
         Snapshot { nodes: incarnations.iter().map(node).collect(), ..Snapshot::default() }
     }

@@ -72,7 +72,7 @@ mod tests {
     fn a_control_message_is_read_with_the_key_and_only_as_its_own_type() {
         let keys = Keys::new(1, b"a secret");
         let (http, udp) = ("h:1".to_owned(), "h:2".to_owned());
-        let node = Registration { id: "w".into(), incarnation: 7, http, udp, leaving: false };
+        let node = Registration { id: "w".into(), incarnation: 7, process: 1, http, udp, leaving: false };
         let frame = sign_control(&keys, &node).unwrap();
         assert_eq!(verify_control::<Registration>(&keys, &frame), Ok(node));
         assert_eq!(verify_control::<Ballot>(&keys, &frame), Err(Reject::Decode));

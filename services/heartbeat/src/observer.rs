@@ -194,7 +194,7 @@ impl Observer {
                 self.committing = None;
                 self.effects.push(Effect::Request(Request::Read));
             }
-            Response::Registered | Response::Superseded => {}
+            Response::Registered | Response::Superseded { .. } => {}
         }
     }
 

@@ -16,6 +16,10 @@ pub struct Registration {
     pub id: NodeId,
     /// Increases with every incarnation: milliseconds of Unix time at the start, raised when an incarnation was failed.
     pub incarnation: u64,
+    /// A random number of the process. It tells two processes of one name apart that have the same incarnation, because a clock was set back
+    /// or a machine was cloned.
+    #[serde(default)]
+    pub process: u64,
     /// `host:port` of HTTP: requests, and probes over TCP.
     pub http: String,
     /// `host:port` that answers probes over UDP.
@@ -80,9 +84,13 @@ pub enum Response {
         term: u64,
     },
     Following(NodeId),
+    /// Also if exactly this process and incarnation was registered already.
     Registered,
-    /// This or a later incarnation is registered already.
-    Superseded,
+    /// A later incarnation, or the same of another process, is registered.
+    Superseded {
+        /// The registered incarnation.
+        incarnation: u64,
+    },
     Committed {
         table_revision: u64,
     },
@@ -132,9 +140,12 @@ impl InMemoryRegistry {
     }
 
     fn register(&mut self, node: Registration) -> Response {
-        let known = self.state.nodes.get(&node.id);
-        if known.is_some_and(|known| !supersedes(known, &node)) {
-            return Response::Superseded;
+        match self.state.nodes.get(&node.id) {
+            Some(known) if is_same(known, &node) => return Response::Registered,
+            Some(known) if !supersedes(known, &node) => {
+                return Response::Superseded { incarnation: known.incarnation };
+            }
+            _ => {}
         }
         self.change().nodes.insert(node.id.clone(), node);
         Response::Registered
@@ -158,9 +169,15 @@ impl InMemoryRegistry {
     }
 }
 
-/// Whether the registration replaces the known one: a later incarnation does, and the same one that leaves.
+/// Whether the registration replaces the known one: a later incarnation does, and the same process that leaves.
 pub fn supersedes(known: &Registration, node: &Registration) -> bool {
-    (node.incarnation, node.leaving) > (known.incarnation, known.leaving)
+    let leaves = node.process == known.process && node.leaving && !known.leaving;
+    node.incarnation > known.incarnation || node.incarnation == known.incarnation && leaves
+}
+
+/// Whether the registration says nothing new: the known one is of this process and incarnation, and may be leaving.
+pub fn is_same(known: &Registration, node: &Registration) -> bool {
+    (known.incarnation, known.process) == (node.incarnation, node.process) && known.leaving >= node.leaving
 }
 
 #[cfg(test)]
@@ -197,14 +214,17 @@ mod tests {
     #[test]
     fn an_earlier_life_does_not_come_back() {
         let mut registry = InMemoryRegistry::default();
-        let node = |incarnation, leaving| {
+        let node = |incarnation, process, leaving| {
             let (http, udp) = (String::new(), String::new());
-            Request::Register(Registration { id: "w".into(), incarnation, http, udp, leaving })
+            Request::Register(Registration { id: "w".into(), incarnation, process, http, udp, leaving })
         };
-        assert_eq!(registry.apply(0, node(5, false)), Response::Registered);
-        assert_eq!(registry.apply(0, node(5, false)), Response::Superseded);
-        assert_eq!(registry.apply(0, node(5, true)), Response::Registered);
-        assert_eq!(registry.apply(0, node(4, false)), Response::Superseded);
-        assert_eq!(registry.apply(0, node(6, false)), Response::Registered);
+        let superseded = Response::Superseded { incarnation: 5 };
+        assert_eq!(registry.apply(0, node(5, 1, false)), Response::Registered);
+        assert_eq!(registry.apply(0, node(5, 1, false)), Response::Registered, "nothing new");
+        assert_eq!(registry.apply(0, node(5, 2, false)), superseded, "another process with the same incarnation");
+        assert_eq!(registry.apply(0, node(5, 2, true)), superseded, "only the process itself leaves");
+        assert_eq!(registry.apply(0, node(5, 1, true)), Response::Registered);
+        assert_eq!(registry.apply(0, node(4, 1, false)), superseded);
+        assert_eq!(registry.apply(0, node(6, 2, false)), Response::Registered);
     }
 }

@@ -13,7 +13,7 @@ use etcd_client::{
 };
 use heartbeat::{
     assign::{NodeId, Table},
-    registry::{Leader, Registration, Request, Response, Snapshot, supersedes},
+    registry::{Leader, Registration, Request, Response, Snapshot, is_same, supersedes},
 };
 use tokio::sync::Mutex;
 
@@ -182,10 +182,14 @@ impl Registry {
         for _ in 0..REGISTER_TRIES {
             let known = client.get(key.as_str(), None).await?.take_kvs().pop();
             let seen = known.as_ref().map_or(0, KeyValue::mod_revision);
-            if let Some(known) = &known
-                && !supersedes(&value(known, &key)?, node)
-            {
-                return Ok(Response::Superseded);
+            if let Some(known) = &known {
+                let known: Registration = value(known, &key)?;
+                if is_same(&known, node) {
+                    return Ok(Response::Registered);
+                }
+                if !supersedes(&known, node) {
+                    return Ok(Response::Superseded { incarnation: known.incarnation });
+                }
             }
             let unchanged = Compare::mod_revision(key.as_str(), CompareOp::Equal, seen);
             let put = TxnOp::put(key.as_str(), json(node), None);

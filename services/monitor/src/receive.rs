@@ -57,9 +57,11 @@ const MAX_ADDRESS_BYTES: usize = 255;
 #[serde(rename_all = "lowercase", tag = "outcome")]
 pub enum Registered {
     Registered,
-    /// This incarnation or a later one is registered already.
+    /// A later incarnation, or the same of another process, is registered: this one.
     #[serde(rename = "outlived")]
-    Superseded,
+    Superseded {
+        incarnation: u64,
+    },
 }
 
 /// Workers in the registry, cached.
@@ -151,8 +153,8 @@ async fn register(State(handlers): State<Handlers>, headers: HeaderMap, body: By
             let detail = format!("the limit of {} workers is reached; raise node.max_nodes", handlers.max_nodes);
             refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, &detail)
         }
-        Ok(Some(Answer::Registered)) => Json(Registered::Registered).into_response(),
-        Ok(Some(_)) => Json(Registered::Superseded).into_response(),
+        Ok(Some(Answer::Superseded { incarnation })) => Json(Registered::Superseded { incarnation }).into_response(),
+        Ok(Some(_)) => Json(Registered::Registered).into_response(),
         Err(error) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "cannot register a node");
             refused(StatusCode::SERVICE_UNAVAILABLE, problem::STORE_UNAVAILABLE, "the registry did not answer")

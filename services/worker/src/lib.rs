@@ -77,6 +77,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let registration = Registration {
         id: me.clone(),
         incarnation: incarnation.current(),
+        process: incarnation.process(),
         http: listen.http_address(),
         udp: listen.udp_address(),
         leaving: false,

@@ -1,7 +1,7 @@
 use super::*;
 
 fn table(nodes: &[&str]) -> Table {
-    let membership = Membership { incarnation: 1, online: true };
+    let membership = Membership { incarnation: 1, process: 0, online: true };
     Table { nodes: nodes.iter().map(|id| (NodeId::from(*id), membership)).collect(), ..Table::default() }
 }
 
@@ -15,7 +15,7 @@ fn step(table: &Table) -> Table {
 
 fn with(table: &Table, node: &str, online: bool) -> Table {
     let mut table = table.clone();
-    table.nodes.insert(node.into(), Membership { incarnation: 1, online });
+    table.nodes.insert(node.into(), Membership { incarnation: 1, process: 0, online });
     table
 }
 

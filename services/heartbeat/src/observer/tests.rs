@@ -12,10 +12,10 @@ fn observer() -> Observer {
 
 fn snapshot(revision: u64, incarnation: u64, leaving: bool, online: bool) -> Arc<Snapshot> {
     let id: NodeId = "w".into();
-    let nodes = BTreeMap::from([(id.clone(), Membership { incarnation: 1, online })]);
+    let nodes = BTreeMap::from([(id.clone(), Membership { incarnation: 1, process: 0, online })]);
     let table = Table { epoch: revision, nodes, ..Table::default() }.into();
     let (http, udp) = (String::new(), String::new());
-    let node = Registration { id: id.clone(), incarnation, http, udp, leaving };
+    let node = Registration { id: id.clone(), incarnation, process: 0, http, udp, leaving };
     Snapshot { revision, nodes: BTreeMap::from([(id, node)]), table, ..Snapshot::default() }.into()
 }
 
@@ -71,7 +71,7 @@ fn leader_about_to_admit() -> (Observer, Table, Nanos) {
     let mut leader = observer();
     let node = |id: &str| {
         let (id, http, udp): (NodeId, _, _) = (id.into(), String::new(), String::new());
-        (id.clone(), Registration { id, incarnation: 1, http, udp, leaving: false })
+        (id.clone(), Registration { id, incarnation: 1, process: 0, http, udp, leaving: false })
     };
     let nodes = ["a", "b"].map(node).into();
     leader.learn(0, Snapshot { revision: 1, nodes, ..Snapshot::default() }.into());

@@ -94,6 +94,7 @@ async fn get_beat(
         sequence: asked.sequence,
         incarnation: asked.incarnation,
         load: asked.load,
+        report: None,
     };
     match beat.check() {
         Ok(()) => state.accept_unauthenticated(peer, beat),

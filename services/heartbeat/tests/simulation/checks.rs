@@ -34,7 +34,7 @@ impl Checks {
             self.broken(now, &broken);
         }
         for (partition, assignment) in after.partitions.iter().enumerate() {
-            let Some((primary, life)) = after.owner(assignment) else { continue };
+            let Some((primary, life, _)) = after.owner(assignment) else { continue };
             let owner = self.owners.entry((partition, assignment.epoch)).or_insert_with(|| (primary.clone(), life));
             if (&owner.0, owner.1) != (primary, life) {
                 let broken = format!(

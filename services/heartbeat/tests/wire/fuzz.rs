@@ -145,8 +145,9 @@ fn control_message(bytes: &[u8]) {
     again::<Assigned>(bytes);
     if let Some(Assignments { table, .. }) = again(bytes) {
         let mut ownership = Ownership::new("worker-0".into());
-        let life = table.nodes.get("worker-0").map_or(0, |membership| membership.incarnation);
-        for fence in ownership.learn(table, life) {
+        let (incarnation, process) =
+            table.nodes.get("worker-0").map_or((0, 0), |membership| (membership.incarnation, membership.process));
+        for fence in ownership.learn(table, incarnation, process) {
             ownership.fenced(fence);
             ownership.admit(fence.partition, Some(fence.epoch)).unwrap();
         }

@@ -22,7 +22,15 @@ pub fn keys() -> Keys {
 
 pub fn beat(node: &str, sequence: u64) -> Beat {
     let services = vec!["api".to_owned(), "health".to_owned()];
-    Beat { timestamp: wall_ms(), node_id: node.to_owned(), services, sequence, incarnation: 1, load: 0.25 }
+    Beat {
+        timestamp: wall_ms(),
+        node_id: node.to_owned(),
+        services,
+        sequence,
+        incarnation: 1,
+        load: 0.25,
+        report: None,
+    }
 }
 
 /// A monitor's receiving side, and what its sink received.

@@ -56,7 +56,7 @@ impl Reader {
 fn script() -> Vec<fn(&Reader) -> Request> {
     fn register(incarnation: u64, leaving: bool) -> Request {
         let (http, udp) = ("127.0.0.1:1".into(), "127.0.0.1:2".into());
-        Request::Register(Registration { id: "w".into(), incarnation, http, udp, leaving })
+        Request::Register(Registration { id: "w".into(), incarnation, process: 1, http, udp, leaving })
     }
     fn campaign(monitor: &str) -> Request {
         Request::Campaign { monitor: monitor.into(), ttl: TTL }
@@ -130,7 +130,7 @@ async fn an_etcd_that_stands_still_is_late_and_comes_back_with_all_it_knew() {
     let server = etcd::start(&mut stack, &etcd::Options::default()).await.unwrap();
     let registry = Registry::new(std::slice::from_ref(&server.url), "/test/").await.unwrap();
     let (http, udp) = ("127.0.0.1:1".into(), "127.0.0.1:2".into());
-    let node = Registration { id: "w".into(), incarnation: 1, http, udp, leaving: false };
+    let node = Registration { id: "w".into(), incarnation: 1, process: 1, http, udp, leaving: false };
     assert_eq!(registry.apply(Request::Register(node)).await.unwrap(), Response::Registered);
     stack.kill(server.child, Signal::SIGSTOP).unwrap();
     // A thread on another processor may answer once more.

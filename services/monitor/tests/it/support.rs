@@ -162,6 +162,7 @@ impl Worker {
         let registration = Registration {
             id: id.into(),
             incarnation,
+            process: rand::random(),
             http: http.local_addr().unwrap().to_string(),
             udp: udp.local_addr().unwrap().to_string(),
             leaving: false,

@@ -46,10 +46,10 @@ impl World {
             // This incarnation was failed: the next one begins, without partitions.
             (worker.incarnation, worker.sequence) = (worker.incarnation + 1, 0);
         }
-        if !table.is_admitted(&worker.id, worker.incarnation) && (self.config.serve || sequence <= 5) {
+        if !table.is_admitted(&worker.id, worker.incarnation, number as u64) && (self.config.serve || sequence <= 5) {
             let (id, incarnation) = (worker.id.clone(), worker.incarnation);
             let (http, udp) = (String::new(), String::new());
-            let node = Registration { id, incarnation, http, udp, leaving: false };
+            let node = Registration { id, incarnation, process: number as u64, http, udp, leaving: false };
             self.send_stream(Who::Worker(number), Who::Monitor(asked), Message::Register(node));
         }
     }
@@ -81,7 +81,7 @@ impl World {
             Message::Answer { monitor, .. } => self.send_datagram(me, Who::Monitor(monitor), message),
             Message::Table(table) => {
                 let life = self.workers[number].process.life;
-                for fence in self.workers[number].ownership.learn(table, incarnation) {
+                for fence in self.workers[number].ownership.learn(table, incarnation, number as u64) {
                     let delay = self.delay();
                     self.after(delay, Event::StoreFence { worker: number, life, fence });
                 }
