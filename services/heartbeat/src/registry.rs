@@ -99,7 +99,7 @@ pub enum Response {
 }
 
 /// A registry in memory; the caller passes the time.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct InMemoryRegistry {
     state: Arc<Snapshot>,
     leader_until: Nanos,
