@@ -120,8 +120,7 @@ impl World {
             Worker { id, process, incarnation: 1, sequence: 0, ownership, crashed_at: None }
         };
         let workers = processes.enumerate().map(worker).collect();
-        let mut registry = InMemoryRegistry::default();
-        registry.accepts_any_commit = config.accepts_any_commit;
+        let registry = InMemoryRegistry::default();
         let mut world = Self {
             now: 0,
             order: 0,

@@ -7,8 +7,8 @@ use heartbeat::{
     assign::NodeId,
     detector::Fixed,
     node_state::State,
-    observer::{DetectorFactory, Effect, Observer, Settings},
-    registry::{Request, Response},
+    observer::{DetectorFactory, Effect, Observer, ReceivedBeat, Settings},
+    registry::{Monitors, Request, Response},
 };
 
 use super::{Config, MS, World};
@@ -39,7 +39,9 @@ impl World {
         let now = monitor.process.clock(self.now);
         match message {
             Message::Beat { worker, incarnation, sequence } => {
-                monitor.observer.heard(now, &self.workers[worker].id, incarnation, sequence);
+                let beat =
+                    ReceivedBeat { at: now, incarnation, sequence, sent_ms: 0, is_authenticated: true, report: None };
+                monitor.observer.heard(now, &self.workers[worker].id, beat);
             }
             Message::Answer { worker, incarnation, round, .. } => {
                 monitor.observer.answered(now, &self.workers[worker].id, incarnation, round);
@@ -87,6 +89,10 @@ impl World {
                 Effect::Request(request) => self.ask(number, request),
                 Effect::StateChanged { transition, .. } => self.record(2, Who::Monitor(number), transition.to as u64),
                 Effect::Paused(_) => self.record(3, Who::Monitor(number), 0),
+                Effect::MonitorsChanged(_)
+                | Effect::Unserved { .. }
+                | Effect::TablesLost { .. }
+                | Effect::Forgotten(_) => {}
             }
         }
         self.publish(number);
@@ -155,11 +161,13 @@ impl World {
 }
 
 pub(super) fn observer(config: &Config, number: usize, process: &Process, now: Nanos) -> Observer {
-    let monitors: Vec<NodeId> = (0..config.monitors).map(|number| format!("m{number}").into()).collect();
+    let member = |number| (NodeId::from(format!("m{number}")), String::new());
+    let monitors = Monitors { version: 1, members: (0..config.monitors).map(member).collect() };
     let settings = Settings { quorum: config.quorum, ..Settings::for_interval(config.interval, 5 * config.interval) };
     // Suspects after 1.3 intervals of silence: the simplest detector.
     let timeout = config.interval * 13 / 10;
     let make: DetectorFactory = Box::new(move || Box::new(Fixed::new(timeout, timeout, 0)));
-    let first_round = now / MS + 1;
-    Observer::new(monitors[number].clone(), &monitors, settings, make, first_round, process.clock(now))
+    // Another one for every process.
+    let session = (now + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number as u64;
+    Observer::new(format!("m{number}").into(), monitors, settings, make, session, process.clock(now))
 }
