@@ -72,6 +72,8 @@ fn write_control_messages(dir: &Path, keys: &Keys) -> io::Result<()> {
     let registration =
         Registration { id: "worker-0".into(), incarnation, process: 1, http: http.clone(), udp, leaving: true };
     let ballot = Ballot {
+        session: 1,
+        monitors_version: 1,
         from: "m0".into(),
         round: incarnation + 7,
         seen: BTreeMap::from([("m1".into(), incarnation + 3)]),

@@ -7,9 +7,10 @@ use heartbeat::{
     Nanos,
     assign::NodeId,
     clock::Clock,
+    message::Beat,
     node_state::{State, Transition},
-    observer::{Effect, Observer},
-    registry::{Request, Response},
+    observer::{Effect, Observer, ReceivedBeat},
+    registry::{Monitors, Request, Response},
     transport::{Ingest, assignments::Assignments},
 };
 use runtime::{Readiness, telemetry::Telemetry};
@@ -38,7 +39,7 @@ const FORGET_AFTER: Nanos = 600_000_000_000;
 
 pub struct ControlLoop {
     pub me: NodeId,
-    pub monitors: usize,
+    pub configured: Monitors,
     pub observer: Observer,
     pub clock: Clock,
     pub inbox: mpsc::Receiver<Input>,
@@ -117,12 +118,15 @@ impl ControlLoop {
     fn handle_input(&mut self, input: Input, requests: &mut RegistryRequests, changes: &EventLog) {
         let now = self.clock.now();
         match input {
-            Input::Beat { id, incarnation, sequence } => {
+            Input::Beat { at, beat } => {
+                let Beat { node_id: id, incarnation, sequence, timestamp: sent_ms, report, .. } = beat;
                 let known = || self.observer.incarnation(&id).unwrap_or(0);
                 let incarnation = if incarnation == 0 { known() } else { incarnation };
-                // An unnumbered heartbeat counts as the newest.
-                let sequence = if sequence == 0 { now } else { sequence };
-                self.observer.heard(now, &id, incarnation, sequence);
+                // Heartbeats with a MAC are numbered. One without a number counts as the newest.
+                let is_authenticated = sequence != 0;
+                let sequence = if is_authenticated { sequence } else { now };
+                let beat = ReceivedBeat { at, incarnation, sequence, sent_ms, is_authenticated, report };
+                self.observer.heard(now, &id, beat);
             }
             Input::Answer { node, incarnation, round } => self.observer.answered(now, &node, incarnation, round),
             Input::Ballot(ballot) => {
@@ -137,6 +141,26 @@ impl ControlLoop {
 
     fn act(&mut self, effect: Effect, now: Nanos, requests: &mut RegistryRequests, reporting: &mut Reporting) {
         match effect {
+            Effect::MonitorsChanged(monitors) => self.set_monitors(&monitors),
+            Effect::Unserved { node, partitions, source } => {
+                let evidence = source.as_str();
+                tracing::warn!(
+                    %node,
+                    ?partitions,
+                    evidence,
+                    "a worker sends heartbeats but does not serve these partitions: others take them over"
+                );
+                self.metrics.unserved.with_label_values(&[evidence]).inc_by(partitions.len() as u64);
+                reporting.changes.push(Event::Unserved { node, partitions, evidence: source });
+            }
+            Effect::TablesLost { epoch } => {
+                tracing::error!(
+                    epoch,
+                    "etcd has lost partition tables up to this epoch: the next table is above it, and all partitions get its epoch"
+                );
+                reporting.changes.push(Event::TablesLost { epoch });
+            }
+            Effect::Forgotten(node) => self.metrics.forget(&node),
             Effect::Probe { node, round } => self.probe(&node, round),
             Effect::Share(ballot) => {
                 self.peers.share(&ballot);
@@ -171,6 +195,19 @@ impl ControlLoop {
                 reporting.changes.push(Event::Paused { ms: pause.as_secs_f64() * 1e3 });
             }
         }
+    }
+
+    fn set_monitors(&mut self, monitors: &Monitors) {
+        let is_same = monitors.members.keys().eq(self.configured.members.keys());
+        if !is_same && monitors.version >= self.configured.version {
+            let members: Vec<&str> = monitors.members.keys().map(|name| &**name).collect();
+            tracing::warn!(
+                version = monitors.version,
+                ?members,
+                "etcd has other monitors than this one's configuration (peers): those in etcd vote. To change them, raise peers_version"
+            );
+        }
+        self.peers.set(&self.me, monitors);
     }
 
     fn probe(&self, node: &str, round: u64) {
@@ -341,6 +378,7 @@ impl ControlLoop {
             online: table.is_online(id),
             left: snapshot.has_left(id),
             silent_ms: now.saturating_sub(observed.heard_at()) as f64 / 1e6,
+            weight: self.observer.weight(now, id),
             primary_of: table.partitions.iter().filter(|a| a.primary.as_ref() == Some(id)).count(),
             replica_of: table.partitions.iter().filter(|a| a.replicas.contains(id)).count(),
         });
@@ -348,7 +386,7 @@ impl ControlLoop {
             monitor: self.me.clone(),
             leading: self.observer.is_leading(now),
             leader: snapshot.leader.as_ref().map(|leader| leader.monitor.clone()),
-            monitors: self.monitors,
+            monitors: self.observer.monitors(),
             present: self.observer.present(now),
             registry_up: requests.is_up,
             nodes: nodes.collect(),
@@ -365,7 +403,10 @@ fn name(request: &Request) -> &'static str {
     match request {
         Request::Read => READ,
         Request::Campaign { .. } => "campaign",
+        Request::Resign { .. } => "resign",
+        Request::SetMonitors(_) => "set_monitors",
         Request::Register(_) => "register",
+        Request::Forget(_) => "forget",
         Request::Commit { .. } => COMMIT,
     }
 }

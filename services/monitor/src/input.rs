@@ -1,16 +1,15 @@
 //! Inputs of the control loop: from the transports, the probes, the other monitors, etcd and `GET /status`.
 
-use heartbeat::{assign::NodeId, vote::Ballot};
+use heartbeat::{Nanos, assign::NodeId, message::Beat, vote::Ballot};
 use tokio::sync::oneshot;
 
 use crate::status::Status;
 
 pub enum Input {
-    /// `incarnation` 0 stands for the known incarnation: the article's heartbeats carry none.
+    /// Received at `at`. Incarnation 0 is the known incarnation: the article's heartbeats carry none.
     Beat {
-        id: String,
-        incarnation: u64,
-        sequence: u64,
+        at: Nanos,
+        beat: Beat,
     },
     Answer {
         node: NodeId,

@@ -28,7 +28,7 @@ use heartbeat::{
     Nanos,
     assign::NodeId,
     auth::Keys,
-    clock::{Clock, wall_ms},
+    clock::Clock,
     message::Beat,
     observer::Observer,
     table::Table as Seen,
@@ -89,20 +89,20 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let (settings, monitors) = (config.settings(), config.monitors());
     let interval = Duration::from_nanos(settings.interval);
     let http = runtime::http::plain().build()?;
-    let peers = Peers::spawn(&config.peers, (&http, &keys), interval, &metrics.ballots_sent, &tasks, &shutdown);
+    let peers = Peers::new(&config.peers, &http, &keys, interval, &metrics.ballots_sent);
     let round = Duration::from_nanos(settings.suspicion.round);
     let probes = Probes::new(keys, round, inbox.clone(), tasks.clone(), &metrics.probes)?;
     let me: NodeId = config.node.id.as_str().into();
     let detectors = detector::factory(config.detector()?);
-    let observer = Observer::new(me.clone(), &monitors, settings, detectors, wall_ms(), clock.now());
+    let session = rand::random();
+    let observer = Observer::new(me.clone(), monitors.clone(), settings, detectors, session, clock.now());
     tasks.spawn(tcp::receive(sockets.tcp, Arc::clone(&ingest), tcp::Limits::default(), shutdown.clone()));
     tasks.spawn(watch_registry(registry.clone(), inbox, shutdown.clone()));
     let (udp, to_udp, stop_udp) = (sockets.udp, Arc::clone(&ingest), shutdown.clone());
     admin.spawn(async move { udp.run(to_udp, stop_udp).await.context("cannot receive heartbeats over UDP") });
-    let monitors = monitors.len();
     let control_loop = ControlLoop {
         me,
-        monitors,
+        configured: monitors,
         observer,
         clock,
         inbox: inputs,
@@ -147,10 +147,9 @@ impl Sockets {
 /// Passes accepted heartbeats to the control loop.
 fn sink(inbox: &mpsc::Sender<Input>, metrics: &Metrics) -> impl Sink + use<> {
     let (inbox, dropped) = (inbox.clone(), metrics.beats_dropped.clone());
-    move |_at: Nanos, _peer: SocketAddr, beat: Beat| {
-        let Beat { node_id: id, incarnation, sequence, .. } = beat;
+    move |at: Nanos, _peer: SocketAddr, beat: Beat| {
         // The table has this heartbeat; the next one reaches the observer.
-        if inbox.try_send(Input::Beat { id, incarnation, sequence }).is_err() {
+        if inbox.try_send(Input::Beat { at, beat }).is_err() {
             dropped.inc();
         }
     }

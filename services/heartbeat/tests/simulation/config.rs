@@ -78,6 +78,8 @@ pub struct Config {
     /// Datagrams lost without faults.
     pub loss: f64,
     pub length: Nanos,
+    /// Names that are gone are removed after this time.
+    pub forget_after: Nanos,
     pub faults: Vec<Fault>,
     /// Workers follow the table, and a client writes.
     pub serve: bool,
@@ -96,6 +98,7 @@ impl Config {
             careful: 0,
             loss: 0.0,
             length,
+            forget_after: Nanos::MAX,
             faults: Vec::new(),
             serve: true,
             mutant: None,

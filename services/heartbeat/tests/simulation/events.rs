@@ -49,6 +49,8 @@ pub enum Message {
         asked: Nanos,
         response: Response,
     },
+    /// The registry has changed.
+    Changed,
     Table(Arc<Published>),
     Write(Write),
     Refused {
@@ -186,6 +188,7 @@ impl Message {
             Message::Refused { .. } => 9,
             Message::Acknowledged { .. } => 10,
             Message::RegisterAnswer(_) => 11,
+            Message::Changed => 12,
         }
     }
 }

@@ -50,6 +50,7 @@ fn cluster(seed: u64, random: &mut Random) -> Config {
     let monitors = if random.chance(0.1) { 5 } else { 3 };
     let mut config = Config::new(seed, monitors, 5, OVER + RECOVERY);
     config.loss = 0.02;
+    config.forget_after = 20 * SECOND;
     config.interval = if random.chance(0.25) { 100 * MS } else { SECOND };
     (config.detector, config.careful) =
         if random.chance(0.2) { (adaptive(config.interval), 30) } else { (fixed(config.interval), 0) };

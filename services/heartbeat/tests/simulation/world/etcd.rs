@@ -52,13 +52,16 @@ impl Etcd {
                 }
                 response
             }
-            Request::Commit { term, table_revision, table } if self.accepts_any_commit => {
-                let _ = (term, table_revision);
-                let ghost = Request::Campaign { monitor: "ghost".into(), ttl: 1 };
-                self.registry.apply(now, ghost);
-                let term = self.state().leader.as_ref().map_or(0, |leader| leader.term);
-                let table_revision = self.state().table_revision;
-                self.registry.apply(now, Request::Commit { term, table_revision, table })
+            // The lease is its process's.
+            Request::Resign { .. } if self.leader_life != life => Response::Resigned,
+            Request::Commit { table, .. } if self.accepts_any_commit => {
+                // Passes all conditions.
+                self.registry.apply(now, Request::Campaign { monitor: "any".into(), ttl: 1 });
+                let state = self.state();
+                let term = state.leader.as_ref().map_or(0, |leader| leader.term);
+                let monitors_version = state.monitors.as_ref().map_or(0, |monitors| monitors.version);
+                let table_revision = state.table_revision;
+                self.registry.apply(now, Request::Commit { term, table_revision, monitors_version, table })
             }
             request => self.registry.apply(now, request),
         }

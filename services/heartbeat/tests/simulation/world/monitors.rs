@@ -7,8 +7,8 @@ use heartbeat::{
     assign::NodeId,
     detector::Detector,
     node_state::State,
-    observer::{DetectorFactory, Effect, Observer, Settings},
-    registry::{Request, Response},
+    observer::{DetectorFactory, Effect, Observer, ReceivedBeat, Settings},
+    registry::{Monitors, Registration, Request},
     table,
 };
 
@@ -18,12 +18,11 @@ use crate::{
     events::{Event, Message, Published},
     faults::Who,
     process::Process,
+    random::Random,
 };
 
 /// Timeout of a request to the registry.
 const REGISTRY_PATIENCE: Nanos = 1_000 * MS;
-/// Instead of a request's number, for notifications of the registry.
-const UNASKED: u64 = u64::MAX;
 /// Duration of the leader's lease: the default of the product.
 const TERM: Nanos = 5_000 * MS;
 
@@ -36,6 +35,8 @@ pub(super) struct Monitor {
     /// Requests to the registry without a response.
     pub(super) open: BTreeMap<u64, Asked>,
     pub(super) number: u64,
+    /// Something has changed since the read in flight began.
+    read_again: bool,
     /// Round of its latest ballot.
     round: u64,
     pub(super) told: Arc<Published>,
@@ -47,6 +48,7 @@ pub(super) enum Asked {
     Commit,
     /// For this worker.
     Register(usize),
+    Read,
     Other,
 }
 
@@ -60,6 +62,7 @@ impl Monitor {
             timer: 0,
             open: BTreeMap::new(),
             number: 0,
+            read_again: false,
             round: 0,
             told: Arc::new(Published { table: Arc::default(), addresses: BTreeMap::new() }),
             complete_at: now,
@@ -78,7 +81,11 @@ impl World {
                 let (node_id, incarnation, sequence) = (beat.node_id.as_str(), beat.incarnation, beat.sequence);
                 let observation = table::Observation { node_id, at: received, incarnation, sequence, load: 0.0 };
                 if monitor.seen.record(&observation).accepted() {
-                    monitor.observer.heard(now, node_id, incarnation, sequence);
+                    let is_ageless = self.config.is(Mutant::AgelessBeats);
+                    let (at, sent_ms) = if is_ageless { (now, 0) } else { (received, beat.timestamp) };
+                    let report = beat.report.clone();
+                    let beat = ReceivedBeat { at, incarnation, sequence, sent_ms, is_authenticated: true, report };
+                    monitor.observer.heard(now, node_id, beat);
                 }
             }
             Message::Answer { worker, incarnation, round, .. } => {
@@ -91,15 +98,19 @@ impl World {
                 }
                 monitor.observer.ballot(now, ballot);
             }
+            Message::Changed => self.read(number),
+            // A response after the timeout is ignored.
             Message::Told { life, number: request, asked, response } if life == monitor.process.life => {
-                // A response after the timeout is ignored; a notification has no number.
                 match monitor.open.remove(&request) {
                     Some(Asked::Register(worker)) => {
                         let answer = Message::RegisterAnswer(response);
                         self.send_stream(Who::Monitor(number), Who::Worker(worker), answer);
                     }
-                    None if request != UNASKED => {}
-                    _ => monitor.observer.response(now, asked, response),
+                    Some(_) => {
+                        monitor.observer.response(now, asked, response);
+                        self.read_again(number);
+                    }
+                    None => {}
                 }
             }
             Message::Register(node) => {
@@ -123,13 +134,15 @@ impl World {
         let asked = monitor.open.remove(&request);
         let to_commit = matches!(asked, Some(Asked::Commit));
         monitor.observer.request_failed(monitor.process.clock(self.now), to_commit);
+        self.read_again(number);
         self.pump(number);
     }
 
     /// After every input: tick the observer, execute its effects, and sleep until the next time.
     pub(super) fn pump(&mut self, number: usize) {
         let monitor = &mut self.monitors[number];
-        let effects = monitor.observer.tick(monitor.process.clock(self.now));
+        let now = monitor.process.clock(self.now);
+        let effects = monitor.observer.tick(now);
         for effect in effects {
             match effect {
                 Effect::Probe { node, round } => self.probe(number, &node, round),
@@ -139,13 +152,24 @@ impl World {
                         self.send_stream(Who::Monitor(number), Who::Monitor(other), Message::Ballot(ballot.clone()));
                     }
                 }
+                Effect::Request(Request::Read) => self.read(number),
+                Effect::Request(Request::Resign { monitor }) if self.config.is(Mutant::LeaderWithoutQuorum) => {
+                    self.ask(number, Request::Campaign { monitor, ttl: TERM }, Asked::Other);
+                }
                 Effect::Request(request) => {
                     let asked = if matches!(request, Request::Commit { .. }) { Asked::Commit } else { Asked::Other };
                     self.ask(number, request, asked);
                 }
                 Effect::StateChanged { transition, .. } => self.record(2, Who::Monitor(number), transition.to as u64),
                 Effect::Paused(_) => self.record(3, Who::Monitor(number), 0),
+                Effect::MonitorsChanged(_)
+                | Effect::Unserved { .. }
+                | Effect::TablesLost { .. }
+                | Effect::Forgotten(_) => {}
             }
+        }
+        if self.config.is(Mutant::ForgetsEarly) && self.monitors[number].observer.is_leading(now) {
+            self.forget_early(number);
         }
         self.publish(number);
         let monitor = &mut self.monitors[number];
@@ -154,6 +178,32 @@ impl World {
             monitor.timer = wake;
             let life = monitor.process.life;
             self.at(wake, Event::Timer { who: Who::Monitor(number), life });
+        }
+    }
+
+    /// One read at a time: a change during a read causes one more read.
+    fn read(&mut self, number: usize) {
+        let monitor = &mut self.monitors[number];
+        let is_reading = monitor.open.values().any(|asked| matches!(asked, Asked::Read));
+        monitor.read_again = is_reading;
+        if !is_reading {
+            self.ask(number, Request::Read, Asked::Read);
+        }
+    }
+
+    fn read_again(&mut self, number: usize) {
+        if std::mem::take(&mut self.monitors[number].read_again) {
+            self.read(number);
+        }
+    }
+
+    /// A mutant: a name is removed while its worker is silent, although it may still write.
+    fn forget_early(&mut self, number: usize) {
+        let snapshot = Arc::clone(self.monitors[number].observer.snapshot());
+        for node in snapshot.nodes.values() {
+            if self.monitors[number].observer.state(&node.id) == Some(State::Warning) {
+                self.ask(number, Request::Forget(node.clone()), Asked::Other);
+            }
         }
     }
 
@@ -171,10 +221,16 @@ impl World {
     /// A request arrives at the registry.
     pub(super) fn asked(&mut self, monitor: usize, life: u64, (number, asked): (u64, Nanos), request: Request) {
         let before = Arc::clone(self.etcd.state());
+        let forgotten = if let Request::Forget(node) = &request { Some(node.clone()) } else { None };
         let response = self.etcd.apply(self.now, life, request);
         let after = Arc::clone(self.etcd.state());
         if !Arc::ptr_eq(&before.table, &after.table) {
             self.committed(&before.table, &after.table);
+        }
+        if let Some(node) =
+            forgotten.filter(|node| before.nodes.contains_key(&node.id) && !after.nodes.contains_key(&node.id))
+        {
+            self.forgotten(&node);
         }
         let told = Message::Told { life, number, asked, response };
         let slow = self.registry_delay();
@@ -229,20 +285,25 @@ impl World {
         }
     }
 
+    /// A name is removed only if its process cannot write any more.
+    fn forgotten(&mut self, node: &Registration) {
+        if let Some(partition) = self.rows.iter().position(|row| row.owner() == node.process) {
+            let broken = format!("{} was removed, and can still write to partition {partition}", node.id);
+            self.checks.broken(self.now, &broken);
+        }
+    }
+
     /// The registry notifies every monitor of a change.
     pub(super) fn notify(&mut self) {
         for number in 0..self.monitors.len() {
-            let response = Response::Snapshot(Arc::clone(self.etcd.state()));
-            let life = self.monitors[number].process.life;
-            let told = Message::Told { life, number: UNASKED, asked: 0, response };
-            self.send_stream(Who::Registry, Who::Monitor(number), told);
+            self.send_stream(Who::Registry, Who::Monitor(number), Message::Changed);
         }
     }
 }
 
 fn publish(observer: &Observer) -> Arc<Published> {
     let snapshot = observer.snapshot();
-    let address = |node: &heartbeat::registry::Registration| Some((node.id.clone(), node.http.parse().ok()?));
+    let address = |node: &Registration| Some((node.id.clone(), node.http.parse().ok()?));
     let addresses = snapshot.nodes.values().filter_map(address).collect();
     Arc::new(Published { table: Arc::clone(&snapshot.table), addresses })
 }
@@ -252,10 +313,16 @@ fn ballot_name(number: usize) -> NodeId {
 }
 
 fn observer(config: &Config, number: usize, process: &Process, now: Nanos) -> Observer {
-    let monitors: Vec<NodeId> = (0..config.monitors).map(ballot_name).collect();
-    let settings = Settings { quorum: config.quorum(), ..Settings::for_interval(config.interval, TERM) };
+    let member = |number| (ballot_name(number), String::new());
+    let monitors = Monitors { version: 1, members: (0..config.monitors).map(member).collect() };
+    let mut settings = Settings { quorum: config.quorum(), ..Settings::for_interval(config.interval, TERM) };
+    settings.forget_after = settings.forget_after.min(config.forget_after);
+    if config.is(Mutant::NoDamping) {
+        settings.rebalance_after = 0;
+    }
     let template = config.detector.clone();
     let make: DetectorFactory = Box::new(move || Box::new(template.clone()) as Box<dyn Detector>);
-    let first_round = process.wall_ms(now);
-    Observer::new(monitors[number].clone(), &monitors, settings, make, first_round, process.clock(now))
+    // Another one for every process.
+    let session = Random::new(config.seed ^ now ^ ((number as u64) << 48)).next();
+    Observer::new(ballot_name(number), monitors, settings, make, session, process.clock(now))
 }

@@ -42,6 +42,8 @@ pub(super) struct PartitionTask {
     failing_since: Option<Nanos>,
     /// Not served until the store answers.
     resigned: bool,
+    /// A planned move: another worker takes the partition over once this one does not serve it.
+    has_successor: bool,
 }
 
 impl World {
@@ -64,7 +66,11 @@ impl World {
         {
             process_id = membership.process;
         }
-        for fence in worker.ownership.learn(Arc::clone(&published.table), worker.incarnation, process_id) {
+        let fences = worker.ownership.learn(Arc::clone(&published.table), worker.incarnation, process_id);
+        for (task, assignment) in worker.partitions.iter_mut().zip(&published.table.partitions) {
+            task.has_successor = assignment.successor.is_some();
+        }
+        for fence in fences {
             self.set_fence(number, fence);
         }
     }
@@ -76,7 +82,9 @@ impl World {
             return;
         }
         if task.owned_epoch != fence.epoch {
-            *task = PartitionTask { owned_epoch: fence.epoch, last_success: now, ..PartitionTask::default() };
+            let has_successor = task.has_successor;
+            let fresh = PartitionTask { has_successor, ..PartitionTask::default() };
+            *task = PartitionTask { owned_epoch: fence.epoch, last_success: now, ..fresh };
         }
         task.fencing = Some(fence.epoch);
         self.ask_store(number, fence.partition, fence.epoch, None);
@@ -215,7 +223,8 @@ impl World {
                 report.serving |= u32::from(is_owned) << partition;
                 continue;
             }
-            report.serving |= u32::from(serving.contains(&partition) && !task.resigned) << partition;
+            report.serving |=
+                u32::from(serving.contains(&partition) && !task.resigned && !task.has_successor) << partition;
             report.failing |= u32::from(task.failing_since.is_some()) << partition;
             if is_owned {
                 let age = self.now.saturating_sub(task.last_success) / MS;
@@ -261,7 +270,8 @@ impl World {
             }
         }
         let me = Who::Worker(number);
-        let admitted = if worker.partitions[partition].resigned {
+        let task = &worker.partitions[partition];
+        let admitted = if task.resigned || task.has_successor {
             Err(Refusal::TakingOver { epoch: 0 })
         } else {
             worker.ownership.admit(partition, write.epoch)

@@ -19,6 +19,10 @@ pub(super) struct Row {
 }
 
 impl Row {
+    pub(super) fn owner(&self) -> u64 {
+        self.owner
+    }
+
     pub(super) fn counter(&self) -> u64 {
         self.counter
     }
