@@ -307,8 +307,8 @@ impl Owners {
     /// As `record`.
     pub fn record_table(&mut self, table: &Table) -> Result<(), Box<TwoOwners>> {
         for (partition, assignment) in table.partitions.iter().enumerate() {
-            if let Some((node, incarnation)) = table.owner(assignment) {
-                let owner = Owner { node: node.clone(), incarnation, process: 0 };
+            if let Some((node, incarnation, process)) = table.owner(assignment) {
+                let owner = Owner { node: node.clone(), incarnation, process };
                 self.record(partition, assignment.epoch, owner)?;
             }
         }

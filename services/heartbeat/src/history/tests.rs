@@ -329,11 +329,11 @@ fn a_partition_has_one_owner_per_epoch() {
         assert_eq!((two.partition, two.epoch, &two.first, &two.second), (3, 1, &owner("a", 1, 7), &other));
     }
     let mut table = Table { epoch: 1, ..Table::default() };
-    table.nodes.insert("a".into(), Membership { incarnation: 1, online: true });
+    table.nodes.insert("a".into(), Membership { incarnation: 1, process: 0, online: true });
     table.partitions[5].primary = Some("a".into());
     table.partitions[5].epoch = 1;
     assert_eq!(owners.record_table(&table), Ok(()));
-    table.nodes.insert("a".into(), Membership { incarnation: 2, online: true });
+    table.nodes.insert("a".into(), Membership { incarnation: 2, process: 0, online: true });
     let two = owners.record_table(&table).unwrap_err();
     assert_eq!(
         two.to_string(),

@@ -26,6 +26,7 @@ pub struct Checks {
     accepted: [Vec<(u64, u64)>; PARTITIONS],
     /// Begin, end, epoch and counter of each acknowledged write, by partition.
     acknowledged: [Vec<Acknowledged>; PARTITIONS],
+    /// Tables since the first fault.
     pub commits: u64,
     pub writes: u64,
     pub refused_by_fence: u64,
@@ -49,7 +50,8 @@ const HEAVY_LOSS: f64 = 0.2;
 impl Checks {
     /// `history`: number of the registry's data; each time they are lost another one begins.
     pub fn committed(&mut self, now: Nanos, config: &Config, history: u64, (before, after): (&Table, &Table)) {
-        self.commits += 1;
+        let first = config.faults.iter().map(|fault| fault.at).min().unwrap_or(0);
+        self.commits += u64::from(now >= first);
         if let Err(broken) = check_step(before, after) {
             self.broken(now, &broken);
         }

@@ -104,14 +104,15 @@ fn each_scene_alone() {
         let worlds: Vec<World> =
             (0..seeds).map(|seed| run(Config { mutant, ..scenario::single(seed, scene) })).collect();
         let broken: Vec<&World> = worlds.iter().filter(|world| world.checks.breach.is_some()).collect();
-        let most = worlds.iter().map(|world| world.checks.commits).max().unwrap_or(0);
+        let most = worlds.iter().map(|world| (world.checks.commits, world.config.seed)).max();
+        let moved: u64 = worlds.iter().map(|world| world.checks.moved_from_healthy).sum();
         if let Some(world) = broken.first() {
             println!(
                 "    the first with seed {}: {:?}; {:?}",
                 world.config.seed, world.checks.breach, world.config.faults
             );
         }
-        println!("scene {scene}: {} of {seeds} broken, at most {most} tables", broken.len());
+        println!("scene {scene}: {} of {seeds} broken, {moved} unjust moves, most tables and seed: {most:?}", broken.len());
         breaches += broken.len();
     }
     assert_eq!(breaches, 0);
