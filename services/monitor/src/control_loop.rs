@@ -1,12 +1,18 @@
 //! Step 2 of a heartbeat's path: inputs → `heartbeat::observer` (decides, pure) → actions. A single task owns the observer and never waits
 //! for I/O.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
+    time::Duration,
+};
 
 use heartbeat::{
     Nanos,
     assign::NodeId,
     clock::Clock,
+    freshness::{Freshness, Heard, Released},
     node_state::{State, Transition},
     observer::{Effect, Observer},
     registry::{Request, Response},
@@ -23,11 +29,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     commit_trace::CommitTrace,
     etcd::{Registry, RegistryError},
-    input::Input,
+    input::{Input, PROOF_OF_LIFE},
     metrics::Metrics,
     peers::Peers,
     probes::Probes,
     status::{Event, EventLog, Node, Status},
+    status_snapshots,
     suspicions::Suspicions,
 };
 
@@ -35,6 +42,11 @@ use crate::{
 const MAX_BATCH: usize = 1_024;
 /// An unregistered worker is forgotten after this silence, so that its place in the table is free again.
 const FORGET_AFTER: Nanos = 600_000_000_000;
+/// The proof of life of a silent worker is forgotten well before its replay window.
+const FORGET_PROOF_AFTER: Nanos = FORGET_AFTER / 2;
+
+/// Workers among which one is chosen to pass a proof of life on.
+const MAX_CHOICES: usize = 8;
 
 pub struct ControlLoop {
     pub me: NodeId,
@@ -45,6 +57,9 @@ pub struct ControlLoop {
     pub registry: Registry,
     pub peers: Peers,
     pub probes: Probes,
+    /// `None`: heartbeats without a MAC are accepted.
+    pub freshness: Option<Freshness>,
+    pub status: status_snapshots::Publisher,
     pub ingest: Arc<Ingest>,
     /// The partition table for workers that poll.
     pub assignments: watch::Sender<Arc<Assignments>>,
@@ -80,13 +95,15 @@ impl ControlLoop {
         let mut reporting = Reporting { changes: EventLog::default(), suspicions, commit_trace: None };
         let (mut requests, mut last_forgotten) = (RegistryRequests::default(), 0);
         loop {
-            let wake = Instant::from_std(self.clock.instant(self.observer.next_wake()));
+            let wake = self.observer.next_wake().min(self.status.due());
+            let wake = Instant::from_std(self.clock.instant(wake));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 // Before the inputs: a full queue must not delay the renewal of the lease.
                 Some(answer) = requests.tasks.join_next() => self.handle_response(answer, &mut requests, &mut reporting),
-                Some(input) = self.inbox.recv() => self.drain_inbox(input, &mut requests, &reporting.changes),
+                Some(input) = self.inbox.recv() => self.drain_inbox(input, &mut requests),
+                () = self.status.wanted() => self.status.request(self.clock.now()),
                 () = sleep_until(wake) => {}
             }
             let now = self.clock.now();
@@ -94,27 +111,34 @@ impl ControlLoop {
                 self.act(effect, now, &mut requests, &mut reporting);
             }
             self.publish(now, &mut reporting);
+            if now >= self.status.due() {
+                let status = self.status_now(now, &requests, &reporting.changes);
+                self.status.publish(now, status);
+            }
             if now > last_forgotten + FORGET_AFTER / 10 {
                 last_forgotten = now;
                 self.ingest.table().forget_before(now.saturating_sub(FORGET_AFTER));
+                if let Some(freshness) = &mut self.freshness {
+                    freshness.forget_before(now.saturating_sub(FORGET_PROOF_AFTER));
+                }
             }
         }
         self.registry.resign().await;
     }
 
-    fn drain_inbox(&mut self, first: Input, requests: &mut RegistryRequests, changes: &EventLog) {
+    fn drain_inbox(&mut self, first: Input, requests: &mut RegistryRequests) {
         let mut next = Some(first);
         for _ in 0..MAX_BATCH {
             let Some(input) = next else { return };
-            self.handle_input(input, requests, changes);
+            self.handle_input(input, requests);
             next = self.inbox.try_recv().ok();
         }
         if let Some(input) = next {
-            self.handle_input(input, requests, changes);
+            self.handle_input(input, requests);
         }
     }
 
-    fn handle_input(&mut self, input: Input, requests: &mut RegistryRequests, changes: &EventLog) {
+    fn handle_input(&mut self, input: Input, requests: &mut RegistryRequests) {
         let now = self.clock.now();
         match input {
             Input::Beat { id, incarnation, sequence } => {
@@ -122,16 +146,24 @@ impl ControlLoop {
                 let incarnation = if incarnation == 0 { known() } else { incarnation };
                 // An unnumbered heartbeat counts as the newest.
                 let sequence = if sequence == 0 { now } else { sequence };
-                self.observer.heard(now, &id, incarnation, sequence);
+                if self.is_fresh(now, &id, incarnation, sequence) {
+                    self.observer.heard(now, &id, incarnation, sequence);
+                }
             }
-            Input::Answer { node, incarnation, round } => self.observer.answered(now, &node, incarnation, round),
+            Input::Answer { node, incarnation, round } => {
+                let released = self.freshness.as_mut().and_then(|known| known.answered(&node, incarnation));
+                if let Some(Released { incarnation, sequence }) = released {
+                    self.observer.heard(now, &node, incarnation, sequence);
+                }
+                if round != PROOF_OF_LIFE {
+                    self.observer.answered(now, &node, incarnation, round);
+                }
+            }
             Input::Ballot(ballot) => {
                 self.metrics.ballots_received.inc();
                 self.observer.ballot(now, ballot);
             }
             Input::Changed => self.send_request(Request::Read, now, requests),
-            // An error means that the client has disconnected.
-            Input::Status(reply) => _ = reply.send(self.status(now, requests, changes)),
         }
     }
 
@@ -169,6 +201,30 @@ impl ControlLoop {
                 self.metrics.pauses.inc();
                 self.metrics.paused_seconds.inc_by(pause.as_secs_f64());
                 reporting.changes.push(Event::Paused { ms: pause.as_secs_f64() * 1e3 });
+            }
+        }
+    }
+
+    /// Whether the heartbeat counts. If it may be a recorded one, its worker is probed.
+    fn is_fresh(&mut self, now: Nanos, id: &str, incarnation: u64, sequence: u64) -> bool {
+        let (Some(freshness), Some((id, registration))) =
+            (&mut self.freshness, self.observer.snapshot().nodes.get_key_value(id))
+        else {
+            return true;
+        };
+        match freshness.heard(now, id, incarnation, sequence) {
+            Heard::Counts => true,
+            Heard::Waits => false,
+            Heard::Probe => {
+                // Any other worker: to look for a healthy one costs too much while all workers are asked after a start.
+                let nodes = &self.observer.snapshot().nodes;
+                let others = nodes
+                    .range::<str, _>((Excluded(&**id), Unbounded))
+                    .chain(nodes.range::<str, _>((Unbounded, Excluded(&**id))));
+                let choices = (nodes.len() - 1).clamp(1, MAX_CHOICES);
+                let via = others.map(|(_, other)| other).nth(now as usize % choices);
+                self.probes.prove(registration, via);
+                false
             }
         }
     }
@@ -331,18 +387,31 @@ impl ControlLoop {
         self.metrics.count_beats(self.ingest.counts());
     }
 
-    fn status(&self, now: Nanos, requests: &RegistryRequests, changes: &EventLog) -> Status {
+    fn status_now(&self, now: Nanos, requests: &RegistryRequests, changes: &EventLog) -> Status {
         let snapshot = self.observer.snapshot();
         let table = Arc::clone(&snapshot.table);
-        let nodes = self.observer.states().map(|(id, observed)| Node {
-            id: id.clone(),
-            state: observed.state(),
-            incarnation: observed.incarnation(),
-            online: table.is_online(id),
-            left: snapshot.has_left(id),
-            silent_ms: now.saturating_sub(observed.heard_at()) as f64 / 1e6,
-            primary_of: table.partitions.iter().filter(|a| a.primary.as_ref() == Some(id)).count(),
-            replica_of: table.partitions.iter().filter(|a| a.replicas.contains(id)).count(),
+        // Partitions as primary and as replica.
+        let mut partitions: HashMap<&NodeId, (usize, usize)> = HashMap::new();
+        for assignment in &table.partitions {
+            if let Some(primary) = &assignment.primary {
+                partitions.entry(primary).or_default().0 += 1;
+            }
+            for replica in &assignment.replicas {
+                partitions.entry(replica).or_default().1 += 1;
+            }
+        }
+        let nodes = self.observer.states().map(|(id, observed)| {
+            let (primary_of, replica_of) = partitions.get(id).copied().unwrap_or_default();
+            Node {
+                id: id.clone(),
+                state: observed.state(),
+                incarnation: observed.incarnation(),
+                online: table.is_online(id),
+                left: snapshot.has_left(id),
+                silent_ms: now.saturating_sub(observed.heard_at()) as f64 / 1e6,
+                primary_of,
+                replica_of,
+            }
         });
         Status {
             monitor: self.me.clone(),
@@ -352,7 +421,7 @@ impl ControlLoop {
             present: self.observer.present(now),
             registry_up: requests.is_up,
             nodes: nodes.collect(),
-            table,
+            table: Arc::clone(&table),
             changes: changes.list(),
         }
     }

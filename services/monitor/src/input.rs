@@ -1,9 +1,9 @@
-//! Inputs of the control loop: from the transports, the probes, the other monitors, etcd and `GET /status`.
+//! Inputs of the control loop: from the transports, the probes, the other monitors and etcd.
 
 use heartbeat::{assign::NodeId, vote::Ballot};
-use tokio::sync::oneshot;
 
-use crate::status::Status;
+/// `Input::Answer::round` of a proof of life. Probe rounds are numbered from 1.
+pub const PROOF_OF_LIFE: u64 = 0;
 
 pub enum Input {
     /// `incarnation` 0 stands for the known incarnation: the article's heartbeats carry none.
@@ -20,5 +20,4 @@ pub enum Input {
     Ballot(Ballot),
     /// Something in the registry has changed.
     Changed,
-    Status(oneshot::Sender<Status>),
 }
