@@ -6,7 +6,7 @@ use heartbeat::{
     assign::{Membership, Table},
     auth::{FrameKind, Header, Keys},
     codec::{Codec, CodecId, Corpus, Json, Protobuf, ProtobufZstd, train},
-    frame::{self, sign_ack},
+    frame::{self, Poll, sign_ack},
     message::Ack,
     registry::Registration,
     trace::Condition,
@@ -28,7 +28,7 @@ fn main() -> io::Result<()> {
 }
 
 fn write_corpus(dir: &Path) -> io::Result<()> {
-    let keys = Keys::new(1, b"corpus");
+    let keys = Keys::new(b"corpus");
     let codecs: [(&str, Box<dyn Codec>); 3] =
         [("json", Box::new(Json)), ("pb", Box::new(Protobuf)), ("zst", Box::new(ProtobufZstd::new()?))];
     for (extension, mut codec) in codecs {
@@ -91,13 +91,14 @@ fn write_control_messages(dir: &Path, keys: &Keys) -> io::Result<()> {
     table.traceparent = Some("00-0123456789abcdef0123456789abcdef-0123456789abcdef-01".into());
     let addresses = BTreeMap::from([("worker-0".into(), http)]);
     let assignments = Assignments { table: Arc::new(table), addresses };
+    let poll = Poll { epoch: 3, wait_ms: 10_000, nonce: 7 };
     let messages = [
         ("registration.control", frame::sign_control(keys, &registration)?),
         ("ballot.control", frame::sign_control(keys, &ballot)?),
-        ("assignments.control", frame::sign_control(keys, &assignments)?),
+        ("poll.control", frame::sign_control(keys, &poll)?),
     ];
     for (name, frame) in messages {
         write_payload(dir, name, keys, &frame)?;
     }
-    Ok(())
+    fs::write(dir.join("assignments.control"), serde_json::to_vec(&assignments)?)
 }

@@ -120,7 +120,7 @@ fn send_and_receive(mode: Mode, length: Duration, nodes: u64) -> io::Result<Run>
     let receiver = UdpSocket::bind("127.0.0.1:0")?;
     let state = UdpSocketState::new(UdpSockRef::from(&receiver))?;
     state.set_recv_buffer_size(UdpSockRef::from(&receiver), 4 << 20)?;
-    let keys = Keys::new(1, b"bench");
+    let keys = Keys::new(b"bench");
     let table = Arc::new(Table::new(nodes as usize));
     let ingest = Arc::new(Ingest::new(Clock::start(), keys.clone(), table, None));
     let done = Arc::new(AtomicBool::new(false));

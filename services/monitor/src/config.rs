@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use contract::id;
 use heartbeat::{
     assign::NodeId,
+    auth::Keys,
     detector::{AnyDetector, BadParam},
     node_state,
     observer::{Evidence, PARTITIONED_AFTER, Settings},
@@ -49,8 +50,19 @@ fn first_version() -> u64 {
 pub struct Node {
     /// Name of this monitor: 1 to 64 bytes of UTF-8 without control characters.
     pub id: String,
-    /// Secret for the MACs of heartbeats, probes and ballots, at least 8 bytes. All monitors and workers must have the same.
+    /// Secret for the MACs of heartbeats, registrations, probes and the partition table, at least 8 bytes. All monitors and workers must
+    /// have the same.
     pub key: String,
+    /// A second secret that is accepted like `node.key` but never used to sign, while the secret is being changed. Empty: none.
+    #[serde(default)]
+    pub accepted_key: String,
+    /// Secret for the MACs of ballots, at least 8 bytes. Only the monitors have it. Empty: `node.key` is used, and every worker could
+    /// forge ballots.
+    #[serde(default)]
+    pub monitor_key: String,
+    /// A second secret for ballots that is accepted like `node.monitor_key` but never used to sign. Empty: none.
+    #[serde(default)]
+    pub accepted_monitor_key: String,
     /// Number of workers that may register, and whose last heartbeat is stored.
     pub max_nodes: usize,
 }
@@ -125,7 +137,14 @@ impl MonitorConfig {
     pub fn new(id: &str) -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
-            node: Node { id: id.to_owned(), key: String::new(), max_nodes: 10_000 },
+            node: Node {
+                id: id.to_owned(),
+                key: String::new(),
+                accepted_key: String::new(),
+                monitor_key: String::new(),
+                accepted_monitor_key: String::new(),
+                max_nodes: 10_000,
+            },
             listen: Listen {
                 http: loopback(7400),
                 tcp: loopback(7401),
@@ -194,6 +213,22 @@ impl Listen {
     }
 }
 
+impl Node {
+    /// Keys of monitors and workers.
+    pub fn keys(&self) -> Keys {
+        Keys::new(self.key.as_bytes()).accepting(self.accepted_key.as_bytes())
+    }
+
+    /// Keys of the monitors alone.
+    pub fn voter_keys(&self) -> Keys {
+        if self.monitor_key.is_empty() {
+            let accepted = [&self.accepted_monitor_key, &self.accepted_key].into_iter().find(|key| !key.is_empty());
+            return Keys::new(self.key.as_bytes()).accepting(accepted.map_or(&[], |key| key.as_bytes()));
+        }
+        Keys::new(self.monitor_key.as_bytes()).accepting(self.accepted_monitor_key.as_bytes())
+    }
+}
+
 impl Validate for MonitorConfig {
     fn validate(&self, problems: &mut Vec<String>) {
         for name in self.peers.keys().chain([&self.node.id]) {
@@ -206,6 +241,15 @@ impl Validate for MonitorConfig {
         }
         if self.node.key.len() < 8 {
             problems.push("node.key: must have at least 8 bytes, best 32 random ones".into());
+        }
+        for (name, key) in [
+            ("accepted_key", &self.node.accepted_key),
+            ("monitor_key", &self.node.monitor_key),
+            ("accepted_monitor_key", &self.node.accepted_monitor_key),
+        ] {
+            if (1..8).contains(&key.len()) {
+                problems.push(format!("node.{name}: must be empty or have at least 8 bytes, best 32 random ones"));
+            }
         }
         if self.registry.etcd.is_empty() || self.registry.etcd.iter().any(|url| !url.starts_with("http://")) {
             problems.push("registry.etcd: name at least one member as http://host:port".into());

@@ -1,9 +1,6 @@
-//! Inputs of the control loop: from the transports, the probes, the other monitors, etcd and `GET /status`.
+//! Inputs of the control loop: from the transports, the probes, the other monitors and etcd.
 
 use heartbeat::{Nanos, assign::NodeId, message::Beat, vote::Ballot};
-use tokio::sync::oneshot;
-
-use crate::status::Status;
 
 pub enum Input {
     /// Received at `at`. Incarnation 0 is the known incarnation: the article's heartbeats carry none.
@@ -19,5 +16,4 @@ pub enum Input {
     Ballot(Ballot),
     /// Something in the registry has changed.
     Changed,
-    Status(oneshot::Sender<Status>),
 }

@@ -7,17 +7,21 @@
 //! 2. `control_loop`, 3. `heartbeat::observer` (decides: suspicion, ballot, table), 4. `probes`, `peers`, `etcd` (act). It continues in a
 //! worker: 5. `worker/src/follow.rs`, 6. `ownership.rs` (fences), 7. `partitions.rs` (serves, redirects, refuses).
 
+mod bodies;
 mod commit_trace;
 pub mod config;
 mod control_loop;
 mod detector;
 pub mod etcd;
+mod http_server;
 mod input;
 mod metrics;
 mod peers;
-pub mod probes;
+mod probes;
+mod problems;
 pub mod receive;
 pub mod status;
+mod status_snapshots;
 mod suspicions;
 mod trace;
 
@@ -27,12 +31,11 @@ use anyhow::Context;
 use heartbeat::{
     Nanos,
     assign::NodeId,
-    auth::Keys,
     clock::Clock,
     message::Beat,
     observer::Observer,
     table::Table as Seen,
-    transport::{Ingest, Sink, tcp, udp},
+    transport::{Ingest, Sink, connections::Connections, tcp, udp},
 };
 use prometheus::Registry as Series;
 use runtime::{
@@ -54,8 +57,11 @@ use crate::{
 
 /// Capacity of the control loop's queue: heartbeats, probe answers and ballots.
 const INBOX: usize = 65_536;
-/// Number of the only key on the wire.
-const KEY_NUMBER: u8 = 1;
+/// Connections over HTTP that have sent no authentic message. The oldest gives way to a new one.
+const MAX_UNAUTHENTICATED: usize = 256;
+/// Connections over HTTP of each worker and each other monitor, and some for clients that people use.
+const CONNECTIONS_PER_PEER: usize = 3;
+const OTHER_CONNECTIONS: usize = 64;
 /// How long the export of the last spans and logs may take.
 const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before a broken watch on the registry is opened again.
@@ -74,7 +80,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let mut admin = AdminPort::open(sockets.admin, &readiness, &series)?;
 
     let clock = Clock::start();
-    let keys = Keys::new(KEY_NUMBER, config.node.key.as_bytes());
+    let (keys, voter_keys) = (config.node.keys(), config.node.voter_keys());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let seen = Arc::new(Seen::new(config.node.max_nodes));
     let ingest = Arc::new(
@@ -83,13 +89,24 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let registry = Registry::new(&config.registry.etcd, &config.registry.prefix).await;
     let registry = registry.context("registry.etcd is not valid")?;
     let (assignments, followers) = watch::channel(Arc::default());
-    let router = receive::router(Arc::clone(&ingest), &config, followers, inbox.clone(), registry.clone(), &metrics);
+    let (status, status_reader) = status_snapshots::channel();
+    let router = receive::router(
+        Arc::clone(&ingest),
+        &config,
+        followers,
+        inbox.clone(),
+        registry.clone(),
+        status_reader,
+        &metrics,
+    );
+    let peers = config.node.max_nodes + config.peers.len();
+    let connections = Connections::new(CONNECTIONS_PER_PEER * peers + OTHER_CONNECTIONS, MAX_UNAUTHENTICATED);
 
     let (tasks, drain) = (TaskTracker::new(), Duration::from_millis(config.listen.drain_ms));
     let (settings, monitors) = (config.settings(), config.monitors());
     let interval = Duration::from_nanos(settings.interval);
     let http = runtime::http::plain().build()?;
-    let peers = Peers::new(&config.peers, &http, &keys, interval, &metrics.ballots_sent);
+    let peers = Peers::new(&config.peers, &http, &voter_keys, interval, &metrics.ballots_sent);
     let round = Duration::from_nanos(settings.suspicion.round);
     let probes = Probes::new(keys, round, inbox.clone(), tasks.clone(), &metrics.probes)?;
     let me: NodeId = config.node.id.as_str().into();
@@ -109,6 +126,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
         registry,
         peers,
         probes,
+        status,
         ingest,
         assignments,
         metrics,
@@ -118,11 +136,10 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     tasks.spawn(control_loop.run(shutdown.clone()));
 
     tracing::info!(monitor = config.node.id, http = %config.listen.http, "listening");
-    let served = lifecycle::serve(sockets.http, router, shutdown, drain).await;
+    http_server::serve(sockets.http, router, connections, shutdown, drain).await;
     lifecycle::drain(&tasks, drain).await;
     telemetry.stop(TELEMETRY_TIMEOUT).await;
-    admin.close().await?;
-    served
+    admin.close().await
 }
 
 struct Sockets {

@@ -1,5 +1,8 @@
 use super::*;
-use crate::{assign::Membership, detector::Fixed};
+use crate::{
+    assign::{Membership, Table},
+    detector::Fixed,
+};
 
 const SECOND: Nanos = 1_000_000_000;
 

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 pub fn keys() -> Keys {
-    Keys::new(1, b"of these tests")
+    Keys::new(b"of these tests")
 }
 
 pub fn beat(node: &str, sequence: u64) -> Beat {
