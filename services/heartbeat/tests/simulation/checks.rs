@@ -1,10 +1,11 @@
 //! Invariants. A violation reports the simulated time and ends the run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use heartbeat::{
     Nanos,
     assign::{NodeId, PARTITIONS, Table, check_step},
+    history::{CounterState, Operation, Owners, check_counter},
 };
 
 use crate::{
@@ -18,14 +19,14 @@ type Owner = (NodeId, u64, u64);
 
 #[derive(Default)]
 pub struct Checks {
-    /// The primary of each partition and epoch, in each life of the registry's data.
-    owners: HashMap<(u64, usize, u64), Owner>,
+    /// For each life of the registry's data.
+    owners: BTreeMap<u64, Owners>,
     /// All primaries of a partition and epoch.
     admitted: HashMap<(usize, u64), Vec<Owner>>,
     /// Epoch and process of each accepted write, by partition: the counter's values in order.
     accepted: [Vec<(u64, u64)>; PARTITIONS],
-    /// Begin, end, epoch and counter of each acknowledged write, by partition.
-    acknowledged: [Vec<Acknowledged>; PARTITIONS],
+    /// Every attempt of a client to write, by partition.
+    attempts: [Vec<Operation>; PARTITIONS],
     /// Tables since the first fault.
     pub commits: u64,
     pub writes: u64,
@@ -35,13 +36,6 @@ pub struct Checks {
     /// Partitions that were taken from a worker that could serve them.
     pub moved_from_healthy: u64,
     pub breach: Option<String>,
-}
-
-struct Acknowledged {
-    begun: Nanos,
-    ended: Nanos,
-    epoch: u64,
-    counter: u64,
 }
 
 /// Loss rate from which a healthy worker may be failed occasionally.
@@ -55,15 +49,12 @@ impl Checks {
         if let Err(broken) = check_step(before, after) {
             self.broken(now, &broken);
         }
+        if let Err(two) = self.owners.entry(history).or_default().record_table(after) {
+            self.broken(now, &two.to_string());
+        }
         for (partition, assignment) in after.partitions.iter().enumerate() {
             let Some((primary, incarnation, process)) = after.owner(assignment) else { continue };
             let new: Owner = (primary.clone(), incarnation, process);
-            let owner = self.owners.entry((history, partition, assignment.epoch)).or_insert_with(|| new.clone());
-            if *owner != new {
-                let broken =
-                    format!("{owner:?} and {new:?} are primaries of {partition} in epoch {}", assignment.epoch);
-                self.broken(now, &broken);
-            }
             let admitted = self.admitted.entry((partition, assignment.epoch)).or_default();
             if !admitted.contains(&new) {
                 admitted.push(new);
@@ -135,40 +126,15 @@ impl Checks {
         }
     }
 
-    pub fn acknowledged(&mut self, begun: Nanos, now: Nanos, partition: usize, (epoch, counter): (u64, u64)) {
-        self.acknowledged[partition].push(Acknowledged { begun, ended: now, epoch, counter });
+    pub fn attempted(&mut self, partition: usize, operation: Operation) {
+        self.attempts[partition].push(operation);
     }
 
-    /// What clients saw against the final state: acknowledged counters are unique, in the order of epochs and of time, and none is lost.
-    pub fn check_history(&mut self, now: Nanos) {
-        for partition in 0..PARTITIONS {
-            let mut seen = std::mem::take(&mut self.acknowledged[partition]);
-            seen.sort_by_key(|write| write.counter);
-            for write in &seen {
-                let stored = (write.counter as usize).checked_sub(1).and_then(|at| self.accepted[partition].get(at));
-                if stored.is_none_or(|(epoch, _)| *epoch != write.epoch) {
-                    let Acknowledged { epoch, counter, .. } = write;
-                    let broken =
-                        format!("write {counter} to {partition} was acknowledged in epoch {epoch} and is lost");
-                    self.broken(now, &broken);
-                }
-            }
-            for pair in seen.windows(2) {
-                if pair[0].counter == pair[1].counter {
-                    self.broken(now, &format!("two writes to {partition} were acknowledged as {}", pair[0].counter));
-                }
-                if pair[0].epoch > pair[1].epoch {
-                    self.broken(now, &format!("write {} to {partition} has an earlier epoch", pair[1].counter));
-                }
-            }
-            // A later one ended before this one began.
-            let mut earliest_end = Nanos::MAX;
-            for write in seen.iter().rev() {
-                if earliest_end < write.begun {
-                    self.broken(now, &format!("write {} to {partition} began after a later one ended", write.counter));
-                }
-                earliest_end = earliest_end.min(write.ended);
-            }
+    /// What clients saw against the final state of the store.
+    pub fn check_history(&mut self, now: Nanos, partition: usize, last: CounterState) {
+        let first = CounterState { epoch: 0, counter: 0 };
+        if let Err(violation) = check_counter(first, &self.attempts[partition], last) {
+            self.broken(now, &format!("the history of partition {partition} is impossible: {violation}"));
         }
     }
 

@@ -81,9 +81,13 @@ pub struct Config {
     /// Names that are gone are removed after this time.
     pub forget_after: Nanos,
     pub faults: Vec<Fault>,
+    /// Number of scenes that the faults belong to.
+    pub scenes: u64,
     /// Workers follow the table, and a client writes.
     pub serve: bool,
     pub mutant: Option<Mutant>,
+    /// Prints every change of the partition table.
+    pub verbose: bool,
 }
 
 impl Config {
@@ -100,8 +104,10 @@ impl Config {
             length,
             forget_after: Nanos::MAX,
             faults: Vec::new(),
+            scenes: 0,
             serve: true,
             mutant: None,
+            verbose: std::env::var_os("SIMULATION_VERBOSE").is_some(),
         }
     }
 
@@ -116,6 +122,12 @@ impl Config {
 
     pub fn quorum(&self) -> fn(usize) -> usize {
         if self.is(Mutant::QuorumOfOne) { |_| 1 } else { vote::majority }
+    }
+
+    /// Maximum number of tables since the first fault. An outage of a worker costs: it fails, comes back, and gets a few partitions in
+    /// planned moves of two tables each.
+    pub fn tables(&self) -> u64 {
+        if self.scenes == 0 { u64::MAX } else { 20 + 20 * self.scenes }
     }
 
     /// Time in which a partition is served again if the same majority of monitors and one worker were healthy throughout.

@@ -55,6 +55,16 @@ impl Environment {
         self.is_good(Part::Link(a, b), since) && self.is_good(Part::Link(b, a), since)
     }
 
+    /// Whether no fault since this time explains that the worker does not serve the partition.
+    pub fn is_healthy(&self, config: &Config, (worker, partition): (usize, usize), since: Nanos) -> bool {
+        let me = Who::Worker(worker);
+        let all_linked = (0..config.monitors).all(|monitor| self.are_linked(me, Who::Monitor(monitor), since));
+        let parts = [Part::Network, Part::Process(me), Part::Path(worker, partition)];
+        all_linked
+            && self.are_linked(me, Who::Client, since)
+            && parts.into_iter().all(|part| self.is_good(part, since))
+    }
+
     /// Workers that have been able to serve a partition since this time, together with the same majority of monitors.
     pub fn able_workers(&self, config: &Config, since: Nanos) -> [Option<usize>; PARTITIONS] {
         let mut able = [None; PARTITIONS];

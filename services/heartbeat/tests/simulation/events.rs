@@ -57,6 +57,8 @@ pub enum Message {
         write: Write,
         /// Where the worker sends the client.
         redirect: Option<usize>,
+        /// It had no effect, and never will.
+        is_certain: bool,
     },
     Acknowledged {
         write: Write,

@@ -41,6 +41,7 @@ pub fn single(seed: u64, kind: u64) -> Config {
         let Fault { at, lasts, .. } = config.faults[0];
         let at = at + random.range(0, lasts / 2 + SECOND);
         let worker = Who::Worker(random.range(0, config.workers as u64) as usize);
+        config.scenes += 1;
         config.faults.push(Fault { at, lasts: 25 * SECOND, kind: Kind::Crash(worker) });
     }
     config
@@ -50,7 +51,7 @@ fn cluster(seed: u64, random: &mut Random) -> Config {
     let monitors = if random.chance(0.1) { 5 } else { 3 };
     let mut config = Config::new(seed, monitors, 5, OVER + RECOVERY);
     config.loss = 0.02;
-    config.forget_after = 20 * SECOND;
+    config.forget_after = 40 * SECOND;
     config.interval = if random.chance(0.25) { 100 * MS } else { SECOND };
     (config.detector, config.careful) =
         if random.chance(0.2) { (adaptive(config.interval), 30) } else { (fixed(config.interval), 0) };
@@ -58,6 +59,7 @@ fn cluster(seed: u64, random: &mut Random) -> Config {
 }
 
 fn scene(config: &mut Config, random: &mut Random, kind: u64) {
+    config.scenes += 1;
     let at = random.range(FIRST, LAST);
     // Long enough to judge whether partitions are served meanwhile, or short.
     let lasts = if random.chance(0.6) { random.range(18, 40) * SECOND } else { random.range(100 * MS, 12 * SECOND) };

@@ -16,6 +16,7 @@ use std::{collections::BinaryHeap, sync::Arc};
 use heartbeat::{
     Nanos,
     assign::{NodeId, PARTITIONS, Table},
+    history::Outcome,
 };
 
 use self::{client::Client, etcd::Etcd, monitors::Monitor, network::Network, store::Row, workers::Worker};
@@ -156,7 +157,10 @@ impl World {
                 self.checks.broken(self.now, &format!("m{number} does not count the votes of all monitors at the end"));
             }
         }
-        self.checks.check_history(self.now);
+        self.abandon_attempts();
+        for (partition, row) in self.rows.iter().enumerate() {
+            self.checks.check_history(self.now, partition, row.state());
+        }
     }
 
     fn handle(&mut self, event: Event) {
@@ -230,7 +234,12 @@ impl World {
                     self.client.known = published;
                 }
             }
-            (Who::Client, Message::Refused { write, redirect }) => self.try_again(&write, redirect),
+            (Who::Client, Message::Refused { write, redirect, is_certain }) => {
+                if is_certain {
+                    self.ended(&write, Outcome::Refused);
+                }
+                self.try_again(&write, redirect);
+            }
             (Who::Client, Message::Acknowledged { write, epoch, counter }) => self.acknowledged(&write, epoch, counter),
             _ => {}
         }
@@ -280,8 +289,27 @@ impl World {
     }
 
     fn committed(&mut self, before: &Table, after: &Table) {
+        if self.config.verbose {
+            self.print_change(before, after);
+        }
         self.record(4, Who::Registry, after.epoch);
         self.checks.committed(self.now, &self.config, self.etcd.history, (before, after));
+        for (partition, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
+            let Some(former) = old.primary.as_ref().filter(|former| after.is_online(former)) else { continue };
+            let is_planned = old.successor.is_some() || before.owner(old) == after.owner(new);
+            let since = self.now.saturating_sub(self.config.restored_within());
+            let is_healthy = self.environment.is_healthy(&self.config, (number(former), partition), since);
+            if old.primary != new.primary && !is_planned && is_healthy {
+                self.checks.moved_from_healthy += 1;
+                if self.config.verbose {
+                    println!("partition {partition} is taken from {former}, which is healthy");
+                }
+            }
+        }
+        let budget = self.config.tables();
+        if self.checks.commits > budget {
+            self.checks.broken(self.now, &format!("more than {budget} tables since the first fault"));
+        }
         for (id, membership) in after.nodes.iter().filter(|(id, s)| !s.online && before.is_online(id)) {
             let worker = &self.workers[number(id)];
             match worker.crashed_at {
@@ -290,6 +318,23 @@ impl World {
                 None => {}
             }
         }
+    }
+
+    fn print_change(&self, before: &Table, after: &Table) {
+        let at = self.now as f64 / SECOND as f64;
+        print!("{at:.3} s: epoch {}", after.epoch);
+        for (id, membership) in after.nodes.iter().filter(|(id, known)| before.nodes.get(*id) != Some(*known)) {
+            print!(", {id} {} online: {}", membership.incarnation, membership.online);
+        }
+        for (n, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
+            if (&old.primary, &old.successor) != (&new.primary, &new.successor) {
+                let name = |id: &Option<NodeId>| id.as_deref().unwrap_or("-").to_owned();
+                print!(", {n}: {} {} -> {} {}", name(&old.primary), name(&old.successor), name(&new.primary), name(&new.successor));
+            } else if old.epoch != new.epoch {
+                print!(", {n}: later epoch");
+            }
+        }
+        println!();
     }
 
     fn process(&mut self, who: Who) -> Option<&mut Process> {

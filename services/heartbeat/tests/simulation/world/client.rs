@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use heartbeat::{Nanos, assign::PARTITIONS};
+use heartbeat::{
+    Nanos,
+    assign::PARTITIONS,
+    history::{CounterState, Operation, Outcome},
+};
 
 use super::World;
 use crate::{
@@ -19,8 +23,10 @@ const ATTEMPTS: u8 = 4;
 pub(super) struct Client {
     pub(super) known: Arc<Published>,
     number: u64,
-    /// Writes without an acknowledgement: when they began, and the last attempt.
-    open: BTreeMap<u64, (Nanos, Write)>,
+    /// The last attempt of each write without an acknowledgement.
+    open: BTreeMap<u64, Write>,
+    /// When attempts without an answer began.
+    begun: BTreeMap<(u64, u8), (Nanos, usize)>,
     pub(super) acknowledged_at: [Nanos; PARTITIONS],
 }
 
@@ -30,6 +36,7 @@ impl Default for Client {
             known: Arc::new(Published { table: Arc::default(), addresses: BTreeMap::new() }),
             number: 0,
             open: BTreeMap::new(),
+            begun: BTreeMap::new(),
             acknowledged_at: [0; PARTITIONS],
         }
     }
@@ -51,24 +58,25 @@ impl World {
             primary
         };
         if let Some(to) = to {
-            self.client.open.insert(operation, (self.now, write.clone()));
+            self.client.open.insert(operation, write.clone());
             self.attempt(to, write);
         }
     }
 
     fn attempt(&mut self, to: usize, write: Write) {
         let (operation, attempt) = (write.operation, write.attempt);
+        self.client.begun.insert((operation, attempt), (self.now, write.partition));
         self.after(ATTEMPT_TIMEOUT, Event::AttemptTimeout { operation, attempt });
         self.send_stream(Who::Client, Who::Worker(to), Message::Write(write));
     }
 
     /// Goes where the worker says, or to another worker.
     pub(super) fn try_again(&mut self, failed: &Write, redirect: Option<usize>) {
-        let Some((begun, last)) = self.client.open.get(&failed.operation) else { return };
+        let Some(last) = self.client.open.get(&failed.operation) else { return };
         if last.attempt != failed.attempt {
             return;
         }
-        let (begun, mut write) = (*begun, last.clone());
+        let mut write = last.clone();
         write.attempt += 1;
         // The worker knows the epoch.
         write.epoch = None;
@@ -84,12 +92,12 @@ impl World {
             self.client.open.remove(&write.operation);
             return;
         };
-        self.client.open.insert(write.operation, (begun, write.clone()));
+        self.client.open.insert(write.operation, write.clone());
         self.attempt(to, write);
     }
 
     pub(super) fn attempt_timed_out(&mut self, operation: u64, attempt: u8) {
-        let open = self.client.open.get(&operation).map(|(_, write)| write.clone());
+        let open = self.client.open.get(&operation).cloned();
         if let Some(write) = open.filter(|write| write.attempt == attempt) {
             self.try_again(&write, None);
         }
@@ -97,9 +105,24 @@ impl World {
 
     pub(super) fn acknowledged(&mut self, write: &Write, epoch: u64, counter: u64) {
         // Also after the timeout of an attempt: it happened.
-        if let Some((begun, _)) = self.client.open.remove(&write.operation) {
+        self.ended(write, Outcome::Acknowledged(CounterState { epoch, counter }));
+        if self.client.open.remove(&write.operation).is_some() {
             self.client.acknowledged_at[write.partition] = self.now;
-            self.checks.acknowledged(begun, self.now, write.partition, (epoch, counter));
+        }
+    }
+
+    /// The client has an answer to this attempt.
+    pub(super) fn ended(&mut self, write: &Write, outcome: Outcome) {
+        if let Some((begin, partition)) = self.client.begun.remove(&(write.operation, write.attempt)) {
+            self.checks.attempted(partition, Operation { client: 1, begin, end: self.now, outcome });
+        }
+    }
+
+    /// Attempts without an answer may have an effect.
+    pub(super) fn abandon_attempts(&mut self) {
+        for (_, (begin, partition)) in std::mem::take(&mut self.client.begun) {
+            let unknown = Operation { client: 1, begin, end: Nanos::MAX, outcome: Outcome::Unknown };
+            self.checks.attempted(partition, unknown);
         }
     }
 }

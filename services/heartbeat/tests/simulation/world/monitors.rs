@@ -162,6 +162,9 @@ impl World {
                 }
                 Effect::StateChanged { transition, .. } => self.record(2, Who::Monitor(number), transition.to as u64),
                 Effect::Paused(_) => self.record(3, Who::Monitor(number), 0),
+                Effect::Unserved { node, partitions, source } if self.config.verbose => {
+                    println!("m{number}: {node} does not serve {partitions:?}, by {source:?}");
+                }
                 Effect::MonitorsChanged(_)
                 | Effect::Unserved { .. }
                 | Effect::TablesLost { .. }

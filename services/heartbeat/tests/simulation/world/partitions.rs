@@ -157,7 +157,8 @@ impl World {
                 self.send_stream(Who::Worker(number), Who::Client, acknowledged);
             }
         } else {
-            self.send_stream(Who::Worker(number), Who::Client, Message::Refused { write, redirect: None });
+            let is_certain = matches!(answer, StoreAnswer::Stale { .. });
+            self.send_stream(Who::Worker(number), Who::Client, Message::Refused { write, redirect: None, is_certain });
         }
     }
 
@@ -289,7 +290,7 @@ impl World {
                     Refusal::NotMine { primary: Some(primary), .. } => worker.addresses.get(&primary).copied(),
                     _ => None,
                 };
-                self.send_stream(me, Who::Client, Message::Refused { write, redirect });
+                self.send_stream(me, Who::Client, Message::Refused { write, redirect, is_certain: true });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The store: one row for each partition, and the paths to it.
 
-use heartbeat::Nanos;
+use heartbeat::{Nanos, history::CounterState};
 
 use super::World;
 use crate::{
@@ -12,13 +12,17 @@ use crate::{
 /// The row that the fence protects.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Row {
-    pub(super) epoch: u64,
+    epoch: u64,
     /// The process that wrote last; 0: none.
     owner: u64,
     counter: u64,
 }
 
 impl Row {
+    pub(super) fn state(&self) -> CounterState {
+        CounterState { epoch: self.epoch, counter: self.counter }
+    }
+
     pub(super) fn owner(&self) -> u64 {
         self.owner
     }
@@ -32,7 +36,7 @@ impl World {
     /// Sends a worker's request to the store.
     pub(super) fn send_to_store(&mut self, request: StoreRequest) {
         // A write may be in flight for long.
-        let is_late = request.write.is_some() && self.random.chance(0.02);
+        let is_late = request.write.is_some() && self.random.chance(0.003);
         let late = if is_late { self.random.range(0, 3 * SECOND) } else { 0 };
         let mut arrives = self.now + self.delay() + late;
         for (trouble, end) in self.troubles(request.worker, request.partition) {

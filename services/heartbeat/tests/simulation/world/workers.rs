@@ -144,6 +144,8 @@ impl World {
         {
             worker.begin_incarnation(wall_ms.max(membership.incarnation + 1));
         }
+        // The other process is gone, and its name with it.
+        worker.gives_way &= table.nodes.contains_key(&worker.id);
         let is_admitted = table.is_admitted(&worker.id, worker.incarnation, worker.process_id);
         worker.was_admitted |= is_admitted;
         let is_settled = is_admitted != worker.leaving || worker.gives_way;
