@@ -16,8 +16,8 @@ use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
 use stores::{QueueOrder, Store, StoreConfig, StoreMetrics};
 
-pub use self::observers::job;
-use self::observers::{Traces, jobs, loopback, start_access_log, start_exporters, start_traces};
+pub use self::observers::{Traces, job, start_traces};
+use self::observers::{jobs, loopback, start_access_log, start_exporters};
 use crate::data;
 
 /// The parts of a stack, without the profile of its replicas.

@@ -2,7 +2,11 @@
 
 use report::{Section, Table};
 
-use super::judgement::{FIGURES, Kill, Series, ms};
+use super::{
+    fence_off::FenceOff,
+    judgement::{FIGURES, Kill, Series, ms},
+    slowest::{Row, Slowest},
+};
 
 /// # Errors
 /// The figures have no JSON form.
@@ -15,7 +19,56 @@ pub fn section(all: &[Series]) -> anyhow::Result<Section> {
         &["", "deaths", "confirmed", "new primaries", "redirected", "false alarms", "article"],
         rows,
     );
-    Ok(Section::new("From a death to its new primaries", "", serde_json::to_value(all)?).with_tables(vec![table]))
+    let slowest = all.iter().filter_map(|series| Some(waterfall(series, series.slowest.as_ref()?)));
+    let tables = std::iter::once(table).chain(slowest).collect();
+    Ok(Section::new("From a death to its new primaries", "", serde_json::to_value(all)?).with_tables(tables))
+}
+
+fn waterfall(series: &Series, slowest: &Slowest) -> Table {
+    let sample = &series.samples[slowest.sample];
+    let title = format!("The slowest death: {}, {} ms, {}", series.strategy, series.interval_ms, sample.text());
+    let meaning = if slowest.rows.is_empty() {
+        "The receiver of traces has no trace of it."
+    } else {
+        "Its trace; times from the signal. A trace begins with the last sign of life. Pauses of monitors' processes follow at the end."
+    };
+    let row = |row: &Row| {
+        let name = format!("{}{}", "· ".repeat(row.depth), row.name);
+        let [offset, duration] = [row.offset_ms, row.duration_ms].map(|ms| format!("{ms:.1}"));
+        vec![name, row.process.clone(), offset, duration, row.details.clone()]
+    };
+    let rows = slowest.rows.iter().map(row).collect();
+    Table::new(&title, meaning, &["span", "process", "from, ms", "duration, ms", "attributes"], rows)
+}
+
+/// # Errors
+/// The figures have no JSON form.
+pub fn history(all: &[Series], fence_off: &FenceOff) -> anyhow::Result<Section> {
+    let row = |series: &Series| {
+        let check = &series.check;
+        let counts = [check.acknowledged, check.refused, check.unknown, check.explained].map(|count| count.to_string());
+        let name = format!("{}, {} ms", series.strategy, series.interval_ms);
+        let found = if check.violations.is_empty() { "nothing".into() } else { check.violations.join("; ") };
+        [name].into_iter().chain(counts).chain([found]).collect()
+    };
+    let table = Table::new(
+        "Counter check",
+        "Each partition has a counter in the store. Clients record all writes. The check accepts a history if one order of the writes explains \
+         all answers and the store's last row, agrees with real time, and never decreases the epoch.",
+        &["", "acknowledged", "refused", "without an answer", "of these took effect", "found"],
+        all.iter().map(row).collect(),
+    );
+    let control = Table::new(
+        "Positive control: fences switched off",
+        "A stopped worker continues and finds requests, after others have taken its partitions over. Triggers in the store let its writes pass.",
+        &["attempts", "stale writes", "found"],
+        vec![vec![
+            fence_off.attempts.to_string(),
+            fence_off.stale_writes.to_string(),
+            fence_off.violations.first().cloned().unwrap_or_else(|| "nothing".into()),
+        ]],
+    );
+    Ok(Section::new("Histories of the writes", "", serde_json::to_value(fence_off)?).with_tables(vec![table, control]))
 }
 
 fn row(series: &Series, kill: Kill) -> Vec<String> {
@@ -32,7 +85,10 @@ fn row(series: &Series, kill: Kill) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiments::switchover::judgement::{Sample, Strategy};
+    use crate::experiments::switchover::{
+        judgement::{Sample, Strategy},
+        recorder::CounterCheck,
+    };
 
     #[test]
     fn a_row_per_kind_of_death() {
@@ -53,11 +109,31 @@ mod tests {
             refused: 0,
             stale_writes: 0,
             etcd_away: None,
+            check: CounterCheck { acknowledged: 10, ..CounterCheck::default() },
+            slowest: Some(Slowest {
+                sample: 1,
+                confirmed_ms: 351.0,
+                rows: vec![Row {
+                    depth: 1,
+                    process: "monitor-0".into(),
+                    name: "switch".into(),
+                    offset_ms: 200.0,
+                    duration_ms: 150.0,
+                    details: String::new(),
+                }],
+            }),
         };
+        let fence_off =
+            FenceOff { attempts: 2, stale_writes: 1, found: true, violations: vec!["partition 3: stale".into()] };
+        let tables = history(std::slice::from_ref(&series), &fence_off).unwrap().tables;
+        assert_eq!(tables[0].rows, [["majority, 100 ms", "10", "0", "0", "0", "nothing"]]);
+        assert_eq!(tables[1].rows, [["2", "1", "partition 3: stale"]]);
         let section = section(&[series]).unwrap();
         let rows = &section.tables[0].rows;
         assert_eq!(rows[0][..5], ["majority, 100 ms, kill -9", "2", "200 / 351", "100 / 100", "never / never"]);
         assert_eq!((rows.len(), rows[1][1].as_str()), (2, "0"));
         assert_eq!(section.measured[0]["strategy"], "majority");
+        assert_eq!(section.tables[1].rows, [["· switch", "monitor-0", "200.0", "150.0", ""]]);
+        assert!(section.tables[1].title.contains("confirmed 351"), "{}", section.tables[1].title);
     }
 }

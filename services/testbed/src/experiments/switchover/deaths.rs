@@ -1,0 +1,214 @@
+//! A series of switch-overs: workers are killed and stopped in turns, and each time the others take their partitions over.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context as _;
+use heartbeat::{
+    assign::{NodeId, Table},
+    transport::assignments::Assignments,
+};
+use launcher::{Signal, Stack};
+use monitor::config::VoteRule;
+use rand::RngExt as _;
+use runtime::telemetry::TelemetryConfig;
+use stores::{Store, StoreConfig};
+use tokio::time::{sleep, timeout};
+
+use super::{
+    WORKERS,
+    clients::{Load, Monitors},
+    judgement::{EtcdAway, Kill, Sample, Series, Strategy},
+    recorder::{Recorder, rows},
+    slowest::{Death, Slowest, trace_id},
+};
+use crate::stack::control_plane::{ControlPlane, Plan};
+
+/// A switch-over that is not over by then has failed.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// With three workers that share the 16 partitions evenly, each has at least this many.
+const LEAST_PRIMARIES: usize = 5;
+/// After etcd is back: by then monitors that waited for it would have acted.
+const ETCD_IS_BACK: Duration = Duration::from_secs(10);
+
+/// One series of switch-overs.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    pub strategy: Strategy,
+    /// Of the heartbeats.
+    pub interval_ms: u64,
+    /// Deaths of each kind.
+    pub kills: usize,
+    /// How long etcd is stopped afterwards. Only tried under the majority rule.
+    pub etcd_away: Duration,
+}
+
+/// What all series share.
+pub struct Servers<'a> {
+    pub config: &'a StoreConfig,
+    pub store: &'a Store,
+    /// Exports to the receiver of traces.
+    pub telemetry: &'a TelemetryConfig,
+    pub traces: &'a tracestore::Client,
+}
+
+/// Runs one series on a store that no other process uses.
+///
+/// # Errors
+/// A process cannot be started, or a worker does not come back.
+pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) -> anyhow::Result<Series> {
+    let strategy = variant.strategy;
+    let votes = if strategy == Strategy::Majority { VoteRule::Majority } else { VoteRule::One };
+    let monitor_sets = strategy.sets().iter().map(|set| (*set).to_owned()).collect();
+    let plan = Plan {
+        workers: WORKERS,
+        interval_ms: variant.interval_ms,
+        votes,
+        monitor_sets,
+        telemetry: servers.telemetry.clone(),
+        ..Plan::default()
+    };
+    let first = rows(servers.store).await?;
+    let mut control_plane = ControlPlane::start(stack, &plan, servers.config).await?;
+    let recorder = Arc::new(Recorder::start());
+    let monitors = Monitors::follow(&control_plane, &recorder, Duration::from_millis(variant.interval_ms))?;
+    let load = Load::start(&control_plane, &recorder)?;
+    let mut samples = Vec::new();
+    let mut false_alarms = 0;
+    let (mut slowest, mut unfinished) = (None::<Slowest>, None::<Death>);
+    for n in 0..2 * variant.kills {
+        let kill = if n % 2 == 0 { Kill::Kill } else { Kill::Stop };
+        monitors.until("the workers share the partitions evenly", is_level).await?;
+        if let Some(death) = unfinished.take() {
+            slowest = Some(death.fetch(servers.traces, &control_plane).await);
+        }
+        // Not in step with the beats.
+        sleep(Duration::from_millis(rand::rng().random_range(0..variant.interval_ms))).await;
+        let (sample, death) = switch(stack, &control_plane, &monitors, n / 2 % WORKERS, kill).await?;
+        false_alarms += monitors.others_offline(&sample.worker);
+        let slower = |death: &Death| slowest.as_ref().is_none_or(|known| known.confirmed_ms < death.confirmed_ms);
+        unfinished = death.map(|death| Death { sample: n, ..death }).filter(slower);
+        eprintln!("  {}", sample.text());
+        samples.push(sample);
+        let victim = &mut control_plane.workers[n / 2 % WORKERS];
+        match kill {
+            Kill::Kill => victim.restart(stack).await?,
+            Kill::Stop => victim.kill(stack, Signal::SIGCONT)?,
+        }
+    }
+    monitors.until("the last one is back", is_level).await?;
+    if let Some(death) = unfinished.take() {
+        slowest = Some(death.fetch(servers.traces, &control_plane).await);
+    }
+    let etcd_away = if strategy == Strategy::Majority && !variant.etcd_away.is_zero() {
+        let outcome = etcd_away(stack, &control_plane, &monitors, &load, variant.etcd_away).await?;
+        eprintln!("  {}", outcome.text());
+        Some(outcome)
+    } else {
+        None
+    };
+    let load = load.stop().await;
+    control_plane.stop(stack).await?;
+    let check = recorder.check(&first, &rows(servers.store).await?);
+    Ok(Series {
+        strategy,
+        interval_ms: variant.interval_ms,
+        samples,
+        false_alarms,
+        writes: load.done,
+        refused: load.refused,
+        stale_writes: load.stale,
+        etcd_away,
+        check,
+        slowest,
+    })
+}
+
+/// Stops the registry while all workers live.
+async fn etcd_away(
+    stack: &mut Stack,
+    control_plane: &ControlPlane,
+    monitors: &Monitors,
+    load: &Load,
+    length: Duration,
+) -> anyhow::Result<EtcdAway> {
+    let (before, written) = (monitors.latest(), load.done());
+    stack.kill(control_plane.etcd.child, Signal::SIGSTOP)?;
+    sleep(length).await;
+    let writes = load.done() - written;
+    stack.kill(control_plane.etcd.child, Signal::SIGCONT)?;
+    sleep(ETCD_IS_BACK).await;
+    let after = monitors.latest();
+    let pairs = before.table.partitions.iter().zip(&after.table.partitions);
+    let moved = pairs.filter(|(before, after)| before.primary != after.primary).count();
+    Ok(EtcdAway { seconds: length.as_secs(), offline: monitors.offline(), moved, writes })
+}
+
+pub fn is_level(seen: &Assignments) -> bool {
+    let table = &seen.table;
+    let primaries = |node: &NodeId| table.partitions.iter().filter(|a| a.primary.as_ref() == Some(node)).count();
+    let online: Vec<&NodeId> = table.nodes.iter().filter(|(_, standing)| standing.online).map(|(id, _)| id).collect();
+    online.len() == WORKERS && online.iter().all(|node| primaries(node) >= LEAST_PRIMARIES)
+}
+
+/// The partitions of which the worker is the primary.
+pub fn of_primary(table: &Table, worker: &NodeId) -> Vec<usize> {
+    let is_primary = |n: &usize| table.partitions[*n].primary.as_ref() == Some(worker);
+    (0..table.partitions.len()).filter(is_primary).collect()
+}
+
+/// Ends one worker and waits until its partitions have new primaries.
+async fn switch(
+    stack: &mut Stack,
+    control_plane: &ControlPlane,
+    monitors: &Monitors,
+    victim: usize,
+    kill: Kill,
+) -> anyhow::Result<(Sample, Option<Death>)> {
+    let (worker, before) = (&control_plane.workers[victim], monitors.latest());
+    let name: NodeId = worker.name.as_str().into();
+    let lost = of_primary(&before.table, &name);
+    let survivor = |n: usize| &control_plane.workers[(victim + 1 + n % (WORKERS - 1)) % WORKERS].http;
+    // Each client knows one worker's address; that worker redirects it if necessary.
+    let asking: Vec<_> = lost.iter().map(|&partition| (partition, survivor(partition).clone())).collect();
+    let signal = match kill {
+        Kill::Kill => Signal::SIGKILL,
+        Kill::Stop => Signal::SIGSTOP,
+    };
+    worker.kill(stack, signal)?;
+    let (killed, killed_at) = (Instant::now(), SystemTime::now());
+    let ms = |at: Instant| at.duration_since(killed).as_secs_f64() * 1e3;
+
+    let confirmed = async {
+        let seen = monitors.wait_for(|seen| !seen.table.is_online(&name)).await?;
+        anyhow::Ok((Instant::now(), seen))
+    };
+    let primaries = async {
+        let (confirmed, seen) = confirmed.await?;
+        let heirs = lost.iter().map(|&partition| {
+            let assignment = &seen.table.partitions[partition];
+            let heir = assignment.primary.as_ref().and_then(|heir| seen.addresses.get(heir));
+            let heir = heir.cloned().with_context(|| format!("partition {partition} has no primary"));
+            async move { anyhow::Ok(monitors.counting(partition, &heir?).await) }
+        });
+        futures::future::try_join_all(heirs).await?;
+        anyhow::Ok((confirmed, Instant::now(), trace_id(&seen)))
+    };
+    let redirected = async {
+        let asking = asking.iter().map(|(partition, address)| monitors.counting(*partition, address));
+        futures::future::join_all(asking).await;
+        Instant::now()
+    };
+    let outcome = timeout(TIMEOUT, async { tokio::join!(primaries, redirected) }).await;
+    let (mut sample, mut death) = (Sample::of(kill, Arc::clone(&name), lost.len()), None);
+    if let Ok((primaries, redirected)) = outcome {
+        let (confirmed, primary, trace) = primaries?;
+        let confirmed_ms = ms(confirmed);
+        sample.confirmed_ms = Some(confirmed_ms);
+        (sample.primary_ms, sample.redirected_ms) = (Some(ms(primary)), Some(ms(redirected)));
+        death = Some(Death { sample: 0, worker: name.to_string(), killed_at, confirmed_ms, trace });
+    }
+    Ok((sample, death))
+}

@@ -1,0 +1,114 @@
+//! The slowest death of a series, with its trace: it shows which part of the failover was slow.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use contract::spans::attribute;
+use heartbeat::transport::assignments::Assignments;
+use monitor::status::{Event, Status};
+use serde::Serialize;
+use tracestore::{Client, Trace, TraceId, waterfall};
+
+use crate::{instruments::waterfall::details, stack::control_plane::ControlPlane};
+
+/// Timeout of a request for a monitor's status.
+const STATUS: Duration = Duration::from_secs(2);
+
+/// Of the rows in a report.
+const MAX_ROWS: usize = 60;
+
+/// A span, or an event that is not in the trace.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// Spans above it.
+    pub depth: usize,
+    pub process: String,
+    pub name: String,
+    /// From the signal; negative before it.
+    pub offset_ms: f64,
+    pub duration_ms: f64,
+    pub details: String,
+}
+
+/// The slowest death by its confirmation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Slowest {
+    /// Its number among the samples.
+    pub sample: usize,
+    pub confirmed_ms: f64,
+    /// Spans and pauses of monitors, in the order of a waterfall. Empty: the receiver of traces has no trace of it.
+    pub rows: Vec<Row>,
+}
+
+/// A death whose trace is not complete yet.
+pub struct Death {
+    pub sample: usize,
+    pub worker: String,
+    pub killed_at: SystemTime,
+    pub confirmed_ms: f64,
+    pub trace: Option<TraceId>,
+}
+
+impl Death {
+    /// Call this some seconds after the death: by then all processes have sent their spans.
+    pub async fn fetch(self, traces: &Client, control_plane: &ControlPlane) -> Slowest {
+        let trace = match self.trace {
+            Some(id) => traces.trace(id).await.ok().flatten(),
+            None => None,
+        };
+        // A table that was committed right after the failover carries another trace.
+        let trace = trace.filter(|trace| trace.spans.iter().any(|span| names(span, &self.worker)));
+        let mut rows = trace.map_or_else(Vec::new, |trace| rows(&trace, self.killed_at));
+        if !rows.is_empty() {
+            rows.extend(self.pauses(control_plane).await);
+        }
+        Slowest { sample: self.sample, confirmed_ms: self.confirmed_ms, rows }
+    }
+
+    /// Pauses of the monitors' processes between the signal and the confirmation.
+    async fn pauses(&self, control_plane: &ControlPlane) -> Vec<Row> {
+        let killed_ms = unix_ns(self.killed_at) as f64 / 1e6;
+        let mut rows = Vec::new();
+        for monitor in &control_plane.monitors {
+            let Some(status) = status(&monitor.http).await else { continue };
+            for event in status.changes {
+                let Event::Paused { ms } = event.event else { continue };
+                let offset_ms = event.at_ms as f64 - ms - killed_ms;
+                if offset_ms + ms > 0.0 && offset_ms < self.confirmed_ms {
+                    let (process, name) = (monitor.name.clone(), "pause of the process".to_owned());
+                    rows.push(Row { depth: 0, process, name, offset_ms, duration_ms: ms, details: String::new() });
+                }
+            }
+        }
+        rows
+    }
+}
+
+async fn status(address: &str) -> Option<Status> {
+    let http = runtime::http::plain().timeout(STATUS).build().ok()?;
+    http.get(format!("http://{address}/status")).send().await.ok()?.json().await.ok()
+}
+
+fn names(span: &tracestore::Span, worker: &str) -> bool {
+    span.attributes.get(attribute::NODE).is_some_and(|nodes| nodes.split(' ').any(|node| node == worker))
+}
+
+/// The trace in the table.
+pub fn trace_id(seen: &Assignments) -> Option<TraceId> {
+    seen.table.traceparent.as_deref()?.split('-').nth(1)?.parse().ok()
+}
+
+fn rows(trace: &Trace, killed_at: SystemTime) -> Vec<Row> {
+    let row = |row: &waterfall::Row<'_>| Row {
+        depth: row.depth,
+        process: row.span.instance.as_deref().unwrap_or(&row.span.service).to_owned(),
+        name: row.span.name.clone(),
+        offset_ms: (i128::from(row.span.start_ns) - i128::from(unix_ns(killed_at))) as f64 / 1e6,
+        duration_ms: row.span.duration_ns as f64 / 1e6,
+        details: details(row.span, row.offset_ns),
+    };
+    waterfall::rows(trace).iter().take(MAX_ROWS).map(row).collect()
+}
+
+fn unix_ns(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
