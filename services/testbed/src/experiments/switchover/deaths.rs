@@ -81,15 +81,18 @@ pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) 
     for n in 0..2 * variant.kills {
         let kill = if n % 2 == 0 { Kill::Kill } else { Kill::Stop };
         monitors.until("the workers share the partitions evenly", is_level).await?;
-        if let Some(death) = unfinished.take() {
+        if let Some(death) = unfinished.take_if(|death| death.is_complete()) {
             slowest = Some(death.fetch(servers.traces, &control_plane).await);
         }
         // Not in step with the beats.
         sleep(Duration::from_millis(rand::rng().random_range(0..variant.interval_ms))).await;
         let (sample, death) = switch(stack, &control_plane, &monitors, n / 2 % WORKERS, kill).await?;
         false_alarms += monitors.others_offline(&sample.worker);
-        let slower = |death: &Death| slowest.as_ref().is_none_or(|known| known.confirmed_ms < death.confirmed_ms);
-        unfinished = death.map(|death| Death { sample: n, ..death }).filter(slower);
+        let known_ms = unfinished.as_ref().map(|death| death.confirmed_ms);
+        let known_ms = known_ms.or(slowest.as_ref().map(|slowest| slowest.confirmed_ms));
+        if let Some(death) = death.filter(|death| known_ms.is_none_or(|known| known < death.confirmed_ms)) {
+            unfinished = Some(Death { sample: n, ..death });
+        }
         eprintln!("  {}", sample.text());
         samples.push(sample);
         let victim = &mut control_plane.workers[n / 2 % WORKERS];
@@ -208,7 +211,7 @@ async fn switch(
         let confirmed_ms = ms(confirmed);
         sample.confirmed_ms = Some(confirmed_ms);
         (sample.primary_ms, sample.redirected_ms) = (Some(ms(primary)), Some(ms(redirected)));
-        death = Some(Death { sample: 0, worker: name.to_string(), killed_at, confirmed_ms, trace });
+        death = Some(Death { sample: 0, worker: name.to_string(), killed_at, killed, confirmed_ms, trace });
     }
     Ok((sample, death))
 }

@@ -1,8 +1,8 @@
 //! The positive control of the counter check: a series on a store whose fences are switched off. A worker is stopped; others take its partitions
 //! over and write. Then it continues, and finds requests that it admits under its old epoch. The check must find these writes.
 //!
-//! Triggers in the store switch the fences off: they keep the epoch of each row at 0, so that writes of all epochs pass. The product has no
-//! such switch.
+//! The experiment switches the fences off from outside: it sets the epoch of the rows to 0, so that writes of all epochs pass. The product
+//! has no such switch. A trigger in the store would do the same, but MariaDB then reports no counter to the writer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -54,12 +54,12 @@ impl FenceOff {
     }
 }
 
-/// Runs last on its store: the triggers stay.
+/// Runs last on its store: it leaves rows without an epoch.
 ///
 /// # Errors
 /// A process cannot be started, or no worker takes over.
 pub async fn measure(stack: &mut Stack, config: &StoreConfig, store: &Store) -> anyhow::Result<FenceOff> {
-    switch_fences_off(&config.catalogue).await.context("cannot switch the fences off")?;
+    let mut fences = Fences::connect(&config.catalogue).await.context("cannot connect to the store")?;
     let first = rows(store).await?;
     let plan = Plan { workers: WORKERS, interval_ms: INTERVAL_MS, ..Plan::default() };
     let control_plane = ControlPlane::start(stack, &plan, config).await?;
@@ -68,7 +68,7 @@ pub async fn measure(stack: &mut Stack, config: &StoreConfig, store: &Store) -> 
     let (mut attempts, mut stale_writes) = (0, 0);
     while attempts < ATTEMPTS && stale_writes == 0 {
         monitors.until("the workers share the partitions evenly", is_level).await?;
-        stale_writes = attempt(stack, &control_plane, &monitors, &recorder, attempts % WORKERS).await?;
+        stale_writes = attempt(stack, &control_plane, &monitors, (&recorder, &mut fences), attempts % WORKERS).await?;
         attempts += 1;
     }
     control_plane.stop(stack).await?;
@@ -79,26 +79,35 @@ pub async fn measure(stack: &mut Stack, config: &StoreConfig, store: &Store) -> 
     Ok(FenceOff { attempts, stale_writes, found: check.found_stale_write, violations: check.violations })
 }
 
-/// `address`: `host:port` of the server with all shards.
-async fn switch_fences_off(address: &str) -> anyhow::Result<()> {
-    let mut connection = MySqlConnection::connect(&format!("mysql://root@{address}")).await?;
-    for shard in ShardId::all() {
-        let schema = shard.schema();
-        let columns: Vec<String> = sqlx::query_scalar(
-            "SELECT column_name FROM information_schema.columns WHERE table_schema = ? AND table_name = 'ownership'",
-        )
-        .bind(&schema)
-        .fetch_all(&mut connection)
-        .await?;
+/// The fences of all shards, for a client that is no worker.
+struct Fences {
+    connection: MySqlConnection,
+    erase: String,
+}
+
+impl Fences {
+    /// `address`: `host:port` of the server with all shards.
+    async fn connect(address: &str) -> anyhow::Result<Self> {
+        let mut connection = MySqlConnection::connect(&format!("mysql://root@{address}")).await?;
+        let columns = "SELECT column_name FROM information_schema.columns WHERE table_name = 'ownership'";
+        let columns: Vec<String> = sqlx::query_scalar(columns).fetch_all(&mut connection).await?;
         // Without an epoch, the owner must not matter either.
-        let owner = if columns.iter().any(|column| column == "owner") { ", NEW.owner = 0" } else { "" };
-        let trigger = format!(
-            "CREATE TRIGGER {schema}.fence_off BEFORE UPDATE ON {schema}.ownership FOR EACH ROW SET NEW.epoch = 0{owner}; \
-             UPDATE {schema}.ownership SET epoch = 0"
-        );
-        sqlx::raw_sql(AssertSqlSafe(trigger)).execute(&mut connection).await?;
+        let owner = if columns.iter().any(|column| column == "owner") { ", owner = 0" } else { "" };
+        let erase = |shard: ShardId| format!("UPDATE {}.ownership SET epoch = 0{owner}", shard.schema());
+        let erase = ShardId::all().map(erase).collect::<Vec<_>>().join("; ");
+        Ok(Self { connection, erase })
     }
-    Ok(connection.close().await?)
+
+    async fn erase(&mut self) -> sqlx::Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(self.erase.clone())).execute(&mut self.connection).await.map(drop)
+    }
+
+    /// Owners may set their fences again at any time.
+    async fn keep_erased(&mut self) -> sqlx::Result<()> {
+        loop {
+            self.erase().await?;
+        }
+    }
 }
 
 /// Returns the number of stale writes that were acknowledged.
@@ -106,7 +115,7 @@ async fn attempt(
     stack: &mut Stack,
     control_plane: &ControlPlane,
     monitors: &Monitors,
-    recorder: &Recorder,
+    (recorder, fences): (&Recorder, &mut Fences),
     victim: usize,
 ) -> anyhow::Result<usize> {
     let (worker, before) = (&control_plane.workers[victim], monitors.latest());
@@ -133,9 +142,16 @@ async fn attempt(
         request.send().await?;
         writes.push(write);
     }
+    fences.erase().await?;
     worker.kill(stack, Signal::SIGCONT)?;
     let answers = requests.into_iter().zip(writes).map(|(request, write)| request.answer(write));
-    let acknowledged = futures::future::join_all(answers).await;
+    let acknowledged = tokio::select! {
+        acknowledged = futures::future::join_all(answers) => acknowledged,
+        erased = fences.keep_erased() => {
+            erased.context("cannot switch the fences off")?;
+            Vec::new()
+        }
+    };
     let is_stale = |counted: &Counted| counted.epoch < after.table.partitions[counted.partition].epoch;
     Ok(acknowledged.iter().flatten().filter(|counted| is_stale(counted)).count())
 }

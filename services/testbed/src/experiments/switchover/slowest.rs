@@ -1,6 +1,6 @@
 //! The slowest death of a series, with its trace: it shows which part of the failover was slow.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use contract::spans::attribute;
 use heartbeat::transport::assignments::Assignments;
@@ -39,18 +39,28 @@ pub struct Slowest {
     pub rows: Vec<Row>,
 }
 
-/// A death whose trace is not complete yet.
+/// After this time all processes have sent their spans: they do so once per second.
+const COMPLETE_AFTER: Duration = Duration::from_secs(4);
+
+/// A death whose trace was not read yet.
 pub struct Death {
     pub sample: usize,
     pub worker: String,
     pub killed_at: SystemTime,
+    pub killed: Instant,
     pub confirmed_ms: f64,
     pub trace: Option<TraceId>,
 }
 
 impl Death {
-    /// Call this some seconds after the death: by then all processes have sent their spans.
+    /// Whether the receiver has the whole trace.
+    pub fn is_complete(&self) -> bool {
+        self.killed.elapsed() >= COMPLETE_AFTER
+    }
+
+    /// Waits for the rest of the trace, and reads it.
     pub async fn fetch(self, traces: &Client, control_plane: &ControlPlane) -> Slowest {
+        tokio::time::sleep_until((self.killed + COMPLETE_AFTER).into()).await;
         let trace = match self.trace {
             Some(id) => traces.trace(id).await.ok().flatten(),
             None => None,
@@ -100,13 +110,18 @@ pub fn trace_id(seen: &Assignments) -> Option<TraceId> {
 fn rows(trace: &Trace, killed_at: SystemTime) -> Vec<Row> {
     let row = |row: &waterfall::Row<'_>| Row {
         depth: row.depth,
-        process: row.span.instance.as_deref().unwrap_or(&row.span.service).to_owned(),
+        process: process(row.span).to_owned(),
         name: row.span.name.clone(),
         offset_ms: (i128::from(row.span.start_ns) - i128::from(unix_ns(killed_at))) as f64 / 1e6,
         duration_ms: row.span.duration_ns as f64 / 1e6,
         details: details(row.span, row.offset_ns),
     };
     waterfall::rows(trace).iter().take(MAX_ROWS).map(row).collect()
+}
+
+/// `monitor-0`: the instance is `host/name`.
+fn process(span: &tracestore::Span) -> &str {
+    span.instance.as_deref().and_then(|instance| instance.rsplit('/').next()).unwrap_or(&span.service)
 }
 
 fn unix_ns(at: SystemTime) -> u64 {

@@ -60,7 +60,7 @@ pub fn history(all: &[Series], fence_off: &FenceOff) -> anyhow::Result<Section> 
     );
     let control = Table::new(
         "Positive control: fences switched off",
-        "A stopped worker continues and finds requests, after others have taken its partitions over. Triggers in the store let its writes pass.",
+        "A stopped worker continues and finds requests, after others have taken its partitions over. The experiment erases the store's fences, so that its writes pass.",
         &["attempts", "stale writes", "found"],
         vec![vec![
             fence_off.attempts.to_string(),
