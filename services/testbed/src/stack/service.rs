@@ -358,6 +358,14 @@ impl ServiceStack {
         }
     }
 
+    /// Keeps the gateway's access log and the one before it below about this size each.
+    ///
+    /// # Errors
+    /// The file cannot be renamed, or nginx has ended.
+    pub fn bound_access_log(&mut self, max_bytes: u64) -> anyhow::Result<()> {
+        self.nginx.rotate_access_log(&mut self.stack, max_bytes).map(drop)
+    }
+
     /// Whether Redis and all replicas run.
     pub fn all_run(&self) -> bool {
         let mut children = self.replicas.iter().map(|replica| replica.child).chain([self.redis.child]);

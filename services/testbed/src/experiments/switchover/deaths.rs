@@ -22,7 +22,7 @@ use super::{
     clients::{Load, Monitors},
     judgement::{EtcdAway, Kill, Sample, Series, Strategy},
     recorder::{Recorder, rows},
-    slowest::{Death, Slowest, trace_id},
+    slowest::{Death, Slowest, pauses, trace_id},
 };
 use crate::stack::control_plane::{ControlPlane, Plan};
 
@@ -82,7 +82,7 @@ pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) 
         let kill = if n % 2 == 0 { Kill::Kill } else { Kill::Stop };
         monitors.until("the workers share the partitions evenly", is_level).await?;
         if let Some(death) = unfinished.take_if(|death| death.is_complete()) {
-            slowest = Some(death.fetch(servers.traces, &control_plane).await);
+            slowest = Some(death.fetch(servers.traces).await);
         }
         // Not in step with the beats.
         sleep(Duration::from_millis(rand::rng().random_range(0..variant.interval_ms))).await;
@@ -103,7 +103,7 @@ pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) 
     }
     monitors.until("the last one is back", is_level).await?;
     if let Some(death) = unfinished.take() {
-        slowest = Some(death.fetch(servers.traces, &control_plane).await);
+        slowest = Some(death.fetch(servers.traces).await);
     }
     let etcd_away = if strategy == Strategy::Majority && !variant.etcd_away.is_zero() {
         let outcome = etcd_away(stack, &control_plane, &monitors, &load, variant.etcd_away).await?;
@@ -211,7 +211,10 @@ async fn switch(
         let confirmed_ms = ms(confirmed);
         sample.confirmed_ms = Some(confirmed_ms);
         (sample.primary_ms, sample.redirected_ms) = (Some(ms(primary)), Some(ms(redirected)));
-        death = Some(Death { sample: 0, worker: name.to_string(), killed_at, killed, confirmed_ms, trace });
+        let pauses = pauses(control_plane, killed_at, confirmed_ms).await;
+        sample.longest_pause_ms = pauses.iter().map(|pause| pause.duration_ms).fold(0.0, f64::max);
+        let worker = name.to_string();
+        death = Some(Death { sample: 0, worker, killed, killed_at, confirmed_ms, trace, pauses });
     }
     Ok((sample, death))
 }

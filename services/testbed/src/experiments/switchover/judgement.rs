@@ -42,6 +42,8 @@ pub struct Sample {
     pub primary_ms: Option<f64>,
     /// A client that asked another worker was redirected and its write done, for the last of the partitions.
     pub redirected_ms: Option<f64>,
+    /// The longest pause of a monitor's process until the confirmation; 0 without any.
+    pub longest_pause_ms: f64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -128,15 +130,27 @@ impl fmt::Display for Kill {
 impl Sample {
     /// Nothing has happened yet.
     pub fn of(kill: Kill, worker: NodeId, partitions: usize) -> Self {
-        Self { kill, worker, partitions, confirmed_ms: None, primary_ms: None, redirected_ms: None }
+        Self {
+            kill,
+            worker,
+            partitions,
+            confirmed_ms: None,
+            primary_ms: None,
+            redirected_ms: None,
+            longest_pause_ms: 0.0,
+        }
     }
 
     pub fn text(&self) -> String {
+        let paused = match self.longest_pause_ms {
+            0.0 => String::new(),
+            ms => format!("; a monitor paused for {ms:.0} ms"),
+        };
         let [confirmed, primary, redirected] = [self.confirmed_ms, self.primary_ms, self.redirected_ms]
             .map(|ms| ms.map_or("-".into(), |ms| format!("{ms:.0}")));
         let Self { kill, worker, partitions, .. } = self;
         format!(
-            "{kill} {worker}, {partitions} partitions: confirmed {confirmed}, new primaries {primary}, redirected {redirected} ms"
+            "{kill} {worker}, {partitions} partitions: confirmed {confirmed}, new primaries {primary}, redirected {redirected} ms{paused}"
         )
     }
 }
@@ -158,9 +172,14 @@ pub const FIGURES: [(&str, Figure); 3] = [
 ];
 
 impl Series {
-    /// Of the samples of this kind; a switch-over that did not happen is later than all others.
+    /// Of the samples of this kind.
     pub fn percentile(&self, kill: Option<Kill>, figure: Figure, percent: f64) -> f64 {
-        let of = self.samples.iter().filter(|sample| kill.is_none_or(|kill| sample.kill == kill));
+        self.percentile_of(|sample| kill.is_none_or(|kill| sample.kill == kill), figure, percent)
+    }
+
+    /// A switch-over that did not happen is later than all others.
+    pub fn percentile_of(&self, counts: impl Fn(&Sample) -> bool, figure: Figure, percent: f64) -> f64 {
+        let of = self.samples.iter().filter(|sample| counts(sample));
         let mut values: Vec<f64> = of.map(|sample| figure(sample).unwrap_or(f64::INFINITY)).collect();
         values.sort_by(f64::total_cmp);
         let rank = (percent / 100.0 * values.len() as f64).ceil() as usize;
@@ -264,6 +283,7 @@ mod tests {
             confirmed_ms: *confirmed_ms,
             primary_ms: Some(100.0),
             redirected_ms: Some(100.0),
+            longest_pause_ms: 0.0,
         };
         Series {
             strategy: Strategy::Majority,

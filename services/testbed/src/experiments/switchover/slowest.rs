@@ -46,10 +46,12 @@ const COMPLETE_AFTER: Duration = Duration::from_secs(4);
 pub struct Death {
     pub sample: usize,
     pub worker: String,
-    pub killed_at: SystemTime,
     pub killed: Instant,
+    pub killed_at: SystemTime,
     pub confirmed_ms: f64,
     pub trace: Option<TraceId>,
+    /// From `pauses`.
+    pub pauses: Vec<Row>,
 }
 
 impl Death {
@@ -59,7 +61,7 @@ impl Death {
     }
 
     /// Waits for the rest of the trace, and reads it.
-    pub async fn fetch(self, traces: &Client, control_plane: &ControlPlane) -> Slowest {
+    pub async fn fetch(self, traces: &Client) -> Slowest {
         tokio::time::sleep_until((self.killed + COMPLETE_AFTER).into()).await;
         let trace = match self.trace {
             Some(id) => traces.trace(id).await.ok().flatten(),
@@ -69,28 +71,28 @@ impl Death {
         let trace = trace.filter(|trace| trace.spans.iter().any(|span| names(span, &self.worker)));
         let mut rows = trace.map_or_else(Vec::new, |trace| rows(&trace, self.killed_at));
         if !rows.is_empty() {
-            rows.extend(self.pauses(control_plane).await);
+            rows.extend(self.pauses);
         }
         Slowest { sample: self.sample, confirmed_ms: self.confirmed_ms, rows }
     }
+}
 
-    /// Pauses of the monitors' processes between the signal and the confirmation.
-    async fn pauses(&self, control_plane: &ControlPlane) -> Vec<Row> {
-        let killed_ms = unix_ns(self.killed_at) as f64 / 1e6;
-        let mut rows = Vec::new();
-        for monitor in &control_plane.monitors {
-            let Some(status) = status(&monitor.http).await else { continue };
-            for event in status.changes {
-                let Event::Paused { ms } = event.event else { continue };
-                let offset_ms = event.at_ms as f64 - ms - killed_ms;
-                if offset_ms + ms > 0.0 && offset_ms < self.confirmed_ms {
-                    let (process, name) = (monitor.name.clone(), "pause of the process".to_owned());
-                    rows.push(Row { depth: 0, process, name, offset_ms, duration_ms: ms, details: String::new() });
-                }
+/// Pauses of the monitors' processes between the signal and the confirmation.
+pub async fn pauses(control_plane: &ControlPlane, killed_at: SystemTime, confirmed_ms: f64) -> Vec<Row> {
+    let killed_ms = unix_ns(killed_at) as f64 / 1e6;
+    let mut rows = Vec::new();
+    for monitor in &control_plane.monitors {
+        let Some(status) = status(&monitor.http).await else { continue };
+        for event in status.changes {
+            let Event::Paused { ms } = event.event else { continue };
+            let offset_ms = event.at_ms as f64 - ms - killed_ms;
+            if offset_ms + ms > 0.0 && offset_ms < confirmed_ms {
+                let (process, name) = (monitor.name.clone(), "pause of the process".to_owned());
+                rows.push(Row { depth: 0, process, name, offset_ms, duration_ms: ms, details: String::new() });
             }
         }
-        rows
     }
+    rows
 }
 
 async fn status(address: &str) -> Option<Status> {

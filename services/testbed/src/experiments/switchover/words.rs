@@ -4,7 +4,7 @@ use report::{Section, Table};
 
 use super::{
     fence_off::FenceOff,
-    judgement::{FIGURES, Kill, Series, ms},
+    judgement::{FIGURES, Kill, Sample, Series, ms},
     slowest::{Row, Slowest},
 };
 
@@ -20,8 +20,31 @@ pub fn section(all: &[Series]) -> anyhow::Result<Section> {
         rows,
     );
     let slowest = all.iter().filter_map(|series| Some(waterfall(series, series.slowest.as_ref()?)));
-    let tables = std::iter::once(table).chain(slowest).collect();
+    let tables = [table, by_pauses(all)].into_iter().chain(slowest).collect();
     Ok(Section::new("From a death to its new primaries", "", serde_json::to_value(all)?).with_tables(tables))
+}
+
+/// Which part of the slow deaths is due to pauses?
+fn by_pauses(all: &[Series]) -> Table {
+    let row = |series: &Series, paused: bool| {
+        let counts = |sample: &Sample| (sample.longest_pause_ms > 0.0) == paused;
+        let deaths = series.samples.iter().filter(|sample| counts(sample)).count();
+        let [p50, p99, slowest] = [50.0, 99.0, 100.0].map(|percent| match deaths {
+            0 => "-".into(),
+            _ => ms(series.percentile_of(counts, FIGURES[0].1, percent)),
+        });
+        let which = if paused { "a monitor paused" } else { "no monitor paused" };
+        let name = format!("{}, {} ms, {which}", series.strategy, series.interval_ms);
+        vec![name, deaths.to_string(), format!("{p50} / {p99}"), slowest]
+    };
+    let rows = all.iter().flat_map(|series| [false, true].map(|paused| row(series, paused))).collect();
+    Table::new(
+        "Confirmed, by pauses of the monitors",
+        "ms from the signal, p50 / p99. A monitor whose process did not run for half an interval excuses the silence of all workers in that time: \
+         it waits for the next heartbeat, or repeats its probes. A machine with too little CPU time confirms later, not wrongly.",
+        &["", "deaths", "confirmed", "slowest"],
+        rows,
+    )
 }
 
 fn waterfall(series: &Series, slowest: &Slowest) -> Table {
@@ -85,10 +108,7 @@ fn row(series: &Series, kill: Kill) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiments::switchover::{
-        judgement::{Sample, Strategy},
-        recorder::CounterCheck,
-    };
+    use crate::experiments::switchover::{judgement::Strategy, recorder::CounterCheck};
 
     #[test]
     fn a_row_per_kind_of_death() {
@@ -99,6 +119,7 @@ mod tests {
             confirmed_ms: Some(confirmed_ms),
             primary_ms: Some(100.0),
             redirected_ms: None,
+            longest_pause_ms: if confirmed_ms > 300.0 { 60.0 } else { 0.0 },
         };
         let series = Series {
             strategy: Strategy::Majority,
@@ -133,7 +154,11 @@ mod tests {
         assert_eq!(rows[0][..5], ["majority, 100 ms, kill -9", "2", "200 / 351", "100 / 100", "never / never"]);
         assert_eq!((rows.len(), rows[1][1].as_str()), (2, "0"));
         assert_eq!(section.measured[0]["strategy"], "majority");
-        assert_eq!(section.tables[1].rows, [["· switch", "monitor-0", "200.0", "150.0", ""]]);
-        assert!(section.tables[1].title.contains("confirmed 351"), "{}", section.tables[1].title);
+        let [without, with] = [("no monitor", "200"), ("a monitor", "351")].map(|(which, ms)| {
+            [format!("majority, 100 ms, {which} paused"), "1".into(), format!("{ms} / {ms}"), ms.into()]
+        });
+        assert_eq!(section.tables[1].rows, [without, with]);
+        assert_eq!(section.tables[2].rows, [["· switch", "monitor-0", "200.0", "150.0", ""]]);
+        assert!(section.tables[2].title.contains("confirmed 351"), "{}", section.tables[2].title);
     }
 }
