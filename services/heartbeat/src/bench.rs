@@ -126,10 +126,11 @@ fn send_and_receive(mode: Mode, length: Duration, nodes: u64) -> io::Result<Run>
     let receiver = UdpSocket::bind("127.0.0.1:0")?;
     let state = UdpSocketState::new(UdpSockRef::from(&receiver))?;
     state.set_recv_buffer_size(UdpSockRef::from(&receiver), 4 << 20)?;
-    let (keys, clock) = (Keys::new(1, b"bench"), Clock::start());
+    let keys = Keys::new(1, b"bench");
+    let table = Arc::new(Table::new(nodes as usize));
+    let clock = Clock::start();
     let beats: Vec<Beat> = (0..nodes).map(|n| Corpus::held_out().beat(n)).collect();
     let (sink, observing) = Observing::start(clock, &beats)?;
-    let table = Arc::new(Table::new(nodes as usize));
     let ingest = Arc::new(Ingest::new(clock, keys.clone(), table, Some(Arc::new(sink))));
     let done = Arc::new(AtomicBool::new(false));
     let monitor = receiver.local_addr()?;

@@ -12,14 +12,14 @@ use std::{
 use anyhow::Context as _;
 use contract::http::{Counted, Problem, problem};
 use heartbeat::{
-    assign::{NodeId, PARTITIONS},
+    assign::{NodeId, PARTITIONS, Table},
     transport::assignments::Assignments,
 };
 use rand::RngExt as _;
 use reqwest::{StatusCode, header, redirect::Policy};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
-use super::recorder::Recorder;
+use super::{WORKERS, recorder::Recorder};
 use crate::stack::control_plane::ControlPlane;
 
 /// A running worker answers in a few milliseconds; a stopped one never does. Measuring clients retry sooner.
@@ -32,6 +32,8 @@ const WRITERS: usize = 8;
 /// Between two writes of one writer: about 500 writes a second in all.
 const PAUSE: Duration = Duration::from_millis(15);
 const HOPS: usize = 3;
+/// With three workers that share the 16 partitions evenly, each has at least this many.
+const LEAST_PRIMARIES: usize = 5;
 
 /// A client whose writes are recorded.
 #[derive(Clone)]
@@ -118,6 +120,20 @@ impl Monitors {
     fn take_offline(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut *self.offline.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whether all workers are online and share the partitions evenly.
+pub fn is_level(seen: &Assignments) -> bool {
+    let table = &seen.table;
+    let primaries = |node: &NodeId| table.partitions.iter().filter(|a| a.primary.as_ref() == Some(node)).count();
+    let online: Vec<&NodeId> = table.nodes.iter().filter(|(_, standing)| standing.online).map(|(id, _)| id).collect();
+    online.len() == WORKERS && online.iter().all(|node| primaries(node) >= LEAST_PRIMARIES)
+}
+
+/// The partitions of which the worker is the primary.
+pub fn of_primary(table: &Table, worker: &NodeId) -> Vec<usize> {
+    let is_primary = |n: &usize| table.partitions[*n].primary.as_ref() == Some(worker);
+    (0..table.partitions.len()).filter(is_primary).collect()
 }
 
 fn note(newest: &watch::Sender<Arc<Assignments>>, offline: &Mutex<BTreeSet<NodeId>>, seen: Arc<Assignments>) {

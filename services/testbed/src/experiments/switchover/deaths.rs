@@ -6,10 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use heartbeat::{
-    assign::{NodeId, Table},
-    transport::assignments::Assignments,
-};
+use heartbeat::assign::NodeId;
 use launcher::{Signal, Stack};
 use monitor::config::VoteRule;
 use rand::RngExt as _;
@@ -19,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     WORKERS,
-    clients::{Load, Monitors},
+    clients::{Load, Monitors, is_level, of_primary},
     judgement::{EtcdAway, Kill, Sample, Series, Strategy},
     recorder::{Recorder, rows},
     slowest::{Death, Slowest, pauses, trace_id},
@@ -28,8 +25,6 @@ use crate::stack::control_plane::{ControlPlane, Plan};
 
 /// A switch-over that is not over by then has failed.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// With three workers that share the 16 partitions evenly, each has at least this many.
-const LEAST_PRIMARIES: usize = 5;
 /// After etcd is back: by then monitors that waited for it would have acted.
 const ETCD_IS_BACK: Duration = Duration::from_secs(10);
 
@@ -147,19 +142,6 @@ async fn etcd_away(
     let pairs = before.table.partitions.iter().zip(&after.table.partitions);
     let moved = pairs.filter(|(before, after)| before.primary != after.primary).count();
     Ok(EtcdAway { seconds: length.as_secs(), offline: monitors.offline(), moved, writes })
-}
-
-pub fn is_level(seen: &Assignments) -> bool {
-    let table = &seen.table;
-    let primaries = |node: &NodeId| table.partitions.iter().filter(|a| a.primary.as_ref() == Some(node)).count();
-    let online: Vec<&NodeId> = table.nodes.iter().filter(|(_, standing)| standing.online).map(|(id, _)| id).collect();
-    online.len() == WORKERS && online.iter().all(|node| primaries(node) >= LEAST_PRIMARIES)
-}
-
-/// The partitions of which the worker is the primary.
-pub fn of_primary(table: &Table, worker: &NodeId) -> Vec<usize> {
-    let is_primary = |n: &usize| table.partitions[*n].primary.as_ref() == Some(worker);
-    (0..table.partitions.len()).filter(is_primary).collect()
 }
 
 /// Ends one worker and waits until its partitions have new primaries.

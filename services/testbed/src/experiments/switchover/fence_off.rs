@@ -21,8 +21,7 @@ use tokio::{
 
 use super::{
     WORKERS,
-    clients::Monitors,
-    deaths::{is_level, of_primary},
+    clients::{Monitors, is_level, of_primary},
     recorder::{Recorder, Write, rows},
 };
 use crate::stack::control_plane::{ControlPlane, Plan};
