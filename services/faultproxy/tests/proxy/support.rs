@@ -42,13 +42,13 @@ impl Running {
     }
 
     pub(crate) async fn with_max_connections(upstream: SocketAddr, max_connections: usize) -> Self {
-        let listeners = vec![Route { listen: free().into(), upstream: upstream.into() }];
+        let listeners = vec![Route::new(free(), upstream)];
         Self::with(Config { listeners, links: Vec::new(), admin: free(), law: Law::None, max_connections }).await
     }
 
     /// Without a store, with this link.
     pub(crate) async fn link(transport: Transport, upstream: SocketAddr) -> Self {
-        let links = vec![Link { transport, listen: free().into(), upstream: upstream.into() }];
+        let links = vec![Link::new(transport, free(), upstream)];
         Self::with(Config { listeners: Vec::new(), links, admin: free(), law: Law::None, max_connections: 64 }).await
     }
 
