@@ -52,7 +52,7 @@ impl Running {
         Self::with(Config { listeners: Vec::new(), links, admin: free(), law: Law::None, max_connections: 64 }).await
     }
 
-    async fn with(config: Config) -> Self {
+    pub(crate) async fn with(config: Config) -> Self {
         let proxy = Proxy::bind(config).await.unwrap();
         let mut listening = proxy.addresses().into_iter().chain(proxy.links().into_iter().map(|link| link.listen));
         let Some(Endpoint::Tcp(address)) = listening.next() else { panic!("not TCP") };
