@@ -500,9 +500,10 @@ pub async fn start_proxy(stack: &mut Stack, servers: &[mariadb::MySql], law: Law
     let listeners: Vec<_> = servers
         .iter()
         .enumerate()
-        .map(|(n, server)| faultproxy::Route {
-            listen: Endpoint::Unix(stack.socket_path(&format!("store-{n:02}"))),
-            upstream: Endpoint::Unix(server.socket.clone()),
+        .map(|(n, server)| {
+            let name = format!("store-{n:02}");
+            let listen = Endpoint::Unix(stack.socket_path(&name));
+            faultproxy::Route::new(listen, Endpoint::Unix(server.socket.clone())).named(&name)
         })
         .collect();
     let addresses = listeners.iter().map(|route| route.listen.clone()).collect();
