@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<()> {
     let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let (direct, proxied, admin) =
         (loopback(server.port), loopback(launcher::free_port()?), loopback(launcher::free_port()?));
-    let listeners = vec![Route { listen: proxied.into(), upstream: direct.into() }];
+    let listeners = vec![Route::new(proxied, direct)];
     let config = Config { listeners, links: Vec::new(), admin, law: Law::None, max_connections: 1000 };
     let mut proxy = tokio::process::Command::new(std::env::current_exe()?)
         .arg(serde_json::to_string(&config)?)

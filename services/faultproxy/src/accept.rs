@@ -1,6 +1,6 @@
 //! Accepts connections, and applies faults to new ones: refuse, reset, dropped SYNs.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use runtime::{
     Endpoint,
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     close::reset,
-    fault::{Conditions, Control, EventsAtAccept},
+    fault::{Conditions, EventsAtAccept},
 };
 
 /// Pause after a failed accept, receive or bind (out of descriptors, port in use meanwhile).
@@ -44,10 +44,9 @@ enum Closed {
 pub(crate) async fn accept(
     mut socket: Listener,
     listen: Endpoint,
-    control: Arc<Control>,
+    mut conditions: watch::Receiver<Conditions>,
     mut admit: impl FnMut(NewConnection),
 ) {
-    let mut conditions = control.subscribe();
     // Our own connections in the accept queue: see `drop_syn`.
     let mut fillers: Vec<TcpStream> = Vec::new();
     loop {
@@ -61,7 +60,7 @@ pub(crate) async fn accept(
                 if take_filler(&mut fillers, &stream) {
                     continue;
                 }
-                let conditions = control.subscribe();
+                let conditions = conditions.clone();
                 let (at_accept, reset_new) = {
                     let now = conditions.borrow();
                     (now.at_accept(), now.reset_new)

@@ -5,7 +5,10 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State as Extract, rejection::BytesRejection},
+    extract::{
+        DefaultBodyLimit, Path, Query, State as Extract,
+        rejection::{BytesRejection, QueryRejection},
+    },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
@@ -56,10 +59,13 @@ pub struct LinkState {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ListenerState {
+    pub name: String,
     pub listen: Endpoint,
     pub upstream: Endpoint,
     pub connections: u64,
     pub commands_total: u64,
+    /// Writes answered with the error of a fault.
+    pub failed_writes_total: u64,
     pub malformed_total: u64,
 }
 
@@ -109,26 +115,42 @@ async fn add_fault(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<FaultSpec>), Refusal> {
     let spec = FaultSpec::try_from(parse::<FaultForm>(body)?)?;
-    state.control.add(spec);
-    tracing::info!(fault = ?spec.fault, for_ms = spec.for_ms, "fault added");
+    state.control.add(spec.clone())?;
+    tracing::info!(fault = ?spec.fault, scope = ?spec.scope, for_ms = spec.for_ms, "fault added");
     Ok((StatusCode::CREATED, Json(spec)))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LiftQuery {
+    /// Only the faults with this `link`.
+    link: Option<String>,
+}
+
 /// 204, also if there was none.
-async fn clear(Extract(state): Extract<AdminState>) -> StatusCode {
-    state.control.lift(None);
-    tracing::info!("all faults lifted");
-    StatusCode::NO_CONTENT
+async fn clear(
+    Extract(state): Extract<AdminState>,
+    query: Result<Query<LiftQuery>, QueryRejection>,
+) -> Result<StatusCode, Refusal> {
+    let Query(LiftQuery { link }) = query?;
+    state.control.lift(None, link.as_deref());
+    tracing::info!(link, "faults of all kinds lifted");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// 204, also if it was not in force; 404 if there is no such kind.
-async fn lift(Extract(state): Extract<AdminState>, Path(kind): Path<String>) -> Result<StatusCode, Refusal> {
+async fn lift(
+    Extract(state): Extract<AdminState>,
+    Path(kind): Path<String>,
+    query: Result<Query<LiftQuery>, QueryRejection>,
+) -> Result<StatusCode, Refusal> {
     let Some(kind) = FaultKind::ALL.into_iter().find(|each| each.as_str() == kind) else {
         let detail = format!("a fault is one of {}", FaultKind::ALL.map(FaultKind::as_str).join(", "));
         return Err(Refusal::new(StatusCode::NOT_FOUND, problem::NOT_FOUND, &detail, None));
     };
-    state.control.lift(Some(kind));
-    tracing::info!(fault = kind.as_str(), "fault lifted");
+    let Query(LiftQuery { link }) = query?;
+    state.control.lift(Some(kind), link.as_deref());
+    tracing::info!(fault = kind.as_str(), link, "fault lifted");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -146,10 +168,12 @@ impl AdminState {
     fn show(&self) -> State {
         let listeners: Vec<_> = std::iter::zip(&*self.routes, &self.metrics.listeners)
             .map(|(route, counts)| ListenerState {
+                name: route.name.clone(),
                 listen: route.listen.clone(),
                 upstream: route.upstream.clone(),
                 connections: u64::try_from(counts.connections.get()).unwrap_or(0),
                 commands_total: counts.commands.get(),
+                failed_writes_total: counts.failed_writes.get(),
                 malformed_total: counts.malformed_total(),
             })
             .collect();
@@ -207,6 +231,12 @@ impl From<InvalidLaw> for Refusal {
 impl From<InvalidFault> for Refusal {
     fn from(invalid: InvalidFault) -> Self {
         Self::invalid(invalid.field, &invalid.reason)
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &rejection.body_text(), None)
     }
 }
 

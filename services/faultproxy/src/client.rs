@@ -32,7 +32,7 @@ impl Client {
         self.0.write(Method::PUT, "/law", &law).await
     }
 
-    /// Adds a fault. It replaces a fault of the same kind.
+    /// Adds a fault. It replaces a fault of the same kind on the same links and in the same direction.
     pub async fn add_fault(&self, fault: impl Into<FaultSpec>) -> Result<(), ClientError> {
         self.0.write(Method::POST, "/faults", &fault.into()).await
     }
@@ -42,8 +42,16 @@ impl Client {
         self.0.delete("/faults").await
     }
 
+    /// Removes all faults of this kind.
     pub async fn lift(&self, kind: FaultKind) -> Result<(), ClientError> {
         self.0.delete(&format!("/faults/{}", kind.as_str())).await
+    }
+
+    /// Removes the faults that were added for this link or pattern.
+    pub async fn clear_link(&self, pattern: &str) -> Result<(), ClientError> {
+        // Names may contain characters that end a query.
+        let encoded: String = pattern.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        self.0.delete(&format!("/faults?link={encoded}")).await
     }
 
     /// Metrics in Prometheus' text format.

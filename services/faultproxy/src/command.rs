@@ -1,6 +1,6 @@
 //! Parses the client's byte stream after the authentication phase. Pure.
 
-use crate::packet::{Event, Framer, MAX_PAYLOAD, Malformed};
+use crate::packet::{Event, Framer, MAX_PAYLOAD, Malformed, PREFIX};
 
 /// Grammar of a command's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +44,22 @@ pub fn response_kind(command: u8) -> Result<ResponseKind, Malformed> {
     }
 }
 
+/// Whether a statement with this beginning writes, or commits what was written.
+pub fn is_write(mut sql: &[u8]) -> bool {
+    sql = sql.trim_ascii_start();
+    while let Some(comment) = sql.strip_prefix(b"/*") {
+        let Some(end) = comment.windows(2).position(|two| two == b"*/") else { return false };
+        sql = comment[end + 2..].trim_ascii_start();
+    }
+    let word = sql.split(|byte| !byte.is_ascii_alphabetic()).next().unwrap_or_default();
+    [&b"INSERT"[..], b"UPDATE", b"DELETE", b"REPLACE", b"COMMIT"].iter().any(|verb| word.eq_ignore_ascii_case(verb))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// All input was consumed; more is needed.
     More,
-    /// The first bytes of a command arrived; the input is consumed up to the command's code.
+    /// The first bytes of a command arrived: see `Commands::prefix`. The input is consumed up to the last of them.
     Arrived(ResponseKind),
     /// The last byte of the command was consumed.
     Ended,
@@ -64,7 +75,7 @@ pub struct Commands {
 
 impl Default for Commands {
     fn default() -> Self {
-        Self { framer: Framer::new(1), next_seq: 0, continued: false }
+        Self { framer: Framer::new(PREFIX as u8), next_seq: 0, continued: false }
     }
 }
 
@@ -98,12 +109,17 @@ impl Commands {
         Ok(Step::More)
     }
 
+    /// After `Arrived`, until the next call of `next`: the command's code and up to 23 bytes after it.
+    pub fn prefix(&self) -> &[u8] {
+        self.framer.packet().prefix
+    }
+
     /// Sequence id of the response's first packet, after `Ended`. The next command starts at 0 again.
     pub fn end_of_command(&mut self) -> u8 {
         std::mem::take(&mut self.next_seq)
     }
 
-    /// The code of the current command has not arrived yet.
+    /// The first bytes of the current command have not arrived yet.
     pub fn in_header(&self) -> bool {
         self.framer.in_header()
     }
@@ -149,11 +165,11 @@ mod tests {
     fn pipelined_commands_are_told_apart() {
         let stream = [&[5, 0, 0, 0, 0x19, 1, 0, 0, 0][..], &[1, 0, 0, 0, 0x0e], &[2, 0, 0, 0, 3, b'x']].concat();
         let expected = vec![
-            (Step::Arrived(ResponseKind::Nothing), 5),
+            (Step::Arrived(ResponseKind::Nothing), 9),
             (Step::Ended, 9),
             (Step::Arrived(ResponseKind::Status), 14),
             (Step::Ended, 14),
-            (Step::Arrived(ResponseKind::Results), 19),
+            (Step::Arrived(ResponseKind::Results), 20),
             (Step::Ended, 20),
         ];
         for piece in 1..=stream.len() {
@@ -175,6 +191,20 @@ mod tests {
         assert_eq!(commands.end_of_command(), 2);
         assert!(!commands.inside());
         assert_eq!(commands.next(&mut &[1, 0, 0, 1, 14][..]), Err(Malformed::Sequence));
+    }
+
+    #[test]
+    fn writes_are_known_by_their_first_word() {
+        for sql in ["UPDATE t SET x = 1", "  insert into t", "/* a */ REPLACE", "commit", "Delete from t", "COMMIT;"] {
+            assert!(is_write(sql.as_bytes()), "{sql}");
+        }
+        for sql in ["SELECT 1", "UPDATES", "", "BEGIN", "/* UPDATE", "ROLLBACK", "SHOW", "insertion"] {
+            assert!(!is_write(sql.as_bytes()), "{sql}");
+        }
+        let mut commands = Commands::default();
+        let mut input = &[[7, 0, 0, 0, 3].as_slice(), b"UPDATE"].concat()[..];
+        assert_eq!(commands.next(&mut input), Ok(Step::Arrived(ResponseKind::Results)));
+        assert_eq!(commands.prefix(), b"\x03UPDATE");
     }
 
     #[test]

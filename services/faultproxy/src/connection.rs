@@ -1,6 +1,7 @@
 //! One client connection: authentication phase (`auth`), then one command after the other.
 
 mod auth;
+mod writes;
 
 use std::{
     io,
@@ -12,12 +13,14 @@ use std::{
 use runtime::{Endpoint, net::Stream};
 use tokio::{io::AsyncWriteExt, sync::watch, time::timeout};
 
+use self::writes::Writes;
 use crate::{
     buffer::Buffer,
     close::{BlackholeEnd, discard_input, reset},
     command::{Commands, ResponseKind, Step},
     config::Route,
     delay::DelayTimer,
+    direction::Direction,
     fault::{Conditions, EventsAtAccept, unstalled},
     loss::LossSampler,
     metrics::{ListenerMetrics, Metrics},
@@ -94,8 +97,7 @@ pub(crate) struct StoreConnection {
 /// Serves the connection until it ends. Logs and counts errors.
 pub(crate) async fn serve(accepted: StoreConnection) {
     let StoreConnection { mut stream, route, listener, number, metrics, conditions, delays, at_accept } = accepted;
-    let Route { listen, upstream } = route;
-    let samplers = [LossSampler::new(number, false), LossSampler::new(number, true)];
+    let Route { listen, upstream, .. } = route;
     let counts = &metrics.listeners[listener];
     let mut stopped = conditions.clone();
     let mut end = {
@@ -111,7 +113,7 @@ pub(crate) async fn serve(accepted: StoreConnection) {
         tokio::select! {
             biased;
             end = stop => end,
-            end = session(&mut stream, &upstream, &metrics, counts, conditions, &delays, samplers) => end,
+            end = session(&mut stream, &upstream, &metrics, counts, (conditions, at_accept), &delays, number) => end,
         }
     };
     if matches!(end, ConnectionEnd::Blackhole)
@@ -151,11 +153,11 @@ async fn session(
     upstream: &Endpoint,
     metrics: &Metrics,
     counts: &ListenerMetrics,
-    conditions: watch::Receiver<Conditions>,
+    (conditions, at_accept): (watch::Receiver<Conditions>, EventsAtAccept),
     delays: &DelayTimer,
-    samplers: [LossSampler; 2],
+    number: u64,
 ) -> ConnectionEnd {
-    unstalled(&conditions).await;
+    unstalled(&conditions, Direction::ToServer).await;
     let mut store = match timeout(CONNECT_TIMEOUT, upstream.connect()).await {
         Ok(Ok(store)) => store,
         Ok(Err(error)) => return ConnectionEnd::Unreachable(error),
@@ -169,9 +171,11 @@ async fn session(
         commands: Commands::default(),
         notice: Framer::new(1),
         deprecate_eof: false,
-        samplers,
+        samplers: Direction::BOTH.map(|direction| LossSampler::new(number, direction)),
+        writes: Writes::new(number),
         delays,
         conditions,
+        at_accept,
         metrics,
         counts,
     };
@@ -214,13 +218,21 @@ struct Session<'a> {
     deprecate_eof: bool,
     /// Client to server, server to client.
     samplers: [LossSampler; 2],
+    writes: Writes,
     delays: &'a DelayTimer,
     conditions: watch::Receiver<Conditions>,
+    at_accept: EventsAtAccept,
     metrics: &'a Metrics,
     counts: &'a ListenerMetrics,
 }
 
 enum Never {}
+
+/// A command whose first bytes have arrived.
+struct ArrivedCommand {
+    answer: ResponseKind,
+    writes: bool,
+}
 
 /// Delay of a command by law and faults.
 struct CommandDelay {
@@ -239,16 +251,20 @@ impl Session<'_> {
         };
         let mut drain = std::pin::pin!(drain);
         loop {
-            let answer = self.next_command(drain.as_mut()).await?;
+            let ArrivedCommand { answer, writes } = self.next_command(drain.as_mut()).await?;
             if answer == ResponseKind::Close {
                 return Err(self.quit().await);
             }
             let arrival = Instant::now();
             self.counts.commands.inc();
             let (ticket, in_flight) = InFlightGuard::take(self.metrics);
-            let late = self.hold_back(arrival).await;
+            let late = self.hold_back(arrival, writes).await;
             let law = self.conditions.borrow().law.delay(in_flight, &mut rand::rng());
-            self.exchange(answer, CommandDelay { arrival, at_least: late + law, late }).await?;
+            let delay_plan = CommandDelay { arrival, at_least: late + law, late };
+            match if writes { self.write_error() } else { None } {
+                Some(error) => self.refuse_write(error, delay_plan).await?,
+                None => self.exchange(answer, delay_plan).await?,
+            }
             drop(ticket);
         }
     }
@@ -257,10 +273,18 @@ impl Session<'_> {
     async fn next_command(
         &mut self,
         mut drain: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<ResponseKind, ConnectionEnd> {
+    ) -> Result<ArrivedCommand, ConnectionEnd> {
+        let (mut changes, at_accept) = (self.conditions.clone(), self.at_accept);
+        let lost = async move {
+            changes.wait_for(|now| now.loses(Direction::ToServer, at_accept)).await.ok();
+        };
+        let mut lost = std::pin::pin!(lost);
         loop {
-            if let Some(answer) = self.scan_for_command().map_err(client)? {
-                return Ok(answer);
+            if self.loses(Direction::ToServer) {
+                return Err(ConnectionEnd::Blackhole);
+            }
+            if let Some(command) = self.scan_for_command().map_err(client)? {
+                return Ok(command);
             }
             self.send_scanned().await.map_err(|_| ConnectionEnd::Closed)?;
             tokio::select! {
@@ -274,13 +298,14 @@ impl Session<'_> {
                     Ok(0) | Err(_) => return Err(ConnectionEnd::Closed),
                     Ok(_) => self.relay_notice().await?,
                 },
+                () = &mut lost => return Err(ConnectionEnd::Blackhole),
                 () = &mut drain => return Err(ConnectionEnd::Drained),
             }
         }
     }
 
-    /// Scans the client's bytes up to the code of the next command that has a response.
-    fn scan_for_command(&mut self) -> Result<Option<ResponseKind>, Malformed> {
+    /// Scans the client's bytes up to the first bytes of the next command that has a response.
+    fn scan_for_command(&mut self) -> Result<Option<ArrivedCommand>, Malformed> {
         loop {
             let mut rest = self.client.unscanned();
             let step = self.commands.next(&mut rest)?;
@@ -293,8 +318,12 @@ impl Session<'_> {
                     self.client.release();
                     return Ok(None);
                 }
-                Step::Arrived(ResponseKind::Nothing) => {}
-                Step::Arrived(answer) => return Ok(Some(answer)),
+                Step::Arrived(answer) => {
+                    let writes = self.writes.begins(self.commands.prefix());
+                    if answer != ResponseKind::Nothing {
+                        return Ok(Some(ArrivedCommand { answer, writes }));
+                    }
+                }
                 Step::Ended => {
                     self.client.release();
                     self.commands.end_of_command();
@@ -304,18 +333,21 @@ impl Session<'_> {
     }
 
     /// Applies latency, stall, and the retransmission delay of lost segments before the command is sent. Returns the delay.
-    async fn hold_back(&mut self, arrival: Instant) -> Duration {
-        let (latency, loss, stall) = {
+    async fn hold_back(&mut self, arrival: Instant, writes: bool) -> Duration {
+        let stalls = |now: &Conditions| now.to_server.stall || writes && now.stall_writes;
+        let (latency, losses, stall) = {
             let now = self.conditions.borrow();
-            (now.latency(&mut rand::rng()), now.loss, now.stall)
+            (now.command_latency(&mut rand::rng()), [now.to_server.loss, now.to_client.loss], stalls(&now))
         };
-        let lost: Duration = self.samplers.iter_mut().map(|each| each.retransmission(loss).0).sum();
+        let lost: Duration =
+            std::iter::zip(&mut self.samplers, losses).map(|(each, loss)| each.retransmission(loss).0).sum();
         let delay = latency + lost;
         if delay == Duration::ZERO && !stall {
             return delay;
         }
         self.delays.wait(arrival, delay).await;
-        unstalled(&self.conditions).await;
+        // As in `unstalled`.
+        self.conditions.clone().wait_for(|now| !stalls(now)).await.ok();
         arrival.elapsed()
     }
 
@@ -367,6 +399,9 @@ impl Session<'_> {
                     }
                     self.relay_to_client(progress.taken).await?;
                     if progress.done {
+                        if let Some(statement) = response.statement() {
+                            self.writes.prepared(statement);
+                        }
                         if !self.server.is_empty() {
                             self.relay_notice().await?;
                         }
@@ -408,13 +443,24 @@ impl Session<'_> {
 
     /// Sends the next `bytes`, which were scanned.
     async fn relay_to_client(&mut self, bytes: usize) -> Result<(), ConnectionEnd> {
-        unstalled(&self.conditions).await;
         let left = self.server.unscanned().len() - bytes;
         self.server.scanned_but(left);
         self.server.release();
-        self.client_stream.write_all(self.server.pending()).await.map_err(|_| ConnectionEnd::Closed)?;
+        self.send_to_client(bytes).await
+    }
+
+    /// Sends the next `bytes`, which were released, or loses them in a black hole.
+    async fn send_to_client(&mut self, bytes: usize) -> Result<(), ConnectionEnd> {
+        unstalled(&self.conditions, Direction::ToClient).await;
+        if !self.loses(Direction::ToClient) {
+            self.client_stream.write_all(self.server.pending()).await.map_err(|_| ConnectionEnd::Closed)?;
+        }
         self.server.sent(bytes);
         Ok(())
+    }
+
+    fn loses(&self, direction: Direction) -> bool {
+        self.conditions.borrow().loses(direction, self.at_accept)
     }
 
     async fn relay_notice(&mut self) -> Result<(), ConnectionEnd> {

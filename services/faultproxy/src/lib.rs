@@ -7,7 +7,8 @@
 //! commands in flight covers all listeners. The law defines when the response leaves, including the real store's time, so a busy machine
 //! makes the modelled store no slower. Only the server's greeting is rewritten (`handshake`); all other bytes pass unchanged.
 //!
-//! `link` relays any other protocol (heartbeats) under the same faults.
+//! `link` relays any other protocol (heartbeats) under the same faults. A fault is in force on the listeners and links that it names, in one
+//! direction or in both.
 
 mod accept;
 mod admin;
@@ -19,6 +20,7 @@ pub mod command;
 mod config;
 mod connection;
 mod delay;
+mod direction;
 pub mod fault;
 mod handshake;
 pub mod law;
@@ -40,10 +42,17 @@ pub use crate::{
     admin::{LinkState, ListenerState, State},
     client::Client,
     config::{Config, DEFAULT_MAX_CONNECTIONS, Link, Route, Transport},
-    fault::{ActiveFault, DEFAULT_SEED, Fault, FaultKind, FaultSpec},
+    direction::Direction,
+    fault::{ActiveFault, DEFAULT_SEED, Fault, FaultKind, FaultSpec, Scope, WriteError},
     law::Law,
 };
-use crate::{delay::DelayTimer, fault::Control, link::BoundSocket, listener::StoreListener, metrics::Metrics};
+use crate::{
+    delay::DelayTimer,
+    fault::{Control, ControlledLink},
+    link::BoundSocket,
+    listener::StoreListener,
+    metrics::Metrics,
+};
 
 /// Time at shutdown for commands in flight.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -76,14 +85,19 @@ impl Proxy {
         let admin = TcpListener::bind(admin).await.with_context(|| format!("cannot listen on {admin}"))?;
         let admin_address = admin.local_addr().context("no local address")?;
         let mut routes = Vec::with_capacity(config.listeners.len());
-        for Route { listen, upstream } in config.listeners {
+        for Route { name, listen, upstream } in config.listeners {
             let listener = listen.bind().await.with_context(|| format!("cannot listen on {listen}"))?;
             let listen = listener.endpoint().context("no local address")?;
-            routes.push((listener, Route { listen, upstream }));
+            let name = if name.is_empty() { listen.to_string() } else { name };
+            routes.push((listener, Route { name, listen, upstream }));
         }
         let mut links = Vec::with_capacity(config.links.len());
         for link in config.links {
-            links.push(link::bind(link).await?);
+            let (socket, mut link) = link::bind(link).await?;
+            if link.name.is_empty() {
+                link.name = link.listen.to_string();
+            }
+            links.push((socket, link));
         }
         let Config { law, max_connections, .. } = config;
         Ok(Self { routes, links, admin: (admin, admin_address), law, max_connections })
@@ -116,18 +130,19 @@ impl Proxy {
         let links = self.links();
         let (metrics, watch) = Metrics::new(&self.addresses(), &links).context("metrics")?;
         let metrics = Arc::new(metrics);
-        let control = Arc::new(Control::new(self.law));
         let delays = Arc::new(DelayTimer::default());
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(self.max_connections));
         let background = TaskTracker::new();
         let routes: Vec<Route> = self.routes.iter().map(|(_, route)| route.clone()).collect();
-        for (index, (socket, route)) in self.routes.into_iter().enumerate() {
+        let control = Arc::new(Control::new(self.law, controlled_links(&routes, &links)));
+        let mut conditions = control.subscribe();
+        for ((index, (socket, route)), conditions) in self.routes.into_iter().enumerate().zip(&mut conditions) {
             tracing::info!(listen = %route.listen, upstream = %route.upstream, "proxying");
             let listener = StoreListener {
                 index,
                 route,
-                control: Arc::clone(&control),
+                conditions,
                 delays: Arc::clone(&delays),
                 metrics: Arc::clone(&metrics),
                 room: Arc::clone(&room),
@@ -136,12 +151,12 @@ impl Proxy {
             };
             background.spawn(shutdown.clone().run_until_cancelled_owned(listener.accept(socket)));
         }
-        for (index, (bound, link)) in self.links.into_iter().enumerate() {
+        for ((index, (bound, link)), conditions) in self.links.into_iter().enumerate().zip(&mut conditions) {
             tracing::info!(listen = %link.listen, upstream = %link.upstream, transport = link.transport.as_str(), "relaying");
             let shared = link::Shared {
                 link,
                 index,
-                control: Arc::clone(&control),
+                conditions,
                 delays: Arc::clone(&delays),
                 metrics: Arc::clone(&metrics),
                 room: Arc::clone(&room),
@@ -192,4 +207,15 @@ impl Proxy {
         // A client that keeps its request open past the deadline is not an error.
         admin.unwrap_or(Ok(())).context("admin API of faultproxy")
     }
+}
+
+/// Listeners and links as faults name them, in this order.
+fn controlled_links(routes: &[Route], links: &[Link]) -> Vec<ControlledLink> {
+    let link = |name: &str, listen: &Endpoint, is_mysql| ControlledLink {
+        name: name.to_owned(),
+        listen: listen.to_string(),
+        is_mysql,
+    };
+    let routes = routes.iter().map(|route| link(&route.name, &route.listen, true));
+    routes.chain(links.iter().map(|relay| link(&relay.name, &relay.listen, false))).collect()
 }

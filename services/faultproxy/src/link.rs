@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use runtime::{Endpoint, net::Listener};
-use tokio::{net::UdpSocket, sync::Semaphore};
+use tokio::{
+    net::UdpSocket,
+    sync::{Semaphore, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Link, Transport},
     delay::DelayTimer,
-    fault::Control,
+    fault::Conditions,
     metrics::Metrics,
 };
 
@@ -49,7 +52,7 @@ pub(crate) struct Shared {
     pub(crate) link: Link,
     /// Index in `Metrics::links`.
     pub(crate) index: usize,
-    pub(crate) control: Arc<Control>,
+    pub(crate) conditions: watch::Receiver<Conditions>,
     pub(crate) delays: Arc<DelayTimer>,
     pub(crate) metrics: Arc<Metrics>,
     /// Limits connections and flows of the whole proxy.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runtime::net::Listener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     config::Route,
     connection::{self, StoreConnection},
     delay::DelayTimer,
-    fault::Control,
+    fault::Conditions,
     metrics::{Metrics, OpenConnection},
 };
 
@@ -21,7 +21,7 @@ const TOO_MANY_CONNECTIONS: &[u8] = b"\x17\0\0\0\xff\x10\x04Too many connections
 pub(crate) struct StoreListener {
     pub(crate) index: usize,
     pub(crate) route: Route,
-    pub(crate) control: Arc<Control>,
+    pub(crate) conditions: watch::Receiver<Conditions>,
     pub(crate) delays: Arc<DelayTimer>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) room: Arc<Semaphore>,
@@ -33,8 +33,8 @@ pub(crate) struct StoreListener {
 impl StoreListener {
     /// Runs until cancelled.
     pub(crate) async fn accept(mut self, socket: Listener) {
-        let (listen, control) = (self.route.listen.clone(), Arc::clone(&self.control));
-        accept(socket, listen, control, |arrived| self.admit(arrived)).await;
+        let (listen, conditions) = (self.route.listen.clone(), self.conditions.clone());
+        accept(socket, listen, conditions, |arrived| self.admit(arrived)).await;
     }
 
     fn admit(&mut self, NewConnection { stream, conditions, at_accept }: NewConnection) {

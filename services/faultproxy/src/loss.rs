@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
+use crate::direction::Direction;
+
 /// Linux' TCP_RTO_MIN.
 const RETRANSMIT: Duration = Duration::from_millis(200);
 /// Timeout of the first SYN (RFC 6298).
@@ -27,16 +29,16 @@ pub(crate) struct Loss {
 #[derive(Debug, Clone)]
 pub(crate) struct LossSampler {
     flow: u64,
-    back: bool,
+    direction: Direction,
     /// The loss that `random` was seeded for.
     loss: Option<Loss>,
     random: SmallRng,
 }
 
 impl LossSampler {
-    /// `flow`: number of the connection or flow at its listener; `back`: server to client.
-    pub(crate) fn new(flow: u64, back: bool) -> Self {
-        Self { flow, back, loss: None, random: SmallRng::seed_from_u64(0) }
+    /// `flow`: number of the connection or flow at its listener.
+    pub(crate) fn new(flow: u64, direction: Direction) -> Self {
+        Self { flow, direction, loss: None, random: SmallRng::seed_from_u64(0) }
     }
 
     /// Whether the next datagram is lost.
@@ -44,7 +46,7 @@ impl LossSampler {
         if self.loss != loss {
             self.loss = loss;
             let seed = loss.map_or(0, |loss| loss.seed);
-            let stream = (self.flow << 1) | u64::from(self.back);
+            let stream = (self.flow << 1) | self.direction as u64;
             self.random = SmallRng::seed_from_u64(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         }
         loss.is_some_and(|loss| self.random.random_range(0.0..100.0) < loss.pct)
@@ -78,16 +80,20 @@ mod tests {
 
     #[test]
     fn the_seed_decides_and_directions_and_flows_differ() {
-        let draws = |flow, back, loss| {
-            let mut sampler = LossSampler::new(flow, back);
+        let draws = |flow, direction, loss| {
+            let mut sampler = LossSampler::new(flow, direction);
             (0..64).map(|_| sampler.lost(loss)).collect::<Vec<_>>()
         };
-        let first = draws(1, false, HALF);
-        assert_eq!(first, draws(1, false, HALF));
-        let others = [draws(1, true, HALF), draws(2, false, HALF), draws(1, false, Some(Loss { pct: 50.0, seed: 8 }))];
+        let first = draws(1, Direction::ToServer, HALF);
+        assert_eq!(first, draws(1, Direction::ToServer, HALF));
+        let others = [
+            draws(1, Direction::ToClient, HALF),
+            draws(2, Direction::ToServer, HALF),
+            draws(1, Direction::ToServer, Some(Loss { pct: 50.0, seed: 8 })),
+        ];
         assert!(others.iter().all(|other| *other != first));
         // A loss that is set again starts its sequence again.
-        let mut sampler = LossSampler::new(1, false);
+        let mut sampler = LossSampler::new(1, Direction::ToServer);
         assert_eq!((0..64).map(|_| sampler.lost(HALF)).collect::<Vec<_>>(), first);
         assert!(!sampler.lost(None));
         assert_eq!((0..64).map(|_| sampler.lost(HALF)).collect::<Vec<_>>(), first);
@@ -95,7 +101,7 @@ mod tests {
 
     #[test]
     fn as_many_as_asked_for_are_lost() {
-        let mut sampler = LossSampler::new(0, false);
+        let mut sampler = LossSampler::new(0, Direction::ToServer);
         for (pct, least, most) in [(0.0, 0, 0), (20.0, 1_880, 2_120), (100.0, 10_000, 10_000)] {
             let lost = (0..10_000).filter(|_| sampler.lost(Some(Loss { pct, seed: 1 }))).count();
             assert!((least..=most).contains(&lost), "{pct} %: {lost} of 10000");
@@ -104,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_segment_is_late_by_doubled_timeouts_and_arrives() {
-        let mut sampler = LossSampler::new(0, false);
+        let mut sampler = LossSampler::new(0, Direction::ToServer);
         for _ in 0..1_000 {
             let (late, lost) = sampler.retransmission(HALF);
             assert_eq!(late, RETRANSMIT * ((1 << lost) - 1));

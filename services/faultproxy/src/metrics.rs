@@ -66,6 +66,8 @@ pub(crate) struct ListenerMetrics {
     pub(crate) rejected: IntCounter,
     pub(crate) unreachable: IntCounter,
     pub(crate) lost: IntCounter,
+    /// Answered with the error of a fault.
+    pub(crate) failed_writes: IntCounter,
     /// In the order of `Malformed::ALL`.
     malformed: Vec<IntCounter>,
 }
@@ -86,6 +88,8 @@ impl Metrics {
         let malformed =
             Opts::new("malformed_total", "Connections closed because of malformed or unsupported packets, by reason");
         let malformed = IntCounterVec::new(malformed, &["listener", "reason"])?;
+        let failed_writes = Opts::new("writes_failed_total", "Writes answered with the error of a fault, not executed");
+        let failed_writes = IntCounterVec::new(failed_writes, &["listener"])?;
         let in_flight_gauge = IntGauge::new("commands_in_flight", "Commands in flight in the whole store")?;
         let faults =
             IntGaugeVec::new(Opts::new("fault_active", "1 while a fault of this kind is in force"), &["kind"])?;
@@ -107,6 +111,7 @@ impl Metrics {
         registry.register(Box::new(rejected.clone()))?;
         registry.register(Box::new(upstream_failures.clone()))?;
         registry.register(Box::new(malformed.clone()))?;
+        registry.register(Box::new(failed_writes.clone()))?;
         registry.register(Box::new(in_flight_gauge.clone()))?;
         registry.register(Box::new(faults.clone()))?;
         registry.register(Box::new(law_base.clone()))?;
@@ -121,6 +126,7 @@ impl Metrics {
                 rejected: rejected.with_label_values(&[&listen]),
                 unreachable: upstream_failures.with_label_values(&[listen.as_str(), "unreachable"]),
                 lost: upstream_failures.with_label_values(&[listen.as_str(), "lost"]),
+                failed_writes: failed_writes.with_label_values(&[&listen]),
                 malformed: Malformed::ALL
                     .map(|reason| malformed.with_label_values(&[listen.as_str(), reason.label()]))
                     .into(),

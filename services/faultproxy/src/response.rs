@@ -64,6 +64,7 @@ pub struct Response {
     continued: bool,
     /// The current packet is the last one.
     last: bool,
+    statement: Option<u32>,
 }
 
 impl Response {
@@ -80,7 +81,16 @@ impl Response {
             ResponseKind::Authentication => ParseState::Authentication,
         };
         let framer = Framer::new(PREFIX as u8);
-        Self { framer, at, next_seq: first_seq, deprecate_eof, begun: false, continued: false, last: false }
+        Self {
+            framer,
+            at,
+            next_seq: first_seq,
+            deprecate_eof,
+            begun: false,
+            continued: false,
+            last: false,
+            statement: None,
+        }
     }
 
     /// Parses a piece of the stream.
@@ -102,6 +112,11 @@ impl Response {
             }
         }
         Ok(Progress { taken: bytes.len(), done: false })
+    }
+
+    /// Id of the statement that the server has prepared.
+    pub fn statement(&self) -> Option<u32> {
+        self.statement
     }
 
     /// Whether a byte of it has arrived.
@@ -143,7 +158,11 @@ impl Response {
         if self.continued {
             return Ok(());
         }
-        match self.at.after(packet, self.deprecate_eof)? {
+        let after = self.at.after(packet, self.deprecate_eof)?;
+        if self.at == ParseState::StatementHead {
+            self.statement = packet.prefix.get(1..5).and_then(|id| id.try_into().ok()).map(u32::from_le_bytes);
+        }
+        match after {
             Some(at) => self.at = at,
             None => self.last = true,
         }

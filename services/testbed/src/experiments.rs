@@ -7,6 +7,7 @@ mod alerts;
 mod codecs;
 mod collector;
 mod detectors;
+mod gray;
 mod outage;
 mod overload;
 mod penetration;
@@ -28,6 +29,7 @@ pub const ALL: &[&Experiment] = &[
     &penetration::EXPERIMENT,
     &outage::EXPERIMENT,
     &switchover::EXPERIMENT,
+    &gray::EXPERIMENT,
     &alerts::EXPERIMENT,
     &collector::EXPERIMENT,
     &transports::EXPERIMENT,

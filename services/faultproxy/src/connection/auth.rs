@@ -1,9 +1,7 @@
 //! Authentication phase: greeting, handshake response, packets in both directions until OK or ERR. Sequence ids count through both
 //! directions.
 
-use tokio::io::AsyncWriteExt;
-
-use super::{ConnectionEnd, Session, client, server, unstalled};
+use super::{ConnectionEnd, Session, client, server};
 use crate::{
     handshake::{CLIENT_DEPRECATE_EOF, client_capabilities, rewrite_greeting},
     packet::Malformed,
@@ -37,7 +35,7 @@ impl Session<'_> {
                 return Err(server(Malformed::Sequence));
             }
             next_seq = packet.seq.wrapping_add(1);
-            self.pass_on(packet.bytes).await?;
+            self.send_to_client(packet.bytes).await?;
             match (first, chosen) {
                 (0xff, _) => return Err(ConnectionEnd::Closed),
                 (0, None) => return Err(server(Malformed::Unsolicited)),
@@ -79,7 +77,7 @@ impl Session<'_> {
         }
         let refusal = self.server.payload().first() == Some(&0xff);
         let offered = if refusal { 0 } else { rewrite_greeting(self.server.payload()).map_err(server)? };
-        self.pass_on(packet.bytes).await?;
+        self.send_to_client(packet.bytes).await?;
         // For example "Too many connections".
         if refusal { Err(ConnectionEnd::Closed) } else { Ok(offered) }
     }
@@ -109,13 +107,5 @@ impl Session<'_> {
                 },
             }
         }
-    }
-
-    /// Sends the packet that `complete_packet` found to the client.
-    async fn pass_on(&mut self, bytes: usize) -> Result<(), ConnectionEnd> {
-        unstalled(&self.conditions).await;
-        self.client_stream.write_all(self.server.pending()).await.map_err(|_| ConnectionEnd::Closed)?;
-        self.server.sent(bytes);
-        Ok(())
     }
 }

@@ -18,6 +18,7 @@ use super::Shared;
 use crate::{
     accept::{NewConnection, accept},
     close::{BlackholeEnd, discard_input, reset},
+    direction::Direction,
     fault::{Conditions, EventsAtAccept, unstalled},
     loss::LossSampler,
     metrics::OpenConnection,
@@ -42,8 +43,8 @@ impl TcpLink {
     }
 
     pub(super) async fn accept(mut self, socket: Listener) {
-        let (listen, control) = (self.shared.link.listen.clone(), Arc::clone(&self.shared.control));
-        accept(socket, listen, control, |arrived| self.admit(arrived)).await;
+        let (listen, conditions) = (self.shared.link.listen.clone(), self.shared.conditions.clone());
+        accept(socket, listen, conditions, |arrived| self.admit(arrived)).await;
     }
 
     fn admit(&mut self, NewConnection { stream, conditions, at_accept }: NewConnection) {
@@ -71,8 +72,14 @@ async fn connection(
 ) {
     let mut changes = conditions.clone();
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let there = Direction { shared: &shared, conditions: conditions.clone(), sampler: LossSampler::new(number, false) };
-    let back = Direction { shared: &shared, conditions, sampler: LossSampler::new(number, true) };
+    let half = |direction| Half {
+        shared: &shared,
+        conditions: conditions.clone(),
+        direction,
+        at_accept,
+        sampler: LossSampler::new(number, direction),
+    };
+    let (there, back) = (half(Direction::ToServer), half(Direction::ToClient));
     let relayed = async {
         let server = timeout(CONNECT_TIMEOUT, shared.link.upstream.connect()).await;
         let server = server.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).inspect_err(|error| {
@@ -107,13 +114,16 @@ async fn connection(
     }
 }
 
-struct Direction<'a> {
+/// One direction of a connection.
+struct Half<'a> {
     shared: &'a Shared,
     conditions: watch::Receiver<Conditions>,
+    direction: Direction,
+    at_accept: EventsAtAccept,
     sampler: LossSampler,
 }
 
-impl Direction<'_> {
+impl Half<'_> {
     /// As `relay`, but waits first as long as a lost SYN would take. The kernel has accepted the client already: it sees its first bytes
     /// answered late.
     async fn opened(
@@ -122,7 +132,7 @@ impl Direction<'_> {
         to: &mut (impl AsyncWrite + Unpin),
     ) -> io::Result<()> {
         let arrival = Instant::now();
-        let loss = self.conditions.borrow().loss;
+        let loss = self.conditions.borrow().toward(self.direction).loss;
         let (late, lost) = self.sampler.retransmission_of_syn(loss);
         self.shared.counts().lost.inc_by(u64::from(lost));
         if late > Duration::ZERO {
@@ -138,7 +148,8 @@ impl Direction<'_> {
         to: &mut (impl AsyncWrite + Unpin),
     ) -> io::Result<()> {
         let (pieces, mut on_the_way) = mpsc::channel::<(Instant, Duration, Vec<u8>)>(PIECES);
-        let (shared, stalls) = (self.shared, self.conditions.clone());
+        let (shared, direction, at_accept) = (self.shared, self.direction, self.at_accept);
+        let mut conditions = self.conditions.clone();
         let reading = async move {
             let mut buffer = vec![0; PIECE_BYTES];
             loop {
@@ -157,11 +168,20 @@ impl Direction<'_> {
                 if delay > Duration::ZERO {
                     shared.delays.wait(arrival, delay).await;
                 }
-                unstalled(&stalls).await;
+                unstalled(&conditions, direction).await;
+                if conditions.borrow().loses(direction, at_accept) {
+                    shared.counts().lost.inc();
+                    continue;
+                }
                 to.write_all(&bytes).await?;
                 shared.counts().passed.inc();
             }
-            to.shutdown().await
+            if !conditions.borrow().loses(direction, at_accept) {
+                return to.shutdown().await;
+            }
+            // The end of the stream is lost too. When the direction is open again, the other side learns that the connection is gone.
+            conditions.wait_for(|now| !now.toward(direction).blackhole).await.ok();
+            Err(io::ErrorKind::ConnectionAborted.into())
         };
         tokio::try_join!(reading, writing).map(|_| ())
     }
@@ -169,6 +189,7 @@ impl Direction<'_> {
     fn delay(&mut self) -> Duration {
         let (latency, loss) = {
             let now = self.conditions.borrow();
+            let now = now.toward(self.direction);
             (now.latency(&mut rand::rng()), now.loss)
         };
         let (late, lost) = self.sampler.retransmission(loss);

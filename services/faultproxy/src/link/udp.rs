@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::Shared;
-use crate::{accept::RETRY, fault::Conditions, loss::LossSampler, metrics::OpenConnection};
+use crate::{accept::RETRY, direction::Direction, fault::Conditions, loss::LossSampler, metrics::OpenConnection};
 
 /// Maximum length of a datagram.
 const DATAGRAM_BYTES: usize = 65_536;
@@ -48,7 +48,7 @@ impl Relay {
     }
 
     pub(super) async fn run(mut self, socket: UdpSocket) {
-        let mut conditions = self.shared.control.subscribe();
+        let mut conditions = self.shared.conditions.clone();
         let mut buffer = vec![0; DATAGRAM_BYTES];
         let mut socket = Arc::new(socket);
         loop {
@@ -120,17 +120,18 @@ impl Relay {
         let server = Arc::new(UdpSocket::bind(local).await?);
         server.connect(upstream).await?;
         self.number += 1;
-        let path = |socket: &Arc<UdpSocket>, to, back| Path {
+        let path = |socket: &Arc<UdpSocket>, to, direction| Path {
             shared: self.shared.clone(),
-            conditions: self.shared.control.subscribe(),
+            conditions: self.shared.conditions.clone(),
+            direction,
             air: Arc::clone(&self.air),
             open: open.clone(),
-            sampler: LossSampler::new(self.number, back),
+            sampler: LossSampler::new(self.number, direction),
             socket: Arc::clone(socket),
             to,
         };
-        let there = path(&server, None, false);
-        let back = answers(server, path(socket, Some(client), true));
+        let there = path(&server, None, Direction::ToServer);
+        let back = answers(server, path(socket, Some(client), Direction::ToClient));
         let back = AbortOnDropHandle::new(self.shared.connections.spawn(back));
         let counted = OpenConnection::new(self.shared.counts().flows.clone());
         Ok(Some(Flow { there, heard: Instant::now(), _back: back, _room: room, _open: counted }))
@@ -175,6 +176,7 @@ async fn answers(server: Arc<UdpSocket>, mut path: Path) {
 struct Path {
     shared: Shared,
     conditions: watch::Receiver<Conditions>,
+    direction: Direction,
     air: Arc<Semaphore>,
     open: CancellationToken,
     sampler: LossSampler,
@@ -190,6 +192,7 @@ impl Path {
         let counts = self.shared.counts();
         let (stall, blackhole, loss, latency) = {
             let now = self.conditions.borrow();
+            let now = now.toward(self.direction);
             (now.stall, now.blackhole, now.loss, now.latency(&mut rand::rng()))
         };
         // Drawn for every datagram, so that a stall does not change the sequence.

@@ -1,5 +1,5 @@
 use contract::http::Problem;
-use faultproxy::{Client, Config, Fault, FaultSpec, Law, Proxy, Route};
+use faultproxy::{Client, Config, Fault, Law, Proxy, Route};
 use reqwest::{Method, StatusCode};
 use runtime::client::ClientError;
 
@@ -10,12 +10,12 @@ async fn state_follows_the_calls() {
     let proxy = Running::start(free()).await;
     let law = Law::Linear { base_ms: 74.0, slope_ms: 0.2, spread: 0.3 };
     proxy.client.set_law(law).await.unwrap();
-    let stall = FaultSpec { fault: Fault::Stall, for_ms: Some(60_000) };
-    proxy.client.add_fault(stall).await.unwrap();
+    let stall = Fault::Stall.for_ms(60_000);
+    proxy.client.add_fault(stall.clone()).await.unwrap();
     proxy.client.add_fault(Fault::Refuse).await.unwrap();
     let state = proxy.state().await;
     assert_eq!((state.law, state.in_flight, state.connections), (law, 0, 0));
-    assert_eq!(state.faults.iter().map(|each| each.spec).collect::<Vec<_>>(), [stall, Fault::Refuse.into()]);
+    assert_eq!(state.faults.iter().map(|each| each.spec.clone()).collect::<Vec<_>>(), [stall, Fault::Refuse.into()]);
     assert!(state.faults[0].remaining_ms.is_some_and(|ms| ms <= 60_000) && state.faults[1].remaining_ms.is_none());
     assert_eq!(state.listeners.len(), 1);
     assert_eq!(state.listeners[0].listen, proxy.address.into());
@@ -53,7 +53,7 @@ async fn errors_are_problems() {
     let state = proxy.state().await;
     assert!(state.law == Law::None && state.faults.is_empty());
     // The client reports the server's error.
-    let bad = FaultSpec { fault: Fault::Latency { ms: 1e9, jitter_ms: 0.0 }, for_ms: None };
+    let bad = Fault::Latency { ms: 1e9, jitter_ms: 0.0 };
     let Err(ClientError::Refused { status, detail, .. }) = proxy.client.add_fault(bad).await else {
         panic!("accepted")
     };
@@ -71,7 +71,7 @@ async fn configurations_are_checked() {
     assert_eq!(serde_json::from_str::<Config>(&serde_json::to_string(&config).unwrap()).unwrap(), config);
     assert!(serde_json::from_str::<Config>(&text.replace("\"law\"", "\"laws\"")).is_err());
 
-    let route = Route { listen: free().into(), upstream: free().into() };
+    let route = Route::new(free(), free());
     let good =
         Config { listeners: vec![route.clone()], links: Vec::new(), admin: free(), law: Law::None, max_connections: 1 };
     for (bad, expected) in [

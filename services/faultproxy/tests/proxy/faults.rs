@@ -3,7 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use faultproxy::{Client, Config, Fault, FaultKind, FaultSpec, Law, Proxy, Route, bench::RawClient};
+use faultproxy::{Client, Config, Fault, FaultKind, Law, Proxy, Route, bench::RawClient};
 use runtime::{Endpoint, net::Stream};
 use sqlx::Executor;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
@@ -29,7 +29,7 @@ async fn latency_until_it_lifts_itself() {
     assert_eq!(state.faults.len(), 1);
     assert_eq!((state.faults[0].spec.fault.kind(), state.faults[0].remaining_ms), (FaultKind::Latency, None));
 
-    let short = FaultSpec { fault: Fault::Latency { ms: 1.0, jitter_ms: 0.0 }, for_ms: Some(50) };
+    let short = Fault::Latency { ms: 1.0, jitter_ms: 0.0 }.for_ms(50);
     bed.proxy.client.add_fault(short).await.unwrap();
     bed.proxy.until("lifted", |state| state.faults.is_empty()).await;
     let added = bed.proxy.metric("faultproxy_added_delay_seconds_sum").await;
@@ -84,7 +84,7 @@ async fn reset_closes_what_is_there_once() {
     bed.proxy.raw(CLASSIC).await.ping().await.unwrap();
 
     // With a duration, new connections are reset too.
-    bed.proxy.client.add_fault(FaultSpec { fault: Fault::Reset, for_ms: Some(60_000) }).await.unwrap();
+    bed.proxy.client.add_fault(Fault::Reset.for_ms(60_000)).await.unwrap();
     // The RST may arrive before `connect` returns.
     let error = match TcpStream::connect(bed.proxy.address).await {
         Ok(mut stream) => stream.read_u8().await.unwrap_err(),
@@ -180,7 +180,7 @@ async fn unix_sockets_on_both_sides() {
     let Some(bed) = Bed::start("unix").await else { return };
     let listen = Endpoint::Unix(bed.stack.socket_path("proxy"));
     let upstream = Endpoint::Unix(bed.server.socket.clone());
-    let listeners = vec![Route { listen: listen.clone(), upstream }];
+    let listeners = vec![Route::new(listen.clone(), upstream)];
     let config = Config { listeners, links: Vec::new(), admin: free(), law: Law::None, max_connections: 64 };
     let proxy = Proxy::bind(config).await.unwrap();
     let client = Client::new(&proxy.admin_url()).unwrap();

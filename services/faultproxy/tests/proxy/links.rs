@@ -282,9 +282,9 @@ async fn links_that_cannot_be_are_refused() {
     let unix = Endpoint::Unix("/tmp/no-such.sock".into());
     let at = free();
     for (links, expected) in [
-        (vec![Link { transport: Transport::Udp, listen: unix, upstream: free().into() }], "address:port"),
-        (vec![Link { transport: Transport::Udp, listen: at.into(), upstream: at.into() }], "its own upstream"),
-        (vec![Link { transport: Transport::Udp, listen: at.into(), upstream: free().into() }; 2], "used twice"),
+        (vec![Link::new(Transport::Udp, unix, free())], "address:port"),
+        (vec![Link::new(Transport::Udp, at, at)], "its own upstream"),
+        (vec![Link::new(Transport::Udp, at, free()); 2], "used twice"),
         (Vec::new(), "must not be empty"),
     ] {
         let config = Config { listeners: Vec::new(), links, admin: free(), law: Law::None, max_connections: 1 };

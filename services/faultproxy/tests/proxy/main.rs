@@ -3,8 +3,10 @@
 
 mod admin;
 mod commands;
+mod directions;
 mod faults;
 mod lifecycle;
 mod links;
 mod malformed;
 mod support;
+mod writes;

@@ -42,17 +42,17 @@ impl Running {
     }
 
     pub(crate) async fn with_max_connections(upstream: SocketAddr, max_connections: usize) -> Self {
-        let listeners = vec![Route { listen: free().into(), upstream: upstream.into() }];
+        let listeners = vec![Route::new(free(), upstream)];
         Self::with(Config { listeners, links: Vec::new(), admin: free(), law: Law::None, max_connections }).await
     }
 
     /// Without a store, with this link.
     pub(crate) async fn link(transport: Transport, upstream: SocketAddr) -> Self {
-        let links = vec![Link { transport, listen: free().into(), upstream: upstream.into() }];
+        let links = vec![Link::new(transport, free(), upstream)];
         Self::with(Config { listeners: Vec::new(), links, admin: free(), law: Law::None, max_connections: 64 }).await
     }
 
-    async fn with(config: Config) -> Self {
+    pub(crate) async fn with(config: Config) -> Self {
         let proxy = Proxy::bind(config).await.unwrap();
         let mut listening = proxy.addresses().into_iter().chain(proxy.links().into_iter().map(|link| link.listen));
         let Some(Endpoint::Tcp(address)) = listening.next() else { panic!("not TCP") };

@@ -197,7 +197,10 @@ impl Evidence {
         if self.is_accused(now, table, at, primary, times) {
             return Some((Source::Requesters, 0));
         }
-        let report = self.fresh_report(now, table, primary, times)?;
+        let Some(report) = self.fresh_report(now, table, primary, times) else {
+            // It may answer probes over another worker, and not know of its partitions.
+            return sends_reports(table, primary).then_some((Source::Report, times.takeover));
+        };
         if report.failing & bit(at) != 0 {
             return Some((Source::Report, times.failing));
         }
@@ -240,9 +243,11 @@ impl Evidence {
         self.unable.keys().cloned().collect()
     }
 
-    /// A worker that has reported before gets partitions only if its last report is fresh and clean.
-    pub(super) fn eligibility(&self, now: Nanos, node: &str, times: &Times) -> Eligibility {
-        let Some(Reported { at, report, .. }) = self.reports.get(node) else { return Eligibility::Full };
+    /// A worker that sends reports gets partitions only if its last report is fresh and clean.
+    pub(super) fn eligibility(&self, now: Nanos, table: &Table, node: &str, times: &Times) -> Eligibility {
+        let Some(Reported { at, report, .. }) = self.reports.get(node) else {
+            return if sends_reports(table, node) { Eligibility::Keeps } else { Eligibility::Full };
+        };
         let store_age = Nanos::from(report.store_age_ms) * 1_000_000;
         let is_clean = now.saturating_sub(*at) <= times.fresh && report.failing == 0 && store_age <= times.store_age;
         let is_accused = self.suspects.iter().flatten().any(|suspect| *suspect.node == *node);
@@ -288,6 +293,11 @@ impl Evidence {
             }
         })
     }
+}
+
+/// A worker that names its process when it registers also sends reports. The article's nodes do neither.
+fn sends_reports(table: &Table, node: &str) -> bool {
+    table.nodes.get(node).is_some_and(|membership| membership.process != 0)
 }
 
 fn bit(partition: usize) -> u32 {
@@ -373,13 +383,22 @@ mod tests {
         let (mut evidence, times) = (Evidence::default(), Times::for_interval(INTERVAL));
         let mut of = |report: WorkerReport| {
             evidence.reported(INTERVAL, &"b".into(), 1, report);
-            evidence.eligibility(INTERVAL, "b", &times)
+            evidence.eligibility(INTERVAL, &table(), "b", &times)
         };
         assert_eq!(of(report(0, 0)), Eligibility::Full);
         assert_eq!(of(WorkerReport { store_age_ms: 4_000, ..report(0, 0) }), Eligibility::Keeps);
         assert_eq!(of(report(0, 1)), Eligibility::Keeps);
-        assert_eq!(evidence.eligibility(9 * INTERVAL, "b", &times), Eligibility::Keeps, "an old report");
-        assert_eq!(evidence.eligibility(9 * INTERVAL, "other", &times), Eligibility::Full, "it sends no reports");
+        let other = |node| evidence.eligibility(9 * INTERVAL, &table(), node, &times);
+        assert_eq!(other("b"), Eligibility::Keeps, "an old report");
+        assert_eq!(other("c"), Eligibility::Keeps, "no report yet");
+        assert_eq!(other("article's node"), Eligibility::Full, "it sends no reports");
+    }
+
+    #[test]
+    fn a_worker_that_lives_but_whose_reports_do_not_arrive_loses_its_partitions() {
+        let mut evidence = Evidence::default();
+        assert!(after(3, &mut evidence, &[]).unserved.is_empty());
+        assert_eq!(after(4, &mut evidence, &[]).unserved.len(), 16);
     }
 
     #[test]

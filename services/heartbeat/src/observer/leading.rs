@@ -174,7 +174,7 @@ impl Observer {
         let is_well = self.state(id).is_some_and(|state| state.weight() >= 1.0);
         let by_state = if is_well { Eligibility::Full } else { Eligibility::Keeps };
         let by_report = match self.settings.evidence {
-            Believed::All => self.leading.evidence.eligibility(now, id, &self.times()),
+            Believed::All => self.leading.evidence.eligibility(now, &self.snapshot.table, id, &self.times()),
             Believed::Heartbeats => Eligibility::Full,
         };
         by_state.max(by_report).max(self.leading.steadiness.eligibility(now, id))

@@ -23,8 +23,8 @@ pub struct Relay {
 impl Relay {
     pub async fn start(port: u16) -> Self {
         let [address, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
-        let upstream = SocketAddr::from(([127, 0, 0, 1], port)).into();
-        let links = vec![Link { transport: Transport::Tcp, listen: address.into(), upstream }];
+        let upstream = SocketAddr::from(([127, 0, 0, 1], port));
+        let links = vec![Link::new(Transport::Tcp, address, upstream)];
         let config = Config { listeners: Vec::new(), links, admin, law: Law::None, max_connections: 256 };
         let proxy = Proxy::bind(config).await.unwrap();
         let (faults, stop) = (Client::new(&proxy.admin_url()).unwrap(), CancellationToken::new());

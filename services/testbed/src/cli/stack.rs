@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use api::Profile;
 use clap::{Args, Subcommand};
+use faultproxy::FaultKind;
 use tracestore::TraceId;
 use worker::config::Transport;
 
@@ -125,8 +126,13 @@ pub enum FaultCommand {
     Add(AddFaultArgs),
     /// Remove all faults of the store; the law stays
     #[command(after_help = "Examples:
-  ./testbed fault clear")]
-    Clear,
+  ./testbed fault clear
+  ./testbed fault clear --link store-00")]
+    Clear {
+        /// Only the faults that were added with this --link
+        #[arg(long, value_name = "NAME")]
+        link: Option<String>,
+    },
     /// Kill, stop or resume Redis
     #[command(
         after_help = "Only for a stack that `up` started. A stopped process keeps its connections and does not respond. `up` starts a
@@ -211,24 +217,28 @@ pub struct LawArgs {
     pub spread: f64,
 }
 
-/// Add a fault of the store: latency, stall, reset, refuse, loss or blackhole
+/// Add a fault of the store: latency, stall, reset, refuse, loss, blackhole, fail-writes or stall-writes
 #[derive(Args)]
-#[command(after_help = "latency    delays each response by --delay
-stall      forwards nothing
-reset      resets open connections
-refuse     refuses new connections
-loss       loses --pct percent of the datagrams; TCP is delayed by the time of its retransmissions
-blackhole  the store's host has vanished: sent bytes are lost without an error, and connections that were open stay silent
-           afterwards; with --drop-syn, new TCP connections get no response either (Unix sockets, as in `up`, still connect)
+#[command(after_help = "latency       delays each response by --delay
+stall         forwards nothing
+reset         resets open connections
+refuse        refuses new connections
+loss          loses --pct percent of the datagrams; TCP is delayed by the time of its retransmissions
+blackhole     the store's host has vanished: sent bytes are lost without an error, and connections that were open stay silent
+              afterwards; with --drop-syn, new TCP connections get no response either (Unix sockets, as in `up`, still connect)
+fail-writes   answers --pct percent of the writes with --error, and does not execute them
+stall-writes  writes wait, reads pass
 
 Examples:
   ./testbed fault add stall --for 5s
   ./testbed fault add latency --delay 100ms
   ./testbed fault add loss --pct 20 --seed 7
-  ./testbed fault add blackhole --drop-syn --for 30s")]
+  ./testbed fault add blackhole --drop-syn --for 30s
+  ./testbed fault add fail-writes --pct 10 --error disk-full --link store-00
+  ./testbed fault add stall --direction to-client --link 'store-*'")]
 pub struct AddFaultArgs {
     /// Kind of the fault
-    #[arg(value_name = "KIND", value_parser = ["latency", "stall", "reset", "refuse", "loss", "blackhole"])]
+    #[arg(value_name = "KIND", value_parser = FaultKind::ALL.map(FaultKind::as_str))]
     pub kind: String,
     /// Additional delay, e.g. 100ms (latency only)
     #[arg(long, value_name = "TIME", value_parser = milliseconds, conflicts_with = "ms")]
@@ -236,15 +246,24 @@ pub struct AddFaultArgs {
     /// As --delay, in milliseconds
     #[arg(long, value_name = "MS", hide = true)]
     pub ms: Option<f64>,
-    /// Lost percentage of the datagrams, in each direction (loss only)
-    #[arg(long, value_name = "PERCENT", required_if_eq("kind", "loss"))]
+    /// Percentage of the lost datagrams or failed writes (loss and fail-writes only)
+    #[arg(long, value_name = "PERCENT", required_if_eq_any([("kind", "loss"), ("kind", "fail-writes")]))]
     pub pct: Option<f64>,
-    /// Seed that selects the lost datagrams (loss only) [default: 1]
+    /// Seed that selects them (loss and fail-writes only) [default: 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Also drop requests for new TCP connections (blackhole only)
     #[arg(long)]
     pub drop_syn: bool,
+    /// Error of the failed writes (fail-writes only) [default: read-only]
+    #[arg(long, value_name = "ERROR", value_parser = ["read-only", "disk-full"])]
+    pub error: Option<String>,
+    /// Only the links with this name; * stands for any text, `fault show` lists the names [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub link: Option<String>,
+    /// Only this direction (latency, stall, loss and blackhole only) [default: both]
+    #[arg(long, value_name = "DIRECTION", value_parser = ["to-server", "to-client"])]
+    pub direction: Option<String>,
     /// Remove the fault after this time, e.g. 5s [default: it stays until `fault clear`]
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub lasting: Option<Duration>,

@@ -5,7 +5,7 @@ mod process;
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use faultproxy::{Client, DEFAULT_SEED, Fault, FaultSpec, Law};
+use faultproxy::{Client, DEFAULT_SEED, Direction, Fault, FaultKind, FaultSpec, Law, Scope, WriteError};
 use launcher::Description;
 use worker::beats::ResumeOutcome;
 
@@ -22,9 +22,13 @@ pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
         FaultCommand::Show { json } => show(json).await?,
         FaultCommand::Law(args) => law(args).await?,
         FaultCommand::Add(args) => add(args).await?,
-        FaultCommand::Clear => {
+        FaultCommand::Clear { link: None } => {
             proxy(&super::running_stack()?)?.clear().await?;
             println!("no faults; the law stays");
+        }
+        FaultCommand::Clear { link: Some(link) } => {
+            proxy(&super::running_stack()?)?.clear_link(&link).await?;
+            println!("no faults of --link {link}; those of other links stay");
         }
         FaultCommand::Redis { action } => process::redis(action)?,
         FaultCommand::Replica { number, action } => process::replica(number, action)?,
@@ -45,6 +49,8 @@ async fn show(json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("law: {}\ncommands in flight: {}", state.law, state.in_flight);
+    let links = state.listeners.iter().map(|each| &each.name).chain(state.links.iter().map(|each| &each.link.name));
+    println!("links: {}", links.map(String::as_str).collect::<Vec<_>>().join(", "));
     for fault in &state.faults {
         println!("fault: {}", serde_json::to_string(fault)?);
     }
@@ -63,7 +69,11 @@ async fn law(args: LawArgs) -> anyhow::Result<()> {
 }
 
 async fn add(args: AddFaultArgs) -> anyhow::Result<()> {
-    let spec = FaultSpec { fault: fault(&args)?, for_ms: args.lasting.map(|time| time.as_millis() as u64) };
+    let spec = FaultSpec {
+        fault: fault(&args)?,
+        scope: scope(&args)?,
+        for_ms: args.lasting.map(|time| time.as_millis() as u64),
+    };
     proxy(&super::running_stack()?)?.add_fault(spec).await?;
     let end = match args.lasting {
         Some(time) => format!("for {}", humantime::format_duration(time)),
@@ -78,26 +88,44 @@ async fn add(args: AddFaultArgs) -> anyhow::Result<()> {
 fn fault(args: &AddFaultArgs) -> anyhow::Result<Fault> {
     let kind = args.kind.as_str();
     let delay = args.delay.or(args.ms);
-    let belongs = [
-        ("--delay", delay.is_some(), "latency"),
-        ("--pct", args.pct.is_some(), "loss"),
-        ("--seed", args.seed.is_some(), "loss"),
-        ("--drop-syn", args.drop_syn, "blackhole"),
+    let belongs: [(_, _, &[&str]); 5] = [
+        ("--delay", delay.is_some(), &["latency"]),
+        ("--pct", args.pct.is_some(), &["loss", "fail-writes"]),
+        ("--seed", args.seed.is_some(), &["loss", "fail-writes"]),
+        ("--drop-syn", args.drop_syn, &["blackhole"]),
+        ("--error", args.error.is_some(), &["fail-writes"]),
     ];
-    if let Some((flag, _, owner)) = belongs.into_iter().find(|(_, given, owner)| *given && *owner != kind) {
-        return Err(exit::usage(format!("{flag} cannot be used with {kind}: it belongs to {owner}")));
+    if let Some((flag, _, owners)) = belongs.into_iter().find(|(_, given, owners)| *given && !owners.contains(&kind)) {
+        return Err(exit::usage(format!("{flag} cannot be used with {kind}: it belongs to {}", owners.join(" and "))));
     }
+    let (pct, seed) = (args.pct.unwrap_or_default(), args.seed.unwrap_or(DEFAULT_SEED));
     Ok(match kind {
-        "loss" => Fault::Loss { pct: args.pct.unwrap_or_default(), seed: args.seed.unwrap_or(DEFAULT_SEED) },
+        "loss" => Fault::Loss { pct, seed },
         "latency" => {
             let ms = delay.ok_or_else(|| exit::usage("latency needs --delay, e.g. --delay 100ms"))?;
             Fault::Latency { ms, jitter_ms: 0.0 }
         }
+        "fail-writes" => {
+            let is_full = args.error.as_deref() == Some("disk-full");
+            Fault::FailWrites { pct, seed, error: if is_full { WriteError::DiskFull } else { WriteError::ReadOnly } }
+        }
+        "stall-writes" => Fault::StallWrites,
         "stall" => Fault::Stall,
         "reset" => Fault::Reset,
         "blackhole" => Fault::Blackhole { drop_syn: args.drop_syn },
         _ => Fault::Refuse,
     })
+}
+
+/// # Errors
+/// This kind of fault has no direction.
+fn scope(args: &AddFaultArgs) -> anyhow::Result<Scope> {
+    let has_direction = FaultKind::ALL.iter().any(|kind| kind.as_str() == args.kind && kind.has_direction());
+    if args.direction.is_some() && (!has_direction || args.drop_syn) {
+        return Err(exit::usage("--direction belongs to latency, stall, loss, and to blackhole without --drop-syn"));
+    }
+    let toward = |direction: &str| Direction::BOTH.into_iter().find(|each| each.as_str() == direction);
+    Ok(Scope { link: args.link.clone(), direction: args.direction.as_deref().and_then(toward) })
 }
 
 /// Makes the named workers, or all of them, send heartbeats again at once.

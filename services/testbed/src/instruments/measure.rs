@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use faultproxy::{Client, Fault, FaultSpec};
+use faultproxy::{Client, Fault};
 use loadtest::{
     plan::{Progress, StepOutcome, StepPlan},
     scenario::{Fault as PlannedFault, FaultKind},
@@ -83,17 +83,14 @@ pub async fn step<S: HasStack>(
 /// `since_ms`: how long the measured part has run.
 async fn inject(client: Client, fault: PlannedFault, since_ms: u64) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs_f64(fault.at_s).saturating_sub(Duration::from_millis(since_ms))).await;
-    let spec = FaultSpec {
-        fault: match fault.kind {
-            FaultKind::Latency { ms } => Fault::Latency { ms: ms as f64, jitter_ms: 0.0 },
-            FaultKind::Loss { pct, seed } => Fault::Loss { pct, seed },
-            FaultKind::Stall => Fault::Stall,
-            FaultKind::Reset => Fault::Reset,
-            FaultKind::Refuse => Fault::Refuse,
-        },
-        for_ms: Some((fault.for_s * 1000.0) as u64),
+    let kind = match fault.kind {
+        FaultKind::Latency { ms } => Fault::Latency { ms: ms as f64, jitter_ms: 0.0 },
+        FaultKind::Loss { pct, seed } => Fault::Loss { pct, seed },
+        FaultKind::Stall => Fault::Stall,
+        FaultKind::Reset => Fault::Reset,
+        FaultKind::Refuse => Fault::Refuse,
     };
-    client.add_fault(spec).await?;
+    client.add_fault(kind.for_ms((fault.for_s * 1000.0) as u64)).await?;
     Ok(())
 }
 

@@ -1,6 +1,8 @@
-//! The control plane as child processes: etcd, monitors, workers.
+//! The control plane as child processes: etcd, monitors, workers, and on request a faultproxy between them.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+mod links;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
 use launcher::{ChildId, Signal, Spec, Stack, etcd, free_port, prometheus};
@@ -12,6 +14,8 @@ use worker::{
     config::{Monitor, Transport},
 };
 
+pub use self::links::LinkProxy;
+use self::links::Links;
 use crate::stack::service::{self, own_program};
 
 /// Settles within three beats, and the time that processes take to start on a busy machine.
@@ -34,6 +38,8 @@ pub struct Plan {
     pub monitor_sets: Vec<String>,
     /// Of monitors and workers.
     pub telemetry: TelemetryConfig,
+    /// With a faultproxy between the members, and in front of the store and the workers' clients.
+    pub links: bool,
 }
 
 impl Default for Plan {
@@ -46,6 +52,7 @@ impl Default for Plan {
             votes: VoteRule::Majority,
             monitor_sets: Vec::new(),
             telemetry: TelemetryConfig::default(),
+            links: false,
         }
     }
 }
@@ -54,6 +61,8 @@ pub struct ControlPlane {
     pub etcd: etcd::Etcd,
     pub monitors: Vec<Member>,
     pub workers: Vec<Member>,
+    /// If the plan has links.
+    pub links: Option<LinkProxy>,
     http: reqwest::Client,
 }
 
@@ -63,6 +72,9 @@ pub struct Member {
     pub child: ChildId,
     /// `host:port`
     pub http: String,
+    /// `host:port` of a worker as clients reach it, and as other members do; without links as `http`.
+    pub for_clients: String,
+    pub advertised: String,
     admin: String,
     role: &'static str,
     config: PathBuf,
@@ -77,33 +89,22 @@ impl ControlPlane {
     pub async fn start(stack: &mut Stack, plan: &Plan, store: &StoreConfig) -> anyhow::Result<Self> {
         let etcd = etcd::start(stack, &etcd::Options::default()).await?;
         let key = format!("{:032x}", rand::random::<u128>());
-        let monitors = monitor_configs(plan, &key, &etcd.url)?;
-        let known = monitors.iter().map(|config| {
-            let beats = match plan.transport {
-                Transport::Udp => config.listen.udp,
-                Transport::Tcp => config.listen.tcp,
-            };
-            let (http, beats) = (config.listen.http.to_string(), beats.to_string());
-            (config.node.id.clone(), Monitor { http, beats })
-        });
-        let known: BTreeMap<String, Monitor> = known.collect();
+        let mut links = Links::new(plan.links);
+        let monitors = monitor_configs(plan, &key, etcd.ports.0, &mut links)?;
+        let workers = worker_configs(plan, &key, &monitors, store, &mut links)?;
+        let links = links.start(stack).await?;
         let http = runtime::http::plain().timeout(Duration::from_secs(2)).build()?;
-        let mut plane = Self { etcd, monitors: Vec::new(), workers: Vec::new(), http };
+        let mut plane = Self { etcd, monitors: Vec::new(), workers: Vec::new(), links, http };
         for config in &monitors {
             let (name, listen) = (config.node.id.clone(), &config.listen);
             let member = Member::new(stack, name, "monitor", (listen.http, listen.admin), config, &plan.monitor_sets)?;
             plane.monitors.push(member);
         }
-        for n in 0..plan.workers {
-            let mut config = WorkerConfig::new(&format!("worker-{n}"), store.clone());
-            config.node.key.clone_from(&key);
-            let listen = &mut config.listen;
-            (listen.http, listen.udp, listen.admin) = (loopback()?, loopback()?, loopback()?);
-            (config.beats.interval_ms, config.beats.transport) = (plan.interval_ms, plan.transport);
-            config.monitors.clone_from(&known);
-            config.telemetry.clone_from(&plan.telemetry);
-            let (name, at) = (config.node.id.clone(), (config.listen.http, config.listen.admin));
-            plane.workers.push(Member::new(stack, name, "worker", at, &config, &[])?);
+        for (config, for_clients) in &workers {
+            let (name, listen) = (config.node.id.clone(), &config.listen);
+            let member = Member::new(stack, name, "worker", (listen.http, listen.admin), config, &[])?;
+            let (for_clients, advertised) = (for_clients.to_string(), listen.http_address());
+            plane.workers.push(Member { for_clients, advertised, ..member });
         }
         plane.wait_ready(stack).await?;
         for member in plane.members() {
@@ -152,6 +153,9 @@ impl ControlPlane {
             stack.kill(member.child, Signal::SIGCONT).ok();
             stack.stop_child(member.child).await?;
         }
+        if let Some(links) = self.links {
+            links.stop(stack).await?;
+        }
         stack.stop_child(self.etcd.child).await
     }
 
@@ -184,7 +188,9 @@ impl Member {
         std::fs::write(&file, toml::to_string(config)?).with_context(|| format!("cannot write {}", file.display()))?;
         let sets = sets.to_vec();
         let child = spawn(stack, &name, role, &file, &sets)?;
-        Ok(Self { name, child, http: http.to_string(), admin: format!("http://{admin}"), role, config: file, sets })
+        let [http, for_clients, advertised] = [(); 3].map(|()| http.to_string());
+        let admin = format!("http://{admin}");
+        Ok(Self { name, child, http, for_clients, advertised, admin, role, config: file, sets })
     }
 
     /// Kills what is left of it and starts it anew.
@@ -213,7 +219,7 @@ fn spawn(stack: &mut Stack, name: &str, role: &str, config: &PathBuf, sets: &[St
     stack.spawn(spec)
 }
 
-fn monitor_configs(plan: &Plan, key: &str, etcd: &str) -> anyhow::Result<Vec<MonitorConfig>> {
+fn monitor_configs(plan: &Plan, key: &str, etcd: u16, links: &mut Links) -> anyhow::Result<Vec<MonitorConfig>> {
     ensure!(plan.monitors % 2 == 1, "an even number of monitors has no better majority than one less");
     let names: Vec<String> = (0..plan.monitors).map(|n| format!("monitor-{n}")).collect();
     let http = names.iter().map(|_| loopback()).collect::<anyhow::Result<Vec<_>>>()?;
@@ -222,16 +228,54 @@ fn monitor_configs(plan: &Plan, key: &str, etcd: &str) -> anyhow::Result<Vec<Mon
         key.clone_into(&mut config.node.key);
         let listen = &mut config.listen;
         (listen.http, listen.tcp, listen.udp, listen.admin) = (*address, loopback()?, loopback()?, loopback()?);
-        config.registry.etcd = vec![etcd.to_owned()];
+        let etcd = links.tcp(&format!("{name}>etcd"), SocketAddr::from(([127, 0, 0, 1], etcd)))?;
+        config.registry.etcd = vec![format!("http://{etcd}")];
         config.registry.term_ms = (plan.interval_ms * TERM_BEATS).max(LEAST_TERM_MS);
         config.detect.interval_ms = plan.interval_ms;
         config.detect.votes = plan.votes;
         config.telemetry.clone_from(&plan.telemetry);
-        let others = names.iter().zip(&http).filter(|(other, _)| *other != name);
-        config.peers = others.map(|(other, http)| (other.clone(), http.to_string())).collect();
+        for (other, http) in names.iter().zip(&http).filter(|(other, _)| *other != name) {
+            let http = links.tcp(&format!("{name}>{other}/http"), *http)?;
+            config.peers.insert(other.clone(), http.to_string());
+        }
         Ok(config)
     });
     configs.collect()
+}
+
+/// With the address at which clients reach each worker.
+fn worker_configs(
+    plan: &Plan,
+    key: &str,
+    monitors: &[MonitorConfig],
+    store: &StoreConfig,
+    links: &mut Links,
+) -> anyhow::Result<Vec<(WorkerConfig, SocketAddr)>> {
+    let mut workers = Vec::new();
+    for name in (0..plan.workers).map(|n| format!("worker-{n}")) {
+        let mut config = WorkerConfig::new(&name, links.store(&name, store)?);
+        key.clone_into(&mut config.node.key);
+        let listen = &mut config.listen;
+        (listen.http, listen.udp, listen.admin) = (loopback()?, loopback()?, loopback()?);
+        listen.advertise_http = links.tcp(&format!("members>{name}/http"), listen.http)?.to_string();
+        listen.advertise_udp = links.udp(&format!("members>{name}/udp"), listen.udp)?.to_string();
+        let for_clients = links.tcp(&format!("clients>{name}/http"), listen.http)?;
+        (config.beats.interval_ms, config.beats.transport) = (plan.interval_ms, plan.transport);
+        for monitor in monitors {
+            let (id, listen) = (&monitor.node.id, &monitor.listen);
+            let http = links.tcp(&format!("{name}>{id}/http"), listen.http)?;
+            let beats = format!("{name}>{id}/beats");
+            let beats = match plan.transport {
+                Transport::Udp => links.udp(&beats, listen.udp)?,
+                Transport::Tcp => links.tcp(&beats, listen.tcp)?,
+            };
+            let known = Monitor { http: http.to_string(), beats: beats.to_string() };
+            config.monitors.insert(id.clone(), known);
+        }
+        config.telemetry.clone_from(&plan.telemetry);
+        workers.push((config, for_clients));
+    }
+    Ok(workers)
 }
 
 fn loopback() -> anyhow::Result<SocketAddr> {

@@ -16,8 +16,8 @@ use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
 use stores::{QueueOrder, Store, StoreConfig, StoreMetrics};
 
-pub use self::observers::job;
-use self::observers::{Traces, jobs, loopback, start_access_log, start_exporters, start_traces};
+pub use self::observers::{Traces, job, start_traces};
+use self::observers::{jobs, loopback, start_access_log, start_exporters};
 use crate::data;
 
 /// The parts of a stack, without the profile of its replicas.
@@ -358,6 +358,14 @@ impl ServiceStack {
         }
     }
 
+    /// Keeps the gateway's access log and the one before it below about this size each.
+    ///
+    /// # Errors
+    /// The file cannot be renamed, or nginx has ended.
+    pub fn bound_access_log(&mut self, max_bytes: u64) -> anyhow::Result<()> {
+        self.nginx.rotate_access_log(&mut self.stack, max_bytes).map(drop)
+    }
+
     /// Whether Redis and all replicas run.
     pub fn all_run(&self) -> bool {
         let mut children = self.replicas.iter().map(|replica| replica.child).chain([self.redis.child]);
@@ -492,9 +500,10 @@ pub async fn start_proxy(stack: &mut Stack, servers: &[mariadb::MySql], law: Law
     let listeners: Vec<_> = servers
         .iter()
         .enumerate()
-        .map(|(n, server)| faultproxy::Route {
-            listen: Endpoint::Unix(stack.socket_path(&format!("store-{n:02}"))),
-            upstream: Endpoint::Unix(server.socket.clone()),
+        .map(|(n, server)| {
+            let name = format!("store-{n:02}");
+            let listen = Endpoint::Unix(stack.socket_path(&name));
+            faultproxy::Route::new(listen, Endpoint::Unix(server.socket.clone())).named(&name)
         })
         .collect();
     let addresses = listeners.iter().map(|route| route.listen.clone()).collect();

@@ -58,9 +58,7 @@ impl TestMonitor {
         let receiving = receiver.run(Arc::clone(&ingest), stop.clone());
         tasks.spawn(async move { Ok(receiving.await?) });
 
-        let link = |transport, upstream: SocketAddr| {
-            Ok::<_, anyhow::Error>(Link { transport, listen: free()?.into(), upstream: upstream.into() })
-        };
+        let link = |transport, upstream: SocketAddr| Ok::<_, anyhow::Error>(Link::new(transport, free()?, upstream));
         let proxy = Proxy::bind(Config {
             listeners: Vec::new(),
             links: vec![link(Transport::Tcp, direct_tcp)?, link(Transport::Udp, direct_udp)?],

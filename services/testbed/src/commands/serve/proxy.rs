@@ -8,7 +8,6 @@ use std::{
 use anyhow::{Context, bail};
 use faultproxy::{Config, DEFAULT_MAX_CONNECTIONS, Law, Route};
 use loadtest::scenario::Scenario;
-use runtime::Endpoint;
 
 use crate::stack::service;
 
@@ -40,7 +39,7 @@ fn routes(mysql: &[String], first: SocketAddr) -> anyhow::Result<Vec<Route>> {
         // Prefers IPv4: a server listens there by default.
         let upstream =
             addresses.min_by_key(SocketAddr::is_ipv6).with_context(|| format!("--mysql: {server:?} has no address"))?;
-        Ok(Route { listen: Endpoint::Tcp(SocketAddr::new(first.ip(), port)), upstream: Endpoint::Tcp(upstream) })
+        Ok(Route::new(SocketAddr::new(first.ip(), port), upstream))
     });
     routes.collect()
 }

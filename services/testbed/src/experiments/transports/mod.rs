@@ -80,7 +80,7 @@ pub struct Measured {
 
 fn conditions() -> [(&'static str, Option<FaultSpec>); 7] {
     let loss = |pct| Some(Fault::Loss { pct, seed: SEED }.into());
-    let stall = FaultSpec { fault: Fault::Stall, for_ms: Some(STALL.as_millis() as u64) };
+    let stall = Fault::Stall.for_ms(STALL.as_millis() as u64);
     [
         ("no fault", None),
         ("5 % loss", loss(5.0)),
