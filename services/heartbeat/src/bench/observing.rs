@@ -20,8 +20,8 @@ use crate::{
     clock::Clock,
     detector::AnyDetector,
     message::Beat,
-    observer::{Observer, Settings},
-    registry::{Registration, Snapshot},
+    observer::{Observer, ReceivedBeat, Settings},
+    registry::{Monitors, Registration, Snapshot},
     transport::Sink,
 };
 
@@ -69,7 +69,16 @@ fn observe(mut observer: Observer, clock: Clock, mut inputs: mpsc::Receiver<Beat
         let (mut next, mut handled, mut heard) = (Some(first), 0, 0);
         while let Some(beat) = next {
             // False: the node is not registered.
-            heard += u64::from(observer.heard(clock.now(), &beat.node_id, beat.incarnation, beat.sequence));
+            let now = clock.now();
+            let received = ReceivedBeat {
+                at: now,
+                incarnation: beat.incarnation,
+                sequence: beat.sequence,
+                sent_ms: beat.timestamp,
+                is_authenticated: true,
+                report: beat.report,
+            };
+            heard += u64::from(observer.heard(now, &beat.node_id, received));
             handled += 1;
             next = if handled < MAX_BATCH { inputs.try_recv().ok() } else { None };
         }
@@ -87,12 +96,17 @@ fn observer(now: Nanos, beats: &[Beat]) -> io::Result<Observer> {
         .map_err(io::Error::other)?;
     let new_detector = Box::new(move || Box::new(detector.clone()) as _);
     let settings = Settings::for_interval(INTERVAL, 5 * INTERVAL);
-    let mut observer = Observer::new(me.clone(), &[me], settings, new_detector, 1, now);
+    let monitors = Monitors { version: 1, members: [(me.clone(), String::new())].into() };
+    let mut observer = Observer::new(me, monitors, settings, new_detector, 1, now);
     let node = |beat: &Beat| {
         let (id, incarnation) = (NodeId::from(beat.node_id.as_str()), beat.incarnation);
-        (id.clone(), Registration { id, incarnation, http: String::new(), udp: String::new(), leaving: false })
+        (id.clone(), Registration { id, incarnation, process: 1, http: String::new(), udp: String::new(), leaving: false })
     };
     let nodes: BTreeMap<NodeId, Registration> = beats.iter().map(node).collect();
-    observer.learn(now, Arc::new(Snapshot { revision: 1, nodes, ..Snapshot::default() }));
+    observer.learn(now, now, Arc::new(Snapshot { revision: 1, nodes, ..Snapshot::default() }));
+    // All have answered their first probe: their heartbeats count.
+    for beat in beats {
+        observer.answered(now, &beat.node_id, beat.incarnation, 1);
+    }
     Ok(observer)
 }
