@@ -105,7 +105,8 @@ impl World {
     pub(super) fn store_write(&mut self, worker: usize, incarnation: u64, partition: usize, epoch: u64) {
         if self.fences[partition] > epoch {
             self.checks.refused_by_fence += 1;
-            self.workers[worker].ownership.overruled(partition, epoch);
+            let by = self.fences[partition];
+            self.workers[worker].ownership.overruled(Fence { partition, epoch }, by);
             return;
         }
         let writer = self.workers[worker].id.clone();
@@ -118,7 +119,8 @@ impl World {
             return;
         }
         if self.fences[fence.partition] > fence.epoch {
-            return self.workers[worker].ownership.overruled(fence.partition, fence.epoch);
+            let by = self.fences[fence.partition];
+            return self.workers[worker].ownership.overruled(fence, by);
         }
         self.fences[fence.partition] = fence.epoch;
         self.workers[worker].ownership.fenced(fence);

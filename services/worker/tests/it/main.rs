@@ -1,0 +1,9 @@
+//! Real workers in this process, with real stores behind relays, and a monitor that the test controls.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod incarnations;
+mod monitor;
+mod partitions;
+#[path = "../../../stores/tests/it/relay.rs"]
+mod relay;
+mod support;
