@@ -6,7 +6,7 @@ use heartbeat::{
     assign::{Membership, Table},
     auth::{FrameKind, Header, Keys},
     codec::{Codec, CodecId, Corpus, Json, Protobuf, ProtobufZstd, train},
-    frame::{self, sign_ack},
+    frame::{self, Poll, sign_ack},
     message::Ack,
     registry::Registration,
     trace::Condition,
@@ -28,7 +28,7 @@ fn main() -> io::Result<()> {
 }
 
 fn write_corpus(dir: &Path) -> io::Result<()> {
-    let keys = Keys::new(1, b"corpus");
+    let keys = Keys::new(b"corpus");
     let codecs: [(&str, Box<dyn Codec>); 3] =
         [("json", Box::new(Json)), ("pb", Box::new(Protobuf)), ("zst", Box::new(ProtobufZstd::new()?))];
     for (extension, mut codec) in codecs {
@@ -69,15 +69,18 @@ fn write_payload(dir: &Path, name: &str, keys: &Keys, frame: &[u8]) -> io::Resul
 fn write_control_messages(dir: &Path, keys: &Keys) -> io::Result<()> {
     let incarnation = 1_767_225_600_000;
     let (http, udp) = ("127.0.0.1:7500".to_owned(), "127.0.0.1:7501".to_owned());
-    let registration = Registration { id: "worker-0".into(), incarnation, http: http.clone(), udp, leaving: true };
+    let registration =
+        Registration { id: "worker-0".into(), incarnation, process: 1, http: http.clone(), udp, leaving: true };
     let ballot = Ballot {
+        session: 1,
+        monitors_version: 1,
         from: "m0".into(),
         round: incarnation + 7,
         seen: BTreeMap::from([("m1".into(), incarnation + 3)]),
         failed: BTreeMap::from([("worker-1".into(), incarnation + 1)]),
         fit: BTreeMap::from([("worker \"2\"".into(), incarnation + 2)]),
     };
-    let online = Membership { incarnation, online: true };
+    let online = Membership { incarnation, process: 1, online: true };
     let nodes =
         BTreeMap::from([("worker-0".into(), online), ("worker-1".into(), Membership { online: false, ..online })]);
     let mut table = Table { epoch: 3, nodes, ..Table::default() };
@@ -88,13 +91,14 @@ fn write_control_messages(dir: &Path, keys: &Keys) -> io::Result<()> {
     table.traceparent = Some("00-0123456789abcdef0123456789abcdef-0123456789abcdef-01".into());
     let addresses = BTreeMap::from([("worker-0".into(), http)]);
     let assignments = Assignments { table: Arc::new(table), addresses };
+    let poll = Poll { epoch: 3, wait_ms: 10_000, nonce: 7 };
     let messages = [
         ("registration.control", frame::sign_control(keys, &registration)?),
         ("ballot.control", frame::sign_control(keys, &ballot)?),
-        ("assignments.control", frame::sign_control(keys, &assignments)?),
+        ("poll.control", frame::sign_control(keys, &poll)?),
     ];
     for (name, frame) in messages {
         write_payload(dir, name, keys, &frame)?;
     }
-    Ok(())
+    fs::write(dir.join("assignments.control"), serde_json::to_vec(&assignments)?)
 }

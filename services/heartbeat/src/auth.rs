@@ -12,16 +12,64 @@ pub const HEADER_BYTES: usize = 4;
 pub const MAC_BYTES: usize = 16;
 const MAGIC: u8 = 0xb1;
 const ACK_WANTED: u8 = 0x80;
-/// Domain separation: the same secret used elsewhere gives another key.
-const CONTEXT: &str = "recommendation-testbed heartbeat datagram v1";
 
+/// What a frame contains. The MAC covers it, and the kind's role decides the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameKind {
     Beat = 1,
     Batch = 2,
+    /// Acknowledges a heartbeat or a batch.
     Ack = 3,
-    /// A ballot or a registration: see `frame::sign_control`.
-    Control = 4,
+    Registration = 4,
+    /// The response to a registration.
+    Registered = 5,
+    /// A question whether a node is alive.
+    Probe = 6,
+    /// The response to a probe.
+    Alive = 7,
+    /// A question for the partition table.
+    Poll = 8,
+    /// The response to a poll.
+    Table = 9,
+    Ballot = 10,
+}
+
+/// Who signs a frame. Each role has its own key, so that a frame of one role cannot be used as one of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A worker, to monitors.
+    Worker,
+    /// A monitor, to workers.
+    Monitor,
+    /// A monitor, to monitors.
+    Voter,
+}
+
+impl FrameKind {
+    pub const ALL: [Self; 10] = [
+        Self::Beat,
+        Self::Batch,
+        Self::Ack,
+        Self::Registration,
+        Self::Registered,
+        Self::Probe,
+        Self::Alive,
+        Self::Poll,
+        Self::Table,
+        Self::Ballot,
+    ];
+
+    fn of(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
+    }
+
+    pub fn role(self) -> Role {
+        match self {
+            Self::Beat | Self::Batch | Self::Registration | Self::Alive | Self::Poll => Role::Worker,
+            Self::Ack | Self::Registered | Self::Probe | Self::Table => Role::Monitor,
+            Self::Ballot => Role::Voter,
+        }
+    }
 }
 
 /// The header of a frame.
@@ -92,40 +140,70 @@ impl Reject {
     }
 }
 
-/// The key that signs, and the keys that are accepted; two during a key rotation.
+/// Contexts of the key derivation, by role: the same secret gives another key for each, and for each other use of the secret.
+const CONTEXTS: [&str; 3] = [
+    "recommendation-testbed heartbeat v2 worker to monitors",
+    "recommendation-testbed heartbeat v2 monitor to workers",
+    "recommendation-testbed heartbeat v2 monitor to monitors",
+];
+const NUMBER_CONTEXT: &str = "recommendation-testbed heartbeat v2 key number";
+
+/// Keys of the three roles, derived from one secret.
+#[derive(Clone)]
+struct Derived {
+    /// Identifies the secret on the wire. Two secrets have the same number with a probability of 1/256: then the MAC decides.
+    number: u8,
+    by_role: [[u8; 32]; CONTEXTS.len()],
+}
+
+impl Derived {
+    fn new(secret: &[u8]) -> Self {
+        let [number, ..] = blake3::derive_key(NUMBER_CONTEXT, secret);
+        Self { number, by_role: CONTEXTS.map(|context| blake3::derive_key(context, secret)) }
+    }
+
+    fn mac(&self, role: Role, bytes: &[u8]) -> [u8; MAC_BYTES] {
+        let hash = blake3::keyed_hash(&self.by_role[role as usize], bytes);
+        let mut mac = [0; MAC_BYTES];
+        mac.copy_from_slice(&hash.as_bytes()[..MAC_BYTES]);
+        mac
+    }
+}
+
+/// The secret that signs, and the secrets that are accepted; two while the secret is being changed.
 ///
 /// ```
 /// use heartbeat::{auth::Keys, codec::Protobuf, frame, message::Beat};
 ///
-/// let keys = Keys::new(1, b"32 random bytes are a good secret");
+/// let keys = Keys::new(b"32 random bytes are a good secret");
 /// let beat = Beat { node_id: "worker-1".into(), incarnation: 1_767_225_600_000, sequence: 1, ..Beat::default() };
 /// let mut datagram = Vec::new();
 /// frame::sign_beat(&keys, &mut Protobuf, &beat, false, &mut datagram)?;
 /// assert!(keys.verify(&datagram).is_ok());
-/// assert!(Keys::new(1, b"another secret").verify(&datagram).is_err());
+/// assert!(Keys::new(b"another secret").verify(&datagram).is_err());
 /// # Ok::<(), heartbeat::codec::EncodeError>(())
 /// ```
 #[derive(Clone)]
 pub struct Keys {
-    current: (u8, [u8; 32]),
-    former: Option<(u8, [u8; 32])>,
+    current: Derived,
+    accepted: Option<Derived>,
 }
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Keys({}, former {:?})", self.current.0, self.former.map(|(number, _)| number))
+        write!(f, "Keys({}, also accepted {:?})", self.current.number, self.accepted.as_ref().map(|key| key.number))
     }
 }
 
 impl Keys {
-    /// `number` identifies the key on the wire. `secret` is any text, best 32 random bytes or more.
-    pub fn new(number: u8, secret: &[u8]) -> Self {
-        Self { current: (number, blake3::derive_key(CONTEXT, secret)), former: None }
+    /// `secret` is any text, best 32 random bytes or more.
+    pub fn new(secret: &[u8]) -> Self {
+        Self { current: Derived::new(secret), accepted: None }
     }
 
-    /// Also accepts frames signed with this key, until all senders have the new one.
-    pub fn accepting(self, number: u8, secret: &[u8]) -> Self {
-        Self { former: Some((number, blake3::derive_key(CONTEXT, secret))), ..self }
+    /// Also accepts frames signed with this secret; an empty one is ignored.
+    pub fn accepting(self, secret: &[u8]) -> Self {
+        Self { accepted: (!secret.is_empty()).then(|| Derived::new(secret)), ..self }
     }
 
     /// Appends a frame to `out`; `write` appends the payload.
@@ -143,7 +221,7 @@ impl Keys {
             out.truncate(start);
             return Err(error);
         }
-        self.finish(start, out);
+        self.finish(header.kind.role(), start, out);
         Ok(())
     }
 
@@ -151,12 +229,12 @@ impl Keys {
     pub(crate) fn begin(&self, header: Header, out: &mut Vec<u8>) -> usize {
         let start = out.len();
         let flags = if header.ack_wanted { ACK_WANTED } else { 0 };
-        out.extend_from_slice(&[MAGIC, header.kind as u8 | flags, header.codec as u8, self.current.0]);
+        out.extend_from_slice(&[MAGIC, header.kind as u8 | flags, header.codec as u8, self.current.number]);
         start
     }
 
-    pub(crate) fn finish(&self, start: usize, out: &mut Vec<u8>) {
-        let mac = mac(&self.current.1, &out[start..]);
+    pub(crate) fn finish(&self, role: Role, start: usize, out: &mut Vec<u8>) {
+        let mac = self.current.mac(role, &out[start..]);
         out.extend_from_slice(&mac);
     }
 
@@ -166,31 +244,22 @@ impl Keys {
     /// `Frame`, `Key` or `Mac`.
     pub fn verify<'a>(&self, frame: &'a [u8]) -> Result<(Header, &'a [u8]), Reject> {
         let (signed, mac_found) = frame.split_last_chunk::<MAC_BYTES>().ok_or(Reject::Frame)?;
-        let (&[magic, kind, codec, key], payload) = signed.split_first_chunk::<HEADER_BYTES>().ok_or(Reject::Frame)?;
+        let (&[magic, kind, codec, number], payload) =
+            signed.split_first_chunk::<HEADER_BYTES>().ok_or(Reject::Frame)?;
         let codec = CodecId::of(codec).filter(|_| magic == MAGIC).ok_or(Reject::Frame)?;
         let ack_wanted = kind & ACK_WANTED != 0;
-        let kind = match kind & !ACK_WANTED {
-            1 => FrameKind::Beat,
-            2 => FrameKind::Batch,
-            3 => FrameKind::Ack,
-            4 => FrameKind::Control,
-            _ => return Err(Reject::Frame),
-        };
-        let keys = [Some(self.current), self.former];
-        let (_, key) = keys.into_iter().flatten().find(|&(number, _)| number == key).ok_or(Reject::Key)?;
-        // Compared as integers: the time does not depend on the differing byte.
-        if u128::from_le_bytes(mac(&key, signed)) ^ u128::from_le_bytes(*mac_found) != 0 {
-            return Err(Reject::Mac);
+        let kind = FrameKind::of(kind & !ACK_WANTED).ok_or(Reject::Frame)?;
+        let known = [Some(&self.current), self.accepted.as_ref()];
+        let mut refusal = Reject::Key;
+        for key in known.into_iter().flatten().filter(|key| key.number == number) {
+            // Compared as integers: the time does not depend on the differing byte.
+            if u128::from_le_bytes(key.mac(kind.role(), signed)) ^ u128::from_le_bytes(*mac_found) == 0 {
+                return Ok((Header { kind, codec, ack_wanted }, payload));
+            }
+            refusal = Reject::Mac;
         }
-        Ok((Header { kind, codec, ack_wanted }, payload))
+        Err(refusal)
     }
-}
-
-fn mac(key: &[u8; 32], bytes: &[u8]) -> [u8; MAC_BYTES] {
-    let hash = blake3::keyed_hash(key, bytes);
-    let mut mac = [0; MAC_BYTES];
-    mac.copy_from_slice(&hash.as_bytes()[..MAC_BYTES]);
-    mac
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! Benchmarks behind `testbed bench heartbeats`: authenticated heartbeats from one thread's socket into the table on another thread.
+//! Benchmarks behind `testbed bench heartbeats`: authenticated heartbeats go from one thread's socket through the table of a second thread to
+//! the observer of a third, as in a monitor.
 
 pub mod codecs;
+mod observing;
 mod sending;
 
 use std::{
@@ -9,7 +11,7 @@ use std::{
     os::fd::AsFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::{Duration, Instant},
@@ -23,11 +25,15 @@ use nix::{
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::sending::{Sender, Totals};
+use self::{
+    observing::Observing,
+    sending::{Sender, Totals},
+};
 use crate::{
     auth::{Keys, Reject},
     clock::Clock,
     codec::Corpus,
+    message::Beat,
     table::{Observation, Recorded, Table},
     transport::{Ingest, udp::Inbox},
 };
@@ -83,17 +89,17 @@ impl Mode {
 /// Result of one run of `ingest`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Run {
-    /// Heartbeats authenticated, decoded and recorded per second.
+    /// Heartbeats authenticated, decoded, recorded in the table and handled by the observer, per second.
     pub beats_per_s: f64,
-    /// Percentage of sent heartbeats that were lost because the socket's buffer was full.
+    /// Percentage of sent heartbeats that were lost because the socket's buffer or the observer's queue was full.
     pub lost_pct: f64,
     pub beats_per_datagram: f64,
     /// UDP payload per heartbeat, MAC included.
     pub bytes_per_beat: f64,
 }
 
-/// Sends for `length` from one thread and receives on another, both on the same two cores. A sender that is ahead of the receiver slows
-/// down, because lost heartbeats would only waste CPU.
+/// Sends for `length` from one thread, receives on a second and observes on a third, all on the same two cores. A sender that is ahead of the
+/// observer slows down, because lost heartbeats would only waste CPU.
 ///
 /// # Errors
 /// Sockets cannot be opened, or the receiver rejected valid heartbeats.
@@ -120,9 +126,12 @@ fn send_and_receive(mode: Mode, length: Duration, nodes: u64) -> io::Result<Run>
     let receiver = UdpSocket::bind("127.0.0.1:0")?;
     let state = UdpSocketState::new(UdpSockRef::from(&receiver))?;
     state.set_recv_buffer_size(UdpSockRef::from(&receiver), 4 << 20)?;
-    let keys = Keys::new(1, b"bench");
+    let keys = Keys::new(b"bench");
     let table = Arc::new(Table::new(nodes as usize));
-    let ingest = Arc::new(Ingest::new(Clock::start(), keys.clone(), table, None));
+    let clock = Clock::start();
+    let beats: Vec<Beat> = (0..nodes).map(|n| Corpus::held_out().beat(n)).collect();
+    let (sink, observing) = Observing::start(clock, &beats)?;
+    let ingest = Arc::new(Ingest::new(clock, keys.clone(), table, Some(Arc::new(sink))));
     let done = Arc::new(AtomicBool::new(false));
     let monitor = receiver.local_addr()?;
     let receiving = {
@@ -130,14 +139,16 @@ fn send_and_receive(mode: Mode, length: Duration, nodes: u64) -> io::Result<Run>
         thread::spawn(move || receive(&receiver, &state, &ingest, &done))
     };
     let start = Instant::now();
-    let sent = send(mode, monitor, keys, &ingest, length, nodes);
+    let sent = send(mode, monitor, keys, observing.observed(), length, beats);
     done.store(true, Relaxed);
-    let last = receiving.join().map_err(|_| io::Error::other("the receiver has panicked"))??;
+    receiving.join().map_err(|_| io::Error::other("the receiver has panicked"))??;
     let sent = sent?;
-    let received = ingest.counts().accepted();
     let wrong = ingest.counts().rejected_total() - ingest.counts().rejected(Reject::TooOld);
+    // The last sender to the observer's queue: the observer ends.
+    drop(ingest);
+    let (received, last) = observing.join()?;
     if wrong > 0 || received == 0 {
-        return Err(io::Error::other(format!("{wrong} of {} beats were rejected, {received} accepted", sent.beats)));
+        return Err(io::Error::other(format!("{wrong} of {} beats were rejected, {received} observed", sent.beats)));
     }
     let seconds = last.duration_since(start).as_secs_f64();
     Ok(Run {
@@ -152,12 +163,11 @@ fn send(
     mode: Mode,
     monitor: SocketAddr,
     keys: Keys,
-    ingest: &Ingest,
+    observed: &AtomicU64,
     length: Duration,
-    nodes: u64,
+    mut beats: Vec<Beat>,
 ) -> io::Result<Totals> {
     let mut sender = Sender::connect(monitor, keys, mode.batched(), mode.segmented())?;
-    let mut beats: Vec<_> = (0..nodes).map(|n| Corpus::held_out().beat(n)).collect();
     let start = Instant::now();
     while start.elapsed() < length {
         for beat in &mut beats {
@@ -167,7 +177,7 @@ fn send(
                 if start.elapsed() >= length {
                     break;
                 }
-                wait_for(ingest, sender.totals().beats, mode);
+                wait_for(observed, sender.totals().beats, mode);
             }
         }
     }
@@ -176,7 +186,7 @@ fn send(
 }
 
 /// Limits the datagrams in flight to what the receiver's buffer holds.
-fn wait_for(ingest: &Ingest, sent: u64, mode: Mode) {
+fn wait_for(observed: &AtomicU64, sent: u64, mode: Mode) {
     // A datagram takes at least 770 bytes of the 208 KB buffer. Datagrams that wait for others of their length are in flight too.
     let under_way = match mode {
         Mode::Single => 192,
@@ -184,26 +194,22 @@ fn wait_for(ingest: &Ingest, sent: u64, mode: Mode) {
         Mode::SingleSegmented | Mode::BatchedSegmented => 4_096,
     };
     let mut spins = 0;
-    while sent.saturating_sub(ingest.counts().accepted()) > under_way && spins < 20_000 {
+    while sent.saturating_sub(observed.load(Relaxed)) > under_way && spins < 20_000 {
         std::hint::spin_loop();
         spins += 1;
     }
 }
 
-fn receive(socket: &UdpSocket, state: &UdpSocketState, ingest: &Ingest, done: &AtomicBool) -> io::Result<Instant> {
+fn receive(socket: &UdpSocket, state: &UdpSocketState, ingest: &Ingest, done: &AtomicBool) -> io::Result<()> {
     let mut inbox = Inbox::new()?;
-    let mut last = Instant::now();
     loop {
         match inbox.fill(UdpSockRef::from(socket), state) {
-            Ok(messages) => {
-                inbox.deliver(messages, ingest, |_, _| {});
-                last = Instant::now();
-            }
+            Ok(messages) => inbox.deliver(messages, ingest, |_, _| {}),
             // Not a blocking socket: `recvmmsg` would wait until all its buffers are full.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let mut wanted = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
                 if poll(&mut wanted, PollTimeout::from(QUIET_MS))? == 0 && done.load(Relaxed) {
-                    return Ok(last);
+                    return Ok(());
                 }
             }
             Err(error) => return Err(error),

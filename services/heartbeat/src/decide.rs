@@ -1,11 +1,9 @@
 //! The leader's decision: registry and votes → the next table, or none. Pure. The registry's transaction rejects a decision that is based
 //! on old data.
 
-use std::collections::BTreeSet;
-
 use crate::{
-    assign::{Membership, NodeId, Table, plan, stamp},
-    registry::Snapshot,
+    assign::{Conditions, LostTables, Membership, Table, plan, stamp},
+    registry::{Registration, Snapshot},
 };
 
 /// The majority's view of a registered worker.
@@ -14,12 +12,15 @@ pub trait MajorityView {
     fn failed(&self, node: &str, incarnation: u64) -> bool;
     /// The majority hears this incarnation.
     fn fit(&self, node: &str, incarnation: u64) -> bool;
-    /// The worker is in state `warning`: its weight is lowered.
-    fn in_warning(&self, node: &str) -> bool;
 }
 
 /// The next table; `None`: nothing changes.
-pub fn next(snapshot: &Snapshot, votes: &impl MajorityView) -> Option<Table> {
+pub fn next(
+    snapshot: &Snapshot,
+    votes: &impl MajorityView,
+    conditions: &Conditions,
+    lost: Option<LostTables>,
+) -> Option<Table> {
     let mut table = Table::clone(&snapshot.table);
     for node in snapshot.nodes.values() {
         let membership = table.nodes.get(&node.id).copied();
@@ -32,20 +33,27 @@ pub fn next(snapshot: &Snapshot, votes: &impl MajorityView) -> Option<Table> {
         };
         let confirmed = was_online && !is_admitted && votes.fit(&node.id, node.incarnation);
         if online != was_online || confirmed {
-            let incarnation = node.incarnation;
-            table.nodes.insert(node.id.clone(), Membership { incarnation, online });
+            let Registration { incarnation, process, .. } = *node;
+            table.nodes.insert(node.id.clone(), Membership { incarnation, process, online });
         }
     }
-    let in_warning: BTreeSet<NodeId> = table.nodes.keys().filter(|node| votes.in_warning(node)).cloned().collect();
-    let partitions = plan(&table, &in_warning);
-    let changed = table.nodes != snapshot.table.nodes || partitions != snapshot.table.partitions;
-    changed.then(|| stamp(&snapshot.table, table.nodes, partitions))
+    // The name is gone: see `Request::Forget`.
+    table.nodes.retain(|id, membership| membership.online || snapshot.nodes.contains_key(id));
+    let partitions = plan(&table, conditions);
+    let is_changed = table.nodes != snapshot.table.nodes || partitions != snapshot.table.partitions;
+    let next = || stamp(&snapshot.table, table.nodes, partitions, conditions, lost);
+    (is_changed || lost.is_some() || !conditions.overruled.is_empty()).then(next)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::assign::NodeId;
     use crate::registry::Registration;
+
+    fn next(snapshot: &Snapshot, votes: &FakeVotes) -> Option<Table> {
+        super::next(snapshot, votes, &Conditions::default(), None)
+    }
 
     #[derive(Default)]
     struct FakeVotes {
@@ -60,15 +68,12 @@ mod tests {
         fn fit(&self, node: &str, incarnation: u64) -> bool {
             self.fit.contains(&(node, incarnation))
         }
-        fn in_warning(&self, _: &str) -> bool {
-            false
-        }
     }
 
     fn snapshot(incarnations: &[(&str, u64)]) -> Snapshot {
         let node = |(id, incarnation): &(&str, u64)| {
             let (id, http, udp): (NodeId, _, _) = ((*id).into(), String::new(), String::new());
-            (id.clone(), Registration { id, incarnation: *incarnation, http, udp, leaving: false })
+            (id.clone(), Registration { id, incarnation: *incarnation, process: 0, http, udp, leaving: false })
         };
         Snapshot { nodes: incarnations.iter().map(node).collect(), ..Snapshot::default() }
     }
@@ -116,5 +121,18 @@ mod tests {
         assert!(!table.is_online("b"));
         snapshot.table = table.into();
         assert_eq!(next(&snapshot, &FakeVotes::default()), None);
+    }
+
+    #[test]
+    fn a_name_without_a_registration_leaves_the_table_only_when_it_is_offline() {
+        let mut snapshot = snapshot(&[("a", 1), ("b", 1)]);
+        snapshot.table = next(&snapshot, &FakeVotes { fit: vec![("a", 1), ("b", 1)], failed: vec![] }).unwrap().into();
+        let forgotten = snapshot.nodes.remove("b").unwrap();
+        assert_eq!(next(&snapshot, &FakeVotes::default()), None);
+        snapshot.nodes.insert("b".into(), forgotten);
+        snapshot.table = next(&snapshot, &FakeVotes { failed: vec![("b", 1)], fit: vec![] }).unwrap().into();
+        assert!(snapshot.table.nodes.contains_key("b"));
+        snapshot.nodes.remove("b");
+        assert!(!next(&snapshot, &FakeVotes::default()).unwrap().nodes.contains_key("b"));
     }
 }

@@ -32,6 +32,7 @@ pub mod codec;
 pub mod decide;
 pub mod detector;
 pub mod frame;
+pub mod history;
 pub mod id;
 pub mod message;
 pub mod node_state;

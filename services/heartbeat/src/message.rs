@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::{self, IdError};
 
 pub const MAX_SERVICES: usize = 32;
+/// Maximum number of complaints in a heartbeat.
+pub const MAX_COMPLAINTS: usize = 16;
 /// Maximum number of heartbeats in a batch.
 pub const MAX_BATCH: usize = 1024;
 
@@ -33,6 +35,50 @@ pub struct Beat {
     #[prost(float, tag = "6")]
     #[serde(default)]
     pub load: f32,
+    /// What a worker does besides sending heartbeats. `None`: the sender owns no partitions.
+    #[prost(message, optional, tag = "7")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<WorkerReport>,
+}
+
+/// A worker's account of its partitions, and of the workers that its clients had no success with. Sets of partitions are bit masks: bit n is
+/// partition n.
+#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// The worker's process: see `registry::Registration::process`.
+    #[prost(fixed64, tag = "1")]
+    pub process: u64,
+    /// History and epoch of the partition table that the worker follows: see `assign::Table`.
+    #[prost(fixed64, tag = "2")]
+    pub history: u64,
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    /// Partitions that it serves: the store has its fence.
+    #[prost(uint32, tag = "4")]
+    pub serving: u32,
+    /// Partitions that it owns, but whose store does not answer it, or fails too many of its requests.
+    #[prost(uint32, tag = "5")]
+    pub failing: u32,
+    /// Milliseconds since the store last answered a request of this worker for a partition; the oldest of its partitions counts. 0 without
+    /// partitions.
+    #[prost(uint32, tag = "6")]
+    pub store_age_ms: u32,
+    /// The latest epoch in the store that refused a fence or a write of this worker. 0: none did.
+    #[prost(uint64, tag = "7")]
+    pub overruled_by: u64,
+    /// Other workers that clients had no success with, as they told this worker in the last seconds.
+    #[prost(message, repeated, tag = "8")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub complaints: Vec<Complaint>,
+}
+
+/// A worker that clients had no success with, and for which partitions.
+#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
+pub struct Complaint {
+    #[prost(string, tag = "1")]
+    pub node_id: String,
+    #[prost(uint32, tag = "2")]
+    pub partitions: u32,
 }
 
 /// Heartbeats of several nodes in one message, with its own sequence.
@@ -76,6 +122,10 @@ pub enum Invalid {
     Services,
     #[error("more than {MAX_BATCH} beats")]
     Beats,
+    #[error("more than {MAX_COMPLAINTS} complaints")]
+    Complaints,
+    #[error("a complaint's node_id {0}")]
+    Complaint(IdError),
     #[error("load must be finite and not negative")]
     Load,
 }
@@ -86,7 +136,19 @@ impl Beat {
     pub fn check(&self) -> Result<(), Invalid> {
         id::check(&self.node_id).map_err(Invalid::NodeId)?;
         check_services(self.services.iter().map(String::as_str))?;
-        check_load(self.load)
+        check_load(self.load)?;
+        self.report.as_ref().map_or(Ok(()), WorkerReport::check)
+    }
+}
+
+impl WorkerReport {
+    /// # Errors
+    /// The first violated rule.
+    pub fn check(&self) -> Result<(), Invalid> {
+        if self.complaints.len() > MAX_COMPLAINTS {
+            return Err(Invalid::Complaints);
+        }
+        self.complaints.iter().try_for_each(|complaint| id::check(&complaint.node_id).map_err(Invalid::Complaint))
     }
 }
 

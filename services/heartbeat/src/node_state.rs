@@ -132,6 +132,8 @@ pub struct NodeState {
     heard_at: Nanos,
     /// Whether `heard_at` is a sign of life, and not the start of the observation.
     heard: bool,
+    /// Whether this incarnation has answered a probe of this observer. Before that its heartbeats prove nothing: they may be recorded ones.
+    proven: bool,
     /// No suspicion before this time.
     grace_until: Nanos,
     /// Number of the current probe round; numbers increase.
@@ -159,6 +161,7 @@ impl NodeState {
             incarnation,
             heard_at: now,
             heard: false,
+            proven: false,
             grace_until: now + settings.grace,
             round: 0,
             round_ends: 0,
@@ -186,7 +189,22 @@ impl NodeState {
 
     /// The node answered a probe of this round.
     pub fn answered(&mut self, now: Nanos, incarnation: u64, round: u64) -> Option<Transition> {
-        if round < self.first_valid_round { None } else { self.sign_of_life(now, incarnation, Cause::Answer) }
+        if round < self.first_valid_round || incarnation < self.incarnation {
+            return None;
+        }
+        let transition = self.sign_of_life(now, incarnation, Cause::Answer);
+        self.proven = true;
+        transition
+    }
+
+    /// Whether heartbeats of this incarnation are signs of life.
+    pub fn is_proven(&self, incarnation: u64) -> bool {
+        self.proven && incarnation == self.incarnation
+    }
+
+    /// A heartbeat arrived that is no sign of life yet: send probes, once a round. A node that is suspected is probed anyway.
+    pub fn ask(&mut self, now: Nanos, settings: &Settings) -> Option<u64> {
+        (self.state == State::Healthy && now >= self.round_ends).then(|| self.begin_round(now, settings.round))
     }
 
     /// The node gave a sign of life. One of an earlier incarnation does not count.
@@ -194,6 +212,7 @@ impl NodeState {
         if incarnation < self.incarnation {
             return None;
         }
+        self.proven &= incarnation == self.incarnation;
         self.incarnation = incarnation;
         let transition = self.change(now, State::Healthy, cause);
         self.heard = true;
@@ -207,7 +226,7 @@ impl NodeState {
             return None;
         }
         self.incarnation = incarnation;
-        self.heard = false;
+        (self.heard, self.proven) = (false, false);
         self.grace_until = now + settings.grace;
         self.change(now, State::Healthy, Cause::Registered)
     }

@@ -1,8 +1,12 @@
 //! Step 3 of a heartbeat's path: one monitor without its sockets. Inputs are heartbeats, probe answers, ballots and registry versions;
-//! outputs are effects. Path: `heard` → `tick`: 3a `sweep` (overdue heartbeats), 3b `cast` (a ballot), 3c `lead` (campaign, decide). Pure:
+//! outputs are effects. Path: `heard` → `tick`: 3a `sweep` (overdue heartbeats), 3b `cast` (a ballot), 3c `leading` (campaign, decide). Pure:
 //! the monitor and the simulation run the same code.
 
+mod evidence;
+mod leading;
+mod sender_clock;
 mod settings;
+mod steadiness;
 
 use std::{
     cmp::Reverse,
@@ -10,15 +14,22 @@ use std::{
     sync::Arc,
 };
 
-pub use settings::{PARTITIONED_AFTER, Settings};
-
+pub use self::{
+    evidence::Source,
+    settings::{Evidence, PARTITIONED_AFTER, Settings},
+};
+use self::{
+    evidence::Times,
+    leading::Leading,
+    sender_clock::{Freshness, SenderClock},
+};
 use crate::{
     Nanos,
-    assign::{NodeId, Table},
-    decide,
+    assign::{Eligibility, NodeId},
     detector::Detector,
+    message::WorkerReport,
     node_state::{Cause, NodeState, State, Step, Transition},
-    registry::{Registration, Request, Response, Snapshot},
+    registry::{Monitors, Registration, Request, Response, Snapshot},
     vote::{Ballot, Claim, Votes},
 };
 
@@ -32,15 +43,38 @@ pub enum Effect {
     Share(Ballot),
     /// Send to the registry; the answer goes to `response`, a failure to `request_failed`.
     Request(Request),
+    /// The monitors whose votes count have changed: share ballots with these from now on.
+    MonitorsChanged(Monitors),
     /// For logs, metrics and spans.
     StateChanged { node: NodeId, incarnation: u64, transition: Transition },
+    /// The leader takes partitions from a worker that is online but does not serve them. For logs and metrics.
+    Unserved { node: NodeId, partitions: Vec<usize>, source: Source },
+    /// The registry has lost tables up to this epoch. For logs and metrics.
+    TablesLost { epoch: u64 },
+    /// The node is not registered any more.
+    Forgotten(NodeId),
     /// The observer's process paused for this long.
     Paused(Nanos),
+}
+
+/// A heartbeat as a monitor received it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReceivedBeat {
+    /// Time of receipt.
+    pub at: Nanos,
+    pub incarnation: u64,
+    pub sequence: u64,
+    /// The sender's time stamp: Unix time in ms on its clock; 0: unknown.
+    pub sent_ms: u64,
+    /// It had a MAC. A heartbeat without one is believed if the configuration accepts it at all.
+    pub is_authenticated: bool,
+    pub report: Option<WorkerReport>,
 }
 
 struct Watched {
     id: NodeId,
     state: NodeState,
+    clock: SenderClock,
     detector: Box<dyn Detector>,
     /// Its valid entry in the schedule; other entries are obsolete.
     queued: Nanos,
@@ -49,6 +83,8 @@ struct Watched {
 pub struct Observer {
     settings: Settings,
     me: NodeId,
+    /// The monitors of this one's configuration: the registry gets them unless it has a later version.
+    configured: Monitors,
     new_detector: DetectorFactory,
     nodes: Vec<Watched>,
     index: HashMap<NodeId, usize>,
@@ -56,6 +92,8 @@ pub struct Observer {
     schedule: BinaryHeap<Reverse<(Nanos, usize)>>,
     votes: Votes,
     snapshot: Arc<Snapshot>,
+    /// When `snapshot` was learned.
+    learned_at: Nanos,
     effects: Vec<Effect>,
     /// Time of the last call: a longer gap is a pause of this process.
     awake_at: Nanos,
@@ -64,66 +102,82 @@ pub struct Observer {
     /// This monitor's ballot is outdated.
     ballot_outdated: bool,
     next_ballot: Nanos,
-    next_campaign: Nanos,
     next_read: Nanos,
-    /// Term of this leader, and until when it certainly lasts.
-    leading: Option<(u64, Nanos)>,
-    /// An input may change the table.
-    reconsider: bool,
-    /// The table whose commit is in flight.
-    committing: Option<Table>,
+    leading: Leading,
 }
 
 impl Observer {
-    /// `monitors`: all of them, this one included. `first_round`: see `Votes::new`.
+    /// `configured`: the monitors of the configuration, this one included. `session`: a random number of this process.
     pub fn new(
         me: NodeId,
-        monitors: &[NodeId],
+        configured: Monitors,
         settings: Settings,
         new_detector: DetectorFactory,
-        first_round: u64,
+        session: u64,
         now: Nanos,
     ) -> Self {
-        let quorum = (settings.quorum)(monitors.len());
         Self {
-            votes: Votes::new(me.clone(), monitors, quorum, settings.vote_lifetime, first_round),
+            votes: Votes::new(me.clone(), settings.quorum, settings.vote_lifetime, session),
+            leading: Leading::new(session, now),
             settings,
             me,
+            configured,
             new_detector,
             nodes: Vec::new(),
             index: HashMap::new(),
             schedule: BinaryHeap::new(),
             snapshot: Arc::default(),
+            learned_at: now,
             effects: Vec::new(),
             awake_at: now,
             catch_up_until: now,
             ballot_outdated: true,
             next_ballot: now,
-            next_campaign: now,
             next_read: now,
-            leading: None,
-            reconsider: false,
-            committing: None,
         }
     }
 
     /// A heartbeat arrived. False: the node is not registered.
-    pub fn heard(&mut self, now: Nanos, id: &str, incarnation: u64, sequence: u64) -> bool {
+    pub fn heard(&mut self, now: Nanos, id: &str, beat: ReceivedBeat) -> bool {
         self.awake(now);
+        let ReceivedBeat { incarnation, sequence, .. } = beat;
+        let report = beat.report.filter(|_| beat.is_authenticated);
+        if let Some(report) = &report {
+            self.leading.evidence.epochs_in_use(now, &self.snapshot.table, report);
+        }
         let Some(&at) = self.index.get(id) else { return false };
         let node = &mut self.nodes[at];
         if now < self.catch_up_until
             || incarnation < node.state.incarnation()
             || self.snapshot.table.is_failed(id, incarnation)
+            || report.as_ref().is_some_and(|report| is_of_another_process(&self.snapshot, id, incarnation, report))
         {
             return true;
         }
-        if incarnation > node.state.incarnation() {
-            node.detector = (self.new_detector)();
+        if beat.is_authenticated && !node.state.is_proven(incarnation) {
+            // It may be a recording of an earlier process.
+            if let Some(round) = node.state.ask(now, &self.settings.suspicion) {
+                self.effects.push(Effect::Probe { node: node.id.clone(), round });
+            }
+            return true;
         }
-        node.detector.heard(now, sequence);
-        let transition = node.state.sign_of_life(now, incarnation, Cause::Beat);
-        self.changed(at, transition);
+        if incarnation > node.state.incarnation() {
+            (node.detector, node.clock) = ((self.new_detector)(), SenderClock::default());
+        }
+        let arrived = beat.at.min(now);
+        let freshness = node.clock.received(arrived, sequence, beat.sent_ms, self.settings.oldest_beat);
+        // A heartbeat may also have waited in this process.
+        if freshness == Freshness::Stale || now - arrived > self.settings.oldest_beat {
+            return true;
+        }
+        node.detector.heard(arrived, sequence);
+        if freshness == Freshness::News {
+            let transition = node.state.sign_of_life(arrived, incarnation, Cause::Beat);
+            self.changed(at, transition);
+            if let Some(report) = report {
+                self.leading.evidence.reported(now, &self.nodes[at].id, incarnation, report);
+            }
+        }
         self.enqueue(at);
         true
     }
@@ -138,13 +192,18 @@ impl Observer {
         let node = &mut self.nodes[at];
         if incarnation > node.state.incarnation() {
             // The first sign of life of the next incarnation, whose heartbeats start at 1.
-            node.detector = (self.new_detector)();
+            (node.detector, node.clock) = ((self.new_detector)(), SenderClock::default());
         }
         let transition = node.state.answered(now, incarnation, round);
+        if node.state.is_proven(incarnation) {
+            node.clock.answered();
+        }
         if transition.is_some() {
             // Heartbeats may stay late: without the grace period the next tick would suspect and probe again, without end.
-            self.nodes[at].state.rest(now, &self.settings.suspicion);
+            node.state.rest(now, &self.settings.suspicion);
         }
+        // A candidate, now that it was heard.
+        self.ballot_outdated |= !self.snapshot.table.is_online(id);
         self.changed(at, transition);
         self.enqueue(at);
     }
@@ -152,49 +211,62 @@ impl Observer {
     pub fn ballot(&mut self, now: Nanos, ballot: Ballot) {
         self.awake(now);
         let says_something = !ballot.failed.is_empty() || !ballot.fit.is_empty();
-        self.reconsider |= self.votes.receive(ballot) && says_something;
+        if self.votes.receive(now, ballot) {
+            self.leading.reconsider |= says_something;
+        }
     }
 
-    /// The registry's complete state. An older one is ignored.
-    pub fn learn(&mut self, now: Nanos, snapshot: Arc<Snapshot>) {
+    /// The registry's complete state, read by a request that was sent at `asked`. An older state is ignored, unless it was asked for after
+    /// the later one was known: then the registry has lost the later one.
+    pub fn learn(&mut self, now: Nanos, asked: Nanos, snapshot: Arc<Snapshot>) {
         self.awake(now);
-        if snapshot.revision <= self.snapshot.revision {
+        let is_rolled_back = snapshot.revision < self.snapshot.revision && asked > self.learned_at;
+        if snapshot.revision <= self.snapshot.revision && !is_rolled_back {
             return;
+        }
+        let before = std::mem::replace(&mut self.snapshot, Arc::clone(&snapshot));
+        self.learned_at = now;
+        self.leading.steadiness.learn(now, &before, &snapshot, self.settings.rebalance_after);
+        if is_rolled_back {
+            self.leading.evidence.in_use(now, &snapshot.table, before.table.epoch);
         }
         for node in snapshot.nodes.values() {
             self.watch(now, node);
         }
-        self.snapshot = snapshot;
-        (self.ballot_outdated, self.reconsider) = (true, true);
+        for id in before.nodes.keys().filter(|id| !snapshot.nodes.contains_key(*id)) {
+            self.unwatch(id);
+        }
+        self.learn_monitors(&before);
+        self.leading.learned(now, &snapshot);
+        self.ballot_outdated = true;
+    }
+
+    /// The registry has one version of the monitors for all. A later one of the configuration goes to the registry first.
+    fn learn_monitors(&mut self, before: &Snapshot) {
+        let known = self.snapshot.monitors.clone().unwrap_or_default();
+        if known.version < self.configured.version {
+            self.effects.push(Effect::Request(Request::SetMonitors(self.configured.clone())));
+        }
+        if known.version > 0 && before.monitors.as_ref() != Some(&known) {
+            self.votes.set_monitors(known.version, known.members.keys());
+            self.effects.push(Effect::MonitorsChanged(known));
+        }
     }
 
     /// Response of the registry to a request sent at `asked`.
     pub fn response(&mut self, now: Nanos, asked: Nanos, response: Response) {
         self.awake(now);
         match response {
-            Response::Snapshot(snapshot) => self.learn(now, snapshot),
-            Response::Leading { term } => {
-                self.reconsider |= self.leading.is_none();
-                // Counted from the request: the registry cannot have begun the term earlier.
-                self.leading = Some((term, asked + self.settings.term));
-            }
-            Response::Following(_) => self.leading = None,
-            Response::Committed { table_revision } => {
-                if let Some(table) = self.committing.take()
-                    && table_revision > self.snapshot.revision
-                {
-                    let known = Arc::make_mut(&mut self.snapshot);
-                    known.table = table.into();
-                    // The state is complete only up to the revision before: the next read must find nodes that were added in between.
-                    (known.table_revision, known.revision) = (table_revision, table_revision - 1);
-                }
-                (self.ballot_outdated, self.reconsider) = (true, true);
-            }
+            Response::Snapshot(snapshot) => self.learn(now, asked, snapshot),
+            Response::MonitorsSet => self.effects.push(Effect::Request(Request::Read)),
+            Response::Leading { term } => self.leads(now, asked, term),
+            Response::Following(_) => self.leading.term = None,
+            Response::Committed { table_revision } => self.committed(now, table_revision),
             Response::Conflict => {
-                self.committing = None;
+                self.leading.committing = None;
                 self.effects.push(Effect::Request(Request::Read));
             }
-            Response::Registered | Response::Superseded => {}
+            Response::Registered | Response::Superseded { .. } | Response::Resigned | Response::Forgotten => {}
         }
     }
 
@@ -203,7 +275,7 @@ impl Observer {
     pub fn request_failed(&mut self, now: Nanos, to_commit: bool) {
         self.awake(now);
         if to_commit {
-            self.reconsider |= self.committing.take().is_some();
+            self.leading.reconsider |= self.leading.committing.take().is_some();
         }
     }
 
@@ -212,13 +284,18 @@ impl Observer {
         self.awake(now);
         self.sweep(now);
         self.cast(now);
+        if now >= self.next_read {
+            // The registry notifies of changes. This read finds changes whose notification was lost.
+            self.next_read = now + self.settings.refresh;
+            self.effects.push(Effect::Request(Request::Read));
+        }
         self.lead(now);
         std::mem::take(&mut self.effects)
     }
 
     /// Sets the trace context of the commit that was requested last.
     pub fn set_traceparent(&mut self, traceparent: Option<String>) {
-        if let Some(table) = &mut self.committing {
+        if let Some(table) = &mut self.leading.committing {
             table.traceparent = traceparent;
         }
     }
@@ -227,11 +304,20 @@ impl Observer {
     pub fn next_wake(&self) -> Nanos {
         let due = self.schedule.peek().map_or(Nanos::MAX, |Reverse((due, _))| *due);
         let look = self.awake_at + self.settings.pause / 2;
-        due.min(self.next_ballot).min(self.next_campaign).min(self.next_read).min(look)
+        due.min(self.next_ballot).min(self.leading.next_campaign).min(self.next_read).min(look)
     }
 
     pub fn state(&self, id: &str) -> Option<State> {
         self.index.get(id).map(|&at| self.nodes[at].state.state())
+    }
+
+    /// Share of new work for the worker: 0 while it gets none.
+    pub fn weight(&self, now: Nanos, id: &str) -> f64 {
+        let weight = self.state(id).map_or(0.0, State::weight);
+        match self.eligibility(now, id) {
+            Eligibility::Full | Eligibility::Keeps => weight,
+            Eligibility::Loses => 0.0,
+        }
     }
 
     /// The latest known incarnation of the node, heard or registered.
@@ -254,7 +340,7 @@ impl Observer {
     }
 
     pub fn is_leading(&self, now: Nanos) -> bool {
-        self.leading.is_some_and(|(_, until)| now < until)
+        self.leading.term.is_some_and(|(_, until)| now < until)
     }
 
     /// Monitors whose votes count now, this one included.
@@ -262,9 +348,18 @@ impl Observer {
         self.votes.present(now)
     }
 
+    /// Number of all monitors, as the registry has them; before it answered, as the configuration has them.
+    pub fn monitors(&self) -> usize {
+        self.snapshot.monitors.as_ref().unwrap_or(&self.configured).members.len()
+    }
+
     /// Number of monitors that vote that this incarnation has failed.
     pub fn votes_against(&self, now: Nanos, id: &str, incarnation: u64) -> usize {
         self.votes.count(now, Claim::Failed, id, incarnation)
+    }
+
+    fn times(&self) -> Times {
+        Times::for_interval(self.settings.interval)
     }
 
     fn watch(&mut self, now: Nanos, node: &Registration) {
@@ -272,17 +367,50 @@ impl Observer {
             let known = &mut self.nodes[at];
             if node.incarnation > known.state.incarnation() {
                 // Also for a node whose end was not noticed: the heartbeats of the next incarnation start at 1.
-                known.detector = (self.new_detector)();
+                (known.detector, known.clock) = ((self.new_detector)(), SenderClock::default());
             }
             let transition = known.state.restarted(now, node.incarnation, &self.settings.suspicion);
             self.changed(at, transition);
+            self.ask(now, at);
             return self.enqueue(at);
         }
         let at = self.nodes.len();
         let state = NodeState::new(now, node.incarnation, &self.settings.suspicion);
         self.index.insert(node.id.clone(), at);
-        self.nodes.push(Watched { id: node.id.clone(), state, detector: (self.new_detector)(), queued: Nanos::MAX });
+        self.nodes.push(Watched {
+            id: node.id.clone(),
+            state,
+            clock: SenderClock::default(),
+            detector: (self.new_detector)(),
+            queued: Nanos::MAX,
+        });
+        self.ask(now, at);
         self.enqueue(at);
+    }
+
+    /// Probes a node whose incarnation has proven nothing yet.
+    fn ask(&mut self, now: Nanos, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.state.is_proven(node.state.incarnation()) || self.snapshot.has_left(&node.id) {
+            return;
+        }
+        if let Some(round) = node.state.ask(now, &self.settings.suspicion) {
+            self.effects.push(Effect::Probe { node: node.id.clone(), round });
+        }
+    }
+
+    /// The name was forgotten. The last node takes its place.
+    fn unwatch(&mut self, id: &NodeId) {
+        let Some(at) = self.index.remove(id) else { return };
+        self.nodes.swap_remove(at);
+        self.leading.evidence.forget(id);
+        self.effects.push(Effect::Forgotten(id.clone()));
+        if let Some(moved) = self.nodes.get_mut(at) {
+            // Its entry in the schedule has its former place.
+            moved.queued = Nanos::MAX;
+            self.index.insert(moved.id.clone(), at);
+            self.enqueue(at);
+        }
     }
 
     /// Detects a pause of this process, and excuses the silence of all nodes during it.
@@ -307,13 +435,12 @@ impl Observer {
                 return;
             }
             self.schedule.pop();
-            let node = &mut self.nodes[at];
-            if node.queued != due {
-                continue;
-            }
+            let Some(node) = self.nodes.get_mut(at).filter(|node| node.queued == due) else { continue };
             node.queued = Nanos::MAX;
-            if self.snapshot.has_left(&node.id) {
-                // The registration of a later incarnation puts the node on the schedule again.
+            let is_over = node.state.state() == State::Partitioned
+                && self.snapshot.table.is_failed(&node.id, node.state.incarnation());
+            if is_over || self.snapshot.has_left(&node.id) {
+                // Only a later incarnation can come back. Its registration puts the node on the schedule again.
                 continue;
             }
             let deadline = node.detector.deadline();
@@ -330,10 +457,11 @@ impl Observer {
         self.ballot_outdated = false;
         self.next_ballot = now + self.settings.interval;
         let incarnation = |node: &Watched| (node.id.clone(), node.state.incarnation());
-        let failed: BTreeMap<_, _> =
-            self.nodes.iter().filter(|node| node.state.state().is_failed()).map(incarnation).collect();
+        // The table takes only online workers off-line. Without this rule the ballots would grow with every name that was ever used.
+        let is_failed = |node: &&Watched| node.state.state().is_failed() && self.snapshot.table.is_online(&node.id);
+        let failed: BTreeMap<_, _> = self.nodes.iter().filter(is_failed).map(incarnation).collect();
         let fit: BTreeMap<_, _> = self.nodes.iter().filter(|node| self.is_candidate(node)).map(incarnation).collect();
-        self.reconsider |= !failed.is_empty() || !fit.is_empty();
+        self.leading.reconsider |= !failed.is_empty() || !fit.is_empty();
         let ballot = self.votes.cast(now, failed, fit);
         self.effects.push(Effect::Share(ballot));
     }
@@ -346,32 +474,6 @@ impl Observer {
             && node.state.is_heard()
             && !is_settled
             && !self.snapshot.table.is_failed(&node.id, node.state.incarnation())
-    }
-
-    fn lead(&mut self, now: Nanos) {
-        if now >= self.next_campaign {
-            self.next_campaign = now + self.settings.term / 4;
-            let (monitor, ttl) = (self.me.clone(), self.settings.term);
-            self.effects.push(Effect::Request(Request::Campaign { monitor, ttl }));
-        }
-        if now >= self.next_read {
-            // The registry notifies of changes. This read finds changes whose notification was lost.
-            self.next_read = now + self.settings.refresh;
-            self.effects.push(Effect::Request(Request::Read));
-        }
-        let Some((term, until)) = self.leading else { return };
-        if now >= until {
-            self.leading = None;
-            return;
-        }
-        if !self.reconsider || self.committing.is_some() {
-            return;
-        }
-        self.reconsider = false;
-        let Some(table) = decide::next(&self.snapshot, &CountedVotes { observer: self, now }) else { return };
-        let table_revision = self.snapshot.table_revision;
-        self.committing = Some(table.clone());
-        self.effects.push(Effect::Request(Request::Commit { term, table_revision, table }));
     }
 
     fn apply(&mut self, at: usize, step: Step) {
@@ -399,24 +501,11 @@ impl Observer {
     }
 }
 
-/// The votes as the leader counts them.
-struct CountedVotes<'a> {
-    observer: &'a Observer,
-    now: Nanos,
-}
-
-impl decide::MajorityView for CountedVotes<'_> {
-    fn failed(&self, node: &str, incarnation: u64) -> bool {
-        self.observer.votes.has_quorum(self.now, Claim::Failed, node, incarnation)
-    }
-
-    fn fit(&self, node: &str, incarnation: u64) -> bool {
-        self.observer.votes.has_quorum(self.now, Claim::Fit, node, incarnation)
-    }
-
-    fn in_warning(&self, node: &str) -> bool {
-        self.observer.state(node) == Some(State::Warning)
-    }
+/// Whether the report is of a process with this name and incarnation that is not the registered one: a clone.
+fn is_of_another_process(snapshot: &Snapshot, id: &str, incarnation: u64, report: &WorkerReport) -> bool {
+    snapshot.nodes.get(id).is_some_and(|registered| {
+        registered.incarnation == incarnation && registered.process != 0 && report.process != registered.process
+    })
 }
 
 #[cfg(test)]

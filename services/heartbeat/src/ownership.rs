@@ -49,13 +49,13 @@ impl Ownership {
 
     /// Accepts a later table. Returns the fences to set before the new partitions are served. An older table is ignored. Partitions of
     /// another incarnation (another process with this name) are not this worker's.
-    pub fn learn(&mut self, table: Arc<Table>, incarnation: u64) -> Vec<Fence> {
+    pub fn learn(&mut self, table: Arc<Table>, incarnation: u64, process: u64) -> Vec<Fence> {
         if table.epoch <= self.table.epoch || table.partitions.len() != PARTITIONS {
             return Vec::new();
         }
         let mut owned = BTreeMap::new();
         let mut fences = Vec::new();
-        let is_admitted = table.is_admitted(&self.me, incarnation);
+        let is_admitted = table.is_admitted(&self.me, incarnation, process);
         let mine = |(_, a): &(usize, &Assignment)| is_admitted && a.primary.as_ref() == Some(&self.me);
         let mine = table.partitions.iter().enumerate().filter(mine);
         for (partition, assignment) in mine {
@@ -117,9 +117,9 @@ mod tests {
     use super::*;
     use crate::assign::Membership;
 
-    /// Epochs and primaries of partitions 0, 1, …; all workers are in incarnation 1.
+    /// Epochs and primaries of partitions 0, 1, …; all workers are in incarnation 1 of process 7.
     fn table(epoch: u64, owners: &[(u64, &str)]) -> Arc<Table> {
-        let membership = Membership { incarnation: 1, online: true };
+        let membership = Membership { incarnation: 1, process: 7, online: true };
         let nodes = owners.iter().map(|(_, owner)| ((*owner).into(), membership)).collect();
         let mut table = Table { epoch, nodes, ..Table::default() };
         for (assignment, (epoch, owner)) in table.partitions.iter_mut().zip(owners) {
@@ -133,22 +133,22 @@ mod tests {
         let mut a = Ownership::new("a".into());
         let not_mine = |primary: &str, epoch| Err(Refusal::NotMine { primary: Some(primary.into()), epoch });
         assert_eq!(a.admit(0, None), Err(Refusal::NotMine { primary: None, epoch: 0 }));
-        let fences = a.learn(table(1, &[(1, "a"), (1, "b")]), 1);
+        let fences = a.learn(table(1, &[(1, "a"), (1, "b")]), 1, 7);
         assert_eq!(fences, [Fence { partition: 0, epoch: 1 }]);
         assert_eq!((a.admit(0, None), a.admit(1, None)), (Err(Refusal::TakingOver { epoch: 1 }), not_mine("b", 1)));
         a.fenced(fences[0]);
         assert_eq!((a.admit(0, Some(1)), a.admit(0, Some(0))), (Ok(1), Err(Refusal::OldEpoch { epoch: 1 })));
-        assert_eq!(a.learn(table(2, &[(1, "a"), (2, "a")]), 1), [Fence { partition: 1, epoch: 2 }]);
+        assert_eq!(a.learn(table(2, &[(1, "a"), (2, "a")]), 1, 7), [Fence { partition: 1, epoch: 2 }]);
         assert_eq!(a.admit(0, None), Ok(1), "what goes on being its own is served on");
-        a.learn(table(3, &[(3, "b"), (2, "a")]), 1);
+        a.learn(table(3, &[(3, "b"), (2, "a")]), 1, 7);
         assert_eq!((a.admit(0, None), a.admit(16, None)), (not_mine("b", 3), Err(Refusal::NoSuchPartition)));
     }
 
     #[test]
     fn an_old_table_or_an_old_fence_changes_nothing_and_the_store_has_the_last_word() {
         let mut a = Ownership::new("a".into());
-        a.learn(table(5, &[(5, "a")]), 1);
-        assert_eq!(a.learn(table(4, &[(4, "b")]), 1), []);
+        a.learn(table(5, &[(5, "a")]), 1, 7);
+        assert_eq!(a.learn(table(4, &[(4, "b")]), 1, 7), []);
         a.fenced(Fence { partition: 0, epoch: 4 });
         assert_eq!(a.admit(0, None), Err(Refusal::TakingOver { epoch: 5 }));
         a.fenced(Fence { partition: 0, epoch: 5 });
@@ -161,16 +161,18 @@ mod tests {
     #[test]
     fn what_another_process_of_the_name_got_is_not_its_own() {
         let (mut former, mut later) = (Ownership::new("a".into()), Ownership::new("a".into()));
-        assert_eq!(later.learn(table(1, &[(1, "a")]), 2), [], "the table does not know this incarnation yet");
-        for fence in former.learn(table(1, &[(1, "a")]), 1) {
+        assert_eq!(later.learn(table(1, &[(1, "a")]), 2, 8), [], "the table does not know this incarnation yet");
+        let mut clone = Ownership::new("a".into());
+        assert_eq!(clone.learn(table(1, &[(1, "a")]), 1, 9), [], "another process with the same incarnation");
+        for fence in former.learn(table(1, &[(1, "a")]), 1, 7) {
             former.fenced(fence);
         }
         assert_eq!(former.admit(0, None), Ok(1));
         let mut confirmed = Table::clone(&table(2, &[(2, "a")]));
-        confirmed.nodes.insert("a".into(), Membership { incarnation: 2, online: true });
+        confirmed.nodes.insert("a".into(), Membership { incarnation: 2, process: 8, online: true });
         let confirmed = Arc::new(confirmed);
-        assert_eq!(former.learn(Arc::clone(&confirmed), 1), []);
+        assert_eq!(former.learn(Arc::clone(&confirmed), 1, 7), []);
         assert_eq!(former.admit(0, None), Err(Refusal::NotMine { primary: None, epoch: 2 }));
-        assert_eq!(later.learn(confirmed, 2), [Fence { partition: 0, epoch: 2 }]);
+        assert_eq!(later.learn(confirmed, 2, 8), [Fence { partition: 0, epoch: 2 }]);
     }
 }

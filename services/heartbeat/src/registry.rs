@@ -16,6 +16,10 @@ pub struct Registration {
     pub id: NodeId,
     /// Increases with every incarnation: milliseconds of Unix time at the start, raised when an incarnation was failed.
     pub incarnation: u64,
+    /// A random number of the process. It tells two processes of one name apart that have the same incarnation, because a clock was set back
+    /// or a machine was cloned.
+    #[serde(default)]
+    pub process: u64,
     /// `host:port` of HTTP: requests, and probes over TCP.
     pub http: String,
     /// `host:port` that answers probes over UDP.
@@ -30,6 +34,8 @@ pub struct Snapshot {
     /// The registry's version of all of this; increases with each change.
     pub revision: u64,
     pub leader: Option<Leader>,
+    /// `None`: no monitor has written it yet.
+    pub monitors: Option<Monitors>,
     pub nodes: BTreeMap<NodeId, Registration>,
     /// Version of the table; 0: never written.
     pub table_revision: u64,
@@ -48,6 +54,16 @@ impl Snapshot {
     }
 }
 
+/// The monitors whose votes count. The registry has one version of it for all of them, so that no two monitors count votes against different
+/// numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Monitors {
+    /// The administrator raises it with every change.
+    pub version: u64,
+    /// Names, and `host:port` of their HTTP ports.
+    pub members: BTreeMap<NodeId, String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     pub monitor: NodeId,
@@ -63,12 +79,21 @@ pub enum Request {
         monitor: NodeId,
         ttl: Nanos,
     },
+    /// Gives up the leadership, if this monitor has it.
+    Resign {
+        monitor: NodeId,
+    },
+    /// Writes the monitors, unless the registry has this version or a later one.
+    SetMonitors(Monitors),
     /// Refused if a later incarnation is registered.
     Register(Registration),
-    /// Only by the leader of this term, and only if the table has not changed.
+    /// Removes the registration, if it is still this one.
+    Forget(Registration),
+    /// Only by the leader of this term, and only if neither the table nor the monitors have changed.
     Commit {
         term: u64,
         table_revision: u64,
+        monitors_version: u64,
         table: Table,
     },
 }
@@ -80,23 +105,29 @@ pub enum Response {
         term: u64,
     },
     Following(NodeId),
+    Resigned,
+    /// The registry has these monitors now, or a later version of them.
+    MonitorsSet,
+    Forgotten,
+    /// Also if exactly this process and incarnation was registered already.
     Registered,
-    /// This or a later incarnation is registered already.
-    Superseded,
+    /// A later incarnation, or the same of another process, is registered.
+    Superseded {
+        /// The registered incarnation.
+        incarnation: u64,
+    },
     Committed {
         table_revision: u64,
     },
-    /// Another leader, or another table, was committed first.
+    /// Another leader, another table or other monitors came first.
     Conflict,
 }
 
 /// A registry in memory; the caller passes the time.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct InMemoryRegistry {
     state: Arc<Snapshot>,
     leader_until: Nanos,
-    /// A defect for tests of the simulation: accepts commits on any table.
-    pub accepts_any_commit: bool,
 }
 
 impl InMemoryRegistry {
@@ -111,8 +142,28 @@ impl InMemoryRegistry {
         match request {
             Request::Read => Response::Snapshot(Arc::clone(&self.state)),
             Request::Campaign { monitor, ttl } => self.campaign(now, monitor, ttl),
+            Request::Resign { monitor } => {
+                if self.state.leader.as_ref().is_some_and(|leader| leader.monitor == monitor) {
+                    self.change().leader = None;
+                }
+                Response::Resigned
+            }
+            Request::SetMonitors(monitors) => {
+                if self.monitors_version() < monitors.version {
+                    self.change().monitors = Some(monitors);
+                }
+                Response::MonitorsSet
+            }
             Request::Register(node) => self.register(node),
-            Request::Commit { term, table_revision, table } => self.commit(term, table_revision, table),
+            Request::Forget(node) => {
+                if self.state.nodes.get(&node.id) == Some(&node) {
+                    self.change().nodes.remove(&node.id);
+                }
+                Response::Forgotten
+            }
+            Request::Commit { term, table_revision, monitors_version, table } => {
+                self.commit(term, table_revision, monitors_version, table)
+            }
         }
     }
 
@@ -132,23 +183,31 @@ impl InMemoryRegistry {
     }
 
     fn register(&mut self, node: Registration) -> Response {
-        let known = self.state.nodes.get(&node.id);
-        if known.is_some_and(|known| !supersedes(known, &node)) {
-            return Response::Superseded;
+        match self.state.nodes.get(&node.id) {
+            Some(known) if is_same(known, &node) => return Response::Registered,
+            Some(known) if !supersedes(known, &node) => {
+                return Response::Superseded { incarnation: known.incarnation };
+            }
+            _ => {}
         }
         self.change().nodes.insert(node.id.clone(), node);
         Response::Registered
     }
 
-    fn commit(&mut self, term: u64, table_revision: u64, table: Table) -> Response {
+    fn commit(&mut self, term: u64, table_revision: u64, monitors_version: u64, table: Table) -> Response {
         let leads = self.state.leader.as_ref().is_some_and(|leader| leader.term == term);
-        if !self.accepts_any_commit && (!leads || table_revision != self.state.table_revision) {
+        let is_current = table_revision == self.state.table_revision && monitors_version == self.monitors_version();
+        if !leads || !is_current {
             return Response::Conflict;
         }
         let state = self.change();
         state.table_revision = state.revision;
         state.table = Arc::new(table);
         Response::Committed { table_revision: state.table_revision }
+    }
+
+    fn monitors_version(&self) -> u64 {
+        self.state.monitors.as_ref().map_or(0, |monitors| monitors.version)
     }
 
     fn change(&mut self) -> &mut Snapshot {
@@ -158,9 +217,15 @@ impl InMemoryRegistry {
     }
 }
 
-/// Whether the registration replaces the known one: a later incarnation does, and the same one that leaves.
+/// Whether the registration replaces the known one: a later incarnation does, and the same process that leaves.
 pub fn supersedes(known: &Registration, node: &Registration) -> bool {
-    (node.incarnation, node.leaving) > (known.incarnation, known.leaving)
+    let leaves = node.process == known.process && node.leaving && !known.leaving;
+    node.incarnation > known.incarnation || node.incarnation == known.incarnation && leaves
+}
+
+/// Whether the registration says nothing new: the known one is of this process and incarnation, and may be leaving.
+pub fn is_same(known: &Registration, node: &Registration) -> bool {
+    (known.incarnation, known.process) == (node.incarnation, node.process) && known.leaving >= node.leaving
 }
 
 #[cfg(test)]
@@ -180,7 +245,7 @@ mod tests {
         assert_eq!(registry.apply(18, campaign("b")), Response::Following("a".into()));
         let Response::Leading { term: next } = registry.apply(19, campaign("b")) else { panic!("the term was over") };
         assert_ne!(term, next);
-        let stale = Request::Commit { term, table_revision: 0, table: Table::default() };
+        let stale = Request::Commit { term, table_revision: 0, monitors_version: 0, table: Table::default() };
         assert_eq!(registry.apply(20, stale), Response::Conflict);
     }
 
@@ -188,23 +253,61 @@ mod tests {
     fn a_commit_builds_on_what_its_maker_saw_or_is_refused() {
         let mut registry = InMemoryRegistry::default();
         let Response::Leading { term } = registry.apply(0, campaign("a")) else { panic!("nobody leads") };
-        let commit = |table_revision| Request::Commit { term, table_revision, table: Table::default() };
-        let Response::Committed { table_revision } = registry.apply(1, commit(0)) else { panic!("refused") };
-        assert_eq!(registry.apply(2, commit(0)), Response::Conflict);
-        assert!(matches!(registry.apply(3, commit(table_revision)), Response::Committed { .. }));
+        let commit = |table_revision, monitors_version| {
+            let table = Table::default();
+            Request::Commit { term, table_revision, monitors_version, table }
+        };
+        let Response::Committed { table_revision } = registry.apply(1, commit(0, 0)) else { panic!("refused") };
+        assert_eq!(registry.apply(2, commit(0, 0)), Response::Conflict);
+        let Response::Committed { table_revision } = registry.apply(3, commit(table_revision, 0)) else {
+            panic!("refused")
+        };
+        let monitors = |version| Request::SetMonitors(Monitors { version, members: BTreeMap::new() });
+        assert_eq!(registry.apply(4, monitors(2)), Response::MonitorsSet);
+        assert_eq!(registry.apply(4, monitors(1)), Response::MonitorsSet);
+        assert_eq!(registry.state().monitors.as_ref().map(|monitors| monitors.version), Some(2));
+        assert_eq!(registry.apply(5, commit(table_revision, 0)), Response::Conflict, "its quorum may be another");
+        assert!(matches!(registry.apply(5, commit(table_revision, 2)), Response::Committed { .. }));
+    }
+
+    #[test]
+    fn a_leader_that_resigns_makes_room_at_once() {
+        let mut registry = InMemoryRegistry::default();
+        registry.apply(0, campaign("a"));
+        assert_eq!(registry.apply(1, Request::Resign { monitor: "b".into() }), Response::Resigned);
+        assert_eq!(registry.apply(1, campaign("b")), Response::Following("a".into()), "only its own");
+        assert_eq!(registry.apply(2, Request::Resign { monitor: "a".into() }), Response::Resigned);
+        assert!(matches!(registry.apply(2, campaign("b")), Response::Leading { .. }));
+    }
+
+    #[test]
+    fn only_the_registration_that_was_seen_is_forgotten() {
+        let mut registry = InMemoryRegistry::default();
+        let node = |incarnation| {
+            let (http, udp) = (String::new(), String::new());
+            Registration { id: "w".into(), incarnation, process: 1, http, udp, leaving: false }
+        };
+        registry.apply(0, Request::Register(node(5)));
+        registry.apply(0, Request::Forget(node(4)));
+        assert!(registry.state().nodes.contains_key("w"));
+        registry.apply(0, Request::Forget(node(5)));
+        assert!(registry.state().nodes.is_empty());
     }
 
     #[test]
     fn an_earlier_life_does_not_come_back() {
         let mut registry = InMemoryRegistry::default();
-        let node = |incarnation, leaving| {
+        let node = |incarnation, process, leaving| {
             let (http, udp) = (String::new(), String::new());
-            Request::Register(Registration { id: "w".into(), incarnation, http, udp, leaving })
+            Request::Register(Registration { id: "w".into(), incarnation, process, http, udp, leaving })
         };
-        assert_eq!(registry.apply(0, node(5, false)), Response::Registered);
-        assert_eq!(registry.apply(0, node(5, false)), Response::Superseded);
-        assert_eq!(registry.apply(0, node(5, true)), Response::Registered);
-        assert_eq!(registry.apply(0, node(4, false)), Response::Superseded);
-        assert_eq!(registry.apply(0, node(6, false)), Response::Registered);
+        let superseded = Response::Superseded { incarnation: 5 };
+        assert_eq!(registry.apply(0, node(5, 1, false)), Response::Registered);
+        assert_eq!(registry.apply(0, node(5, 1, false)), Response::Registered, "nothing new");
+        assert_eq!(registry.apply(0, node(5, 2, false)), superseded, "another process with the same incarnation");
+        assert_eq!(registry.apply(0, node(5, 2, true)), superseded, "only the process itself leaves");
+        assert_eq!(registry.apply(0, node(5, 1, true)), Response::Registered);
+        assert_eq!(registry.apply(0, node(4, 1, false)), superseded);
+        assert_eq!(registry.apply(0, node(6, 2, false)), Response::Registered);
     }
 }

@@ -2,10 +2,13 @@
 //! the table, and passes on.
 
 pub mod assignments;
+pub mod connections;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "udp")]
 pub mod probe;
+#[cfg(feature = "http")]
+pub mod rendered;
 #[cfg(feature = "tcp")]
 pub mod tcp;
 #[cfg(feature = "udp")]
@@ -90,18 +93,19 @@ impl Counts {
 ///     transport::{Ingest, Scratch},
 /// };
 ///
-/// let keys = Keys::new(1, b"32 random bytes are a good secret");
+/// let keys = Keys::new(b"32 random bytes are a good secret");
 /// let ingest = Ingest::new(Clock::start(), keys.clone(), Arc::new(Table::new(1_000)), None).reject_future_incarnations();
 /// let beat = Beat { node_id: "worker-1".into(), incarnation: wall_ms(), sequence: 1, ..Beat::default() };
 /// let mut datagram = Vec::new();
 /// frame::sign_beat(&keys, &mut Protobuf, &beat, true, &mut datagram)?;
 ///
 /// let (mut scratch, peer) = (Scratch::default(), ([127, 0, 0, 1], 7401).into());
-/// let ack = ingest.frame(&mut scratch, ingest.clock().now(), peer, &datagram)?;
-/// assert_eq!(ack.map(|ack| ack.of).as_deref(), Some("worker-1"));
-/// assert_eq!(ingest.table().get("worker-1").map(|entry| entry.beats), Some(1));
+/// let handled = ingest.frame(&mut scratch, ingest.clock().now(), peer, &datagram)?;
+/// assert!(handled.is_new);
+/// assert_eq!(handled.ack.map(|ack| ack.of).as_deref(), Some("worker-1"));
 /// // A repetition is refused, and acknowledged again: the first acknowledgement may have been lost.
-/// ingest.frame(&mut scratch, ingest.clock().now(), peer, &datagram)?;
+/// let handled = ingest.frame(&mut scratch, ingest.clock().now(), peer, &datagram)?;
+/// assert!(!handled.is_new && handled.ack.is_some());
 /// assert_eq!(ingest.counts().rejected(Reject::Repeated), 1);
 /// # #[derive(Debug)] struct Error;
 /// # impl From<Reject> for Error { fn from(_: Reject) -> Self { Self } }
@@ -118,6 +122,15 @@ pub struct Ingest {
     sink: Option<Arc<dyn Sink>>,
     rejects_future_incarnations: bool,
     counts: Counts,
+}
+
+/// An authentic and readable frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handled {
+    /// If the sender requested one; also for a repetition, since the first response may have been lost.
+    pub ack: Option<Ack>,
+    /// At least one heartbeat, or the batch, was received for the first time.
+    pub is_new: bool,
 }
 
 /// Buffers that a receiving task reuses.
@@ -189,18 +202,11 @@ impl Ingest {
         &self.counts
     }
 
-    /// Handles one frame (a datagram, or its equivalent). Failures are counted. Returns an `Ack` if the sender requested one and the frame
-    /// is authentic and readable, also for a repetition: then the first response was lost.
+    /// Handles one frame (a datagram, or its equivalent). Failures are counted.
     ///
     /// # Errors
     /// Why the frame was dropped.
-    pub fn frame(
-        &self,
-        scratch: &mut Scratch,
-        at: Nanos,
-        peer: SocketAddr,
-        frame: &[u8],
-    ) -> Result<Option<Ack>, Reject> {
+    pub fn frame(&self, scratch: &mut Scratch, at: Nanos, peer: SocketAddr, frame: &[u8]) -> Result<Handled, Reject> {
         let result =
             self.keys.verify(frame).and_then(|(header, payload)| self.payload(scratch, at, peer, header, payload));
         result.inspect_err(|&reason| self.counts.reject(reason))
@@ -222,24 +228,23 @@ impl Ingest {
         peer: SocketAddr,
         header: Header,
         payload: &[u8],
-    ) -> Result<Option<Ack>, Reject> {
+    ) -> Result<Handled, Reject> {
         let Scratch { zstd, outcomes } = scratch;
-        let ack = match (header.kind, header.codec) {
-            (FrameKind::Ack | FrameKind::Control, _) => return Err(Reject::Frame),
+        let (ack, is_new) = match (header.kind, header.codec) {
             (FrameKind::Beat, CodecId::Json) => {
                 let beat = Json.decode(payload).map_err(|error| reason(&error))?;
                 check_sequence(beat.sequence)?;
                 self.check_incarnation(beat.incarnation)?;
                 let ack = Ack { of: beat.node_id.clone(), incarnation: beat.incarnation, sequence: beat.sequence };
-                self.record_beat(at, peer, beat);
-                ack
+                (ack, self.record_beat(at, peer, beat).accepted())
             }
             (FrameKind::Beat, CodecId::Protobuf) => self.beat_ref(at, peer, payload)?,
             (FrameKind::Beat, CodecId::ProtobufZstd) => self.beat_ref(at, peer, zstd.unpack(payload)?)?,
             (FrameKind::Batch, CodecId::Json) => {
                 let batch = Json.decode_batch(payload).map_err(|error| reason(&error))?;
                 let ack = Ack { of: batch.sender, incarnation: batch.incarnation, sequence: batch.sequence };
-                if self.batch_is_new(at, &ack)? {
+                let is_new = self.batch_is_new(at, &ack)?;
+                if is_new {
                     for beat in batch.beats {
                         match self.check_incarnation(beat.incarnation) {
                             Ok(()) => _ = self.record_beat(at, peer, beat),
@@ -247,22 +252,24 @@ impl Ingest {
                         }
                     }
                 }
-                ack
+                (ack, is_new)
             }
             (FrameKind::Batch, CodecId::Protobuf) => self.batch_ref(outcomes, at, peer, payload)?,
             (FrameKind::Batch, CodecId::ProtobufZstd) => self.batch_ref(outcomes, at, peer, zstd.unpack(payload)?)?,
+            _ => return Err(Reject::Frame),
         };
-        Ok(header.ack_wanted.then_some(ack))
+        Ok(Handled { ack: header.ack_wanted.then_some(ack), is_new })
     }
 
-    fn beat_ref(&self, at: Nanos, peer: SocketAddr, payload: &[u8]) -> Result<Ack, Reject> {
+    fn beat_ref(&self, at: Nanos, peer: SocketAddr, payload: &[u8]) -> Result<(Ack, bool), Reject> {
         let beat = BeatRef::parse(payload).map_err(|error| reason(&error))?;
         check_sequence(beat.sequence)?;
         self.check_incarnation(beat.incarnation)?;
         let recorded = self.table.record(&observation_ref(at, &beat));
         self.count(recorded);
         self.pass_on(recorded, at, peer, || beat.to_beat());
-        Ok(Ack { of: beat.node_id.to_owned(), incarnation: beat.incarnation, sequence: beat.sequence })
+        let ack = Ack { of: beat.node_id.to_owned(), incarnation: beat.incarnation, sequence: beat.sequence };
+        Ok((ack, recorded.accepted()))
     }
 
     fn batch_ref(
@@ -271,12 +278,13 @@ impl Ingest {
         at: Nanos,
         peer: SocketAddr,
         payload: &[u8],
-    ) -> Result<Ack, Reject> {
+    ) -> Result<(Ack, bool), Reject> {
         let mut beats = Vec::new();
         let BatchRef { sender, incarnation, sequence } =
             BatchRef::parse(payload, &mut beats).map_err(|error| reason(&error))?;
         let ack = Ack { of: sender.to_owned(), incarnation, sequence };
-        if self.batch_is_new(at, &ack)? {
+        let is_new = self.batch_is_new(at, &ack)?;
+        if is_new {
             let latest = self.latest_incarnation();
             // One node with a wrong clock must not reject the whole batch.
             beats.retain(|beat| {
@@ -293,7 +301,7 @@ impl Ingest {
                 self.pass_on(recorded, at, peer, || beat.to_beat());
             }
         }
-        Ok(ack)
+        Ok((ack, is_new))
     }
 
     /// False for a repeated batch: it is acknowledged again and ignored.
@@ -396,7 +404,7 @@ mod tests {
 
     #[test]
     fn senders_of_batches_that_are_silent_make_room_for_others() {
-        let keys = Keys::new(1, b"of this test");
+        let keys = Keys::new(b"of this test");
         let ingest = Ingest::new(Clock::start(), keys.clone(), Arc::new(Table::new(8)), None);
         let (mut scratch, peer) = (Scratch::default(), SocketAddr::from(([127, 0, 0, 1], 1)));
         let mut take = |at: Nanos, sender: String| {
@@ -410,6 +418,6 @@ mod tests {
         let full = (0..room).find(|n| take(FORGET_SENDERS_AFTER / 2, format!("agent-{n}")).is_err());
         assert!(full.is_some_and(|n| n > MAX_BATCH_SENDERS / 2));
         assert_eq!(take(FORGET_SENDERS_AFTER, format!("agent-{}", full.unwrap())), Err(Reject::Full));
-        assert_eq!(take(2 * FORGET_SENDERS_AFTER, format!("agent-{}", full.unwrap())), Ok(None));
+        assert!(take(2 * FORGET_SENDERS_AFTER, format!("agent-{}", full.unwrap())).is_ok_and(|handled| handled.is_new));
     }
 }

@@ -95,6 +95,28 @@ pub async fn start(stack: &mut Stack, options: &Options) -> anyhow::Result<Nginx
     Ok(Nginx { child, pid, port, url: format!("http://127.0.0.1:{port}"), access_log, version })
 }
 
+impl Nginx {
+    /// Renames an access log of more than `max_bytes` to `access.log.1` and lets nginx open a new one. An earlier `access.log.1` is replaced.
+    /// Returns whether it did so.
+    ///
+    /// # Errors
+    /// The file cannot be renamed, or nginx has ended.
+    pub fn rotate_access_log(&self, stack: &mut Stack, max_bytes: u64) -> anyhow::Result<bool> {
+        let log = &self.access_log;
+        // After a failed rotation the file is missing until nginx opens it again.
+        if std::fs::metadata(log).is_ok_and(|file| file.len() <= max_bytes) {
+            return Ok(false);
+        }
+        if log.exists() {
+            let earlier = log.with_extension("log.1");
+            std::fs::rename(log, &earlier).with_context(|| format!("cannot rename {}", log.display()))?;
+        }
+        // nginx's signal for opening its log files again.
+        stack.kill(self.child, Signal::SIGUSR1)?;
+        Ok(true)
+    }
+}
+
 /// The directive by which nginx sends a line per request to `testbed serve access-log`.
 fn counted(server: SocketAddr) -> String {
     format!("access_log syslog:server={server},nohostname,tag=gateway counted;")

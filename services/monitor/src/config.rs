@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use contract::id;
 use heartbeat::{
     assign::NodeId,
+    auth::Keys,
     detector::{AnyDetector, BadParam},
     node_state,
-    observer::{PARTITIONED_AFTER, Settings},
+    observer::{Evidence, PARTITIONED_AFTER, Settings},
+    registry::Monitors,
     vote,
 };
 use runtime::{config::Validate, telemetry::TelemetryConfig};
@@ -30,9 +32,17 @@ pub struct MonitorConfig {
     pub detect: Detect,
     /// Export of traces and logs over OTLP.
     pub telemetry: TelemetryConfig,
-    /// The other monitors: name → `host:port` of their HTTP port. Empty: this monitor decides alone.
+    /// The other monitors: name → `host:port` of their HTTP port. Empty: this monitor decides alone. The first monitor writes them to etcd;
+    /// afterwards all monitors count votes against the list in etcd.
     #[serde(default)]
     pub peers: BTreeMap<String, String>,
+    /// Version of `peers`. Raise it on all monitors with every change of the list: the list of the latest version goes to etcd.
+    #[serde(default = "first_version")]
+    pub peers_version: u64,
+}
+
+fn first_version() -> u64 {
+    1
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,8 +50,19 @@ pub struct MonitorConfig {
 pub struct Node {
     /// Name of this monitor: 1 to 64 bytes of UTF-8 without control characters.
     pub id: String,
-    /// Secret for the MACs of heartbeats, probes and ballots, at least 8 bytes. All monitors and workers must have the same.
+    /// Secret for the MACs of heartbeats, registrations, probes and the partition table, at least 8 bytes. All monitors and workers must
+    /// have the same.
     pub key: String,
+    /// A second secret that is accepted like `node.key` but never used to sign, while the secret is being changed. Empty: none.
+    #[serde(default)]
+    pub accepted_key: String,
+    /// Secret for the MACs of ballots, at least 8 bytes. Only the monitors have it. Empty: `node.key` is used, and every worker could
+    /// forge ballots.
+    #[serde(default)]
+    pub monitor_key: String,
+    /// A second secret for ballots that is accepted like `node.monitor_key` but never used to sign. Empty: none.
+    #[serde(default)]
+    pub accepted_monitor_key: String,
     /// Number of workers that may register, and whose last heartbeat is stored.
     pub max_nodes: usize,
 }
@@ -57,6 +78,9 @@ pub struct Listen {
     pub udp: SocketAddr,
     /// Address of the admin port: health and metrics.
     pub admin: SocketAddr,
+    /// `host:port` that other monitors use instead of `http`. Empty: `http` itself.
+    #[serde(default)]
+    pub advertise_http: String,
     /// Accepts unauthenticated heartbeats and registrations over HTTP (insecure), such as the article's `GET /heartbeat?id=`. Any client
     /// that reaches the port can then impersonate any worker. A registration that says that a worker leaves always needs a MAC.
     pub plain: bool,
@@ -90,6 +114,14 @@ pub struct Detect {
     pub partitioned_after: u32,
     /// How many monitors must agree that a worker has failed.
     pub votes: VoteRule,
+    /// What shows that a worker does not serve its partitions: `heartbeats` (only that they stop), or `all` (also what workers report, and
+    /// what their requesters had no success with).
+    pub evidence: Evidence,
+    /// Milliseconds after a failure in which no partition is moved for balance. A worker that did not serve its partitions, or that is in a
+    /// crash loop, gets none for this long, and for longer with every relapse.
+    pub rebalance_after_ms: u64,
+    /// Seconds of silence after which an off-line worker that owns nothing is forgotten, and its name makes room for another.
+    pub forget_after_s: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,12 +137,20 @@ impl MonitorConfig {
     pub fn new(id: &str) -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
-            node: Node { id: id.to_owned(), key: String::new(), max_nodes: 10_000 },
+            node: Node {
+                id: id.to_owned(),
+                key: String::new(),
+                accepted_key: String::new(),
+                monitor_key: String::new(),
+                accepted_monitor_key: String::new(),
+                max_nodes: 10_000,
+            },
             listen: Listen {
                 http: loopback(7400),
                 tcp: loopback(7401),
                 udp: loopback(7401),
                 admin: loopback(7402),
+                advertise_http: String::new(),
                 plain: false,
                 drain_ms: 2_000,
             },
@@ -125,18 +165,21 @@ impl MonitorConfig {
                 params: BTreeMap::new(),
                 partitioned_after: PARTITIONED_AFTER,
                 votes: VoteRule::Majority,
+                evidence: Evidence::All,
+                rebalance_after_ms: 30_000,
+                forget_after_s: 3_600,
             },
             peers: BTreeMap::new(),
+            peers_version: first_version(),
             telemetry: TelemetryConfig::default(),
         }
     }
 
-    /// Names of all monitors, this one included, sorted.
-    pub fn monitors(&self) -> Vec<NodeId> {
-        let mut all: Vec<NodeId> = self.peers.keys().map(|id| id.as_str().into()).collect();
-        all.push(self.node.id.as_str().into());
-        all.sort();
-        all
+    /// All monitors, this one included.
+    pub fn monitors(&self) -> Monitors {
+        let me: (NodeId, String) = (self.node.id.as_str().into(), self.listen.http_address());
+        let others = self.peers.iter().map(|(id, address)| (id.as_str().into(), address.clone()));
+        Monitors { version: self.peers_version, members: others.chain([me]).collect() }
     }
 
     /// # Errors
@@ -153,7 +196,36 @@ impl MonitorConfig {
             VoteRule::One => |_| 1,
         };
         let suspicion = node_state::Settings { partitioned_after: self.detect.partitioned_after, ..settings.suspicion };
-        Settings { quorum, suspicion, ..settings }
+        Settings {
+            quorum,
+            suspicion,
+            evidence: self.detect.evidence,
+            rebalance_after: self.detect.rebalance_after_ms * MS,
+            forget_after: self.detect.forget_after_s * 1_000 * MS,
+            ..settings
+        }
+    }
+}
+
+impl Listen {
+    pub fn http_address(&self) -> String {
+        if self.advertise_http.is_empty() { self.http.to_string() } else { self.advertise_http.clone() }
+    }
+}
+
+impl Node {
+    /// Keys of monitors and workers.
+    pub fn keys(&self) -> Keys {
+        Keys::new(self.key.as_bytes()).accepting(self.accepted_key.as_bytes())
+    }
+
+    /// Keys of the monitors alone.
+    pub fn voter_keys(&self) -> Keys {
+        if self.monitor_key.is_empty() {
+            let accepted = [&self.accepted_monitor_key, &self.accepted_key].into_iter().find(|key| !key.is_empty());
+            return Keys::new(self.key.as_bytes()).accepting(accepted.map_or(&[], |key| key.as_bytes()));
+        }
+        Keys::new(self.monitor_key.as_bytes()).accepting(self.accepted_monitor_key.as_bytes())
     }
 }
 
@@ -170,6 +242,15 @@ impl Validate for MonitorConfig {
         if self.node.key.len() < 8 {
             problems.push("node.key: must have at least 8 bytes, best 32 random ones".into());
         }
+        for (name, key) in [
+            ("accepted_key", &self.node.accepted_key),
+            ("monitor_key", &self.node.monitor_key),
+            ("accepted_monitor_key", &self.node.accepted_monitor_key),
+        ] {
+            if (1..8).contains(&key.len()) {
+                problems.push(format!("node.{name}: must be empty or have at least 8 bytes, best 32 random ones"));
+            }
+        }
         if self.registry.etcd.is_empty() || self.registry.etcd.iter().any(|url| !url.starts_with("http://")) {
             problems.push("registry.etcd: name at least one member as http://host:port".into());
         }
@@ -182,6 +263,9 @@ impl Validate for MonitorConfig {
             ("registry.term_ms", self.registry.term_ms, 2_000..=60_000),
             ("detect.interval_ms", self.detect.interval_ms, 20..=60_000),
             ("detect.partitioned_after", self.detect.partitioned_after.into(), 4..=1_000),
+            ("detect.rebalance_after_ms", self.detect.rebalance_after_ms, 0..=3_600_000),
+            ("detect.forget_after_s", self.detect.forget_after_s, 60..=31_536_000),
+            ("peers_version", self.peers_version, 1..=u64::MAX),
         ] {
             if !range.contains(&value) {
                 problems.push(format!("{key}: {value} is not in {}..={}", range.start(), range.end()));

@@ -1,15 +1,21 @@
 //! Step 2 of a heartbeat's path: inputs → `heartbeat::observer` (decides, pure) → actions. A single task owns the observer and never waits
 //! for I/O.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
+    time::Duration,
+};
 
 use heartbeat::{
     Nanos,
     assign::NodeId,
     clock::Clock,
+    message::Beat,
     node_state::{State, Transition},
-    observer::{Effect, Observer},
-    registry::{Request, Response},
+    observer::{Effect, Observer, ReceivedBeat},
+    registry::{Monitors, Registration, Request, Response},
     transport::{Ingest, assignments::Assignments},
 };
 use runtime::{Readiness, telemetry::Telemetry};
@@ -28,6 +34,7 @@ use crate::{
     peers::Peers,
     probes::Probes,
     status::{Event, EventLog, Node, Status},
+    status_snapshots,
     suspicions::Suspicions,
 };
 
@@ -35,16 +42,19 @@ use crate::{
 const MAX_BATCH: usize = 1_024;
 /// An unregistered worker is forgotten after this silence, so that its place in the table is free again.
 const FORGET_AFTER: Nanos = 600_000_000_000;
+/// Workers that are looked at to find one that passes a probe on.
+const MAX_CHOICES: usize = 64;
 
 pub struct ControlLoop {
     pub me: NodeId,
-    pub monitors: usize,
+    pub configured: Monitors,
     pub observer: Observer,
     pub clock: Clock,
     pub inbox: mpsc::Receiver<Input>,
     pub registry: Registry,
     pub peers: Peers,
     pub probes: Probes,
+    pub status: status_snapshots::Publisher,
     pub ingest: Arc<Ingest>,
     /// The partition table for workers that poll.
     pub assignments: watch::Sender<Arc<Assignments>>,
@@ -80,13 +90,15 @@ impl ControlLoop {
         let mut reporting = Reporting { changes: EventLog::default(), suspicions, commit_trace: None };
         let (mut requests, mut last_forgotten) = (RegistryRequests::default(), 0);
         loop {
-            let wake = Instant::from_std(self.clock.instant(self.observer.next_wake()));
+            let wake = self.observer.next_wake().min(self.status.due());
+            let wake = Instant::from_std(self.clock.instant(wake));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 // Before the inputs: a full queue must not delay the renewal of the lease.
                 Some(answer) = requests.tasks.join_next() => self.handle_response(answer, &mut requests, &mut reporting),
-                Some(input) = self.inbox.recv() => self.drain_inbox(input, &mut requests, &reporting.changes),
+                Some(input) = self.inbox.recv() => self.drain_inbox(input, &mut requests),
+                () = self.status.wanted() => self.status.request(self.clock.now()),
                 () = sleep_until(wake) => {}
             }
             let now = self.clock.now();
@@ -94,6 +106,10 @@ impl ControlLoop {
                 self.act(effect, now, &mut requests, &mut reporting);
             }
             self.publish(now, &mut reporting);
+            if now >= self.status.due() {
+                let status = self.status_now(now, &requests, &reporting.changes);
+                self.status.publish(now, status);
+            }
             if now > last_forgotten + FORGET_AFTER / 10 {
                 last_forgotten = now;
                 self.ingest.table().forget_before(now.saturating_sub(FORGET_AFTER));
@@ -102,27 +118,30 @@ impl ControlLoop {
         self.registry.resign().await;
     }
 
-    fn drain_inbox(&mut self, first: Input, requests: &mut RegistryRequests, changes: &EventLog) {
+    fn drain_inbox(&mut self, first: Input, requests: &mut RegistryRequests) {
         let mut next = Some(first);
         for _ in 0..MAX_BATCH {
             let Some(input) = next else { return };
-            self.handle_input(input, requests, changes);
+            self.handle_input(input, requests);
             next = self.inbox.try_recv().ok();
         }
         if let Some(input) = next {
-            self.handle_input(input, requests, changes);
+            self.handle_input(input, requests);
         }
     }
 
-    fn handle_input(&mut self, input: Input, requests: &mut RegistryRequests, changes: &EventLog) {
+    fn handle_input(&mut self, input: Input, requests: &mut RegistryRequests) {
         let now = self.clock.now();
         match input {
-            Input::Beat { id, incarnation, sequence } => {
+            Input::Beat { at, beat } => {
+                let Beat { node_id: id, incarnation, sequence, timestamp: sent_ms, report, .. } = beat;
                 let known = || self.observer.incarnation(&id).unwrap_or(0);
                 let incarnation = if incarnation == 0 { known() } else { incarnation };
-                // An unnumbered heartbeat counts as the newest.
-                let sequence = if sequence == 0 { now } else { sequence };
-                self.observer.heard(now, &id, incarnation, sequence);
+                // Heartbeats with a MAC are numbered. One without a number counts as the newest.
+                let is_authenticated = sequence != 0;
+                let sequence = if is_authenticated { sequence } else { now };
+                let beat = ReceivedBeat { at, incarnation, sequence, sent_ms, is_authenticated, report };
+                self.observer.heard(now, &id, beat);
             }
             Input::Answer { node, incarnation, round } => self.observer.answered(now, &node, incarnation, round),
             Input::Ballot(ballot) => {
@@ -130,13 +149,31 @@ impl ControlLoop {
                 self.observer.ballot(now, ballot);
             }
             Input::Changed => self.send_request(Request::Read, now, requests),
-            // An error means that the client has disconnected.
-            Input::Status(reply) => _ = reply.send(self.status(now, requests, changes)),
         }
     }
 
     fn act(&mut self, effect: Effect, now: Nanos, requests: &mut RegistryRequests, reporting: &mut Reporting) {
         match effect {
+            Effect::MonitorsChanged(monitors) => self.set_monitors(&monitors),
+            Effect::Unserved { node, partitions, source } => {
+                let evidence = source.as_str();
+                tracing::warn!(
+                    %node,
+                    ?partitions,
+                    evidence,
+                    "a worker sends heartbeats but does not serve these partitions: others take them over"
+                );
+                self.metrics.unserved.with_label_values(&[evidence]).inc_by(partitions.len() as u64);
+                reporting.changes.push(Event::Unserved { node, partitions, evidence: source });
+            }
+            Effect::TablesLost { epoch } => {
+                tracing::error!(
+                    epoch,
+                    "etcd has lost partition tables up to this epoch: the next table is above it, and all partitions get its epoch"
+                );
+                reporting.changes.push(Event::TablesLost { epoch });
+            }
+            Effect::Forgotten(node) => self.metrics.forget(&node),
             Effect::Probe { node, round } => self.probe(&node, round),
             Effect::Share(ballot) => {
                 self.peers.share(&ballot);
@@ -173,16 +210,33 @@ impl ControlLoop {
         }
     }
 
-    fn probe(&self, node: &str, round: u64) {
+    fn set_monitors(&mut self, monitors: &Monitors) {
+        let is_same = monitors.members.keys().eq(self.configured.members.keys());
+        if !is_same && monitors.version >= self.configured.version {
+            let members: Vec<&str> = monitors.members.keys().map(|name| &**name).collect();
+            tracing::warn!(
+                version = monitors.version,
+                ?members,
+                "etcd has other monitors than this one's configuration (peers): those in etcd vote. To change them, raise peers_version"
+            );
+        }
+        self.peers.set(&self.me, monitors);
+    }
+
+    fn probe(&self, id: &str, round: u64) {
         let nodes = &self.observer.snapshot().nodes;
-        let Some(registration) = nodes.get(node) else { return };
+        let Some(registration) = nodes.get(id) else { return };
         // A different worker in each round: the first may be unreachable too.
-        let well: Vec<_> = nodes
-            .values()
-            .filter(|other| *other.id != *node && self.observer.state(&other.id) == Some(State::Healthy))
-            .collect();
-        let via = (!well.is_empty()).then(|| well[round as usize % well.len()]);
-        self.probes.send(registration, via, round);
+        let others =
+            nodes.range::<str, _>((Excluded(id), Unbounded)).chain(nodes.range::<str, _>((Unbounded, Excluded(id))));
+        let skipped = round as usize % (nodes.len() - 1).clamp(1, MAX_CHOICES / 2);
+        let is_well = |other: &&Registration| self.observer.state(&other.id) == Some(State::Healthy);
+        let via = others.map(|(_, other)| other).skip(skipped).take(MAX_CHOICES).find(is_well);
+        match self.observer.state(id) {
+            // It is not suspected: it shall prove that its heartbeats are no recorded ones.
+            Some(State::Healthy) => self.probes.prove(registration, via, round),
+            _ => self.probes.send(registration, via, round),
+        }
     }
 
     fn record_transition(&self, node: &NodeId, transition: &Transition) {
@@ -331,28 +385,42 @@ impl ControlLoop {
         self.metrics.count_beats(self.ingest.counts());
     }
 
-    fn status(&self, now: Nanos, requests: &RegistryRequests, changes: &EventLog) -> Status {
+    fn status_now(&self, now: Nanos, requests: &RegistryRequests, changes: &EventLog) -> Status {
         let snapshot = self.observer.snapshot();
         let table = Arc::clone(&snapshot.table);
-        let nodes = self.observer.states().map(|(id, observed)| Node {
-            id: id.clone(),
-            state: observed.state(),
-            incarnation: observed.incarnation(),
-            online: table.is_online(id),
-            left: snapshot.has_left(id),
-            silent_ms: now.saturating_sub(observed.heard_at()) as f64 / 1e6,
-            primary_of: table.partitions.iter().filter(|a| a.primary.as_ref() == Some(id)).count(),
-            replica_of: table.partitions.iter().filter(|a| a.replicas.contains(id)).count(),
+        // Partitions as primary and as replica.
+        let mut partitions: HashMap<&NodeId, (usize, usize)> = HashMap::new();
+        for assignment in &table.partitions {
+            if let Some(primary) = &assignment.primary {
+                partitions.entry(primary).or_default().0 += 1;
+            }
+            for replica in &assignment.replicas {
+                partitions.entry(replica).or_default().1 += 1;
+            }
+        }
+        let nodes = self.observer.states().map(|(id, observed)| {
+            let (primary_of, replica_of) = partitions.get(id).copied().unwrap_or_default();
+            Node {
+                id: id.clone(),
+                state: observed.state(),
+                incarnation: observed.incarnation(),
+                online: table.is_online(id),
+                left: snapshot.has_left(id),
+                silent_ms: now.saturating_sub(observed.heard_at()) as f64 / 1e6,
+                weight: self.observer.weight(now, id),
+                primary_of,
+                replica_of,
+            }
         });
         Status {
             monitor: self.me.clone(),
             leading: self.observer.is_leading(now),
             leader: snapshot.leader.as_ref().map(|leader| leader.monitor.clone()),
-            monitors: self.monitors,
+            monitors: self.observer.monitors(),
             present: self.observer.present(now),
             registry_up: requests.is_up,
             nodes: nodes.collect(),
-            table,
+            table: Arc::clone(&table),
             changes: changes.list(),
         }
     }
@@ -365,7 +433,10 @@ fn name(request: &Request) -> &'static str {
     match request {
         Request::Read => READ,
         Request::Campaign { .. } => "campaign",
+        Request::Resign { .. } => "resign",
+        Request::SetMonitors(_) => "set_monitors",
         Request::Register(_) => "register",
+        Request::Forget(_) => "forget",
         Request::Commit { .. } => COMMIT,
     }
 }

@@ -3,17 +3,21 @@
 //! | key | value | changed by |
 //! |---|---|---|
 //! | `leader` | the leading monitor's name, under its lease; the key's create revision is the term | `Campaign`, the lease's end |
-//! | `nodes/<id>` | a `Registration` | `Register`, if it supersedes the known one |
-//! | `table` | the whole `Table` | `Commit`, if the term and the table have not changed since they were read |
+//! | `monitors` | the `Monitors` whose votes count | `SetMonitors`, if the version is later |
+//! | `nodes/<id>` | a `Registration` | `Register`, if it supersedes the known one; `Forget`, if it is the known one |
+//! | `table` | the whole `Table` | `Commit`, if the term, the monitors and the table have not changed since they were read |
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, GetOptions, KeyValue, PutOptions, Txn, TxnOp, WatchOptions,
+    Client, Compare, CompareOp, ConnectOptions, GetOptions, KeyValue, KvClient, PutOptions, Txn, TxnOp, WatchOptions,
 };
 use heartbeat::{
     assign::{NodeId, Table},
-    registry::{Leader, Registration, Request, Response, Snapshot, supersedes},
+    registry::{Leader, Monitors, Registration, Request, Response, Snapshot, is_same, supersedes},
 };
 use tokio::sync::Mutex;
 
@@ -47,6 +51,8 @@ pub struct Registry {
     prefix: Arc<str>,
     /// Id of the leader's lease; 0: none.
     lease: Arc<Mutex<i64>>,
+    /// Version of the monitors that was read last, and the revision that wrote it: a commit depends on it.
+    monitors_read: Arc<std::sync::Mutex<(u64, i64)>>,
 }
 
 impl Registry {
@@ -60,7 +66,7 @@ impl Registry {
             .with_keep_alive(KEEP_ALIVE, TIMEOUT)
             .with_keep_alive_while_idle(true);
         let client = Client::connect(endpoints, Some(options)).await?;
-        Ok(Self { client, prefix: prefix.into(), lease: Arc::default() })
+        Ok(Self { client, prefix: prefix.into(), lease: Arc::default(), monitors_read: Arc::default() })
     }
 
     /// # Errors
@@ -70,8 +76,16 @@ impl Registry {
             match request {
                 Request::Read => self.read().await,
                 Request::Campaign { monitor, ttl } => self.campaign(&monitor, Duration::from_nanos(ttl)).await,
+                Request::Resign { .. } => {
+                    self.resign().await;
+                    Ok(Response::Resigned)
+                }
+                Request::SetMonitors(monitors) => self.set_monitors(&monitors).await,
                 Request::Register(node) => self.register(&node).await,
-                Request::Commit { term, table_revision, table } => self.commit(term, table_revision, &table).await,
+                Request::Forget(node) => self.forget(&node).await,
+                Request::Commit { term, table_revision, monitors_version, table } => {
+                    self.commit(term, table_revision, monitors_version, &table).await
+                }
             }
         };
         tokio::time::timeout(TIMEOUT, answer).await.unwrap_or(Err(RegistryError::Timeout))
@@ -112,22 +126,32 @@ impl Registry {
         let mut client = self.client.kv_client();
         let mut found = client.get(&*self.prefix, Some(GetOptions::new().with_prefix())).await?;
         let mut snapshot = Snapshot { revision: revision(found.header()), ..Snapshot::default() };
+        let mut monitors_revision = 0;
         for pair in found.take_kvs() {
             let key = String::from_utf8_lossy(pair.key()).into_owned();
             match key.strip_prefix(&*self.prefix) {
                 Some("leader") => snapshot.leader = Some(leader(&pair)),
+                Some("monitors") => {
+                    snapshot.monitors = Some(value::<Monitors>(&pair, &key)?);
+                    monitors_revision = pair.mod_revision();
+                }
                 Some("table") => {
                     snapshot.table = Arc::new(value::<Table>(&pair, &key)?);
                     snapshot.table_revision = pair.mod_revision().cast_unsigned();
                 }
-                Some(name) if name.starts_with("nodes/") => {
-                    let node = value::<Registration>(&pair, &key)?;
-                    snapshot.nodes.insert(node.id.clone(), node);
-                }
+                Some(name) if name.starts_with("nodes/") => match value::<Registration>(&pair, &key) {
+                    Ok(node) => _ = snapshot.nodes.insert(node.id.clone(), node),
+                    // One bad value must not hide all other workers.
+                    Err(error) => {
+                        tracing::warn!(key, error = &error as &dyn std::error::Error, "a registration is ignored");
+                    }
+                },
                 // Written by a later version.
                 _ => {}
             }
         }
+        let version = snapshot.monitors.as_ref().map_or(0, |monitors| monitors.version);
+        *self.monitors_read.lock().unwrap_or_else(PoisonError::into_inner) = (version, monitors_revision);
         Ok(Response::Snapshot(Arc::new(snapshot)))
     }
 
@@ -182,10 +206,14 @@ impl Registry {
         for _ in 0..REGISTER_TRIES {
             let known = client.get(key.as_str(), None).await?.take_kvs().pop();
             let seen = known.as_ref().map_or(0, KeyValue::mod_revision);
-            if let Some(known) = &known
-                && !supersedes(&value(known, &key)?, node)
-            {
-                return Ok(Response::Superseded);
+            // A value that is no registration is replaced.
+            if let Some(known) = known.as_ref().and_then(|known| value::<Registration>(known, &key).ok()) {
+                if is_same(&known, node) {
+                    return Ok(Response::Registered);
+                }
+                if !supersedes(&known, node) {
+                    return Ok(Response::Superseded { incarnation: known.incarnation });
+                }
             }
             let unchanged = Compare::mod_revision(key.as_str(), CompareOp::Equal, seen);
             let put = TxnOp::put(key.as_str(), json(node), None);
@@ -197,18 +225,69 @@ impl Registry {
     }
 
     /// Epoch, primaries and replicas change together or not at all.
-    async fn commit(&self, term: u64, table_revision: u64, table: &Table) -> Result<Response, RegistryError> {
+    async fn commit(
+        &self,
+        term: u64,
+        table_revision: u64,
+        monitors_version: u64,
+        table: &Table,
+    ) -> Result<Response, RegistryError> {
         let (leader, key) = (self.key("leader"), self.key("table"));
+        let mut client = self.client.kv_client();
+        let (version, monitors_revision) = self.monitors_read();
+        if version != monitors_version {
+            return Ok(Response::Conflict);
+        }
+        let monitors = Compare::mod_revision(self.key("monitors"), CompareOp::Equal, monitors_revision);
         // A missing key has revision 0, so a term of 0 must not match it.
         let leads = Compare::create_revision(leader.as_str(), CompareOp::Equal, term.cast_signed());
         let is_led = Compare::create_revision(leader.as_str(), CompareOp::Greater, 0);
         let unchanged = Compare::mod_revision(key.as_str(), CompareOp::Equal, table_revision.cast_signed());
         let put = TxnOp::put(key.as_str(), json(table), None);
-        let answer = self.client.kv_client().txn(Txn::new().when([is_led, leads, unchanged]).and_then([put])).await?;
+        let answer = client.txn(Txn::new().when([is_led, leads, monitors, unchanged]).and_then([put])).await?;
         Ok(match answer.succeeded() {
             true => Response::Committed { table_revision: revision(answer.header()) },
             false => Response::Conflict,
         })
+    }
+
+    fn monitors_read(&self) -> (u64, i64) {
+        // Two numbers that are written together.
+        *self.monitors_read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The monitors, and the revision in which they were written; 0: never.
+    async fn monitors(&self, client: &mut KvClient) -> Result<(Option<Monitors>, i64), RegistryError> {
+        let key = self.key("monitors");
+        let Some(known) = client.get(key.as_str(), None).await?.take_kvs().pop() else { return Ok((None, 0)) };
+        Ok((Some(value(&known, &key)?), known.mod_revision()))
+    }
+
+    async fn set_monitors(&self, monitors: &Monitors) -> Result<Response, RegistryError> {
+        let mut client = self.client.kv_client();
+        let (known, revision) = self.monitors(&mut client).await?;
+        if known.is_some_and(|known| known.version >= monitors.version) {
+            return Ok(Response::MonitorsSet);
+        }
+        let key = self.key("monitors");
+        let unchanged = Compare::mod_revision(key.as_str(), CompareOp::Equal, revision);
+        let put = TxnOp::put(key.as_str(), json(monitors), None);
+        // If another monitor was faster, the next read shows what it has written.
+        client.txn(Txn::new().when([unchanged]).and_then([put])).await?;
+        Ok(Response::MonitorsSet)
+    }
+
+    async fn forget(&self, node: &Registration) -> Result<Response, RegistryError> {
+        let key = self.key(&format!("nodes/{}", node.id));
+        let mut client = self.client.kv_client();
+        let Some(known) = client.get(key.as_str(), None).await?.take_kvs().pop() else {
+            return Ok(Response::Forgotten);
+        };
+        if value::<Registration>(&known, &key)? == *node {
+            let unchanged = Compare::mod_revision(key.as_str(), CompareOp::Equal, known.mod_revision());
+            client.txn(Txn::new().when([unchanged]).and_then([TxnOp::delete(key.as_str(), None)])).await?;
+        }
+        Ok(Response::Forgotten)
     }
 
     fn key(&self, name: &str) -> String {

@@ -1,16 +1,12 @@
-//! Inputs of the control loop: from the transports, the probes, the other monitors, etcd and `GET /status`.
+//! Inputs of the control loop: from the transports, the probes, the other monitors and etcd.
 
-use heartbeat::{assign::NodeId, vote::Ballot};
-use tokio::sync::oneshot;
-
-use crate::status::Status;
+use heartbeat::{Nanos, assign::NodeId, message::Beat, vote::Ballot};
 
 pub enum Input {
-    /// `incarnation` 0 stands for the known incarnation: the article's heartbeats carry none.
+    /// Received at `at`. Incarnation 0 is the known incarnation: the article's heartbeats carry none.
     Beat {
-        id: String,
-        incarnation: u64,
-        sequence: u64,
+        at: Nanos,
+        beat: Beat,
     },
     Answer {
         node: NodeId,
@@ -20,5 +16,4 @@ pub enum Input {
     Ballot(Ballot),
     /// Something in the registry has changed.
     Changed,
-    Status(oneshot::Sender<Status>),
 }

@@ -7,17 +7,21 @@
 //! 2. `control_loop`, 3. `heartbeat::observer` (decides: suspicion, ballot, table), 4. `probes`, `peers`, `etcd` (act). It continues in a
 //! worker: 5. `worker/src/follow.rs`, 6. `ownership.rs` (fences), 7. `partitions.rs` (serves, redirects, refuses).
 
+mod bodies;
 mod commit_trace;
 pub mod config;
 mod control_loop;
 mod detector;
 pub mod etcd;
+mod http_server;
 mod input;
 mod metrics;
 mod peers;
-pub mod probes;
+mod probes;
+mod problems;
 pub mod receive;
 pub mod status;
+mod status_snapshots;
 mod suspicions;
 mod trace;
 
@@ -27,12 +31,11 @@ use anyhow::Context;
 use heartbeat::{
     Nanos,
     assign::NodeId,
-    auth::Keys,
-    clock::{Clock, wall_ms},
+    clock::Clock,
     message::Beat,
     observer::Observer,
     table::Table as Seen,
-    transport::{Ingest, Sink, tcp, udp},
+    transport::{Ingest, Sink, connections::Connections, tcp, udp},
 };
 use prometheus::Registry as Series;
 use runtime::{
@@ -54,8 +57,11 @@ use crate::{
 
 /// Capacity of the control loop's queue: heartbeats, probe answers and ballots.
 const INBOX: usize = 65_536;
-/// Number of the only key on the wire.
-const KEY_NUMBER: u8 = 1;
+/// Connections over HTTP that have sent no authentic message. The oldest gives way to a new one.
+const MAX_UNAUTHENTICATED: usize = 256;
+/// Connections over HTTP of each worker and each other monitor, and some for clients that people use.
+const CONNECTIONS_PER_PEER: usize = 3;
+const OTHER_CONNECTIONS: usize = 64;
 /// How long the export of the last spans and logs may take.
 const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before a broken watch on the registry is opened again.
@@ -74,7 +80,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let mut admin = AdminPort::open(sockets.admin, &readiness, &series)?;
 
     let clock = Clock::start();
-    let keys = Keys::new(KEY_NUMBER, config.node.key.as_bytes());
+    let (keys, voter_keys) = (config.node.keys(), config.node.voter_keys());
     let (inbox, inputs) = mpsc::channel(INBOX);
     let seen = Arc::new(Seen::new(config.node.max_nodes));
     let ingest = Arc::new(
@@ -83,32 +89,44 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let registry = Registry::new(&config.registry.etcd, &config.registry.prefix).await;
     let registry = registry.context("registry.etcd is not valid")?;
     let (assignments, followers) = watch::channel(Arc::default());
-    let router = receive::router(Arc::clone(&ingest), &config, followers, inbox.clone(), registry.clone(), &metrics);
+    let (status, status_reader) = status_snapshots::channel();
+    let router = receive::router(
+        Arc::clone(&ingest),
+        &config,
+        followers,
+        inbox.clone(),
+        registry.clone(),
+        status_reader,
+        &metrics,
+    );
+    let peers = config.node.max_nodes + config.peers.len();
+    let connections = Connections::new(CONNECTIONS_PER_PEER * peers + OTHER_CONNECTIONS, MAX_UNAUTHENTICATED);
 
     let (tasks, drain) = (TaskTracker::new(), Duration::from_millis(config.listen.drain_ms));
     let (settings, monitors) = (config.settings(), config.monitors());
     let interval = Duration::from_nanos(settings.interval);
     let http = runtime::http::plain().build()?;
-    let peers = Peers::spawn(&config.peers, (&http, &keys), interval, &metrics.ballots_sent, &tasks, &shutdown);
+    let peers = Peers::new(&config.peers, &http, &voter_keys, interval, &metrics.ballots_sent);
     let round = Duration::from_nanos(settings.suspicion.round);
     let probes = Probes::new(keys, round, inbox.clone(), tasks.clone(), &metrics.probes)?;
     let me: NodeId = config.node.id.as_str().into();
     let detectors = detector::factory(config.detector()?);
-    let observer = Observer::new(me.clone(), &monitors, settings, detectors, wall_ms(), clock.now());
+    let session = rand::random();
+    let observer = Observer::new(me.clone(), monitors.clone(), settings, detectors, session, clock.now());
     tasks.spawn(tcp::receive(sockets.tcp, Arc::clone(&ingest), tcp::Limits::default(), shutdown.clone()));
     tasks.spawn(watch_registry(registry.clone(), inbox, shutdown.clone()));
     let (udp, to_udp, stop_udp) = (sockets.udp, Arc::clone(&ingest), shutdown.clone());
     admin.spawn(async move { udp.run(to_udp, stop_udp).await.context("cannot receive heartbeats over UDP") });
-    let monitors = monitors.len();
     let control_loop = ControlLoop {
         me,
-        monitors,
+        configured: monitors,
         observer,
         clock,
         inbox: inputs,
         registry,
         peers,
         probes,
+        status,
         ingest,
         assignments,
         metrics,
@@ -118,11 +136,10 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     tasks.spawn(control_loop.run(shutdown.clone()));
 
     tracing::info!(monitor = config.node.id, http = %config.listen.http, "listening");
-    let served = lifecycle::serve(sockets.http, router, shutdown, drain).await;
+    http_server::serve(sockets.http, router, connections, shutdown, drain).await;
     lifecycle::drain(&tasks, drain).await;
     telemetry.stop(TELEMETRY_TIMEOUT).await;
-    admin.close().await?;
-    served
+    admin.close().await
 }
 
 struct Sockets {
@@ -147,10 +164,9 @@ impl Sockets {
 /// Passes accepted heartbeats to the control loop.
 fn sink(inbox: &mpsc::Sender<Input>, metrics: &Metrics) -> impl Sink + use<> {
     let (inbox, dropped) = (inbox.clone(), metrics.beats_dropped.clone());
-    move |_at: Nanos, _peer: SocketAddr, beat: Beat| {
-        let Beat { node_id: id, incarnation, sequence, .. } = beat;
+    move |at: Nanos, _peer: SocketAddr, beat: Beat| {
         // The table has this heartbeat; the next one reaches the observer.
-        if inbox.try_send(Input::Beat { id, incarnation, sequence }).is_err() {
+        if inbox.try_send(Input::Beat { at, beat }).is_err() {
             dropped.inc();
         }
     }

@@ -4,6 +4,7 @@ use heartbeat::{
     assign::PARTITIONS,
     auth::Reject,
     node_state::{State, Transition},
+    observer::Source,
     transport::Counts,
 };
 use prometheus::{
@@ -14,7 +15,7 @@ use prometheus::{
 pub const BALLOT: &str = "ballot";
 pub const REGISTRATION: &str = "registration";
 /// Values of the label `request`: requests to etcd by the control loop.
-const REQUESTS: [&str; 3] = ["read", "campaign", "commit"];
+const REQUESTS: [&str; 6] = ["read", "campaign", "resign", "set_monitors", "forget", "commit"];
 /// Silence of a failed worker: from 100 ms heartbeats up to the article's 5 s and beyond.
 const SILENCE_S: [f64; 12] = [0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0];
 
@@ -33,6 +34,8 @@ pub struct Metrics {
     /// Monitors that vote that the worker has failed.
     pub votes: IntGaugeVec,
     pub confirmed: IntCounter,
+    /// Partitions taken from workers that send heartbeats but do not serve them, by evidence.
+    pub unserved: IntCounterVec,
     pub detection: Histogram,
     pub epoch: IntGauge,
     pub partition_epoch: IntGaugeVec,
@@ -75,6 +78,11 @@ impl Metrics {
                 "Monitors that vote that the worker has failed, as counted by this one",
                 &["node"],
             )?,
+            unserved: counters(
+                "unserved_total",
+                "Partitions taken from workers that send heartbeats but do not serve them, by evidence",
+                &["evidence"],
+            )?,
             confirmed: counter("failures_confirmed_total", "Failed workers that the partition table took offline")?,
             detection: histogram(
                 "detection_seconds",
@@ -111,7 +119,9 @@ impl Metrics {
         let Self {
             beats, nodes, node_state, transitions, partition_epoch, ballots_sent, probes, control_refused, ..
         } = &metrics;
-        for vector in [beats, transitions, ballots_sent, probes, control_refused, &metrics.registry_requests] {
+        for vector in
+            [beats, transitions, ballots_sent, probes, control_refused, &metrics.registry_requests, &metrics.unserved]
+        {
             registry.register(Box::new(vector.clone()))?;
         }
         for vector in [nodes, node_state, partition_epoch, &metrics.votes] {
@@ -148,10 +158,22 @@ impl Metrics {
                 metrics.registry_requests.with_label_values(&[request, outcome]);
             }
         }
+        for source in [Source::Report, Source::Requesters] {
+            metrics.unserved.with_label_values(&[source.as_str()]);
+        }
         for partition in 0..PARTITIONS {
             partition_epoch.with_label_values(&[partition.to_string()]);
         }
         Ok(metrics)
+    }
+
+    /// Removes the series of a worker whose name is gone.
+    pub fn forget(&self, node: &str) {
+        // An error means that there was no such series.
+        for state in State::ALL {
+            self.node_state.remove_label_values(&[node, state.as_str()]).ok();
+        }
+        self.votes.remove_label_values(&[node]).ok();
     }
 
     /// Copies the transports' counters.

@@ -1,10 +1,18 @@
 //! Step 4 of a heartbeat's path: probes over three paths at a time: UDP, HTTP on a fresh connection, and another worker. One answer refutes the suspicion.
+//! Question and answer are authenticated on every path.
 
 use std::{sync::Arc, time::Duration};
 
-use heartbeat::{assign::NodeId, auth::Keys, registry::Registration, transport::probe};
+use heartbeat::{
+    assign::NodeId,
+    auth::Keys,
+    registry::Registration,
+    transport::{
+        http::AUTHENTICATED,
+        probe::{self, Question},
+    },
+};
 use prometheus::{IntCounter, IntCounterVec};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
@@ -12,20 +20,16 @@ use crate::input::Input;
 
 /// Maximum number of probe rounds in flight. Further rounds count as unanswered.
 const MAX_ROUNDS: usize = 1_024;
-
-/// A worker's answer to `GET /probe`, about itself or about the worker it probed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeAnswer {
-    pub id: String,
-    pub incarnation: u64,
-}
+/// Maximum number of workers that are asked for a proof of life at a time. The others are asked with a later heartbeat.
+const MAX_PROOFS: usize = 1_024;
 
 pub struct Probes {
     keys: Keys,
     /// Reuses no connections: an old one may work where a new one does not.
     http: reqwest::Client,
     wait: Duration,
-    room: Arc<Semaphore>,
+    rounds: Arc<Semaphore>,
+    proofs: Arc<Semaphore>,
     inbox: mpsc::Sender<Input>,
     tasks: TaskTracker,
     outcomes: Outcomes,
@@ -54,32 +58,92 @@ impl Probes {
             paths: ["udp", "http", "worker"].map(of),
             dropped: probes.with_label_values(&["any", "dropped"]),
         };
-        Ok(Self { keys, http, wait, room: Arc::new(Semaphore::new(MAX_ROUNDS)), inbox, tasks, outcomes })
+        let [rounds, proofs] = [MAX_ROUNDS, MAX_PROOFS].map(|room| Arc::new(Semaphore::new(room)));
+        Ok(Self { keys, http, wait, rounds, proofs, inbox, tasks, outcomes })
     }
 
     /// Sends a round of probes; answers go to the queue. `via`: another, healthy worker.
     pub fn send(&self, node: &Registration, via: Option<&Registration>, round: u64) {
-        let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.rounds).try_acquire_owned() else {
             self.outcomes.dropped.inc();
             return;
         };
-        let (keys, wait, udp, id) = (self.keys.clone(), self.wait, node.udp.clone(), node.id.clone());
-        let over_udp = async move { probe::ask(&keys, &udp, &id, wait).await };
-        let over_http = ask(self.http.get(format!("http://{}/probe", node.http)), node.id.clone());
-        let query = [("id", &*node.id), ("udp", &node.udp)];
-        let request = via.map(|via| self.http.get(format!("http://{}/probe", via.http)).query(&query));
-        let over_worker = request.map(|request| ask(request, node.id.clone()));
-        let round = Round { node: node.id.clone(), number: round, inbox: self.inbox.clone() };
+        let (probe, round) = (self.probe(node, via), self.round(node, round));
         let paths = self.outcomes.paths.clone();
         self.tasks.spawn(async move {
             let [by_udp, by_http, by_worker] = &paths;
-            tokio::join!(round.hear(over_udp, by_udp), round.hear(over_http, by_http), async {
-                if let Some(over_worker) = over_worker {
-                    round.hear(over_worker, by_worker).await;
+            tokio::join!(round.hear(probe.over_udp(), by_udp), round.hear(probe.over_http(), by_http), async {
+                if let Some(via) = &probe.via {
+                    round.hear(probe.over_worker(via), by_worker).await;
                 }
             });
             drop(permit);
         });
+    }
+
+    /// Asks a worker whose heartbeats may be recorded ones. One path after the other: most workers answer on the first.
+    pub fn prove(&self, node: &Registration, via: Option<&Registration>, round: u64) {
+        let Ok(permit) = Arc::clone(&self.proofs).try_acquire_owned() else { return };
+        let (probe, round) = (self.probe(node, via), self.round(node, round));
+        self.tasks.spawn(async move {
+            let mut answer = probe.over_udp().await;
+            if answer.is_none() {
+                answer = probe.over_http().await;
+            }
+            if let (None, Some(via)) = (answer, &probe.via) {
+                answer = probe.over_worker(via).await;
+            }
+            round.report(answer).await;
+            drop(permit);
+        });
+    }
+
+    fn probe(&self, node: &Registration, via: Option<&Registration>) -> Probe {
+        Probe {
+            question: Question::new(&self.keys, &node.id),
+            keys: self.keys.clone(),
+            http: self.http.clone(),
+            wait: self.wait,
+            node: node.clone(),
+            via: via.map(|via| via.http.clone()),
+        }
+    }
+
+    fn round(&self, node: &Registration, number: u64) -> Round {
+        Round { node: node.id.clone(), number, inbox: self.inbox.clone() }
+    }
+}
+
+/// One question, which each path carries.
+struct Probe {
+    question: Question,
+    keys: Keys,
+    http: reqwest::Client,
+    wait: Duration,
+    node: Registration,
+    /// `host:port` of the worker that passes the question on.
+    via: Option<String>,
+}
+
+impl Probe {
+    async fn over_udp(&self) -> Option<u64> {
+        let answer = self.question.ask(&self.keys, &self.node.udp, self.wait).await?;
+        self.question.incarnation(&self.keys, &answer)
+    }
+
+    async fn over_http(&self) -> Option<u64> {
+        self.post(self.http.post(format!("http://{}/probe", self.node.http))).await
+    }
+
+    async fn over_worker(&self, via: &str) -> Option<u64> {
+        self.post(self.http.post(format!("http://{via}/probe")).query(&[("udp", &self.node.udp)])).await
+    }
+
+    async fn post(&self, request: reqwest::RequestBuilder) -> Option<u64> {
+        let request = request.header("content-type", AUTHENTICATED).body(self.question.frame().to_vec());
+        let response = request.send().await.ok()?.error_for_status().ok()?;
+        let answer = runtime::http::body_within(response, probe::MAX_BYTES).await.ok()?;
+        self.question.incarnation(&self.keys, &answer)
     }
 }
 
@@ -93,17 +157,14 @@ impl Round {
     async fn hear(&self, path: impl Future<Output = Option<u64>>, outcomes: &[IntCounter; 2]) {
         let answer = path.await;
         outcomes[usize::from(answer.is_none())].inc();
+        self.report(answer).await;
+    }
+
+    async fn report(&self, answer: Option<u64>) {
         if let Some(incarnation) = answer {
             let answer = Input::Answer { node: self.node.clone(), incarnation, round: self.number };
             // An error means that the control loop has ended: the process stops.
             self.inbox.send(answer).await.ok();
         }
     }
-}
-
-async fn ask(request: reqwest::RequestBuilder, node: NodeId) -> Option<u64> {
-    let answer = request.send().await.ok()?.error_for_status().ok()?;
-    let found: ProbeAnswer = answer.json().await.ok()?;
-    // Another worker may have taken the address.
-    (*found.id == *node).then_some(found.incarnation)
 }

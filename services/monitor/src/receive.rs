@@ -7,46 +7,50 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use contract::{
-    http::{Problem, problem},
-    id,
-};
+use contract::{http::problem, id};
 use heartbeat::{
     assign::NodeId,
-    auth::{Keys, Reject},
+    auth::{FrameKind, Keys, Reject},
     clock::latest_incarnation,
+    codec::MAX_PAYLOAD_BYTES,
     frame,
     registry::{Registration, Request, Response as Answer},
     transport::{
         Ingest,
         assignments::{self, Assignments},
+        connections::Connection,
         http::{self, AUTHENTICATED, FUTURE_INCARNATION, Unauthenticated},
     },
     vote::Ballot,
 };
 use prometheus::IntCounterVec;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use crate::{
     MonitorConfig,
+    bodies::{self, Bodies},
     etcd::{Registry, RegistryError},
     input::Input,
     metrics::{BALLOT, Metrics, REGISTRATION},
-    status::Status,
+    problems::refused,
+    status_snapshots,
 };
 
 /// Bytes per worker in a ballot, worst case: the longest id with every character escaped, quotes, an incarnation, separators.
 const NAMED_BYTES: usize = 2 * id::MAX_ID_BYTES + 2 + 20 + 2;
 /// Limit of all other request bodies.
 const MAX_BODY_BYTES: usize = 16 * 1024;
+/// Maximum number of registrations in progress. Each asks etcd.
+const MAX_REGISTRATIONS: usize = 256;
 /// How long the set of registered workers is cached.
 const CACHE_FOR: Duration = Duration::from_secs(1);
 /// `host:port`.
@@ -57,9 +61,11 @@ const MAX_ADDRESS_BYTES: usize = 255;
 #[serde(rename_all = "lowercase", tag = "outcome")]
 pub enum Registered {
     Registered,
-    /// This incarnation or a later one is registered already.
+    /// A later incarnation, or the same of another process, is registered: this one.
     #[serde(rename = "outlived")]
-    Superseded,
+    Superseded {
+        incarnation: u64,
+    },
 }
 
 /// Workers in the registry, cached.
@@ -74,11 +80,17 @@ struct Handlers {
     inbox: mpsc::Sender<Input>,
     registry: Registry,
     known: Arc<Mutex<RegisteredNodes>>,
+    /// Limits registrations in progress.
+    registering: Arc<Semaphore>,
     max_nodes: usize,
     keys: Keys,
+    voter_keys: Keys,
+    status: status_snapshots::Reader,
     plain: Unauthenticated,
     refused: IntCounterVec,
 }
+
+type From = Option<Extension<Arc<Connection>>>;
 
 pub fn router(
     ingest: Arc<Ingest>,
@@ -86,6 +98,7 @@ pub fn router(
     latest: watch::Receiver<Arc<Assignments>>,
     inbox: mpsc::Sender<Input>,
     registry: Registry,
+    status: status_snapshots::Reader,
     metrics: &Metrics,
 ) -> Router {
     let plain = if config.listen.plain { Unauthenticated::Accepted } else { Unauthenticated::Refused };
@@ -93,23 +106,42 @@ pub fn router(
     // All workers, and the rounds of all monitors.
     let ballot_bytes = MAX_BODY_BYTES + (max_nodes + config.peers.len()) * NAMED_BYTES;
     let (keys, refused) = (ingest.keys().clone(), metrics.control_refused.clone());
-    let known = Arc::default();
-    Router::new()
-        .route("/ballot", post(ballot).layer(DefaultBodyLimit::max(ballot_bytes)))
-        .route("/register", post(register))
-        .route("/status", get(status))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Handlers { inbox, registry, known, max_nodes, keys, plain, refused })
-        .merge(http::router(ingest, plain))
-        .merge(assignments::router(latest))
+    let handlers = Handlers {
+        inbox,
+        registry,
+        known: Arc::default(),
+        registering: Arc::new(Semaphore::new(MAX_REGISTRATIONS)),
+        max_nodes,
+        keys: keys.clone(),
+        voter_keys: config.node.voter_keys(),
+        status,
+        plain,
+        refused,
+    };
+    let bodies = Bodies::new(ballot_bytes);
+    let limited = |router: Router, max_bytes: usize| {
+        let read = middleware::from_fn_with_state(bodies.up_to(max_bytes), bodies::read);
+        router.layer(DefaultBodyLimit::max(max_bytes)).layer(read)
+    };
+    let ballots = Router::new().route("/ballot", post(ballot)).with_state(handlers.clone());
+    let others =
+        Router::new().route("/register", post(register)).route("/status", get(status_now)).with_state(handlers);
+    let others = others
+        .merge(assignments::router(latest.clone()))
+        // Workers poll one at a time; two, because a broken connection may go unnoticed for a while.
+        .merge(assignments::authenticated(latest, keys, 2 * max_nodes));
+    limited(ballots, ballot_bytes)
+        .merge(limited(others, MAX_BODY_BYTES))
+        .merge(limited(http::router(ingest, plain), MAX_PAYLOAD_BYTES))
 }
 
-/// Always authenticated: only monitors vote.
-async fn ballot(State(handlers): State<Handlers>, body: Bytes) -> Response {
-    let ballot: Ballot = match frame::verify_control(&handlers.keys, &body) {
+/// Always authenticated, with the monitors' key: only monitors vote.
+async fn ballot(State(handlers): State<Handlers>, from: From, body: Bytes) -> Response {
+    let ballot: Ballot = match frame::verify_control(&handlers.voter_keys, &body) {
         Ok(ballot) => ballot,
         Err(reason) => return handlers.reject(BALLOT, reason),
     };
+    authenticate(from);
     // A full queue drops the ballot, as the network might. The next ballot is newer.
     match handlers.inbox.try_send(Input::Ballot(ballot)) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
@@ -119,7 +151,7 @@ async fn ballot(State(handlers): State<Handlers>, body: Bytes) -> Response {
 
 /// Authenticated, or plain JSON where the configuration allows it. A leaving worker must always be authenticated: any other client could
 /// take it offline.
-async fn register(State(handlers): State<Handlers>, headers: HeaderMap, body: Bytes) -> Response {
+async fn register(State(handlers): State<Handlers>, from: From, headers: HeaderMap, body: Bytes) -> Response {
     let is_sealed = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == AUTHENTICATED);
     let is_plain = handlers.plain == Unauthenticated::Accepted && !is_sealed;
     let node = match is_plain {
@@ -130,6 +162,9 @@ async fn register(State(handlers): State<Handlers>, headers: HeaderMap, body: By
         Ok(node) => node,
         Err(reason) => return handlers.reject(REGISTRATION, reason),
     };
+    if !is_plain {
+        authenticate(from);
+    }
     if is_plain && node.leaving {
         return handlers.reject(REGISTRATION, Reject::Mac);
     }
@@ -146,25 +181,47 @@ async fn register(State(handlers): State<Handlers>, headers: HeaderMap, body: By
     if node.incarnation > latest_incarnation() {
         return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, FUTURE_INCARNATION);
     }
-    match handlers.register(node).await {
+    let Ok(_permit) = handlers.registering.try_acquire() else {
+        let detail = "too many registrations are in progress: try again later";
+        return refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, detail);
+    };
+    let answer = match handlers.register(node).await {
         Ok(None) => {
             let detail = format!("the limit of {} workers is reached; raise node.max_nodes", handlers.max_nodes);
-            refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, &detail)
+            return refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, &detail);
         }
-        Ok(Some(Answer::Registered)) => Json(Registered::Registered).into_response(),
-        Ok(Some(_)) => Json(Registered::Superseded).into_response(),
+        Ok(Some(Answer::Superseded { incarnation })) => Registered::Superseded { incarnation },
+        Ok(Some(_)) => Registered::Registered,
         Err(error) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "cannot register a node");
-            refused(StatusCode::SERVICE_UNAVAILABLE, problem::STORE_UNAVAILABLE, "the registry did not answer")
+            return refused(StatusCode::SERVICE_UNAVAILABLE, problem::STORE_UNAVAILABLE, "the registry did not answer");
+        }
+    };
+    let wants_seal = headers.get(header::ACCEPT).is_some_and(|kind| kind == AUTHENTICATED);
+    match serde_json::to_vec(&answer) {
+        Ok(json) if wants_seal => {
+            let reply = frame::sign_reply(&handlers.keys, FrameKind::Registered, &body, &json);
+            ([(header::CONTENT_TYPE, AUTHENTICATED)], reply).into_response()
+        }
+        _ => Json(answer).into_response(),
+    }
+}
+
+async fn status_now(State(handlers): State<Handlers>) -> Response {
+    match handlers.status.json().await {
+        Some(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        None => {
+            let detail = "the monitor is busy or stopping";
+            refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, detail)
         }
     }
 }
 
-async fn status(State(handlers): State<Handlers>) -> Result<Json<Status>, Response> {
-    let (reply, answer) = oneshot::channel();
-    let busy = || refused(StatusCode::SERVICE_UNAVAILABLE, problem::OVERLOADED, "the monitor is busy or stopping");
-    handlers.inbox.try_send(Input::Status(reply)).map_err(|_| busy())?;
-    answer.await.map(Json).map_err(|_| busy())
+/// The sender of this connection's message has a key.
+fn authenticate(from: From) {
+    if let Some(Extension(connection)) = from {
+        connection.authenticate();
+    }
 }
 
 impl Handlers {
@@ -191,15 +248,8 @@ impl Handlers {
             let detail = format!("the request body is not a valid {word}");
             return refused(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, &detail);
         }
-        let detail =
-            format!("a {word} needs a MAC with the key of all monitors and workers (node.key): {}", reason.label());
+        let key = if word == BALLOT { "node.monitor_key" } else { "node.key" };
+        let detail = format!("a {word} needs a MAC with the key that all have ({key}): {}", reason.label());
         refused(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, &detail)
     }
-}
-
-fn refused(status: StatusCode, kind: &str, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or("Error").to_owned();
-    let body =
-        Problem { kind: kind.to_owned(), title, status: status.as_u16(), detail: detail.to_owned(), field: None };
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body)).into_response()
 }

@@ -6,6 +6,7 @@ use heartbeat::{
     assign::{NodeId, Table},
     clock::wall_ms,
     node_state::{Cause, State, Transition},
+    observer::Source,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,9 @@ pub struct Node {
     pub left: bool,
     /// Milliseconds since the last sign of life.
     pub silent_ms: f64,
+    /// Share of new work: 1, less in a warning, 0 for a worker that gets none.
+    #[serde(default)]
+    pub weight: f64,
     pub primary_of: usize,
     pub replica_of: usize,
 }
@@ -81,6 +85,16 @@ pub enum Event {
     },
     Paused {
         ms: f64,
+    },
+    /// The worker sends heartbeats, but does not serve these partitions: the leader takes them from it.
+    Unserved {
+        node: NodeId,
+        partitions: Vec<usize>,
+        evidence: Source,
+    },
+    /// Etcd had lost tables up to this epoch.
+    TablesLost {
+        epoch: u64,
     },
 }
 

@@ -254,7 +254,7 @@ mod tests {
     async fn beats_over_udp_follow_the_monitors_name() {
         let monitor = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let (at, former) = (monitor.local_addr().unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
-        let sender = SingleSender::connect(former.local_addr().unwrap(), Keys::new(1, b"of this test")).await.unwrap();
+        let sender = SingleSender::connect(former.local_addr().unwrap(), Keys::new(b"of this test")).await.unwrap();
         let (sender, known) = (Arc::new(sender), former.local_addr().unwrap());
         tokio::spawn(look_up(Arc::clone(&sender), at.to_string(), known, Duration::from_millis(1)));
         let mut beats = BeatSource::new("w", Incarnation::begin());

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use contract::id;
+use heartbeat::auth::Keys;
 use runtime::{config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
 use stores::StoreConfig;
@@ -29,8 +30,12 @@ pub struct WorkerConfig {
 pub struct Node {
     /// Name of this worker: 1 to 64 bytes of UTF-8 without control characters.
     pub id: String,
-    /// Secret for the MACs of heartbeats and probes, at least 8 bytes. All monitors and workers must have the same.
+    /// Secret for the MACs of heartbeats, registrations, probes and the partition table, at least 8 bytes. All monitors and workers must
+    /// have the same.
     pub key: String,
+    /// A second secret that is accepted like `node.key` but never used to sign, while the secret is being changed. Empty: none.
+    #[serde(default)]
+    pub accepted_key: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -83,7 +88,7 @@ impl WorkerConfig {
     pub fn new(id: &str, store: StoreConfig) -> Self {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
-            node: Node { id: id.to_owned(), key: String::new() },
+            node: Node { id: id.to_owned(), key: String::new(), accepted_key: String::new() },
             listen: Listen {
                 http: loopback(7500),
                 udp: loopback(7501),
@@ -97,6 +102,12 @@ impl WorkerConfig {
             store: StoreConfig { pool_size: 16, checkout_timeout_ms: 2_000, ..store },
             telemetry: TelemetryConfig::default(),
         }
+    }
+}
+
+impl Node {
+    pub fn keys(&self) -> Keys {
+        Keys::new(self.key.as_bytes()).accepting(self.accepted_key.as_bytes())
     }
 }
 
@@ -117,6 +128,9 @@ impl Validate for WorkerConfig {
         }
         if self.node.key.len() < 8 {
             problems.push("node.key: must have at least 8 bytes, best 32 random ones".into());
+        }
+        if (1..8).contains(&self.node.accepted_key.len()) {
+            problems.push("node.accepted_key: must be empty or have at least 8 bytes, best 32 random ones".into());
         }
         if self.monitors.is_empty() {
             problems.push("monitors: name at least one, as monitors.m0.http and monitors.m0.beats".into());

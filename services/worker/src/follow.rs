@@ -3,10 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use anyhow::anyhow;
 use heartbeat::{
     assign::NodeId,
-    auth::Keys,
-    frame,
+    auth::{FrameKind, Keys},
+    frame::{self, Poll},
     registry::Registration,
     transport::{assignments::Assignments, http::AUTHENTICATED},
 };
@@ -23,6 +24,8 @@ use crate::{
 /// How long a monitor may hold a poll without news, and the extra time for the network.
 const POLL: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(2);
+/// More than a table with a million workers has.
+const MAX_TABLE_BYTES: usize = 256 << 20;
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub type AssignmentsSender = watch::Sender<Arc<Assignments>>;
@@ -30,7 +33,7 @@ pub type AssignmentsSender = watch::Sender<Arc<Assignments>>;
 /// Starts a poller for each monitor. It waits `pause` after an error.
 pub fn spawn(
     monitors: &BTreeMap<String, Monitor>,
-    http: &reqwest::Client,
+    client: &MonitorClient,
     latest: &AssignmentsSender,
     senders: &Senders,
     pause: Duration,
@@ -38,12 +41,12 @@ pub fn spawn(
     stop: &CancellationToken,
 ) {
     for (name, monitor) in monitors {
-        let (url, http, latest) = (format!("http://{}/partitions", monitor.http), http.clone(), latest.clone());
+        let (url, client, latest) = (format!("http://{}/partitions", monitor.http), client.clone(), latest.clone());
         let (name, senders) = (name.clone(), senders.clone());
         let poll_for_ever = async move {
             loop {
                 let known = latest.borrow().table.epoch;
-                match poll(&http, &url, known).await {
+                match client.poll(&url, known).await {
                     Ok(assignments) => {
                         // The monitor is reachable: a sender that stopped reconnecting starts again.
                         senders.resume(&name, ResumedBy::Contact);
@@ -67,13 +70,7 @@ pub fn spawn(
     }
 }
 
-async fn poll(http: &reqwest::Client, url: &str, epoch: u64) -> Result<Arc<Assignments>, reqwest::Error> {
-    let wait_ms = POLL.as_millis() as u64;
-    let poll = http.get(url).query(&[("epoch", epoch), ("wait_ms", wait_ms)]).timeout(POLL + SLACK);
-    poll.send().await?.error_for_status()?.json().await
-}
-
-/// Sends authenticated registrations to monitors. Cheap to clone.
+/// Sends authenticated polls and registrations to monitors. Cheap to clone.
 #[derive(Clone)]
 pub struct MonitorClient {
     pub http: reqwest::Client,
@@ -150,6 +147,17 @@ pub async fn readiness(
 }
 
 impl MonitorClient {
+    /// The partition table as the monitor replies to exactly this poll: neither a forged nor a recorded table passes.
+    async fn poll(&self, url: &str, epoch: u64) -> anyhow::Result<Arc<Assignments>> {
+        let poll = Poll { epoch, wait_ms: POLL.as_millis() as u64, nonce: rand::random() };
+        let question = frame::sign_control(&self.keys, &poll)?;
+        let post = self.http.post(url).header("content-type", AUTHENTICATED).body(question.clone());
+        let response = post.timeout(POLL + SLACK).send().await?.error_for_status()?;
+        let reply = runtime::http::body_within(response, MAX_TABLE_BYTES).await?;
+        let table = frame::verify_reply(&self.keys, FrameKind::Table, &question, &reply);
+        table.map_err(|reason| anyhow!("the partition table is not authentic: {}", reason.label()))
+    }
+
     async fn send(&self, monitor: &Monitor, registration: &Registration) -> anyhow::Result<()> {
         let url = format!("http://{}/register", monitor.http);
         let signed = frame::sign_control(&self.keys, registration)?;

@@ -10,15 +10,25 @@ use heartbeat::{assign::Table, clock::wall_ms};
 
 /// Clones share one number.
 #[derive(Debug, Clone)]
-pub struct Incarnation(Arc<AtomicU64>);
+pub struct Incarnation {
+    number: Arc<AtomicU64>,
+    process: u64,
+}
 
 impl Incarnation {
     pub fn begin() -> Self {
-        Self(Arc::new(AtomicU64::new(wall_ms().max(1))))
+        // Zero means unknown.
+        let process = rand::random::<u64>().max(1);
+        Self { number: Arc::new(AtomicU64::new(wall_ms().max(1))), process }
+    }
+
+    /// A random number of this process: see `Registration::process`.
+    pub fn process(&self) -> u64 {
+        self.process
     }
 
     pub fn current(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.number.load(Relaxed)
     }
 
     /// Begins the next incarnation if the table has failed this one. Returns whether it did.
@@ -26,13 +36,13 @@ impl Incarnation {
         let (now, membership) = (self.current(), table.nodes.get(me));
         let Some(membership) = membership.filter(|_| table.is_failed(me, now)) else { return false };
         // Later than any known incarnation, also on a machine whose clock was set back.
-        self.0.store(wall_ms().max(membership.incarnation.saturating_add(1)), Relaxed);
+        self.number.store(wall_ms().max(membership.incarnation.saturating_add(1)), Relaxed);
         true
     }
 
     /// Whether the table lists this incarnation as online. A later incarnation with this name is another process.
     pub fn is_admitted(&self, me: &str, table: &Table) -> bool {
-        table.is_admitted(me, self.current())
+        table.is_admitted(me, self.current(), self.process)
     }
 }
 
@@ -45,9 +55,9 @@ mod tests {
     #[test]
     fn a_failed_life_is_followed_by_a_later_one() {
         let incarnation = Incarnation::begin();
-        let first = incarnation.current();
+        let (first, process) = (incarnation.current(), incarnation.process());
         let table = |incarnation, online| {
-            let nodes = [("w".into(), Membership { incarnation, online })].into();
+            let nodes = [("w".into(), Membership { incarnation, process, online })].into();
             Table { nodes, ..Table::default() }
         };
         assert!(

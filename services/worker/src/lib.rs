@@ -16,7 +16,7 @@ mod partitions;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use heartbeat::{assign::NodeId, auth::Keys, registry::Registration, transport::probe};
+use heartbeat::{assign::NodeId, registry::Registration, transport::probe};
 use prometheus::Registry;
 use runtime::{
     AdminPort, Endpoint, Readiness, lifecycle,
@@ -32,8 +32,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use crate::config::WorkerConfig;
 use crate::{incarnation::Incarnation, metrics::Metrics, ownership::PartitionOwnership, partitions::Handlers};
 
-/// Number of the only key on the wire.
-const KEY_NUMBER: u8 = 1;
 /// How long the export of the last spans and logs may take.
 const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Minimum pause between two attempts to register or to poll.
@@ -57,7 +55,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let admin = AdminPort::open(admin, &readiness, &series)?;
 
     let me: NodeId = config.node.id.as_str().into();
-    let (keys, incarnation) = (Keys::new(KEY_NUMBER, config.node.key.as_bytes()), Incarnation::begin());
+    let (keys, incarnation) = (config.node.keys(), Incarnation::begin());
     let (latest, follower) = watch::channel(Arc::default());
     let ownership = PartitionOwnership::new(me.clone());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -70,13 +68,13 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         }
     });
     let senders = beats::spawn(&config, &keys, &incarnation, &metrics, &tasks, &stop).await?;
-    let http_client = runtime::http::plain().build()?;
-    let client = follow::MonitorClient { http: http_client.clone(), keys: keys.clone() };
+    let client = follow::MonitorClient { http: runtime::http::plain().build()?, keys: keys.clone() };
     let pause = Duration::from_millis(config.beats.interval_ms).max(MIN_PAUSE);
-    follow::spawn(&config.monitors, &http_client, &latest, &senders, pause, &tasks, &stop);
+    follow::spawn(&config.monitors, &client, &latest, &senders, pause, &tasks, &stop);
     let registration = Registration {
         id: me.clone(),
         incarnation: incarnation.current(),
+        process: incarnation.process(),
         http: listen.http_address(),
         udp: listen.udp_address(),
         leaving: false,

@@ -77,7 +77,7 @@ impl PartitionOwnership {
                 if changed {
                     let table = Arc::clone(&latest.borrow_and_update().table);
                     metrics.epoch.set(table.epoch.cast_signed());
-                    open = self.ownership().learn(Arc::clone(&table), incarnation.current());
+                    open = self.ownership().learn(Arc::clone(&table), incarnation.current(), incarnation.process());
                     waiting.needed(open.len(), Instant::now());
                     takeover = begin(&telemetry, &table, open.len());
                 } else if open.is_empty() {

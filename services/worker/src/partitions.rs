@@ -5,25 +5,24 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, Query, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::post,
 };
-use contract::{
-    http::{Counted, Problem, problem},
-    id,
-};
+use contract::http::{Counted, Problem, problem};
 use heartbeat::{
     assign::NodeId,
     auth::Keys,
     ownership::Refusal,
     transport::{
         assignments::{self, Assignments},
-        probe,
+        http::AUTHENTICATED,
+        probe::{self, Question},
     },
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use stores::{StaleEpoch, Store};
 use tokio::sync::{Semaphore, watch};
 
@@ -60,7 +59,7 @@ pub fn router(handlers: Handlers) -> Router {
     let latest = handlers.latest.clone();
     Router::new()
         .route("/partitions/{number}/count", post(count))
-        .route("/probe", get(probed))
+        .route("/probe", post(probed).layer(DefaultBodyLimit::max(probe::MAX_BYTES)))
         .route("/beats/resume", post(resume))
         .with_state(handlers)
         .merge(assignments::router(latest))
@@ -144,30 +143,28 @@ impl Handlers {
     }
 }
 
-/// Target of a probe: this worker, or another one that the monitor cannot reach.
 #[derive(Debug, Deserialize)]
 struct ProbeQuery {
-    id: Option<String>,
+    /// `host:port` of another worker that the monitor cannot reach: this worker passes question and answer on.
     udp: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct ProbeAnswer<'a> {
-    id: &'a str,
-    incarnation: u64,
-}
-
-async fn probed(State(handlers): State<Handlers>, Query(query): Query<ProbeQuery>) -> Response {
-    let (Some(id), Some(udp)) = (&query.id, &query.udp) else {
-        return Json(ProbeAnswer { id: &handlers.me, incarnation: handlers.incarnation.current() }).into_response();
+/// A monitor's question: see `heartbeat::transport::probe`.
+async fn probed(State(handlers): State<Handlers>, Query(query): Query<ProbeQuery>, question: Bytes) -> Response {
+    let Some(question) = Question::read(&handlers.keys, &question) else {
+        let detail = "a probe needs a MAC with the key of all monitors and workers (node.key)";
+        return answer(StatusCode::UNAUTHORIZED, problem::INVALID_REQUEST, detail.into());
     };
-    probe_for_others(&handlers.keys, &handlers.probe_slots, id, udp).await
+    match query.udp {
+        Some(udp) => probe_for_others(&handlers.keys, &handlers.probe_slots, &question, &udp).await,
+        None if question.node() == &*handlers.me => {
+            sealed(question.answer(&handlers.keys, handlers.incarnation.current()))
+        }
+        None => answer(StatusCode::NOT_FOUND, problem::NOT_FOUND, format!("this worker is {}", handlers.me)),
+    }
 }
 
-async fn probe_for_others(keys: &Keys, room: &Semaphore, id: &str, udp: &str) -> Response {
-    if let Err(error) = id::check(id) {
-        return answer(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, format!("id {error}"));
-    }
+async fn probe_for_others(keys: &Keys, room: &Semaphore, question: &Question, udp: &str) -> Response {
     if udp.len() > MAX_ADDRESS_BYTES || !udp.contains(':') {
         return answer(StatusCode::BAD_REQUEST, problem::INVALID_REQUEST, "udp must be host:port".into());
     }
@@ -178,10 +175,17 @@ async fn probe_for_others(keys: &Keys, room: &Semaphore, id: &str, udp: &str) ->
             "this worker is at its limit of concurrent probes; try again later".into(),
         );
     };
-    match probe::ask(keys, udp, id, PROBE_FOR_OTHERS).await {
-        Some(incarnation) => Json(ProbeAnswer { id, incarnation }).into_response(),
-        None => answer(StatusCode::GATEWAY_TIMEOUT, problem::DEADLINE_EXCEEDED, format!("{id} did not answer")),
+    match question.ask(keys, udp, PROBE_FOR_OTHERS).await {
+        Some(found) => sealed(found),
+        None => {
+            let detail = format!("{} did not answer", question.node());
+            answer(StatusCode::GATEWAY_TIMEOUT, problem::DEADLINE_EXCEEDED, detail)
+        }
     }
+}
+
+fn sealed(frame: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, AUTHENTICATED)], frame).into_response()
 }
 
 /// `testbed fault resume`
@@ -209,20 +213,22 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn probes_of_others_check_the_name_and_are_limited() {
-        let (keys, room) = (Keys::new(1, b"of this test"), Semaphore::new(1));
+    async fn probes_of_others_are_passed_on_and_limited() {
+        let (keys, room) = (Keys::new(b"of this test"), Semaphore::new(1));
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let at = udp.local_addr().unwrap().to_string();
         let answering = keys.clone();
         tokio::spawn(async move { probe::answer(&udp, &answering, "w", || 7).await });
-        let asked = async |id: &str, udp: &str| probe_for_others(&keys, &room, id, udp).await.status().as_u16();
-        assert_eq!((asked("w", &at).await, asked("x", &at).await), (200, 504));
-        assert_eq!(
-            (asked("", &at).await, asked(&"w".repeat(65), &at).await, asked("w", "here").await),
-            (400, 400, 400)
-        );
+        let question = Question::new(&keys, "w");
+        let passed_on = probe_for_others(&keys, &room, &question, &at).await;
+        let found = axum::body::to_bytes(passed_on.into_body(), probe::MAX_BYTES).await.unwrap();
+        assert_eq!(question.incarnation(&keys, &found), Some(7));
+        let asked = async |id: &str, udp: &str| {
+            probe_for_others(&keys, &room, &Question::new(&keys, id), udp).await.status().as_u16()
+        };
+        assert_eq!((asked("x", &at).await, asked("w", "here").await), (504, 400));
         let _taken = room.acquire().await.unwrap();
-        let refused = probe_for_others(&keys, &room, "w", &at).await;
+        let refused = probe_for_others(&keys, &room, &question, &at).await;
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(refused.headers().contains_key(header::RETRY_AFTER));
     }

@@ -18,7 +18,7 @@ fn signed(keys: &Keys) -> Vec<u8> {
 
 #[test]
 fn every_changed_bit_is_noticed() {
-    let keys = Keys::new(3, b"secret");
+    let keys = Keys::new(b"secret");
     let frame = signed(&keys);
     assert_eq!(keys.verify(&frame), Ok((HEADER, &b"payload"[..])));
     for bit in 0..8 * frame.len() {
@@ -36,18 +36,47 @@ fn every_changed_bit_is_noticed() {
 
 #[test]
 fn keys_change_without_a_gap() {
-    let (old, new) = (Keys::new(1, b"old"), Keys::new(2, b"new"));
-    let both = new.clone().accepting(1, b"old");
-    assert!(both.verify(&signed(&old)).is_ok() && both.verify(&signed(&new)).is_ok());
+    let step = |signs: &[u8], accepts: &[u8]| Keys::new(signs).accepting(accepts);
+    // Processes change one after the other, so that two steps meet.
+    let steps = [step(b"old", b""), step(b"old", b"new"), step(b"new", b"old"), step(b"new", b"")];
+    for pair in steps.windows(2) {
+        let [before, after] = pair else { continue };
+        assert!(before.verify(&signed(after)).is_ok() && after.verify(&signed(before)).is_ok());
+    }
+    let (old, new) = (Keys::new(b"old"), Keys::new(b"new"));
     assert_eq!(new.verify(&signed(&old)), Err(Reject::Key));
-    assert_eq!(new.verify(&signed(&Keys::new(2, b"other"))), Err(Reject::Mac));
-    assert!(!format!("{both:?}").contains("old"), "a secret is printed");
+    assert!(!format!("{:?}", steps[1]).contains("old"), "a secret is printed");
+}
+
+#[test]
+fn of_two_secrets_with_one_number_the_mac_decides() {
+    let secret = |n: u32| n.to_le_bytes();
+    let number = |n: u32| Derived::new(&secret(n)).number;
+    let twin = (1..).find(|&n| number(n) == number(0)).unwrap();
+    let (one, other) = (Keys::new(&secret(0)), Keys::new(&secret(twin)));
+    assert_eq!(one.verify(&signed(&other)), Err(Reject::Mac));
+    assert!(one.accepting(&secret(twin)).verify(&signed(&other)).is_ok());
+}
+
+#[test]
+fn a_frame_of_one_kind_is_none_of_another() {
+    let keys = Keys::new(b"secret");
+    for kind in FrameKind::ALL {
+        let header = Header { kind, codec: CodecId::Json, ack_wanted: false };
+        let mut frame = Vec::new();
+        keys.sign(header, &mut frame, |_| Ok::<_, ()>(())).unwrap();
+        assert_eq!(keys.verify(&frame), Ok((header, &[][..])));
+        for other in FrameKind::ALL.into_iter().filter(|other| *other != kind) {
+            frame[1] = other as u8;
+            assert_eq!(keys.verify(&frame), Err(Reject::Mac), "{kind:?} as {other:?}");
+        }
+    }
 }
 
 #[test]
 fn a_failed_payload_leaves_nothing() {
     let mut out = b"before".to_vec();
-    let failed = Keys::new(1, b"x").sign(HEADER, &mut out, |out| {
+    let failed = Keys::new(b"x").sign(HEADER, &mut out, |out| {
         out.extend_from_slice(b"half");
         Err("no")
     });

@@ -89,6 +89,7 @@ impl Corpus {
             sequence: 1 + up_ms / BEAT_MS,
             incarnation: self.moment_ms - up_ms,
             load: (now.below(1 << 24) as f32) / (1 << 24) as f32,
+            report: None,
         }
     }
 

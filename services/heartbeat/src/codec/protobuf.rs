@@ -8,7 +8,7 @@ use prost::{
 use super::{Codec, CodecId, DecodeError, EncodeError, within_limit};
 use crate::{
     id,
-    message::{Batch, Beat, Invalid, MAX_BATCH, MAX_SERVICES, check_load},
+    message::{Batch, Beat, Invalid, MAX_BATCH, MAX_SERVICES, WorkerReport, check_load},
 };
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,7 +88,7 @@ impl<'a> BeatRef<'a> {
     pub fn parse(raw: &'a [u8]) -> Result<Self, DecodeError> {
         within_limit(raw)?;
         let mut beat = Self { timestamp: 0, node_id: "", sequence: 0, incarnation: 0, load: 0.0, raw };
-        let mut services = 0;
+        let (mut services, mut report) = (0, WorkerReport::default());
         let mut rest = raw;
         while !rest.is_empty() {
             match field(&mut rest)? {
@@ -104,12 +104,15 @@ impl<'a> BeatRef<'a> {
                 (4, Value::Varint(value)) => beat.sequence = value,
                 (5, Value::Varint(value)) => beat.incarnation = value,
                 (6, Value::Fixed32(value)) => beat.load = f32::from_bits(value),
-                (1..=6, _) => return Err(DecodeError::Malformed),
+                // Without complaints this allocates nothing.
+                (7, Value::Bytes(value)) => report.merge(value)?,
+                (1..=7, _) => return Err(DecodeError::Malformed),
                 _ => {}
             }
         }
         id::check(beat.node_id).map_err(Invalid::NodeId)?;
         check_load(beat.load)?;
+        report.check()?;
         Ok(beat)
     }
 

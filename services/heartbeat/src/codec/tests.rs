@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{protobuf::*, *};
-use crate::message::{MAX_BATCH, MAX_SERVICES};
+use crate::message::{Complaint, MAX_BATCH, MAX_COMPLAINTS, MAX_SERVICES, WorkerReport};
 
 fn codecs() -> [Box<dyn Codec>; 3] {
     [Box::new(Json), Box::new(Protobuf), Box::new(ProtobufZstd::new().unwrap())]
@@ -9,16 +9,55 @@ fn codecs() -> [Box<dyn Codec>; 3] {
 
 fn beat() -> impl Strategy<Value = Beat> {
     let id = "[a-zA-Z0-9._ ä\u{1F9C0}-]{1,16}";
-    (any::<u64>(), id, prop::collection::vec(id, 0..5), any::<u64>(), any::<u64>(), 0.0..10.0_f32).prop_map(
-        |(timestamp, node_id, services, sequence, incarnation, load)| Beat {
+    let services = prop::collection::vec(id, 0..5);
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), 0.0..10.0_f32);
+    (id, services, numbers, prop::option::of(report())).prop_map(
+        |(node_id, services, (timestamp, sequence, incarnation, load), report)| Beat {
             timestamp,
             node_id,
             services,
             sequence,
             incarnation,
             load,
+            report,
         },
     )
+}
+
+fn report() -> impl Strategy<Value = WorkerReport> {
+    let complaint =
+        ("[a-z0-9-]{1,16}", any::<u32>()).prop_map(|(node_id, partitions)| Complaint { node_id, partitions });
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    (numbers, any::<[u32; 3]>(), prop::collection::vec(complaint, 0..4)).prop_map(
+        |((process, history, epoch, overruled_by), [serving, failing, store_age_ms], complaints)| WorkerReport {
+            process,
+            history,
+            epoch,
+            serving,
+            failing,
+            store_age_ms,
+            overruled_by,
+            complaints,
+        },
+    )
+}
+
+#[test]
+fn a_report_with_too_many_complaints_or_a_nameless_one_is_refused_by_both_readers() {
+    let complaint = |name: &str| Complaint { node_id: name.into(), partitions: 1 };
+    let beat = |complaints: Vec<Complaint>| {
+        let report = Some(WorkerReport { complaints, ..WorkerReport::default() });
+        let mut bytes = Vec::new();
+        Protobuf.encode(&Beat { node_id: "w".into(), report, ..Beat::default() }, &mut bytes).unwrap();
+        bytes
+    };
+    for (bytes, is_valid) in [
+        (beat(vec![complaint("v"); MAX_COMPLAINTS]), true),
+        (beat(vec![complaint("v"); MAX_COMPLAINTS + 1]), false),
+        (beat(vec![complaint("")]), false),
+    ] {
+        assert_eq!((Protobuf.decode(&bytes).is_ok(), BeatRef::parse(&bytes).is_ok()), (is_valid, is_valid));
+    }
 }
 
 proptest! {

@@ -1,3 +1,5 @@
+use serde::{Deserialize, Serialize};
+
 use crate::{Nanos, node_state, vote};
 
 /// Times of a monitor. All follow from the heartbeat interval; see `for_interval`.
@@ -17,6 +19,25 @@ pub struct Settings {
     pub refresh: Nanos,
     /// Number of votes that decide, for a number of monitors.
     pub quorum: fn(usize) -> usize,
+    /// A heartbeat that was on its way for longer is no sign of life: its sender may be dead.
+    pub oldest_beat: Nanos,
+    /// What shows that a worker does not serve its partitions.
+    pub evidence: Evidence,
+    /// Time after a failure in which no partition is moved for balance, and in which a worker that did not serve, or was in a crash loop, gets
+    /// none.
+    pub rebalance_after: Nanos,
+    /// An offline worker that owns nothing is forgotten after this silence.
+    pub forget_after: Nanos,
+}
+
+/// What counts as evidence that a worker does not serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The silence of its heartbeats alone.
+    Heartbeats,
+    /// Also its own reports, and those of requesters.
+    All,
 }
 
 /// The overdue heartbeat and five unanswered rounds: 3.15 intervals after the heartbeat was due.
@@ -42,6 +63,10 @@ impl Settings {
             term,
             refresh: interval.max(1_000_000_000),
             quorum: vote::majority,
+            oldest_beat: (3 * interval).max(1_000_000_000),
+            evidence: Evidence::All,
+            rebalance_after: 30 * interval,
+            forget_after: 3_600_000_000_000,
         }
     }
 }

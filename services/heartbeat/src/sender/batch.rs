@@ -73,7 +73,7 @@ impl BatchWriter {
         if padded {
             protobuf::pad_batch(self.limit - MAC_BYTES, &mut self.datagram);
         }
-        self.keys.finish(0, &mut self.datagram);
+        self.keys.finish(FrameKind::Batch.role(), 0, &mut self.datagram);
         full(&self.datagram);
         self.beats = 0;
     }

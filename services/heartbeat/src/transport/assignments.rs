@@ -1,11 +1,11 @@
-//! `GET /partitions`: the partition table, immediately or as a long poll for a later one.
+//! `/partitions`: the partition table, immediately or as a long poll for a later one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "http")]
-pub use self::route::{MAX_POLL, router};
+pub use self::route::{MAX_POLL, authenticated, router};
 use crate::assign::{NodeId, Table};
 
 /// The partition table, and the addresses of its workers.

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Ingest, Scratch, reason, refusal};
+use super::{Ingest, Scratch, connections::Connection, reason, refusal};
 use crate::{
     auth::Reject,
     clock::wall_ms,
@@ -27,8 +27,8 @@ use crate::{
 pub const AUTHENTICATED: &str = "application/vnd.heartbeat.sealed";
 pub const PROTOBUF: &str = "application/x-protobuf";
 /// `type` of the problem documents.
-const INVALID_REQUEST: &str = "/problems/invalid-request";
-const OVERLOADED: &str = "/problems/overloaded";
+pub(super) const INVALID_REQUEST: &str = "/problems/invalid-request";
+pub(super) const OVERLOADED: &str = "/problems/overloaded";
 
 /// Whether heartbeats without a MAC are accepted (insecure: any client can then impersonate any node).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +94,7 @@ async fn get_beat(
         sequence: asked.sequence,
         incarnation: asked.incarnation,
         load: asked.load,
+        report: None,
     };
     match beat.check() {
         Ok(()) => state.accept_unauthenticated(peer, beat),
@@ -101,10 +102,16 @@ async fn get_beat(
     }
 }
 
-async fn post_beat(State(state): State<HttpState>, peer: Peer, headers: HeaderMap, body: Bytes) -> Response {
+async fn post_beat(
+    State(state): State<HttpState>,
+    peer: Peer,
+    connection: Option<Extension<Arc<Connection>>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
     let decoded = match kind.split(';').next().map(str::trim) {
-        Some(AUTHENTICATED) => return state.accept_frame(peer, &body),
+        Some(AUTHENTICATED) => return state.accept_frame(peer, connection, &body),
         Some(PROTOBUF) => Protobuf.decode(&body),
         Some("application/json") => Json.decode(&body),
         _ => {
@@ -137,11 +144,16 @@ impl HttpState {
         }
     }
 
-    fn accept_frame(&self, peer: Peer, body: &[u8]) -> Response {
+    fn accept_frame(&self, peer: Peer, connection: Option<Extension<Arc<Connection>>>, body: &[u8]) -> Response {
         // A panic leaves nothing behind: the buffers are rewritten for each message.
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         match self.ingest.frame(&mut scratch, self.ingest.clock().now(), address(peer), body) {
-            Ok(_) => received(None),
+            Ok(handled) => {
+                if let Some(Extension(connection)) = connection.filter(|_| handled.is_new) {
+                    connection.authenticate();
+                }
+                received(None)
+            }
             Err(Reject::Mac | Reject::Key) => {
                 refused(StatusCode::UNAUTHORIZED, INVALID_REQUEST, "the MAC was not made with a key in use")
             }
@@ -178,7 +190,7 @@ struct Problem<'a> {
     detail: &'a str,
 }
 
-fn refused(status: StatusCode, kind: &str, detail: &str) -> Response {
+pub(super) fn refused(status: StatusCode, kind: &str, detail: &str) -> Response {
     let title = status.canonical_reason().unwrap_or("Error");
     let problem = Problem { kind, title, status: status.as_u16(), detail };
     (status, [(header::CONTENT_TYPE, "application/problem+json")], JsonAnswer(problem)).into_response()

@@ -111,7 +111,8 @@ impl Inbox {
         let at = ingest.clock().now();
         for (meta, buffer) in self.metas[..messages].iter().zip(&self.buffers) {
             for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                if let Ok(Some(ack)) = ingest.frame(&mut self.scratch, at, meta.addr, datagram) {
+                let handled = ingest.frame(&mut self.scratch, at, meta.addr, datagram);
+                if let Some(ack) = handled.ok().and_then(|handled| handled.ack) {
                     self.answer.clear();
                     sign_ack(ingest.keys(), &ack, &mut self.answer);
                     answer(meta.addr, &self.answer);

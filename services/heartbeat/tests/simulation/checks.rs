@@ -1,27 +1,40 @@
 //! Invariants. A violation reports the simulated time and ends the run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use heartbeat::{
     Nanos,
-    assign::{NodeId, Table, check_step},
+    assign::{NodeId, PARTITIONS, Table, check_step},
+    history::{CounterState, Operation, Owners, check_counter},
 };
 
 use crate::{
+    config::{Config, SECOND},
+    events::StoreRequest,
     faults::{Kind, Who},
-    world::{Config, SECOND},
 };
+
+/// A worker's name, incarnation and process.
+type Owner = (NodeId, u64, u64);
 
 #[derive(Default)]
 pub struct Checks {
-    /// The primary of each partition and epoch, and its incarnation.
-    owners: HashMap<(usize, u64), (NodeId, u64)>,
-    /// The latest epoch a write was accepted in, by partition.
-    accepted: HashMap<usize, u64>,
+    /// For each life of the registry's data.
+    owners: BTreeMap<u64, Owners>,
+    /// All primaries of a partition and epoch.
+    admitted: HashMap<(usize, u64), Vec<Owner>>,
+    /// Epoch and process of each accepted write, by partition: the counter's values in order.
+    accepted: [Vec<(u64, u64)>; PARTITIONS],
+    /// Every attempt of a client to write, by partition.
+    attempts: [Vec<Operation>; PARTITIONS],
+    /// Tables since the first fault.
+    pub commits: u64,
     pub writes: u64,
     pub refused_by_fence: u64,
     /// Healthy workers failed under heavy loss.
     pub failed_by_loss: u64,
+    /// Partitions that were taken from a worker that could serve them.
+    pub moved_from_healthy: u64,
     pub breach: Option<String>,
 }
 
@@ -29,19 +42,22 @@ pub struct Checks {
 const HEAVY_LOSS: f64 = 0.2;
 
 impl Checks {
-    pub fn committed(&mut self, now: Nanos, config: &Config, before: &Table, after: &Table) {
+    /// `history`: number of the registry's data; each time they are lost another one begins.
+    pub fn committed(&mut self, now: Nanos, config: &Config, history: u64, (before, after): (&Table, &Table)) {
+        let first = config.faults.iter().map(|fault| fault.at).min().unwrap_or(0);
+        self.commits += u64::from(now >= first);
         if let Err(broken) = check_step(before, after) {
             self.broken(now, &broken);
         }
+        if let Err(two) = self.owners.entry(history).or_default().record_table(after) {
+            self.broken(now, &two.to_string());
+        }
         for (partition, assignment) in after.partitions.iter().enumerate() {
-            let Some((primary, life)) = after.owner(assignment) else { continue };
-            let owner = self.owners.entry((partition, assignment.epoch)).or_insert_with(|| (primary.clone(), life));
-            if (&owner.0, owner.1) != (primary, life) {
-                let broken = format!(
-                    "{owner:?} and {primary} in life {life} are primaries of {partition} in {}",
-                    assignment.epoch
-                );
-                self.broken(now, &broken);
+            let Some((primary, incarnation, process)) = after.owner(assignment) else { continue };
+            let new: Owner = (primary.clone(), incarnation, process);
+            let admitted = self.admitted.entry((partition, assignment.epoch)).or_default();
+            if !admitted.contains(&new) {
+                admitted.push(new);
             }
         }
         for (node, membership) in &after.nodes {
@@ -55,15 +71,28 @@ impl Checks {
     /// half of them. (A monitor that pauses, or is isolated, does not count.) Under heavy loss a heartbeat, probes and answers may all be
     /// lost: that is counted.
     fn justice(&mut self, now: Nanos, config: &Config, node: &NodeId) {
-        let worker = config.worker(node);
-        let recent = |at: Nanos, lasts: Nanos| at <= now && now <= at + lasts + 6 * config.interval;
+        let worker = number(node);
+        let late = (6 + config.careful) * config.interval + SECOND;
+        let recent = |at: Nanos, end: Nanos| at <= now && now <= end + late;
         let (mut cut_off, mut is_lossy) = (vec![false; config.monitors], false);
-        for fault in config.faults.iter().filter(|fault| recent(fault.at, fault.lasts)) {
+        for fault in config.faults.iter().filter(|fault| recent(fault.at, fault.end())) {
             match fault.kind {
-                Kind::Crash(who) | Kind::Pause(who) if who == worker => return,
+                Kind::Crash(who) | Kind::Pause(who) if who == Who::Worker(worker) => return,
+                Kind::Leave { worker: other } | Kind::Clone { of: other, .. } if other == worker => return,
+                Kind::Newcomer { spare } if spare == worker => return,
                 Kind::Loss(rate) if rate >= HEAVY_LOSS => is_lossy = true,
-                Kind::Cut { from: Who::Monitor(m), to } if to == worker => cut_off[m] = true,
-                Kind::Cut { from, to: Who::Monitor(m) } if from == worker => cut_off[m] = true,
+                Kind::LossyLink { from, to, .. } if from == Who::Worker(worker) || to == Who::Worker(worker) => {
+                    is_lossy = true;
+                }
+                Kind::Cut { from, to } | Kind::SlowLink { from, to, .. } | Kind::HeldBack { from, to } => {
+                    match (from, to) {
+                        (Who::Monitor(m), Who::Worker(w)) | (Who::Worker(w), Who::Monitor(m)) if w == worker => {
+                            cut_off[m] = true;
+                        }
+                        _ => {}
+                    }
+                }
+                Kind::Backlog { monitor } => cut_off[monitor] = true,
                 _ => {}
             }
         }
@@ -79,19 +108,33 @@ impl Checks {
     }
 
     /// The store accepted a write.
-    pub fn written(&mut self, now: Nanos, partition: usize, epoch: u64, (writer, life): (&NodeId, u64)) {
+    pub fn written(&mut self, now: Nanos, name: &NodeId, request: &StoreRequest) {
         self.writes += 1;
-        let latest = self.accepted.entry(partition).or_default();
-        if epoch < *latest {
-            let broken = format!("a write of epoch {epoch} to {partition} was accepted after one of {latest}");
+        let StoreRequest { partition, epoch, incarnation, process_id, .. } = *request;
+        let latest = self.accepted[partition].last().copied().unwrap_or_default();
+        self.accepted[partition].push((epoch, process_id));
+        if epoch < latest.0 {
+            let broken = format!("a write of epoch {epoch} to {partition} was accepted after one of {}", latest.0);
             return self.broken(now, &broken);
         }
-        *latest = epoch;
-        if self.owners.get(&(partition, epoch)).is_none_or(|owner| (&owner.0, owner.1) != (writer, life)) {
-            self.broken(
-                now,
-                &format!("{writer} in life {life} wrote to {partition} in epoch {epoch}, which is not its own"),
-            );
+        if epoch == latest.0 && process_id != latest.1 {
+            return self.broken(now, &format!("two processes wrote to {partition} in epoch {epoch}"));
+        }
+        let writer = (name.clone(), incarnation, process_id);
+        if self.admitted.get(&(partition, epoch)).is_none_or(|owners| !owners.contains(&writer)) {
+            self.broken(now, &format!("{writer:?} wrote to {partition} in epoch {epoch}, which is not its own"));
+        }
+    }
+
+    pub fn attempted(&mut self, partition: usize, operation: Operation) {
+        self.attempts[partition].push(operation);
+    }
+
+    /// What clients saw against the final state of the store.
+    pub fn check_history(&mut self, now: Nanos, partition: usize, last: CounterState) {
+        let first = CounterState { epoch: 0, counter: 0 };
+        if let Err(violation) = check_counter(first, &self.attempts[partition], last) {
+            self.broken(now, &format!("the history of partition {partition} is impossible: {violation}"));
         }
     }
 
@@ -99,4 +142,9 @@ impl Checks {
         let at = now as f64 / SECOND as f64;
         self.breach.get_or_insert_with(|| format!("at {at:.3} s: {what}"));
     }
+}
+
+/// The number in a worker's name.
+pub fn number(name: &str) -> usize {
+    name[1..].parse().expect("a worker's name is w and a number")
 }

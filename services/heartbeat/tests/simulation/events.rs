@@ -1,23 +1,25 @@
 //! Events of the simulation, ordered by time.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use heartbeat::{
     Nanos,
-    assign::Table,
-    ownership::{Fence, Refusal},
+    assign::{NodeId, Table},
+    message::Beat,
     registry::{Registration, Request, Response},
     vote::Ballot,
 };
 
 use crate::faults::Who;
 
+/// A table, and the number of the process behind each name.
+pub struct Published {
+    pub table: Arc<Table>,
+    pub addresses: BTreeMap<NodeId, usize>,
+}
+
 pub enum Message {
-    Beat {
-        worker: usize,
-        incarnation: u64,
-        sequence: u64,
-    },
+    Beat(Arc<Beat>),
     /// `via`: a worker that relays the probe.
     Probe {
         monitor: usize,
@@ -33,6 +35,7 @@ pub enum Message {
     },
     Ballot(Ballot),
     Register(Registration),
+    RegisterAnswer(Response),
     Ask {
         monitor: usize,
         life: u64,
@@ -46,29 +49,71 @@ pub enum Message {
         asked: Nanos,
         response: Response,
     },
-    Table(Arc<Table>),
-    Write {
-        partition: usize,
-        epoch: u64,
-        hops: u8,
-    },
+    /// The registry has changed.
+    Changed,
+    Table(Arc<Published>),
+    Write(Write),
     Refused {
-        partition: usize,
-        refusal: Refusal,
-        hops: u8,
+        write: Write,
+        /// Where the worker sends the client.
+        redirect: Option<usize>,
+        /// It had no effect, and never will.
+        is_certain: bool,
     },
     Acknowledged {
-        partition: usize,
+        write: Write,
+        epoch: u64,
+        counter: u64,
     },
 }
 
+/// One attempt of a client to write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    pub operation: u64,
+    pub attempt: u8,
+    pub partition: usize,
+    /// The epoch that the client knows.
+    pub epoch: Option<u64>,
+    /// Workers that the client had no success with.
+    pub unserved_by: Vec<NodeId>,
+}
+
+/// A worker's request to the store. It arrives even if its sender has died.
+#[derive(Debug, Clone)]
+pub struct StoreRequest {
+    pub worker: usize,
+    pub life: u64,
+    pub number: u64,
+    pub process_id: u64,
+    pub incarnation: u64,
+    pub partition: usize,
+    pub epoch: u64,
+    /// `None`: a fence.
+    pub write: Option<Write>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreAnswer {
+    Done {
+        counter: u64,
+    },
+    /// The epoch in the store.
+    Stale {
+        current: u64,
+    },
+    Error,
+}
+
 pub enum Event {
+    /// `received`: when the process's socket received it, if that was earlier.
     Deliver {
         from: Who,
         to: Who,
         message: Message,
+        received: Option<Nanos>,
     },
-    /// A timer of this incarnation.
+    /// A timer of this start of the process.
     Timer {
         who: Who,
         life: u64,
@@ -78,18 +123,29 @@ pub enum Event {
         life: u64,
         number: u64,
     },
-    /// A request to the store arrives even if its sender has died.
-    StoreWrite {
-        worker: usize,
-        incarnation: u64,
-        partition: usize,
-        epoch: u64,
+    Store(StoreRequest),
+    StoreAnswered {
+        request: StoreRequest,
+        answer: StoreAnswer,
     },
-    StoreFence {
+    /// The worker waited long enough for the store.
+    StoreTimeout {
         worker: usize,
         life: u64,
-        fence: Fence,
+        number: u64,
     },
+    FenceAgain {
+        worker: usize,
+        life: u64,
+        partition: usize,
+    },
+    /// The client waited long enough for this attempt.
+    AttemptTimeout {
+        operation: u64,
+        attempt: u8,
+    },
+    /// Looks whether partitions are served, and keeps a copy of the registry.
+    Look,
     Begin(usize),
     End(usize),
 }
@@ -122,7 +178,7 @@ impl Message {
     /// For the hash over all events.
     pub fn kind(&self) -> u64 {
         match self {
-            Message::Beat { .. } => 0,
+            Message::Beat(_) => 0,
             Message::Probe { .. } => 1,
             Message::Answer { .. } => 2,
             Message::Ballot(_) => 3,
@@ -130,9 +186,11 @@ impl Message {
             Message::Ask { .. } => 5,
             Message::Told { .. } => 6,
             Message::Table(_) => 7,
-            Message::Write { .. } => 8,
+            Message::Write(_) => 8,
             Message::Refused { .. } => 9,
             Message::Acknowledged { .. } => 10,
+            Message::RegisterAnswer(_) => 11,
+            Message::Changed => 12,
         }
     }
 }

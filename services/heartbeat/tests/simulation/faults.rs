@@ -1,11 +1,6 @@
-//! Faults of a run, drawn from its seed.
+//! Faults of a run.
 
 use heartbeat::Nanos;
-
-use crate::{
-    random::Random,
-    world::{MS, SECOND},
-};
 
 /// A process, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,16 +11,59 @@ pub enum Who {
     Client,
 }
 
+/// What is wrong with the path from a worker to some partitions of the store.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Trouble {
+    /// Every request needs this much longer.
+    Slow(Nanos),
+    /// Requests arrive when the fault ends.
+    Hang,
+    /// This share of the requests is answered with an error.
+    Fail(f64),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// Nothing passes in this direction; a full cut is two of these.
     Cut { from: Who, to: Who },
+    /// Datagrams in this direction are lost at this rate; segments of streams are repeated.
+    LossyLink { from: Who, to: Who, rate: f64 },
+    /// Every message in this direction needs up to this much longer; datagrams overtake each other.
+    SlowLink { from: Who, to: Who, most: Nanos },
+    /// Datagrams in this direction wait, and arrive one by one after the end, one in each interval.
+    HeldBack { from: Who, to: Who },
+    /// All links lose datagrams at this rate.
+    Loss(f64),
     /// SIGSTOP and SIGCONT: messages to it wait.
     Pause(Who),
+    /// The monitor receives, but its control loop does not come to its inputs.
+    Backlog { monitor: usize },
     /// SIGKILL, and a restart at the end. Only the registry keeps its state.
     Crash(Who),
-    /// Datagrams are lost at this rate.
-    Loss(f64),
+    /// Announces that it leaves, stops once it owns nothing, and is started again at the end.
+    Leave { worker: usize },
+    /// A spare process starts with the name and the incarnation of this worker, and dies for good at the end.
+    Clone { spare: usize, of: usize },
+    /// A spare process starts with a new name, and dies for good at the end.
+    Newcomer { spare: usize },
+    /// The wall clock is set, for good.
+    ClockStep { who: Who, by_ms: i64 },
+    /// Heartbeats of this worker that arrived in the last seconds before the fault are sent to the monitor again, at their rate.
+    Replay { worker: usize, monitor: usize },
+    /// The worker sends heartbeats and answers probes, but drops requests for these partitions.
+    Gray { worker: usize, partitions: u32 },
+    /// `worker`: `None` for all.
+    Store { worker: Option<usize>, partitions: u32, trouble: Trouble },
+    /// Every request to the registry needs this much longer.
+    SlowRegistry(Nanos),
+    /// The leader's lease is lost; keys are kept.
+    LeaseLost,
+    /// Leases do not run down.
+    LeaseFrozen,
+    /// All keys are lost.
+    Emptied,
+    /// The registry is restored from its state of this long ago.
+    Restored { age: Nanos },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,37 +73,8 @@ pub struct Fault {
     pub kind: Kind,
 }
 
-/// A few faults, all over by `until`.
-pub fn draw(random: &mut Random, monitors: usize, workers: usize, until: Nanos) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for _ in 0..random.range(2, 7) {
-        let at = random.range(5 * SECOND, until - 12 * SECOND);
-        let lasts = random.range(100 * MS, 12 * SECOND);
-        let monitor = Who::Monitor(random.range(0, monitors as u64) as usize);
-        let worker = Who::Worker(random.range(0, workers as u64) as usize);
-        let somebody = if random.chance(0.5) { monitor } else { worker };
-        let mut add = |kind| faults.push(Fault { at, lasts, kind });
-        match random.range(0, 8) {
-            0 => add(Kind::Crash(worker)),
-            1 => add(Kind::Pause(worker)),
-            2 => add(Kind::Crash(monitor)),
-            3 => add(Kind::Pause(monitor)),
-            4 => add(Kind::Crash(Who::Registry)),
-            5 => add(Kind::Loss(random.range(5, 40) as f64 / 100.0)),
-            6 => {
-                // In one direction only.
-                let other = if somebody == monitor { worker } else { Who::Registry };
-                add(Kind::Cut { from: somebody, to: other });
-            }
-            _ => {
-                // One process is isolated.
-                let everybody = (0..monitors).map(Who::Monitor).chain((0..workers).map(Who::Worker));
-                for other in everybody.chain([Who::Registry, Who::Client]).filter(|other| *other != somebody) {
-                    add(Kind::Cut { from: somebody, to: other });
-                    add(Kind::Cut { from: other, to: somebody });
-                }
-            }
-        }
+impl Fault {
+    pub fn end(&self) -> Nanos {
+        self.at + self.lasts
     }
-    faults
 }

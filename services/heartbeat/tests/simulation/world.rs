@@ -1,10 +1,14 @@
-//! Monitors, workers, a client, the registry in memory and the store's fence on one virtual clock. One event queue and one source of
-//! randomness: a seed repeats a run bit for bit. All decisions are made by the product's code. The shells around it (sending, waiting,
-//! open requests) and the store's fence are reimplemented after the product's.
+//! Monitors, workers, a client, the registry in memory and the store on one virtual clock. One event queue and one source of randomness: a
+//! seed repeats a run bit for bit. All decisions are made by the product's code. The shells around it (sending, waiting, open requests) and
+//! the store's fence are reimplemented after the product's.
 
+mod client;
+mod etcd;
 mod failing;
 mod monitors;
 mod network;
+mod partitions;
+mod store;
 mod workers;
 
 use std::{collections::BinaryHeap, sync::Arc};
@@ -12,66 +16,22 @@ use std::{collections::BinaryHeap, sync::Arc};
 use heartbeat::{
     Nanos,
     assign::{NodeId, PARTITIONS, Table},
-    ownership::Ownership,
-    registry::InMemoryRegistry,
-    vote,
+    history::Outcome,
 };
 
-use self::{
-    monitors::{Monitor, observer},
-    workers::Worker,
-};
+use self::{client::Client, etcd::Etcd, monitors::Monitor, network::Network, store::Row, workers::Worker};
 use crate::{
-    checks::Checks,
-    events::{Event, Message, Queued},
-    faults::{Fault, Kind, Who},
+    checks::{Checks, number},
+    config::{Config, MS, Mutant, SECOND},
+    environment::Environment,
+    events::{Event, Message, Queued, StoreAnswer},
+    faults::{Kind, Who},
     process::Process,
     random::Random,
 };
 
-pub const MS: Nanos = 1_000_000;
-pub const SECOND: Nanos = 1_000 * MS;
-
-#[derive(Clone)]
-pub struct Config {
-    pub seed: u64,
-    pub monitors: usize,
-    pub workers: usize,
-    pub interval: Nanos,
-    /// Datagrams lost without faults.
-    pub loss: f64,
-    pub length: Nanos,
-    pub faults: Vec<Fault>,
-    /// Workers follow the table, and a client writes.
-    pub serve: bool,
-    /// A mutant that breaks this rule.
-    pub quorum: fn(usize) -> usize,
-    /// A mutant whose registry accepts every commit.
-    pub accepts_any_commit: bool,
-}
-
-impl Config {
-    pub fn new(seed: u64, monitors: usize, workers: usize, length: Nanos) -> Self {
-        let (interval, quorum) = (SECOND, vote::majority as fn(usize) -> usize);
-        let faults = Vec::new();
-        Self {
-            seed,
-            monitors,
-            workers,
-            interval,
-            loss: 0.0,
-            length,
-            faults,
-            serve: true,
-            quorum,
-            accepts_any_commit: false,
-        }
-    }
-
-    pub fn worker(&self, id: &str) -> Who {
-        Who::Worker(id[1..].parse().expect("a worker's name is w and its number"))
-    }
-}
+/// How often it is checked that partitions are served.
+const LOOK_EVERY: Nanos = 250 * MS;
 
 pub struct World {
     pub config: Config,
@@ -81,14 +41,14 @@ pub struct World {
     random: Random,
     monitors: Vec<Monitor>,
     workers: Vec<Worker>,
-    registry: InMemoryRegistry,
+    etcd: Etcd,
     registry_down: u32,
-    /// Cuts and losses in force, checked when messages are sent.
-    in_force: Vec<Kind>,
-    fences: [u64; PARTITIONS],
-    client: Arc<Table>,
-    pub acknowledged: u64,
-    pub acknowledged_at: [Nanos; PARTITIONS],
+    /// Faults, and when they end.
+    in_force: Vec<(Kind, Nanos)>,
+    network: Network,
+    environment: Environment,
+    rows: [Row; PARTITIONS],
+    client: Client,
     pub checks: Checks,
     /// A running hash over all events.
     pub trace: u64,
@@ -101,27 +61,21 @@ pub struct World {
 impl World {
     pub fn new(config: Config) -> Self {
         let mut random = Random::new(config.seed);
+        let all = config.monitors + config.workers + config.spares;
         let mut process = || Process {
             skew_ppm: random.range(0, 400) as i64 - 200,
             offset: random.range(0, 1_000_000 * SECOND),
             ..Process::default()
         };
-        let processes: Vec<Process> = (0..config.monitors + config.workers).map(|_| process()).collect();
+        let processes: Vec<Process> = (0..all).map(|_| process()).collect();
         let mut processes = processes.into_iter();
         let mut monitors = Vec::new();
         for number in 0..config.monitors {
             let process = processes.next().expect("one for each");
-            let observer = observer(&config, number, &process, 0);
-            monitors.push(Monitor { process, observer, timer: 0, open: Vec::new(), number: 0, told_epoch: 0 });
+            monitors.push(Monitor::new(&config, number, process, 0));
         }
-        let worker = |(number, process)| {
-            let id: NodeId = format!("w{number}").into();
-            let ownership = Ownership::new(id.clone());
-            Worker { id, process, incarnation: 1, sequence: 0, ownership, crashed_at: None }
-        };
+        let worker = |(number, process)| Worker::new(format!("w{number}").into(), process);
         let workers = processes.enumerate().map(worker).collect();
-        let mut registry = InMemoryRegistry::default();
-        registry.accepts_any_commit = config.accepts_any_commit;
         let mut world = Self {
             now: 0,
             order: 0,
@@ -129,13 +83,13 @@ impl World {
             random,
             monitors,
             workers,
-            registry,
+            etcd: Etcd::new(config.is(Mutant::AnyCommit)),
             registry_down: 0,
             in_force: Vec::new(),
-            fences: [0; PARTITIONS],
-            client: Arc::default(),
-            acknowledged: 0,
-            acknowledged_at: [0; PARTITIONS],
+            network: Network::default(),
+            environment: Environment::default(),
+            rows: Default::default(),
+            client: Client::default(),
             checks: Checks::default(),
             trace: 0,
             detected: Vec::new(),
@@ -147,21 +101,28 @@ impl World {
     }
 
     fn begin(&mut self) {
+        self.network.set(self.config.loss, [].into_iter());
         for number in 0..self.monitors.len() {
             self.after(number as u64, Event::Timer { who: Who::Monitor(number), life: 0 });
         }
         for number in 0..self.workers.len() {
+            if number >= self.config.workers {
+                self.workers[number].process.down = 1;
+                continue;
+            }
+            self.start_worker(number, None);
             // Heartbeats of different workers have different phases.
             let phase = self.random.range(0, self.config.interval);
             self.after(phase, Event::Timer { who: Who::Worker(number), life: 0 });
         }
         if self.config.serve {
             self.after(SECOND, Event::Timer { who: Who::Client, life: 0 });
+            self.after(LOOK_EVERY, Event::Look);
         }
         for number in 0..self.config.faults.len() {
-            let Fault { at, lasts, .. } = self.config.faults[number];
-            self.at(at, Event::Begin(number));
-            self.at(at + lasts, Event::End(number));
+            let fault = self.config.faults[number];
+            self.at(fault.at, Event::Begin(number));
+            self.at(fault.end(), Event::End(number));
         }
     }
 
@@ -179,30 +140,32 @@ impl World {
 
     /// What must hold some time after all faults have ended.
     pub fn check_recovered(&mut self) {
-        let table = Arc::clone(&self.registry.state().table);
-        for worker in self.workers.iter().filter(|worker| worker.process.down == 0) {
-            if !table.is_online(&worker.id) {
+        let table = Arc::clone(&self.etcd.state().table);
+        for number in 0..self.config.workers {
+            let worker = &self.workers[number];
+            if worker.process.down == 0 && !table.is_online(&worker.id) {
                 self.checks.broken(self.now, &format!("{} is up and was not admitted again", worker.id));
             }
         }
         for partition in 0..PARTITIONS {
-            if self.acknowledged_at[partition] + 10 * SECOND < self.now {
-                self.checks.broken(self.now, &format!("nobody could write to partition {partition} at the end"));
+            if self.client.acknowledged_at[partition] + 10 * SECOND < self.now {
+                self.checks.broken(self.now, &format!("no client could write to partition {partition} at the end"));
             }
+        }
+        for number in 0..self.monitors.len() {
+            if self.monitors[number].complete_at + 10 * SECOND < self.now {
+                self.checks.broken(self.now, &format!("m{number} does not count the votes of all monitors at the end"));
+            }
+        }
+        self.abandon_attempts();
+        for (partition, row) in self.rows.iter().enumerate() {
+            self.checks.check_history(self.now, partition, row.state());
         }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Deliver { from, to, message } => {
-                if let Some(resumes) = self.paused(to) {
-                    return self.at(resumes, Event::Deliver { from, to, message });
-                }
-                if !self.is_down(to) {
-                    self.record(1, to, message.kind());
-                    self.deliver(from, to, message);
-                }
-            }
+            Event::Deliver { from, to, message, received } => self.arrive(from, to, message, received),
             Event::Timer { who, life } => {
                 if self.life(who) != life || self.is_down(who) {
                     return;
@@ -213,12 +176,72 @@ impl World {
                 }
             }
             Event::NoAnswer { monitor, life, number } => self.request_failed(monitor, life, number),
-            Event::StoreWrite { worker, incarnation, partition, epoch } => {
-                self.store_write(worker, incarnation, partition, epoch);
+            Event::Store(request) => self.store(request),
+            Event::StoreAnswered { request, answer } => {
+                self.to_worker(request.worker, Event::StoreAnswered { request: request.clone(), answer }, |world| {
+                    world.store_answered(request.worker, request.life, request.number, answer);
+                });
             }
-            Event::StoreFence { worker, life, fence } => self.store_fence(worker, life, fence),
+            Event::StoreTimeout { worker, life, number } => {
+                self.to_worker(worker, Event::StoreTimeout { worker, life, number }, |world| {
+                    world.store_answered(worker, life, number, StoreAnswer::Error);
+                });
+            }
+            Event::FenceAgain { worker, life, partition } => {
+                self.to_worker(worker, Event::FenceAgain { worker, life, partition }, |world| {
+                    world.fence_again(worker, life, partition);
+                });
+            }
+            Event::AttemptTimeout { operation, attempt } => self.attempt_timed_out(operation, attempt),
+            Event::Look => self.look(),
             Event::Begin(number) => self.fault(number, true),
             Event::End(number) => self.fault(number, false),
+        }
+    }
+
+    /// Now, or when the worker continues.
+    fn to_worker(&mut self, worker: usize, event: Event, then: impl FnOnce(&mut Self)) {
+        match self.paused(Who::Worker(worker)) {
+            Some(resumes) => self.at(resumes, event),
+            None => then(self),
+        }
+    }
+
+    fn arrive(&mut self, from: Who, to: Who, message: Message, received: Option<Nanos>) {
+        let first = received.unwrap_or(self.now);
+        if let Some(resumes) = self.paused(to) {
+            // It waits in the socket: the process receives it later.
+            return self.at(resumes, Event::Deliver { from, to, message, received: None });
+        }
+        // Answers of the registry come before the inputs.
+        if !matches!(message, Message::Told { .. })
+            && let Some(end) = self.backlog(to)
+        {
+            return self.at(end, Event::Deliver { from, to, message, received: Some(first) });
+        }
+        if self.is_down(to) {
+            return;
+        }
+        self.record(1, to, message.kind());
+        match (to, message) {
+            (Who::Monitor(number), message) => self.monitor_hears(number, from, message, first),
+            (Who::Worker(number), message) => self.worker_hears(number, from, message),
+            (Who::Registry, Message::Ask { monitor, life, number, asked, request }) => {
+                self.asked(monitor, life, (number, asked), request);
+            }
+            (Who::Client, Message::Table(published)) => {
+                if published.table.epoch > self.client.known.table.epoch {
+                    self.client.known = published;
+                }
+            }
+            (Who::Client, Message::Refused { write, redirect, is_certain }) => {
+                if is_certain {
+                    self.ended(&write, Outcome::Refused);
+                }
+                self.try_again(&write, redirect);
+            }
+            (Who::Client, Message::Acknowledged { write, epoch, counter }) => self.acknowledged(&write, epoch, counter),
+            _ => {}
         }
     }
 
@@ -232,56 +255,108 @@ impl World {
             }
             Who::Worker(number) => {
                 self.beat(number);
+                self.stop_if_left(number);
                 self.after(self.config.interval, Event::Timer { who, life });
             }
             Who::Client => {
-                let partition = self.random.range(0, PARTITIONS as u64) as usize;
-                self.client_write(partition, 0);
-                self.after(25 * MS, Event::Timer { who, life });
+                self.write();
+                self.after(client::PACE, Event::Timer { who, life });
             }
             Who::Registry => {}
         }
     }
 
-    fn deliver(&mut self, from: Who, to: Who, message: Message) {
-        match (to, message) {
-            (Who::Monitor(number), message) => self.monitor_hears(number, message),
-            (Who::Worker(number), message) => self.worker_hears(number, from, message),
-            (Who::Registry, Message::Ask { monitor, life, number, asked, request }) => {
-                let before = Arc::clone(self.registry.state());
-                let response = self.registry.apply(self.now, request);
-                let after = Arc::clone(self.registry.state());
-                if !Arc::ptr_eq(&before.table, &after.table) {
-                    self.committed(&before.table, &after.table);
-                }
-                let told = Message::Told { life, number, asked, response };
-                self.send_stream(Who::Registry, Who::Monitor(monitor), told);
-                if after.revision != before.revision {
-                    self.notify();
-                }
+    /// Where the same majority of monitors and one worker have been healthy for long enough, clients can write.
+    fn look(&mut self) {
+        self.after(LOOK_EVERY, Event::Look);
+        self.etcd.keep_copy(self.now);
+        for monitor in &mut self.monitors {
+            if monitor.observer.present(monitor.process.clock(self.now)) == self.config.monitors {
+                monitor.complete_at = self.now;
             }
-            (Who::Client, Message::Table(table)) if table.epoch > self.client.epoch => self.client = table,
-            (Who::Client, Message::Refused { partition, refusal, hops }) => self.redirected(partition, refusal, hops),
-            (Who::Client, Message::Acknowledged { partition }) => {
-                self.acknowledged += 1;
-                self.acknowledged_at[partition] = self.now;
-            }
-            _ => {}
+        }
+        let bound = self.config.restored_within();
+        let Some(since) = self.now.checked_sub(bound) else { return };
+        let able = self.environment.able_workers(&self.config, since);
+        for (partition, able) in able.into_iter().enumerate() {
+            let Some(able) = able.filter(|_| self.client.acknowledged_at[partition] < since) else { continue };
+            let broken = format!(
+                "no client could write to partition {partition} for {} s, although w{able} and a majority could act",
+                bound / SECOND
+            );
+            self.checks.broken(self.now, &broken);
         }
     }
 
     fn committed(&mut self, before: &Table, after: &Table) {
+        if self.config.verbose {
+            self.print_change(before, after);
+        }
         self.record(4, Who::Registry, after.epoch);
-        self.checks.committed(self.now, &self.config, before, after);
+        self.checks.committed(self.now, &self.config, self.etcd.history, (before, after));
+        for (partition, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
+            let Some(former) = old.primary.as_ref().filter(|former| after.is_online(former)) else { continue };
+            let is_planned = old.successor.is_some() || before.owner(old) == after.owner(new);
+            let since = self.now.saturating_sub(self.config.restored_within());
+            let is_healthy = self.environment.is_healthy(&self.config, (number(former), partition), since);
+            if old.primary != new.primary && !is_planned && is_healthy {
+                self.checks.moved_from_healthy += 1;
+                if self.config.verbose {
+                    println!("partition {partition} is taken from {former}, which is healthy");
+                }
+            }
+        }
+        let budget = self.config.tables();
+        if self.checks.commits > budget {
+            self.checks.broken(self.now, &format!("more than {budget} tables since the first fault"));
+        }
         for (id, membership) in after.nodes.iter().filter(|(id, s)| !s.online && before.is_online(id)) {
-            let Who::Worker(number) = self.config.worker(id) else { continue };
-            let worker = &self.workers[number];
+            let worker = &self.workers[number(id)];
             match worker.crashed_at {
                 Some(at) => self.detected.push(self.now - at),
                 None if worker.incarnation == membership.incarnation => self.failed_alive.push((self.now, id.clone())),
                 None => {}
             }
         }
+    }
+
+    fn print_change(&self, before: &Table, after: &Table) {
+        let at = self.now as f64 / SECOND as f64;
+        print!("{at:.3} s: epoch {}", after.epoch);
+        for (id, membership) in after.nodes.iter().filter(|(id, known)| before.nodes.get(*id) != Some(*known)) {
+            print!(", {id} {} online: {}", membership.incarnation, membership.online);
+        }
+        for (n, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
+            if (&old.primary, &old.successor) != (&new.primary, &new.successor) {
+                let name = |id: &Option<NodeId>| id.as_deref().unwrap_or("-").to_owned();
+                print!(", {n}: {} {} -> {} {}", name(&old.primary), name(&old.successor), name(&new.primary), name(&new.successor));
+            } else if old.epoch != new.epoch {
+                print!(", {n}: later epoch");
+            }
+        }
+        println!();
+    }
+
+    fn process(&mut self, who: Who) -> Option<&mut Process> {
+        match who {
+            Who::Monitor(number) => Some(&mut self.monitors[number].process),
+            Who::Worker(number) => Some(&mut self.workers[number].process),
+            Who::Registry | Who::Client => None,
+        }
+    }
+
+    fn life(&mut self, who: Who) -> u64 {
+        self.process(who).map_or(0, |process| process.life)
+    }
+
+    fn is_down(&mut self, who: Who) -> bool {
+        let registry_down = self.registry_down > 0;
+        self.process(who).map_or(who == Who::Registry && registry_down, |process| process.down > 0)
+    }
+
+    fn paused(&mut self, who: Who) -> Option<Nanos> {
+        let now = self.now;
+        self.process(who).map(|process| process.paused_until).filter(|until| *until > now)
     }
 
     fn after(&mut self, delay: Nanos, event: Event) {

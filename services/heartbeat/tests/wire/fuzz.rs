@@ -17,17 +17,18 @@ use heartbeat::{
         protobuf::{BatchRef, BeatRef},
     },
     detector::AnyDetector,
-    frame::{self, sign_ack, verify_ack},
+    frame::{self, Poll, sign_ack, verify_ack},
     ownership::Ownership,
     quality::{QualityMeter, Replay},
     registry::Registration,
     table::Table,
     trace::Trace,
-    transport::{Ingest, Scratch, assignments::Assignments, tcp::FrameReader},
+    transport::{Ingest, Scratch, assignments::Assignments, probe::Question, tcp::FrameReader},
     vote::Ballot,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::Semaphore;
 
 const MUTATIONS: u32 = 3_000;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -45,7 +46,7 @@ const DECODERS: [Decoder; 10] = [
     ("protobuf+zstd", || checked(CodecId::ProtobufZstd)),
     ("borrowed protobuf", || Box::new(borrowed)),
     ("authenticated frame", || {
-        let keys = Keys::new(1, b"corpus");
+        let keys = Keys::new(b"corpus");
         Box::new(move |bytes| _ = keys.verify(bytes))
     }),
     ("ingest", ingest),
@@ -92,7 +93,7 @@ fn borrowed(bytes: &[u8]) {
 
 /// Behind the MAC: invalid bytes of a key holder.
 fn ingest() -> Target {
-    let keys = Keys::new(1, b"corpus");
+    let keys = Keys::new(b"corpus");
     let sink: Arc<dyn heartbeat::transport::Sink> =
         Arc::new(|_, _, beat: heartbeat::message::Beat| beat.check().unwrap());
     let ingest = Ingest::new(Clock::start(), keys.clone(), Arc::new(Table::new(1_000)), Some(sink));
@@ -100,10 +101,7 @@ fn ingest() -> Target {
     let peer = "127.0.0.1:1".parse().unwrap();
     Box::new(move |bytes| {
         ingest.frame(&mut scratch, 1, peer, bytes).ok();
-        for (kind, codec) in [FrameKind::Beat, FrameKind::Batch, FrameKind::Ack, FrameKind::Control]
-            .into_iter()
-            .flat_map(|kind| CodecId::ALL.map(|id| (kind, id)))
-        {
+        for (kind, codec) in FrameKind::ALL.into_iter().flat_map(|kind| CodecId::ALL.map(|id| (kind, id))) {
             let mut frame = Vec::new();
             let header = Header { kind, codec, ack_wanted: true };
             keys.sign(header, &mut frame, |out| {
@@ -114,13 +112,16 @@ fn ingest() -> Target {
             ingest.frame(&mut scratch, 1, peer, &frame).ok();
             frame::verify_control::<Ballot>(&keys, &frame).ok();
             frame::verify_control::<Registration>(&keys, &frame).ok();
+            frame::verify_control::<Poll>(&keys, &frame).ok();
+            frame::verify_reply::<Assignments>(&keys, kind, &frame, &frame).ok();
+            Question::read(&keys, &frame).map(|question| question.incarnation(&keys, &frame));
         }
     })
 }
 
 /// Behind the MAC, as a probe or its answer.
 fn ack() -> Target {
-    let keys = Keys::new(1, b"corpus");
+    let keys = Keys::new(b"corpus");
     Box::new(move |bytes| {
         verify_ack(&keys, bytes);
         let (mut frame, header) =
@@ -142,11 +143,13 @@ fn ack() -> Target {
 fn control_message(bytes: &[u8]) {
     again::<Ballot>(bytes);
     again::<Registration>(bytes);
+    again::<Poll>(bytes);
     again::<Assigned>(bytes);
     if let Some(Assignments { table, .. }) = again(bytes) {
         let mut ownership = Ownership::new("worker-0".into());
-        let life = table.nodes.get("worker-0").map_or(0, |membership| membership.incarnation);
-        for fence in ownership.learn(table, life) {
+        let (incarnation, process) =
+            table.nodes.get("worker-0").map_or((0, 0), |membership| (membership.incarnation, membership.process));
+        for fence in ownership.learn(table, incarnation, process) {
             ownership.fenced(fence);
             ownership.admit(fence.partition, Some(fence.epoch)).unwrap();
         }
@@ -174,7 +177,8 @@ fn trace(bytes: &[u8]) {
 fn frames(bytes: &[u8]) {
     // All bytes are available: no read waits.
     futures_now(async {
-        let (mut reader, mut stream, mut taken) = (FrameReader::default(), bytes, 0);
+        let (mut reader, mut stream, mut taken) = (FrameReader::new(Arc::new(Semaphore::new(MAX_BYTES))), bytes, 0);
+        reader.accept_long_frames();
         while let Ok(Some(frame)) = reader.next(&mut stream).await {
             taken += 2 + frame.len();
         }
@@ -228,11 +232,12 @@ fn the_corpus_is_read_by_its_decoders() {
         corpus.iter().filter(|bytes| codec.decode(bytes).is_ok() || codec.decode_batch(bytes).is_ok()).count()
     };
     let counts = [read(&mut Json), read(&mut Protobuf), read(&mut ProtobufZstd::new().unwrap())];
-    assert!(counts.iter().all(|&count| count == 4) && corpus.len() == 21, "{counts:?} of {}", corpus.len());
-    let keys = Keys::new(1, b"corpus");
+    assert!(counts.iter().all(|&count| count == 4) && corpus.len() == 22, "{counts:?} of {}", corpus.len());
+    let keys = Keys::new(b"corpus");
     assert_eq!(corpus.iter().filter(|bytes| keys.verify(bytes).is_ok()).count(), 4);
     assert_eq!(corpus.iter().filter(|bytes| verify_ack(&keys, bytes).is_some()).count(), 1);
     assert_eq!(corpus.iter().filter(|bytes| again::<Ballot>(bytes).is_some()).count(), 1);
+    assert_eq!(corpus.iter().filter(|bytes| again::<Poll>(bytes).is_some()).count(), 1);
     assert_eq!(corpus.iter().filter(|bytes| again::<Registration>(bytes).is_some()).count(), 1);
     assert_eq!(corpus.iter().filter(|bytes| again::<Assignments>(bytes).is_some()).count(), 1);
     assert_eq!(corpus.iter().filter(|bytes| Trace::read(bytes.as_slice(), None).is_ok()).count(), 1);

@@ -17,12 +17,20 @@ use tokio::sync::mpsc;
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 pub fn keys() -> Keys {
-    Keys::new(1, b"of these tests")
+    Keys::new(b"of these tests")
 }
 
 pub fn beat(node: &str, sequence: u64) -> Beat {
     let services = vec!["api".to_owned(), "health".to_owned()];
-    Beat { timestamp: wall_ms(), node_id: node.to_owned(), services, sequence, incarnation: 1, load: 0.25 }
+    Beat {
+        timestamp: wall_ms(),
+        node_id: node.to_owned(),
+        services,
+        sequence,
+        incarnation: 1,
+        load: 0.25,
+        report: None,
+    }
 }
 
 /// A monitor's receiving side, and what its sink received.

@@ -1,10 +1,11 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use heartbeat::{
-    auth::Reject,
+    auth::{FrameKind, Header, Reject},
     clock::Clock,
-    codec::Protobuf,
+    codec::{Codec as _, CodecId, Protobuf},
     frame::sign_beat,
+    message::Batch,
     reconnect::{Policy, State},
     transport::tcp::{FrameReader, Handle, Limits, Sender, Settings, receive, write_frame},
 };
@@ -12,6 +13,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -134,9 +136,90 @@ async fn bad_frames_end_their_connection_only() {
         good.write_all(&[byte]).await.unwrap();
     }
     assert_eq!(monitor.next().await.1.sequence, 1);
-    let mut reader = FrameReader::default();
+    let mut reader = FrameReader::new(Arc::new(Semaphore::new(0)));
     let ack = timeout(DEADLINE, reader.next(&mut good)).await.expect("an answer").unwrap();
     assert!(keys().verify(ack.unwrap()).is_ok());
     stop.cancel();
     assert!(matches!(timeout(DEADLINE, reader.next(&mut good)).await.expect("an end"), Ok(None) | Err(_)));
+}
+
+/// A server with these limits.
+async fn limited(monitor: &Monitor, limits: Limits) -> (SocketAddr, CancellationToken) {
+    let listener = TcpListener::bind(free()).await.unwrap();
+    let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+    tokio::spawn(receive(listener, Arc::clone(&monitor.ingest), limits, stop.clone()));
+    (address, stop)
+}
+
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    timeout(DEADLINE, stream.read(&mut [0; 8])).await.expect("an end").unwrap_or(0) == 0
+}
+
+async fn send(stream: &mut TcpStream, sequence: u64) {
+    let mut frame = Vec::new();
+    sign_beat(&keys(), &mut Protobuf, &beat("a", sequence), true, &mut frame).unwrap();
+    write_frame(stream, &frame).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_without_an_authentic_beat_give_way_and_do_not_last() {
+    let mut monitor = Monitor::new();
+    let limits = Limits { max_unauthenticated: 2, first_frame: Duration::from_millis(500), ..Limits::default() };
+    let (address, stop) = limited(&monitor, limits).await;
+    let mut worker = TcpStream::connect(address).await.unwrap();
+    send(&mut worker, 1).await;
+    assert_eq!(monitor.next().await.1.sequence, 1);
+    let mut flood = Vec::new();
+    for _ in 0..8 {
+        flood.push(TcpStream::connect(address).await.unwrap());
+    }
+    // The oldest at once, the last two when their time is over.
+    for stream in &mut flood {
+        assert!(is_closed(stream).await);
+    }
+    send(&mut worker, 2).await;
+    assert_eq!(monitor.next().await.1.sequence, 2, "an authenticated connection outlasts them");
+    // A recorded frame does not authenticate a connection.
+    let mut recorded = TcpStream::connect(address).await.unwrap();
+    send(&mut recorded, 2).await;
+    let mut reader = FrameReader::new(Arc::new(Semaphore::new(0)));
+    assert!(timeout(DEADLINE, reader.next(&mut recorded)).await.unwrap().unwrap().is_some(), "acknowledged again");
+    assert!(is_closed(&mut recorded).await);
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn long_frames_need_an_authenticated_connection_and_room() {
+    let mut monitor = Monitor::new();
+    let (address, stop) = limited(&monitor, Limits { unfinished_bytes: 40_000, ..Limits::default() }).await;
+    let mut stranger = TcpStream::connect(address).await.unwrap();
+    stranger.write_all(&[0xff, 0xff, 0xb1]).await.unwrap();
+    assert!(is_closed(&mut stranger).await, "64 KiB are announced");
+    let connect = async || TcpStream::connect(address).await.unwrap();
+    let (mut one, mut other) = (connect().await, connect().await);
+    for (stream, sequence) in [(&mut one, 1), (&mut other, 2)] {
+        send(stream, sequence).await;
+        assert_eq!(monitor.next().await.1.sequence, sequence);
+    }
+    // Two long frames do not fit at a time: the second is read after the first is complete.
+    let batch = |sequence: u64| {
+        let beats = (0..600).map(|n| beat(&format!("node-{sequence}-{n}"), 1)).collect();
+        let batch = Batch { beats, sender: "agent".into(), sequence, incarnation: 1 };
+        let (mut frame, header) =
+            (Vec::new(), Header { kind: FrameKind::Batch, codec: CodecId::Protobuf, ack_wanted: false });
+        keys().sign(header, &mut frame, |out| Protobuf.encode_batch(&batch, out)).unwrap();
+        frame
+    };
+    let first = batch(1);
+    assert!((20_000..40_000).contains(&first.len()), "{}", first.len());
+    one.write_all(&u16::try_from(first.len()).unwrap().to_be_bytes()).await.unwrap();
+    one.write_all(&first[..first.len() / 2]).await.unwrap();
+    write_frame(&mut other, &batch(2)).await.unwrap();
+    one.write_all(&first[first.len() / 2..]).await.unwrap();
+    let mut received = Vec::new();
+    for _ in 0..1_200 {
+        received.push(monitor.next().await.1.node_id);
+    }
+    assert_eq!(received.iter().filter(|id| id.starts_with("node-1-")).count(), 600);
+    stop.cancel();
 }

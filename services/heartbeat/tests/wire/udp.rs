@@ -56,7 +56,7 @@ async fn what_fails_is_dropped_and_counted_by_its_reason() {
     let mut forged = sealed("a", 71);
     *forged.last_mut().unwrap() ^= 1;
     let mut strange = Vec::new();
-    sign_beat(&Keys::new(9, b"of these tests"), &mut Protobuf, &beat("a", 72), false, &mut strange).unwrap();
+    sign_beat(&Keys::new(b"of others"), &mut Protobuf, &beat("a", 72), false, &mut strange).unwrap();
     let mut former = Vec::new();
     let past = heartbeat::message::Beat { incarnation: 0, ..beat("a", 100) };
     sign_beat(&keys(), &mut Protobuf, &past, false, &mut former).unwrap();

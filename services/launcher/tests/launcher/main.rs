@@ -232,6 +232,15 @@ async fn redis_and_nginx_start_and_stop() {
         let log = std::fs::read_to_string(&nginx.access_log).unwrap_or_default();
         log.lines().any(|line| line.split(' ').count() == 4 && line.split(' ').nth(1) == Some("503"))
     });
+    assert!(!nginx.rotate_access_log(&mut stack, 1 << 20).unwrap(), "below the limit");
+    assert!(nginx.rotate_access_log(&mut stack, 10).unwrap());
+    let earlier = std::fs::read_to_string(nginx.access_log.with_extension("log.1")).unwrap();
+    assert!(earlier.contains(" 503 "), "{earlier}");
+    eventually("a new access log", || {
+        // A worker of nginx may still write to the earlier file.
+        through_nginx(&nginx, &upstream);
+        std::fs::read_to_string(&nginx.access_log).is_ok_and(|log| log.contains(" 503 "))
+    });
     assert!(launcher::cpu::process_tree_seconds(nginx.pid).is_some());
 
     let (dir, pids) = (stack.dir().to_owned(), nginx_processes(stack.dir()));

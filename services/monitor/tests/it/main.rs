@@ -3,4 +3,5 @@
 
 mod registry;
 mod support;
+mod unsealed;
 mod watching;

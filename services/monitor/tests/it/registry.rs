@@ -2,7 +2,7 @@
 
 use heartbeat::{
     assign::Table,
-    registry::{InMemoryRegistry, Registration, Request, Response},
+    registry::{InMemoryRegistry, Monitors, Registration, Request, Response},
 };
 use launcher::{Signal, Stack, etcd, testing};
 use monitor::etcd::Registry;
@@ -13,7 +13,7 @@ const TTL: u64 = 2_000_000_000;
 #[derive(Debug, PartialEq)]
 enum Shape {
     Leading { same_term: bool },
-    Registry { nodes: Vec<(String, u64, bool)>, leader: Option<String>, has_table: bool, epoch: u64 },
+    Registry { nodes: Vec<(String, u64, bool)>, leader: Option<String>, has_table: bool, epoch: u64, monitors: u64 },
     Committed,
     Other(Response),
 }
@@ -45,6 +45,7 @@ impl Reader {
                     leader: snapshot.leader.as_ref().map(|leader| leader.monitor.to_string()),
                     has_table: snapshot.table_revision > 0,
                     epoch: snapshot.table.epoch,
+                    monitors: snapshot.monitors.as_ref().map_or(0, |monitors| monitors.version),
                 }
             }
             other => Shape::Other(other),
@@ -54,15 +55,24 @@ impl Reader {
 
 /// A request that follows from the answers before.
 fn script() -> Vec<fn(&Reader) -> Request> {
-    fn register(incarnation: u64, leaving: bool) -> Request {
+    fn registration(incarnation: u64, leaving: bool) -> Registration {
         let (http, udp) = ("127.0.0.1:1".into(), "127.0.0.1:2".into());
-        Request::Register(Registration { id: "w".into(), incarnation, http, udp, leaving })
+        Registration { id: "w".into(), incarnation, process: 1, http, udp, leaving }
+    }
+    fn register(incarnation: u64, leaving: bool) -> Request {
+        Request::Register(registration(incarnation, leaving))
+    }
+    fn forget(incarnation: u64) -> Request {
+        Request::Forget(registration(incarnation, false))
+    }
+    fn set_monitors(version: u64) -> Request {
+        Request::SetMonitors(Monitors { version, members: [("a".into(), "127.0.0.1:1".into())].into() })
     }
     fn campaign(monitor: &str) -> Request {
         Request::Campaign { monitor: monitor.into(), ttl: TTL }
     }
     fn commit(term: u64, table_revision: u64, epoch: u64) -> Request {
-        Request::Commit { term, table_revision, table: Table { epoch, ..Table::default() } }
+        Request::Commit { term, table_revision, monitors_version: 0, table: Table { epoch, ..Table::default() } }
     }
     vec![
         |_| Request::Read,
@@ -80,6 +90,22 @@ fn script() -> Vec<fn(&Reader) -> Request> {
         |seen| commit(seen.term, 0, 2),
         |seen| commit(seen.term, seen.table_revision, 2),
         |_| register(6, false),
+        |_| Request::Read,
+        |_| set_monitors(2),
+        |_| set_monitors(1),
+        |seen| commit(seen.term, seen.table_revision, 3),
+        |_| Request::Read,
+        |seen| Request::Commit {
+            term: seen.term,
+            table_revision: seen.table_revision,
+            monitors_version: 2,
+            table: Table { epoch: 3, ..Table::default() },
+        },
+        |_| forget(5),
+        |_| Request::Read,
+        |_| forget(6),
+        |_| Request::Read,
+        |_| Request::Resign { monitor: "a".into() },
         |_| Request::Read,
     ]
 }
@@ -116,7 +142,7 @@ async fn another_monitor_follows_until_the_leader_resigns() {
     a.resign().await;
     let Response::Leading { term: next } = b.apply(campaign("b")).await.unwrap() else { panic!("it was free") };
     assert!(next > term);
-    let stale = Request::Commit { term, table_revision: 0, table: Table::default() };
+    let stale = Request::Commit { term, table_revision: 0, monitors_version: 0, table: Table::default() };
     assert_eq!(a.apply(stale).await.unwrap(), Response::Conflict);
     stack.stop().await.unwrap();
 }
@@ -130,7 +156,7 @@ async fn an_etcd_that_stands_still_is_late_and_comes_back_with_all_it_knew() {
     let server = etcd::start(&mut stack, &etcd::Options::default()).await.unwrap();
     let registry = Registry::new(std::slice::from_ref(&server.url), "/test/").await.unwrap();
     let (http, udp) = ("127.0.0.1:1".into(), "127.0.0.1:2".into());
-    let node = Registration { id: "w".into(), incarnation: 1, http, udp, leaving: false };
+    let node = Registration { id: "w".into(), incarnation: 1, process: 1, http, udp, leaving: false };
     assert_eq!(registry.apply(Request::Register(node)).await.unwrap(), Response::Registered);
     stack.kill(server.child, Signal::SIGSTOP).unwrap();
     // A thread on another processor may answer once more.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Json, Router, routing::get};
+use axum::{Router, body::Bytes, routing::post};
 use heartbeat::{
     auth::Keys,
     clock::wall_ms,
@@ -13,16 +13,19 @@ use heartbeat::{
     message::Beat,
     registry::Registration,
     sender::{DatagramSender as _, SingleSender},
-    transport::{http::AUTHENTICATED, probe},
+    transport::{
+        http::AUTHENTICATED,
+        probe::{self, Question},
+    },
 };
 use launcher::{Stack, etcd, free_port};
-use monitor::{MonitorConfig, probes::ProbeAnswer, receive::Registered, status::Status};
+use monitor::{MonitorConfig, receive::Registered, status::Status};
 use tokio::{net::UdpSocket, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub const INTERVAL: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(60);
-const KEY: &str = "a key for tests";
+pub const KEY: &str = "a key for tests";
 
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
@@ -124,7 +127,7 @@ impl Monitors {
 
     /// An authenticated registration request.
     pub fn sealed(&self, n: usize, registration: &Registration) -> reqwest::RequestBuilder {
-        let frame = frame::sign_control(&Keys::new(1, KEY.as_bytes()), registration).unwrap();
+        let frame = frame::sign_control(&Keys::new(KEY.as_bytes()), registration).unwrap();
         self.http.post(self.url(n, "/register")).header("content-type", AUTHENTICATED).body(frame)
     }
 
@@ -156,19 +159,25 @@ pub struct Worker {
 
 impl Worker {
     pub async fn start(monitors: &Monitors, id: &str, incarnation: u64) -> Self {
-        let keys = Keys::new(1, KEY.as_bytes());
+        let keys = Keys::new(KEY.as_bytes());
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let registration = Registration {
             id: id.into(),
             incarnation,
+            // As the article's nodes: it sends no reports.
+            process: 0,
             http: http.local_addr().unwrap().to_string(),
             udp: udp.local_addr().unwrap().to_string(),
             leaving: false,
         };
         let (mut probes, mut beats) = (JoinSet::new(), JoinSet::new());
-        let answer = ProbeAnswer { id: id.to_owned(), incarnation };
-        let app = Router::new().route("/probe", get(move || std::future::ready(Json(answer.clone()))));
+        let seals = keys.clone();
+        let answer = move |question: Bytes| {
+            let question = Question::read(&seals, &question);
+            std::future::ready(question.map(|question| question.answer(&seals, incarnation)).unwrap_or_default())
+        };
+        let app = Router::new().route("/probe", post(answer));
         probes.spawn(async move { axum::serve(http, app).await.unwrap() });
         let (answering, name) = (keys.clone(), id.to_owned());
         probes.spawn(async move {

@@ -148,7 +148,11 @@ async fn beats_and_registrations_of_every_kind_are_taken_or_told_what_is_wrong()
     let mut monitors = Monitors::start("test-alone", 1).await;
     let worker = monitors.worker("a").await;
     monitors.until(0, "a monitor alone decides", |status| online(status) == 1).await;
-    assert_eq!(worker.register(&monitors, 0).await, Some(Registered::Superseded));
+    assert_eq!(worker.register(&monitors, 0).await, Some(Registered::Registered), "it is registered already");
+    let incarnation = worker.registration.incarnation;
+    let clone = Registration { process: worker.registration.process + 1, ..worker.registration.clone() };
+    let answer = monitors.sealed(0, &clone).send().await.unwrap().json::<Registered>().await.unwrap();
+    assert_eq!(answer, Registered::Superseded { incarnation }, "another process with this name and incarnation");
     let plain = |monitors: &Monitors, body: String| {
         let request = monitors.http.post(monitors.url(0, "/register")).header("content-type", "application/json");
         request.body(body).send()

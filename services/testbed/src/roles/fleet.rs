@@ -123,7 +123,7 @@ async fn beat(plan: &Plan) -> anyhow::Result<Outcome> {
     ensure!(plan.monitor.ip().is_loopback(), "{} is no loopback address", plan.monitor);
     ensure!((1..=1_000_000).contains(&plan.senders), "senders must lie within 1 and 1000000");
     ensure!((10..=60_000).contains(&plan.interval_ms), "interval_ms must lie within 10 and 60000");
-    let keys = Keys::new(1, SECRET);
+    let keys = Keys::new(SECRET);
     let (flushed, mut flushing) = (CancellationToken::new(), None);
     let outlet: Option<Arc<dyn DatagramSender>> = match plan.mode {
         Mode::Ticks => None,

@@ -16,8 +16,8 @@ use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
 use stores::{QueueOrder, Store, StoreConfig, StoreMetrics};
 
-pub use self::observers::job;
-use self::observers::{Traces, jobs, loopback, start_access_log, start_exporters, start_traces};
+pub use self::observers::{Traces, job, start_traces};
+use self::observers::{jobs, loopback, start_access_log, start_exporters};
 use crate::data;
 
 /// The parts of a stack, without the profile of its replicas.
@@ -356,6 +356,14 @@ impl ServiceStack {
         for child in children.collect::<Vec<_>>() {
             self.stack.make_expendable(child);
         }
+    }
+
+    /// Keeps the gateway's access log and the one before it below about this size each.
+    ///
+    /// # Errors
+    /// The file cannot be renamed, or nginx has ended.
+    pub fn bound_access_log(&mut self, max_bytes: u64) -> anyhow::Result<()> {
+        self.nginx.rotate_access_log(&mut self.stack, max_bytes).map(drop)
     }
 
     /// Whether Redis and all replicas run.

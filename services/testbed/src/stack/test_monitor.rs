@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::roles::fleet::SECRET;
 
 pub fn keys() -> Keys {
-    Keys::new(1, SECRET)
+    Keys::new(SECRET)
 }
 
 pub struct TestMonitor {

@@ -18,7 +18,7 @@ fn a_hit_is_compared_with_the_least_that_can_be_done() {
 }
 
 #[test]
-fn heartbeats_reach_the_table_in_every_way() {
+fn heartbeats_reach_the_observer_in_every_way() {
     let home = Home::bare();
     let json = home.json(&["bench", "heartbeats", "--repeat", "1", "--json"]);
     let sides = json["sides"].as_array().unwrap();

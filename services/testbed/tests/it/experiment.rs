@@ -197,7 +197,12 @@ fn workers_die_and_their_partitions_go_to_others() {
         assert_eq!(one["samples"].as_array().unwrap().len(), 6, "{one}");
         assert!(one["writes"].as_u64().unwrap() > 0 && one["stale_writes"] == 0, "{one}");
         assert!(one["etcd_away"]["writes"].as_u64().unwrap() > 0, "{one}");
+        assert!(one["check"]["acknowledged"].as_u64().unwrap() > 0, "{one}");
+        assert_eq!(one["check"]["violations"], serde_json::json!([]), "{one}");
+        assert!(!one["slowest"]["rows"].as_array().unwrap().is_empty(), "{one}");
     }
+    let control = &report["sections"][1]["measured"];
+    assert!(control["stale_writes"] == 0 || control["found"] == true, "{control}");
     not_failed(&report);
 }
 

@@ -11,6 +11,7 @@ mod docs;
 mod elsewhere;
 mod evaluate;
 mod experiment;
+mod flood;
 mod gateway;
 mod heartbeats;
 mod modules;

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::{
     net::TcpStream,
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -120,7 +120,8 @@ impl Sender {
         let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let tried = match opened.and_then(|stream| keep_alive(&stream).map(|()| stream)) {
             Ok(stream) => {
-                let mut connection = Connection { stream, reader: FrameReader::default() };
+                // Acknowledgements are short.
+                let mut connection = Connection { stream, reader: FrameReader::new(Arc::new(Semaphore::new(0))) };
                 self.exchange(&mut connection, beat).await.map(|()| connection)
             }
             Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! `bench heartbeats`: how many a monitor takes, and what it costs to remember who sent them.
+//! `bench heartbeats`: how many a monitor handles, up to its observer, and the cost of the table of known nodes.
 
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     let marks = modes.iter().zip(&sides).map(|(mode, side)| rate(*mode, side));
     let marks = marks.chain(sides.last().into_iter().flat_map(memory)).collect();
     let what = format!(
-        "{SENDING_NODES} nodes' beats, sealed, sent over UDP on loopback, authenticated, decoded and recorded; sender and receiver \
-         on the same two cores, {} s a run",
+        "{SENDING_NODES} nodes' beats, sealed, sent over UDP on loopback, authenticated, decoded, recorded in the table and handled by \
+         the observer, as in a monitor; all threads on the same two cores, {} s a run",
         RUN.as_secs()
     );
     let mut remarks = vec![

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use heartbeat::{assign::NodeId, clock::wall_ms, node_state::State};
+use heartbeat::{assign::NodeId, clock::wall_ms, node_state::State, observer::Source};
 use monitor::status::{Event, LoggedEvent, Status};
 use serde::Serialize;
 
@@ -145,6 +145,14 @@ fn words(event: &Event) -> String {
         Event::Admitted { node, epoch } => format!("{node} is online from epoch {epoch}"),
         Event::Offline { node, epoch } => format!("{node} is offline from epoch {epoch}"),
         Event::Primaries { epoch, moved } => format!("{moved} partitions have new primaries in epoch {epoch}"),
+        Event::Unserved { node, partitions, evidence } => {
+            let by = match evidence {
+                Source::Report => "it reports",
+                Source::Requesters => "requesters say",
+            };
+            format!("{node} beats, but {by} that it does not serve {} of its partitions", partitions.len())
+        }
+        Event::TablesLost { epoch } => format!("etcd had lost partition tables up to epoch {epoch}"),
         Event::Paused { ms } => format!("the monitor was suspended for {ms:.0} ms"),
     }
 }
@@ -165,6 +173,7 @@ mod tests {
             online: epoch < 3,
             left: false,
             silent_ms: 100.0 * epoch as f64,
+            weight: 1.0,
             primary_of: 16,
             replica_of: 0,
         };

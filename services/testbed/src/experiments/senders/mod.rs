@@ -95,7 +95,7 @@ async fn measure(
     let receiver = Receiver::bind((Ipv4Addr::LOCALHOST, launcher::free_port()?).into()).await?;
     let monitor = receiver.local_addr()?;
     let nodes = Arc::new(Nodes::new(senders as usize));
-    let ingest = Arc::new(Ingest::new(Clock::start(), Keys::new(1, SECRET), nodes, None));
+    let ingest = Arc::new(Ingest::new(Clock::start(), Keys::new(SECRET), nodes, None));
     let stop = CancellationToken::new();
     let receiving = tokio::spawn(receiver.run(Arc::clone(&ingest), stop.clone()));
     let ended = stop.drop_guard();

@@ -10,15 +10,16 @@ use std::{
 };
 
 use anyhow::Context as _;
-use contract::http::Counted;
+use contract::http::{Counted, Problem, problem};
 use heartbeat::{
-    assign::{NodeId, PARTITIONS},
+    assign::{NodeId, PARTITIONS, Table},
     transport::assignments::Assignments,
 };
 use rand::RngExt as _;
 use reqwest::{StatusCode, header, redirect::Policy};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
+use super::{WORKERS, recorder::Recorder};
 use crate::stack::control_plane::ControlPlane;
 
 /// A running worker answers in a few milliseconds; a stopped one never does. Measuring clients retry sooner.
@@ -31,10 +32,16 @@ const WRITERS: usize = 8;
 /// Between two writes of one writer: about 500 writes a second in all.
 const PAUSE: Duration = Duration::from_millis(15);
 const HOPS: usize = 3;
+/// With three workers that share the 16 partitions evenly, each has at least this many.
+const LEAST_PRIMARIES: usize = 5;
 
-fn client(answer: Duration) -> reqwest::Result<reqwest::Client> {
-    // `ask` follows redirects.
-    runtime::http::plain().redirect(Policy::none()).timeout(answer).build()
+/// A client whose writes are recorded.
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    /// In the record.
+    number: u32,
+    recorder: Arc<Recorder>,
 }
 
 /// The latest table of any monitor, by long polls.
@@ -42,24 +49,25 @@ pub struct Monitors {
     latest: watch::Receiver<Arc<Assignments>>,
     /// Nodes that went offline since the last call of `take_offline`.
     offline: Arc<Mutex<BTreeSet<NodeId>>>,
-    asking: reqwest::Client,
+    asking: Client,
     _pollers: JoinSet<()>,
 }
 
 impl Monitors {
-    pub fn follow(control_plane: &ControlPlane, interval: Duration) -> anyhow::Result<Self> {
+    pub fn follow(control_plane: &ControlPlane, recorder: &Arc<Recorder>, interval: Duration) -> anyhow::Result<Self> {
         let (newest, latest) = watch::channel(Arc::<Assignments>::default());
         let offline = Arc::<Mutex<BTreeSet<NodeId>>>::default();
         let http = runtime::http::plain().timeout(Duration::from_secs(12)).build()?;
         let mut pollers = JoinSet::new();
         for monitor in &control_plane.monitors {
             let (url, newest, http) = (format!("http://{}/partitions", monitor.http), newest.clone(), http.clone());
-            let offline = Arc::clone(&offline);
+            let (offline, recorder) = (Arc::clone(&offline), Arc::clone(recorder));
             pollers.spawn(async move {
                 loop {
                     let known = newest.borrow().table.epoch;
                     match poll(&http, &url, known).await {
                         Ok(seen) => {
+                            recorder.table(&seen.table);
                             note(&newest, &offline, seen);
                         }
                         Err(_) => sleep(interval).await,
@@ -67,7 +75,7 @@ impl Monitors {
                 }
             });
         }
-        Ok(Self { latest, offline, asking: client(MEASURED_ANSWER)?, _pollers: pollers })
+        Ok(Self { latest, offline, asking: Client::new(recorder, MEASURED_ANSWER)?, _pollers: pollers })
     }
 
     pub fn latest(&self) -> Arc<Assignments> {
@@ -92,7 +100,7 @@ impl Monitors {
     /// Asks the worker at this address for work on the partition, and follows redirects, until it is done.
     pub async fn counting(&self, partition: usize, address: &str) -> Counted {
         loop {
-            if let Answer::Done(counted) = ask(&self.asking, partition, address).await {
+            if let Answer::Done(counted) = self.asking.write(partition, address).await {
                 return counted;
             }
             sleep(AGAIN).await;
@@ -112,6 +120,20 @@ impl Monitors {
     fn take_offline(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut *self.offline.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whether all workers are online and share the partitions evenly.
+pub fn is_level(seen: &Assignments) -> bool {
+    let table = &seen.table;
+    let primaries = |node: &NodeId| table.partitions.iter().filter(|a| a.primary.as_ref() == Some(node)).count();
+    let online: Vec<&NodeId> = table.nodes.iter().filter(|(_, standing)| standing.online).map(|(id, _)| id).collect();
+    online.len() == WORKERS && online.iter().all(|node| primaries(node) >= LEAST_PRIMARIES)
+}
+
+/// The partitions of which the worker is the primary.
+pub fn of_primary(table: &Table, worker: &NodeId) -> Vec<usize> {
+    let is_primary = |n: &usize| table.partitions[*n].primary.as_ref() == Some(worker);
+    (0..table.partitions.len()).filter(is_primary).collect()
 }
 
 fn note(newest: &watch::Sender<Arc<Assignments>>, offline: &Mutex<BTreeSet<NodeId>>, seen: Arc<Assignments>) {
@@ -134,26 +156,59 @@ async fn poll(http: &reqwest::Client, url: &str, epoch: u64) -> reqwest::Result<
 enum Answer {
     Done(Counted),
     /// An epoch that is over.
-    Refused,
-    Nothing,
+    OldEpoch,
+    /// The write had no effect.
+    NotWritten,
+    /// The write may have had an effect.
+    Unknown,
 }
 
-async fn ask(client: &reqwest::Client, partition: usize, address: &str) -> Answer {
-    let mut url = format!("http://{address}/partitions/{partition}/count");
-    for _ in 0..HOPS {
-        let Ok(answer) = client.post(&url).send().await else { return Answer::Nothing };
-        match answer.status() {
-            StatusCode::OK => return answer.json().await.map_or(Answer::Nothing, Answer::Done),
-            StatusCode::CONFLICT => return Answer::Refused,
-            StatusCode::TEMPORARY_REDIRECT => {
-                let location = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-                let Some(location) = location else { return Answer::Nothing };
-                url = location.to_owned();
-            }
-            _ => return Answer::Nothing,
-        }
+impl Client {
+    fn new(recorder: &Arc<Recorder>, timeout: Duration) -> anyhow::Result<Self> {
+        // `request` follows redirects.
+        let http = runtime::http::plain().redirect(Policy::none()).timeout(timeout).build()?;
+        Ok(Self { http, number: recorder.client(), recorder: Arc::clone(recorder) })
     }
-    Answer::Nothing
+
+    async fn write(&self, partition: usize, address: &str) -> Answer {
+        let write = self.recorder.begin(self.number, partition);
+        let answer = self.request(partition, address).await;
+        match &answer {
+            Answer::Done(counted) => write.acknowledged(counted),
+            Answer::OldEpoch | Answer::NotWritten => write.refused(),
+            Answer::Unknown => drop(write),
+        }
+        answer
+    }
+
+    async fn request(&self, partition: usize, address: &str) -> Answer {
+        let mut url = format!("http://{address}/partitions/{partition}/count");
+        for _ in 0..HOPS {
+            let answer = match self.http.post(&url).send().await {
+                Ok(answer) => answer,
+                Err(error) => return if error.is_connect() { Answer::NotWritten } else { Answer::Unknown },
+            };
+            match answer.status() {
+                StatusCode::OK => return answer.json().await.map_or(Answer::Unknown, Answer::Done),
+                StatusCode::CONFLICT => return Answer::OldEpoch,
+                StatusCode::TEMPORARY_REDIRECT => {
+                    let location = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+                    let Some(location) = location else { return Answer::NotWritten };
+                    url = location.to_owned();
+                }
+                _ => return answer.json().await.map_or(Answer::Unknown, |problem: Problem| not_done(&problem)),
+            }
+        }
+        Answer::NotWritten
+    }
+}
+
+/// A worker that does not serve the partition has not asked the store.
+fn not_done(problem: &Problem) -> Answer {
+    match problem.kind.as_str() {
+        problem::NOT_THE_PRIMARY | problem::TAKING_OVER => Answer::NotWritten,
+        _ => Answer::Unknown,
+    }
 }
 
 /// Writers of all partitions, each write through a random worker.
@@ -180,12 +235,12 @@ pub struct Written {
 }
 
 impl Load {
-    pub fn start(control_plane: &ControlPlane) -> anyhow::Result<Self> {
+    pub fn start(control_plane: &ControlPlane, recorder: &Arc<Recorder>) -> anyhow::Result<Self> {
         let addresses: Vec<String> = control_plane.workers.iter().map(|worker| worker.http.clone()).collect();
         let counts = Arc::<Counts>::default();
         let mut writers = JoinSet::new();
         for _ in 0..WRITERS {
-            let (client, counts, addresses) = (client(ANSWER)?, Arc::clone(&counts), addresses.clone());
+            let (client, counts, addresses) = (Client::new(recorder, ANSWER)?, Arc::clone(&counts), addresses.clone());
             writers.spawn(async move {
                 loop {
                     let (partition, worker) = {
@@ -213,16 +268,16 @@ impl Load {
 }
 
 impl Counts {
-    async fn write(&self, client: &reqwest::Client, partition: usize, address: &str) {
+    async fn write(&self, client: &Client, partition: usize, address: &str) {
         let known = self.epochs[partition].load(Relaxed);
-        match ask(client, partition, address).await {
+        match client.write(partition, address).await {
             Answer::Done(counted) => {
                 self.done.fetch_add(1, Relaxed);
                 self.stale.fetch_add((counted.epoch < known).into(), Relaxed);
                 self.epochs[partition].fetch_max(counted.epoch, Relaxed);
             }
-            Answer::Refused => _ = self.refused.fetch_add(1, Relaxed),
-            Answer::Nothing => {}
+            Answer::OldEpoch => _ = self.refused.fetch_add(1, Relaxed),
+            Answer::NotWritten | Answer::Unknown => {}
         }
     }
 }

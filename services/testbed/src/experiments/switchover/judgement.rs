@@ -6,6 +6,8 @@ use heartbeat::assign::NodeId;
 use report::Verdict;
 use serde::Serialize;
 
+use super::{fence_off::FenceOff, recorder::CounterCheck, slowest::Slowest};
+
 /// How a worker's failure is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -40,6 +42,8 @@ pub struct Sample {
     pub primary_ms: Option<f64>,
     /// A client that asked another worker was redirected and its write done, for the last of the partitions.
     pub redirected_ms: Option<f64>,
+    /// The longest pause of a monitor's process until the confirmation; 0 without any.
+    pub longest_pause_ms: f64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -56,6 +60,10 @@ pub struct Series {
     pub stale_writes: u64,
     /// Afterwards, if it was tried.
     pub etcd_away: Option<EtcdAway>,
+    /// Of the writes of all clients.
+    pub check: CounterCheck,
+    /// `None`: no worker was failed.
+    pub slowest: Option<Slowest>,
 }
 
 /// The registry was stopped while all workers lived, which must have no effect.
@@ -120,12 +128,29 @@ impl fmt::Display for Kill {
 }
 
 impl Sample {
+    /// Nothing has happened yet.
+    pub fn of(kill: Kill, worker: NodeId, partitions: usize) -> Self {
+        Self {
+            kill,
+            worker,
+            partitions,
+            confirmed_ms: None,
+            primary_ms: None,
+            redirected_ms: None,
+            longest_pause_ms: 0.0,
+        }
+    }
+
     pub fn text(&self) -> String {
+        let paused = match self.longest_pause_ms {
+            0.0 => String::new(),
+            ms => format!("; a monitor paused for {ms:.0} ms"),
+        };
         let [confirmed, primary, redirected] = [self.confirmed_ms, self.primary_ms, self.redirected_ms]
             .map(|ms| ms.map_or("-".into(), |ms| format!("{ms:.0}")));
         let Self { kill, worker, partitions, .. } = self;
         format!(
-            "{kill} {worker}, {partitions} partitions: confirmed {confirmed}, new primaries {primary}, redirected {redirected} ms"
+            "{kill} {worker}, {partitions} partitions: confirmed {confirmed}, new primaries {primary}, redirected {redirected} ms{paused}"
         )
     }
 }
@@ -147,9 +172,14 @@ pub const FIGURES: [(&str, Figure); 3] = [
 ];
 
 impl Series {
-    /// Of the samples of this kind; a switch-over that did not happen is later than all others.
+    /// Of the samples of this kind.
     pub fn percentile(&self, kill: Option<Kill>, figure: Figure, percent: f64) -> f64 {
-        let of = self.samples.iter().filter(|sample| kill.is_none_or(|kill| sample.kill == kill));
+        self.percentile_of(|sample| kill.is_none_or(|kill| sample.kill == kill), figure, percent)
+    }
+
+    /// A switch-over that did not happen is later than all others.
+    pub fn percentile_of(&self, counts: impl Fn(&Sample) -> bool, figure: Figure, percent: f64) -> f64 {
+        let of = self.samples.iter().filter(|sample| counts(sample));
         let mut values: Vec<f64> = of.map(|sample| figure(sample).unwrap_or(f64::INFINITY)).collect();
         values.sort_by(f64::total_cmp);
         let rank = (percent / 100.0 * values.len() as f64).ceil() as usize;
@@ -158,7 +188,7 @@ impl Series {
 }
 
 /// Only the majority is judged: the others are there to compare with.
-pub fn verdicts(series: &[Series], quick: bool) -> Vec<Verdict> {
+pub fn verdicts(series: &[Series], fence_off: &FenceOff, quick: bool) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for one in series.iter().filter(|one| one.strategy == Strategy::Majority) {
         let judged = |passed| (!quick).then_some(passed);
@@ -205,7 +235,35 @@ pub fn verdicts(series: &[Series], quick: bool) -> Vec<Verdict> {
         note: format!("of {writes} writes"),
         undecided: false,
     });
+    verdicts.extend([counter_check(series), positive_control(fence_off)]);
     verdicts
+}
+
+fn counter_check(series: &[Series]) -> Verdict {
+    let violations: Vec<&str> = series.iter().flat_map(|one| &one.check.violations).map(String::as_str).collect();
+    let sum = |count: fn(&CounterCheck) -> u64| series.iter().map(|one| count(&one.check)).sum::<u64>();
+    let [acknowledged, unknown] = [sum(|check| check.acknowledged), sum(|check| check.unknown)];
+    let scope = format!("{acknowledged} acknowledged writes and {unknown} without an answer");
+    Verdict {
+        name: "counter check: the history of each partition is linearizable, and no write is lost".into(),
+        expected: "no violation".into(),
+        measured: format!("{} violations", violations.len()),
+        passed: Some(violations.is_empty()),
+        note: std::iter::once(scope.as_str()).chain(violations).collect::<Vec<_>>().join("; "),
+        undecided: false,
+    }
+}
+
+fn positive_control(fence_off: &FenceOff) -> Verdict {
+    let is_provoked = fence_off.stale_writes > 0;
+    Verdict {
+        name: "counter check with fences switched off".into(),
+        expected: "it finds a stale write".into(),
+        measured: fence_off.text(),
+        passed: is_provoked.then_some(fence_off.found),
+        note: if is_provoked { String::new() } else { "no attempt provoked a stale write".into() },
+        undecided: !is_provoked,
+    }
 }
 
 /// In ms.
@@ -225,6 +283,7 @@ mod tests {
             confirmed_ms: *confirmed_ms,
             primary_ms: Some(100.0),
             redirected_ms: Some(100.0),
+            longest_pause_ms: 0.0,
         };
         Series {
             strategy: Strategy::Majority,
@@ -235,7 +294,13 @@ mod tests {
             refused: 0,
             stale_writes: 0,
             etcd_away: None,
+            check: CounterCheck::default(),
+            slowest: None,
         }
+    }
+
+    fn fence_off(stale_writes: usize, found: bool) -> FenceOff {
+        FenceOff { attempts: 1, stale_writes, found, violations: Vec::new() }
     }
 
     #[test]
@@ -250,13 +315,26 @@ mod tests {
     #[test]
     fn the_slowest_counts_and_quick_runs_are_judged_for_stale_writes_only() {
         let passed = |series: &Series, quick| -> Vec<Option<bool>> {
-            verdicts(std::slice::from_ref(series), quick).iter().map(|verdict| verdict.passed).collect()
+            verdicts(std::slice::from_ref(series), &fence_off(1, true), quick).iter().map(|one| one.passed).collect()
         };
         let mut one = series(&[Some(200.0), Some(351.0)]);
-        assert_eq!(passed(&one, false), [Some(false), Some(true), Some(true), Some(true), Some(true)]);
+        assert_eq!(passed(&one, false), [false, true, true, true, true, true, true].map(Some));
         one.etcd_away = Some(EtcdAway { seconds: 60, offline: 0, moved: 1, writes: 100 });
-        assert_eq!(passed(&one, false)[4..], [Some(false), Some(true)], "a partition moved");
+        assert_eq!(passed(&one, false)[4..], [false, true, true, true].map(Some), "a partition moved");
         (one.etcd_away, one.stale_writes) = (None, 1);
-        assert_eq!(passed(&one, true), [None, None, None, None, Some(false)]);
+        assert_eq!(passed(&one, true), [None, None, None, None, Some(false), Some(true), Some(true)]);
+        (one.stale_writes, one.check.violations) = (0, vec!["partition 3: lost".into()]);
+        assert_eq!(passed(&one, true)[4..], [true, false, true].map(Some));
+    }
+
+    #[test]
+    fn a_control_that_provokes_nothing_decides_nothing() {
+        let control = |stale, found| {
+            let verdict = positive_control(&fence_off(stale, found));
+            (verdict.passed, verdict.undecided)
+        };
+        assert_eq!(control(0, false), (None, true));
+        assert_eq!(control(2, true), (Some(true), false));
+        assert_eq!(control(2, false), (Some(false), false), "the check is blind");
     }
 }

@@ -1,0 +1,1 @@
+//! Mutants: each breaks one rule, and the simulation notices.

@@ -1,0 +1,297 @@
+//! A worker's partitions: one task for each, with a deadline for every request to the store.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use heartbeat::{
+    Nanos,
+    assign::{NodeId, PARTITIONS},
+    message::{Complaint, MAX_COMPLAINTS, WorkerReport},
+    ownership::{Fence, Refusal},
+};
+
+use super::World;
+use crate::{
+    config::{MS, Mutant, SECOND},
+    events::{Event, Message, Published, StoreAnswer, StoreRequest, Write},
+    faults::{Kind, Who},
+};
+
+/// Timeout of a request to the store.
+const STORE_TIMEOUT: Nanos = SECOND;
+/// Pause before a failed fence is set again.
+const RETRY_PAUSE: Nanos = 500 * MS;
+/// Requests of this time decide whether a partition is failing.
+const WINDOW: Nanos = 3 * SECOND;
+/// Failures in the window from which a partition is failing, if they are also a large share.
+const FAILURES: usize = 3;
+/// Complaints of requesters within the window that are reported.
+const COMPLAINTS: usize = 2;
+
+/// State of one partition of a worker.
+#[derive(Default)]
+pub(super) struct PartitionTask {
+    /// The fence in flight or waiting for its repetition, and its epoch.
+    fencing: Option<u64>,
+    owned_epoch: u64,
+    last_success: Nanos,
+    /// Ends of requests, and whether they succeeded.
+    outcomes: VecDeque<(Nanos, bool)>,
+    failing_since: Option<Nanos>,
+    /// Not served until the store answers.
+    resigned: bool,
+    /// A planned move: another worker takes the partition over once this one does not serve it.
+    has_successor: bool,
+}
+
+impl World {
+    pub(super) fn learn(&mut self, number: usize, published: Arc<Published>) {
+        let worker = &mut self.workers[number];
+        if self.config.is(Mutant::SerialTakeover) && worker.partitions.iter().any(|task| task.fencing.is_some()) {
+            let is_later = worker.waiting.as_ref().is_none_or(|known| known.table.epoch < published.table.epoch);
+            if is_later {
+                worker.waiting = Some(published);
+            }
+            return;
+        }
+        if published.table.epoch <= worker.ownership.table().epoch {
+            return;
+        }
+        worker.addresses.clone_from(&published.addresses);
+        let mut process_id = worker.process_id;
+        if self.config.is(Mutant::AnyProcess)
+            && let Some(membership) = published.table.nodes.get(&worker.id)
+        {
+            process_id = membership.process;
+        }
+        let fences = worker.ownership.learn(Arc::clone(&published.table), worker.incarnation, process_id);
+        for (task, assignment) in worker.partitions.iter_mut().zip(&published.table.partitions) {
+            task.has_successor = assignment.successor.is_some();
+        }
+        for fence in fences {
+            self.set_fence(number, fence);
+        }
+    }
+
+    fn set_fence(&mut self, number: usize, fence: Fence) {
+        let now = self.now;
+        let task = &mut self.workers[number].partitions[fence.partition];
+        if task.fencing == Some(fence.epoch) {
+            return;
+        }
+        if task.owned_epoch != fence.epoch {
+            let has_successor = task.has_successor;
+            let fresh = PartitionTask { has_successor, ..PartitionTask::default() };
+            *task = PartitionTask { owned_epoch: fence.epoch, last_success: now, ..fresh };
+        }
+        task.fencing = Some(fence.epoch);
+        self.ask_store(number, fence.partition, fence.epoch, None);
+    }
+
+    fn ask_store(&mut self, number: usize, partition: usize, epoch: u64, write: Option<Write>) {
+        let worker = &mut self.workers[number];
+        worker.number += 1;
+        let life = worker.process.life;
+        let request = StoreRequest {
+            worker: number,
+            life,
+            number: worker.number,
+            process_id: worker.process_id,
+            incarnation: worker.incarnation,
+            partition,
+            epoch,
+            write,
+        };
+        worker.open.insert(request.number, request.clone());
+        if request.write.is_some() || !self.config.is(Mutant::SerialTakeover) {
+            self.after(STORE_TIMEOUT, Event::StoreTimeout { worker: number, life, number: request.number });
+        }
+        self.send_to_store(request);
+    }
+
+    pub(super) fn store_answered(&mut self, number: usize, life: u64, request: u64, answer: StoreAnswer) {
+        let worker = &mut self.workers[number];
+        if worker.process.life != life || worker.process.down > 0 {
+            return;
+        }
+        // An answer after the timeout is ignored.
+        let Some(request) = worker.open.remove(&request) else { return };
+        let StoreRequest { partition, epoch, .. } = request;
+        let task = &mut worker.partitions[partition];
+        let is_fence = request.write.is_none();
+        if is_fence && task.fencing == Some(epoch) {
+            task.fencing = None;
+        }
+        task.outcomes.push_back((self.now, answer != StoreAnswer::Error));
+        match answer {
+            StoreAnswer::Done { .. } => {
+                (task.last_success, task.resigned) = (self.now, false);
+                if is_fence {
+                    worker.ownership.fenced(Fence { partition, epoch });
+                }
+            }
+            StoreAnswer::Stale { current } => {
+                worker.overruled_by = worker.overruled_by.max(current);
+                worker.ownership.overruled(partition, epoch);
+            }
+            StoreAnswer::Error if is_fence => {
+                // A fence of a later epoch may be on its way.
+                task.fencing.get_or_insert(epoch);
+                self.after(RETRY_PAUSE, Event::FenceAgain { worker: number, life, partition });
+            }
+            StoreAnswer::Error => {}
+        }
+        self.answer_client(number, request.write, epoch, answer);
+        if let Some(published) = self.workers[number].waiting.take() {
+            self.learn(number, published);
+        }
+    }
+
+    fn answer_client(&mut self, number: usize, write: Option<Write>, epoch: u64, answer: StoreAnswer) {
+        let Some(write) = write else { return };
+        if let StoreAnswer::Done { counter } = answer {
+            if !self.config.is(Mutant::AcknowledgedBeforeStored) {
+                let acknowledged = Message::Acknowledged { write, epoch, counter };
+                self.send_stream(Who::Worker(number), Who::Client, acknowledged);
+            }
+        } else {
+            let is_certain = matches!(answer, StoreAnswer::Stale { .. });
+            self.send_stream(Who::Worker(number), Who::Client, Message::Refused { write, redirect: None, is_certain });
+        }
+    }
+
+    pub(super) fn fence_again(&mut self, number: usize, life: u64, partition: usize) {
+        let worker = &mut self.workers[number];
+        if worker.process.life != life || worker.process.down > 0 {
+            return;
+        }
+        worker.partitions[partition].fencing = None;
+        if let Some(epoch) = self.owned_epoch(number, partition) {
+            self.set_fence(number, Fence { partition, epoch });
+        }
+    }
+
+    /// The epoch in which the worker owns the partition, whether its fence is set or not.
+    fn owned_epoch(&self, number: usize, partition: usize) -> Option<u64> {
+        match self.workers[number].ownership.admit(partition, None) {
+            Ok(epoch) | Err(Refusal::TakingOver { epoch }) => Some(epoch),
+            Err(_) => None,
+        }
+    }
+
+    /// Checks the way to the store where no request does, and judges it.
+    pub(super) fn tend_partitions(&mut self, number: usize) {
+        let (now, interval) = (self.now, self.config.interval);
+        let longest = SECOND.max(3 * interval);
+        for partition in 0..PARTITIONS {
+            let Some(epoch) = self.owned_epoch(number, partition) else {
+                self.workers[number].partitions[partition].failing_since = None;
+                continue;
+            };
+            let task = &mut self.workers[number].partitions[partition];
+            while task.outcomes.front().is_some_and(|(at, _)| at + WINDOW < now) {
+                task.outcomes.pop_front();
+            }
+            let silent = now.saturating_sub(task.last_success);
+            let failures = task.outcomes.iter().filter(|(_, succeeded)| !succeeded).count();
+            let fails = failures >= FAILURES && 20 * failures >= task.outcomes.len();
+            if silent > longest || fails {
+                let since = *task.failing_since.get_or_insert(now);
+                task.resigned |= silent > longest && now - since > longest;
+            } else {
+                task.failing_since = None;
+            }
+            if task.fencing.is_none() && silent > interval {
+                self.set_fence(number, Fence { partition, epoch });
+            }
+        }
+    }
+
+    pub(super) fn report(&self, number: usize) -> WorkerReport {
+        let worker = &self.workers[number];
+        let mut report = WorkerReport {
+            process: worker.process_id,
+            history: worker.ownership.table().history,
+            epoch: worker.ownership.table().epoch,
+            ..WorkerReport::default()
+        };
+        let serving: Vec<usize> = worker.ownership.serving().map(|(partition, _)| partition).collect();
+        for (partition, task) in worker.partitions.iter().enumerate() {
+            let is_owned = self.owned_epoch(number, partition).is_some();
+            if self.config.is(Mutant::NoReports) {
+                report.serving |= u32::from(is_owned) << partition;
+                continue;
+            }
+            report.serving |=
+                u32::from(serving.contains(&partition) && !task.resigned && !task.has_successor) << partition;
+            report.failing |= u32::from(task.failing_since.is_some()) << partition;
+            if is_owned {
+                let age = self.now.saturating_sub(task.last_success) / MS;
+                report.store_age_ms = report.store_age_ms.max(age as u32);
+            }
+        }
+        if !self.config.is(Mutant::SilentOverrule) {
+            report.overruled_by = worker.overruled_by;
+        }
+        if !self.config.is(Mutant::NoComplaints) {
+            report.complaints = self.complaints(number);
+        }
+        report
+    }
+
+    fn complaints(&self, number: usize) -> Vec<Complaint> {
+        let mut by_node: BTreeMap<&NodeId, u32> = BTreeMap::new();
+        for ((node, partition), times) in &self.workers[number].complaints {
+            if times.iter().filter(|at| **at + WINDOW >= self.now).count() >= COMPLAINTS {
+                *by_node.entry(node).or_default() |= 1 << partition;
+            }
+        }
+        let complaint = |(node, partitions): (&NodeId, u32)| Complaint { node_id: node.to_string(), partitions };
+        by_node.into_iter().map(complaint).take(MAX_COMPLAINTS).collect()
+    }
+
+    /// A client's write.
+    pub(super) fn serve(&mut self, number: usize, write: Write) {
+        let (now, partition) = (self.now, write.partition);
+        let is_gray = |(kind, _): &(Kind, Nanos)| match kind {
+            Kind::Gray { worker, partitions } => *worker == number && partitions & (1 << partition) != 0,
+            _ => false,
+        };
+        if self.in_force.iter().any(is_gray) {
+            return;
+        }
+        let worker = &mut self.workers[number];
+        for node in write.unserved_by.iter().filter(|node| **node != worker.id) {
+            let times = worker.complaints.entry((node.clone(), partition)).or_default();
+            times.push_back(now);
+            if times.len() > COMPLAINTS {
+                times.pop_front();
+            }
+        }
+        let me = Who::Worker(number);
+        let task = &worker.partitions[partition];
+        let admitted = if task.resigned || task.has_successor {
+            Err(Refusal::TakingOver { epoch: 0 })
+        } else {
+            worker.ownership.admit(partition, write.epoch)
+        };
+        match admitted {
+            Ok(epoch) => {
+                if self.config.is(Mutant::AcknowledgedBeforeStored) {
+                    let counter = self.rows[partition].counter() + 1;
+                    self.send_stream(me, Who::Client, Message::Acknowledged { write: write.clone(), epoch, counter });
+                }
+                self.ask_store(number, partition, epoch, Some(write));
+            }
+            Err(refusal) => {
+                let redirect = match refusal {
+                    Refusal::NotMine { primary: Some(primary), .. } => worker.addresses.get(&primary).copied(),
+                    _ => None,
+                };
+                self.send_stream(me, Who::Client, Message::Refused { write, redirect, is_certain: true });
+            }
+        }
+    }
+}

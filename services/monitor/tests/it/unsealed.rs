@@ -1,0 +1,100 @@
+//! Input of senders without the key, or recorded from those with it.
+
+use axum::{Json, Router, routing::any};
+use heartbeat::{
+    auth::Keys, clock::wall_ms, codec::Protobuf, frame::sign_beat, message::Beat, node_state::State,
+    registry::Registration,
+};
+use launcher::testing;
+use monitor::{receive::Registered, status::Status};
+use tokio::{net::UdpSocket, task::JoinSet};
+
+use crate::support::{INTERVAL, KEY, Monitors, eventually};
+
+fn incarnation_and_state(status: &Status, id: &str) -> Option<(u64, State)> {
+    status.nodes.iter().find(|node| &*node.id == id).map(|node| (node.incarnation, node.state))
+}
+
+/// The beat's datagram as the worker sends it.
+fn datagram(node_id: &str, incarnation: u64, sequence: u64) -> Vec<u8> {
+    let beat = Beat { node_id: node_id.into(), sequence, incarnation, timestamp: wall_ms(), ..Beat::default() };
+    let mut datagram = Vec::new();
+    sign_beat(&Keys::new(KEY.as_bytes()), &mut Protobuf, &beat, false, &mut datagram).unwrap();
+    datagram
+}
+
+async fn register(monitors: &Monitors, registration: &Registration) {
+    eventually("a monitor accepts the registration", async || {
+        let Ok(answer) = monitors.sealed(0, registration).send().await else { return false };
+        answer.json::<Registered>().await.is_ok_and(|answer| answer == Registered::Registered)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_forged_probe_answer_neither_refutes_a_suspicion_nor_hides_later_beats() {
+    if !testing::have(&["etcd"]) {
+        return;
+    }
+    let monitors = Monitors::start("test-forged", 1).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (http, incarnation) = (listener.local_addr().unwrap().to_string(), wall_ms());
+    let answer = || std::future::ready(Json(serde_json::json!({ "id": "a", "incarnation": u64::MAX })));
+    let forger = Router::new().route("/probe", any(answer));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, forger).await.unwrap() });
+    // Nothing answers probes over UDP.
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let udp = silent.local_addr().unwrap().to_string();
+    let registration = Registration { id: "a".into(), incarnation, process: 1, http, udp, leaving: false };
+    register(&monitors, &registration).await;
+    monitors
+        .until(0, "the silent worker is failed", |status| {
+            let Some((known, state)) = incarnation_and_state(status, "a") else { return false };
+            assert_eq!(known, incarnation, "the monitor believes a forged incarnation");
+            state.is_failed()
+        })
+        .await;
+    monitors.stop().await;
+}
+
+#[tokio::test]
+async fn recorded_beats_do_not_keep_a_dead_worker_alive_at_a_restarted_monitor() {
+    if !testing::have(&["etcd"]) {
+        return;
+    }
+    let mut monitors = Monitors::start("test-recorded", 1).await;
+    let worker = monitors.worker("a").await;
+    monitors.until(0, "a is admitted", |status| status.table.is_online("a")).await;
+    let incarnation = worker.registration.incarnation;
+    monitors.end(0).await;
+    drop(worker);
+    monitors.run(0);
+
+    // In order and at their rate, as the dead worker would send them.
+    let (target, socket) = (monitors.configs[0].listen.udp, UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let mut replay = JoinSet::new();
+    replay.spawn(async move {
+        for sequence in 1.. {
+            socket.send_to(&datagram("a", incarnation, sequence), target).await.ok();
+            tokio::time::sleep(INTERVAL).await;
+        }
+    });
+    monitors
+        .until(0, "the dead worker is failed", |status| {
+            incarnation_and_state(status, "a").is_some_and(|(_, state)| state.is_failed())
+        })
+        .await;
+    let accepted = "testbed_heartbeat_beats_total{outcome=\"accepted\"} ";
+    eventually("the recorded beats were authentic", async || {
+        let metrics = monitors.metrics(0).await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(accepted));
+        line.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 3)
+    })
+    .await;
+
+    // A later process of the worker is heard at once.
+    let _later = monitors.worker("a").await;
+    monitors.until(0, "the next incarnation is admitted", |status| status.table.is_online("a")).await;
+    monitors.stop().await;
+}
