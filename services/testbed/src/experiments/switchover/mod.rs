@@ -8,6 +8,7 @@ mod clients;
 mod deaths;
 mod fence_off;
 mod judgement;
+mod mutants;
 mod recorder;
 mod slowest;
 mod words;
