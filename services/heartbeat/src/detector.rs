@@ -13,7 +13,7 @@ mod consecutive;
 mod ewma;
 mod fixed;
 mod guard;
-mod lateness;
+mod histogram;
 mod losses;
 mod majority;
 mod phi;

@@ -162,12 +162,37 @@ fn bursts(params: &mut Random) -> Loss {
     Loss::Bursts { share: params.log_uniform(0.001, 0.25), length: params.log_uniform(1.3, 12.0) }
 }
 
-/// Pauses or outages: a log-normal duration, in groups.
+/// Pauses or outages, in groups.
 struct Stops {
     apart: f64,
     number: f64,
-    median: f64,
-    sigma: f64,
+    duration: Duration,
+}
+
+#[derive(Clone, Copy)]
+enum Duration {
+    LogNormal { median: f64, sigma: f64 },
+    LogUniform { from: f64, to: f64 },
+}
+
+impl Duration {
+    fn draw(params: &mut Random) -> Self {
+        let middle = params.log_uniform(0.15 * SECOND, 10.0 * SECOND);
+        if params.chance(0.7) {
+            Self::LogNormal { median: middle, sigma: params.uniform(0.2, 1.2) }
+        } else {
+            let ratio = params.log_uniform(1.1, 20.0);
+            Self::LogUniform { from: middle / ratio, to: middle * ratio }
+        }
+    }
+
+    fn next(self, random: &mut Random) -> f64 {
+        let duration = match self {
+            Self::LogNormal { median, sigma } => random.log_normal(median, sigma),
+            Self::LogUniform { from, to } => random.log_uniform(from, to),
+        };
+        duration.clamp(SHORTEST, LONGEST)
+    }
 }
 
 impl Stops {
@@ -176,14 +201,11 @@ impl Stops {
         Self {
             apart: params.log_uniform(apart.0, apart.1),
             number: params.log_uniform(1.0, 6.0),
-            median: params.log_uniform(0.15 * SECOND, 10.0 * SECOND),
-            sigma: params.uniform(0.2, 1.2),
+            duration: Duration::draw(params),
         }
     }
 
     fn pauses(&self, random: &mut Random, length: f64) -> Pauses {
-        Pauses::bursts(random, length, self.apart, self.number, |random| {
-            random.log_normal(self.median, self.sigma).clamp(SHORTEST, LONGEST)
-        })
+        Pauses::bursts(random, length, self.apart, self.number, |random| self.duration.next(random))
     }
 }
