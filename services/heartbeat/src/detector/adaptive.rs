@@ -22,6 +22,8 @@ const FOR_TAILS: f64 = 0.5;
 const WHILE_WORSE: f64 = 0.3;
 /// Factor on the prediction of an exponential tail.
 const MARGIN: f64 = 1.05;
+/// Each mistake of the last day, after the first, makes the timeout longer by this share.
+const PER_REPEAT: f64 = 0.5;
 /// Minimum lateness, in intervals, that a rare heartbeat is assumed to reach.
 const LEAST_LATE: f64 = 0.2;
 /// Lateness (ns) above which losses are assumed too, although none was seen: one in as many heartbeats as were seen.
@@ -50,6 +52,9 @@ pub struct Adaptive {
     beats: u64,
     /// Heartbeat number from which the timeout may be below `careful`.
     careful_until: u64,
+    /// Number of mistakes, of which half is forgotten within a day, and the heartbeat number of the last one.
+    repeats: f64,
+    last_mistake: u64,
     /// Heartbeats since `learned` was updated.
     unreckoned: u32,
     /// Timeout computed from what was learned.
@@ -101,6 +106,8 @@ impl Adaptive {
             latest: None,
             beats: 0,
             careful_until: 0,
+            repeats: 0.0,
+            last_mistake: 0,
             unreckoned: 0,
             learned: careful,
             losses: Losses::default(),
@@ -123,6 +130,9 @@ impl Adaptive {
         }
         let is_mistake = self.beats > both(WARM_UP, self.interval) && gap >= self.learned;
         if is_mistake {
+            if gap >= self.least() {
+                (self.repeats, self.last_mistake) = (self.repeats() + 1.0, self.beats);
+            }
             let caution = if self.beats < self.careful_until { AFTER_MORE } else { AFTER_ONE };
             if self.beats >= self.careful_until {
                 // Conditions have changed.
@@ -136,6 +146,11 @@ impl Adaptive {
             self.unreckoned = 0;
             self.reckon();
         }
+    }
+
+    fn repeats(&self) -> f64 {
+        let days = (self.beats - self.last_mistake) as f64 * self.interval as f64 / DAY;
+        self.repeats * (-days).exp2()
     }
 
     /// The minimum timeout in the current phase.
@@ -165,7 +180,8 @@ impl Adaptive {
         } else {
             0.0
         };
-        self.learned = to_nanos(self.interval, overall.max(recent));
+        let repeats = 1.0 + PER_REPEAT * (self.repeats() - 1.0).max(0.0);
+        self.learned = to_nanos(self.interval, repeats * overall.max(recent));
     }
 
     /// Timeout in intervals that silences exceed as rarely as allowed.

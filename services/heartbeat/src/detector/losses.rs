@@ -49,7 +49,7 @@ impl Counts {
         let share = self.lost / all;
         // With independent losses, a run continues as often as any heartbeat is lost.
         let by_chance = share * self.lost;
-        let are_bursts = self.lost - self.runs > by_chance + BURSTY * by_chance.sqrt() + 1.5;
+        let are_bursts = self.lost - self.runs > by_chance + BURSTY * by_chance.sqrt() + 0.5;
         // The lower confidence bound: with little data the rate would otherwise be too high.
         let continued = share - (share * (1.0 - share) / all).sqrt();
         Runs { often: self.runs / self.received, continued, are_bursts, seen: self.runs }
