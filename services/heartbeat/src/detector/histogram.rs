@@ -24,6 +24,8 @@ const TIMES: f64 = 6.0;
 pub(super) struct Histogram {
     counts: [u32; BINS],
     total: u32,
+    /// No bin above this one has counts.
+    top: usize,
     /// Above this total all counts are halved, so that old values fade.
     most: u32,
     /// Intervals: limit of an extrapolation from few values.
@@ -32,15 +34,17 @@ pub(super) struct Histogram {
 
 impl Histogram {
     pub(super) fn new(most: u32, furthest: f64) -> Self {
-        Self { counts: [0; BINS], total: 0, most, furthest }
+        Self { counts: [0; BINS], total: 0, top: 0, most, furthest }
     }
 
     pub(super) fn reset(&mut self) {
-        (self.counts, self.total) = ([0; BINS], 0);
+        (self.counts, self.total, self.top) = ([0; BINS], 0, 0);
     }
 
     pub(super) fn add(&mut self, value: f64) {
-        self.counts[bin(value)] += 1;
+        let bin = bin(value);
+        self.counts[bin] += 1;
+        self.top = self.top.max(bin);
         self.total += 1;
         if self.total > self.most {
             self.counts.iter_mut().for_each(|count| *count /= 2);
@@ -54,14 +58,16 @@ impl Histogram {
 
     /// Upper bound of the largest value.
     pub(super) fn largest(&self) -> f64 {
-        self.counts.iter().rposition(|&count| count > 0).map_or(0.0, upper)
+        let counts = &self.counts[..=self.top];
+        counts.iter().rposition(|&count| count > 0).map_or(0.0, upper)
     }
 
     /// Whether large values are significantly more frequent here than in the others.
     pub(super) fn is_worse_than(&self, others: &Self) -> bool {
         let part = f64::from(self.total) / f64::from(others.total.max(1));
         let (mut here, mut expected) = (0.0, 0.0);
-        for (&count, &other) in self.counts.iter().zip(&others.counts).rev() {
+        let top = self.top.max(others.top);
+        for (&count, &other) in self.counts[..=top].iter().zip(&others.counts[..=top]).rev() {
             here += f64::from(count);
             expected += f64::from(other) * part;
             if here > expected + 4.0 * f64::sqrt(expected) + 2.5 {
@@ -79,7 +85,7 @@ impl Histogram {
         let (mut above, mut sum) = (0.0, 0.0);
         let mut tops = TOPS.iter().map(|&top| f64::from(top)).peekable();
         let mut before = None;
-        for (n, &count) in self.counts.iter().enumerate().rev().filter(|(_, count)| **count > 0) {
+        for (n, &count) in self.counts[..=self.top].iter().enumerate().rev().filter(|(_, count)| **count > 0) {
             if n == 0 || before.is_some_and(|before| before > APART * upper(n)) {
                 return false;
             }
@@ -106,7 +112,7 @@ impl Histogram {
         let (mut above, mut sum, mut furthest) = (0.0, 0.0, 0.0_f64);
         let mut tops = TOPS.iter().map(|&top| f64::from(top)).peekable();
         let mut before = None;
-        for (n, &count) in self.counts.iter().enumerate().rev() {
+        for (n, &count) in self.counts[..=self.top].iter().enumerate().rev() {
             if count == 0 {
                 continue;
             }

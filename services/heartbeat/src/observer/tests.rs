@@ -6,7 +6,7 @@ const SECOND: Nanos = 1_000_000_000;
 fn observer() -> Observer {
     let me: NodeId = "m".into();
     let settings = Settings::for_interval(SECOND, 5 * SECOND);
-    let make: DetectorFactory = Box::new(|| Box::new(Fixed::new(SECOND, SECOND, 0)));
+    let make: DetectorFactory = Box::new(|| Box::new(Fixed::new(SECOND, 0)));
     Observer::new(me.clone(), &[me], settings, make, 1, 0)
 }
 

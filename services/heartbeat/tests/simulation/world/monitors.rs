@@ -159,7 +159,7 @@ pub(super) fn observer(config: &Config, number: usize, process: &Process, now: N
     let settings = Settings { quorum: config.quorum, ..Settings::for_interval(config.interval, 5 * config.interval) };
     // Suspects after 1.3 intervals of silence: the simplest detector.
     let timeout = config.interval * 13 / 10;
-    let make: DetectorFactory = Box::new(move || Box::new(Fixed::new(timeout, timeout, 0)));
+    let make: DetectorFactory = Box::new(move || Box::new(Fixed::new(timeout, 0)));
     let first_round = now / MS + 1;
     Observer::new(monitors[number].clone(), &monitors, settings, make, first_round, process.clock(now))
 }
