@@ -3,11 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::assign::{Assignment, NodeId, PARTITIONS, Table};
-
-/// Largest difference between the epochs of two consecutive tables. Epochs are counted from 1, so a larger jump is an error or a forgery.
-/// Without the limit a worker would follow a table of epoch `u64::MAX`, and no table after it.
-pub const MAX_EPOCH_JUMP: u64 = 1 << 32;
+use crate::assign::{Assignment, MAX_EPOCH_JUMP, NodeId, PARTITIONS, Table};
 
 /// Of a partition that the table assigns to this worker.
 ///
@@ -69,7 +65,7 @@ impl Ownership {
     }
 
     /// Accepts a later table. Returns the fences to set before the new partitions are served. Any other table is ignored: see `is_next`.
-    /// Partitions of another process with this name are not this worker's.
+    /// Partitions of another process with this name are not this worker's, and one with a successor is not served any more.
     pub fn learn(&mut self, table: Arc<Table>, incarnation: u64, process: u64) -> Vec<Fence> {
         if !is_next(&self.table, &table) {
             return Vec::new();
@@ -77,7 +73,8 @@ impl Ownership {
         let mut owned = BTreeMap::new();
         let mut fences = Vec::new();
         let is_admitted = table.is_admitted(&self.me, incarnation, process);
-        let mine = |(_, a): &(usize, &Assignment)| is_admitted && a.primary.as_ref() == Some(&self.me);
+        let is_mine = |a: &Assignment| a.primary.as_ref() == Some(&self.me) && a.successor.is_none();
+        let mine = |(_, a): &(usize, &Assignment)| is_admitted && is_mine(a);
         let mine = table.partitions.iter().enumerate().filter(mine);
         for (partition, assignment) in mine {
             let epoch = assignment.epoch;
@@ -132,7 +129,8 @@ impl Ownership {
     pub fn admit(&self, partition: usize, claimed: Option<u64>) -> Result<u64, Refusal> {
         let assignment = self.table.partitions.get(partition).ok_or(Refusal::NoSuchPartition)?;
         let Some((epoch, phase)) = self.owned(partition).filter(|(_, phase)| *phase != Phase::Overruled) else {
-            let primary = assignment.primary.clone().filter(|primary| *primary != self.me);
+            let next = assignment.successor.as_ref().or(assignment.primary.as_ref());
+            let primary = next.filter(|next| **next != self.me).cloned();
             return Err(Refusal::NotMine { primary, epoch: assignment.epoch });
         };
         if claimed.is_some_and(|claimed| claimed < epoch) {
@@ -207,6 +205,20 @@ mod tests {
         assert_eq!(a.learn(table(6, &[(5, "a"), (6, "a")]), 1, 7), [Fence { partition: 1, epoch: 6 }]);
         assert_eq!(a.admit(0, None), refused(5), "the table does not know of the store's epoch yet");
         assert_eq!(a.learn(table(9, &[(9, "a")]), 1, 7), [fence(9)]);
+    }
+
+    #[test]
+    fn a_partition_with_a_successor_is_given_up_and_taken_back_if_the_move_is_dropped() {
+        let mut a = Ownership::new("a".into());
+        for fence in a.learn(table(1, &[(1, "a"), (1, "a")]), 1, 7) {
+            a.fenced(fence);
+        }
+        let mut moving = Table::clone(&table(2, &[(1, "a"), (1, "a")]));
+        moving.partitions[1].successor = Some("b".into());
+        assert_eq!(a.learn(moving.into(), 1, 7), []);
+        assert_eq!(a.serving().collect::<Vec<_>>(), [(0, 1)]);
+        assert_eq!(a.admit(1, None), Err(Refusal::NotMine { primary: Some("b".into()), epoch: 1 }));
+        assert_eq!(a.learn(table(3, &[(1, "a"), (1, "a")]), 1, 7), [Fence { partition: 1, epoch: 1 }]);
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub fn spawn(
 /// Sends authenticated polls and registrations to monitors. Cheap to clone.
 #[derive(Clone)]
 pub struct MonitorClient {
+    /// This worker.
+    pub node: NodeId,
     pub http: reqwest::Client,
     pub keys: Keys,
 }
@@ -213,7 +215,8 @@ pub async fn readiness(
 impl MonitorClient {
     /// The partition table as the monitor replies to exactly this poll: neither a forged nor a recorded table passes.
     async fn poll(&self, url: &str, epoch: u64) -> anyhow::Result<Arc<Assignments>> {
-        let poll = Poll { epoch, wait_ms: POLL.as_millis() as u64, nonce: rand::random() };
+        let (node, wait_ms) = (self.node.clone(), POLL.as_millis() as u64);
+        let poll = Poll { node, epoch, wait_ms, nonce: rand::random() };
         let question = frame::sign_control(&self.keys, &poll)?;
         let post = self.http.post(url).header("content-type", AUTHENTICATED).body(question.clone());
         let response = post.timeout(POLL + SLACK).send().await?.error_for_status()?;

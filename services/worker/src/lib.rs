@@ -81,7 +81,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let reporting = reporter.clone();
     let report = move || reporting.report();
     let senders = beats::spawn(&config, &keys, &incarnation, report, &metrics, &tasks, &stop).await?;
-    let client = follow::MonitorClient { http: runtime::http::plain().build()?, keys: keys.clone() };
+    let client = follow::MonitorClient { node: me.clone(), http: runtime::http::plain().build()?, keys: keys.clone() };
     let pause = interval.max(MIN_PAUSE);
     follow::spawn(&config.monitors, &client, &latest, &senders, pause, &tasks, &stop);
     let registration = Registration {

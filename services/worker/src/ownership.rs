@@ -8,8 +8,8 @@ use std::{
 
 use contract::ShardId;
 use heartbeat::{
-    assign::{NodeId, PARTITIONS, Table},
-    ownership::{Fence, MAX_EPOCH_JUMP, Ownership, Phase, Refusal},
+    assign::{MAX_EPOCH_JUMP, NodeId, PARTITIONS, Table},
+    ownership::{Fence, Ownership, Phase, Refusal},
     transport::assignments::Assignments,
 };
 use runtime::telemetry::{Span, Telemetry};

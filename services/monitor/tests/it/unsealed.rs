@@ -121,7 +121,15 @@ async fn the_workers_key_does_not_vote_where_the_monitors_have_their_own() {
     monitors.until(0, "it is back", |status| status.registry_up).await;
     let ballot = async |key: &str| {
         let empty = BTreeMap::new;
-        let ballot = Ballot { from: "m1".into(), round: 1, seen: empty(), failed: empty(), fit: empty() };
+        let ballot = Ballot {
+            from: "m1".into(),
+            session: 1,
+            monitors_version: 1,
+            round: 1,
+            seen: empty(),
+            failed: empty(),
+            fit: empty(),
+        };
         let frame = sign_control(&Keys::new(key.as_bytes()), &ballot).unwrap();
         let post = monitors.http.post(monitors.url(0, "/ballot")).header("content-type", AUTHENTICATED).body(frame);
         post.send().await.unwrap().status().as_u16()

@@ -48,10 +48,10 @@ impl Monitor {
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let (at, beats) = (http.local_addr().unwrap(), udp.local_addr().unwrap());
-        let shared = Shared { keys: Keys::new(1, KEY.as_bytes()), registry: Arc::default(), beats: Arc::default() };
+        let shared = Shared { keys: Keys::new(KEY.as_bytes()), registry: Arc::default(), beats: Arc::default() };
         let (latest, following) = watch::channel(Arc::default());
         let router = Router::new().route("/register", post(register)).with_state(shared.clone());
-        let router = router.merge(assignments::router(following));
+        let router = router.merge(assignments::authenticated(following, shared.keys.clone(), 16, |_, _| ()));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { axum::serve(http, router).await.unwrap() });
         let receiver = shared.clone();
