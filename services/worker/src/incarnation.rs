@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_life_is_followed_by_a_later_one() {
+    fn a_failed_incarnation_is_followed_by_a_later_one() {
         let incarnation = Incarnation::begin();
         let (first, process) = (incarnation.current(), incarnation.process());
         let step = |table| incarnation.next_step("w", &table);

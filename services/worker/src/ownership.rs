@@ -1,5 +1,4 @@
-//! Step 6 of a heartbeat's path: the partitions that the table assigns to this worker, shared by requests, heartbeats and the task of each
-//! partition (`partition_task.rs`), which sets the fence and serves the partition.
+//! The partitions that the table assigns to this worker. Requests, heartbeats and the task of each partition share them.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

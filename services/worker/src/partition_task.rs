@@ -1,5 +1,5 @@
-//! One task per partition, so that a server that hangs delays only its own partitions. While the table assigns the partition to this worker,
-//! the task sets its fence, then serves it and verifies that the store accepts its writes.
+//! Step 6 of a heartbeat's path: one task per partition, so that a server that hangs delays only its own partitions. While the table assigns
+//! the partition to this worker, the task sets its fence, then serves it and verifies that the store accepts its writes.
 //!
 //! ```text
 //! not owned ── table ──→ take over ── fence set ──→ serve ── the store is silent for long ──→ take over
