@@ -30,6 +30,7 @@ const _: () = assert!(MAX_EPOCH_JUMP == stores::MAX_EPOCH_JUMP, "a table that is
 pub struct PartitionOwnership(Arc<Shared>);
 
 struct Shared {
+    me: NodeId,
     process: u64,
     ownership: Mutex<Ownership>,
     health: Mutex<StoreHealth>,
@@ -46,6 +47,7 @@ impl PartitionOwnership {
             servers[shard.index()] = store.instance_of(shard);
         }
         Self(Arc::new(Shared {
+            me: me.clone(),
             process,
             ownership: Mutex::new(Ownership::new(me)),
             health: Mutex::new(StoreHealth::new(limits, servers)),
@@ -66,6 +68,8 @@ impl PartitionOwnership {
         let follow = async {
             while latest.changed().await.is_ok() {
                 let table = Arc::clone(&latest.borrow_and_update().table);
+                // Before it serves: a process that served gives way to another one of its name.
+                incarnation.is_admitted(&self.0.me, &table);
                 self.learn(&table, incarnation.current(), &telemetry);
             }
         };
