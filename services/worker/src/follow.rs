@@ -184,7 +184,9 @@ pub async fn leave(
 ) {
     for monitor in monitors.values() {
         match client.send(monitor, &last).await {
-            Ok(_) => {
+            // Another process has the name: this one owns nothing.
+            Ok(Registered::Superseded { .. }) => return,
+            Ok(Registered::Registered) => {
                 // An error means that all pollers have ended.
                 latest.wait_for(|latest| !latest.table.is_online(&last.id)).await.map(drop).ok();
                 return;
