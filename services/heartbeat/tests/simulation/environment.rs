@@ -60,9 +60,7 @@ impl Environment {
         let me = Who::Worker(worker);
         let all_linked = (0..config.monitors).all(|monitor| self.are_linked(me, Who::Monitor(monitor), since));
         let parts = [Part::Network, Part::Process(me), Part::Path(worker, partition)];
-        all_linked
-            && self.are_linked(me, Who::Client, since)
-            && parts.into_iter().all(|part| self.is_good(part, since))
+        all_linked && self.are_linked(me, Who::Client, since) && parts.into_iter().all(|part| self.is_good(part, since))
     }
 
     /// Workers that have been able to serve a partition since this time, together with the same majority of monitors.

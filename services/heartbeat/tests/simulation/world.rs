@@ -329,7 +329,13 @@ impl World {
         for (n, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
             if (&old.primary, &old.successor) != (&new.primary, &new.successor) {
                 let name = |id: &Option<NodeId>| id.as_deref().unwrap_or("-").to_owned();
-                print!(", {n}: {} {} -> {} {}", name(&old.primary), name(&old.successor), name(&new.primary), name(&new.successor));
+                print!(
+                    ", {n}: {} {} -> {} {}",
+                    name(&old.primary),
+                    name(&old.successor),
+                    name(&new.primary),
+                    name(&new.successor)
+                );
             } else if old.epoch != new.epoch {
                 print!(", {n}: later epoch");
             }

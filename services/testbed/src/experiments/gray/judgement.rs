@@ -7,7 +7,7 @@ use std::{
 
 use heartbeat::assign::{NodeId, Table};
 use report::Verdict;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::faults::{Expected, GrayFault};
 
@@ -34,7 +34,7 @@ pub enum Defence {
 }
 
 /// What showed that a worker does not serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Evidence {
     /// Missing heartbeats and unanswered probes.
