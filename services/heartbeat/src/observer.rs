@@ -208,6 +208,15 @@ impl Observer {
         self.enqueue(at);
     }
 
+    /// The worker has said that it has the table of this epoch.
+    pub fn follows(&mut self, now: Nanos, id: &str, epoch: u64) {
+        self.awake(now);
+        if let Some((id, _)) = self.index.get_key_value(id) {
+            self.leading.evidence.follows(id, epoch);
+            self.leading.reconsider |= self.snapshot.table.partitions.iter().any(|a| a.successor.is_some());
+        }
+    }
+
     pub fn ballot(&mut self, now: Nanos, ballot: Ballot) {
         self.awake(now);
         let says_something = !ballot.failed.is_empty() || !ballot.fit.is_empty();

@@ -134,7 +134,7 @@ impl World {
             }
             StoreAnswer::Stale { current } => {
                 worker.overruled_by = worker.overruled_by.max(current);
-                worker.ownership.overruled(partition, epoch);
+                worker.ownership.overruled(Fence { partition, epoch }, current);
             }
             StoreAnswer::Error if is_fence => {
                 // A fence of a later epoch may be on its way.
