@@ -93,7 +93,10 @@ fn failovers(seeds: std::ops::Range<u64>) {
         "{count} failover seeds: {writes} writes, {fenced} stopped by the fence, {tables} tables after the first fault, {moved} partitions taken from healthy workers, {by_loss} healthy workers failed by loss of 20 % and more, {} crashes confirmed, p50 {p50:.2} s, p99 {p99:.2} s",
         detected.len()
     );
-    assert!(by_loss + moved <= 10, "{by_loss} healthy workers were failed and {moved} lost partitions in {count} seeds");
+    assert!(
+        by_loss + moved <= 10,
+        "{by_loss} healthy workers were failed and {moved} lost partitions in {count} seeds"
+    );
 }
 
 #[test]
@@ -142,7 +145,10 @@ fn each_scene_alone() {
                 world.config.seed, world.checks.breach, world.config.faults
             );
         }
-        println!("scene {scene}: {} of {seeds:?} broken, {moved} unjust moves, most tables and seed: {most:?}", broken.len());
+        println!(
+            "scene {scene}: {} of {seeds:?} broken, {moved} unjust moves, most tables and seed: {most:?}",
+            broken.len()
+        );
         breaches += broken.len();
     }
     assert_eq!(breaches, 0);
