@@ -127,7 +127,7 @@ async fn a_life_that_cannot_have_begun_is_nobodys() {
 #[tokio::test]
 async fn a_flood_of_plain_polls_is_bounded_and_workers_still_poll() {
     let (latest, seen) = watch::channel(Arc::<Assignments>::default());
-    let app = assignments::router(seen.clone()).merge(assignments::authenticated(seen, keys(), 8));
+    let app = assignments::router(seen.clone()).merge(assignments::authenticated(seen, keys(), 8, |_, _| ()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/partitions", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -139,7 +139,7 @@ async fn a_flood_of_plain_polls_is_bounded_and_workers_still_poll() {
     }
     assert_eq!(polls.join_next().await.unwrap().unwrap(), StatusCode::SERVICE_UNAVAILABLE, "one is too many");
     let post = async |body: Vec<u8>| client.post(&url).body(body).send().await.unwrap();
-    let question = sign_control(&keys(), &Poll { epoch: 0, wait_ms: 30_000, nonce: 1 }).unwrap();
+    let question = sign_control(&keys(), &Poll { node: "w".into(), epoch: 0, wait_ms: 30_000, nonce: 1 }).unwrap();
     let next = Assignments { table: Table { epoch: 7, ..Table::default() }.into(), ..Assignments::default() };
     let (answer, ()) = tokio::join!(post(question.clone()), async {
         assert_eq!(post(b"not sealed".to_vec()).await.status(), StatusCode::UNAUTHORIZED);
