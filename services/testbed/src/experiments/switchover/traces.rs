@@ -42,24 +42,27 @@ pub struct Slowest {
 /// Parts of the time until the confirmation, in the order of the failover.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Parts {
-    /// From the signal until the leader failed the worker: silence and probes.
+    /// From the signal until the leader failed the worker (silence and probes), or until the others agreed without its vote.
     pub failed_ms: f64,
     /// Until the majority agreed.
     pub majority_ms: f64,
     /// The transaction in etcd.
     pub commit_ms: f64,
-    /// Until a client had the new table.
+    /// Until a client had the new table; negative if another monitor published it before the leader had etcd's response.
     pub published_ms: f64,
 }
 
 impl Parts {
-    /// `None`: spans are missing.
+    /// `None`: the trace has no transaction.
     fn of(trace: &Trace, killed_at: SystemTime, confirmed_ms: f64) -> Option<Self> {
         let span = |name| trace.spans.iter().find(|span| span.name == name);
-        let (majority, commit) = (span(name::MAJORITY)?, span(name::SWITCH)?);
-        let [majority_ms, commit_ms] = [majority, commit].map(|span| span.duration_ns as f64 / 1e6);
+        let (majority, commit) = (span(name::MAJORITY), span(name::SWITCH)?);
+        // Without the span the leader had not failed the worker itself: the others agreed first.
+        let (failed_ns, majority_ns) =
+            majority.map_or((commit.start_ns, 0), |majority| (majority.start_ns, majority.duration_ns));
+        let [majority_ms, commit_ms] = [majority_ns, commit.duration_ns].map(|ns| ns as f64 / 1e6);
         let published_ms = confirmed_ms - from_signal_ms(commit.end_ns(), killed_at);
-        Some(Self { failed_ms: from_signal_ms(majority.start_ns, killed_at), majority_ms, commit_ms, published_ms })
+        Some(Self { failed_ms: from_signal_ms(failed_ns, killed_at), majority_ms, commit_ms, published_ms })
     }
 }
 
@@ -199,6 +202,9 @@ mod tests {
         let rows = rows(&trace, killed_at);
         assert_eq!((rows[0].offset_ms, rows[0].process.as_str()), (-10.0, "monitor-1"));
         assert!(names(&trace.spans[0], "worker-2") && !names(&trace.spans[0], "worker-1"));
+        trace.spans.remove(1);
+        let without_own_vote = Parts::of(&trace, killed_at, 391.0).unwrap();
+        assert_eq!((without_own_vote.failed_ms, without_own_vote.majority_ms), (197.0, 0.0));
         trace.spans.pop();
         assert_eq!(Parts::of(&trace, killed_at, 391.0), None);
     }

@@ -41,8 +41,8 @@ fn parts(all: &[Series]) -> Table {
     Table::new(
         "Parts of the confirmation",
         "ms, p50 / p99 / slowest, from the traces. Failed: from the signal until the leader failed the worker, by silence and two rounds of \
-         probes. Majority: until the monitors agreed. Commit: the transaction in etcd, which waits for the disk. Published: until a client had \
-         the table.",
+         probes, or the others agreed without it. Majority: until the monitors agreed. Commit: the transaction in etcd, which waits for the disk. \
+         Published: until a client had the table; negative if another monitor published it before the leader had etcd's response.",
         &["", "traces", "failed", "majority", "commit", "published"],
         all.iter().map(row).collect(),
     )
