@@ -23,15 +23,15 @@ pub enum Mutant {
     AcknowledgedBeforeStored,
     /// A leader without the quorum does not resign.
     LeaderWithoutQuorum,
-    /// A worker that is failing reports that it serves, and goes on.
-    NoReports,
+    /// Only the silence of heartbeats counts as evidence.
+    HeartbeatsAlone,
     /// Complaints of requesters are not reported.
     NoComplaints,
     /// A worker sets all fences of one table before it reads the next.
     SerialTakeover,
     /// A worker ignores that its registration was refused.
     IgnoresRefusal,
-    /// Workers do not report later epochs in the store.
+    /// Workers do not report epochs, neither the table's nor later ones in the store.
     SilentOverrule,
     /// Votes of any age count.
     AgelessVotes,
@@ -51,7 +51,7 @@ impl Mutant {
         Self::AnyProcess,
         Self::AcknowledgedBeforeStored,
         Self::LeaderWithoutQuorum,
-        Self::NoReports,
+        Self::HeartbeatsAlone,
         Self::NoComplaints,
         Self::SerialTakeover,
         Self::IgnoresRefusal,

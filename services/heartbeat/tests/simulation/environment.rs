@@ -63,6 +63,25 @@ impl Environment {
         all_linked && self.are_linked(me, Who::Client, since) && parts.into_iter().all(|part| self.is_good(part, since))
     }
 
+    /// Whether all monitors and the registry have reached each other since this time.
+    pub fn is_controlled(&self, config: &Config, since: Nanos) -> bool {
+        let monitors = || (0..config.monitors).map(Who::Monitor);
+        let is_good = |me: Who| {
+            self.is_good(Part::Process(me), since)
+                && self.are_linked(me, Who::Registry, since)
+                && monitors().all(|other| other == me || self.are_linked(me, other, since))
+        };
+        let shared = [Part::Network, Part::Process(Who::Registry)];
+        shared.into_iter().all(|part| self.is_good(part, since)) && monitors().all(is_good)
+    }
+
+    /// Whether the worker and all monitors have reached each other since this time.
+    pub fn is_reachable(&self, config: &Config, worker: usize, since: Nanos) -> bool {
+        let me = Who::Worker(worker);
+        self.is_good(Part::Process(me), since)
+            && (0..config.monitors).all(|monitor| self.are_linked(me, Who::Monitor(monitor), since))
+    }
+
     /// Workers that have been able to serve a partition since this time, together with the same majority of monitors.
     pub fn able_workers(&self, config: &Config, since: Nanos) -> [Option<usize>; PARTITIONS] {
         let mut able = [None; PARTITIONS];

@@ -75,6 +75,8 @@ pub struct Write {
     pub partition: usize,
     /// The epoch that the client knows.
     pub epoch: Option<u64>,
+    /// Process that it goes to.
+    pub to: usize,
     /// Workers that the client had no success with.
     pub unserved_by: Vec<NodeId>,
 }

@@ -30,7 +30,7 @@ pub enum Kind {
     LossyLink { from: Who, to: Who, rate: f64 },
     /// Every message in this direction needs up to this much longer; datagrams overtake each other.
     SlowLink { from: Who, to: Who, most: Nanos },
-    /// Datagrams in this direction wait, and arrive one by one after the end, one in each interval.
+    /// Heartbeats in this direction wait, and arrive one by one after the end, one in each interval.
     HeldBack { from: Who, to: Who },
     /// All links lose datagrams at this rate.
     Loss(f64),

@@ -164,7 +164,8 @@ impl Scene<'_> {
                 }
                 if self.random.chance(0.7) {
                     // Its heartbeats outlive it.
-                    self.add_at(self.at + self.lasts / 2, 60 * SECOND, Kind::Crash(w));
+                    let before = self.random.range(MS, 2 * self.config.interval);
+                    self.add_at(self.at + self.lasts - before.min(self.lasts), 60 * SECOND, Kind::Crash(w));
                 }
             }
             24 | 25 => {

@@ -277,6 +277,9 @@ impl World {
         }
         let bound = self.config.restored_within();
         let Some(since) = self.now.checked_sub(bound) else { return };
+        if self.environment.is_controlled(&self.config, since) {
+            self.look_at_members(since);
+        }
         let able = self.environment.able_workers(&self.config, since);
         for (partition, able) in able.into_iter().enumerate() {
             let Some(able) = able.filter(|_| self.client.acknowledged_at[partition] < since) else { continue };
@@ -285,6 +288,23 @@ impl World {
                 bound / SECOND
             );
             self.checks.broken(self.now, &broken);
+        }
+    }
+
+    /// The table follows what all monitors could observe since this time.
+    fn look_at_members(&mut self, since: Nanos) {
+        let bound = self.config.restored_within() / SECOND;
+        for number in 0..self.config.workers {
+            let worker = &self.workers[number];
+            let is_online = self.etcd.state().table.is_online(&worker.id);
+            if !is_online && self.environment.is_reachable(&self.config, number, since) {
+                self.checks.broken(self.now, &format!("w{number} has been up for {bound} s and is not admitted"));
+            }
+            let is_dead = worker.process.down > 0 && worker.crashed_at.is_some_and(|at| at < since);
+            let has_clone = self.workers[self.config.workers..].iter().any(|clone| clone.id == worker.id);
+            if is_online && is_dead && !has_clone {
+                self.checks.broken(self.now, &format!("w{number} has been down for {bound} s and is not failed"));
+            }
         }
     }
 

@@ -50,7 +50,7 @@ impl World {
         let assignment = &client.known.table.partitions[partition];
         let primary = assignment.primary.as_ref().and_then(|primary| client.known.addresses.get(primary).copied());
         let epoch = Some(assignment.epoch).filter(|_| self.random.chance(0.5));
-        let write = Write { operation, attempt: 1, partition, epoch, unserved_by: Vec::new() };
+        let write = Write { operation, attempt: 1, partition, epoch, to: 0, unserved_by: Vec::new() };
         // Some clients have an old address, or go to any worker.
         let to = if self.random.chance(0.05) {
             Some(self.random.range(0, self.workers.len() as u64) as usize)
@@ -63,7 +63,11 @@ impl World {
         }
     }
 
-    fn attempt(&mut self, to: usize, write: Write) {
+    fn attempt(&mut self, to: usize, mut write: Write) {
+        write.to = to;
+        if let Some(open) = self.client.open.get_mut(&write.operation) {
+            open.to = to;
+        }
         let (operation, attempt) = (write.operation, write.attempt);
         self.client.begun.insert((operation, attempt), (self.now, write.partition));
         self.after(ATTEMPT_TIMEOUT, Event::AttemptTimeout { operation, attempt });
@@ -72,7 +76,7 @@ impl World {
 
     /// Goes where the worker says, or to another worker.
     pub(super) fn try_again(&mut self, failed: &Write, redirect: Option<usize>) {
-        let Some(last) = self.client.open.get(&failed.operation) else { return };
+        let Some(last) = self.client.open.get(&failed.operation).cloned() else { return };
         if last.attempt != failed.attempt {
             return;
         }
@@ -81,11 +85,9 @@ impl World {
         // The worker knows the epoch.
         write.epoch = None;
         let known = Arc::clone(&self.client.known);
-        let primary = known.table.partitions[write.partition].primary.clone();
         let to = redirect.or_else(|| {
-            write.unserved_by = primary.iter().cloned().collect();
-            let others: Vec<usize> =
-                known.addresses.iter().filter(|(id, _)| Some(*id) != primary.as_ref()).map(|(_, at)| *at).collect();
+            write.unserved_by = vec![self.workers[last.to].id.clone()];
+            let others: Vec<usize> = known.addresses.values().copied().filter(|at| *at != last.to).collect();
             (!others.is_empty()).then(|| others[self.random.range(0, others.len() as u64) as usize])
         });
         let Some(to) = to.filter(|_| write.attempt <= ATTEMPTS) else {

@@ -29,7 +29,7 @@ pub(super) struct Etcd {
 
 impl Etcd {
     pub(super) fn new(accepts_any_commit: bool) -> Self {
-        Self { accepts_any_commit, ..Self::default() }
+        Self { accepts_any_commit, registry: fresh(), ..Self::default() }
     }
 
     pub(super) fn state(&self) -> &std::sync::Arc<Snapshot> {
@@ -95,12 +95,20 @@ impl Etcd {
     /// Without copies of that age: to nothing.
     pub(super) fn restore(&mut self, now: Nanos, age: Nanos) {
         let former = self.former.iter().rev().find(|(at, _)| *at + age <= now);
-        self.registry = former.map(|(_, former)| former.clone()).unwrap_or_default();
+        self.registry = former.map_or_else(fresh, |(_, former)| former.clone());
         self.history += 1;
     }
 
     pub(super) fn empty(&mut self) {
-        self.registry = InMemoryRegistry::default();
+        self.registry = fresh();
         self.history += 1;
     }
+}
+
+/// Without keys. Revisions of etcd begin at 1.
+fn fresh() -> InMemoryRegistry {
+    let mut registry = InMemoryRegistry::default();
+    registry.apply(0, Request::Campaign { monitor: "any".into(), ttl: 0 });
+    registry.apply(0, Request::Read);
+    registry
 }

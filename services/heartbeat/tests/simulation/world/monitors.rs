@@ -7,14 +7,14 @@ use heartbeat::{
     assign::NodeId,
     detector::Detector,
     node_state::State,
-    observer::{DetectorFactory, Effect, Observer, ReceivedBeat, Settings},
+    observer::{DetectorFactory, Effect, Evidence, Observer, ReceivedBeat, Settings},
     registry::{Monitors, Registration, Request},
     table,
 };
 
-use super::{Config, MS, World};
+use super::World;
 use crate::{
-    config::Mutant,
+    config::{Config, MS, Mutant, SECOND},
     events::{Event, Message, Published},
     faults::Who,
     process::Process,
@@ -37,8 +37,6 @@ pub(super) struct Monitor {
     pub(super) number: u64,
     /// Something has changed since the read in flight began.
     read_again: bool,
-    /// Round of its latest ballot.
-    round: u64,
     pub(super) told: Arc<Published>,
     /// When it last counted the votes of all monitors.
     pub(super) complete_at: Nanos,
@@ -63,7 +61,6 @@ impl Monitor {
             open: BTreeMap::new(),
             number: 0,
             read_again: false,
-            round: 0,
             told: Arc::new(Published { table: Arc::default(), addresses: BTreeMap::new() }),
             complete_at: now,
         }
@@ -91,13 +88,7 @@ impl World {
             Message::Answer { worker, incarnation, round, .. } => {
                 monitor.observer.answered(now, &self.workers[worker].id, incarnation, round);
             }
-            Message::Ballot(mut ballot) => {
-                if self.config.is(Mutant::AgelessVotes) {
-                    let me = ballot_name(number);
-                    ballot.seen.insert(me, monitor.round);
-                }
-                monitor.observer.ballot(now, ballot);
-            }
+            Message::Ballot(ballot) => monitor.observer.ballot(now, ballot),
             Message::Changed => self.read(number),
             // A response after the timeout is ignored.
             Message::Told { life, number: request, asked, response } if life == monitor.process.life => {
@@ -147,7 +138,6 @@ impl World {
             match effect {
                 Effect::Probe { node, round } => self.probe(number, &node, round),
                 Effect::Share(ballot) => {
-                    self.monitors[number].round = ballot.round;
                     for other in (0..self.monitors.len()).filter(|other| *other != number) {
                         self.send_stream(Who::Monitor(number), Who::Monitor(other), Message::Ballot(ballot.clone()));
                     }
@@ -320,8 +310,11 @@ fn observer(config: &Config, number: usize, process: &Process, now: Nanos) -> Ob
     let monitors = Monitors { version: 1, members: (0..config.monitors).map(member).collect() };
     let mut settings = Settings { quorum: config.quorum(), ..Settings::for_interval(config.interval, TERM) };
     settings.forget_after = settings.forget_after.min(config.forget_after);
-    if config.is(Mutant::NoDamping) {
-        settings.rebalance_after = 0;
+    match config.mutant {
+        Some(Mutant::NoDamping) => settings.rebalance_after = 0,
+        Some(Mutant::AgelessVotes) => settings.vote_lifetime = 3_600 * SECOND,
+        Some(Mutant::HeartbeatsAlone) => settings.evidence = Evidence::Heartbeats,
+        _ => {}
     }
     let template = config.detector.clone();
     let make: DetectorFactory = Box::new(move || Box::new(template.clone()) as Box<dyn Detector>);

@@ -80,7 +80,7 @@ impl World {
         if link.is_cut || self.random.chance(self.network.loss.max(link.loss)) {
             return;
         }
-        if link.holds_back {
+        if link.holds_back && matches!(message, Message::Beat(_)) {
             self.network.held_back.entry((from, to)).or_default().push(message);
             return;
         }
@@ -114,7 +114,7 @@ impl World {
         if most == 0 { 0 } else { self.random.range(0, most) }
     }
 
-    /// Datagrams that were held back arrive one by one.
+    /// Heartbeats that were held back arrive one by one.
     pub(super) fn let_through(&mut self, from: Who, to: Who) {
         let messages = self.network.held_back.remove(&(from, to)).unwrap_or_default();
         for (n, message) in messages.into_iter().enumerate() {

@@ -66,9 +66,13 @@ impl World {
         {
             process_id = membership.process;
         }
+        let before = Arc::clone(worker.ownership.table());
+        // Complaints about the former primary say nothing about the new one.
+        worker.complaints.retain(|(_, at), _| before.partitions[*at].epoch == published.table.partitions[*at].epoch);
         let fences = worker.ownership.learn(Arc::clone(&published.table), worker.incarnation, process_id);
         for (task, assignment) in worker.partitions.iter_mut().zip(&published.table.partitions) {
-            task.has_successor = assignment.successor.is_some();
+            let is_mine = assignment.primary.as_ref() == Some(&worker.id);
+            task.has_successor = is_mine && assignment.successor.is_some();
         }
         for fence in fences {
             self.set_fence(number, fence);
@@ -220,10 +224,6 @@ impl World {
         let serving: Vec<usize> = worker.ownership.serving().map(|(partition, _)| partition).collect();
         for (partition, task) in worker.partitions.iter().enumerate() {
             let is_owned = self.owned_epoch(number, partition).is_some();
-            if self.config.is(Mutant::NoReports) {
-                report.serving |= u32::from(is_owned) << partition;
-                continue;
-            }
             report.serving |=
                 u32::from(serving.contains(&partition) && !task.resigned && !task.has_successor) << partition;
             report.failing |= u32::from(task.failing_since.is_some()) << partition;
@@ -232,8 +232,9 @@ impl World {
                 report.store_age_ms = report.store_age_ms.max(age as u32);
             }
         }
-        if !self.config.is(Mutant::SilentOverrule) {
-            report.overruled_by = worker.overruled_by;
+        report.overruled_by = worker.overruled_by;
+        if self.config.is(Mutant::SilentOverrule) {
+            (report.history, report.epoch, report.overruled_by) = (0, 0, 0);
         }
         if !self.config.is(Mutant::NoComplaints) {
             report.complaints = self.complaints(number);
