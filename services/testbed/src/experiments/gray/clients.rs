@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use contract::http::{Problem, problem};
+use contract::http::{Problem, UNSERVED_BY, problem};
 use heartbeat::assign::PARTITIONS;
 use rand::RngExt as _;
 use reqwest::{StatusCode, header, redirect::Policy};
 use tokio::{
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::judgement::Write;
@@ -26,8 +26,8 @@ pub const PAUSE: Duration = Duration::from_millis(100);
 /// Writes in flight to one partition: more than begin within the timeout.
 const MAX_IN_FLIGHT: usize = 8;
 const HOPS: usize = 3;
-/// Request header: the worker that the client had no success with, for this partition.
-const UNSERVED_BY: &str = "x-unserved-by";
+/// Before a client asks again for a partition that is changing hands.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 pub struct Load {
     clients: JoinSet<()>,
@@ -57,7 +57,7 @@ enum Outcome {
     Served,
     /// The worker did not serve the write, although it does not say that another one is the primary.
     Failed,
-    /// The worker knows of no primary.
+    /// The worker knows of no primary, or is about to become it.
     NoPrimary,
 }
 
@@ -138,14 +138,23 @@ impl Client {
             Outcome::Served => *knowledge = Knowledge { server: Some(worker), accused: None },
             // Another write has found another worker meanwhile.
             _ if knowledge.server != server => {}
-            Outcome::Failed => *knowledge = Knowledge { server: None, accused: Some(worker) },
-            Outcome::NoPrimary => *knowledge = Knowledge { server: None, ..*knowledge },
+            _ => *knowledge = Knowledge { server: None, accused: Some(worker) },
         }
         outcome == Outcome::Served
     }
 
-    /// Asks this worker and follows its redirects. Then `worker` is the one that decided the outcome.
+    /// Asks until a partition that is changing hands has its new primary. The caller bounds the time.
     async fn ask(&self, worker: &mut usize, accused: Option<usize>) -> Outcome {
+        loop {
+            match self.ask_once(worker, accused).await {
+                Outcome::NoPrimary => sleep(RETRY_PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Asks this worker and follows its redirects. Then `worker` is the one that decided the outcome.
+    async fn ask_once(&self, worker: &mut usize, accused: Option<usize>) -> Outcome {
         for hop in 0..HOPS {
             let url = format!("http://{}/partitions/{}/count", self.workers.addresses[*worker], self.partition);
             let mut request = self.http.post(url);
@@ -165,9 +174,9 @@ impl Client {
                     *worker = next;
                 }
                 StatusCode::SERVICE_UNAVAILABLE => {
-                    let problem = answer.json::<Problem>().await;
-                    let is_primary = problem.map_or(true, |problem| problem.kind != problem::NOT_THE_PRIMARY);
-                    return if is_primary { Outcome::Failed } else { Outcome::NoPrimary };
+                    let Ok(Problem { kind, .. }) = answer.json().await else { return Outcome::Failed };
+                    let has_no_primary = [problem::NOT_THE_PRIMARY, problem::TAKING_OVER].contains(&kind.as_str());
+                    return if has_no_primary { Outcome::NoPrimary } else { Outcome::Failed };
                 }
                 _ => return Outcome::Failed,
             }

@@ -20,7 +20,9 @@ const BRIEFLY_SUSPENDED: Duration = Duration::from_millis(200);
 const SLOW_SHARD_MS: f64 = 300.0;
 const SLOW_WORKER_MS: f64 = 500.0;
 const SLOW_ETCD_MS: f64 = 500.0;
-const LATENCIES_MS: [f64; 3] = [1.0, 10.0, 100.0];
+const LATENCIES_MS: [f64; 2] = [1.0, 10.0];
+/// A write takes several round trips: with this latency many users give up.
+const HIGH_LATENCY_MS: f64 = 100.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -44,6 +46,9 @@ pub enum GrayFault {
     SlowShard,
     SlowWorker,
     Latency,
+    #[value(name = "latency-100")]
+    #[serde(rename = "latency-100")]
+    Latency100,
     DiskFull,
 }
 
@@ -65,7 +70,7 @@ enum Change {
 }
 
 impl GrayFault {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::LossIn,
         Self::LossOut,
         Self::Loss80,
@@ -79,10 +84,11 @@ impl GrayFault {
         Self::SlowShard,
         Self::SlowWorker,
         Self::Latency,
+        Self::Latency100,
         Self::DiskFull,
     ];
 
-    /// Of the twelve kinds. Two kinds have two strengths each.
+    /// Of the twelve kinds. Three kinds have two strengths each.
     pub fn kind(self) -> usize {
         match self {
             Self::LossIn => 1,
@@ -95,7 +101,7 @@ impl GrayFault {
             Self::Fail10 | Self::Fail40 => 8,
             Self::SlowShard => 9,
             Self::SlowWorker => 10,
-            Self::Latency => 11,
+            Self::Latency | Self::Latency100 => 11,
             Self::DiskFull => 12,
         }
     }
@@ -114,7 +120,8 @@ impl GrayFault {
             Self::Fail40 => "40 % of a worker's writes fail",
             Self::SlowShard => "one shard 300 ms slower for all workers",
             Self::SlowWorker => "HTTP answers of a worker 500 ms late",
-            Self::Latency => "links of a worker +1, then +10, then +100 ms",
+            Self::Latency => "links of a worker 1 ms slower, then 10 ms",
+            Self::Latency100 => "links of a worker 100 ms slower",
             Self::DiskFull => "disk full: a worker's writes to one shard fail",
         }
     }
@@ -206,6 +213,7 @@ impl GrayFault {
                 let impose = |(n, ms)| (step * n, Change::Impose(latency(ms).on(&links)));
                 (0..).zip(LATENCIES_MS).map(impose).collect()
             }
+            Self::Latency100 => now(vec![latency(HIGH_LATENCY_MS).on(&links)]),
             Self::DiskFull => now(vec![fail(100.0, WriteError::DiskFull).on(&format!("{victim}>store-0"))]),
         }
     }
