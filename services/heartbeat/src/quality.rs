@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_suspected_when_he_crashes_is_detected_at_once() {
+    fn a_node_suspected_before_its_crash_is_detected_immediately() {
         let quality = judge(&trace(&[Some(0), None, None, None, Some(0)]), vec![S * 9 / 2], S);
         assert_eq!((quality.detection_max_s, quality.mistakes), (0.0, 1));
     }
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn hindsight_allows_one_mistake_a_course() {
+    fn hindsight_allows_one_mistake_per_replay() {
         let ok = Some(0);
         let replay = Replay::new(&trace(&[ok, None, None, None, ok, None, None, ok, ok, None, ok]), vec![]);
         assert_eq!(replay.longest_gaps(9), [4 * S, 3 * S, 2 * S, S]);
@@ -335,7 +335,7 @@ mod tests {
         let replay = Replay::with_crashes(&trace(&[Some(0); 1001]), 100, 7);
         assert!((99..=100).contains(&replay.crashes.len()));
         for three in replay.crashes.windows(3) {
-            assert!(three[2].at - three[0].at > 9 * S, "a part lies between the first and the third");
+            assert!(three[2].at - three[0].at > 9 * S, "a part is between the first and the third");
         }
     }
 }

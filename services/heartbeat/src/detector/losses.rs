@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_chance_explains_is_nothing_new() {
+    fn chance_is_not_worse() {
         let mut losses = Losses::default();
         // One in twenty, evenly.
         let beats = |losses: &mut Losses, number: u64, one_in: u64| {
@@ -131,5 +131,14 @@ mod tests {
         let recent = losses.worse_recently().expect("an eighth");
         assert!((0.08..0.12).contains(&recent.often) && !recent.are_bursts, "{recent:?}");
         assert!(losses.overall().often < 0.06);
+    }
+
+    #[test]
+    fn two_losses_in_a_row_on_a_link_that_rarely_loses_are_a_burst() {
+        let mut losses = Losses::default();
+        (0..100_000).for_each(|n| losses.add(u64::from(n % 40_000 == 1)));
+        assert!(!losses.overall().are_bursts);
+        losses.add(2);
+        assert!(losses.overall().are_bursts);
     }
 }

@@ -171,7 +171,7 @@ fn the_adaptive_one_tells_losses_by_chance_from_bursts() {
     let by_chance = learned(|n| hash(n) % 20 == 0);
     assert!((4.0..6.1).contains(&by_chance), "5 % by chance: {by_chance}");
     // Also 5 %, but five in a row.
-    let bursts = learned(|n| hash(n / 5) % 20 == 0);
+    let bursts = learned(|n| hash(hash(n / 5)) % 20 == 0);
     assert!(bursts > 8.0, "5 % in bursts: {bursts}");
 }
 

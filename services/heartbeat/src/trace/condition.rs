@@ -28,7 +28,7 @@ pub enum Condition {
     Congestion,
     Stalls,
     Mixture,
-    /// Parameters drawn from this seed; its kind is `seed % 12`.
+    /// Parameters drawn from this seed; its kind is `seed % DRAWN_KINDS`.
     Drawn(u64),
 }
 
@@ -48,6 +48,9 @@ impl Condition {
         Self::Stalls,
         Self::Mixture,
     ];
+
+    /// Number of kinds of drawn conditions; consecutive seeds give all of them in turn.
+    pub const DRAWN_KINDS: u64 = drawn::KINDS.len() as u64;
 
     pub fn name(self) -> Cow<'static, str> {
         let name = match self {
@@ -164,6 +167,24 @@ mod tests {
 
     const INTERVAL: Nanos = 1_000_000_000;
 
+    #[test]
+    fn drawn_conditions_are_of_all_kinds_and_lose_or_pause_as_described() {
+        let mut longest = 0;
+        for seed in 600..600 + 3 * Condition::DRAWN_KINDS {
+            let condition = Condition::Drawn(seed);
+            let trace = hours(condition, 6, 1);
+            assert_eq!(trace, hours(condition, 6, 1));
+            assert!(trace.loss() < 0.6 && trace.beats.len() > 10_000, "{}: {}", condition.name(), trace.loss());
+            assert!(trace.beats.is_sorted_by(|a, b| a.sequence < b.sequence && a.sent <= b.sent));
+            let silences = trace.beats.windows(2).map(|pair| pair[1].sent - pair[0].sent);
+            longest = longest.max(silences.max().unwrap_or(0));
+        }
+        assert!((20 * INTERVAL..=62 * INTERVAL).contains(&longest), "{longest}");
+        let kinds: std::collections::BTreeSet<&str> =
+            (0..Condition::DRAWN_KINDS).map(|seed| Condition::Drawn(seed).description()).collect();
+        assert_eq!(kinds.len() as u64, Condition::DRAWN_KINDS);
+    }
+
     fn hours(condition: Condition, hours: u64, seed: u64) -> Trace {
         condition.trace(INTERVAL, hours * 3_600 * INTERVAL, seed)
     }
@@ -181,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn as_much_is_lost_as_is_said() {
+    fn the_loss_rate_is_as_described() {
         for (condition, share) in [
             (Condition::Lan, 0.0),
             (Condition::Loss5, 0.05),
@@ -196,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn bursts_are_as_long_as_is_said() {
+    fn bursts_are_as_long_as_described() {
         let trace = hours(Condition::Bursts20, 24, 1);
         let lost = trace.beats.iter().filter(|beat| beat.received.is_none()).count();
         let begin = |pair: &&[SentBeat]| pair[0].received.is_some() && pair[1].received.is_none();
@@ -206,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_still_is_late_and_loses_nothing() {
+    fn pauses_delay_and_lose_nothing() {
         let sender = hours(Condition::Pauses, 6, 3);
         let late = |beat: &&SentBeat| beat.sent > beat.sequence * INTERVAL + 50_000_000;
         assert!(sender.beats.iter().filter(late).count() > 20 && sender.loss() == 0.0);

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_written_trace_is_read_back() {
         let trace = Condition::Bursts20.trace(100_000_000, 600_000_000_000, 1);
         let mut text = Vec::new();
         trace.write(&mut text).unwrap();

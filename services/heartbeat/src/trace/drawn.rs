@@ -87,7 +87,7 @@ pub(super) fn path(seed: u64, length: f64, random: &mut Random) -> Path {
             let (rise, stay) = (params.log_uniform(10.0 * SECOND, HOUR), params.log_uniform(MINUTE, HOUR));
             let period = (2.0 * rise + stay) * params.log_uniform(1.5, 20.0);
             let (delay, jitter) = (params.log_uniform(20.0, 2.0 * SECOND), params.log_uniform(1.0, 200.0));
-            let loss = params.chance(0.5).then(|| params.log_uniform(0.001, 0.2)).unwrap_or_default();
+            let loss = if params.chance(0.5) { params.log_uniform(0.001, 0.2) } else { 0.0 };
             Path::new(move |at| {
                 // 0 to 1 and back.
                 let within = at % period - (period - 2.0 * rise - stay);

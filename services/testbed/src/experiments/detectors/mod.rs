@@ -58,8 +58,8 @@ fn param(text: &str) -> Result<(String, f64), String> {
 }
 
 /// Drawn after the adaptive detector was frozen, and used for nothing else: it was developed on traces and conditions of other seeds.
-const JUDGED_SEED: u64 = 0;
-/// Conditions whose parameters are drawn too: this many of each of the 12 kinds.
+const JUDGED_SEED: u64 = 1783082505;
+/// Conditions whose parameters are drawn too, of each kind.
 const DRAWN_PER_KIND: u64 = 2;
 /// Traces of a day per condition and heartbeat interval.
 const DAYS: u64 = 2;
@@ -79,7 +79,7 @@ const MOST_MISTAKES: f64 = 3.0;
 const PLAIN_GOAL: f64 = 1.25;
 
 fn conditions() -> Vec<Condition> {
-    let drawn = 12 * DRAWN_PER_KIND;
+    let drawn = Condition::DRAWN_KINDS * DRAWN_PER_KIND;
     Condition::ALL.into_iter().chain((0..drawn).map(|n| Condition::Drawn(JUDGED_SEED.wrapping_add(n)))).collect()
 }
 
@@ -95,7 +95,7 @@ async fn run(args: DetectorsArgs) -> anyhow::Result<ExitCode> {
         length_s: if args.run.quick { QUICK_S } else { DAY_S },
         crashes: CRASHES,
     };
-    // On a thread of its own, so that an interruption does not wait for it.
+    // On a separate thread, so that an interruption does not wait for it.
     let (done, found) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let outcome = sweep::run(&plan);
