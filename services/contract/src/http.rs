@@ -113,6 +113,10 @@ pub struct EventsAccepted {
     pub accepted: usize,
 }
 
+/// Header of a request to a worker: names of workers that the client had no success with for this partition, separated by commas; at most
+/// four. The worker reports them to the monitors.
+pub const UNSERVED_BY: &str = "x-unserved-by";
+
 /// A worker's response after a write to a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {

@@ -91,7 +91,7 @@ fn write_control_messages(dir: &Path, keys: &Keys) -> io::Result<()> {
     table.traceparent = Some("00-0123456789abcdef0123456789abcdef-0123456789abcdef-01".into());
     let addresses = BTreeMap::from([("worker-0".into(), http)]);
     let assignments = Assignments { table: Arc::new(table), addresses };
-    let poll = Poll { epoch: 3, wait_ms: 10_000, nonce: 7 };
+    let poll = Poll { node: "worker-0".into(), epoch: 3, wait_ms: 10_000, nonce: 7 };
     let messages = [
         ("registration.control", frame::sign_control(keys, &registration)?),
         ("ballot.control", frame::sign_control(keys, &ballot)?),

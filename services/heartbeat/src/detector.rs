@@ -12,10 +12,8 @@ mod chitchat;
 mod consecutive;
 mod ewma;
 mod fixed;
-mod guard;
-mod lateness;
+mod histogram;
 mod losses;
-mod majority;
 mod phi;
 mod reordering;
 mod tail;
@@ -33,8 +31,6 @@ pub use self::{
     consecutive::Consecutive,
     ewma::Ewma,
     fixed::Fixed,
-    guard::Guard,
-    majority::Majority,
     phi::{GapDistribution, Phi},
 };
 use crate::Nanos;
@@ -51,22 +47,6 @@ pub trait Detector: Send {
     fn suspects(&self, now: Nanos) -> bool {
         self.deadline().is_some_and(|deadline| now >= deadline)
     }
-
-    /// For detectors with more than one degree of suspicion.
-    fn status(&self, now: Nanos) -> Status {
-        if self.suspects(now) { Status::Suspected } else { Status::Alive }
-    }
-}
-
-/// Degree of suspicion, in ascending order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Status {
-    Alive,
-    Suspected,
-    /// Silent for so long that the node counts as offline.
-    Offline,
-    /// So many consecutive failures that the network path counts as cut: the node may be alive.
-    Partitioned,
 }
 
 /// Arrival of the newest heartbeat. An older or repeated one carries no news.

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    assign::NodeId,
     auth::{FrameKind, Header, Keys, MAC_BYTES, Reject},
     codec::{Codec, CodecId, EncodeError},
     message::{Ack, Beat},
@@ -27,10 +28,11 @@ impl Control for Ballot {
     const KIND: FrameKind = FrameKind::Ballot;
 }
 
-/// A question for the partition table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A worker's question for the partition table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Poll {
-    /// Epoch of the worker's table.
+    pub node: NodeId,
+    /// Epoch of the worker's table: it serves nothing any more that this table does not assign to it.
     pub epoch: u64,
     /// Milliseconds to wait for a later table; 0: answer immediately.
     pub wait_ms: u64,
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn a_reply_is_only_that_to_its_question() {
         let keys = Keys::new(b"a secret");
-        let poll = |nonce| sign_control(&keys, &Poll { epoch: 1, wait_ms: 0, nonce }).unwrap();
+        let poll = |nonce| sign_control(&keys, &Poll { node: "w".into(), epoch: 1, wait_ms: 0, nonce }).unwrap();
         let (question, later) = (poll(1), poll(2));
         let reply = sign_reply(&keys, FrameKind::Table, &question, b"7");
         let read = |kind, question: &[u8], frame: &[u8]| verify_reply::<u64>(&keys, kind, question, frame);

@@ -166,6 +166,12 @@ impl Observer {
         }
         let arrived = beat.at.min(now);
         let freshness = node.clock.received(arrived, sequence, beat.sent_ms, self.settings.oldest_beat);
+        if freshness == Freshness::Stale
+            && let Some(round) = node.state.ask(now, &self.settings.suspicion)
+        {
+            // Its clock may have been set back: an answer shows it.
+            self.effects.push(Effect::Probe { node: node.id.clone(), round });
+        }
         // A heartbeat may also have waited in this process.
         if freshness == Freshness::Stale || now - arrived > self.settings.oldest_beat {
             return true;
@@ -206,6 +212,15 @@ impl Observer {
         self.ballot_outdated |= !self.snapshot.table.is_online(id);
         self.changed(at, transition);
         self.enqueue(at);
+    }
+
+    /// The worker has said that it has the table of this epoch.
+    pub fn follows(&mut self, now: Nanos, id: &str, epoch: u64) {
+        self.awake(now);
+        if let Some((id, _)) = self.index.get_key_value(id) {
+            self.leading.evidence.follows(id, epoch);
+            self.leading.reconsider |= self.snapshot.table.partitions.iter().any(|a| a.successor.is_some());
+        }
     }
 
     pub fn ballot(&mut self, now: Nanos, ballot: Ballot) {

@@ -267,7 +267,7 @@ mod tests {
 
     fn judge(trace: &Trace, crashes: Vec<Nanos>, timeout: Nanos) -> Quality {
         let mut meter = QualityMeter::default();
-        let detector = AnyDetector::Fixed(Fixed::new(timeout, timeout, 0));
+        let detector = AnyDetector::Fixed(Fixed::new(timeout, 0));
         assert!(meter.run(&Replay::new(trace, crashes), detector, 100));
         meter.quality()
     }

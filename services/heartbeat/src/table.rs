@@ -119,13 +119,6 @@ impl Table {
         self.lock(shard_of(print)).get(print)
     }
 
-    /// Calls `each` for every node. Locks one shard at a time.
-    pub fn for_each(&self, mut each: impl FnMut(&str, NodeEntry)) {
-        for shard in 0..SHARDS {
-            self.lock(shard).for_each(&mut each);
-        }
-    }
-
     /// Removes nodes last heard before this time, and their replay windows. Returns their number.
     pub fn forget_before(&self, instant: Nanos) -> usize {
         (0..SHARDS).map(|shard| self.lock(shard).forget_before(instant)).sum()
@@ -139,7 +132,7 @@ impl Table {
         self.len() == 0
     }
 
-    /// Bytes allocated for nodes and their ids.
+    /// Bytes allocated for nodes.
     pub fn bytes(&self) -> usize {
         (0..SHARDS).map(|shard| self.lock(shard).bytes()).sum()
     }

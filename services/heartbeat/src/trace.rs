@@ -2,7 +2,9 @@
 
 mod condition;
 mod csv;
+mod drawn;
 mod link;
+mod path;
 mod random;
 
 pub use self::{condition::Condition, csv::BadTrace};

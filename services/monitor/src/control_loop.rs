@@ -148,6 +148,7 @@ impl ControlLoop {
                 self.metrics.ballots_received.inc();
                 self.observer.ballot(now, ballot);
             }
+            Input::Follows { node, epoch } => self.observer.follows(now, &node, epoch),
             Input::Changed => self.send_request(Request::Read, now, requests),
         }
     }

@@ -14,6 +14,11 @@ pub enum Input {
         round: u64,
     },
     Ballot(Ballot),
+    /// The worker has the table of this epoch.
+    Follows {
+        node: NodeId,
+        epoch: u64,
+    },
     /// Something in the registry has changed.
     Changed,
 }

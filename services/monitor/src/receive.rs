@@ -106,6 +106,9 @@ pub fn router(
     // All workers, and the rounds of all monitors.
     let ballot_bytes = MAX_BODY_BYTES + (max_nodes + config.peers.len()) * NAMED_BYTES;
     let (keys, refused) = (ingest.keys().clone(), metrics.control_refused.clone());
+    let to_loop = inbox.clone();
+    // If the queue is full, the worker's next heartbeat says it too.
+    let followed = move |node, epoch| _ = to_loop.try_send(Input::Follows { node, epoch });
     let handlers = Handlers {
         inbox,
         registry,
@@ -129,7 +132,7 @@ pub fn router(
     let others = others
         .merge(assignments::router(latest.clone()))
         // Workers poll one at a time; two, because a broken connection may go unnoticed for a while.
-        .merge(assignments::authenticated(latest, keys, 2 * max_nodes));
+        .merge(assignments::authenticated(latest, keys, 2 * max_nodes, followed));
     limited(ballots, ballot_bytes)
         .merge(limited(others, MAX_BODY_BYTES))
         .merge(limited(http::router(ingest, plain), MAX_PAYLOAD_BYTES))

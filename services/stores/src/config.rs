@@ -27,7 +27,7 @@ pub struct StoreConfig {
     /// Password for all servers. Empty, the default, means none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub password: String,
-    /// Connections of this process to each instance.
+    /// Connections of this process to each instance. Fences of partitions use further ones, at most one per shard.
     pub pool_size: u32,
     /// Which waiting request gets the next free connection: `newest` or `oldest`. Under overload `newest` serves most requests at once
     /// and lets the others time out.

@@ -1,48 +1,100 @@
-//! Fencing of partitions: after `fence` for an epoch, the store refuses all writes of earlier epochs, also those in flight. Each write is one
-//! UPDATE, so that the check and the write are atomic.
+//! Fencing of partitions: after `fence` for an epoch and its owner, the store refuses all writes of earlier epochs and of other processes,
+//! also those in flight. Each write is one UPDATE, so that the check and the write are atomic.
+
+use std::time::Duration;
 
 use contract::ShardId;
-use sqlx::{AssertSqlSafe, MySqlConnection, Row};
+use sqlx::{AssertSqlSafe, MySqlConnection, Row, mysql::MySqlQueryResult};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     command_timeout::CommandTimeout,
-    error::StoreError,
+    error::{StoreError, timed_out},
     mysql::{Store, detached},
+    pool::PooledConnection,
 };
 
-/// The write was refused: the store has a later epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StaleEpoch {
-    /// The epoch in the store.
-    pub current: u64,
+/// Largest difference between an epoch in the store and the next one. Epochs are counted from 1, so a larger jump is an error or a forgery.
+/// Without the limit, epoch `u64::MAX` would block the shard for good.
+pub const MAX_EPOCH_JUMP: u64 = 1 << 32;
+
+/// Why the store refused a fence or a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the store has the later epoch {current}")]
+    LaterEpoch { current: u64 },
+    #[error("process {owner:016x} has set the fence of the same epoch {epoch}")]
+    OtherOwner { epoch: u64, owner: u64 },
+    #[error("the epoch is more than {MAX_EPOCH_JUMP} above the store's epoch {current}")]
+    EpochJump { current: u64 },
+}
+
+impl Refused {
+    /// The epoch that the next table must exceed. `None`: the refused epoch was not plausible.
+    pub fn overruled_by(self) -> Option<u64> {
+        match self {
+            Self::LaterEpoch { current } => Some(current),
+            Self::OtherOwner { epoch, .. } => Some(epoch),
+            Self::EpochJump { .. } => None,
+        }
+    }
 }
 
 /// The row of a shard that its fence protects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ownership {
     pub epoch: u64,
+    /// Process that set the fence, as a random number; 0: none did.
+    pub owner: u64,
     pub counter: u64,
 }
 
 impl Store {
-    /// Refuses the writes of all earlier epochs from now on. Idempotent.
+    /// Refuses the writes of all earlier epochs and of other processes from now on. Idempotent. `owner`: random number of the process, not 0.
+    ///
+    /// It ends after `limit`, which includes the wait for a connection. The connection is one of the shard's server that only fences use.
     ///
     /// # Errors
     /// As `history`. The fence may be set nonetheless.
-    pub async fn fence(&self, shard: ShardId, epoch: u64) -> Result<Result<(), StaleEpoch>, StoreError> {
-        let set = format!("UPDATE {}.ownership SET epoch = ? WHERE epoch <= ?", shard.schema());
-        Ok(self.update_if_current(shard, set, epoch).await?.map(|_| ()))
+    pub async fn fence(
+        &self,
+        shard: ShardId,
+        epoch: u64,
+        owner: u64,
+        limit: Duration,
+    ) -> Result<Result<(), Refused>, StoreError> {
+        let deadline = Instant::now() + limit;
+        let set = async { set_fence(self.checkout_for_fence(shard, deadline).await?, shard, epoch, owner).await };
+        timeout_at(deadline, set).await.unwrap_or_else(|_elapsed| Err(StoreError::Unavailable(timed_out())))
     }
 
-    /// Increments the shard's counter, unless the store has a later epoch. Returns the new value.
+    /// Tests whether this process can write to the shard: sets the fence again, on a connection for requests.
+    ///
+    /// # Errors
+    /// As `fence`.
+    pub async fn verify(
+        &self,
+        shard: ShardId,
+        epoch: u64,
+        owner: u64,
+        limit: Duration,
+    ) -> Result<Result<(), Refused>, StoreError> {
+        let deadline = Instant::now() + limit;
+        let set = async { set_fence(self.checkout(shard, Some(deadline)).await?, shard, epoch, owner).await };
+        timeout_at(deadline, set).await.unwrap_or_else(|_elapsed| Err(StoreError::Unavailable(timed_out())))
+    }
+
+    /// Increments the shard's counter and returns the new value. Refused as a fence of this epoch and owner would be.
     ///
     /// # Errors
     /// As `history`. It may have been counted nonetheless.
-    pub async fn count(&self, shard: ShardId, epoch: u64) -> Result<Result<u64, StaleEpoch>, StoreError> {
-        let schema = shard.schema();
-        let set =
-            format!("UPDATE {schema}.ownership SET epoch = ?, counter = LAST_INSERT_ID(counter + 1) WHERE epoch <= ?");
-        self.update_if_current(shard, set, epoch).await
+    pub async fn count(&self, shard: ShardId, epoch: u64, owner: u64) -> Result<Result<u64, Refused>, StoreError> {
+        let mut pooled = self.checkout(shard, None).await?;
+        detached(async move {
+            let counted = update(&mut pooled, shard, ", counter = LAST_INSERT_ID(counter + 1)", epoch, owner).await?;
+            Ok(counted.map(|done| done.last_insert_id()))
+        })
+        .await
     }
 
     /// # Errors
@@ -57,32 +109,51 @@ impl Store {
             }
         }
     }
+}
 
-    /// Runs an UPDATE of the shard's row, which has two parameters for the epoch. Returns the last insert id.
-    async fn update_if_current(
-        &self,
-        shard: ShardId,
-        update: String,
-        epoch: u64,
-    ) -> Result<Result<u64, StaleEpoch>, StoreError> {
-        let mut pooled = self.checkout(shard, None).await?;
-        detached(async move {
-            let timeout = pooled.command_timeout();
-            let connection = pooled.connection().await?;
-            let result = async {
-                let update = sqlx::query(AssertSqlSafe(update)).bind(epoch).bind(epoch);
-                let done = timeout.run(update.execute(&mut *connection)).await?;
-                // Rows that match, not rows that change: sqlx requests this of the server.
-                if done.rows_affected() == 1 {
-                    return Ok(Ok(done.last_insert_id()));
-                }
-                Ok(Err(StaleEpoch { current: read_ownership(connection, shard, timeout).await?.epoch }))
-            };
-            let result = result.await;
-            pooled.write(result)
-        })
-        .await
-    }
+/// Not `detached`: a cancelled fence closes its connection, so that it occupies none while the server hangs.
+async fn set_fence(
+    mut pooled: PooledConnection,
+    shard: ShardId,
+    epoch: u64,
+    owner: u64,
+) -> Result<Result<(), Refused>, StoreError> {
+    Ok(update(&mut pooled, shard, "", epoch, owner).await?.map(|_| ()))
+}
+
+/// Updates the shard's row, unless its epoch is later or of another owner. `and_set`: further assignments.
+async fn update(
+    pooled: &mut PooledConnection,
+    shard: ShardId,
+    and_set: &str,
+    epoch: u64,
+    owner: u64,
+) -> Result<Result<MySqlQueryResult, Refused>, StoreError> {
+    let update = format!(
+        "UPDATE {}.ownership SET epoch = ?, owner = ?{and_set} WHERE epoch >= ? AND (epoch < ? OR epoch = ? AND owner IN (0, ?))",
+        shard.schema()
+    );
+    let timeout = pooled.command_timeout();
+    let connection = pooled.connection().await?;
+    let result = async {
+        let update = sqlx::query(AssertSqlSafe(update)).bind(epoch).bind(owner);
+        let update = update.bind(epoch.saturating_sub(MAX_EPOCH_JUMP)).bind(epoch).bind(epoch).bind(owner);
+        let done = timeout.run(update.execute(&mut *connection)).await?;
+        // Rows that match, not rows that change: sqlx requests this of the server.
+        if done.rows_affected() == 1 {
+            return Ok(Ok(done));
+        }
+        let current = read_ownership(connection, shard, timeout).await?;
+        Ok(Err(if current.epoch > epoch {
+            Refused::LaterEpoch { current: current.epoch }
+        } else if current.epoch == epoch {
+            Refused::OtherOwner { epoch, owner: current.owner }
+        } else {
+            Refused::EpochJump { current: current.epoch }
+        }))
+    };
+    let result = result.await;
+    pooled.write(result)
 }
 
 async fn read_ownership(
@@ -90,7 +161,7 @@ async fn read_ownership(
     shard: ShardId,
     timeout: CommandTimeout,
 ) -> Result<Ownership, sqlx::Error> {
-    let sql = format!("SELECT epoch, counter FROM {}.ownership", shard.schema());
+    let sql = format!("SELECT epoch, owner, counter FROM {}.ownership", shard.schema());
     let row = timeout.run(sqlx::query(AssertSqlSafe(sql)).fetch_one(connection)).await?;
-    Ok(Ownership { epoch: row.try_get(0)?, counter: row.try_get(1)? })
+    Ok(Ownership { epoch: row.try_get(0)?, owner: row.try_get(1)?, counter: row.try_get(2)? })
 }

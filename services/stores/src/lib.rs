@@ -26,7 +26,7 @@ pub use bulk::{ImportEvent, Imported};
 pub use catalogue::StoredModel;
 pub use config::{Flavour, Instance, StoreConfig};
 pub use error::StoreError;
-pub use fence::{Ownership, StaleEpoch};
+pub use fence::{MAX_EPOCH_JUMP, Ownership, Refused};
 pub use gate::QueueOrder;
 pub use metrics::{RedisMetrics, StoreMetrics};
 pub use migrate::migrate;

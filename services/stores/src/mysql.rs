@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     command_timeout::{BETWEEN_ROWS, CommandTimeout, GRACE},
-    config::StoreConfig,
+    config::{Instance, StoreConfig},
     dialer::StatementTimeout,
     error::{StoreError, timed_out},
     metrics::{ShardMetrics, StoreMetrics},
@@ -37,6 +37,9 @@ pub struct Store(Arc<Inner>);
 pub(crate) struct Inner {
     config: StoreConfig,
     pools: Vec<Pool>,
+    /// Connections that only fences use, one per shard of the instance: requests that occupy all others delay no fence, and no shard delays
+    /// the fence of another one. Opened when they are needed.
+    fence_pools: Vec<Pool>,
     pub(crate) catalogue: Pool,
     /// The index in `pools` for each shard.
     instance_of: [usize; SHARDS as usize],
@@ -57,13 +60,20 @@ impl Store {
         let pool = |config: &StoreConfig, address: &str, name: &str| {
             Pool::new(config, address, metrics.pool(name, config.pool_size))
         };
+        let fence_pool = |instance: &Instance, name: &str| {
+            let connections = instance.shards.len();
+            let of_fences = StoreConfig { pool_size: connections as u32, max_waiting: connections, ..config.clone() };
+            Pool::new(&of_fences, &instance.address, metrics.pool(name, config.pool_size))
+        };
         // Loading a model may take any time, depending on its size.
         let without_timeout = StoreConfig { statement_timeout_ms: 0, ..config.clone() };
         let names: Vec<String> = (0..config.instances.len()).map(|n| format!("mysql-{n:02}")).collect();
-        let instances = config.instances.iter().zip(&names);
-        let pools: Option<Vec<Pool>> = instances.map(|(at, name)| pool(&config, &at.address, name)).collect();
-        let (Some(pools), Some(catalogue), true) =
-            (pools, pool(&without_timeout, &config.catalogue, "catalogue"), problems.is_empty())
+        let instances = || config.instances.iter().zip(&names);
+        let pools: Option<Vec<Pool>> = instances().map(|(at, name)| pool(&config, &at.address, name)).collect();
+        let fence_pools: Option<Vec<Pool>> = instances().map(|(at, name)| fence_pool(at, name)).collect();
+        let catalogue = pool(&without_timeout, &config.catalogue, "catalogue");
+        let (Some(pools), Some(fence_pools), Some(catalogue), true) =
+            (pools, fence_pools, catalogue, problems.is_empty())
         else {
             return Err(StoreError::Invalid(sqlx::Error::Configuration(problems.join("; ").into())));
         };
@@ -75,7 +85,7 @@ impl Store {
         }
         let shard_metrics =
             ShardId::all().map(|shard| metrics.shard(shard, &names[instance_of[shard.index()]])).collect();
-        Ok(Self(Arc::new(Inner { config, pools, catalogue, instance_of, shard_metrics })))
+        Ok(Self(Arc::new(Inner { config, pools, fence_pools, catalogue, instance_of, shard_metrics })))
     }
 
     pub(crate) fn inner(&self) -> &Inner {
@@ -102,8 +112,22 @@ impl Store {
         spans::record_error(&waiting, self.checkout(shard, deadline).await)
     }
 
+    /// A connection to this shard's server that only fences use.
+    pub(crate) async fn checkout_for_fence(
+        &self,
+        shard: ShardId,
+        deadline: Instant,
+    ) -> Result<PooledConnection, StoreError> {
+        self.0.fence_pools[self.instance_of(shard)].checkout(Some(deadline)).await
+    }
+
+    /// Number of the shard's server in `StoreConfig::instances`.
+    pub fn instance_of(&self, shard: ShardId) -> usize {
+        self.0.instance_of[shard.index()]
+    }
+
     fn pool(&self, shard: ShardId) -> &Pool {
-        &self.0.pools[self.0.instance_of[shard.index()]]
+        &self.0.pools[self.instance_of(shard)]
     }
 
     /// Opens this number of connections to each instance.

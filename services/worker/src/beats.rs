@@ -13,7 +13,7 @@ use heartbeat::{
     auth::Keys,
     clock::{Clock, wall_ms},
     codec::Protobuf,
-    message::Beat,
+    message::{Beat, WorkerReport},
     reconnect::{Policy, State},
     sender::{DatagramSender as _, Pace, SingleSender, on_schedule},
     transport::tcp,
@@ -96,6 +96,7 @@ pub async fn spawn(
     config: &WorkerConfig,
     keys: &Keys,
     incarnation: &Incarnation,
+    report: impl Fn() -> WorkerReport + Clone + Send + 'static,
     metrics: &Metrics,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -104,7 +105,7 @@ pub async fn spawn(
     let mut handles = BTreeMap::new();
     for (name, monitor) in &config.monitors {
         let address = resolve(name, monitor).await?;
-        let mut beats = BeatSource::new(&config.node.id, incarnation.clone());
+        let mut beats = BeatSource::new(&config.node.id, incarnation.clone(), report.clone());
         let states =
             State::LABELS.map(|state| (state, metrics.sender_state.with_label_values(&[name.as_str(), state])));
         for by in ResumedBy::ALL {
@@ -189,16 +190,17 @@ async fn resolve(name: &str, monitor: &Monitor) -> anyhow::Result<SocketAddr> {
 }
 
 /// Makes this worker's heartbeats. Numbers those of each incarnation from 1.
-struct BeatSource {
+struct BeatSource<R> {
     beat: Beat,
     incarnation: Incarnation,
+    report: R,
     busy: CpuShare,
 }
 
-impl BeatSource {
-    fn new(id: &str, incarnation: Incarnation) -> Self {
+impl<R: Fn() -> WorkerReport> BeatSource<R> {
+    fn new(id: &str, incarnation: Incarnation, report: R) -> Self {
         let beat = Beat { node_id: id.to_owned(), services: vec![SERVICE.to_owned()], ..Beat::default() };
-        Self { beat, incarnation, busy: CpuShare::begin() }
+        Self { beat, incarnation, report, busy: CpuShare::begin() }
     }
 
     fn next(&mut self) -> Beat {
@@ -209,6 +211,7 @@ impl BeatSource {
         self.beat.sequence += 1;
         self.beat.timestamp = wall_ms();
         self.beat.load = self.busy.since_last();
+        self.beat.report = Some((self.report)());
         self.beat.clone()
     }
 }
@@ -242,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_beat_says_how_busy_the_process_is() {
-        let mut beats = BeatSource::new("w", Incarnation::begin());
+        let mut beats = BeatSource::new("w", Incarnation::begin(), WorkerReport::default);
         let mut busiest = 0.0_f32;
         while busiest == 0.0 {
             busiest = busiest.max(beats.next().load);
@@ -257,7 +260,7 @@ mod tests {
         let sender = SingleSender::connect(former.local_addr().unwrap(), Keys::new(b"of this test")).await.unwrap();
         let (sender, known) = (Arc::new(sender), former.local_addr().unwrap());
         tokio::spawn(look_up(Arc::clone(&sender), at.to_string(), known, Duration::from_millis(1)));
-        let mut beats = BeatSource::new("w", Incarnation::begin());
+        let mut beats = BeatSource::new("w", Incarnation::begin(), WorkerReport::default);
         let heard = async {
             let mut bytes = [0; 512];
             while timeout(Duration::from_millis(5), monitor.recv(&mut bytes)).await.is_err() {

@@ -2,16 +2,21 @@
 //!
 //! Depends on `heartbeat` (heartbeats, partition table, ownership), `stores` (the shards behind the partitions) and `runtime`.
 //!
-//! Begin with [`serve`]. Then in this order: `beats` sends heartbeats, `follow` polls the partition table, `ownership` takes partitions
-//! over, `partitions` answers requests.
+//! Begin with [`serve`]. Then in this order: `beats` sends heartbeats, `follow` polls the partition table, `ownership` applies it,
+//! `partition_task` takes one partition over and serves it, `partitions` answers requests, `report` says in heartbeats how that goes.
 
 pub mod beats;
+mod complaints;
 pub mod config;
 mod follow;
+mod health;
 mod incarnation;
 mod metrics;
 mod ownership;
+mod partition_task;
 mod partitions;
+mod report;
+mod takeover;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +35,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::WorkerConfig;
-use crate::{incarnation::Incarnation, metrics::Metrics, ownership::PartitionOwnership, partitions::Handlers};
+use crate::{
+    health::Limits, incarnation::Incarnation, metrics::Metrics, ownership::PartitionOwnership, partitions::Handlers,
+    report::Reporter,
+};
 
 /// How long the export of the last spans and logs may take.
 const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,7 +65,10 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let me: NodeId = config.node.id.as_str().into();
     let (keys, incarnation) = (config.node.keys(), Incarnation::begin());
     let (latest, follower) = watch::channel(Arc::default());
-    let ownership = PartitionOwnership::new(me.clone());
+    let interval = Duration::from_millis(config.beats.interval_ms);
+    let (process, limits) = (incarnation.process(), Limits::new(interval));
+    let ownership = PartitionOwnership::new(me.clone(), process, limits, &store, metrics.clone());
+    let reporter = Reporter::new(me.clone(), ownership.clone(), metrics.failing.clone());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let (probe_keys, probed, name) = (keys.clone(), incarnation.clone(), me.clone());
     let answer_probes = async move { probe::answer(&udp, &probe_keys, &name, || probed.current()).await };
@@ -67,9 +78,11 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
             tracing::error!(%error, "cannot answer probes over UDP any more");
         }
     });
-    let senders = beats::spawn(&config, &keys, &incarnation, &metrics, &tasks, &stop).await?;
-    let client = follow::MonitorClient { http: runtime::http::plain().build()?, keys: keys.clone() };
-    let pause = Duration::from_millis(config.beats.interval_ms).max(MIN_PAUSE);
+    let reporting = reporter.clone();
+    let report = move || reporting.report();
+    let senders = beats::spawn(&config, &keys, &incarnation, report, &metrics, &tasks, &stop).await?;
+    let client = follow::MonitorClient { node: me.clone(), http: runtime::http::plain().build()?, keys: keys.clone() };
+    let pause = interval.max(MIN_PAUSE);
     follow::spawn(&config.monitors, &client, &latest, &senders, pause, &tasks, &stop);
     let registration = Registration {
         id: me.clone(),
@@ -88,14 +101,8 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         pause,
         shutdown.clone(),
     ));
-    let observability = (metrics.clone(), telemetry.clone());
-    tasks.spawn(ownership.clone().follow_table(
-        incarnation.clone(),
-        store.clone(),
-        follower.clone(),
-        observability,
-        stop.clone(),
-    ));
+    partition_task::spawn(&ownership, &store, &tasks, &stop);
+    tasks.spawn(ownership.clone().follow_table(incarnation.clone(), follower.clone(), telemetry.clone(), stop.clone()));
     tasks.spawn(follow::readiness(me.clone(), incarnation.clone(), follower.clone(), readiness, stop.clone()));
 
     tracing::info!(worker = config.node.id, http = %listen.http, "listening");
@@ -107,6 +114,8 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         keys,
         probe_slots,
         ownership,
+        reporter,
+        tasks: tasks.clone(),
         store,
         latest: follower.clone(),
         senders,

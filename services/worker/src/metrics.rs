@@ -11,6 +11,8 @@ const TAKEOVER_S: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0,
 pub struct Metrics {
     pub epoch: IntGauge,
     pub serving: IntGauge,
+    /// As in the last heartbeat.
+    pub failing: IntGauge,
     pub takeover_seconds: Histogram,
     /// By outcome: see `partitions.rs`.
     pub requests: IntCounterVec,
@@ -31,6 +33,10 @@ impl Metrics {
         let metrics = Self {
             epoch: IntGauge::new("testbed_worker_epoch", "Epoch of the partition table that this worker has")?,
             serving: IntGauge::new("testbed_worker_partitions", "Partitions that this worker serves")?,
+            failing: IntGauge::new(
+                "testbed_worker_failing_partitions",
+                "Partitions of this worker whose store does not answer it, or fails too many of its requests",
+            )?,
             takeover_seconds: Histogram::with_opts(takeover.buckets(TAKEOVER_S.to_vec()))?,
             requests: IntCounterVec::new(
                 Opts::new("testbed_worker_requests_total", "Requests to partitions, by outcome"),
@@ -57,6 +63,7 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.epoch.clone()))?;
         registry.register(Box::new(metrics.serving.clone()))?;
+        registry.register(Box::new(metrics.failing.clone()))?;
         registry.register(Box::new(metrics.takeover_seconds.clone()))?;
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.beats.clone()))?;

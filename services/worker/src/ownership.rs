@@ -1,198 +1,217 @@
-//! Step 6 of a heartbeat's path: takes over the partitions that the table assigns to this worker. A partition is served once the store has its fence.
+//! Step 6 of a heartbeat's path: the partitions that the table assigns to this worker, shared by requests, heartbeats and the task of each
+//! partition (`partition_task.rs`), which sets the fence and serves the partition.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use contract::{
-    ShardId,
-    spans::{attribute, name, system},
-};
-use futures::future::join_all;
+use contract::ShardId;
 use heartbeat::{
-    assign::{NodeId, Table},
-    ownership::{Fence, Ownership},
+    assign::{MAX_EPOCH_JUMP, NodeId, PARTITIONS, Table},
+    ownership::{Fence, Ownership, Phase, Refusal},
     transport::assignments::Assignments,
 };
-use runtime::telemetry::{Kind, Span, Telemetry};
-use stores::{StaleEpoch, Store, StoreError};
+use runtime::telemetry::{Span, Telemetry};
+use stores::{Refused, Store, StoreError};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{incarnation::Incarnation, metrics::Metrics};
+use crate::{
+    health::{Limits, StoreHealth},
+    incarnation::Incarnation,
+    metrics::Metrics,
+    takeover::Takeover,
+};
 
-/// Pause before a failed fence is set again.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
-
-/// Measures a takeover: from the first table with missing fences until the last fence is set.
-#[derive(Debug, Default)]
-struct TakeoverTimer(Option<Instant>);
-
-impl TakeoverTimer {
-    /// A later table needs this many fences. Missing fences of an earlier table are among them or obsolete.
-    fn needed(&mut self, fences: usize, now: Instant) {
-        self.0 = if fences == 0 { None } else { self.0.or(Some(now)) };
-    }
-
-    /// This many fences are still missing. Returns the takeover's duration when none is.
-    fn missing(&mut self, fences: usize, now: Instant) -> Option<Duration> {
-        if fences == 0 { self.0.take().map(|since| now - since) } else { None }
-    }
-}
+const _: () = assert!(MAX_EPOCH_JUMP == stores::MAX_EPOCH_JUMP, "a table that is followed can be fenced");
 
 /// The partitions that this worker owns. Cheap to clone.
 #[derive(Clone)]
-pub struct PartitionOwnership(Arc<Mutex<Ownership>>);
+pub struct PartitionOwnership(Arc<Shared>);
+
+struct Shared {
+    process: u64,
+    ownership: Mutex<Ownership>,
+    health: Mutex<StoreHealth>,
+    takeover: Mutex<Takeover>,
+    /// Changes with every table.
+    tables: watch::Sender<u64>,
+    metrics: Metrics,
+}
 
 impl PartitionOwnership {
-    pub fn new(me: NodeId) -> Self {
-        Self(Arc::new(Mutex::new(Ownership::new(me))))
-    }
-
-    pub fn ownership(&self) -> MutexGuard<'_, Ownership> {
-        // Every change is a single call: no other thread sees half of one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn new(me: NodeId, process: u64, limits: Limits, store: &Store, metrics: Metrics) -> Self {
+        let mut servers = [0; PARTITIONS];
+        for shard in ShardId::all() {
+            servers[shard.index()] = store.instance_of(shard);
+        }
+        Self(Arc::new(Shared {
+            process,
+            ownership: Mutex::new(Ownership::new(me)),
+            health: Mutex::new(StoreHealth::new(limits, servers)),
+            takeover: Mutex::default(),
+            tables: watch::Sender::new(0),
+            metrics,
+        }))
     }
 
     /// Follows the table until `stop`.
     pub async fn follow_table(
         self,
         incarnation: Incarnation,
-        store: Store,
         mut latest: watch::Receiver<Arc<Assignments>>,
-        (metrics, telemetry): (Metrics, Telemetry),
+        telemetry: Telemetry,
         stop: CancellationToken,
     ) {
         let follow = async {
-            let (mut open, mut waiting): (Vec<Fence>, _) = (Vec::new(), TakeoverTimer::default());
-            let mut takeover = Span::NONE;
-            loop {
-                let changed = if open.is_empty() {
-                    latest.changed().await.is_ok()
-                } else {
-                    // The store was unreachable.
-                    timeout(RETRY_PAUSE, latest.changed()).await.is_ok_and(|changed| changed.is_ok())
-                };
-                if changed {
-                    let table = Arc::clone(&latest.borrow_and_update().table);
-                    metrics.epoch.set(table.epoch.cast_signed());
-                    open = self.ownership().learn(Arc::clone(&table), incarnation.current(), incarnation.process());
-                    waiting.needed(open.len(), Instant::now());
-                    takeover = begin(&telemetry, &table, open.len());
-                } else if open.is_empty() {
-                    return;
-                }
-                open = self.fence(&store, &open, &takeover).await;
-                if open.is_empty() {
-                    takeover = Span::NONE;
-                }
-                let serving = self.ownership().serving().count();
-                metrics.serving.set(serving as i64);
-                if let Some(duration) = waiting.missing(open.len(), Instant::now()) {
-                    metrics.takeover_seconds.observe(duration.as_secs_f64());
-                    tracing::info!(epoch = metrics.epoch.get(), serving, "partitions taken over");
-                }
+            while latest.changed().await.is_ok() {
+                let table = Arc::clone(&latest.borrow_and_update().table);
+                self.learn(&table, incarnation.current(), &telemetry);
             }
         };
         stop.run_until_cancelled(follow).await;
     }
 
-    /// Sets fences concurrently. Returns those to try again.
-    async fn fence(&self, store: &Store, fences: &[Fence], takeover: &Span) -> Vec<Fence> {
-        let set_fence = |fence: Fence| async move {
-            let shard = shard(fence.partition)?;
-            let span = fence_span(takeover, shard);
-            match store.fence(shard, fence.epoch).await {
-                Ok(Ok(())) => self.ownership().fenced(fence),
-                Ok(Err(StaleEpoch { current })) => {
-                    tracing::warn!(
-                        partition = fence.partition,
-                        epoch = fence.epoch,
-                        by_epoch = current,
-                        "another worker owns the partition in a later epoch"
-                    );
-                    span.fail("overruled");
-                    self.ownership().overruled(fence.partition, fence.epoch);
-                }
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    span.fail("store_unavailable");
-                    tracing::warn!(error, partition = fence.partition, "cannot set the fence, trying again");
-                    return Some(fence);
-                }
-            }
-            None
+    fn learn(&self, table: &Arc<Table>, incarnation: u64, telemetry: &Telemetry) {
+        let now = Instant::now();
+        let fences = {
+            let mut ownership = self.ownership();
+            let fences = ownership.learn(Arc::clone(table), incarnation, self.0.process);
+            self.health().own(epochs(&ownership), now);
+            fences
         };
-        join_all(fences.iter().copied().map(set_fence)).await.into_iter().flatten().collect()
+        // Before the partitions' tasks set the fences.
+        lock(&self.0.takeover).needs(fences.len(), table, telemetry, now);
+        self.0.metrics.epoch.set(table.epoch.cast_signed());
+        self.show();
+        self.0.tables.send_replace(table.epoch);
     }
 
-    /// Counts one write under the epoch in which this worker owns the partition.
+    /// Changes with every table that this worker follows.
+    pub fn tables(&self) -> watch::Receiver<u64> {
+        self.0.tables.subscribe()
+    }
+
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(self.ownership().table())
+    }
+
+    /// A random number of this process: the owner of its fences.
+    pub fn process(&self) -> u64 {
+        self.0.process
+    }
+
+    pub fn owned(&self, partition: usize) -> Option<(u64, Phase)> {
+        self.ownership().owned(partition)
+    }
+
+    /// See `Ownership::admit`.
     ///
     /// # Errors
-    /// The store's. `StaleEpoch`: another worker owns the partition, although the table here does not show it yet.
-    pub async fn count(
-        &self,
-        store: &Store,
-        partition: usize,
-        epoch: u64,
-    ) -> Result<Result<u64, StaleEpoch>, StoreError> {
-        let Some(shard) = shard(partition) else { return Ok(Err(StaleEpoch { current: epoch })) };
-        let counted = store.count(shard, epoch).await?;
-        if counted.is_err() {
-            self.ownership().overruled(partition, epoch);
+    /// See `Refusal`.
+    pub fn admit(&self, partition: usize, claimed: Option<u64>) -> Result<u64, Refusal> {
+        self.ownership().admit(partition, claimed)
+    }
+
+    /// Bit mask of the partitions that are served now, and the latest epoch by which the store refused one of this worker.
+    pub fn serving(&self) -> (u32, u64) {
+        let ownership = self.ownership();
+        (ownership.serving().fold(0, |mask, (partition, _)| mask | 1 << partition), ownership.overruled_by())
+    }
+
+    pub fn health(&self) -> MutexGuard<'_, StoreHealth> {
+        lock(&self.0.health)
+    }
+
+    pub fn fence_span(&self, shard: ShardId) -> Span {
+        lock(&self.0.takeover).fence_span(shard)
+    }
+
+    /// The store has set the fence.
+    pub fn fenced(&self, fence: Fence) {
+        self.health().answered(fence.partition, Instant::now());
+        self.ownership().fenced(fence);
+        self.show();
+    }
+
+    /// The store does not answer: the partition is refused until its fence is set again.
+    pub fn resign(&self, fence: Fence) {
+        self.ownership().resign(fence);
+        self.show();
+    }
+
+    /// The store refused this epoch.
+    pub fn overruled(&self, fence: Fence, refused: Refused) {
+        tracing::warn!(
+            partition = fence.partition,
+            epoch = fence.epoch,
+            reason = %refused,
+            "the store refused the partition's epoch: the partition is not served until a later table assigns it"
+        );
+        {
+            let mut ownership = self.ownership();
+            ownership.overruled(fence, refused.overruled_by().unwrap_or_default());
+            self.health().own(epochs(&ownership), Instant::now());
         }
-        Ok(counted)
+        self.show();
+    }
+
+    /// Shows the state in metrics, and ends the takeover if no fence is missing.
+    fn show(&self) {
+        let (serving, missing) = {
+            let ownership = self.ownership();
+            (ownership.serving().count(), ownership.in_phase(Phase::TakingOver).count())
+        };
+        let metrics = &self.0.metrics;
+        metrics.serving.set(serving as i64);
+        if let Some(duration) = lock(&self.0.takeover).missing(missing, Instant::now()) {
+            metrics.takeover_seconds.observe(duration.as_secs_f64());
+            tracing::info!(epoch = metrics.epoch.get(), serving, "partitions taken over");
+        }
+    }
+
+    /// Counts one write under the epoch in which this worker owns the partition. The result counts for the partition's health: run it to
+    /// completion even if the client has disconnected.
+    ///
+    /// # Errors
+    /// The store's. `Refused`: another worker owns the partition, although the table here does not show it yet.
+    pub async fn count(&self, store: &Store, shard: ShardId, epoch: u64) -> Result<Result<u64, Refused>, StoreError> {
+        let partition = shard.index();
+        let limit = self.health().limits().silent_after;
+        let counted = store.count(shard, epoch, self.0.process);
+        tokio::pin!(counted);
+        let (counted, is_late) = match timeout(limit, &mut counted).await {
+            Ok(counted) => (counted, false),
+            Err(_elapsed) => {
+                self.health().failed(partition, Instant::now());
+                (counted.await, true)
+            }
+        };
+        match &counted {
+            Ok(Err(refused)) => self.overruled(Fence { partition, epoch }, *refused),
+            Ok(Ok(_)) if is_late => self.health().answered(partition, Instant::now()),
+            Ok(Ok(_)) => self.health().succeeded(partition, Instant::now()),
+            // A full queue is overload, which moves with the partition.
+            Err(StoreError::QueueFull(_)) => {}
+            Err(_) if !is_late => self.health().failed(partition, Instant::now()),
+            Err(_) => {}
+        }
+        counted
+    }
+
+    fn ownership(&self) -> MutexGuard<'_, Ownership> {
+        lock(&self.0.ownership)
     }
 }
 
-/// Continues the trace in the table. Without fences to set there is no span.
-fn begin(telemetry: &Telemetry, table: &Table, fences: usize) -> Span {
-    let traceparent = table.traceparent.as_deref().filter(|_| fences > 0);
-    let Some(traceparent) = traceparent else { return Span::NONE };
-    let span = telemetry.follow(traceparent, Kind::Internal, name::TAKEOVER);
-    span.set(attribute::EPOCH, table.epoch);
-    span.set(attribute::PARTITIONS, fences);
-    span
+/// Epochs of the partitions that the store has not refused.
+fn epochs(ownership: &Ownership) -> [Option<u64>; PARTITIONS] {
+    let not_refused = |(epoch, phase)| (phase != Phase::Overruled).then_some(epoch);
+    std::array::from_fn(|partition| ownership.owned(partition).and_then(not_refused))
 }
 
-fn fence_span(takeover: &Span, shard: ShardId) -> Span {
-    const SUMMARY: &str = "UPDATE ownership";
-    let span = takeover.child(Kind::Client, SUMMARY);
-    span.set(attribute::DB_SYSTEM_NAME, system::MYSQL);
-    span.set_with(attribute::DB_NAMESPACE, || shard.schema());
-    span.set(attribute::DB_COLLECTION_NAME, "ownership");
-    span.set(attribute::DB_OPERATION_NAME, "UPDATE");
-    span.set(attribute::DB_QUERY_SUMMARY, SUMMARY);
-    span
-}
-
-/// Partition i is shard i.
-pub fn shard(partition: usize) -> Option<ShardId> {
-    ShardId::all().nth(partition)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_takeover_lasts_from_the_table_to_the_last_fence_also_when_the_store_was_away() {
-        let (mut waiting, start) = (TakeoverTimer::default(), Instant::now());
-        let at = |ms| start + Duration::from_millis(ms);
-        waiting.needed(0, at(0));
-        assert_eq!(waiting.missing(0, at(1)), None, "a table without new partitions is no takeover");
-        waiting.needed(3, at(10));
-        assert_eq!(waiting.missing(1, at(20)), None);
-        assert_eq!(waiting.missing(1, at(520)), None);
-        assert_eq!(waiting.missing(0, at(1_020)), Some(Duration::from_millis(1_010)));
-        assert_eq!(waiting.missing(0, at(1_030)), None, "once");
-        // A table in between continues the takeover, or cancels it.
-        waiting.needed(2, at(2_000));
-        waiting.needed(1, at(2_100));
-        assert_eq!(waiting.missing(0, at(2_200)), Some(Duration::from_millis(200)));
-        waiting.needed(1, at(3_000));
-        waiting.needed(0, at(3_100));
-        assert_eq!(waiting.missing(0, at(3_200)), None);
-    }
+/// Every change is a single call: no other thread sees half of one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,11 +7,14 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Query, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::post,
 };
-use contract::http::{Counted, Problem, problem};
+use contract::{
+    ShardId,
+    http::{Counted, Problem, UNSERVED_BY, problem},
+};
 use heartbeat::{
     assign::NodeId,
     auth::Keys,
@@ -23,14 +26,16 @@ use heartbeat::{
     },
 };
 use serde::Deserialize;
-use stores::{StaleEpoch, Store};
+use stores::Store;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     beats::{ResumeOutcome, ResumedBy, Senders},
     incarnation::Incarnation,
     metrics::Metrics,
     ownership::PartitionOwnership,
+    report::Reporter,
 };
 
 /// Timeout of a probe for a monitor: within a probe round at 1 s heartbeats (350 ms). A monitor with shorter rounds disconnects earlier,
@@ -49,6 +54,9 @@ pub struct Handlers {
     /// Limits probes of other workers.
     pub probe_slots: Arc<Semaphore>,
     pub ownership: PartitionOwnership,
+    pub reporter: Reporter,
+    /// Writes, which outlive clients that disconnect.
+    pub tasks: TaskTracker,
     pub store: Store,
     pub latest: watch::Receiver<Arc<Assignments>>,
     pub senders: Senders,
@@ -75,25 +83,34 @@ async fn count(
     State(handlers): State<Handlers>,
     Path(partition): Path<usize>,
     Query(query): Query<CountQuery>,
+    headers: HeaderMap,
 ) -> Response {
-    // The lock must be released before the store is asked.
-    let admitted = handlers.ownership.ownership().admit(partition, query.epoch);
-    let epoch = match admitted {
+    if let Some(names) = headers.get(UNSERVED_BY).and_then(|names| names.to_str().ok()) {
+        handlers.reporter.complain(names, partition);
+    }
+    let Some(shard) = ShardId::all().nth(partition) else {
+        return handlers.refuse(partition, Refusal::NoSuchPartition);
+    };
+    let epoch = match handlers.ownership.admit(partition, query.epoch) {
         Ok(epoch) => epoch,
         Err(refusal) => return handlers.refuse(partition, refusal),
     };
-    match handlers.ownership.count(&handlers.store, partition, epoch).await {
-        Ok(Ok(counter)) => {
+    let (ownership, store) = (handlers.ownership.clone(), handlers.store.clone());
+    let counted = handlers.tasks.spawn(async move { ownership.count(&store, shard, epoch).await });
+    let counted = counted.await;
+    let error: &(dyn std::error::Error + Send + Sync) = match &counted {
+        Ok(Ok(Ok(counter))) => {
             handlers.outcome("done");
-            Json(Counted { partition, epoch, counter, worker: handlers.me.to_string() }).into_response()
+            let worker = handlers.me.to_string();
+            return Json(Counted { partition, epoch, counter: *counter, worker }).into_response();
         }
-        Ok(Err(StaleEpoch { current })) => handlers.old_epoch(partition, current),
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, partition, "cannot count");
-            handlers.outcome("failed");
-            answer(StatusCode::SERVICE_UNAVAILABLE, problem::STORE_UNAVAILABLE, "the store did not answer".into())
-        }
-    }
+        Ok(Ok(Err(refused))) => return handlers.old_epoch(partition, refused.overruled_by().unwrap_or(epoch)),
+        Ok(Err(error)) => error,
+        Err(panicked) => panicked,
+    };
+    tracing::warn!(error = error as &dyn std::error::Error, partition, "cannot count");
+    handlers.outcome("failed");
+    answer(StatusCode::SERVICE_UNAVAILABLE, problem::STORE_UNAVAILABLE, "the store did not answer".into())
 }
 
 impl Handlers {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use api::Profile;
 use launcher::{Signal, mariadb};
 use prometheus::Registry;
@@ -29,7 +31,7 @@ async fn what_was_acknowledged_survives_that_the_store_is_killed() {
                     let event = format!(r#"{{"user_id":"{id}","item_id":"{item}","event":"purchase"}}"#);
                     assert_eq!(replica.post("/events", &event).await.status(), StatusCode::ACCEPTED);
                 }
-                _ => store(&fixture).fence(fenced, round).await.unwrap().unwrap(),
+                _ => store(&fixture).fence(fenced, round, 7, Duration::from_secs(60)).await.unwrap().unwrap(),
             }
             fixture.stack.kill(fixture.mysql.child, Signal::SIGKILL).unwrap();
             fixture.stack.stop_child(fixture.mysql.child).await.unwrap();

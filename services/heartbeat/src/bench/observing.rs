@@ -100,7 +100,10 @@ fn observer(now: Nanos, beats: &[Beat]) -> io::Result<Observer> {
     let mut observer = Observer::new(me, monitors, settings, new_detector, 1, now);
     let node = |beat: &Beat| {
         let (id, incarnation) = (NodeId::from(beat.node_id.as_str()), beat.incarnation);
-        (id.clone(), Registration { id, incarnation, process: 1, http: String::new(), udp: String::new(), leaving: false })
+        (
+            id.clone(),
+            Registration { id, incarnation, process: 1, http: String::new(), udp: String::new(), leaving: false },
+        )
     };
     let nodes: BTreeMap<NodeId, Registration> = beats.iter().map(node).collect();
     observer.learn(now, now, Arc::new(Snapshot { revision: 1, nodes, ..Snapshot::default() }));

@@ -3,8 +3,7 @@
 use thiserror::Error;
 
 use super::{
-    Adaptive, Backoff, Bertier, Chen, Chitchat, Consecutive, Detector, Ewma, Fixed, GapDistribution, Phi, Status,
-    to_nanos,
+    Adaptive, Backoff, Bertier, Chen, Chitchat, Consecutive, Detector, Ewma, Fixed, GapDistribution, Phi, to_nanos,
 };
 use crate::Nanos;
 
@@ -65,12 +64,9 @@ pub const KINDS: [DetectorKind; 10] = [
         description: "a fixed timeout, found by a scan",
         params: &[
             param("suspect", 3.0, 0.0, LONGEST, "intervals of silence until suspected"),
-            param("offline", 5.0, 0.0, LONGEST, "intervals of silence until off-line"),
             param("scan", 2.0, 0.0, LONGEST, "intervals between scans; 0: immediately"),
         ],
-        make: |interval, p| {
-            AnyDetector::Fixed(Fixed::new(to_nanos(interval, p[0]), to_nanos(interval, p[1]), to_nanos(interval, p[2])))
-        },
+        make: |interval, p| AnyDetector::Fixed(Fixed::new(to_nanos(interval, p[0]), to_nanos(interval, p[1]))),
     },
     DetectorKind {
         name: "backoff",
@@ -83,12 +79,9 @@ pub const KINDS: [DetectorKind; 10] = [
     },
     DetectorKind {
         name: "consecutive",
-        description: "consecutive failures; a partition from the threshold on",
-        params: &[
-            param("patience", 0.1, 0.0, LONGEST, "intervals that a beat may be late"),
-            param("threshold", 3.0, 1.0, 1e3, "consecutive failures that are a partition"),
-        ],
-        make: |interval, p| AnyDetector::Consecutive(Consecutive::new(interval, p[0], p[1] as u32)),
+        description: "the first heartbeat that fails to arrive",
+        params: &[param("patience", 0.1, 0.0, LONGEST, "intervals that a beat may be late")],
+        make: |interval, p| AnyDetector::Consecutive(Consecutive::new(interval, p[0])),
     },
     DetectorKind {
         name: "ewma",
@@ -134,7 +127,7 @@ pub const KINDS: [DetectorKind; 10] = [
     },
     DetectorKind {
         name: "adaptive",
-        description: "the longest run of losses and the latest heartbeat that the link will show once in `days`",
+        description: "the longest silence that the link will show once in `days`, from its losses and its late heartbeats",
         params: &[
             param("days", 2.5, 0.01, 1e4, "days between mistakes, as a goal"),
             param(
@@ -156,7 +149,7 @@ impl AnyDetector {
     /// Unknown detector or parameter, or a value out of range.
     pub fn named(name: &str, interval: Nanos, params: &[(String, f64)]) -> Result<Self, BadParam> {
         let kind = DetectorKind::named(name)?;
-        let mut values = [0.0; 3];
+        let mut values = [0.0; 2];
         for (value, param) in values.iter_mut().zip(kind.params) {
             *value = param.default;
         }
@@ -223,9 +216,5 @@ impl Detector for AnyDetector {
 
     fn deadline(&self) -> Option<Nanos> {
         each!(self, detector => detector.deadline())
-    }
-
-    fn status(&self, now: Nanos) -> Status {
-        each!(self, detector => detector.status(now))
     }
 }

@@ -1,24 +1,18 @@
-use super::{Detector, NewestBeat, Status};
+use super::{Detector, NewestBeat};
 use crate::Nanos;
 
-/// A fixed timeout checked by a periodic scan: suspected after `suspect`, offline after `offline`, each at the next scan.
+/// A fixed timeout checked by a periodic scan: suspected at the first scan after `timeout`.
 #[derive(Debug, Clone)]
 pub struct Fixed {
-    suspect: Nanos,
-    offline: Nanos,
+    timeout: Nanos,
     /// Interval of scans; 0: immediately.
     scan: Nanos,
     latest: Option<NewestBeat>,
 }
 
 impl Fixed {
-    pub fn new(suspect: Nanos, offline: Nanos, scan: Nanos) -> Self {
-        Self { suspect, offline: offline.max(suspect), scan, latest: None }
-    }
-
-    fn found(&self, after: Nanos) -> Option<Nanos> {
-        let due = self.latest?.at + after;
-        Some(if self.scan == 0 { due } else { due.next_multiple_of(self.scan) })
+    pub fn new(timeout: Nanos, scan: Nanos) -> Self {
+        Self { timeout, scan, latest: None }
     }
 }
 
@@ -28,15 +22,7 @@ impl Detector for Fixed {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        self.found(self.suspect)
-    }
-
-    fn status(&self, now: Nanos) -> Status {
-        let past = |after| self.found(after).is_some_and(|deadline| now >= deadline);
-        match (past(self.offline), past(self.suspect)) {
-            (true, _) => Status::Offline,
-            (_, true) => Status::Suspected,
-            _ => Status::Alive,
-        }
+        let due = self.latest?.at + self.timeout;
+        Some(if self.scan == 0 { due } else { due.next_multiple_of(self.scan) })
     }
 }

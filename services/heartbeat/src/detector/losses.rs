@@ -1,4 +1,5 @@
-//! How heartbeats are lost: independently, or in bursts. The longest run of losses decides how long a silence may last.
+//! How heartbeats are lost: independently, or in bursts. Independent losses have a known longest run; how long bursts last is learned from
+//! silences.
 
 /// Number of received heartbeats above which all counts are halved: for the overall and for the recent statistics.
 const ALWAYS: f64 = (1 << 21) as f64;
@@ -7,8 +8,6 @@ const RECENT: f64 = 1024.0;
 const BURSTY: f64 = 3.0;
 /// Runs needed to tell bursts from independent losses.
 const KNOWN: f64 = 6.0;
-/// Run length up to which a burst is extrapolated by Pólya's urn.
-const FAR: f64 = 30.0;
 /// Significantly worse: this many standard deviations, plus this many, above the expectation.
 const SURE: f64 = 4.0;
 const FEW: f64 = 3.0;
@@ -48,17 +47,12 @@ impl Counts {
         }
         let all = self.lost + self.received;
         let share = self.lost / all;
-        let continued = self.lost - self.runs;
         // With independent losses, a run continues as often as any heartbeat is lost.
         let by_chance = share * self.lost;
-        let are_bursts = continued > by_chance + BURSTY * by_chance.sqrt() + 1.5;
-        let (continued, of) = if are_bursts {
-            (continued + 0.5, self.lost + 1.0)
-        } else {
-            // The lower confidence bound: with little data the rate would otherwise be too high.
-            (share - (share * (1.0 - share) / all).sqrt(), f64::INFINITY)
-        };
-        Runs { often: self.runs / self.received, continued, of, are_bursts, seen: self.runs }
+        let are_bursts = self.lost - self.runs > by_chance + BURSTY * by_chance.sqrt() + 0.5;
+        // The lower confidence bound: with little data the rate would otherwise be too high.
+        let continued = share - (share * (1.0 - share) / all).sqrt();
+        Runs { often: self.runs / self.received, continued, are_bursts, seen: self.runs }
     }
 }
 
@@ -66,10 +60,9 @@ impl Counts {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Runs {
     /// Runs per received heartbeat.
-    pub(super) often: f64,
-    /// Bursts: number of continuations, out of `of`. Independent losses: the loss rate.
+    often: f64,
+    /// Probability that a run continues, if losses are independent.
     continued: f64,
-    of: f64,
     /// Losses come in bursts.
     pub(super) are_bursts: bool,
     seen: f64,
@@ -78,18 +71,12 @@ pub(super) struct Runs {
 impl Runs {
     /// Assumes one loss per this many heartbeats, although none was seen.
     pub(super) fn one_in(beats: f64) -> Self {
-        Self { often: 1.0 / beats.max(1.0), of: f64::INFINITY, ..Self::default() }
+        Self { often: 1.0 / beats.max(1.0), ..Self::default() }
     }
 
-    /// Probability that a run of this length continues; for length 0, that a run begins. With few bursts seen, a long one raises the
-    /// estimate (Pólya's urn), up to a limit.
+    /// Probability that a run of this length continues; for length 0, that a run begins.
     pub(super) fn go_on(&self, run: f64) -> f64 {
-        match run {
-            0.0 => self.often,
-            _ if self.of.is_infinite() => self.continued,
-            _ if run > FAR => self.continued / self.of,
-            _ => (self.continued + run - 1.0) / (self.of + run - 1.0),
-        }
+        if run == 0.0 { self.often } else { self.continued }
     }
 
     /// Enough losses were seen to know that they are independent.
@@ -115,13 +102,11 @@ impl Losses {
         self.overall.runs()
     }
 
-    /// The recent statistics, if they are significantly worse than the overall ones.
+    /// The recent statistics, if more is lost than overall, significantly.
     pub(super) fn worse_recently(&self) -> Option<Runs> {
         let (all, few) = (self.overall, self.recent);
-        let part = few.received / all.received.max(1.0);
-        let is_more = |few: f64, all: f64| few > all * part + SURE * (all * part).sqrt() + FEW;
-        // Bursts became more frequent, or longer.
-        let is_worse = is_more(few.runs, all.runs) || is_more(few.lost, all.lost);
+        let expected = all.runs * few.received / all.received.max(1.0);
+        let is_worse = few.runs > expected + SURE * expected.sqrt() + FEW;
         is_worse.then(|| few.runs())
     }
 }

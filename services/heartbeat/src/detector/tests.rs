@@ -3,6 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{
+    quality::{QualityMeter, Replay},
+    trace::Condition,
+};
 
 const MS: Nanos = 1_000_000;
 const INTERVAL: Nanos = 100 * MS;
@@ -32,15 +36,10 @@ proptest! {
     fn suspicion_only_grows_between_beats_and_comes_at_the_deadline(history in histories(), looks in prop::collection::vec(0..60_000 * MS, 20)) {
         for kind in &KINDS {
             let mut detector = kind.make(INTERVAL);
-            prop_assert_eq!((detector.deadline(), detector.status(5_000 * MS)), (None, Status::Alive));
+            prop_assert_eq!((detector.deadline(), detector.suspects(5_000 * MS)), (None, false));
             let (now, _) = feed(&mut detector, &history);
             let deadline = detector.deadline().expect("a beat was heard");
-            let mut looks: Vec<Nanos> = looks.iter().map(|after| now + after).chain([deadline - 1, deadline]).collect();
-            looks.sort_unstable();
-            let standings: Vec<Status> = looks.iter().map(|&at| detector.status(at)).collect();
-            prop_assert!(standings.is_sorted(), "{}: {:?}", kind.name, standings);
-            for (&at, &status) in looks.iter().zip(&standings) {
-                prop_assert_eq!(status > Status::Alive, at >= deadline, "{}", kind.name);
+            for at in looks.iter().map(|after| now + after).chain([deadline - 1, deadline]) {
                 prop_assert_eq!(detector.suspects(at), at >= deadline, "{}", kind.name);
             }
         }
@@ -76,34 +75,6 @@ proptest! {
             prop_assert!(detector.suspects(before + before / 2 + 3), "{}", kind.name);
         }
     }
-
-    #[test]
-    fn a_pause_of_the_observer_is_nobodys_silence(history in histories(), pause in 2_000 * MS..600_000 * MS) {
-        for kind in &KINDS {
-            let mut awake = kind.make(INTERVAL);
-            feed(&mut awake, &history);
-            let (limit, grace) = (3_000 * MS, INTERVAL * 6 / 5);
-            let mut guarded = Guard::new(kind.make(INTERVAL), limit, grace, 1_000 * MS);
-            let (now, sequence) = feed(&mut guarded, &history);
-            prop_assert_eq!(guarded.deadline(), awake.deadline(), "{}: no pause, no difference", kind.name);
-            let (before, wake) = (awake.deadline().expect("a beat was heard"), now + limit + pause);
-            prop_assert_eq!(guarded.awake(wake), Some(wake - now));
-            // As much time is left as before the pause, plus the time for a heartbeat to arrive.
-            let excused = (before + (wake - now)).max(wake + grace);
-            prop_assert_eq!(guarded.deadline(), Some(excused));
-            // A buffered heartbeat may be of a node that died meanwhile.
-            let buffered = (wake - now) / INTERVAL;
-            for n in 1..=buffered {
-                guarded.heard(wake, sequence + n);
-            }
-            prop_assert_eq!(guarded.deadline(), Some(excused), "{}", kind.name);
-            prop_assert!(guarded.suspects(excused), "{}", kind.name);
-            guarded.heard(wake + limit / 5, sequence + buffered + 6);
-// Detectors that use sequence numbers may have suspected it before: the history's schedule drifts.
-            let is_trusted = !guarded.suspects(wake + limit / 5 + INTERVAL / 50);
-            prop_assert!(is_trusted || before <= now, "{}", kind.name);
-        }
-    }
 }
 
 #[test]
@@ -127,38 +98,17 @@ fn size(detector: &AnyDetector) -> usize {
 
 #[test]
 fn a_fixed_timeout_is_found_by_the_scan() {
-    let mut fixed = Fixed::new(3_000 * MS, 5_000 * MS, 2_000 * MS);
+    let mut fixed = Fixed::new(3_000 * MS, 2_000 * MS);
     fixed.heard(1_500 * MS, 1);
-    let at = |ms| fixed.status(ms * MS);
-    assert_eq!(
-        [5_999, 6_000, 7_999, 8_000].map(at),
-        [Status::Alive, Status::Suspected, Status::Suspected, Status::Offline]
-    );
+    assert_eq!([5_999, 6_000].map(|ms| fixed.suspects(ms * MS)), [false, true]);
 }
 
 #[test]
-fn probes_back_off_and_an_answer_refutes() {
+fn probes_back_off() {
     let mut backoff = Backoff::new(1_000 * MS, 500 * MS, 3);
     backoff.heard(1_000 * MS, 1);
-    // Missed 1.1 s after the beat; probes wait 0.5, 1 and 2 s.
-    assert_eq!([2_099, 2_100, 2_600, 3_600, 9_000].map(|ms| backoff.probes(ms * MS)), [0, 1, 2, 3, 3]);
+    // Missed 1.1 s after the heartbeat; probes wait 0.5, 1 and 2 s.
     assert_eq!(backoff.deadline(), Some(5_600 * MS));
-    backoff.answered(5_000 * MS);
-    assert!(!backoff.suspects(5_600 * MS));
-}
-
-#[test]
-fn failures_in_a_row_are_a_partition() {
-    let mut consecutive = Consecutive::new(1_000 * MS, 0.1, 3);
-    consecutive.heard(1_000 * MS, 1);
-    let at = |ms| (consecutive.failures(ms * MS), consecutive.status(ms * MS));
-    assert_eq!(at(2_099), (0, Status::Alive));
-    assert_eq!(at(2_100), (1, Status::Suspected));
-    assert_eq!(at(4_099), (2, Status::Suspected));
-    assert_eq!(at(4_100), (3, Status::Partitioned));
-    assert_eq!(consecutive.partitioned_at(), Some(4_100 * MS));
-    consecutive.heard(5_000 * MS, 5);
-    assert_eq!(consecutive.status(5_000 * MS), Status::Alive);
 }
 
 #[test]
@@ -179,20 +129,6 @@ fn phi_is_the_logarithm_of_the_law_s_tail() {
         let far = phi.phi(last + 3_600_000 * MS);
         assert!(far.is_finite() && far > 1_000.0, "{far}");
     }
-}
-
-#[test]
-fn a_majority_outvotes_one_whose_network_is_cut() {
-    let mut observers = Majority::new(vec![Fixed::new(3_000 * MS, 5_000 * MS, 0); 3]);
-    assert_eq!(observers.deadline(), None);
-    observers.heard_by(0, 1_000 * MS, 1);
-    assert_eq!(observers.deadline(), None, "one of three is no majority");
-    observers.heard(2_000 * MS, 2);
-    observers.heard_by(0, 3_000 * MS, 3);
-    observers.heard_by(1, 4_000 * MS, 4);
-    assert_eq!((observers.votes(5_500 * MS), observers.suspects(5_500 * MS)), (1, false));
-    assert_eq!((observers.votes(6_000 * MS), observers.suspects(6_000 * MS)), (2, true));
-    assert_eq!(observers.deadline(), Some(6_000 * MS));
 }
 
 #[test]
@@ -261,19 +197,6 @@ fn the_adaptive_one_is_careful_at_first_and_after_a_mistake() {
     assert!((4..45).contains(&silence(&adaptive, now)), "what happened once is expected: {}", silence(&adaptive, now));
 }
 
-#[test]
-fn the_adaptive_one_is_warned_by_a_beat_far_later_than_all_before() {
-    let mut adaptive = AnyDetector::named("adaptive", 1_000 * MS, &[]).unwrap();
-    (1..2_000).for_each(|n| adaptive.heard(n * 1_000 * MS, n));
-    let last = 2_000_110 * MS;
-    adaptive.heard(last, 2_000);
-    let silence = adaptive.deadline().unwrap() - last;
-    assert!(
-        (3_000 * MS..5_000 * MS).contains(&silence),
-        "0.11 s late is no mistake, but nothing like it was seen: {silence}"
-    );
-}
-
 /// One heartbeat in 500 is 1.5 intervals late; `together`: the next one waits for it. Returns the timeout in intervals.
 fn late_ones(together: bool) -> f64 {
     let mut adaptive = AnyDetector::named("adaptive", INTERVAL, &[]).unwrap();
@@ -293,4 +216,39 @@ fn the_adaptive_one_relies_on_the_next_beat_to_overtake_one_that_was_late_by_its
     let (each, together) = (late_ones(false), late_ones(true));
     assert!((3.0..3.3).contains(&each), "each by itself: {each}");
     assert!(together > each + 0.5, "together: {together}");
+}
+
+/// Timeout in intervals after heartbeats of which one in 100 is overtaken by the next, and of a sender that pauses for 5 s every 200 s.
+#[test]
+fn the_adaptive_one_learns_pauses_on_a_link_that_reorders() {
+    let mut adaptive = AnyDetector::named("adaptive", INTERVAL, &[]).unwrap();
+    let sent = |n: u64| (n * INTERVAL).max((n - n % 2_000) * INTERVAL + 5_000 * MS);
+    let late = |n: u64| if n % 100 == 99 { INTERVAL * 3 / 2 } else { n % 7 * MS };
+    let mut arrivals: Vec<(Nanos, u64)> = (1..40_000).map(|n| (sent(n) + late(n), n)).collect();
+    arrivals.sort_unstable();
+    arrivals.iter().for_each(|&(at, n)| adaptive.heard(at, n));
+    let timeout = (adaptive.deadline().unwrap() - arrivals.last().unwrap().0) as f64 / INTERVAL as f64;
+    assert!((50.0..400.0).contains(&timeout), "{timeout}");
+}
+
+#[test]
+fn bursts_like_those_before_leave_the_timeout_of_the_adaptive_one_as_it_is() {
+    let trace = Condition::Bursts5.trace(INTERVAL, 86_400_000 * MS, 77);
+    let mut meter = QualityMeter::default();
+    let adaptive = AnyDetector::named("adaptive", INTERVAL, &[]).unwrap();
+    assert!(meter.run(&Replay::with_crashes(&trace, 1_000, 77), adaptive, 3));
+    let quality = meter.quality();
+    assert!(quality.detection_p99_s < 1.4 * quality.detection_p50_s, "{quality:?}");
+}
+
+#[test]
+fn the_adaptive_one_is_warm_after_two_minutes_of_heartbeats_every_100_ms() {
+    let mut adaptive = AnyDetector::named("adaptive", INTERVAL, &[]).unwrap();
+    let mut timeout_after = |from: u64, to: u64| {
+        (from..to).for_each(|n| adaptive.heard(n * INTERVAL + n % 3 * MS, n));
+        (adaptive.deadline().unwrap() - (to - 1) * INTERVAL) / INTERVAL
+    };
+    assert_eq!(timeout_after(1, 1_000), 30);
+    assert_eq!(timeout_after(1_000, 1_200), 10);
+    assert_eq!(timeout_after(1_200, 6_100), 1);
 }

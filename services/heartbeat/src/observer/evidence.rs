@@ -64,6 +64,8 @@ pub(super) struct Evidence {
     unable: BTreeMap<(usize, NodeId), Nanos>,
     /// Since when this monitor knows of a planned move, and its successor.
     moving: [Option<(NodeId, Nanos)>; PARTITIONS],
+    /// The epoch of the latest table that each worker said it has.
+    followed: BTreeMap<NodeId, u64>,
     /// The latest epoch in use that is not the registry's, and since when it is known.
     in_use: Option<(u64, Nanos)>,
 }
@@ -99,8 +101,14 @@ impl Evidence {
         self.reports.insert(node.clone(), Reported { at: now, incarnation, report });
     }
 
+    /// The worker has said that it has the table of this epoch.
+    pub(super) fn follows(&mut self, node: &NodeId, epoch: u64) {
+        self.followed.insert(node.clone(), epoch);
+    }
+
     pub(super) fn forget(&mut self, node: &str) {
         self.reports.remove(node);
+        self.followed.remove(node);
     }
 
     /// A worker, registered or not, follows a table or was overruled. What is above the registry's table shows that the registry lost tables.
@@ -275,7 +283,9 @@ impl Evidence {
                     follows && report.serving & bit(at) == 0
                 }
             };
-            if has_stopped || now.saturating_sub(since) >= times.takeover {
+            // Its answer to the table is sooner than its next heartbeat.
+            let follows = self.followed.get(primary).is_some_and(|epoch| *epoch == table.epoch);
+            if has_stopped || follows || now.saturating_sub(since) >= times.takeover {
                 acknowledged.insert(at);
             }
         }

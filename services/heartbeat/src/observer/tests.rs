@@ -9,7 +9,7 @@ const SECOND: Nanos = 1_000_000_000;
 fn observer() -> Observer {
     let me: NodeId = "m".into();
     let settings = Settings::for_interval(SECOND, 5 * SECOND);
-    let make: DetectorFactory = Box::new(|| Box::new(Fixed::new(SECOND, SECOND, 0)));
+    let make: DetectorFactory = Box::new(|| Box::new(Fixed::new(SECOND, 0)));
     let monitors = Monitors { version: 1, members: [(me.clone(), String::new())].into() };
     Observer::new(me, monitors, settings, make, 1, 0)
 }
@@ -186,7 +186,7 @@ fn a_leader_that_loses_the_majority_gives_up_the_lease_and_campaigns_no_more_unt
     let names: [NodeId; 3] = ["m", "n", "o"].map(Into::into);
     let all = Monitors { version: 1, members: names.clone().map(|name| (name, String::new())).into() };
     let settings = Settings::for_interval(SECOND, 5 * SECOND);
-    let make: DetectorFactory = Box::new(|| Box::new(Fixed::new(SECOND, SECOND, 0)));
+    let make: DetectorFactory = Box::new(|| Box::new(Fixed::new(SECOND, 0)));
     let mut leader = Observer::new(names[0].clone(), all.clone(), settings, make, 1, 0);
     let mut other = Votes::new(names[1].clone(), settings.quorum, settings.vote_lifetime, 2);
     other.set_monitors(1, names.iter());

@@ -1,5 +1,4 @@
-//! One of eight shards: open addressing with linear probing. A slot is a cache line; ids are stored separately, because heartbeats do not
-//! need them.
+//! One of eight shards: open addressing with linear probing. A slot is a cache line. Ids are not stored: their hashes identify nodes.
 
 use std::hint::black_box;
 
@@ -24,9 +23,6 @@ struct Slot {
     window: ReplayWindow,
     beats: u32,
     load: f32,
-    /// Offset of the id in `Shard::ids`.
-    id_at: u32,
-    id_bytes: u8,
 }
 
 const _: () = assert!(size_of::<Slot>() == 64);
@@ -34,7 +30,6 @@ const _: () = assert!(size_of::<Slot>() == 64);
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     slots: Vec<Slot>,
-    ids: Vec<u8>,
     nodes: usize,
     max_nodes: usize,
 }
@@ -74,13 +69,7 @@ impl Shard {
         self.find(print).map(|at| entry(&self.slots[at]))
     }
 
-    pub(super) fn for_each(&self, each: &mut impl FnMut(&str, NodeEntry)) {
-        for slot in self.slots.iter().filter(|slot| slot.print != 0) {
-            each(self.id(slot), entry(slot));
-        }
-    }
-
-    /// Rebuilds the shard without the old nodes: no tombstones, no holes among the ids.
+    /// Rebuilds the shard without the old nodes: no tombstones.
     pub(super) fn forget_before(&mut self, instant: Nanos) -> usize {
         let before = self.nodes;
         let stale = self.slots.iter().filter(|slot| slot.print != 0 && slot.last_seen < instant).count();
@@ -97,21 +86,16 @@ impl Shard {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>() + self.ids.capacity()
+        self.slots.capacity() * size_of::<Slot>()
     }
 
     fn insert(&mut self, print: u128, observation: &Observation<'_>) -> Recorded {
-        let id = observation.node_id.as_bytes();
-        let (Ok(id_at), Ok(id_bytes)) = (u32::try_from(self.ids.len()), u8::try_from(id.len())) else {
-            return Recorded::Full;
-        };
         if self.nodes >= self.max_nodes {
             return Recorded::Full;
         }
         if (self.nodes + 1) * FULL_DENOMINATOR > self.slots.len() * FULL_NUMERATOR {
             self.rebuild((2 * self.slots.len()).max(FIRST_SLOTS), |_| true);
         }
-        self.ids.extend_from_slice(id);
         self.nodes += 1;
         self.place(Slot {
             print,
@@ -119,20 +103,14 @@ impl Shard {
             window: ReplayWindow::opened(observation.incarnation, observation.sequence),
             beats: 1,
             load: observation.load,
-            id_at,
-            id_bytes,
         });
         Recorded::Known(Verdict::First)
     }
 
     fn rebuild(&mut self, slots: usize, keep: impl Fn(&Slot) -> bool) {
         let old = std::mem::replace(&mut self.slots, vec![Slot::default(); slots]);
-        let old_ids = std::mem::take(&mut self.ids);
         self.nodes = 0;
-        for mut slot in old.into_iter().filter(|slot| slot.print != 0 && keep(slot)) {
-            let start = slot.id_at as usize;
-            slot.id_at = self.ids.len() as u32;
-            self.ids.extend_from_slice(&old_ids[start..start + usize::from(slot.id_bytes)]);
+        for slot in old.into_iter().filter(|slot| slot.print != 0 && keep(slot)) {
             self.nodes += 1;
             self.place(slot);
         }
@@ -168,12 +146,6 @@ impl Shard {
 
     fn after(&self, at: usize) -> usize {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
-    }
-
-    fn id(&self, slot: &Slot) -> &str {
-        let start = slot.id_at as usize;
-        // Written from a `str`.
-        std::str::from_utf8(&self.ids[start..start + usize::from(slot.id_bytes)]).unwrap_or_default()
     }
 }
 

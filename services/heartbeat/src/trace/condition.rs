@@ -1,20 +1,17 @@
 //! Generated network conditions, deterministic by seed. Except for losses they are defined in time: at ten times the heartbeat rate the
 //! same pauses, ramps and phases occur.
 
-use std::f64::consts::TAU;
+use std::{borrow::Cow, f64::consts::TAU};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    SentBeat, Trace,
+    Trace, drawn,
     link::{Jitter, Link, Loss, Pauses},
+    path::{Clock, DAY, HOUR, MINUTE, MS, Path},
     random::Random,
 };
 use crate::Nanos;
-
-const MS: f64 = 1e6;
-const SECOND: f64 = 1e3;
-const MINUTE: f64 = 60.0 * SECOND;
-const HOUR: f64 = 60.0 * MINUTE;
-const DAY: f64 = 24.0 * HOUR;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Condition {
@@ -31,6 +28,8 @@ pub enum Condition {
     Congestion,
     Stalls,
     Mixture,
+    /// Parameters drawn from this seed; its kind is `seed % 12`.
+    Drawn(u64),
 }
 
 impl Condition {
@@ -50,8 +49,8 @@ impl Condition {
         Self::Mixture,
     ];
 
-    pub fn name(self) -> &'static str {
-        match self {
+    pub fn name(self) -> Cow<'static, str> {
+        let name = match self {
             Self::Lan => "lan",
             Self::Wan => "wan",
             Self::Loss5 => "loss-5",
@@ -65,7 +64,9 @@ impl Condition {
             Self::Congestion => "congestion",
             Self::Stalls => "stalls",
             Self::Mixture => "mixture",
-        }
+            Self::Drawn(seed) => return format!("drawn-{}-{:04x}", drawn::kind(seed), seed & 0xFFFF).into(),
+        };
+        name.into()
     }
 
     pub fn description(self) -> &'static str {
@@ -83,6 +84,7 @@ impl Condition {
             Self::Congestion => "every 3 h for 30 minutes: delay up to 400 ms, up to 8 % lost",
             Self::Stalls => "the observer pauses for 0.1 to 2 s every 10 minutes",
             Self::Mixture => "a WAN with pauses of sender and observer, 2 % lost in bursts, and clock drift",
+            Self::Drawn(seed) => drawn::description(seed),
         }
     }
 
@@ -93,49 +95,30 @@ impl Condition {
 
     /// A trace of `length` with a heartbeat every `interval`; deterministic by seed. The first is sent one interval after 0.
     pub fn trace(self, interval: Nanos, length: Nanos, seed: u64) -> Trace {
-        let mut random = Random::new(seed ^ (self as u64).wrapping_mul(0xD6E8_FEB8_6659_FD93) ^ interval);
-        let length_ms = length as f64 / MS;
-        let interval_ms = interval as f64 / MS;
-        let nowhere = Pauses::none();
-        let short = |random: &mut Random| random.log_normal(300.0, 0.6).clamp(100.0, 2_000.0);
-        let (sender, observer) = match self {
-            Self::Pauses => (Pauses::bursts(&mut random, length_ms, 10.0 * MINUTE, 5.0, short), nowhere),
-            Self::Stalls => (nowhere, Pauses::bursts(&mut random, length_ms, 10.0 * MINUTE, 1.0, short)),
-            Self::Mixture => (
-                Pauses::bursts(&mut random, length_ms, 10.0 * MINUTE, 2.0, short),
-                Pauses::bursts(&mut random, length_ms, 20.0 * MINUTE, 1.0, short),
-            ),
-            _ => (nowhere, Pauses::none()),
+        let salt = match self {
+            Self::Drawn(params) => params,
+            _ => xxh3_64(self.name().as_bytes()),
         };
-        let beats = length / interval.max(1);
-        let mut out = Vec::with_capacity(beats as usize);
-        let (mut is_bad, mut cursor) = (false, 0);
-        // On the true clock, which is the observer's.
-        let mut due = 0.0;
-        // Send and arrival time of the newest heartbeat that arrived.
-        let mut last = (0.0, 0.0);
-        for sequence in 1..=beats {
-            due += interval_ms * (1.0 - self.fast(due));
-            let sent = sender.until(due, &mut cursor);
-            let link = self.link(sent, length_ms);
-            let arrived = link.carry(&mut random, &mut is_bad).map(|delay| sent + delay);
-            // Heartbeats sent at the same time keep their order.
-            let arrived = arrived.map(|at| if sent == last.0 { at.max(last.1) } else { at });
-            if let Some(at) = arrived {
-                last = (sent, at);
-            }
-            let received = arrived.map(|at| observer.after(at));
-            let nanos = |ms: f64| (ms * MS) as Nanos;
-            out.push(SentBeat { sequence, sent: nanos(sent), received: received.map(nanos) });
-        }
-        Trace { interval, beats: out }
+        let mut random = Random::new(seed ^ salt.wrapping_mul(0xD6E8_FEB8_6659_FD93) ^ interval);
+        self.path(length as f64 / MS, &mut random).trace(interval, length, &mut random)
     }
 
-    /// Relative speed error of the sender's clock.
-    fn fast(self, at: f64) -> f64 {
+    fn path(self, length: f64, random: &mut Random) -> Path {
+        let short = |random: &mut Random| random.log_normal(300.0, 0.6).clamp(100.0, 2_000.0);
+        let clock = Clock { mean: 150e-6, swing: 50e-6 };
+        let path = Path::new(move |at| self.link(at, length));
         match self {
-            Self::Drift | Self::Mixture => 150e-6 + 50e-6 * (TAU * at / (6.0 * HOUR)).sin(),
-            _ => 0.0,
+            Self::Pauses => Path { sender: Pauses::bursts(random, length, 10.0 * MINUTE, 5.0, short), ..path },
+            Self::Stalls => Path { observer: Pauses::bursts(random, length, 10.0 * MINUTE, 1.0, short), ..path },
+            Self::Mixture => Path {
+                sender: Pauses::bursts(random, length, 10.0 * MINUTE, 2.0, short),
+                observer: Pauses::bursts(random, length, 20.0 * MINUTE, 1.0, short),
+                clock,
+                ..path
+            },
+            Self::Drift => Path { clock, ..path },
+            Self::Drawn(seed) => drawn::path(seed, length, random),
+            _ => path,
         }
     }
 
@@ -143,7 +126,7 @@ impl Condition {
         let near = Link { base: 10.0, jitter: Jitter::LogNormal { median: 2.0, sigma: 0.8 }, ..Link::LAN };
         let swing = 20.0 * (TAU * at / DAY).sin();
         match self {
-            Self::Lan | Self::Drift | Self::Pauses | Self::Stalls => Link::LAN,
+            Self::Lan | Self::Drift | Self::Pauses | Self::Stalls | Self::Drawn(_) => Link::LAN,
             Self::Wan => Link { base: Link::WAN.base + swing, ..Link::WAN },
             Self::Loss5 => Link { loss: Loss::Independent(0.05), ..near },
             Self::Loss50 => Link { loss: Loss::Independent(0.5), ..near },
@@ -173,6 +156,7 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::SentBeat;
 
     const INTERVAL: Nanos = 1_000_000_000;
 

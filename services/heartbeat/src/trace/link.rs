@@ -18,6 +18,16 @@ pub(super) enum Jitter {
     Pareto { least: f64, exponent: f64 },
 }
 
+impl Jitter {
+    /// Median of the log-normal distribution, minimum of the Pareto distribution.
+    pub(super) fn middle(&self) -> f64 {
+        match *self {
+            Self::LogNormal { median, .. } => median,
+            Self::Pareto { least, .. } => least,
+        }
+    }
+}
+
 /// A network during one period.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Link {
@@ -83,6 +93,11 @@ impl Pauses {
             burst = at + random.exponential(apart);
         }
         Self(all)
+    }
+
+    pub(super) fn later_by(mut self, by: f64) -> Self {
+        self.0.iter_mut().for_each(|pause| *pause = (pause.0 + by, pause.1 + by));
+        self
     }
 
     /// The end of the pause that contains `at`, or `at`. Call in ascending order; `cursor` starts at 0.

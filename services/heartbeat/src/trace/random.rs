@@ -27,6 +27,14 @@ impl Random {
         self.unit() <= probability
     }
 
+    pub(super) fn uniform(&mut self, from: f64, to: f64) -> f64 {
+        from + (to - from) * self.unit()
+    }
+
+    pub(super) fn log_uniform(&mut self, from: f64, to: f64) -> f64 {
+        self.uniform(from.ln(), to.ln()).exp()
+    }
+
     pub(super) fn exponential(&mut self, mean: f64) -> f64 {
         -mean * self.unit().ln()
     }

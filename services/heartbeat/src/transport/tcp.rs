@@ -45,7 +45,7 @@ pub struct Limits {
     pub first_frame: Duration,
     /// A connection without a complete frame for this long is closed.
     pub idle: Duration,
-    /// Bytes in buffers of frames above 4 KiB, of all connections. Further ones wait.
+    /// Bytes in buffers of frames above 4 KiB, of all connections; more than the longest frame, 64 KiB. Further frames wait.
     pub unfinished_bytes: usize,
 }
 

@@ -177,7 +177,7 @@ fn trace(bytes: &[u8]) {
 fn frames(bytes: &[u8]) {
     // All bytes are available: no read waits.
     futures_now(async {
-        let (mut reader, mut stream, mut taken) = (FrameReader::new(Arc::new(Semaphore::new(MAX_BYTES))), bytes, 0);
+        let (mut reader, mut stream, mut taken) = (FrameReader::new(Arc::new(Semaphore::new(1 << 17))), bytes, 0);
         reader.accept_long_frames();
         while let Ok(Some(frame)) = reader.next(&mut stream).await {
             taken += 2 + frame.len();

@@ -1,9 +1,18 @@
 //! Input of senders without the key, or recorded from those with it.
 
+use std::collections::BTreeMap;
+
 use axum::{Json, Router, routing::any};
 use heartbeat::{
-    auth::Keys, clock::wall_ms, codec::Protobuf, frame::sign_beat, message::Beat, node_state::State,
+    auth::Keys,
+    clock::wall_ms,
+    codec::Protobuf,
+    frame::{sign_beat, sign_control},
+    message::Beat,
+    node_state::State,
     registry::Registration,
+    transport::http::AUTHENTICATED,
+    vote::Ballot,
 };
 use launcher::testing;
 use monitor::{receive::Registered, status::Status};
@@ -96,5 +105,60 @@ async fn recorded_beats_do_not_keep_a_dead_worker_alive_at_a_restarted_monitor()
     // A later process of the worker is heard at once.
     let _later = monitors.worker("a").await;
     monitors.until(0, "the next incarnation is admitted", |status| status.table.is_online("a")).await;
+    monitors.stop().await;
+}
+
+#[tokio::test]
+async fn the_workers_key_does_not_vote_where_the_monitors_have_their_own() {
+    if !testing::have(&["etcd"]) {
+        return;
+    }
+    let mut monitors = Monitors::start("test-voters", 1).await;
+    monitors.end(0).await;
+    let secret = "a key of the monitors";
+    monitors.configs[0].node.monitor_key = secret.into();
+    monitors.run(0);
+    monitors.until(0, "it is back", |status| status.registry_up).await;
+    let ballot = async |key: &str| {
+        let empty = BTreeMap::new;
+        let ballot = Ballot {
+            from: "m1".into(),
+            session: 1,
+            monitors_version: 1,
+            round: 1,
+            seen: empty(),
+            failed: empty(),
+            fit: empty(),
+        };
+        let frame = sign_control(&Keys::new(key.as_bytes()), &ballot).unwrap();
+        let post = monitors.http.post(monitors.url(0, "/ballot")).header("content-type", AUTHENTICATED).body(frame);
+        post.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((ballot(KEY).await, ballot(secret).await), (401, 204));
+    monitors.stop().await;
+}
+
+#[tokio::test]
+async fn monitors_and_workers_change_their_key_one_after_the_other() {
+    if !testing::have(&["etcd"]) {
+        return;
+    }
+    let mut monitors = Monitors::start("test-rotation", 3).await;
+    let later = "a later key for tests";
+    for n in 0..3 {
+        monitors.end(n).await;
+        let node = &mut monitors.configs[n].node;
+        // The first monitor signs with the later key already.
+        (node.key, node.accepted_key) = if n == 0 { (later.into(), KEY.into()) } else { (KEY.into(), later.into()) };
+        monitors.run(n);
+    }
+    for n in 0..3 {
+        monitors.until(n, "all monitors vote", |status| status.present == 3).await;
+    }
+    // This worker has the former key.
+    let _worker = monitors.worker("a").await;
+    for n in 0..3 {
+        monitors.until(n, "the worker is admitted", |status| status.table.is_online("a")).await;
+    }
     monitors.stop().await;
 }

@@ -1,5 +1,7 @@
 //! Acknowledged writes survive a kill of the server.
 
+use std::time::Duration;
+
 use contract::{Event, EventKind, shard_of};
 use prometheus::Registry;
 use runtime::telemetry::Span;
@@ -24,8 +26,8 @@ async fn acknowledged_writes_survive_kill_9() {
         let shard = shard_of("any");
         assert!(store.create_user(&signed_up, 0, &Span::NONE).await.unwrap());
         store.append(std::slice::from_ref(&event), 0, &Span::NONE).await.unwrap();
-        store.fence(shard, round).await.unwrap().unwrap();
-        assert_eq!(store.count(shard, round).await.unwrap(), Ok(round));
+        store.fence(shard, round, 7, Duration::from_secs(60)).await.unwrap().unwrap();
+        assert_eq!(store.count(shard, round, 7).await.unwrap(), Ok(round));
         servers.kill_first().await;
         servers.restart_first().await;
 
@@ -35,6 +37,6 @@ async fn acknowledged_writes_survive_kill_9() {
         let history = store.history(&event.user_id, None, &Span::NONE).await.unwrap();
         assert_eq!(history.len(), 1, "the event is gone, round {round}");
         let ownership = store.ownership(shard).await.unwrap();
-        assert_eq!((ownership.epoch, ownership.counter), (round, round), "the fence is gone");
+        assert_eq!((ownership.epoch, ownership.owner, ownership.counter), (round, 7, round), "the fence is gone");
     }
 }

@@ -41,7 +41,7 @@ impl Relay {
     }
 }
 
-pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + BOUND;
     while !condition().await {
         assert!(Instant::now() < deadline, "never: {what}");

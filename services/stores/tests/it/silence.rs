@@ -13,6 +13,9 @@ use crate::{
     relay::{BLACK_HOLES, BOUND, Relay, bounded, until},
 };
 
+/// Of a fence.
+const LIMIT: Duration = Duration::from_secs(1);
+
 /// A store behind a relay, with short timeouts.
 async fn store_behind_relay(servers: &mut Servers) -> (Relay, Store) {
     let relay = Relay::start(servers.servers[0].port).await;
@@ -63,14 +66,15 @@ async fn writes_and_fences_end() {
     relay.vanish(BLACK_HOLES[0]).await;
     bounded("a sign-up", store.create_user(&user(1), 0, &Span::NONE)).await.unwrap_err();
     bounded("a batch", store.append(std::slice::from_ref(&event), 0, &Span::NONE)).await.unwrap_err();
-    bounded("a fence", store.fence(shard, 1)).await.unwrap_err();
-    bounded("a count", store.count(shard, 1)).await.unwrap_err();
+    bounded("a fence", store.fence(shard, 1, 7, LIMIT)).await.unwrap_err();
+    bounded("a check", store.verify(shard, 1, 7, LIMIT)).await.unwrap_err();
+    bounded("a count", store.count(shard, 1, 7)).await.unwrap_err();
     bounded("warm-up", store.most_active(shard, 1)).await.unwrap_err();
     bounded("warm-up", store.histories(shard, &[user(1)])).await.unwrap_err();
     bounded("a migration", stores::migrate(&servers.config)).await.unwrap_err();
     relay.come_back().await;
     until("written again", async || store.append(std::slice::from_ref(&event), 0, &Span::NONE).await.is_ok()).await;
-    assert_eq!(store.fence(shard, 1).await.unwrap(), Ok(()));
+    assert_eq!(store.fence(shard, 1, 7, BOUND).await.unwrap(), Ok(()));
 }
 
 /// The host vanished and came back without any request. One request finds out and retries; not one per idle connection.

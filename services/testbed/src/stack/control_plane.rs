@@ -88,9 +88,9 @@ impl ControlPlane {
     /// etcd is not installed, or a process is not ready within a minute.
     pub async fn start(stack: &mut Stack, plan: &Plan, store: &StoreConfig) -> anyhow::Result<Self> {
         let etcd = etcd::start(stack, &etcd::Options::default()).await?;
-        let key = format!("{:032x}", rand::random::<u128>());
+        let [key, monitor_key] = std::array::from_fn(|_| format!("{:032x}", rand::random::<u128>()));
         let mut links = Links::new(plan.links);
-        let monitors = monitor_configs(plan, &key, etcd.ports.0, &mut links)?;
+        let monitors = monitor_configs(plan, [&key, &monitor_key], etcd.ports.0, &mut links)?;
         let workers = worker_configs(plan, &key, &monitors, store, &mut links)?;
         let links = links.start(stack).await?;
         let http = runtime::http::plain().timeout(Duration::from_secs(2)).build()?;
@@ -219,13 +219,19 @@ fn spawn(stack: &mut Stack, name: &str, role: &str, config: &PathBuf, sets: &[St
     stack.spawn(spec)
 }
 
-fn monitor_configs(plan: &Plan, key: &str, etcd: u16, links: &mut Links) -> anyhow::Result<Vec<MonitorConfig>> {
+fn monitor_configs(
+    plan: &Plan,
+    [key, monitor_key]: [&str; 2],
+    etcd: u16,
+    links: &mut Links,
+) -> anyhow::Result<Vec<MonitorConfig>> {
     ensure!(plan.monitors % 2 == 1, "an even number of monitors has no better majority than one less");
     let names: Vec<String> = (0..plan.monitors).map(|n| format!("monitor-{n}")).collect();
     let http = names.iter().map(|_| loopback()).collect::<anyhow::Result<Vec<_>>>()?;
     let configs = names.iter().zip(&http).map(|(name, address)| {
         let mut config = MonitorConfig::new(name);
         key.clone_into(&mut config.node.key);
+        monitor_key.clone_into(&mut config.node.monitor_key);
         let listen = &mut config.listen;
         (listen.http, listen.tcp, listen.udp, listen.admin) = (*address, loopback()?, loopback()?, loopback()?);
         let etcd = links.tcp(&format!("{name}>etcd"), SocketAddr::from(([127, 0, 0, 1], etcd)))?;

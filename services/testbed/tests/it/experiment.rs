@@ -205,3 +205,16 @@ fn workers_die_and_their_partitions_go_to_others() {
     assert!(control["stale_writes"] == 0 || control["found"] == true, "{control}");
     not_failed(&report);
 }
+
+#[test]
+fn a_worker_whose_writes_stall_is_measured_with_heartbeats_alone() {
+    let Some(home) = Home::new() else { return };
+    let words = ["--quick", "--fault", "writes-stall", "--evidence", "heartbeats"];
+    let report = run(&home, "gray", &words);
+    let [one] = report["sections"][0]["measured"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!((one["fault"].as_str(), one["defence"].as_str()), (Some("writes-stall"), Some("heartbeats")));
+    // Its heartbeats arrive: without other evidence it keeps its partitions, and their users get errors until the end.
+    assert_eq!((one["changes"].as_u64(), one["moved"].as_u64()), (Some(0), Some(0)), "{one}");
+    assert!(one["detected"].is_null() && one["served_after_s"].is_null(), "{one}");
+    assert!(one["errors"].as_u64().unwrap() > 0 && one["errors"].as_u64() < one["writes"].as_u64(), "{one}");
+}

@@ -34,7 +34,7 @@ const KEY: &str = "a key for tests";
 const LIMIT_BYTES: u64 = 64 << 20;
 const DEADLINE: Duration = Duration::from_secs(120);
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Unfinished frames over TCP, each in a connection of its own.
+/// Unfinished frames over TCP, each in a connection of its own: short ones, and ones longer than a first frame may be.
 const HALF_FRAMES: usize = 4_000;
 /// Requests whose header does not end, and ballots whose body does not.
 const HALF_HEADERS: usize = 600;
@@ -53,7 +53,7 @@ async fn hold(target: SocketAddr, bytes: Arc<[u8]>, sent: Arc<AtomicU64>) {
             sent.fetch_add(1, Relaxed);
             while stream.read(&mut [0; 1_024]).await.is_ok_and(|length| length > 0) {}
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 
@@ -140,7 +140,7 @@ fn keys() -> Keys {
     Keys::new(KEY.as_bytes())
 }
 
-/// Beats over TCP; false at the end of the time.
+/// Sends beats over TCP. Whether the monitor has acknowledged one in time.
 async fn is_connected(target: SocketAddr, id: &str, stop: CancellationToken) -> bool {
     let settings = tcp::Settings {
         monitor: target.to_string(),
@@ -148,7 +148,7 @@ async fn is_connected(target: SocketAddr, id: &str, stop: CancellationToken) -> 
         codec: Box::new(Protobuf),
         interval: INTERVAL,
         wait: INTERVAL,
-        policy: Policy { tries: 1_000, ..Policy::default() },
+        policy: Policy { base: 100_000_000, cap: 1_000_000_000, tries: 1_000, ..Policy::default() },
         seed: 1,
     };
     let (sender, handle) = tcp::Sender::new(settings, Clock::start());
@@ -176,12 +176,15 @@ async fn a_flood_without_the_key_neither_fills_a_monitor_nor_hides_the_workers()
 
     let [frames, requests, datagrams] = std::array::from_fn(|_| Arc::new(AtomicU64::new(0)));
     let mut flood = JoinSet::new();
-    let half_frame: Arc<[u8]> = [0xff, 0xff].into_iter().chain(std::iter::repeat_n(0xb1, 60_000)).collect();
+    let half_frame = |length: u16| -> Arc<[u8]> {
+        length.to_be_bytes().into_iter().chain(std::iter::repeat_n(0xb1, usize::from(length) - 100)).collect()
+    };
+    let half_frames = [half_frame(8_000), half_frame(u16::MAX)];
     let header = format!("GET /status HTTP/1.1\r\nhost: m\r\nx-fill: {}", "x".repeat(200_000));
     let ballot =
         format!("POST /ballot HTTP/1.1\r\nhost: m\r\ncontent-length: 1200000\r\n\r\n{}", "x".repeat(1_100_000));
-    for _ in 0..HALF_FRAMES {
-        flood.spawn(hold(listen.tcp, Arc::clone(&half_frame), Arc::clone(&frames)));
+    for half_frame in half_frames.iter().cycle().take(HALF_FRAMES) {
+        flood.spawn(hold(listen.tcp, Arc::clone(half_frame), Arc::clone(&frames)));
     }
     for (count, bytes) in [(HALF_HEADERS, header), (HALF_BALLOTS, ballot)] {
         let bytes: Arc<[u8]> = bytes.into_bytes().into();

@@ -1,3 +1,10 @@
-//! A worker as a task of this process, with monitors that do not have the key.
+//! Real workers in this process, with real stores behind relays, and monitors that the test controls.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod forged;
+mod incarnations;
+mod monitor;
+mod partitions;
+#[path = "../../../stores/tests/it/relay.rs"]
+mod relay;
+mod support;

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::Assignments;
 use crate::{
+    assign::NodeId,
     auth::{FrameKind, Keys},
     frame::{self, Poll},
     transport::{
@@ -57,11 +58,18 @@ pub fn router(latest: Latest) -> Router {
     Router::new().route("/partitions", get(plain)).with_state(Handlers { latest, json, slots })
 }
 
-/// Serves the value of `latest` to workers with the key. At most `max_polls` wait at a time.
-pub fn authenticated(latest: Latest, keys: Keys, max_polls: usize) -> Router {
+/// Serves the value of `latest` to workers with the key. At most `max_polls` wait at a time. `followed` gets each worker that has the latest
+/// table, and the table's epoch.
+pub fn authenticated(
+    latest: Latest,
+    keys: Keys,
+    max_polls: usize,
+    followed: impl Fn(NodeId, u64) + Clone + Send + Sync + 'static,
+) -> Router {
     let (json, slots) = (Arc::default(), Arc::new(Semaphore::new(max_polls)));
     let handlers = Handlers { latest, json, slots };
-    Router::new().route("/partitions", post(move |connection, body| sealed(handlers, keys, connection, body)))
+    let answer = move |connection, body| sealed(handlers, keys, followed, connection, body);
+    Router::new().route("/partitions", post(answer))
 }
 
 async fn plain(State(handlers): State<Handlers>, Query(poll): Query<PlainPoll>) -> Response {
@@ -74,6 +82,7 @@ async fn plain(State(handlers): State<Handlers>, Query(poll): Query<PlainPoll>) 
 async fn sealed(
     handlers: Handlers,
     keys: Keys,
+    followed: impl Fn(NodeId, u64),
     connection: Option<Extension<Arc<Connection>>>,
     question: Bytes,
 ) -> Response {
@@ -86,6 +95,9 @@ async fn sealed(
     };
     if let Some(Extension(connection)) = connection {
         connection.authenticate();
+    }
+    if poll.epoch == handlers.latest.borrow().table.epoch {
+        followed(poll.node, poll.epoch);
     }
     match handlers.poll(poll.epoch, poll.wait_ms).await {
         Ok(json) => {

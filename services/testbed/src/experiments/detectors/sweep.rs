@@ -179,7 +179,7 @@ fn judge(plan: &Plan, condition: Condition, interval_ms: u64, settings: &[Settin
         is_done.then(|| meter.quality())
     };
     let timeout = hindsight_timeout(&replays);
-    let fitted = run(&AnyDetector::Fixed(Fixed::new(timeout, timeout, 0)));
+    let fitted = run(&AnyDetector::Fixed(Fixed::new(timeout, 0)));
     let quality = |setting: &Setting| run(&AnyDetector::named(setting.detector, interval, &setting.params).ok()?);
     Cell {
         condition,

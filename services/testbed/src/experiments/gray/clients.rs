@@ -22,7 +22,7 @@ use crate::stack::control_plane::ControlPlane;
 /// As long as a user waits for one write.
 pub const TIMEOUT: Duration = Duration::from_millis(500);
 /// Between the begins of two writes to a partition.
-const PAUSE: Duration = Duration::from_millis(100);
+pub const PAUSE: Duration = Duration::from_millis(100);
 /// Writes in flight to one partition: more than begin within the timeout.
 const MAX_IN_FLIGHT: usize = 8;
 const HOPS: usize = 3;
@@ -114,7 +114,7 @@ impl Client {
     async fn write_all_the_time(self, writes: Arc<Mutex<Vec<Write>>>, begun: Instant) {
         let mut in_flight = JoinSet::new();
         let mut ticks = interval(PAUSE);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
             while in_flight.try_join_next().is_some() {}

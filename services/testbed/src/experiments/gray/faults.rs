@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::stack::control_plane::Member;
 
 const SEED: u64 = 1;
-const BLACKHOLE: Fault = Fault::Blackhole { drop_syn: false };
+/// A network that is cut and later heals: datagrams are lost, bytes of TCP connections arrive when it is open again.
+const CUT: Fault = Fault::Stall;
 const FLIP_FLOP: Duration = Duration::from_secs(20);
 const QUICK_FLIP_FLOP: Duration = Duration::from_secs(6);
 const SUSPENDED: Duration = Duration::from_secs(1);
@@ -174,17 +175,17 @@ impl GrayFault {
         let fail = |pct, error| Fault::FailWrites { pct, seed: SEED, error };
         match self {
             Self::LossIn => now(vec![
-                BLACKHOLE.on(&to_victim).toward(Direction::ToServer),
-                BLACKHOLE.on(&from_victim).toward(Direction::ToClient),
+                CUT.on(&to_victim).toward(Direction::ToServer),
+                CUT.on(&from_victim).toward(Direction::ToClient),
             ]),
             Self::LossOut => now(vec![
-                BLACKHOLE.on(&to_victim).toward(Direction::ToClient),
-                BLACKHOLE.on(&from_victim).toward(Direction::ToServer),
+                CUT.on(&to_victim).toward(Direction::ToClient),
+                CUT.on(&from_victim).toward(Direction::ToServer),
             ]),
             Self::Loss80 => now(vec![Fault::Loss { pct: 80.0, seed: SEED }.on(&links)]),
             Self::FlipFlop => {
                 let half = if quick { QUICK_FLIP_FLOP } else { FLIP_FLOP };
-                alternating(half, lasts, |cut| if cut { Change::Impose(BLACKHOLE.on(&links)) } else { Change::Clear })
+                alternating(half, lasts, |cut| if cut { Change::Impose(CUT.on(&links)) } else { Change::Clear })
             }
             Self::Suspended | Self::BrieflySuspended => {
                 let half = if self == Self::Suspended { SUSPENDED } else { BRIEFLY_SUSPENDED };

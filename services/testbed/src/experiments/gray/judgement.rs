@@ -20,6 +20,8 @@ const KINDS: usize = 12;
 const WINDOW: Duration = Duration::from_secs(2);
 const WINDOW_STEP: Duration = Duration::from_millis(500);
 const MAX_ERROR_SHARE: f64 = 0.01;
+/// Share of the planned writes that must have begun: fewer show that this machine was busy with other work.
+const MIN_BEGUN: f64 = 0.95;
 
 /// What the monitors act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -76,6 +78,10 @@ pub struct Measured {
     /// Partitions that had another primary at the end.
     pub moved: usize,
     pub writes: usize,
+    /// Writes that should have begun.
+    pub planned: usize,
+    /// In the seconds before the fault.
+    pub errors_before: usize,
     pub errors: usize,
     /// Seconds with at least one error.
     pub error_seconds: usize,
@@ -88,6 +94,11 @@ impl Measured {
         is_served && self.false_removals == 0 && (stays || self.fault.expected() == Expected::Serves)
     }
 
+    /// Whether the figures are those of the fault, and not of a busy machine.
+    pub fn is_valid(&self) -> bool {
+        self.errors_before == 0 && self.writes as f64 >= MIN_BEGUN * self.planned as f64
+    }
+
     pub fn error_share(&self) -> f64 {
         if self.writes == 0 { 1.0 } else { self.errors as f64 / self.writes as f64 }
     }
@@ -96,9 +107,10 @@ impl Measured {
         let detected = self.detected.map_or("-".into(), |sign| format!("{:.1} s ({:?})", sign.after_s, sign.evidence));
         let served = self.served_after_s.map_or("never".into(), |after| format!("after {after:.1} s"));
         let Self { false_removals, changes, moved, writes, errors, error_seconds, .. } = self;
+        let validity = if self.is_valid() { "" } else { "; INVALID: the machine was busy with other work" };
         format!(
             "detected {detected}, served {served}, {changes} changes, {moved} moved, {false_removals} false removals, \
-             {errors} of {writes} writes failed in {error_seconds} s"
+             {errors} of {writes} writes failed in {error_seconds} s{validity}"
         )
     }
 }
@@ -156,14 +168,19 @@ pub fn verdicts(all: &[Measured], quick: bool) -> Vec<Verdict> {
     let needed = kinds.saturating_sub(KINDS - MIN_HANDLED_KINDS).max(usize::from(kinds > 0));
     let removals: usize = judged.iter().map(|one| one.false_removals).sum();
     let most_changes = judged.iter().map(|one| one.changes).max().unwrap_or_default();
-    let note = if quick { "quick run, not judged" } else { "" };
+    let invalid = judged.iter().filter(|one| !one.is_valid()).count();
+    let note = match (quick, invalid) {
+        (true, _) => "quick run, not judged".to_owned(),
+        (false, 0) => String::new(),
+        (false, count) => format!("the machine was busy with other work during {count} faults"),
+    };
     let verdict = |name: &str, expected: String, measured: String, passed: bool| Verdict {
         name: name.into(),
         expected,
         measured,
-        passed: (!quick && kinds > 0).then_some(passed),
-        note: note.into(),
-        undecided: false,
+        passed: (!quick && kinds > 0 && invalid == 0).then_some(passed),
+        note: note.clone(),
+        undecided: !quick && invalid > 0,
     };
     vec![
         verdict(
@@ -206,6 +223,8 @@ pub mod tests {
             changes: 0,
             moved: 0,
             writes: 4_000,
+            planned: 4_000,
+            errors_before: 0,
             errors: 40,
             error_seconds: 4,
         }
@@ -255,6 +274,8 @@ pub mod tests {
         all[2].false_removals = 1;
         assert_eq!(passed(&all, false), [Some(false); 3]);
         assert_eq!(passed(&all, true), [None; 3]);
+        all[3].writes = 3_700;
+        assert!(verdicts(&all, false).iter().all(|each| each.passed.is_none() && each.undecided), "a busy machine");
         // Heartbeats alone are not judged.
         let all = [measured(GrayFault::WritesStall, Defence::Heartbeats, None)];
         assert_eq!((handled_kinds(&all, Defence::Heartbeats), passed(&all, false)), ((0, 1), vec![None; 3]));

@@ -70,6 +70,8 @@ const LEAST_PRIMARIES: usize = 5;
 const LEVEL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Writes before the fault: connections are open, and clients know their workers.
 const WARM_UP: Duration = Duration::from_secs(3);
+/// The end of it, in which no write may fail.
+const JUDGED_BEFORE: Duration = Duration::from_secs(2);
 /// Of a worker: a store that answers later counts as failed.
 const STATEMENT_TIMEOUT_MS: u64 = 1_000;
 
@@ -107,10 +109,13 @@ async fn measure(faults: &[GrayFault], defences: &[Defence], quick: bool) -> any
     let mut all = Vec::new();
     for &fault in faults {
         for &defence in defences {
-            let measured = one(&mut stack, &store, (fault, defence), quick)
-                .await
-                .with_context(|| format!("{}, evidence: {defence:?}", fault.text()))?;
-            eprintln!("{}, evidence: {defence:?}: {}", fault.text(), measured.text());
+            let name = format!("{}, evidence: {defence:?}", fault.text());
+            let mut measured = one(&mut stack, &store, (fault, defence), quick).await.context(name.clone())?;
+            eprintln!("{name}: {}", measured.text());
+            if !measured.is_valid() {
+                measured = one(&mut stack, &store, (fault, defence), quick).await.context(name.clone())?;
+                eprintln!("{name}, again: {}", measured.text());
+            }
             all.push(measured);
         }
     }
@@ -177,7 +182,9 @@ async fn under(
     let (end, tables, signs) = (Instant::now(), monitors.tables(), monitors.signs(begin_ms).await);
     let seconds = fault.lasts(quick).as_secs_f64();
     let loaded_before = begin.duration_since(load.begun());
-    let writes = during(&load.stop().await, loaded_before, fault.lasts(quick));
+    let all = load.stop().await;
+    let is_before = |write: &&Write| (loaded_before.saturating_sub(JUDGED_BEFORE)..loaded_before).contains(&write.at);
+    let writes = during(&all, loaded_before, fault.lasts(quick));
     let seen: Vec<_> = tables.iter().filter(|(at, _)| (begin..end).contains(at)).collect();
     let moved = seen.last().map_or(0, |(_, after)| judgement::moved(&before, after));
     Ok(Measured {
@@ -190,6 +197,8 @@ async fn under(
         changes: seen.len(),
         moved,
         writes: writes.len(),
+        planned: (PARTITIONS as f64 * seconds / clients::PAUSE.as_secs_f64()) as usize,
+        errors_before: all.iter().filter(is_before).filter(|write| !write.succeeded).count(),
         errors: writes.iter().filter(|write| !write.succeeded).count(),
         error_seconds: judgement::error_seconds(&writes),
     })

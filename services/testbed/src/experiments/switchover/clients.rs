@@ -22,9 +22,12 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 use super::{WORKERS, recorder::Recorder};
 use crate::stack::control_plane::ControlPlane;
 
-/// A running worker answers in a few milliseconds; a stopped one never does. Measuring clients retry sooner.
+/// A running worker answers in a few milliseconds; a stopped one never does.
 const ANSWER: Duration = Duration::from_millis(50);
-const MEASURED_ANSWER: Duration = Duration::from_millis(25);
+/// Timeout of measuring clients: they retry soon if the worker is dead. A living one may need longer on a busy machine. There, retries would
+/// only queue up for the partition's row in the store.
+const ANSWER_OF_DEAD: Duration = Duration::from_millis(25);
+const ANSWER_OF_LIVING: Duration = Duration::from_secs(2);
 /// Between two tries of a measuring client: the resolution of the instants.
 const AGAIN: Duration = Duration::from_millis(2);
 const COME_BACK: Duration = Duration::from_secs(60);
@@ -75,7 +78,7 @@ impl Monitors {
                 }
             });
         }
-        Ok(Self { latest, offline, asking: Client::new(recorder, MEASURED_ANSWER)?, _pollers: pollers })
+        Ok(Self { latest, offline, asking: Client::new(recorder, ANSWER_OF_LIVING)?, _pollers: pollers })
     }
 
     pub fn latest(&self) -> Arc<Assignments> {
@@ -97,10 +100,11 @@ impl Monitors {
         reached.with_context(|| format!("not within {COME_BACK:?}: {what}"))?.map(drop)
     }
 
-    /// Asks the worker at this address for work on the partition, and follows redirects, until it is done.
-    pub async fn counting(&self, partition: usize, address: &str) -> Counted {
+    /// Asks the worker at this address for work on the partition, and follows redirects, until it is done. `dead`: the address of the worker
+    /// that was killed or stopped.
+    pub async fn counting(&self, partition: usize, address: &str, dead: &str) -> Counted {
         loop {
-            if let Answer::Done(counted) = self.asking.write(partition, address).await {
+            if let Answer::Done(counted) = self.asking.write(partition, address, Some(dead)).await {
                 return counted;
             }
             sleep(AGAIN).await;
@@ -170,9 +174,9 @@ impl Client {
         Ok(Self { http, number: recorder.client(), recorder: Arc::clone(recorder) })
     }
 
-    async fn write(&self, partition: usize, address: &str) -> Answer {
+    async fn write(&self, partition: usize, address: &str, dead: Option<&str>) -> Answer {
         let write = self.recorder.begin(self.number, partition);
-        let answer = self.request(partition, address).await;
+        let answer = self.request(partition, address, dead).await;
         match &answer {
             Answer::Done(counted) => write.acknowledged(counted),
             Answer::OldEpoch | Answer::NotWritten => write.refused(),
@@ -181,10 +185,15 @@ impl Client {
         answer
     }
 
-    async fn request(&self, partition: usize, address: &str) -> Answer {
-        let mut url = format!("http://{address}/partitions/{partition}/count");
+    async fn request(&self, partition: usize, address: &str, dead: Option<&str>) -> Answer {
+        let url_at = |address: &str| format!("http://{address}/partitions/{partition}/count");
+        let (mut url, dead) = (url_at(address), dead.map(url_at));
         for _ in 0..HOPS {
-            let answer = match self.http.post(&url).send().await {
+            let mut post = self.http.post(&url);
+            if dead.as_ref() == Some(&url) {
+                post = post.timeout(ANSWER_OF_DEAD);
+            }
+            let answer = match post.send().await {
                 Ok(answer) => answer,
                 Err(error) => return if error.is_connect() { Answer::NotWritten } else { Answer::Unknown },
             };
@@ -270,7 +279,7 @@ impl Load {
 impl Counts {
     async fn write(&self, client: &Client, partition: usize, address: &str) {
         let known = self.epochs[partition].load(Relaxed);
-        match client.write(partition, address).await {
+        match client.write(partition, address, None).await {
             Answer::Done(counted) => {
                 self.done.fetch_add(1, Relaxed);
                 self.stale.fetch_add((counted.epoch < known).into(), Relaxed);

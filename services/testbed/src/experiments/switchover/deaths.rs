@@ -176,13 +176,13 @@ async fn switch(
             let assignment = &seen.table.partitions[partition];
             let heir = assignment.primary.as_ref().and_then(|heir| seen.addresses.get(heir));
             let heir = heir.cloned().with_context(|| format!("partition {partition} has no primary"));
-            async move { anyhow::Ok(monitors.counting(partition, &heir?).await) }
+            async move { anyhow::Ok(monitors.counting(partition, &heir?, &worker.http).await) }
         });
         futures::future::try_join_all(heirs).await?;
         anyhow::Ok((confirmed, Instant::now(), trace_id(&seen)))
     };
     let redirected = async {
-        let asking = asking.iter().map(|(partition, address)| monitors.counting(*partition, address));
+        let asking = asking.iter().map(|(partition, address)| monitors.counting(*partition, address, &worker.http));
         futures::future::join_all(asking).await;
         Instant::now()
     };

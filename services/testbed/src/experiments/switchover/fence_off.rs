@@ -131,7 +131,7 @@ async fn attempt(
     for partition in of_primary(&before.table, &name) {
         let owner = after.table.partitions[partition].primary.as_ref();
         let address = owner.and_then(|owner| after.addresses.get(owner)).context("a partition has no primary")?;
-        monitors.counting(partition, address).await;
+        monitors.counting(partition, address, &worker.http).await;
     }
     let client = recorder.client();
     let mut writes = Vec::new();

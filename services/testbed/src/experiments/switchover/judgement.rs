@@ -235,7 +235,7 @@ pub fn verdicts(series: &[Series], fence_off: &FenceOff, quick: bool) -> Vec<Ver
         note: format!("of {writes} writes"),
         undecided: false,
     });
-    verdicts.extend([counter_check(series), positive_control(fence_off)]);
+    verdicts.extend([counter_check(series), mutants(series), positive_control(fence_off)]);
     verdicts
 }
 
@@ -251,6 +251,19 @@ fn counter_check(series: &[Series]) -> Verdict {
         passed: Some(violations.is_empty()),
         note: std::iter::once(scope.as_str()).chain(violations).collect::<Vec<_>>().join("; "),
         undecided: false,
+    }
+}
+
+fn mutants(series: &[Series]) -> Verdict {
+    let mutants: u64 = series.iter().map(|one| one.check.mutants).sum();
+    let missed: Vec<&str> = series.iter().flat_map(|one| &one.check.missed_mutants).map(String::as_str).collect();
+    Verdict {
+        name: "counter check on these histories with one defect each".into(),
+        expected: "it rejects all".into(),
+        measured: format!("{} of {mutants} accepted", missed.len()),
+        passed: (mutants > 0).then_some(missed.is_empty()),
+        note: if mutants == 0 { "no history to change".into() } else { missed.join("; ") },
+        undecided: mutants == 0,
     }
 }
 
@@ -294,7 +307,7 @@ mod tests {
             refused: 0,
             stale_writes: 0,
             etcd_away: None,
-            check: CounterCheck::default(),
+            check: CounterCheck { mutants: 6, ..CounterCheck::default() },
             slowest: None,
         }
     }
@@ -318,13 +331,15 @@ mod tests {
             verdicts(std::slice::from_ref(series), &fence_off(1, true), quick).iter().map(|one| one.passed).collect()
         };
         let mut one = series(&[Some(200.0), Some(351.0)]);
-        assert_eq!(passed(&one, false), [false, true, true, true, true, true, true].map(Some));
+        assert_eq!(passed(&one, false), [false, true, true, true, true, true, true, true].map(Some));
         one.etcd_away = Some(EtcdAway { seconds: 60, offline: 0, moved: 1, writes: 100 });
-        assert_eq!(passed(&one, false)[4..], [false, true, true, true].map(Some), "a partition moved");
+        assert_eq!(passed(&one, false)[4..], [false, true, true, true, true].map(Some), "a partition moved");
         (one.etcd_away, one.stale_writes) = (None, 1);
-        assert_eq!(passed(&one, true), [None, None, None, None, Some(false), Some(true), Some(true)]);
+        assert_eq!(passed(&one, true), [None, None, None, None, Some(false), Some(true), Some(true), Some(true)]);
         (one.stale_writes, one.check.violations) = (0, vec!["partition 3: lost".into()]);
-        assert_eq!(passed(&one, true)[4..], [true, false, true].map(Some));
+        assert_eq!(passed(&one, true)[4..], [true, false, true, true].map(Some));
+        one.check.missed_mutants = vec!["partition 3: a counter twice".into()];
+        assert_eq!(passed(&one, true)[4..], [true, false, false, true].map(Some));
     }
 
     #[test]

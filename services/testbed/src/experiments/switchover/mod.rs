@@ -1,10 +1,14 @@
 //! `experiment switchover`: workers are killed and stopped, while other clients write. Measures the time until the majority has confirmed the
-//! failure, until the new primaries work, and until clients that know nothing of it are redirected to them.
+//! failure, until the new primaries work, and until clients that know nothing of it are redirected to them. All writes are recorded and checked.
+//!
+//! Begin with [`measure`]: `deaths` runs a series of deaths, `fence_off` the positive control of the check. `clients` write and follow the
+//! monitors, `recorder` checks the writes, `slowest` reads the trace of the slowest death. `judgement` and `words` are pure.
 
 mod clients;
 mod deaths;
 mod fence_off;
 mod judgement;
+mod mutants;
 mod recorder;
 mod slowest;
 mod words;
@@ -33,9 +37,9 @@ use crate::stack::service::{self, Traces, start_traces};
 pub const EXPERIMENT: Experiment = Experiment {
     name: "switchover",
     about: "Workers killed and stopped in turns: time until the majority confirms it, new primaries work and clients are redirected; then \
-            etcd stopped, which must have no effect",
+            etcd stopped, which must have no effect. The history of all writes is checked",
     examples: "Examples:
-  ./testbed experiment switchover            fixed, dynamic and majority, 20 deaths of each kind at 1 s and 100 ms beats (about 22 minutes)
+  ./testbed experiment switchover            fixed, dynamic and majority, 20 deaths of each kind at 1 s and 100 ms beats (about 25 minutes)
   ./testbed experiment switchover --quick    3 of each kind, by majority, judged for stale writes and the counter check only
   ./testbed experiment switchover --strategy majority --beat-ms 100
   ./testbed experiment switchover --json | jq '.sections[0].measured[] | {strategy, interval_ms, false_alarms}'",

@@ -18,6 +18,8 @@ use heartbeat::{
 use serde::Serialize;
 use stores::Store;
 
+use super::mutants::{self, Mutant};
+
 /// The writes of a series. Refused writes are only counted.
 pub struct Recorder {
     start: Instant,
@@ -45,11 +47,24 @@ pub struct CounterCheck {
     pub explained: u64,
     /// In words.
     pub violations: Vec<String>,
+    /// Copies of these histories with one defect each.
+    pub mutants: u64,
+    /// Defects that the check accepted, in words.
+    pub missed_mutants: Vec<String>,
     /// At least one acknowledged write was stale: its epoch was lower than that of a write before it.
     pub found_stale_write: bool,
 }
 
 impl CounterCheck {
+    fn mutate(&mut self, partition: usize, first: CounterState, mutants: Vec<Mutant>) {
+        for Mutant { defect, operations, last } in mutants {
+            self.mutants += 1;
+            if check_counter(first, &operations, last).is_ok() {
+                self.missed_mutants.push(format!("partition {partition}: {defect}"));
+            }
+        }
+    }
+
     pub fn text(&self) -> String {
         let Self { acknowledged, refused, unknown, explained, violations, .. } = self;
         let violations = if violations.is_empty() { "no violation".into() } else { violations.join("; ") };
@@ -95,8 +110,10 @@ impl Recorder {
     pub fn check(&self, first: &[CounterState], last: &[CounterState]) -> CounterCheck {
         let mut check = CounterCheck { refused: self.refused.load(Relaxed), ..CounterCheck::default() };
         for (partition, operations) in self.operations.iter().enumerate() {
-            match check_counter(first[partition], &lock(operations), last[partition]) {
+            let operations = lock(operations);
+            match check_counter(first[partition], &operations, last[partition]) {
                 Ok(checked) => {
+                    check.mutate(partition, first[partition], mutants::of(&operations, last[partition]));
                     check.acknowledged += checked.acknowledged;
                     check.unknown += checked.unknown;
                     check.explained += checked.explained;
@@ -205,6 +222,7 @@ mod tests {
         let checked = check(&recorder, 2, 3);
         assert_eq!((checked.acknowledged, checked.unknown, checked.explained, checked.refused), (2, 1, 1, 1));
         assert!(checked.violations.is_empty() && !checked.found_stale_write, "{checked:?}");
+        assert!(checked.mutants >= 5 && checked.missed_mutants.is_empty(), "{checked:?}");
         let lost = check(&recorder, 2, 2);
         assert!(lost.violations[0].starts_with("partition 3: an acknowledged write was lost"), "{lost:?}");
         assert!(!lost.found_stale_write);

@@ -70,15 +70,17 @@ pub fn history(all: &[Series], fence_off: &FenceOff) -> anyhow::Result<Section> 
     let row = |series: &Series| {
         let check = &series.check;
         let counts = [check.acknowledged, check.refused, check.unknown, check.explained].map(|count| count.to_string());
+        let rejected = check.mutants - check.missed_mutants.len() as u64;
         let name = format!("{}, {} ms", series.strategy, series.interval_ms);
         let found = if check.violations.is_empty() { "nothing".into() } else { check.violations.join("; ") };
-        [name].into_iter().chain(counts).chain([found]).collect()
+        [name].into_iter().chain(counts).chain([found, format!("{rejected} of {}", check.mutants)]).collect()
     };
     let table = Table::new(
         "Counter check",
         "Each partition has a counter in the store. Clients record all writes. The check accepts a history if one order of the writes explains \
-         all answers and the store's last row, agrees with real time, and never decreases the epoch.",
-        &["", "acknowledged", "refused", "without an answer", "of these took effect", "found"],
+         all answers and the store's last row, agrees with real time, and never decreases the epoch. Mutants are copies of these histories with \
+         one defect each.",
+        &["", "acknowledged", "refused", "without an answer", "of these took effect", "found", "mutants rejected"],
         all.iter().map(row).collect(),
     );
     let control = Table::new(
@@ -147,7 +149,7 @@ mod tests {
         let fence_off =
             FenceOff { attempts: 2, stale_writes: 1, found: true, violations: vec!["partition 3: stale".into()] };
         let tables = history(std::slice::from_ref(&series), &fence_off).unwrap().tables;
-        assert_eq!(tables[0].rows, [["majority, 100 ms", "10", "0", "0", "0", "nothing"]]);
+        assert_eq!(tables[0].rows, [["majority, 100 ms", "10", "0", "0", "0", "nothing", "0 of 0"]]);
         assert_eq!(tables[1].rows, [["2", "1", "partition 3: stale"]]);
         let section = section(&[series]).unwrap();
         let rows = &section.tables[0].rows;

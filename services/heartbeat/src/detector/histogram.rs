@@ -1,46 +1,50 @@
-//! How late heartbeats are: a histogram of fixed size, and an extrapolation of its tail.
+//! How late heartbeats are, or how long silences last: a histogram of fixed size, and an extrapolation of its tail.
 
 /// Bins per octave.
 const FINE: u32 = 8;
-/// Range: 2^-12 to 2^8 intervals. Smaller values are in the lowest bin, larger ones in the highest.
+/// Range: 2^-12 to 2^12 intervals. Smaller values are in the lowest bin, larger ones in the highest.
 const LOWEST: i32 = -12;
-const BINS: usize = 20 * FINE as usize;
+const BINS: usize = 24 * FINE as usize;
 
-/// Numbers of latest heartbeats from which the tail is extrapolated.
+/// Numbers of largest values from which the tail is extrapolated.
 const TOPS: [u32; 3] = [8, 32, 128];
-/// What this many heartbeats exceeded needs no extrapolation.
+/// What this many values exceeded needs no extrapolation.
 const SEEN: f64 = 8.0;
-/// A gap in the tail: a heartbeat this many times later than the next one.
+/// A gap in the tail: a value this many times larger than the next one.
 const APART: f64 = 4.0;
-/// If the mean of the latest heartbeats exceeds this multiple of their minimum, the tail is not a network's.
+/// If the mean of the largest values exceeds this multiple of their minimum, the tail is not a network's.
 const SMOOTH: f64 = 1.5;
-/// Number of heartbeats from which a share is known well enough.
+/// Number of values from which a share is known well enough.
 const ENOUGH: f64 = 64.0;
 /// An extrapolation from few is cut off at this multiple of their mean, or at `furthest`.
-const TIMES: f64 = 4.0;
+const TIMES: f64 = 6.0;
 
-/// Lateness in intervals.
+/// Values in intervals.
 #[derive(Debug, Clone)]
-pub(super) struct LatenessHistogram {
+pub(super) struct Histogram {
     counts: [u32; BINS],
     total: u32,
+    /// No bin above this one has counts.
+    top: usize,
     /// Above this total all counts are halved, so that old values fade.
     most: u32,
-    /// Intervals: limit of an extrapolation from few heartbeats.
+    /// Intervals: limit of an extrapolation from few values.
     furthest: f64,
 }
 
-impl LatenessHistogram {
+impl Histogram {
     pub(super) fn new(most: u32, furthest: f64) -> Self {
-        Self { counts: [0; BINS], total: 0, most, furthest }
+        Self { counts: [0; BINS], total: 0, top: 0, most, furthest }
     }
 
-    pub(super) fn reset_recent(&mut self) {
-        (self.counts, self.total) = ([0; BINS], 0);
+    pub(super) fn reset(&mut self) {
+        (self.counts, self.total, self.top) = ([0; BINS], 0, 0);
     }
 
-    pub(super) fn add(&mut self, late: f64) {
-        self.counts[bin(late)] += 1;
+    pub(super) fn add(&mut self, value: f64) {
+        let bin = bin(value);
+        self.counts[bin] += 1;
+        self.top = self.top.max(bin);
         self.total += 1;
         if self.total > self.most {
             self.counts.iter_mut().for_each(|count| *count /= 2);
@@ -52,16 +56,18 @@ impl LatenessHistogram {
         self.total
     }
 
-    /// Upper bound of the latest heartbeat.
-    pub(super) fn latest(&self) -> f64 {
-        self.counts.iter().rposition(|&count| count > 0).map_or(0.0, upper)
+    /// Upper bound of the largest value.
+    pub(super) fn largest(&self) -> f64 {
+        let counts = &self.counts[..=self.top];
+        counts.iter().rposition(|&count| count > 0).map_or(0.0, upper)
     }
 
-    /// Whether heartbeats here are significantly later than the others.
-    pub(super) fn is_later_than(&self, others: &Self) -> bool {
+    /// Whether large values are significantly more frequent here than in the others.
+    pub(super) fn is_worse_than(&self, others: &Self) -> bool {
         let part = f64::from(self.total) / f64::from(others.total.max(1));
         let (mut here, mut expected) = (0.0, 0.0);
-        for (&count, &other) in self.counts.iter().zip(&others.counts).rev() {
+        let top = self.top.max(others.top);
+        for (&count, &other) in self.counts[..=top].iter().zip(&others.counts[..=top]).rev() {
             here += f64::from(count);
             expected += f64::from(other) * part;
             if here > expected + 4.0 * f64::sqrt(expected) + 2.5 {
@@ -74,12 +80,12 @@ impl LatenessHistogram {
         false
     }
 
-    /// Whether the latest heartbeats form one smooth tail without gaps. Networks make such tails; pauses add a separate group.
+    /// Whether the largest values form one smooth tail without gaps. Networks make such tails; pauses add a separate group.
     pub(super) fn is_smooth(&self) -> bool {
         let (mut above, mut sum) = (0.0, 0.0);
         let mut tops = TOPS.iter().map(|&top| f64::from(top)).peekable();
         let mut before = None;
-        for (n, &count) in self.counts.iter().enumerate().rev().filter(|(_, count)| **count > 0) {
+        for (n, &count) in self.counts[..=self.top].iter().enumerate().rev().filter(|(_, count)| **count > 0) {
             if n == 0 || before.is_some_and(|before| before > APART * upper(n)) {
                 return false;
             }
@@ -98,15 +104,15 @@ impl LatenessHistogram {
         true
     }
 
-    /// Lateness that one heartbeat in `1 / share` exceeds. Within the observed range it is the quantile. Beyond it, an exponential tail is
-    /// extrapolated from several numbers of latest heartbeats, and the largest result counts. A group far later than all others is
-    /// extrapolated on its own; the fewer it has, the further.
+    /// What one value in `1 / share` exceeds. Within the observed range it is the quantile. Beyond it, an exponential tail is extrapolated
+    /// from several numbers of largest values, and the largest result counts. A group of far larger values than all others is extrapolated
+    /// on its own; the fewer it has, the further.
     pub(super) fn exceeded_by(&self, share: f64) -> f64 {
         let wanted = share * f64::from(self.total);
         let (mut above, mut sum, mut furthest) = (0.0, 0.0, 0.0_f64);
         let mut tops = TOPS.iter().map(|&top| f64::from(top)).peekable();
         let mut before = None;
-        for (n, &count) in self.counts.iter().enumerate().rev() {
+        for (n, &count) in self.counts[..=self.top].iter().enumerate().rev() {
             if count == 0 {
                 continue;
             }
@@ -139,11 +145,11 @@ impl LatenessHistogram {
 }
 
 /// By the exponent and the first bits of the mantissa: eight bins per power of two.
-fn bin(late: f64) -> usize {
-    if late < f64::exp2(f64::from(LOWEST)) {
+fn bin(value: f64) -> usize {
+    if value < f64::exp2(f64::from(LOWEST)) {
         return 0;
     }
-    let bits = late.to_bits() >> (52 - FINE.trailing_zeros());
+    let bits = value.to_bits() >> (52 - FINE.trailing_zeros());
     let lowest = ((1023 + LOWEST) as u64) << FINE.trailing_zeros();
     ((bits - lowest) as usize).min(BINS - 1)
 }
@@ -166,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_lies_within_its_bin() {
+    fn a_value_is_within_its_bin() {
         for value in [0.000_3, 0.01, 0.1, 0.999, 1.0, 1.124, 1.126, 7.9, 200.0] {
             let bin = bin(value);
             assert!(lower(bin) <= value && value < upper(bin), "{value}: {} {}", lower(bin), upper(bin));
@@ -176,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_tail_is_continued() {
-        let mut lateness = LatenessHistogram::new(1 << 20, 30.0);
+        let mut lateness = Histogram::new(1 << 20, 30.0);
         // P(X > x) = x^-2 from 0.01 on.
         for n in 0..10_000 {
             lateness.add(0.01 * ((f64::from(n) + 0.5) / 10_000.0).powf(-0.5));
@@ -189,13 +195,13 @@ mod tests {
     }
 
     /// Quantiles of an exponential distribution with this mean.
-    fn exponential(lateness: &mut LatenessHistogram, number: u32, mean: f64) {
+    fn exponential(lateness: &mut Histogram, number: u32, mean: f64) {
         (0..number).for_each(|n| lateness.add(-mean * ((f64::from(n) + 0.5) / f64::from(number)).ln()));
     }
 
     #[test]
     fn the_fewer_of_a_kind_were_seen_the_further_it_may_go() {
-        let mut lateness = LatenessHistogram::new(1 << 20, 1e9);
+        let mut lateness = Histogram::new(1 << 20, 1e9);
         exponential(&mut lateness, 100_000, 0.001);
         assert!(lateness.is_smooth() && lateness.exceeded_by(1e-7) < 0.03);
         let mut before = f64::INFINITY;
@@ -209,18 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn chance_makes_nobody_later() {
-        let (mut overall, mut recent) = (LatenessHistogram::new(1 << 20, 30.0), LatenessHistogram::new(4_096, 30.0));
+    fn chance_makes_nothing_worse() {
+        let (mut overall, mut recent) = (Histogram::new(1 << 20, 30.0), Histogram::new(4_096, 30.0));
         exponential(&mut overall, 100_000, 0.01);
         exponential(&mut recent, 1_000, 0.01);
-        assert!(!recent.is_later_than(&overall) && recent.latest() < overall.latest());
+        assert!(!recent.is_worse_than(&overall) && recent.largest() < overall.largest());
         exponential(&mut recent, 10, 0.3);
-        assert!(recent.is_later_than(&overall));
+        assert!(recent.is_worse_than(&overall));
     }
 
     #[test]
-    fn what_is_old_fades() {
-        let mut lateness = LatenessHistogram::new(1_000, 30.0);
+    fn old_values_fade() {
+        let mut lateness = Histogram::new(1_000, 30.0);
         (0..100).for_each(|_| lateness.add(4.0));
         (0..100_000).for_each(|_| lateness.add(0.01));
         assert!(lateness.exceeded_by(0.01) < 0.02 && lateness.total <= 1_001);

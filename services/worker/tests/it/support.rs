@@ -1,0 +1,93 @@
+//! Workers and stores of a test.
+
+use std::{net::SocketAddr, time::Duration};
+
+use launcher::{Stack, free_port, mariadb};
+use stores::StoreConfig;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use worker::{
+    WorkerConfig,
+    config::{Monitor as MonitorConfig, Transport},
+};
+
+use crate::{
+    monitor::{KEY, Monitor},
+    relay::Relay,
+};
+
+/// MySQL servers, each behind a relay. Partition n is on server n modulo their number.
+pub struct Stores {
+    pub relays: Vec<Relay>,
+    pub config: StoreConfig,
+    stack: Stack,
+}
+
+impl Stores {
+    /// `None`: the server is not installed, and the test counts as skipped.
+    pub async fn start(count: usize) -> Option<Self> {
+        if !launcher::testing::have(&["mariadbd|mysqld"]) {
+            return None;
+        }
+        let mut stack = Stack::create("test-worker").unwrap();
+        let (mut relays, mut addresses, options) = (Vec::new(), Vec::new(), mariadb::Options::default());
+        for n in 0..count {
+            let server = mariadb::start(&mut stack, &format!("mysql-{n:02}"), &options).await.unwrap();
+            let relay = Relay::start(server.port).await;
+            addresses.push(relay.address.to_string());
+            relays.push(relay);
+        }
+        let config = StoreConfig::spread_over(&addresses);
+        stores::migrate(&config).await.unwrap();
+        Some(Self { relays, config, stack })
+    }
+
+    pub async fn stop(self) {
+        self.stack.stop().await.unwrap();
+    }
+}
+
+/// Ends when it is dropped.
+pub struct Worker {
+    pub http: SocketAddr,
+    client: reqwest::Client,
+    _stop: DropGuard,
+}
+
+impl Worker {
+    pub fn start(id: &str, monitor: &Monitor, store: &StoreConfig) -> Self {
+        let address = || SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
+        let mut config = WorkerConfig::new(id, store.clone());
+        config.node.key = KEY.into();
+        (config.listen.http, config.listen.udp, config.listen.admin) = (address(), address(), address());
+        config.listen.drain_ms = 100;
+        (config.beats.interval_ms, config.beats.transport) = (100, Transport::Udp);
+        let of_monitor = MonitorConfig { http: monitor.http.to_string(), beats: monitor.beats.to_string() };
+        config.monitors.insert("m0".into(), of_monitor);
+        let (stop, http) = (CancellationToken::new(), config.listen.http);
+        let serving = worker::serve(config, stop.clone());
+        tokio::spawn(async move { serving.await.unwrap() });
+        let redirect = reqwest::redirect::Policy::none();
+        let client = runtime::http::plain().redirect(redirect).timeout(Duration::from_secs(30)).build().unwrap();
+        Self { http, client, _stop: stop.drop_guard() }
+    }
+
+    /// A write to a partition. `unserved_by`: workers that the client had no success with. `None`: no response.
+    pub async fn count(&self, partition: usize, unserved_by: Option<&str>) -> Option<u16> {
+        let mut request = self.client.post(format!("http://{}/partitions/{partition}/count", self.http));
+        if let Some(names) = unserved_by {
+            request = request.header("x-unserved-by", names);
+        }
+        Some(request.send().await.ok()?.status().as_u16())
+    }
+
+    /// The problem's type in the response to a write.
+    pub async fn problem(&self, partition: usize) -> Option<String> {
+        let url = format!("http://{}/partitions/{partition}/count", self.http);
+        let problem: contract::http::Problem = self.client.post(url).send().await.ok()?.json().await.ok()?;
+        Some(problem.kind)
+    }
+
+    pub async fn serves(&self, partition: usize) -> bool {
+        self.count(partition, None).await == Some(200)
+    }
+}
