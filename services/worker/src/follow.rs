@@ -28,6 +28,8 @@ const POLL: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(2);
 /// More than a table with a million workers has.
 const MAX_TABLE_BYTES: usize = 256 << 20;
+/// Of a registration.
+const MAX_REPLY_BYTES: usize = 1_024;
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest pause, in intervals, of a process that competes with another one of its name.
 const MAX_RIVAL_PAUSES: u32 = 32;
@@ -184,7 +186,9 @@ pub async fn leave(
 ) {
     for monitor in monitors.values() {
         match client.send(monitor, &last).await {
-            Ok(_) => {
+            // Another process has the name: this one owns nothing.
+            Ok(Registered::Superseded { .. }) => return,
+            Ok(Registered::Registered) => {
                 // An error means that all pollers have ended.
                 latest.wait_for(|latest| !latest.table.is_online(&last.id)).await.map(drop).ok();
                 return;
@@ -228,7 +232,11 @@ impl MonitorClient {
     async fn send(&self, monitor: &Monitor, registration: &Registration) -> anyhow::Result<Registered> {
         let url = format!("http://{}/register", monitor.http);
         let signed = frame::sign_control(&self.keys, registration)?;
-        let post = self.http.post(url).header("content-type", AUTHENTICATED).body(signed).timeout(REGISTER_TIMEOUT);
-        Ok(post.send().await?.error_for_status()?.json().await?)
+        let post = self.http.post(url).header("content-type", AUTHENTICATED).header("accept", AUTHENTICATED);
+        let response = post.body(signed.clone()).timeout(REGISTER_TIMEOUT).send().await?.error_for_status()?;
+        let reply = runtime::http::body_within(response, MAX_REPLY_BYTES).await?;
+        // A forged "outlived" would drive this worker's incarnation up.
+        let reply = frame::verify_reply(&self.keys, FrameKind::Registered, &signed, &reply);
+        reply.map_err(|reason| anyhow!("the reply to the registration is not authentic: {}", reason.label()))
     }
 }

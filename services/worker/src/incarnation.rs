@@ -59,7 +59,6 @@ impl Incarnation {
     /// The step that follows from this table. Begins the next incarnation if the table has failed this one.
     pub fn next_step(&self, me: &str, table: &Table) -> Step {
         if self.is_admitted(me, table) {
-            self.0.was_admitted.store(true, Relaxed);
             return Step::Stay;
         }
         let Some(known) = table.nodes.get(me).filter(|known| known.incarnation >= self.current()) else {
@@ -94,9 +93,11 @@ impl Incarnation {
         rises
     }
 
-    /// Whether the table lists this process and incarnation as online.
+    /// Whether the table lists this process and incarnation as online. Remembers that it did: call it with every table.
     pub fn is_admitted(&self, me: &str, table: &Table) -> bool {
-        table.is_admitted(me, self.current(), self.process())
+        let is_admitted = table.is_admitted(me, self.current(), self.process());
+        self.0.was_admitted.fetch_or(is_admitted, Relaxed);
+        is_admitted
     }
 }
 
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_life_is_followed_by_a_later_one() {
+    fn a_failed_incarnation_is_followed_by_a_later_one() {
         let incarnation = Incarnation::begin();
         let (first, process) = (incarnation.current(), incarnation.process());
         let step = |table| incarnation.next_step("w", &table);

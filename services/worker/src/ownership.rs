@@ -1,5 +1,4 @@
-//! Step 6 of a heartbeat's path: the partitions that the table assigns to this worker, shared by requests, heartbeats and the task of each
-//! partition (`partition_task.rs`), which sets the fence and serves the partition.
+//! The partitions that the table assigns to this worker. Requests, heartbeats and the task of each partition share them.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -31,6 +30,7 @@ const _: () = assert!(MAX_EPOCH_JUMP == stores::MAX_EPOCH_JUMP, "a table that is
 pub struct PartitionOwnership(Arc<Shared>);
 
 struct Shared {
+    me: NodeId,
     process: u64,
     ownership: Mutex<Ownership>,
     health: Mutex<StoreHealth>,
@@ -47,6 +47,7 @@ impl PartitionOwnership {
             servers[shard.index()] = store.instance_of(shard);
         }
         Self(Arc::new(Shared {
+            me: me.clone(),
             process,
             ownership: Mutex::new(Ownership::new(me)),
             health: Mutex::new(StoreHealth::new(limits, servers)),
@@ -67,6 +68,8 @@ impl PartitionOwnership {
         let follow = async {
             while latest.changed().await.is_ok() {
                 let table = Arc::clone(&latest.borrow_and_update().table);
+                // Before it serves: a process that served gives way to another one of its name.
+                incarnation.is_admitted(&self.0.me, &table);
                 self.learn(&table, incarnation.current(), &telemetry);
             }
         };

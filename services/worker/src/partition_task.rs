@@ -1,5 +1,5 @@
-//! One task per partition, so that a server that hangs delays only its own partitions. While the table assigns the partition to this worker,
-//! the task sets its fence, then serves it and verifies that the store accepts its writes.
+//! Step 6 of a heartbeat's path: one task per partition, so that a server that hangs delays only its own partitions. While the table assigns
+//! the partition to this worker, the task sets its fence, then serves it and verifies that the store accepts its writes.
 //!
 //! ```text
 //! not owned ── table ──→ take over ── fence set ──→ serve ── the store is silent for long ──→ take over
@@ -19,8 +19,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::ownership::PartitionOwnership;
 
-/// Time for one attempt to set a fence, connecting included.
+/// Time for the first attempt to set a fence, connecting included. Each further attempt gets twice the time, for a store that is slow.
 const FENCE_TIMEOUT: Duration = Duration::from_secs(2);
+const LONGEST_FENCE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Pauses between attempts, before jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -75,42 +76,50 @@ impl PartitionTask {
 
     /// Returns when the store has set or refused the fence.
     async fn take_over(&self, fence: Fence) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut limit) = (FIRST_PAUSE, FENCE_TIMEOUT);
         loop {
             let span = self.ownership.fence_span(self.shard);
-            match self.store.fence(self.shard, fence.epoch, self.ownership.process(), FENCE_TIMEOUT).await {
-                Ok(Ok(())) => {
-                    drop(span);
-                    return self.ownership.fenced(fence);
-                }
-                Ok(Err(refused)) => {
-                    span.fail("overruled");
-                    drop(span);
-                    return self.ownership.overruled(fence, refused);
-                }
+            let set = self.store.fence(self.shard, fence.epoch, self.ownership.process(), limit).await;
+            match &set {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => span.fail("overruled"),
+                Err(_) => span.fail("store_unavailable"),
+            }
+            // Ends before the takeover's span does.
+            drop(span);
+            match set {
+                Ok(Ok(())) => return self.ownership.fenced(fence),
+                Ok(Err(refused)) => return self.ownership.overruled(fence, refused),
                 Err(error) => {
-                    span.fail("store_unavailable");
                     let error = &error as &dyn Error;
                     tracing::warn!(error, partition = fence.partition, "cannot set the fence, trying again");
                 }
             }
             sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            (pause, limit) = ((pause * 2).min(LONGEST_PAUSE), (limit * 2).min(LONGEST_FENCE_TIMEOUT));
         }
     }
 
     /// Asks the store when no request did for a while. Returns when it refused this worker, or was silent for long.
     async fn serve(&self, fence: Fence) {
         let limits = self.ownership.health().limits();
+        // After a failed check the next one has more time, for a store that is slow to accept a new connection.
+        let mut limit = limits.silent_after;
         loop {
             while let Some(left) = limits.check_every.checked_sub(self.age(fence)).filter(|left| !left.is_zero()) {
                 sleep(left).await;
             }
-            match self.store.verify(self.shard, fence.epoch, self.ownership.process(), limits.silent_after).await {
-                Ok(Ok(())) => self.ownership.health().answered(fence.partition, Instant::now()),
+            match self.store.verify(self.shard, fence.epoch, self.ownership.process(), limit).await {
+                Ok(Ok(())) => {
+                    self.ownership.health().answered(fence.partition, Instant::now());
+                    limit = limits.silent_after;
+                }
                 Ok(Err(refused)) => return self.ownership.overruled(fence, refused),
                 Err(error) if self.is_silent(fence, &error) => return self.ownership.resign(fence),
-                Err(_) => sleep(limits.check_every.mul_f64(rand::random_range(0.5..=1.0))).await,
+                Err(_) => {
+                    limit = limits.resign_after;
+                    sleep(limits.check_every.mul_f64(rand::random_range(0.5..=1.0))).await;
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The report in this worker's heartbeats: what it does with its partitions, and what its clients complain about.
+//! Step 8 of a heartbeat's path: the report in this worker's heartbeats: what it does with its partitions, and what its clients complain about.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

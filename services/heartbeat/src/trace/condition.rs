@@ -88,6 +88,10 @@ impl Condition {
         }
     }
 
+    pub fn is_drawn(self) -> bool {
+        matches!(self, Self::Drawn(_))
+    }
+
     /// Conditions under which a timeout fitted in hindsight is hard to beat.
     pub fn is_plain(self) -> bool {
         matches!(self, Self::Lan | Self::Wan | Self::Drift | Self::Loss5 | Self::Loss50)

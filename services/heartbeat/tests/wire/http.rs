@@ -1,16 +1,20 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use heartbeat::{
+    assign::Table,
     auth::{FrameKind, Header, Reject},
     clock::wall_ms,
     codec::{Codec, Json, Protobuf},
-    frame::sign_beat,
+    frame::{Poll, sign_beat, sign_control, verify_reply},
     message::{Batch, Beat},
-    transport::http::{AUTHENTICATED, PROTOBUF, Received, Unauthenticated, router},
+    transport::{
+        assignments::{self, Assignments},
+        http::{AUTHENTICATED, PROTOBUF, Received, Unauthenticated, router},
+    },
 };
 use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::support::{Monitor, beat, keys};
 
@@ -118,4 +122,32 @@ async fn a_life_that_cannot_have_begun_is_nobodys() {
     // The node itself is not blocked.
     assert_eq!(get(wall_ms()).await.unwrap().json::<Received>().await.unwrap().outcome, "received");
     assert_eq!(monitor.next().await.1.node_id, "a");
+}
+
+#[tokio::test]
+async fn a_flood_of_plain_polls_is_bounded_and_workers_still_poll() {
+    let (latest, seen) = watch::channel(Arc::<Assignments>::default());
+    let app = assignments::router(seen.clone()).merge(assignments::authenticated(seen, keys(), 8, |_, _| ()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/partitions", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let client = Client::new();
+    let mut polls = JoinSet::new();
+    for _ in 0..=256 {
+        let poll = client.get(format!("{url}?wait_ms=30000"));
+        polls.spawn(async move { poll.send().await.unwrap().status() });
+    }
+    assert_eq!(polls.join_next().await.unwrap().unwrap(), StatusCode::SERVICE_UNAVAILABLE, "one is too many");
+    let post = async |body: Vec<u8>| client.post(&url).body(body).send().await.unwrap();
+    let question = sign_control(&keys(), &Poll { node: "w".into(), epoch: 0, wait_ms: 30_000, nonce: 1 }).unwrap();
+    let next = Assignments { table: Table { epoch: 7, ..Table::default() }.into(), ..Assignments::default() };
+    let (answer, ()) = tokio::join!(post(question.clone()), async {
+        assert_eq!(post(b"not sealed".to_vec()).await.status(), StatusCode::UNAUTHORIZED);
+        latest.send_replace(Arc::new(next.clone()));
+    });
+    let reply = answer.bytes().await.unwrap();
+    assert_eq!(verify_reply(&keys(), FrameKind::Table, &question, &reply), Ok(next));
+    while let Some(status) = polls.join_next().await {
+        assert_eq!(status.unwrap(), StatusCode::OK);
+    }
 }

@@ -172,9 +172,10 @@ impl Worker {
             leaving: false,
         };
         let (mut probes, mut beats) = (JoinSet::new(), JoinSet::new());
-        let seals = keys.clone();
+        let (seals, me) = (keys.clone(), id.to_owned());
         let answer = move |question: Bytes| {
-            let question = Question::read(&seals, &question);
+            // It does not pass on probes of other workers.
+            let question = Question::read(&seals, &question).filter(|question| question.node() == me);
             std::future::ready(question.map(|question| question.answer(&seals, incarnation)).unwrap_or_default())
         };
         let app = Router::new().route("/probe", post(answer));

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use axum::{Json, Router, routing::any};
 use heartbeat::{
-    auth::Keys,
+    auth::{FrameKind, Keys},
     clock::wall_ms,
     codec::Protobuf,
-    frame::{sign_beat, sign_control},
+    frame::{sign_beat, sign_control, verify_reply},
     message::Beat,
     node_state::State,
     registry::Registration,
@@ -32,10 +32,15 @@ fn datagram(node_id: &str, incarnation: u64, sequence: u64) -> Vec<u8> {
     datagram
 }
 
+/// Registers, and believes only an authentic reply.
 async fn register(monitors: &Monitors, registration: &Registration) {
+    let keys = Keys::new(KEY.as_bytes());
+    let question = sign_control(&keys, registration).unwrap();
     eventually("a monitor accepts the registration", async || {
-        let Ok(answer) = monitors.sealed(0, registration).send().await else { return false };
-        answer.json::<Registered>().await.is_ok_and(|answer| answer == Registered::Registered)
+        let post = monitors.sealed(0, registration).header("accept", AUTHENTICATED);
+        let Ok(answer) = post.send().await else { return false };
+        let reply = answer.bytes().await.unwrap();
+        verify_reply(&keys, FrameKind::Registered, &question, &reply) == Ok(Registered::Registered)
     })
     .await;
 }

@@ -25,6 +25,27 @@ async fn a_worker_whose_clock_was_set_back_registers_above_its_former_process() 
     stores.stop().await;
 }
 
+/// As after a machine was cloned.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admitted_process_gives_way_to_a_later_one_of_its_name() {
+    let Some(stores) = Stores::start(1).await else { return };
+    let monitor = Monitor::start().await;
+    let first = Worker::start("w", &monitor, &stores.config);
+    until("admitted", async || monitor.admit("w", &[0])).await;
+    until("served", async || first.serves(0).await).await;
+    let of_first = monitor.registered("w").unwrap();
+    let second = Worker::start("w", &monitor, &stores.config);
+    until("the later process is admitted", async || monitor.admit("w", &[0])).await;
+    until("served by the later process", async || second.serves(0).await && !first.serves(0).await).await;
+    let of_second = monitor.registered("w").unwrap();
+    assert!(of_second.process != of_first.process && of_second.incarnation > of_first.incarnation);
+    let received = monitor.heard().len();
+    until("both send heartbeats", async || monitor.heard().len() > received + 40).await;
+    assert_eq!(monitor.registered("w"), Some(of_second), "the former process does not take the name back");
+    assert!(second.serves(0).await && !first.serves(0).await);
+    stores.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_processes_with_one_name_exactly_one_serves() {
     let Some(stores) = Stores::start(1).await else { return };

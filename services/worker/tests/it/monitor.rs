@@ -6,17 +6,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use axum::{Json, Router, body::Bytes, extract::State, routing::post};
+use axum::{Router, body::Bytes, extract::State, routing::post};
 use heartbeat::{
     assign::{Membership, Table},
-    auth::Keys,
+    auth::{FrameKind, Keys},
     codec::{Codec as _, Protobuf},
     frame,
     message::{Beat, WorkerReport},
     registry::{InMemoryRegistry, Registration, Request, Response},
     transport::assignments::{self, Assignments},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::watch,
@@ -133,10 +133,11 @@ impl Monitor {
     }
 }
 
-async fn register(State(shared): State<Shared>, body: Bytes) -> Json<Value> {
+async fn register(State(shared): State<Shared>, body: Bytes) -> Vec<u8> {
     let node: Registration = frame::verify_control(&shared.keys, &body).unwrap();
-    Json(match shared.registry.lock().unwrap().apply(0, Request::Register(node)) {
+    let reply = match shared.registry.lock().unwrap().apply(0, Request::Register(node)) {
         Response::Superseded { incarnation } => json!({"outcome": "outlived", "incarnation": incarnation}),
         _ => json!({"outcome": "registered"}),
-    })
+    };
+    frame::sign_reply(&shared.keys, FrameKind::Registered, &body, reply.to_string().as_bytes())
 }

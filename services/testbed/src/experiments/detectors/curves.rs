@@ -35,14 +35,16 @@ fn front(outcome: &Outcome, detector: &str, of: impl Fn(usize) -> Option<(f64, f
 
 /// Over all conditions and rates.
 fn overall(outcome: &Outcome, detector: &str) -> Vec<Point> {
-    front(outcome, detector, |setting| summary(outcome, setting).map(|(p99, mistakes, _)| (p99, mistakes)))
+    let cells: Vec<&Cell> = outcome.cells.iter().collect();
+    front(outcome, detector, |setting| summary(&cells, setting).map(|(p99, mistakes, _)| (p99, mistakes)))
 }
 
 pub fn table(outcome: &Outcome) -> Table {
+    let cells: Vec<&Cell> = outcome.cells.iter().collect();
     let mut rows = Vec::new();
     for kind in &KINDS {
         for point in overall(outcome, kind.name) {
-            let held = summary(outcome, point.setting).map_or(0, |all| all.2);
+            let held = summary(&cells, point.setting).map_or(0, |all| all.2);
             let words = outcome.settings[point.setting].words();
             rows.push(vec![kind.name.into(), words, text(point.mistakes, 3), text(point.p99, 2), held.to_string()]);
         }
@@ -57,14 +59,15 @@ pub fn table(outcome: &Outcome) -> Table {
     )
 }
 
-/// One over all conditions, then each condition at each rate.
+/// One over all conditions, then each named condition at each rate.
 pub fn charts(outcome: &Outcome) -> Vec<Chart> {
     let all = chart(
         "All conditions",
         "Mean of the mistakes, geometric mean of the p99. Lower left is better; settings without a mistake are at the left edge.",
         curves(|detector| overall(outcome, detector)),
     );
-    std::iter::once(all).chain(outcome.cells.iter().map(|cell| of_cell(outcome, cell))).collect()
+    let named = outcome.cells.iter().filter(|cell| !cell.condition.is_drawn());
+    std::iter::once(all).chain(named.map(|cell| of_cell(outcome, cell))).collect()
 }
 
 fn of_cell(outcome: &Outcome, cell: &Cell) -> Chart {

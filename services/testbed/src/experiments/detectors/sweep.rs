@@ -9,7 +9,7 @@ use std::{
 };
 
 use heartbeat::{
-    detector::{AnyDetector, Fixed, KINDS},
+    detector::{AnyDetector, Detector, Fixed, KINDS},
     quality::{Quality, QualityMeter, Replay, hindsight_timeout},
     trace::Condition,
 };
@@ -24,6 +24,7 @@ pub const RIVALS: [&str; 7] = ["fixed", "ewma", "nfd-e", "bertier", "phi-normal"
 pub const OURS: &str = "adaptive";
 
 pub struct Plan {
+    pub conditions: Vec<Condition>,
     pub seed: u64,
     /// Per condition and rate.
     pub traces: u64,
@@ -41,7 +42,7 @@ pub struct Setting {
 
 impl Setting {
     pub fn words(&self) -> String {
-        let params = self.params.iter().filter(|param| param.0 != "scan" && param.0 != "offline");
+        let params = self.params.iter().filter(|param| param.0 != "scan");
         let words: Vec<String> = params.map(|(name, value)| format!("{name} {value:.2}")).collect();
         if words.is_empty() { "default".into() } else { words.join(", ") }
     }
@@ -73,23 +74,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Geometric mean over the cells of the p99 detection time in intervals; `None` if it is not at most one mistake a day in each.
-    pub fn everywhere(&self, setting: usize) -> Option<f64> {
-        let mut logs = 0.0;
-        for cell in &self.cells {
-            let quality = cell.qualities[setting].as_ref()?;
-            if !is_rare(quality) {
-                return None;
-            }
-            logs += cell.intervals(quality.detection_p99_s).max(1e-9).ln();
-        }
-        Some((logs / self.cells.len().max(1) as f64).exp())
+    pub fn cells_at(&self, interval_ms: u64) -> Vec<&Cell> {
+        self.cells.iter().filter(|cell| cell.interval_ms == interval_ms).collect()
     }
 
-    /// The best unchanged setting of this detector and its mean.
-    pub fn best(&self, detector: &str) -> Option<(usize, f64)> {
+    /// The best unchanged setting of this detector on these cells, and its mean.
+    pub fn best(&self, cells: &[&Cell], detector: &str) -> Option<(usize, f64)> {
         let of = (0..self.settings.len()).filter(|&n| self.settings[n].detector == detector);
-        of.filter_map(|n| Some((n, self.everywhere(n)?))).min_by(|a, b| a.1.total_cmp(&b.1))
+        of.filter_map(|n| Some((n, everywhere(cells, n)?))).min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// The best of the rivals on these cells: setting and mean.
+    pub fn best_rival(&self, cells: &[&Cell]) -> Option<(usize, f64)> {
+        RIVALS.iter().filter_map(|name| self.best(cells, name)).min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
     /// The adaptive detector as it is by default.
@@ -98,22 +95,28 @@ impl Outcome {
     }
 }
 
+/// Geometric mean over the cells of the p99 detection time in intervals; `None` if it is not at most one mistake a day in each.
+pub fn everywhere(cells: &[&Cell], setting: usize) -> Option<f64> {
+    let is_rare_everywhere = cells.iter().all(|cell| cell.qualities[setting].as_ref().is_some_and(is_rare));
+    if is_rare_everywhere { summary(cells, setting).map(|all| all.0) } else { None }
+}
+
 /// At most one mistake a day, and at most one in a trace shorter than a day.
 pub fn is_rare(quality: &Quality) -> bool {
     quality.mistakes as f64 <= (quality.observed_s / 86_400.0).ceil()
 }
 
-/// Of one setting over all cells: geometric mean of the p99 in intervals, mean of the mistakes a day, cells with at most one a day.
-pub fn summary(outcome: &Outcome, setting: usize) -> Option<(f64, f64, usize)> {
+/// Of one setting over these cells: geometric mean of the p99 in intervals, mean of the mistakes a day, cells with at most one a day.
+pub fn summary(cells: &[&Cell], setting: usize) -> Option<(f64, f64, usize)> {
     let (mut logs, mut mistakes, mut rare) = (0.0, 0.0, 0);
-    for cell in &outcome.cells {
+    for cell in cells {
         let quality = cell.qualities[setting].as_ref()?;
         logs += cell.intervals(quality.detection_p99_s).max(1e-9).ln();
         mistakes += quality.mistakes_per_day;
         rare += usize::from(is_rare(quality));
     }
-    let cells = outcome.cells.len().max(1) as f64;
-    Some(((logs / cells).exp(), mistakes / cells, rare))
+    let number = cells.len().max(1) as f64;
+    Some(((logs / number).exp(), mistakes / number, rare))
 }
 
 /// `from` to `to` in equal ratios.
@@ -128,14 +131,15 @@ pub fn settings() -> Vec<Setting> {
         all.push(Setting { detector, params });
     };
     // A scan only adds to the timeout: without it a fixed one is at its best.
-    geometric(1.02, 120.0, 80).for_each(|v| add("fixed", &[("suspect", v), ("scan", 0.0)]));
-    geometric(0.02, 120.0, 80).for_each(|v| add("nfd-e", &[("alpha", v)]));
-    geometric(0.5, 60.0, 80).for_each(|v| add("phi-exponential", &[("threshold", v)]));
-    geometric(1.2, 120.0, 80).for_each(|v| add("chitchat", &[("threshold", v)]));
+    // The longest pause of a condition is a minute: 600 intervals.
+    geometric(1.02, 800.0, 72).for_each(|v| add("fixed", &[("suspect", v), ("scan", 0.0)]));
+    geometric(0.02, 800.0, 48).for_each(|v| add("nfd-e", &[("alpha", v)]));
+    geometric(0.5, 400.0, 40).for_each(|v| add("phi-exponential", &[("threshold", v)]));
+    geometric(1.2, 900.0, 40).for_each(|v| add("chitchat", &[("threshold", v)]));
     geometric(1.0, 10_000.0, 24).for_each(|v| add("ewma", &[("k", v)]));
     geometric(1.0, 100_000.0, 24).for_each(|v| add("bertier", &[("phi", v)]));
-    for pause in [0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0, 25.0, 30.0] {
-        geometric(0.5, 2_000.0, 20).for_each(|v| add("phi-normal", &[("threshold", v), ("pause", pause)]));
+    for pause in [0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0, 25.0, 30.0, 45.0, 60.0, 120.0, 250.0, 400.0, 600.0] {
+        geometric(0.5, 2_000.0, 8).for_each(|v| add("phi-normal", &[("threshold", v), ("pause", pause)]));
     }
     [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0].into_iter().for_each(|v| add("backoff", &[("probes", v)]));
     geometric(0.02, 60.0, 16).for_each(|v| add("consecutive", &[("patience", v)]));
@@ -148,7 +152,7 @@ pub fn run(plan: &Plan) -> Outcome {
     // Most heartbeats first, so that the threads end together.
     let mut work: Vec<(Condition, u64)> = Vec::new();
     for interval_ms in RATES_MS.into_iter().rev() {
-        work.extend(Condition::ALL.map(|condition| (condition, interval_ms)));
+        work.extend(plan.conditions.iter().map(|&condition| (condition, interval_ms)));
     }
     let (next, cells) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
@@ -156,7 +160,8 @@ pub fn run(plan: &Plan) -> Outcome {
             scope.spawn(|| {
                 while let Some(&(condition, interval_ms)) = work.get(next.fetch_add(1, Relaxed)) {
                     let cell = judge(plan, condition, interval_ms, &settings);
-                    let place = (Condition::ALL.iter().position(|c| *c == condition), std::cmp::Reverse(interval_ms));
+                    let at = plan.conditions.iter().position(|c| *c == condition);
+                    let place = (at, std::cmp::Reverse(interval_ms));
                     cells.lock().unwrap_or_else(PoisonError::into_inner).insert(place, cell);
                 }
             });
@@ -164,6 +169,19 @@ pub fn run(plan: &Plan) -> Outcome {
     });
     let cells = cells.into_inner().unwrap_or_else(PoisonError::into_inner);
     Outcome { settings, cells: cells.into_values().collect() }
+}
+
+/// Timeout of the adaptive detector after two minutes of this condition, in intervals.
+pub fn warmed_up(condition: Condition, interval_ms: u64, seed: u64) -> f64 {
+    let interval = interval_ms * 1_000_000;
+    let mut timeout = f64::NAN;
+    let Ok(mut detector) = AnyDetector::named(OURS, interval, &[]) else { return timeout };
+    for arrival in condition.trace(interval, 120_000_000_000, seed).arrivals() {
+        detector.heard(arrival.at, arrival.sequence);
+        let left = detector.deadline().map(|deadline| deadline.saturating_sub(arrival.at));
+        timeout = left.map_or(f64::NAN, |left| left as f64 / interval as f64);
+    }
+    timeout
 }
 
 fn judge(plan: &Plan, condition: Condition, interval_ms: u64, settings: &[Setting]) -> Cell {
@@ -203,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_patient_setting_is_rarely_wrong_and_slow() {
-        let plan = Plan { seed: 5, traces: 1, length_s: 1_800, crashes: 50 };
+        let plan = Plan { conditions: vec![Condition::Loss50], seed: 5, traces: 1, length_s: 1_800, crashes: 50 };
         let settings: Vec<Setting> =
             settings().into_iter().filter(|s| s.detector == "fixed" && !s.params.is_empty()).collect();
         let cell = judge(&plan, Condition::Loss50, 1_000, &settings);
@@ -211,9 +229,10 @@ mod tests {
         assert!(known.is_sorted_by(|a, b| a.mistakes >= b.mistakes && a.detection_p99_s <= b.detection_p99_s));
         assert!(cell.hindsight.mistakes <= 1 && cell.hindsight.crashes >= 48);
         let outcome = Outcome { settings, cells: vec![cell] };
-        let (best, mean) = outcome.best("fixed").unwrap();
+        let cells: Vec<&Cell> = outcome.cells.iter().collect();
+        let (best, mean) = outcome.best(&cells, "fixed").unwrap();
         assert!(is_rare(outcome.cells[0].qualities[best].as_ref().unwrap()));
-        assert!(best == 0 || outcome.everywhere(best - 1).is_none() && mean > 2.0);
-        assert_eq!(outcome.best("chitchat"), None);
+        assert!(best == 0 || everywhere(&cells, best - 1).is_none() && mean > 2.0);
+        assert_eq!(outcome.best(&cells, "chitchat"), None);
     }
 }

@@ -27,6 +27,8 @@ const LATENCIES_MS: [f64; 3] = [1.0, 10.0, 100.0];
 pub enum GrayFault {
     LossIn,
     LossOut,
+    #[value(name = "loss-80")]
+    #[serde(rename = "loss-80")]
     Loss80,
     FlipFlop,
     Suspended,

@@ -7,7 +7,7 @@ use std::{
 
 use heartbeat::assign::{NodeId, Table};
 use report::Verdict;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::faults::{Expected, GrayFault};
 
@@ -34,7 +34,7 @@ pub enum Defence {
 }
 
 /// What showed that a worker does not serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Evidence {
     /// Missing heartbeats and unanswered probes.
@@ -51,6 +51,40 @@ pub struct Sign {
     /// Seconds since the begin of the fault.
     pub after_s: f64,
     pub evidence: Evidence,
+}
+
+/// A new partition table, compared with the one before it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TableChange {
+    /// Seconds since the begin of the fault.
+    pub after_s: f64,
+    /// Partitions with another primary.
+    pub moved: usize,
+    /// Partitions whose planned move began.
+    pub planned: usize,
+    pub offline: Vec<NodeId>,
+    pub admitted: Vec<NodeId>,
+}
+
+impl TableChange {
+    pub fn between(after_s: f64, before: &Table, after: &Table) -> Self {
+        let switched = |online| {
+            let switched = after
+                .nodes
+                .iter()
+                .filter(move |(node, membership)| membership.online == online && before.is_online(node) != online);
+            switched.map(|(node, _)| node.clone()).collect()
+        };
+        let pairs = before.partitions.iter().zip(&after.partitions);
+        let planned = pairs.filter(|(before, after)| after.successor.is_some() && before.successor != after.successor);
+        Self {
+            after_s,
+            moved: moved(before, after),
+            planned: planned.count(),
+            offline: switched(false),
+            admitted: switched(true),
+        }
+    }
 }
 
 /// One write of a client.
@@ -73,8 +107,8 @@ pub struct Measured {
     pub served_after_s: Option<f64>,
     /// Workers that were taken off-line or lost partitions without a fault of their own.
     pub false_removals: usize,
-    /// New partition tables.
-    pub changes: usize,
+    /// New partition tables, in order.
+    pub tables: Vec<TableChange>,
     /// Partitions that had another primary at the end.
     pub moved: usize,
     pub writes: usize,
@@ -90,7 +124,7 @@ pub struct Measured {
 impl Measured {
     pub fn is_handled(&self) -> bool {
         let is_served = self.served_after_s.is_some_and(|after| after <= HANDLED_WITHIN_S);
-        let stays = self.moved == 0 && self.changes == 0;
+        let stays = self.moved == 0 && self.tables.is_empty();
         is_served && self.false_removals == 0 && (stays || self.fault.expected() == Expected::Serves)
     }
 
@@ -106,7 +140,7 @@ impl Measured {
     pub fn text(&self) -> String {
         let detected = self.detected.map_or("-".into(), |sign| format!("{:.1} s ({:?})", sign.after_s, sign.evidence));
         let served = self.served_after_s.map_or("never".into(), |after| format!("after {after:.1} s"));
-        let Self { false_removals, changes, moved, writes, errors, error_seconds, .. } = self;
+        let (Self { false_removals, moved, writes, errors, error_seconds, .. }, changes) = (self, self.tables.len());
         let validity = if self.is_valid() { "" } else { "; INVALID: the machine was busy with other work" };
         format!(
             "detected {detected}, served {served}, {changes} changes, {moved} moved, {false_removals} false removals, \
@@ -167,7 +201,7 @@ pub fn verdicts(all: &[Measured], quick: bool) -> Vec<Verdict> {
     // A run of some faults may not miss more of them than a run of all.
     let needed = kinds.saturating_sub(KINDS - MIN_HANDLED_KINDS).max(usize::from(kinds > 0));
     let removals: usize = judged.iter().map(|one| one.false_removals).sum();
-    let most_changes = judged.iter().map(|one| one.changes).max().unwrap_or_default();
+    let most_changes = judged.iter().map(|one| one.tables.len()).max().unwrap_or_default();
     let invalid = judged.iter().filter(|one| !one.is_valid()).count();
     let note = match (quick, invalid) {
         (true, _) => "quick run, not judged".to_owned(),
@@ -201,6 +235,8 @@ pub fn verdicts(all: &[Measured], quick: bool) -> Vec<Verdict> {
 
 #[cfg(test)]
 pub mod tests {
+    use heartbeat::assign::Membership;
+
     use super::*;
 
     /// Ten writes a second; those that begin between two of these times fail.
@@ -220,7 +256,7 @@ pub mod tests {
             detected: Some(Sign { after_s: 2.0, evidence: Evidence::Report }),
             served_after_s,
             false_removals: 0,
-            changes: 0,
+            tables: Vec::new(),
             moved: 0,
             writes: 4_000,
             planned: 4_000,
@@ -228,6 +264,26 @@ pub mod tests {
             errors: 40,
             error_seconds: 4,
         }
+    }
+
+    fn change(after_s: f64) -> TableChange {
+        TableChange::between(after_s, &Table::default(), &Table::default())
+    }
+
+    #[test]
+    fn a_table_is_compared_with_the_one_before() {
+        let mut before = Table::default();
+        let membership = |online| Membership { incarnation: 1, process: 1, online };
+        before.nodes = [("a", true), ("b", false)].map(|(node, online)| (node.into(), membership(online))).into();
+        let mut after = before.clone();
+        after.nodes = [("a", false), ("b", true)].map(|(node, online)| (node.into(), membership(online))).into();
+        after.partitions[3].primary = Some("b".into());
+        after.partitions[4].successor = Some("b".into());
+        let (offline, admitted) = (vec!["a".into()], vec!["b".into()]);
+        assert_eq!(
+            TableChange::between(1.5, &before, &after),
+            TableChange { after_s: 1.5, moved: 1, planned: 1, offline, admitted }
+        );
     }
 
     #[test]
@@ -248,8 +304,9 @@ pub mod tests {
     #[test]
     fn a_fault_for_which_nothing_should_move_is_handled_if_nothing_moves() {
         let stays = measured(GrayFault::EtcdSlow, Defence::All, Some(0.0));
-        assert!(stays.is_handled() && !Measured { moved: 1, changes: 1, ..stays }.is_handled());
-        let serves = Measured { moved: 5, changes: 1, ..measured(GrayFault::LossIn, Defence::All, Some(7.0)) };
+        let tables = vec![change(2.0)];
+        assert!(stays.is_handled() && !Measured { moved: 1, tables: tables.clone(), ..stays }.is_handled());
+        let serves = Measured { moved: 5, tables, ..measured(GrayFault::LossIn, Defence::All, Some(7.0)) };
         assert!(serves.is_handled());
         assert!(!Measured { served_after_s: Some(7.5), ..serves.clone() }.is_handled());
         assert!(!Measured { served_after_s: None, ..serves.clone() }.is_handled());
@@ -270,7 +327,7 @@ pub mod tests {
         assert_eq!((all[9].fault, handled_kinds(&all, Defence::All)), (GrayFault::Fail40, (11, 12)));
         assert_eq!(passed(&all, false), [Some(true); 3]);
         all[0].served_after_s = Some(8.0);
-        all[1].changes = 3;
+        all[1].tables = [1.0, 2.0, 3.0].map(change).to_vec();
         all[2].false_removals = 1;
         assert_eq!(passed(&all, false), [Some(false); 3]);
         assert_eq!(passed(&all, true), [None; 3]);

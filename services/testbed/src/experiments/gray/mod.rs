@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep};
 use self::{
     clients::Load,
     faults::GrayFault,
-    judgement::{Defence, Measured, Write},
+    judgement::{Defence, Measured, TableChange, Write},
     observation::Monitors,
 };
 use super::{
@@ -46,7 +46,7 @@ pub const EXPERIMENT: Experiment = Experiment {
   ./testbed experiment gray                      all faults, with all evidence and with heartbeats alone (about 20 minutes)
   ./testbed experiment gray --quick              each fault once and short, with all evidence, not judged (about 5 minutes)
   ./testbed experiment gray --fault writes-stall --fault loss-in
-  ./testbed experiment gray --evidence all --json | jq '.sections[0].measured[] | {fault, defence, served_after_s, changes}'",
+  ./testbed experiment gray --evidence all --json | jq '.sections[0].measured[] | {fault, defence, served_after_s, tables}'",
     args: GrayArgs::augment_args,
     run: |matches| Box::pin(async move { run(GrayArgs::from_arg_matches(&matches)?).await }),
 };
@@ -186,6 +186,11 @@ async fn under(
     let is_before = |write: &&Write| (loaded_before.saturating_sub(JUDGED_BEFORE)..loaded_before).contains(&write.at);
     let writes = during(&all, loaded_before, fault.lasts(quick));
     let seen: Vec<_> = tables.iter().filter(|(at, _)| (begin..end).contains(at)).collect();
+    let former = std::iter::once(&before).chain(seen.iter().map(|(_, table)| table));
+    let changes = seen
+        .iter()
+        .zip(former)
+        .map(|((at, table), former)| TableChange::between(at.duration_since(begin).as_secs_f64(), former, table));
     let moved = seen.last().map_or(0, |(_, after)| judgement::moved(&before, after));
     Ok(Measured {
         fault,
@@ -194,7 +199,7 @@ async fn under(
         detected: signs.get(&victim).copied().filter(|sign| sign.after_s <= seconds),
         served_after_s: judgement::served_after_s(&writes, seconds),
         false_removals: judgement::false_removals(&signs, &victim, fault.expected()),
-        changes: seen.len(),
+        tables: changes.collect(),
         moved,
         writes: writes.len(),
         planned: (PARTITIONS as f64 * seconds / clients::PAUSE.as_secs_f64()) as usize,

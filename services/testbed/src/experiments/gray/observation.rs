@@ -9,9 +9,10 @@ use std::{
 use anyhow::Context as _;
 use heartbeat::{
     assign::{NodeId, Table},
+    observer::Source,
     transport::assignments::Assignments,
 };
-use serde::Deserialize;
+use monitor::status::{Event, Status};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -33,20 +34,6 @@ pub struct Monitors {
     statuses: Vec<String>,
     http: reqwest::Client,
     _pollers: JoinSet<()>,
-}
-
-/// The part of a monitor's status that is read here.
-#[derive(Deserialize)]
-struct Status {
-    changes: Vec<LoggedEvent>,
-}
-
-#[derive(Deserialize)]
-struct LoggedEvent {
-    at_ms: u64,
-    what: String,
-    node: Option<NodeId>,
-    evidence: Option<Evidence>,
 }
 
 impl Monitors {
@@ -107,13 +94,13 @@ impl Monitors {
         for url in &self.statuses {
             let Ok(status) = self.status(url).await else { continue };
             for event in status.changes.into_iter().filter(|event| event.at_ms >= begun_ms) {
-                let evidence = match event.what.as_str() {
-                    "offline" => Evidence::Heartbeats,
-                    "unserved" => event.evidence.unwrap_or(Evidence::Report),
+                let (node, evidence) = match event.event {
+                    Event::Offline { node, .. } => (node, Evidence::Heartbeats),
+                    Event::Unserved { node, evidence: Source::Report, .. } => (node, Evidence::Report),
+                    Event::Unserved { node, evidence: Source::Requesters, .. } => (node, Evidence::Requesters),
                     _ => continue,
                 };
-                let (Some(node), after_s) = (event.node, (event.at_ms - begun_ms) as f64 / 1e3) else { continue };
-                let sign = Sign { after_s, evidence };
+                let sign = Sign { after_s: (event.at_ms - begun_ms) as f64 / 1e3, evidence };
                 let first = signs.entry(node).or_insert(sign);
                 if sign.after_s < first.after_s {
                     *first = sign;

@@ -38,7 +38,7 @@ fn row(all: &[Measured], fault: GrayFault) -> Option<Vec<String>> {
         detected,
         |one| one.served_after_s.map_or("never".into(), |after| format!("{after:.1} s")),
         |one| one.false_removals.to_string(),
-        |one| one.changes.to_string(),
+        |one| one.tables.len().to_string(),
         |one| one.moved.to_string(),
         |one| format!("{:.1} %, {} s", 100.0 * one.error_share(), one.error_seconds),
         |one| if one.is_handled() { "yes".into() } else { "no".into() },

@@ -1,6 +1,7 @@
 //! A series of switch-overs: workers are killed and stopped in turns, and each time the others take their partitions over.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -19,7 +20,7 @@ use super::{
     clients::{Load, Monitors, is_level, of_primary},
     judgement::{EtcdAway, Kill, Sample, Series, Strategy},
     recorder::{Recorder, rows},
-    slowest::{Death, Slowest, pauses, trace_id},
+    traces::{Death, Slowest, pauses, trace_id},
 };
 use crate::stack::control_plane::{ControlPlane, Plan};
 
@@ -72,22 +73,18 @@ pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) 
     let load = Load::start(&control_plane, &recorder)?;
     let mut samples = Vec::new();
     let mut false_alarms = 0;
-    let (mut slowest, mut unfinished) = (None::<Slowest>, None::<Death>);
+    let (mut unread, mut slowest) = (VecDeque::<Death>::new(), None);
     for n in 0..2 * variant.kills {
         let kill = if n % 2 == 0 { Kill::Kill } else { Kill::Stop };
         monitors.until("the workers share the partitions evenly", is_level).await?;
-        if let Some(death) = unfinished.take_if(|death| death.is_complete()) {
-            slowest = Some(death.fetch(servers.traces).await);
+        while let Some(death) = unread.pop_front_if(|death| death.is_complete()) {
+            read(death, servers.traces, &mut samples, &mut slowest).await;
         }
         // Not in step with the beats.
         sleep(Duration::from_millis(rand::rng().random_range(0..variant.interval_ms))).await;
         let (sample, death) = switch(stack, &control_plane, &monitors, n / 2 % WORKERS, kill).await?;
         false_alarms += monitors.others_offline(&sample.worker);
-        let known_ms = unfinished.as_ref().map(|death| death.confirmed_ms);
-        let known_ms = known_ms.or(slowest.as_ref().map(|slowest| slowest.confirmed_ms));
-        if let Some(death) = death.filter(|death| known_ms.is_none_or(|known| known < death.confirmed_ms)) {
-            unfinished = Some(Death { sample: n, ..death });
-        }
+        unread.extend(death.map(|death| Death { sample: n, ..death }));
         eprintln!("  {}", sample.text());
         samples.push(sample);
         let victim = &mut control_plane.workers[n / 2 % WORKERS];
@@ -97,8 +94,8 @@ pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) 
         }
     }
     monitors.until("the last one is back", is_level).await?;
-    if let Some(death) = unfinished.take() {
-        slowest = Some(death.fetch(servers.traces).await);
+    for death in unread {
+        read(death, servers.traces, &mut samples, &mut slowest).await;
     }
     let etcd_away = if strategy == Strategy::Majority && !variant.etcd_away.is_zero() {
         let outcome = etcd_away(stack, &control_plane, &monitors, &load, variant.etcd_away).await?;
@@ -122,6 +119,14 @@ pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) 
         check,
         slowest,
     })
+}
+
+async fn read(death: Death, traces: &tracestore::Client, samples: &mut [Sample], slowest: &mut Option<Slowest>) {
+    let (parts, candidate) = death.read(traces).await;
+    samples[candidate.sample].parts = parts;
+    if slowest.as_ref().is_none_or(|known| known.confirmed_ms < candidate.confirmed_ms) {
+        *slowest = Some(candidate);
+    }
 }
 
 /// Stops the registry while all workers live.

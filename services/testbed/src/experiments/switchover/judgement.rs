@@ -6,7 +6,11 @@ use heartbeat::assign::NodeId;
 use report::Verdict;
 use serde::Serialize;
 
-use super::{fence_off::FenceOff, recorder::CounterCheck, slowest::Slowest};
+use super::{
+    fence_off::FenceOff,
+    recorder::CounterCheck,
+    traces::{Parts, Slowest},
+};
 
 /// How a worker's failure is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -44,6 +48,8 @@ pub struct Sample {
     pub redirected_ms: Option<f64>,
     /// The longest pause of a monitor's process until the confirmation; 0 without any.
     pub longest_pause_ms: f64,
+    /// `None`: the receiver of traces has no trace of it.
+    pub parts: Option<Parts>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -138,6 +144,7 @@ impl Sample {
             primary_ms: None,
             redirected_ms: None,
             longest_pause_ms: 0.0,
+            parts: None,
         }
     }
 
@@ -180,11 +187,15 @@ impl Series {
     /// A switch-over that did not happen is later than all others.
     pub fn percentile_of(&self, counts: impl Fn(&Sample) -> bool, figure: Figure, percent: f64) -> f64 {
         let of = self.samples.iter().filter(|sample| counts(sample));
-        let mut values: Vec<f64> = of.map(|sample| figure(sample).unwrap_or(f64::INFINITY)).collect();
-        values.sort_by(f64::total_cmp);
-        let rank = (percent / 100.0 * values.len() as f64).ceil() as usize;
-        values.get(rank.max(1) - 1).copied().unwrap_or(f64::INFINITY)
+        percentile(of.map(|sample| figure(sample).unwrap_or(f64::INFINITY)).collect(), percent)
     }
+}
+
+/// The nearest rank; infinite without values.
+pub fn percentile(mut values: Vec<f64>, percent: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let rank = (percent / 100.0 * values.len() as f64).ceil() as usize;
+    values.get(rank.max(1) - 1).copied().unwrap_or(f64::INFINITY)
 }
 
 /// Only the majority is judged: the others are there to compare with.
@@ -297,6 +308,7 @@ mod tests {
             primary_ms: Some(100.0),
             redirected_ms: Some(100.0),
             longest_pause_ms: 0.0,
+            parts: None,
         };
         Series {
             strategy: Strategy::Majority,

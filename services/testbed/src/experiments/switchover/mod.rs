@@ -2,7 +2,7 @@
 //! failure, until the new primaries work, and until clients that know nothing of it are redirected to them. All writes are recorded and checked.
 //!
 //! Begin with [`measure`]: `deaths` runs a series of deaths, `fence_off` the positive control of the check. `clients` write and follow the
-//! monitors, `recorder` checks the writes, `slowest` reads the trace of the slowest death. `judgement` and `words` are pure.
+//! monitors, `recorder` checks the writes, `traces` reads the traces of the deaths. `judgement` and `words` are pure.
 
 mod clients;
 mod deaths;
@@ -10,7 +10,7 @@ mod fence_off;
 mod judgement;
 mod mutants;
 mod recorder;
-mod slowest;
+mod traces;
 mod words;
 
 use std::{

@@ -4,8 +4,8 @@ use report::{Section, Table};
 
 use super::{
     fence_off::FenceOff,
-    judgement::{FIGURES, Kill, Sample, Series, ms},
-    slowest::{Row, Slowest},
+    judgement::{FIGURES, Kill, Sample, Series, ms, percentile},
+    traces::{Parts, Row, Slowest},
 };
 
 /// # Errors
@@ -20,8 +20,32 @@ pub fn section(all: &[Series]) -> anyhow::Result<Section> {
         rows,
     );
     let slowest = all.iter().filter_map(|series| Some(waterfall(series, series.slowest.as_ref()?)));
-    let tables = [table, by_pauses(all)].into_iter().chain(slowest).collect();
+    let tables = [table, parts(all), by_pauses(all)].into_iter().chain(slowest).collect();
     Ok(Section::new("From a death to its new primaries", "", serde_json::to_value(all)?).with_tables(tables))
+}
+
+const PARTS: [fn(&Parts) -> f64; 4] =
+    [|parts| parts.failed_ms, |parts| parts.majority_ms, |parts| parts.commit_ms, |parts| parts.published_ms];
+
+fn parts(all: &[Series]) -> Table {
+    let row = |series: &Series| {
+        let known: Vec<Parts> = series.samples.iter().filter_map(|sample| sample.parts).collect();
+        let cells = PARTS.map(|part| {
+            let [p50, p99, slowest] =
+                [50.0, 99.0, 100.0].map(|percent| percentile(known.iter().map(part).collect(), percent));
+            if known.is_empty() { "-".into() } else { format!("{p50:.0} / {p99:.0} / {slowest:.0}") }
+        });
+        let name = format!("{}, {} ms", series.strategy, series.interval_ms);
+        [name, known.len().to_string()].into_iter().chain(cells).collect()
+    };
+    Table::new(
+        "Parts of the confirmation",
+        "ms, p50 / p99 / slowest, from the traces. Failed: from the signal until the leader failed the worker, by silence and two rounds of \
+         probes. Majority: until the monitors agreed. Commit: the transaction in etcd, which waits for the disk. Published: until a client had \
+         the table.",
+        &["", "traces", "failed", "majority", "commit", "published"],
+        all.iter().map(row).collect(),
+    )
 }
 
 /// Which part of the slow deaths is due to pauses?
@@ -122,6 +146,12 @@ mod tests {
             primary_ms: Some(100.0),
             redirected_ms: None,
             longest_pause_ms: if confirmed_ms > 300.0 { 60.0 } else { 0.0 },
+            parts: Some(Parts {
+                failed_ms: 187.0,
+                majority_ms: 1.0,
+                commit_ms: confirmed_ms - 190.0,
+                published_ms: 2.0,
+            }),
         };
         let series = Series {
             strategy: Strategy::Majority,
@@ -156,11 +186,15 @@ mod tests {
         assert_eq!(rows[0][..5], ["majority, 100 ms, kill -9", "2", "200 / 351", "100 / 100", "never / never"]);
         assert_eq!((rows.len(), rows[1][1].as_str()), (2, "0"));
         assert_eq!(section.measured[0]["strategy"], "majority");
+        assert_eq!(
+            section.tables[1].rows,
+            [["majority, 100 ms", "2", "187 / 187 / 187", "1 / 1 / 1", "10 / 161 / 161", "2 / 2 / 2"]]
+        );
         let [without, with] = [("no monitor", "200"), ("a monitor", "351")].map(|(which, ms)| {
             [format!("majority, 100 ms, {which} paused"), "1".into(), format!("{ms} / {ms}"), ms.into()]
         });
-        assert_eq!(section.tables[1].rows, [without, with]);
-        assert_eq!(section.tables[2].rows, [["· switch", "monitor-0", "200.0", "150.0", ""]]);
-        assert!(section.tables[2].title.contains("confirmed 351"), "{}", section.tables[2].title);
+        assert_eq!(section.tables[2].rows, [without, with]);
+        assert_eq!(section.tables[3].rows, [["· switch", "monitor-0", "200.0", "150.0", ""]]);
+        assert!(section.tables[3].title.contains("confirmed 351"), "{}", section.tables[3].title);
     }
 }

@@ -1,12 +1,12 @@
-//! The slowest death of a series, with its trace: it shows which part of the failover was slow.
+//! The traces of the deaths: they show which part of a failover was slow.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use contract::spans::attribute;
+use contract::spans::{attribute, name};
 use heartbeat::transport::assignments::Assignments;
 use monitor::status::{Event, Status};
 use serde::Serialize;
-use tracestore::{Client, Trace, TraceId, waterfall};
+use tracestore::{Client, Span, Trace, TraceId, waterfall};
 
 use crate::{instruments::waterfall::details, stack::control_plane::ControlPlane};
 
@@ -39,6 +39,30 @@ pub struct Slowest {
     pub rows: Vec<Row>,
 }
 
+/// Parts of the time until the confirmation, in the order of the failover.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Parts {
+    /// From the signal until the leader failed the worker: silence and probes.
+    pub failed_ms: f64,
+    /// Until the majority agreed.
+    pub majority_ms: f64,
+    /// The transaction in etcd.
+    pub commit_ms: f64,
+    /// Until a client had the new table.
+    pub published_ms: f64,
+}
+
+impl Parts {
+    /// `None`: spans are missing.
+    fn of(trace: &Trace, killed_at: SystemTime, confirmed_ms: f64) -> Option<Self> {
+        let span = |name| trace.spans.iter().find(|span| span.name == name);
+        let (majority, commit) = (span(name::MAJORITY)?, span(name::SWITCH)?);
+        let [majority_ms, commit_ms] = [majority, commit].map(|span| span.duration_ns as f64 / 1e6);
+        let published_ms = confirmed_ms - from_signal_ms(commit.end_ns(), killed_at);
+        Some(Self { failed_ms: from_signal_ms(majority.start_ns, killed_at), majority_ms, commit_ms, published_ms })
+    }
+}
+
 /// After this time all processes have sent their spans: they do so once per second.
 const COMPLETE_AFTER: Duration = Duration::from_secs(4);
 
@@ -61,7 +85,7 @@ impl Death {
     }
 
     /// Waits for the rest of the trace, and reads it.
-    pub async fn fetch(self, traces: &Client) -> Slowest {
+    pub async fn read(self, traces: &Client) -> (Option<Parts>, Slowest) {
         tokio::time::sleep_until((self.killed + COMPLETE_AFTER).into()).await;
         let trace = match self.trace {
             Some(id) => traces.trace(id).await.ok().flatten(),
@@ -69,11 +93,12 @@ impl Death {
         };
         // A table that was committed right after the failover carries another trace.
         let trace = trace.filter(|trace| trace.spans.iter().any(|span| names(span, &self.worker)));
+        let parts = trace.as_ref().and_then(|trace| Parts::of(trace, self.killed_at, self.confirmed_ms));
         let mut rows = trace.map_or_else(Vec::new, |trace| rows(&trace, self.killed_at));
         if !rows.is_empty() {
             rows.extend(self.pauses);
         }
-        Slowest { sample: self.sample, confirmed_ms: self.confirmed_ms, rows }
+        (parts, Slowest { sample: self.sample, confirmed_ms: self.confirmed_ms, rows })
     }
 }
 
@@ -100,7 +125,7 @@ async fn status(address: &str) -> Option<Status> {
     http.get(format!("http://{address}/status")).send().await.ok()?.json().await.ok()
 }
 
-fn names(span: &tracestore::Span, worker: &str) -> bool {
+fn names(span: &Span, worker: &str) -> bool {
     span.attributes.get(attribute::NODE).is_some_and(|nodes| nodes.split(' ').any(|node| node == worker))
 }
 
@@ -114,7 +139,7 @@ fn rows(trace: &Trace, killed_at: SystemTime) -> Vec<Row> {
         depth: row.depth,
         process: process(row.span).to_owned(),
         name: row.span.name.clone(),
-        offset_ms: (i128::from(row.span.start_ns) - i128::from(unix_ns(killed_at))) as f64 / 1e6,
+        offset_ms: from_signal_ms(row.span.start_ns, killed_at),
         duration_ms: row.span.duration_ns as f64 / 1e6,
         details: details(row.span, row.offset_ns),
     };
@@ -122,10 +147,59 @@ fn rows(trace: &Trace, killed_at: SystemTime) -> Vec<Row> {
 }
 
 /// `monitor-0`: the instance is `host/name`.
-fn process(span: &tracestore::Span) -> &str {
+fn process(span: &Span) -> &str {
     span.instance.as_deref().and_then(|instance| instance.rsplit('/').next()).unwrap_or(&span.service)
+}
+
+fn from_signal_ms(at_ns: u64, killed_at: SystemTime) -> f64 {
+    (i128::from(at_ns) - i128::from(unix_ns(killed_at))) as f64 / 1e6
 }
 
 fn unix_ns(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tracestore::{Kind, SpanId};
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn span(name: &str, start_ms: u64, duration_ms: u64) -> Span {
+        Span {
+            id: SpanId::from_bytes(&(start_ms + 1).to_be_bytes()).unwrap(),
+            parent: None,
+            name: name.into(),
+            kind: Kind::Internal,
+            service: "monitor".into(),
+            instance: Some("host/monitor-1".into()),
+            start_ns: start_ms * MS,
+            duration_ns: duration_ms * MS,
+            failed: false,
+            message: String::new(),
+            attributes: BTreeMap::from([(attribute::NODE.into(), "worker-0 worker-2".into())]),
+            events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_parts_add_up_to_the_confirmation() {
+        let spans =
+            vec![span(name::FAILOVER, 990, 300), span(name::MAJORITY, 1_187, 10), span(name::SWITCH, 1_197, 167)];
+        let id = TraceId::from_bytes(&[7; 16]).unwrap();
+        let mut trace = Trace { id, reasons: Vec::new(), spans, dropped_spans: 0 };
+        let killed_at = UNIX_EPOCH + Duration::from_secs(1);
+        let parts = Parts::of(&trace, killed_at, 391.0).unwrap();
+        let expected = Parts { failed_ms: 187.0, majority_ms: 10.0, commit_ms: 167.0, published_ms: 27.0 };
+        assert_eq!(parts, expected);
+        let rows = rows(&trace, killed_at);
+        assert_eq!((rows[0].offset_ms, rows[0].process.as_str()), (-10.0, "monitor-1"));
+        assert!(names(&trace.spans[0], "worker-2") && !names(&trace.spans[0], "worker-1"));
+        trace.spans.pop();
+        assert_eq!(Parts::of(&trace, killed_at, 391.0), None);
+    }
 }
