@@ -166,6 +166,12 @@ impl Observer {
         }
         let arrived = beat.at.min(now);
         let freshness = node.clock.received(arrived, sequence, beat.sent_ms, self.settings.oldest_beat);
+        if freshness == Freshness::Stale
+            && let Some(round) = node.state.ask(now, &self.settings.suspicion)
+        {
+            // Its clock may have been set back: an answer shows it.
+            self.effects.push(Effect::Probe { node: node.id.clone(), round });
+        }
         // A heartbeat may also have waited in this process.
         if freshness == Freshness::Stale || now - arrived > self.settings.oldest_beat {
             return true;

@@ -49,7 +49,7 @@ impl Times {
             failing: interval,
             takeover: 3 * interval.max(300_000_000),
             store_age: 3 * interval.max(300_000_000),
-            unable: 60 * interval,
+            unable: 60 * interval.max(300_000_000),
         }
     }
 }
@@ -180,10 +180,11 @@ impl Evidence {
                 continue;
             }
             counts.0 += 1;
-            // Two workers could not: the shard is at fault, and another move would help no one.
-            let others = self.unable.keys().filter(|(partition, node)| *partition == at && node != primary).count();
+            // Three workers could not: the shard is at fault, and another move would help no one. One that is offline now says nothing.
+            let is_other = |node: &NodeId| node != primary && table.is_online(node);
+            let others = self.unable.keys().filter(|(partition, node)| *partition == at && is_other(node)).count();
             self.unable.insert((at, primary.clone()), now + times.unable);
-            if others == 0 {
+            if others < 2 {
                 findings.unserved.insert(at, source);
             }
         }
@@ -381,11 +382,14 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_a_second_worker_cannot_serve_either_stays() {
+    fn a_partition_that_a_third_worker_cannot_serve_either_stays() {
         let mut evidence = Evidence::default();
-        evidence.unable.insert((2, "b".into()), 100 * INTERVAL);
-        let found = after(5, &mut evidence, &[("a", report(0xFFFF, 4))]);
-        assert!(found.unserved.is_empty(), "{found:?}");
+        let failing = [("a", report(0xFFFF, 4))];
+        for (node, moves) in [("b", true), ("gone", true), ("c", false)] {
+            evidence.unable.insert((2, node.into()), 100 * INTERVAL);
+            let found = after(5, &mut evidence, &failing);
+            assert_eq!(!found.unserved.is_empty(), moves, "{node}: {found:?}");
+        }
     }
 
     #[test]

@@ -157,6 +157,11 @@ impl Observer {
             if !findings.unserved.is_empty() {
                 conditions.may_rebalance = false;
             }
+            for at in findings.unserved.keys() {
+                if let Some(primary) = &table.partitions[*at].primary {
+                    leading.steadiness.did_not_serve(now, primary, self.settings.rebalance_after);
+                }
+            }
             conditions.unserved = findings.unserved.keys().copied().collect();
             conditions.unable = leading.evidence.unable();
             leading.unserved = findings.unserved;

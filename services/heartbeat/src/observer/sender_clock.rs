@@ -11,6 +11,8 @@ pub(super) struct SenderClock {
     newest: u64,
     /// Smallest difference between the time of receipt and the sender's time stamp in ms, and when it was updated.
     offset: Option<(i64, Nanos)>,
+    /// The smallest difference of stale heartbeats since the last answer, and when it was received.
+    stale_offset: Option<(i64, Nanos)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +39,18 @@ impl SenderClock {
             known + millis(at.saturating_sub(since)).saturating_mul(DRIFT_PPM) / 1_000_000
         });
         self.offset = Some((expected.min(offset), at));
-        if offset - expected > millis(oldest) { Freshness::Stale } else { Freshness::News }
+        if offset - expected <= millis(oldest) {
+            return Freshness::News;
+        }
+        let known = self.stale_offset.map_or(offset, |(known, _)| known.min(offset));
+        self.stale_offset = Some((known, at));
+        Freshness::Stale
     }
 
-    /// The sender answered a question of now: its clock may have been set, and what was learned of it does not count any more.
+    /// The sender answered a question of now. If its heartbeats seemed stale before, its clock was set back: their offset counts from now on.
+    /// Without such heartbeats the offset stays: those that were held back until now would seem fresh.
     pub(super) fn answered(&mut self) {
-        self.offset = None;
+        self.offset = self.stale_offset.take().or(self.offset);
     }
 }
 
@@ -76,6 +84,16 @@ mod tests {
         }
         let mut stood_still = clock_after(10);
         assert_eq!(stood_still.received(90 * SECOND, 11, AHEAD + 90_000, 3 * SECOND), Freshness::News);
+    }
+
+    #[test]
+    fn a_backlog_that_begins_after_an_answer_is_stale_too() {
+        let mut clock = clock_after(10);
+        clock.answered();
+        for n in 11..40 {
+            let received = clock.received((30 + n) * SECOND, n, AHEAD + n * 1_000, 3 * SECOND);
+            assert_eq!(received, Freshness::Stale, "{n}");
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Settings {
             quorum: vote::majority,
             oldest_beat: (3 * interval).max(1_000_000_000),
             evidence: Evidence::All,
-            rebalance_after: 30 * interval,
+            rebalance_after: (30 * interval).max(10_000_000_000),
             forget_after: 3_600_000_000_000,
         }
     }

@@ -29,6 +29,8 @@ struct Record {
     strikes: u32,
     struck_at: Nanos,
     unsteady_until: Nanos,
+    /// Until then it gets no new partitions.
+    keeps_until: Nanos,
 }
 
 impl Steadiness {
@@ -74,9 +76,18 @@ impl Steadiness {
         self.failed_at = Some(now);
     }
 
+    /// The worker beats, but did not serve a partition: it keeps the others, and gets no new ones for a while.
+    pub(super) fn did_not_serve(&mut self, now: Nanos, id: &NodeId, rebalance_after: Nanos) {
+        self.nodes.entry(id.clone()).or_default().keeps_until = now + 2 * rebalance_after;
+        self.failed_at = Some(now);
+    }
+
     pub(super) fn eligibility(&self, now: Nanos, id: &str) -> Eligibility {
-        let is_unsteady = self.nodes.get(id).is_some_and(|record| now < record.unsteady_until);
-        if is_unsteady { Eligibility::Loses } else { Eligibility::Full }
+        let Some(record) = self.nodes.get(id) else { return Eligibility::Full };
+        if now < record.unsteady_until {
+            return Eligibility::Loses;
+        }
+        if now < record.keeps_until { Eligibility::Keeps } else { Eligibility::Full }
     }
 
     /// When partitions may be moved for balance again.
@@ -151,5 +162,8 @@ mod tests {
         }
         assert_eq!(steadiness.next_change(220), Some(249));
         assert_eq!([248, 249].map(|now| steadiness.eligibility(now, "w")), [Eligibility::Loses, Eligibility::Full]);
+        steadiness.did_not_serve(300, &"w".into(), AFTER);
+        assert_eq!([359, 360].map(|now| steadiness.eligibility(now, "w")), [Eligibility::Keeps, Eligibility::Full]);
+        assert_eq!(steadiness.rebalance_at(AFTER), 330);
     }
 }

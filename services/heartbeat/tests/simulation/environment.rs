@@ -133,13 +133,15 @@ fn impaired(kind: &Kind, config: &Config) -> Vec<Part> {
         Kind::Loss(rate) if rate >= LOSS => vec![Part::Network],
         Kind::Pause(who) | Kind::Crash(who) => vec![Part::Process(who)],
         Kind::Backlog { monitor } => vec![Part::Process(Who::Monitor(monitor))],
-        Kind::Leave { worker } | Kind::Clone { of: worker, .. } => vec![Part::Process(Who::Worker(worker))],
+        Kind::Leave { worker } | Kind::Clone { of: worker, .. } | Kind::Newcomer { spare: worker } => {
+            vec![Part::Process(Who::Worker(worker))]
+        }
         Kind::Gray { worker, partitions } => paths(worker..worker + 1, partitions),
         Kind::Store { worker: Some(worker), partitions, .. } => paths(worker..worker + 1, partitions),
         Kind::Store { worker: None, partitions, .. } => paths(0..config.workers, partitions),
         Kind::SlowRegistry(_) | Kind::LeaseLost | Kind::LeaseFrozen | Kind::Emptied | Kind::Restored { .. } => {
             vec![Part::Process(Who::Registry)]
         }
-        Kind::Loss(_) | Kind::Newcomer { .. } | Kind::ClockStep { .. } | Kind::Replay { .. } => Vec::new(),
+        Kind::Loss(_) | Kind::ClockStep { .. } | Kind::Replay { .. } => Vec::new(),
     }
 }

@@ -49,6 +49,10 @@ pub enum Message {
         asked: Nanos,
         response: Response,
     },
+    /// The worker has the table of this epoch.
+    Follows {
+        epoch: u64,
+    },
     /// The registry has changed.
     Changed,
     Table(Arc<Published>),
@@ -193,6 +197,7 @@ impl Message {
             Message::Acknowledged { .. } => 10,
             Message::RegisterAnswer(_) => 11,
             Message::Changed => 12,
+            Message::Follows { .. } => 13,
         }
     }
 }

@@ -89,6 +89,10 @@ impl World {
                 monitor.observer.answered(now, &self.workers[worker].id, incarnation, round);
             }
             Message::Ballot(ballot) => monitor.observer.ballot(now, ballot),
+            Message::Follows { epoch } => {
+                let Who::Worker(worker) = from else { return };
+                monitor.observer.follows(now, &self.workers[worker].id, epoch);
+            }
             Message::Changed => self.read(number),
             // A response after the timeout is ignored.
             Message::Told { life, number: request, asked, response } if life == monitor.process.life => {

@@ -40,10 +40,6 @@ pub(super) struct PartitionTask {
     /// Ends of requests, and whether they succeeded.
     outcomes: VecDeque<(Nanos, bool)>,
     failing_since: Option<Nanos>,
-    /// Not served until the store answers.
-    resigned: bool,
-    /// A planned move: another worker takes the partition over once this one does not serve it.
-    has_successor: bool,
 }
 
 impl World {
@@ -70,12 +66,13 @@ impl World {
         // Complaints about the former primary say nothing about the new one.
         worker.complaints.retain(|(_, at), _| before.partitions[*at].epoch == published.table.partitions[*at].epoch);
         let fences = worker.ownership.learn(Arc::clone(&published.table), worker.incarnation, process_id);
-        for (task, assignment) in worker.partitions.iter_mut().zip(&published.table.partitions) {
-            let is_mine = assignment.primary.as_ref() == Some(&worker.id);
-            task.has_successor = is_mine && assignment.successor.is_some();
-        }
         for fence in fences {
             self.set_fence(number, fence);
+        }
+        // Its next polls.
+        let follows = published.table.epoch;
+        for monitor in 0..self.config.monitors {
+            self.send_stream(Who::Worker(number), Who::Monitor(monitor), Message::Follows { epoch: follows });
         }
     }
 
@@ -86,9 +83,7 @@ impl World {
             return;
         }
         if task.owned_epoch != fence.epoch {
-            let has_successor = task.has_successor;
-            let fresh = PartitionTask { has_successor, ..PartitionTask::default() };
-            *task = PartitionTask { owned_epoch: fence.epoch, last_success: now, ..fresh };
+            *task = PartitionTask { owned_epoch: fence.epoch, last_success: now, ..PartitionTask::default() };
         }
         task.fencing = Some(fence.epoch);
         self.ask_store(number, fence.partition, fence.epoch, None);
@@ -131,13 +126,12 @@ impl World {
         task.outcomes.push_back((self.now, answer != StoreAnswer::Error));
         match answer {
             StoreAnswer::Done { .. } => {
-                (task.last_success, task.resigned) = (self.now, false);
+                task.last_success = self.now;
                 if is_fence {
                     worker.ownership.fenced(Fence { partition, epoch });
                 }
             }
             StoreAnswer::Stale { current } => {
-                worker.overruled_by = worker.overruled_by.max(current);
                 worker.ownership.overruled(Fence { partition, epoch }, current);
             }
             StoreAnswer::Error if is_fence => {
@@ -201,13 +195,18 @@ impl World {
             let silent = now.saturating_sub(task.last_success);
             let failures = task.outcomes.iter().filter(|(_, succeeded)| !succeeded).count();
             let fails = failures >= FAILURES && 20 * failures >= task.outcomes.len();
+            let mut resigns = false;
             if silent > longest || fails {
                 let since = *task.failing_since.get_or_insert(now);
-                task.resigned |= silent > longest && now - since > longest;
+                resigns = silent > longest && now - since > longest;
             } else {
                 task.failing_since = None;
             }
-            if task.fencing.is_none() && silent > interval {
+            let needs_fence = task.fencing.is_none() && silent > interval;
+            if resigns {
+                self.workers[number].ownership.resign(Fence { partition, epoch });
+            }
+            if needs_fence {
                 self.set_fence(number, Fence { partition, epoch });
             }
         }
@@ -224,15 +223,14 @@ impl World {
         let serving: Vec<usize> = worker.ownership.serving().map(|(partition, _)| partition).collect();
         for (partition, task) in worker.partitions.iter().enumerate() {
             let is_owned = self.owned_epoch(number, partition).is_some();
-            report.serving |=
-                u32::from(serving.contains(&partition) && !task.resigned && !task.has_successor) << partition;
+            report.serving |= u32::from(serving.contains(&partition)) << partition;
             report.failing |= u32::from(task.failing_since.is_some()) << partition;
             if is_owned {
                 let age = self.now.saturating_sub(task.last_success) / MS;
                 report.store_age_ms = report.store_age_ms.max(age as u32);
             }
         }
-        report.overruled_by = worker.overruled_by;
+        report.overruled_by = worker.ownership.overruled_by();
         if self.config.is(Mutant::SilentOverrule) {
             (report.history, report.epoch, report.overruled_by) = (0, 0, 0);
         }
@@ -272,12 +270,7 @@ impl World {
             }
         }
         let me = Who::Worker(number);
-        let task = &worker.partitions[partition];
-        let admitted = if task.resigned || task.has_successor {
-            Err(Refusal::TakingOver { epoch: 0 })
-        } else {
-            worker.ownership.admit(partition, write.epoch)
-        };
+        let admitted = worker.ownership.admit(partition, write.epoch);
         match admitted {
             Ok(epoch) => {
                 if self.config.is(Mutant::AcknowledgedBeforeStored) {

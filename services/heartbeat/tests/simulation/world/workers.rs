@@ -43,7 +43,6 @@ pub(super) struct Worker {
     /// Requests to the store without an answer.
     pub(super) open: BTreeMap<u64, StoreRequest>,
     pub(super) number: u64,
-    pub(super) overruled_by: u64,
     /// A table that waits for the fences of the one before: a mutant.
     pub(super) waiting: Option<Arc<Published>>,
     pub(super) complaints: BTreeMap<(NodeId, usize), VecDeque<Nanos>>,
@@ -69,7 +68,6 @@ impl Worker {
             partitions: Default::default(),
             open: BTreeMap::new(),
             number: 0,
-            overruled_by: 0,
             waiting: None,
             complaints: BTreeMap::new(),
             crashed_at: None,
