@@ -20,7 +20,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     name: "detectors",
     about: "Failure detectors: detection time of a crash and mistakes on healthy nodes, under 37 conditions and two heartbeat intervals",
     examples: "Examples:
-  ./testbed experiment detectors             48 hours of each condition, all parameters swept (about 15 minutes)
+  ./testbed experiment detectors             48 hours of each condition, all parameters swept (about 7 minutes of CPU)
   ./testbed experiment detectors --quick     2 hours of each, not judged
   ./testbed experiment detectors --json | jq '.sections[0].measured[] | {condition, interval_ms, p99_s: .hindsight.detection_p99_s}'
   ./testbed experiment detectors --trace mine.csv --detector phi-normal --param threshold=12 --json
