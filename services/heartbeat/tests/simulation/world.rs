@@ -333,12 +333,9 @@ impl World {
             let Some(former) = old.primary.as_ref().filter(|former| after.is_online(former)) else { continue };
             let is_planned = old.successor.is_some() || before.owner(old) == after.owner(new);
             let since = self.now.saturating_sub(self.config.restored_within());
-            let is_healthy = self.environment.is_healthy(&self.config, (number(former), partition), since);
+            let is_healthy = self.environment.is_healthy(&self.config, number(former), since);
             if old.primary != new.primary && !is_planned && is_healthy {
                 self.checks.moved_from_healthy += 1;
-                if std::env::var_os("Y").is_some() {
-                    println!("seed {} unjust {}", self.config.seed, self.now / MS);
-                }
                 if self.config.verbose {
                     println!("partition {partition} is taken from {former}, which is healthy");
                 }
