@@ -246,6 +246,12 @@ impl Observer {
             self.leading.evidence.in_use(now, &snapshot.table, before.table.epoch);
         }
         for node in snapshot.nodes.values() {
+            let is_earlier = self.incarnation(&node.id).is_some_and(|heard| node.incarnation < heard);
+            if is_earlier && before.nodes.get(&node.id) != Some(node) {
+                // Heartbeats of a later incarnation were heard, but it never was registered, and its clock was set back since: the registry
+                // decides.
+                self.unwatch(&node.id);
+            }
             self.watch(now, node);
         }
         for id in before.nodes.keys().filter(|id| !snapshot.nodes.contains_key(*id)) {

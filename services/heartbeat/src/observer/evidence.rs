@@ -60,6 +60,8 @@ impl Times {
 pub(super) struct Evidence {
     reports: BTreeMap<NodeId, Reported>,
     suspects: [Option<Suspect>; PARTITIONS],
+    /// Epoch of each partition, and since when this monitor knows of it.
+    epochs: [(u64, Nanos); PARTITIONS],
     /// Workers that could not serve a partition, and until when that counts.
     unable: BTreeMap<(usize, NodeId), Nanos>,
     /// Since when this monitor knows of a planned move, and its successor.
@@ -157,6 +159,10 @@ impl Evidence {
                 self.suspects[at] = None;
                 continue;
             };
+            if self.epochs[at].0 != assignment.epoch {
+                // What was known of the partition before says nothing about this takeover.
+                (self.epochs[at], self.suspects[at]) = ((assignment.epoch, now), None);
+            }
             let counts = by_node.entry(primary.clone()).or_default();
             counts.1 += 1;
             let found = self.suspicion(now, table, at, primary, times);
@@ -203,7 +209,9 @@ impl Evidence {
         primary: &NodeId,
         times: &Times,
     ) -> Option<(Source, Nanos)> {
-        if self.is_accused(now, table, at, primary, times) {
+        // Requesters may come to a new primary before it serves.
+        let is_settled = now.saturating_sub(self.epochs[at].1) >= times.takeover;
+        if is_settled && self.is_accused(now, table, at, primary, times) {
             return Some((Source::Requesters, 0));
         }
         let Some(report) = self.fresh_report(now, table, primary, times) else {

@@ -43,9 +43,7 @@ const HEAVY_LOSS: f64 = 0.2;
 
 impl Checks {
     /// `history`: number of the registry's data; each time they are lost another one begins.
-    pub fn committed(&mut self, now: Nanos, config: &Config, history: u64, (before, after): (&Table, &Table)) {
-        let first = config.faults.iter().map(|fault| fault.at).min().unwrap_or(0);
-        self.commits += u64::from(now >= first);
+    pub fn committed(&mut self, now: Nanos, history: u64, (before, after): (&Table, &Table)) {
         if let Err(broken) = check_step(before, after) {
             self.broken(now, &broken);
         }
@@ -60,17 +58,12 @@ impl Checks {
                 admitted.push(new);
             }
         }
-        for (node, membership) in &after.nodes {
-            if !membership.online && before.is_online(node) {
-                self.justice(now, config, node);
-            }
-        }
     }
 
     /// A worker may be failed only for what a majority of monitors could observe: it was down or paused, or it was cut off from more than
     /// half of them. (A monitor that pauses, or is isolated, does not count.) Under heavy loss a heartbeat, probes and answers may all be
     /// lost: that is counted.
-    fn justice(&mut self, now: Nanos, config: &Config, node: &NodeId) {
+    pub fn justice(&mut self, now: Nanos, config: &Config, node: &NodeId) {
         let worker = number(node);
         let late = (6 + config.careful) * config.interval + SECOND;
         let recent = |at: Nanos, end: Nanos| at <= now && now <= end + late;

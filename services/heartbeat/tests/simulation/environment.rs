@@ -55,12 +55,12 @@ impl Environment {
         self.is_good(Part::Link(a, b), since) && self.is_good(Part::Link(b, a), since)
     }
 
-    /// Whether no fault since this time explains that the worker does not serve the partition.
-    pub fn is_healthy(&self, config: &Config, (worker, partition): (usize, usize), since: Nanos) -> bool {
-        let me = Who::Worker(worker);
-        let all_linked = (0..config.monitors).all(|monitor| self.are_linked(me, Who::Monitor(monitor), since));
-        let parts = [Part::Network, Part::Process(me), Part::Path(worker, partition)];
-        all_linked && self.are_linked(me, Who::Client, since) && parts.into_iter().all(|part| self.is_good(part, since))
+    /// Whether no fault since this time explains that the worker does not serve its partitions.
+    pub fn is_healthy(&self, config: &Config, worker: usize, since: Nanos) -> bool {
+        self.is_controlled(config, since)
+            && self.is_reachable(config, worker, since)
+            && self.are_linked(Who::Worker(worker), Who::Client, since)
+            && (0..PARTITIONS).all(|partition| self.is_good(Part::Path(worker, partition), since))
     }
 
     /// Whether all monitors and the registry have reached each other since this time.

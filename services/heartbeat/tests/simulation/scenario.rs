@@ -95,6 +95,7 @@ impl Scene<'_> {
             }
             5 => {
                 let rate = self.random.range(5, 40) as f64 / 100.0;
+                self.lasts = self.lasts.min(12 * SECOND);
                 self.add(Kind::Loss(rate));
             }
             6 => {

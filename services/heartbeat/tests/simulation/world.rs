@@ -300,7 +300,12 @@ impl World {
             if !is_online && self.environment.is_reachable(&self.config, number, since) {
                 self.checks.broken(self.now, &format!("w{number} has been up for {bound} s and is not admitted"));
             }
-            let is_dead = worker.process.down > 0 && worker.crashed_at.is_some_and(|at| at < since);
+            // A monitor that first hears the worker by heartbeats that were held back cannot know their age.
+            let is_held_back =
+                |kind: &Kind| matches!(kind, Kind::HeldBack { from, .. } if *from == Who::Worker(number));
+            let is_unknown = self.etcd.history > 0 || self.monitors.iter().any(|monitor| monitor.process.life > 0);
+            let seems_alive = is_unknown && self.config.faults.iter().any(|fault| is_held_back(&fault.kind));
+            let is_dead = !seems_alive && worker.process.down > 0 && worker.crashed_at.is_some_and(|at| at < since);
             let has_clone = self.workers[self.config.workers..].iter().any(|clone| clone.id == worker.id);
             if is_online && is_dead && !has_clone {
                 self.checks.broken(self.now, &format!("w{number} has been down for {bound} s and is not failed"));
@@ -313,12 +318,22 @@ impl World {
             self.print_change(before, after);
         }
         self.record(4, Who::Registry, after.epoch);
-        self.checks.committed(self.now, &self.config, self.etcd.history, (before, after));
+        let is_running = |id: &NodeId, process: (u64, u64)| {
+            let is_it = |worker: &Worker| worker.id == *id && (worker.incarnation, worker.process_id) == process;
+            self.workers.iter().any(|worker| worker.process.down == 0 && is_it(worker))
+        };
+        let failed = after.nodes.iter().filter(|(id, known)| !known.online && before.is_online(id));
+        let running = failed.filter(|(id, known)| is_running(id, (known.incarnation, known.process)));
+        let failed: Vec<NodeId> = running.map(|(id, _)| id.clone()).collect();
+        self.checks.committed(self.now, self.etcd.history, (before, after));
+        for node in &failed {
+            self.checks.justice(self.now, &self.config, node);
+        }
         for (partition, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
             let Some(former) = old.primary.as_ref().filter(|former| after.is_online(former)) else { continue };
             let is_planned = old.successor.is_some() || before.owner(old) == after.owner(new);
             let since = self.now.saturating_sub(self.config.restored_within());
-            let is_healthy = self.environment.is_healthy(&self.config, (number(former), partition), since);
+            let is_healthy = self.environment.is_healthy(&self.config, number(former), since);
             if old.primary != new.primary && !is_planned && is_healthy {
                 self.checks.moved_from_healthy += 1;
                 if self.config.verbose {
@@ -326,6 +341,8 @@ impl World {
                 }
             }
         }
+        let first = self.config.faults.iter().map(|fault| fault.at).min().unwrap_or(0);
+        self.checks.commits += u64::from(self.now >= first);
         let budget = self.config.tables();
         if self.checks.commits > budget {
             self.checks.broken(self.now, &format!("more than {budget} tables since the first fault"));
