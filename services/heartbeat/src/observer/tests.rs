@@ -326,7 +326,7 @@ fn names_that_are_gone_are_forgotten_unless_one_could_still_write() {
     leader.response(now, 1, Response::Committed { table_revision: 2 });
     let known = snapshot(10, &leader);
     leader.learn(now, 0, known);
-    let mut forgotten = |leader: &mut Observer, from: Nanos, serving: u32| {
+    let forgotten = |leader: &mut Observer, from: Nanos, serving: u32| {
         let mut all = Vec::new();
         for now in (from..from + 5_000 * SECOND).step_by(SECOND as usize / 4) {
             let report = WorkerReport { epoch: 10, serving, ..WorkerReport::default() };
