@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_monitor_that_was_restarted_is_heard_whatever_its_clock_says_and_its_former_ballots_do_not_come_back() {
+    fn a_monitor_that_was_restarted_is_heard_with_any_clock_and_its_former_ballots_do_not_come_back() {
         let (mut a, mut before) = (votes("a"), votes_of("b", 9_000));
         before.receive(0, a.cast(0, none(), none()));
         let recorded = before.cast(1, none(), none());

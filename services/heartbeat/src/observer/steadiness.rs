@@ -45,7 +45,9 @@ impl Steadiness {
                 known.incarnation < node.incarnation && !known.leaving && before.table.nodes.contains_key(id)
             });
             let was_failed = before.table.is_online(id) && !after.table.is_online(id) && !node.leaving;
-            if was_failed {
+            // A worker that flaps costs no moves: balance waits from its return on.
+            let is_back = before.table.nodes.get(id).is_some_and(|known| !known.online) && after.table.is_online(id);
+            if was_failed || is_back {
                 self.failed_at = Some(now);
             }
             if is_restart {

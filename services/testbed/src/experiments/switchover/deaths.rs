@@ -57,7 +57,9 @@ pub struct Servers<'a> {
 pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) -> anyhow::Result<Series> {
     let strategy = variant.strategy;
     let votes = if strategy == Strategy::Majority { VoteRule::Majority } else { VoteRule::One };
-    let monitor_sets = strategy.sets().iter().map(|set| (*set).to_owned()).collect();
+    // Before each death the workers share the partitions evenly again: that shall not take half a minute.
+    let sets = strategy.sets().iter().chain(&["detect.rebalance_after_ms=1000"]);
+    let monitor_sets = sets.map(|set| (*set).to_owned()).collect();
     let plan = Plan {
         workers: WORKERS,
         interval_ms: variant.interval_ms,
