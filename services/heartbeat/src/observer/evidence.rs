@@ -148,6 +148,11 @@ impl Evidence {
         (now.saturating_sub(since) >= settled).then_some(LostTables { epoch, history })
     }
 
+    /// Whether an epoch above the table's is in use.
+    pub(super) fn is_behind(&self, table: &Table) -> bool {
+        self.in_use.is_some_and(|(epoch, _)| epoch > table.epoch)
+    }
+
     /// Applies the rules. Call it regularly: they need durations.
     pub(super) fn judge(&mut self, now: Nanos, table: &Table, times: &Times) -> Findings {
         self.unable.retain(|_, until| now < *until);

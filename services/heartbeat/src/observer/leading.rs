@@ -119,6 +119,11 @@ impl Observer {
         // Different for every history: the epoch grows, and the session is random.
         let history = (self.leading.session ^ table.epoch).max(1);
         let lost = self.leading.evidence.lost_tables(now, &table, 2 * self.settings.interval, history);
+        if lost.is_none() && self.leading.evidence.is_behind(&table) {
+            // An epoch of another table must not be used again: wait until it is certain whether the registry has lost it.
+            self.leading.reconsider = true;
+            return;
+        }
         let conditions = self.conditions(now, &table);
         self.leading.reconsider |= lost.is_some() || conditions != self.leading.conditions;
         if !std::mem::take(&mut self.leading.reconsider) {
