@@ -191,11 +191,13 @@ impl Evidence {
                 continue;
             }
             counts.0 += 1;
-            // Three workers could not: the shard is at fault, and another move would help no one. One that is offline now says nothing.
+            // Three workers could not: the shard is at fault, and another move would help no one. Requesters cannot tell a slow shard from
+            // a worker: two are enough. A worker that is offline now says nothing.
             let is_other = |node: &NodeId| node != primary && table.is_online(node);
             let others = self.unable.keys().filter(|(partition, node)| *partition == at && is_other(node)).count();
             self.unable.insert((at, primary.clone()), now + times.unable);
-            if others < 2 {
+            let enough = if source == Source::Requesters { 1 } else { 2 };
+            if others < enough {
                 findings.unserved.insert(at, source);
             }
         }
@@ -220,10 +222,7 @@ impl Evidence {
     ) -> Option<(Source, Nanos)> {
         // Requesters may come to a new primary before it serves.
         let is_settled = now.saturating_sub(self.epochs[at].1) >= times.takeover;
-        if is_settled
-            && self.is_accused(now, table, at, primary, times)
-            && self.is_more_than_a_shard(now, table, primary, times)
-        {
+        if is_settled && self.is_accused(now, table, at, primary, times) {
             return Some((Source::Requesters, 0));
         }
         let Some(report) = self.fresh_report(now, table, primary, times) else {
@@ -234,16 +233,6 @@ impl Evidence {
             return Some((Source::Report, times.failing));
         }
         (report.serving & bit(at) == 0).then_some((Source::Report, times.takeover))
-    }
-
-    /// Requesters cannot tell a shard that is slow for everybody from a worker. A worker that is accused for one of several partitions, and
-    /// whose store answers it, is not at fault.
-    fn is_more_than_a_shard(&self, now: Nanos, table: &Table, primary: &NodeId, times: &Times) -> bool {
-        let is_owned = |at: &usize| table.partitions[*at].primary.as_ref() == Some(primary);
-        let owned = (0..PARTITIONS).filter(is_owned).count();
-        let is_accused = |at: &usize| is_owned(at) && self.is_accused(now, table, *at, primary, times);
-        let accused = (0..PARTITIONS).filter(is_accused).count();
-        accused >= 2 || accused == owned
     }
 
     /// Two other workers heard of requesters that had no success; with two workers in all, one. A worker that accuses all others is at fault
@@ -408,7 +397,9 @@ mod tests {
         let found = after(5, &mut Evidence::default(), &two).unserved;
         assert_eq!(found, [(0, Source::Requesters), (1, Source::Requesters)].into());
         let one_shard = [well.clone(), ("b", accusing("a", 1)), ("c", accusing("a", 1))];
-        assert_eq!(after(9, &mut Evidence::default(), &one_shard), Findings::default(), "the shard may be slow");
+        let mut moved = Evidence::default();
+        moved.unable.insert((0, "b".into()), 100 * INTERVAL);
+        assert!(after(9, &mut moved, &one_shard).unserved.is_empty(), "the shard is slow for everybody");
         let mut everybody = accusing("a", 1);
         everybody.complaints.push(Complaint { node_id: "c".into(), partitions: 1 });
         let two = [well, ("b", everybody), ("c", accusing("a", 1))];

@@ -62,7 +62,11 @@ fn configuration() -> anyhow::Result<String> {
     };
     let monitor = Process {
         root: "MonitorConfig",
-        source: sources!("monitor/src/config.rs", "runtime/src/telemetry/config.rs"),
+        source: sources!(
+            "monitor/src/config.rs",
+            "heartbeat/src/observer/settings.rs",
+            "runtime/src/telemetry/config.rs"
+        ),
         defaults: serde_json::to_value(MonitorConfig::new("m0"))?,
         other: None,
         range: settings::range::<MonitorConfig>,
