@@ -32,7 +32,7 @@ pub struct Settings {
 
 /// What counts as evidence that a worker does not serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 pub enum Evidence {
     /// The silence of its heartbeats alone.
     Heartbeats,
