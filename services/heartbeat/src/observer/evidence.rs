@@ -191,13 +191,11 @@ impl Evidence {
                 continue;
             }
             counts.0 += 1;
-            // Three workers could not: the shard is at fault, and another move would help no one. Requesters cannot tell a slow shard from
-            // a worker: two are enough. A worker that is offline now says nothing.
+            // Three workers could not: the shard is at fault, and another move would help no one. One that is offline now says nothing.
             let is_other = |node: &NodeId| node != primary && table.is_online(node);
             let others = self.unable.keys().filter(|(partition, node)| *partition == at && is_other(node)).count();
             self.unable.insert((at, primary.clone()), now + times.unable);
-            let enough = if source == Source::Requesters { 1 } else { 2 };
-            if others < enough {
+            if others < 2 {
                 findings.unserved.insert(at, source);
             }
         }
@@ -398,7 +396,7 @@ mod tests {
         assert_eq!(found, [(0, Source::Requesters), (1, Source::Requesters)].into());
         let one_shard = [well.clone(), ("b", accusing("a", 1)), ("c", accusing("a", 1))];
         let mut moved = Evidence::default();
-        moved.unable.insert((0, "b".into()), 100 * INTERVAL);
+        moved.unable.extend(["b", "c"].map(|node| ((0, node.into()), 100 * INTERVAL)));
         assert!(after(9, &mut moved, &one_shard).unserved.is_empty(), "the shard is slow for everybody");
         let mut everybody = accusing("a", 1);
         everybody.complaints.push(Complaint { node_id: "c".into(), partitions: 1 });
