@@ -244,7 +244,7 @@ impl Evidence {
             *node != primary
                 && now.saturating_sub(reported.at) <= times.fresh
                 && table.is_online(node)
-                && (complaints.len() < 2 || 2 * complaints.len() <= online - 1)
+                && (complaints.len() < 2 || 2 * complaints.len() < online)
                 && complaints.iter().any(|complaint| *complaint.node_id == **primary && about(complaint.partitions))
         };
         needed > 0 && self.reports.iter().filter(accuses).count() >= needed

@@ -96,11 +96,6 @@ impl Steadiness {
     pub(super) fn rebalance_at(&self, rebalance_after: Nanos) -> Nanos {
         self.failed_at.map_or(0, |at| at + rebalance_after)
     }
-
-    /// When the next worker is steady again, after `now`.
-    pub(super) fn next_change(&self, now: Nanos) -> Option<Nanos> {
-        self.nodes.values().map(|record| record.unsteady_until).filter(|until| *until > now).min()
-    }
 }
 
 impl Record {
@@ -162,7 +157,6 @@ mod tests {
         for now in 200..220 {
             steadiness.not_serving(now, &"w".into(), AFTER);
         }
-        assert_eq!(steadiness.next_change(220), Some(249));
         assert_eq!([248, 249].map(|now| steadiness.eligibility(now, "w")), [Eligibility::Loses, Eligibility::Full]);
         steadiness.did_not_serve(300, &"w".into(), AFTER);
         assert_eq!([359, 360].map(|now| steadiness.eligibility(now, "w")), [Eligibility::Keeps, Eligibility::Full]);

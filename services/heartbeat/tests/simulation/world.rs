@@ -178,17 +178,21 @@ impl World {
             Event::NoAnswer { monitor, life, number } => self.request_failed(monitor, life, number),
             Event::Store(request) => self.store(request),
             Event::StoreAnswered { request, answer } => {
-                self.to_worker(request.worker, Event::StoreAnswered { request: request.clone(), answer }, |world| {
-                    world.store_answered(request.worker, request.life, request.number, answer);
-                });
+                self.unless_paused(
+                    request.worker,
+                    Event::StoreAnswered { request: request.clone(), answer },
+                    |world| {
+                        world.store_answered(request.worker, request.life, request.number, answer);
+                    },
+                );
             }
             Event::StoreTimeout { worker, life, number } => {
-                self.to_worker(worker, Event::StoreTimeout { worker, life, number }, |world| {
+                self.unless_paused(worker, Event::StoreTimeout { worker, life, number }, |world| {
                     world.store_answered(worker, life, number, StoreAnswer::Error);
                 });
             }
             Event::FenceAgain { worker, life, partition } => {
-                self.to_worker(worker, Event::FenceAgain { worker, life, partition }, |world| {
+                self.unless_paused(worker, Event::FenceAgain { worker, life, partition }, |world| {
                     world.fence_again(worker, life, partition);
                 });
             }
@@ -200,7 +204,7 @@ impl World {
     }
 
     /// Now, or when the worker continues.
-    fn to_worker(&mut self, worker: usize, event: Event, then: impl FnOnce(&mut Self)) {
+    fn unless_paused(&mut self, worker: usize, event: Event, then: impl FnOnce(&mut Self)) {
         match self.paused(Who::Worker(worker)) {
             Some(resumes) => self.at(resumes, event),
             None => then(self),
@@ -229,10 +233,8 @@ impl World {
             (Who::Registry, Message::Ask { monitor, life, number, asked, request }) => {
                 self.asked(monitor, life, (number, asked), request);
             }
-            (Who::Client, Message::Table(published)) => {
-                if published.table.epoch > self.client.known.table.epoch {
-                    self.client.known = published;
-                }
+            (Who::Client, Message::Table(published)) if published.table.epoch > self.client.known.table.epoch => {
+                self.client.known = published;
             }
             (Who::Client, Message::Refused { write, redirect, is_certain }) => {
                 if is_certain {
