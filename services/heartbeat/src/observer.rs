@@ -7,6 +7,7 @@ mod leading;
 mod sender_clock;
 mod settings;
 mod steadiness;
+mod watching;
 
 use std::{
     cmp::Reverse,
@@ -28,8 +29,8 @@ use crate::{
     assign::{Eligibility, NodeId},
     detector::Detector,
     message::WorkerReport,
-    node_state::{Cause, NodeState, State, Step, Transition},
-    registry::{Monitors, Registration, Request, Response, Snapshot},
+    node_state::{Cause, NodeState, State, Transition},
+    registry::{Monitors, Request, Response, Snapshot},
     vote::{Ballot, Claim, Votes},
 };
 
@@ -383,57 +384,6 @@ impl Observer {
         Times::for_interval(self.settings.interval)
     }
 
-    fn watch(&mut self, now: Nanos, node: &Registration) {
-        if let Some(&at) = self.index.get(&node.id) {
-            let known = &mut self.nodes[at];
-            if node.incarnation > known.state.incarnation() {
-                // Also for a node whose end was not noticed: the heartbeats of the next incarnation start at 1.
-                (known.detector, known.clock) = ((self.new_detector)(), SenderClock::default());
-            }
-            let transition = known.state.restarted(now, node.incarnation, &self.settings.suspicion);
-            self.changed(at, transition);
-            self.ask(now, at);
-            return self.enqueue(at);
-        }
-        let at = self.nodes.len();
-        let state = NodeState::new(now, node.incarnation, &self.settings.suspicion);
-        self.index.insert(node.id.clone(), at);
-        self.nodes.push(Watched {
-            id: node.id.clone(),
-            state,
-            clock: SenderClock::default(),
-            detector: (self.new_detector)(),
-            queued: Nanos::MAX,
-        });
-        self.ask(now, at);
-        self.enqueue(at);
-    }
-
-    /// Probes a node whose incarnation has proven nothing yet.
-    fn ask(&mut self, now: Nanos, at: usize) {
-        let node = &mut self.nodes[at];
-        if node.state.is_proven(node.state.incarnation()) || self.snapshot.has_left(&node.id) {
-            return;
-        }
-        if let Some(round) = node.state.ask(now, &self.settings.suspicion) {
-            self.effects.push(Effect::Probe { node: node.id.clone(), round });
-        }
-    }
-
-    /// The name was forgotten. The last node takes its place.
-    fn unwatch(&mut self, id: &NodeId) {
-        let Some(at) = self.index.remove(id) else { return };
-        self.nodes.swap_remove(at);
-        self.leading.evidence.forget(id);
-        self.effects.push(Effect::Forgotten(id.clone()));
-        if let Some(moved) = self.nodes.get_mut(at) {
-            // Its entry in the schedule has its former place.
-            moved.queued = Nanos::MAX;
-            self.index.insert(moved.id.clone(), at);
-            self.enqueue(at);
-        }
-    }
-
     /// Detects a pause of this process, and excuses the silence of all nodes during it.
     fn awake(&mut self, now: Nanos) {
         let gap = now.saturating_sub(self.awake_at);
@@ -445,27 +395,6 @@ impl Observer {
         self.catch_up_until = now + self.settings.catch_up;
         for at in 0..self.nodes.len() {
             let step = self.nodes[at].state.excuse(now, &self.settings.suspicion);
-            self.apply(at, step);
-            self.enqueue(at);
-        }
-    }
-
-    fn sweep(&mut self, now: Nanos) {
-        while let Some(&Reverse((due, at))) = self.schedule.peek() {
-            if due > now {
-                return;
-            }
-            self.schedule.pop();
-            let Some(node) = self.nodes.get_mut(at).filter(|node| node.queued == due) else { continue };
-            node.queued = Nanos::MAX;
-            let is_over = node.state.state() == State::Partitioned
-                && self.snapshot.table.is_failed(&node.id, node.state.incarnation());
-            if is_over || self.snapshot.has_left(&node.id) {
-                // Only a later incarnation can come back. Its registration puts the node on the schedule again.
-                continue;
-            }
-            let deadline = node.detector.deadline();
-            let step = node.state.tick(now, deadline, &self.settings.suspicion);
             self.apply(at, step);
             self.enqueue(at);
         }
@@ -495,30 +424,6 @@ impl Observer {
             && node.state.is_heard()
             && !is_settled
             && !self.snapshot.table.is_failed(&node.id, node.state.incarnation())
-    }
-
-    fn apply(&mut self, at: usize, step: Step) {
-        self.changed(at, step.transition);
-        if let Some(round) = step.probe {
-            self.effects.push(Effect::Probe { node: self.nodes[at].id.clone(), round });
-        }
-    }
-
-    fn changed(&mut self, at: usize, transition: Option<Transition>) {
-        let Some(transition) = transition else { return };
-        let node = &self.nodes[at];
-        self.ballot_outdated |= transition.from.is_failed() != transition.to.is_failed();
-        let (node, incarnation) = (node.id.clone(), node.state.incarnation());
-        self.effects.push(Effect::StateChanged { node, incarnation, transition });
-    }
-
-    fn enqueue(&mut self, at: usize) {
-        let node = &mut self.nodes[at];
-        let due = node.state.due(node.detector.deadline());
-        if due < node.queued {
-            node.queued = due;
-            self.schedule.push(Reverse((due, at)));
-        }
     }
 }
 

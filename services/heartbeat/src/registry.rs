@@ -29,6 +29,18 @@ pub struct Registration {
     pub leaving: bool,
 }
 
+/// A monitor's reply to a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "outcome")]
+pub enum Registered {
+    Registered,
+    /// A later incarnation, or the same of another process, is registered: this one.
+    #[serde(rename = "outlived")]
+    Superseded {
+        incarnation: u64,
+    },
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The registry's version of all of this; increases with each change.

@@ -22,7 +22,7 @@ use heartbeat::{
     clock::latest_incarnation,
     codec::MAX_PAYLOAD_BYTES,
     frame,
-    registry::{Registration, Request, Response as Answer},
+    registry::{Registered, Registration, Request, Response as Answer},
     transport::{
         Ingest,
         assignments::{self, Assignments},
@@ -32,7 +32,6 @@ use heartbeat::{
     vote::Ballot,
 };
 use prometheus::IntCounterVec;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use crate::{
@@ -55,18 +54,6 @@ const MAX_REGISTRATIONS: usize = 256;
 const CACHE_FOR: Duration = Duration::from_secs(1);
 /// `host:port`.
 const MAX_ADDRESS_BYTES: usize = 255;
-
-/// Response body of a registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "outcome")]
-pub enum Registered {
-    Registered,
-    /// A later incarnation, or the same of another process, is registered: this one.
-    #[serde(rename = "outlived")]
-    Superseded {
-        incarnation: u64,
-    },
-}
 
 /// Workers in the registry, cached.
 #[derive(Default)]

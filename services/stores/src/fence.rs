@@ -64,8 +64,7 @@ impl Store {
         limit: Duration,
     ) -> Result<Result<(), Refused>, StoreError> {
         let deadline = Instant::now() + limit;
-        let set = async { set_fence(self.checkout_for_fence(shard, deadline).await?, shard, epoch, owner).await };
-        timeout_at(deadline, set).await.unwrap_or_else(|_elapsed| Err(StoreError::Unavailable(timed_out())))
+        set_fence(deadline, self.checkout_for_fence(shard, deadline), shard, epoch, owner).await
     }
 
     /// Tests whether this process can write to the shard: sets the fence again, on a connection for requests.
@@ -80,8 +79,7 @@ impl Store {
         limit: Duration,
     ) -> Result<Result<(), Refused>, StoreError> {
         let deadline = Instant::now() + limit;
-        let set = async { set_fence(self.checkout(shard, Some(deadline)).await?, shard, epoch, owner).await };
-        timeout_at(deadline, set).await.unwrap_or_else(|_elapsed| Err(StoreError::Unavailable(timed_out())))
+        set_fence(deadline, self.checkout(shard, Some(deadline)), shard, epoch, owner).await
     }
 
     /// Increments the shard's counter and returns the new value. Refused as a fence of this epoch and owner would be.
@@ -113,12 +111,15 @@ impl Store {
 
 /// Not `detached`: a cancelled fence closes its connection, so that it occupies none while the server hangs.
 async fn set_fence(
-    mut pooled: PooledConnection,
+    deadline: Instant,
+    checkout: impl Future<Output = Result<PooledConnection, StoreError>>,
     shard: ShardId,
     epoch: u64,
     owner: u64,
 ) -> Result<Result<(), Refused>, StoreError> {
-    Ok(update(&mut pooled, shard, "", epoch, owner).await?.map(|_| ()))
+    let set = async { update(&mut checkout.await?, shard, "", epoch, owner).await };
+    let set = timeout_at(deadline, set).await.unwrap_or_else(|_elapsed| Err(StoreError::Unavailable(timed_out())));
+    Ok(set?.map(|_| ()))
 }
 
 /// Updates the shard's row, unless its epoch is later or of another owner. `and_set`: further assignments.

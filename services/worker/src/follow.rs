@@ -9,11 +9,10 @@ use heartbeat::{
     auth::{FrameKind, Keys},
     frame::{self, Poll},
     ownership,
-    registry::Registration,
+    registry::{Registered, Registration},
     transport::{assignments::Assignments, http::AUTHENTICATED},
 };
 use runtime::Readiness;
-use serde::Deserialize;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -88,18 +87,6 @@ pub struct MonitorClient {
     pub node: NodeId,
     pub http: reqwest::Client,
     pub keys: Keys,
-}
-
-/// Response body of a registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "outcome")]
-pub enum Registered {
-    Registered,
-    /// A later incarnation, or the same of another process, is registered: this one.
-    #[serde(rename = "outlived")]
-    Superseded {
-        incarnation: u64,
-    },
 }
 
 /// Registers this process with one monitor after the other while it is not admitted, until `stop`.

@@ -6,7 +6,10 @@ use faultproxy::{Config, Direction, Fault, FaultKind, FaultSpec, Law, Link, Rout
 use runtime::client::ClientError;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket, tcp::OwnedReadHalf},
+    net::{
+        TcpStream, UdpSocket,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::mpsc,
     time::timeout,
 };
@@ -57,6 +60,16 @@ async fn arrived(server: &mut Server) -> u8 {
     timeout(DEADLINE, server.read.recv()).await.expect("nothing arrives").unwrap()
 }
 
+/// A connection through a proxy that has carried the byte 1.
+async fn connected() -> (Server, Running, OwnedReadHalf, OwnedWriteHalf) {
+    let mut server = server().await;
+    let proxy = Running::link(Transport::Tcp, server.address).await;
+    let (reader, mut writer) = TcpStream::connect(proxy.address).await.unwrap().into_split();
+    writer.write_u8(1).await.unwrap();
+    assert_eq!(arrived(&mut server).await, 1);
+    (server, proxy, reader, writer)
+}
+
 fn one_way(fault: Fault, direction: Direction) -> FaultSpec {
     FaultSpec::from(fault).toward(direction)
 }
@@ -64,11 +77,7 @@ fn one_way(fault: Fault, direction: Direction) -> FaultSpec {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_direction_waits_and_the_other_passes() {
     for direction in Direction::BOTH {
-        let mut server = server().await;
-        let proxy = Running::link(Transport::Tcp, server.address).await;
-        let (mut reader, mut writer) = TcpStream::connect(proxy.address).await.unwrap().into_split();
-        writer.write_u8(1).await.unwrap();
-        assert_eq!(arrived(&mut server).await, 1);
+        let (mut server, proxy, mut reader, mut writer) = connected().await;
         proxy.client.add_fault(one_way(Fault::Stall, direction)).await.unwrap();
         writer.write_u8(2).await.unwrap();
         server.write.send(3).await.unwrap();
@@ -93,11 +102,7 @@ async fn a_stalled_direction_waits_and_the_other_passes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_black_hole_of_one_direction_passes_the_other_and_stays() {
     for direction in Direction::BOTH {
-        let mut server = server().await;
-        let proxy = Running::link(Transport::Tcp, server.address).await;
-        let (mut reader, mut writer) = TcpStream::connect(proxy.address).await.unwrap().into_split();
-        writer.write_u8(1).await.unwrap();
-        assert_eq!(arrived(&mut server).await, 1);
+        let (mut server, proxy, mut reader, mut writer) = connected().await;
         proxy.client.add_fault(one_way(BLACKHOLE, direction)).await.unwrap();
         writer.write_u8(2).await.unwrap();
         server.write.send(3).await.unwrap();

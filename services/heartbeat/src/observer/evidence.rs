@@ -128,7 +128,8 @@ impl Evidence {
         if epoch <= table.epoch || epoch - table.epoch > MAX_EPOCH_JUMP {
             return;
         }
-        let (known, since) = self.in_use.unwrap_or((0, now));
+        // What the registry has caught up with is over: the time counts anew.
+        let (known, since) = self.in_use.filter(|(known, _)| *known > table.epoch).unwrap_or((0, now));
         self.in_use = Some((known.max(epoch), since));
     }
 
@@ -451,7 +452,10 @@ mod tests {
         evidence.epochs_in_use(5, &table, &WorkerReport { overruled_by: 57, ..follows(5, 1) });
         assert_eq!(evidence.lost_tables(11, &table, 10, 3), Some(LostTables { epoch: 57, history: 3 }));
         let stamped = Table { epoch: 58, ..table };
-        assert_eq!(evidence.lost_tables(12, &stamped, 10, 3), None);
+        // A worker has the table of the next commit before this monitor has it.
+        evidence.epochs_in_use(100, &stamped, &follows(59, 1));
+        assert_eq!(evidence.lost_tables(100, &stamped, 10, 3), None, "the former loss is over");
+        assert_eq!(evidence.lost_tables(110, &Table { epoch: 59, ..stamped }, 10, 3), None);
         assert_eq!(evidence.in_use, None);
     }
 

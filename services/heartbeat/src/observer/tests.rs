@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     assign::{Membership, Table},
     detector::Fixed,
+    registry::Registration,
 };
 
 const SECOND: Nanos = 1_000_000_000;

@@ -11,7 +11,7 @@ use heartbeat::{
     clock::wall_ms,
     frame,
     message::Beat,
-    registry::Registration,
+    registry::{Registered, Registration},
     sender::{DatagramSender as _, SingleSender},
     transport::{
         http::AUTHENTICATED,
@@ -19,7 +19,7 @@ use heartbeat::{
     },
 };
 use launcher::{Stack, etcd, free_port};
-use monitor::{MonitorConfig, receive::Registered, status::Status};
+use monitor::{MonitorConfig, status::Status};
 use tokio::{net::UdpSocket, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 

@@ -10,12 +10,12 @@ use heartbeat::{
     frame::{sign_beat, sign_control, verify_reply},
     message::Beat,
     node_state::State,
-    registry::Registration,
+    registry::{Registered, Registration},
     transport::http::AUTHENTICATED,
     vote::Ballot,
 };
 use launcher::testing;
-use monitor::{receive::Registered, status::Status};
+use monitor::status::Status;
 use tokio::{net::UdpSocket, task::JoinSet};
 
 use crate::support::{INTERVAL, KEY, Monitors, eventually};

@@ -1,6 +1,10 @@
-use heartbeat::{node_state::State, registry::Registration, transport::http::Received};
+use heartbeat::{
+    node_state::State,
+    registry::{Registered, Registration},
+    transport::http::Received,
+};
 use launcher::{Signal, testing};
-use monitor::{receive::Registered, status::Status};
+use monitor::status::Status;
 
 use crate::support::{Monitors, Worker, eventually, primaries};
 
