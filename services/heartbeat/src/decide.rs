@@ -21,7 +21,7 @@ pub fn next(
     conditions: &Conditions,
     lost: Option<LostTables>,
 ) -> Option<Table> {
-    let mut table = Table::clone(&snapshot.table);
+    let (mut table, mut has_failure) = (Table::clone(&snapshot.table), false);
     for node in snapshot.nodes.values() {
         let membership = table.nodes.get(&node.id).copied();
         let was_online = membership.is_some_and(|membership| membership.online);
@@ -36,10 +36,13 @@ pub fn next(
             let Registration { incarnation, process, .. } = *node;
             table.nodes.insert(node.id.clone(), Membership { incarnation, process, online });
         }
+        has_failure |= was_online && !online && !node.leaving;
     }
     // The name is gone: see `Request::Forget`.
     table.nodes.retain(|id, membership| membership.online || snapshot.nodes.contains_key(id));
-    let partitions = plan(&table, conditions);
+    // A failure moves as few partitions as possible.
+    let may_rebalance = conditions.may_rebalance && !has_failure;
+    let partitions = plan(&table, &Conditions { may_rebalance, ..conditions.clone() });
     let is_changed = table.nodes != snapshot.table.nodes || partitions != snapshot.table.partitions;
     let next = || stamp(&snapshot.table, table.nodes, partitions, conditions, lost);
     (is_changed || lost.is_some() || !conditions.overruled.is_empty()).then(next)

@@ -70,15 +70,15 @@ pub fn verify_ack(keys: &Keys, frame: &[u8]) -> Option<Ack> {
 }
 
 /// Appends the frame of an acknowledgement, a probe or the reply to one. Its codec is Protobuf, independently of any heartbeat's codec.
-pub(crate) fn sign_protobuf(keys: &Keys, kind: FrameKind, message: &Ack, out: &mut Vec<u8>) {
+pub(crate) fn sign_protobuf(keys: &Keys, kind: FrameKind, message: &impl prost::Message, out: &mut Vec<u8>) {
     let start = keys.begin(Header { kind, codec: CodecId::Protobuf, ack_wanted: false }, out);
-    prost::Message::encode_raw(message, out);
+    message.encode_raw(out);
     keys.finish(kind.role(), start, out);
 }
 
-pub(crate) fn verify_protobuf(keys: &Keys, kind: FrameKind, frame: &[u8]) -> Option<Ack> {
+pub(crate) fn verify_protobuf<M: prost::Message + Default>(keys: &Keys, kind: FrameKind, frame: &[u8]) -> Option<M> {
     let (header, payload) = keys.verify(frame).ok()?;
-    if header.kind == kind { <Ack as prost::Message>::decode(payload).ok() } else { None }
+    if header.kind == kind { M::decode(payload).ok() } else { None }
 }
 
 /// The frame of a control message.

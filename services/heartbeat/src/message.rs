@@ -109,6 +109,30 @@ pub struct Ack {
     pub sequence: u64,
 }
 
+/// A node's answer to a probe.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ProbeAnswer {
+    /// The node.
+    #[prost(string, tag = "1")]
+    pub of: String,
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    /// The question's random number.
+    #[prost(uint64, tag = "3")]
+    pub sequence: u64,
+    /// Time of the answer by the node's clock in Unix milliseconds, as in `Beat::timestamp`.
+    #[prost(uint64, tag = "4")]
+    pub sent_ms: u64,
+}
+
+/// What a node says of itself in an answer to a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alive {
+    pub incarnation: u64,
+    /// When it answered, by its own clock in Unix milliseconds; 0: unknown.
+    pub sent_ms: u64,
+}
+
 /// Why a decoded message is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {

@@ -28,7 +28,7 @@ use crate::{
     Nanos,
     assign::{Eligibility, NodeId},
     detector::Detector,
-    message::WorkerReport,
+    message::{Alive, WorkerReport},
     node_state::{Cause, NodeState, State, Transition},
     registry::{Monitors, Request, Response, Snapshot},
     vote::{Ballot, Claim, Votes},
@@ -190,7 +190,8 @@ impl Observer {
     }
 
     /// A probe of this round was answered.
-    pub fn answered(&mut self, now: Nanos, id: &str, incarnation: u64, round: u64) {
+    pub fn answered(&mut self, now: Nanos, id: &str, alive: Alive, round: u64) {
+        let Alive { incarnation, sent_ms } = alive;
         self.awake(now);
         let Some(&at) = self.index.get(id) else { return };
         if self.snapshot.table.is_failed(id, incarnation) {
@@ -203,7 +204,7 @@ impl Observer {
         }
         let transition = node.state.answered(now, incarnation, round);
         if node.state.is_proven(incarnation) {
-            node.clock.answered();
+            node.clock.answered(now, sent_ms);
         }
         if transition.is_some() {
             // Heartbeats may stay late: without the grace period the next tick would suspect and probe again, without end.

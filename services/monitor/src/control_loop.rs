@@ -143,7 +143,7 @@ impl ControlLoop {
                 let beat = ReceivedBeat { at, incarnation, sequence, sent_ms, is_authenticated, report };
                 self.observer.heard(now, &id, beat);
             }
-            Input::Answer { node, incarnation, round } => self.observer.answered(now, &node, incarnation, round),
+            Input::Answer { node, alive, round } => self.observer.answered(now, &node, alive, round),
             Input::Ballot(ballot) => {
                 self.metrics.ballots_received.inc();
                 self.observer.ballot(now, ballot);

@@ -1,6 +1,11 @@
 //! Inputs of the control loop: from the transports, the probes, the other monitors and etcd.
 
-use heartbeat::{Nanos, assign::NodeId, message::Beat, vote::Ballot};
+use heartbeat::{
+    Nanos,
+    assign::NodeId,
+    message::{Alive, Beat},
+    vote::Ballot,
+};
 
 pub enum Input {
     /// Received at `at`. Incarnation 0 is the known incarnation: the article's heartbeats carry none.
@@ -10,7 +15,7 @@ pub enum Input {
     },
     Answer {
         node: NodeId,
-        incarnation: u64,
+        alive: Alive,
         round: u64,
     },
     Ballot(Ballot),

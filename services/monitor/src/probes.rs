@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use heartbeat::{
     assign::NodeId,
     auth::Keys,
+    message::Alive,
     registry::Registration,
     transport::{
         http::AUTHENTICATED,
@@ -126,24 +127,24 @@ struct Probe {
 }
 
 impl Probe {
-    async fn over_udp(&self) -> Option<u64> {
+    async fn over_udp(&self) -> Option<Alive> {
         let answer = self.question.ask(&self.keys, &self.node.udp, self.wait).await?;
-        self.question.incarnation(&self.keys, &answer)
+        self.question.alive(&self.keys, &answer)
     }
 
-    async fn over_http(&self) -> Option<u64> {
+    async fn over_http(&self) -> Option<Alive> {
         self.post(self.http.post(format!("http://{}/probe", self.node.http))).await
     }
 
-    async fn over_worker(&self, via: &str) -> Option<u64> {
+    async fn over_worker(&self, via: &str) -> Option<Alive> {
         self.post(self.http.post(format!("http://{via}/probe")).query(&[("udp", &self.node.udp)])).await
     }
 
-    async fn post(&self, request: reqwest::RequestBuilder) -> Option<u64> {
+    async fn post(&self, request: reqwest::RequestBuilder) -> Option<Alive> {
         let request = request.header("content-type", AUTHENTICATED).body(self.question.frame().to_vec());
         let response = request.send().await.ok()?.error_for_status().ok()?;
         let answer = runtime::http::body_within(response, probe::MAX_BYTES).await.ok()?;
-        self.question.incarnation(&self.keys, &answer)
+        self.question.alive(&self.keys, &answer)
     }
 }
 
@@ -154,15 +155,15 @@ struct Round {
 }
 
 impl Round {
-    async fn hear(&self, path: impl Future<Output = Option<u64>>, outcomes: &[IntCounter; 2]) {
+    async fn hear(&self, path: impl Future<Output = Option<Alive>>, outcomes: &[IntCounter; 2]) {
         let answer = path.await;
         outcomes[usize::from(answer.is_none())].inc();
         self.report(answer).await;
     }
 
-    async fn report(&self, answer: Option<u64>) {
-        if let Some(incarnation) = answer {
-            let answer = Input::Answer { node: self.node.clone(), incarnation, round: self.number };
+    async fn report(&self, answer: Option<Alive>) {
+        if let Some(alive) = answer {
+            let answer = Input::Answer { node: self.node.clone(), alive, round: self.number };
             // An error means that the control loop has ended: the process stops.
             self.inbox.send(answer).await.ok();
         }

@@ -10,6 +10,8 @@ use super::{
     traces, words,
 };
 
+/// From this number of columns on, a table does not share its line with another one.
+const WIDE_COLUMNS: usize = 5;
 const STYLE: &str = include_str!("style.css");
 
 pub(super) fn render(report: &Report) -> String {
@@ -273,8 +275,9 @@ fn plain_table(table: &Table) -> String {
             format!("<tr>{head}{}</tr>\n", cells.map(|c| format!("<td>{}</td>", escape(c))).collect::<String>())
         })
         .collect();
+    let class = if table.head.len() >= WIDE_COLUMNS { " class=\"wide\"" } else { "" };
     let html = format!(
-        "<table><caption>{} <small>{}</small></caption><thead><tr>{heads}</tr></thead>\n<tbody>{rows}</tbody></table>",
+        "<table{class}><caption>{} <small>{}</small></caption><thead><tr>{heads}</tr></thead>\n<tbody>{rows}</tbody></table>",
         escape(&table.title),
         escape(&table.meaning)
     );

@@ -1,5 +1,5 @@
 //! Workers that clients of this worker had no success with. A client names them in a header when it turns to this worker. The monitors get
-//! the names with the heartbeats. Pure.
+//! the names with the heartbeats, if this worker's own path to the partition's store is good: otherwise it would serve no better. Pure.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,9 +13,14 @@ use heartbeat::{
 
 /// Names in a header; further ones are ignored.
 const MAX_NAMES: usize = 4;
-/// A worker is reported if this many requests named it for a partition within `WINDOW`.
+/// A worker is reported if this many requests named it within `WINDOW`, with all partitions that they were for: a fault that fails some
+/// requests shows at one partition after the other.
 const MIN_REQUESTS: usize = 3;
 const WINDOW: Duration = Duration::from_secs(3);
+/// How long a comparison counts.
+const COMPARED: Duration = Duration::from_secs(1);
+/// A path on which the store answers one query within this time is good.
+pub const PROMPT: Duration = Duration::from_millis(100);
 
 /// Knows only workers of the partition table, which bounds it.
 #[derive(Debug)]
@@ -23,15 +28,25 @@ pub struct Complaints {
     me: NodeId,
     /// Times of the last requests that named a worker, by partition.
     recent: BTreeMap<NodeId, [VecDeque<Instant>; PARTITIONS]>,
+    comparisons: [Comparison; PARTITIONS],
+}
+
+/// What this worker knows of its own path to a partition's store.
+#[derive(Debug, Clone, Copy, Default)]
+struct Comparison {
+    asked_at: Option<Instant>,
+    prompt_at: Option<Instant>,
 }
 
 impl Complaints {
     pub fn new(me: NodeId) -> Self {
-        Self { me, recent: BTreeMap::new() }
+        Self { me, recent: BTreeMap::new(), comparisons: [Comparison::default(); PARTITIONS] }
     }
 
-    /// A request for this partition named these workers, separated by commas. This worker and unknown ones are ignored.
-    pub fn record(&mut self, names: &str, partition: usize, table: &Table, now: Instant) {
+    /// A request for this partition named these workers, separated by commas. This worker and unknown ones are ignored. Returns whether the
+    /// caller has to ask the partition's store, and to call `compared`: once within `COMPARED`.
+    pub fn record(&mut self, names: &str, partition: usize, table: &Table, now: Instant) -> bool {
+        let mut is_recorded = false;
         for name in names.split(',').map(str::trim).take(MAX_NAMES) {
             let Some((node, _)) = table.nodes.get_key_value(name).filter(|(node, _)| **node != self.me) else {
                 continue;
@@ -42,6 +57,20 @@ impl Complaints {
             if times.len() > MIN_REQUESTS {
                 times.pop_front();
             }
+            is_recorded = true;
+        }
+        let Some(comparison) = self.comparisons.get_mut(partition).filter(|_| is_recorded) else { return false };
+        let is_due = comparison.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= COMPARED);
+        if is_due {
+            comparison.asked_at = Some(now);
+        }
+        is_due
+    }
+
+    /// The partition's store answered this worker promptly, or not.
+    pub fn compared(&mut self, partition: usize, is_prompt: bool, now: Instant) {
+        if let Some(comparison) = self.comparisons.get_mut(partition) {
+            comparison.prompt_at = is_prompt.then_some(now);
         }
     }
 
@@ -52,9 +81,14 @@ impl Complaints {
             of_node.iter_mut().for_each(|times| times.retain(is_recent));
             table.nodes.contains_key(node) && of_node.iter().any(|times| !times.is_empty())
         });
+        let is_comparable = |partition: usize| {
+            self.comparisons[partition].prompt_at.is_some_and(|at| now.saturating_duration_since(at) < WINDOW)
+        };
         let partitions = |of_node: &[VecDeque<Instant>; PARTITIONS]| {
-            let named = of_node.iter().enumerate().filter(|(_, times)| times.len() >= MIN_REQUESTS);
-            named.fold(0_u32, |mask, (partition, _)| mask | 1 << partition)
+            let named = of_node.iter().enumerate().filter(|(at, times)| !times.is_empty() && is_comparable(*at));
+            let (mask, requests) =
+                named.fold((0_u32, 0), |(mask, requests), (at, times)| (mask | 1 << at, requests + times.len()));
+            if requests >= MIN_REQUESTS { mask } else { 0 }
         };
         let complaints = self.recent.iter().map(|(node, of_node)| (node, partitions(of_node)));
         let mut complaints: Vec<Complaint> = complaints
@@ -85,24 +119,47 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let table = table(["me", "a", "b"].map(String::from));
         let complaint = |node: &str, partitions| Complaint { node_id: node.into(), partitions };
+        (0..PARTITIONS).for_each(|partition| complaints.compared(partition, true, at(1_000)));
         complaints.record("a, b", 3, &table, at(0));
         complaints.record("a", 3, &table, at(1_000));
-        complaints.record("a", 4, &table, at(1_000));
         assert_eq!(complaints.report(&table, at(1_000)), []);
-        complaints.record("me,,unknown, a", 3, &table, at(2_000));
-        assert_eq!(complaints.report(&table, at(2_999)), [complaint("a", 0b1000)]);
+        complaints.record("me,,unknown, a", 4, &table, at(2_000));
+        assert_eq!(complaints.report(&table, at(2_999)), [complaint("a", 0b11000)]);
         assert_eq!(complaints.report(&table, at(3_000)), [], "the first one is too old");
         complaints.record("a", 3, &table, at(3_500));
-        assert_eq!(complaints.report(&table, at(3_500)), [complaint("a", 0b1000)]);
+        assert_eq!(complaints.report(&table, at(3_500)), [complaint("a", 0b11000)]);
         complaints.record("b, b, b", 16, &table, at(3_600));
         assert_eq!(complaints.report(&Table::default(), at(3_600)), [], "the table does not know them any more");
         assert!(complaints.recent.is_empty());
     }
 
     #[test]
+    fn only_partitions_count_whose_store_is_prompt_here() {
+        let (mut complaints, start) = (Complaints::new("me".into()), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let table = table(["me", "a"].map(String::from));
+        assert!(!complaints.record("unknown", 3, &table, at(0)));
+        let due = [0, 10, 999, 1_000].map(|ms| complaints.record("a", 3, &table, at(ms)));
+        assert_eq!(due, [true, false, false, true], "one comparison per second");
+        assert!(complaints.record("a, a, a", 4, &table, at(1_000)));
+        assert_eq!(complaints.report(&table, at(1_000)), []);
+        complaints.compared(4, false, at(1_000));
+        complaints.compared(3, true, at(1_000));
+        let partitions = |complaints: &mut Complaints, ms| {
+            complaints.report(&table, at(ms)).first().map_or(0, |complaint| complaint.partitions)
+        };
+        assert_eq!(partitions(&mut complaints, 1_000), 0b01000);
+        complaints.compared(4, true, at(2_000));
+        assert_eq!(partitions(&mut complaints, 2_000), 0b11000);
+        complaints.compared(3, false, at(2_500));
+        assert_eq!(partitions(&mut complaints, 2_500), 0b10000, "the shard is slow for everybody");
+    }
+
+    #[test]
     fn complaints_are_limited() {
         let (mut complaints, now) = (Complaints::new("me".into()), Instant::now());
         let table = table((0..100).map(|n| format!("w{n:02}")));
+        (0..PARTITIONS).for_each(|partition| complaints.compared(partition, true, now));
         for _ in 0..MIN_REQUESTS {
             for n in 0..100 {
                 complaints.record(&format!("w{n:02}"), n % PARTITIONS, &table, now);

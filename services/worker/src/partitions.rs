@@ -85,12 +85,15 @@ async fn count(
     Query(query): Query<CountQuery>,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(names) = headers.get(UNSERVED_BY).and_then(|names| names.to_str().ok()) {
-        handlers.reporter.complain(names, partition);
-    }
     let Some(shard) = ShardId::all().nth(partition) else {
         return handlers.refuse(partition, Refusal::NoSuchPartition);
     };
+    if let Some(names) = headers.get(UNSERVED_BY).and_then(|names| names.to_str().ok())
+        && handlers.reporter.complain(names, partition)
+    {
+        let (reporter, store) = (handlers.reporter.clone(), handlers.store.clone());
+        handlers.tasks.spawn(async move { reporter.compare(&store, shard).await });
+    }
     let epoch = match handlers.ownership.admit(partition, query.epoch) {
         Ok(epoch) => epoch,
         Err(refusal) => return handlers.refuse(partition, refusal),
@@ -239,7 +242,7 @@ mod tests {
         let question = Question::new(&keys, "w");
         let passed_on = probe_for_others(&keys, &room, &question, &at).await;
         let found = axum::body::to_bytes(passed_on.into_body(), probe::MAX_BYTES).await.unwrap();
-        assert_eq!(question.incarnation(&keys, &found), Some(7));
+        assert_eq!(question.alive(&keys, &found).map(|alive| alive.incarnation), Some(7));
         let asked = async |id: &str, udp: &str| {
             probe_for_others(&keys, &room, &Question::new(&keys, id), udp).await.status().as_u16()
         };

@@ -5,10 +5,16 @@ use std::{
     time::Instant,
 };
 
+use contract::ShardId;
 use heartbeat::{assign::NodeId, message::WorkerReport};
 use prometheus::IntGauge;
+use stores::Store;
+use tokio::time::timeout;
 
-use crate::{complaints::Complaints, ownership::PartitionOwnership};
+use crate::{
+    complaints::{Complaints, PROMPT},
+    ownership::PartitionOwnership,
+};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -23,9 +29,18 @@ impl Reporter {
         Self { ownership, complaints: Arc::new(Mutex::new(Complaints::new(me))), failing }
     }
 
-    /// A client's request for this partition named workers that it had no success with: see `Complaints::record`.
-    pub fn complain(&self, names: &str, partition: usize) {
-        self.complaints().record(names, partition, &self.ownership.table(), Instant::now());
+    /// A client's request for this partition named workers that it had no success with. Returns whether to `compare`: see `Complaints`.
+    pub fn complain(&self, names: &str, partition: usize) -> bool {
+        self.complaints().record(names, partition, &self.ownership.table(), Instant::now())
+    }
+
+    /// Asks the partition's store whether this worker's own path to it is good.
+    pub async fn compare(&self, store: &Store, shard: ShardId) {
+        let (begun, limit) = (Instant::now(), self.ownership.health().limits().silent_after);
+        // A late answer is awaited: it leaves an open connection, and the next comparison does not have to connect.
+        let answer = timeout(limit, store.ownership(shard)).await;
+        let is_prompt = matches!(answer, Ok(Ok(_))) && begun.elapsed() <= PROMPT;
+        self.complaints().compared(shard.index(), is_prompt, Instant::now());
     }
 
     pub fn report(&self) -> WorkerReport {

@@ -19,7 +19,7 @@ use crate::{
     assign::NodeId,
     clock::Clock,
     detector::AnyDetector,
-    message::Beat,
+    message::{Alive, Beat},
     observer::{Observer, ReceivedBeat, Settings},
     registry::{Monitors, Registration, Snapshot},
     transport::Sink,
@@ -110,7 +110,8 @@ fn observer(now: Nanos, beats: &[Beat]) -> io::Result<Observer> {
     observer.learn(now, now, Arc::new(Snapshot { revision: 1, nodes, ..Snapshot::default() }));
     // All have answered their first probe: their heartbeats count.
     for beat in beats {
-        observer.answered(now, &beat.node_id, beat.incarnation, 1);
+        let alive = Alive { incarnation: beat.incarnation, sent_ms: 0 };
+        observer.answered(now, &beat.node_id, alive, 1);
     }
     Ok(observer)
 }

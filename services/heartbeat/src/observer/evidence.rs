@@ -192,11 +192,12 @@ impl Evidence {
                 continue;
             }
             counts.0 += 1;
-            // Three workers could not: the shard is at fault, and another move would help no one. One that is offline now says nothing.
+            // Three workers could not: the shard is at fault, and another move would help no one. One that is offline now says nothing. Not so
+            // if only requesters find fault: they asked workers whose own path to the shard is good.
             let is_other = |node: &NodeId| node != primary && table.is_online(node);
             let others = self.unable.keys().filter(|(partition, node)| *partition == at && is_other(node)).count();
             self.unable.insert((at, primary.clone()), now + times.unable);
-            if others < 2 {
+            if others < 2 || source == Source::Requesters && self.claims_to_serve(now, table, at, primary, times) {
                 findings.unserved.insert(at, source);
             }
         }
@@ -241,14 +242,21 @@ impl Evidence {
         let needed = online.saturating_sub(1).min(2);
         let accuses = |(node, reported): &(&NodeId, &Reported)| {
             let complaints = &reported.report.complaints;
+            // Clients that have old addresses ask also workers that are gone.
+            let accused = complaints.iter().filter(|complaint| table.is_online(&complaint.node_id)).count();
             let about = |partitions: u32| partitions & bit(at) != 0;
             *node != primary
                 && now.saturating_sub(reported.at) <= times.fresh
                 && table.is_online(node)
-                && (complaints.len() < 2 || 2 * complaints.len() < online)
+                && (accused < 2 || 2 * accused < online)
                 && complaints.iter().any(|complaint| *complaint.node_id == **primary && about(complaint.partitions))
         };
         needed > 0 && self.reports.iter().filter(accuses).count() >= needed
+    }
+
+    fn claims_to_serve(&self, now: Nanos, table: &Table, at: usize, primary: &NodeId, times: &Times) -> bool {
+        let report = self.fresh_report(now, table, primary, times);
+        report.is_some_and(|report| report.serving & !report.failing & bit(at) != 0)
     }
 
     fn is_overruled(&self, now: Nanos, table: &Table, at: usize, primary: &NodeId, epoch: u64, times: &Times) -> bool {
@@ -398,7 +406,10 @@ mod tests {
         let one_shard = [well.clone(), ("b", accusing("a", 1)), ("c", accusing("a", 1))];
         let mut moved = Evidence::default();
         moved.unable.extend(["b", "c"].map(|node| ((0, node.into()), 100 * INTERVAL)));
-        assert!(after(9, &mut moved, &one_shard).unserved.is_empty(), "the shard is slow for everybody");
+        let found = after(9, &mut moved, &one_shard).unserved;
+        assert_eq!(found, [(0, Source::Requesters)].into(), "their own path to the shard is good");
+        let failing = [("a", report(0xFFFF, 1)), one_shard[1].clone(), one_shard[2].clone()];
+        assert!(after(9, &mut moved, &failing).unserved.is_empty(), "the shard fails for everybody");
         let mut everybody = accusing("a", 1);
         everybody.complaints.push(Complaint { node_id: "c".into(), partitions: 1 });
         let two = [well, ("b", everybody), ("c", accusing("a", 1))];

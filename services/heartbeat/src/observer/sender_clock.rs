@@ -9,10 +9,9 @@ const DRIFT_PPM: i64 = 1_000;
 #[derive(Debug, Clone, Default)]
 pub(super) struct SenderClock {
     newest: u64,
-    /// Smallest difference between the time of receipt and the sender's time stamp in ms, and when it was updated.
+    /// Smallest difference between the time of receipt and the sender's time stamp in ms, since its last answer to a probe, and when it was
+    /// updated.
     offset: Option<(i64, Nanos)>,
-    /// The smallest difference of stale heartbeats since the last answer, and when it was received.
-    stale_offset: Option<(i64, Nanos)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,24 +33,25 @@ impl SenderClock {
         if sent_ms == 0 {
             return Freshness::News;
         }
-        let offset = millis(at) - i64::try_from(sent_ms).unwrap_or(i64::MAX);
+        let offset = offset(at, sent_ms);
         let expected = self.offset.map_or(offset, |(known, since)| {
             known + millis(at.saturating_sub(since)).saturating_mul(DRIFT_PPM) / 1_000_000
         });
         self.offset = Some((expected.min(offset), at));
-        if offset - expected <= millis(oldest) {
-            return Freshness::News;
-        }
-        let known = self.stale_offset.map_or(offset, |(known, _)| known.min(offset));
-        self.stale_offset = Some((known, at));
-        Freshness::Stale
+        if offset - expected <= millis(oldest) { Freshness::News } else { Freshness::Stale }
     }
 
-    /// The sender answered a question of now. If its heartbeats seemed stale before, its clock was set back: their offset counts from now on.
-    /// Without such heartbeats the offset stays: those that were held back until now would seem fresh.
-    pub(super) fn answered(&mut self) {
-        self.offset = self.stale_offset.take().or(self.offset);
+    /// The sender answered a question of a moment ago, at `sent_ms` by its clock, which may have been set since its last heartbeat. Its offset
+    /// is known before the first heartbeat: those that are held back until now do not seem fresh.
+    pub(super) fn answered(&mut self, at: Nanos, sent_ms: u64) {
+        if sent_ms != 0 {
+            self.offset = Some((offset(at, sent_ms), at));
+        }
     }
+}
+
+fn offset(at: Nanos, sent_ms: u64) -> i64 {
+    millis(at) - i64::try_from(sent_ms).unwrap_or(i64::MAX)
 }
 
 fn millis(at: Nanos) -> i64 {
@@ -88,11 +88,13 @@ mod tests {
 
     #[test]
     fn a_backlog_that_begins_after_an_answer_is_stale_too() {
-        let mut clock = clock_after(10);
-        clock.answered();
-        for n in 11..40 {
-            let received = clock.received((30 + n) * SECOND, n, AHEAD + n * 1_000, 3 * SECOND);
-            assert_eq!(received, Freshness::Stale, "{n}");
+        // Also if no heartbeat was received before.
+        for (mut clock, known) in [(clock_after(10), 10), (SenderClock::default(), 0)] {
+            clock.answered(known * SECOND + 300 * MS, AHEAD + known * 1_000 + 200);
+            for n in known + 1..known + 30 {
+                let received = clock.received((30 + n) * SECOND, n, AHEAD + n * 1_000, 3 * SECOND);
+                assert_eq!(received, Freshness::Stale, "{n}");
+            }
         }
     }
 
@@ -108,7 +110,7 @@ mod tests {
     fn a_clock_that_was_set_back_is_learned_anew_after_an_answer_and_drift_is_no_age() {
         let mut clock = clock_after(10);
         assert_eq!(clock.received(11 * SECOND, 11, AHEAD - 90_000, 3 * SECOND), Freshness::Stale);
-        clock.answered();
+        clock.answered(11 * SECOND + 100 * MS, AHEAD - 89_900);
         assert_eq!(clock.received(12 * SECOND, 12, AHEAD - 89_000, 3 * SECOND), Freshness::News);
         let mut slow = SenderClock::default();
         for n in 1..100_000 {

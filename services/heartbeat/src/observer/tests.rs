@@ -15,6 +15,10 @@ fn observer() -> Observer {
     Observer::new(me, monitors, settings, make, 1, 0)
 }
 
+fn alive(incarnation: u64) -> Alive {
+    Alive { incarnation, sent_ms: 0 }
+}
+
 fn beat(at: Nanos, incarnation: u64, sequence: u64) -> ReceivedBeat {
     ReceivedBeat { at, incarnation, sequence, sent_ms: 0, is_authenticated: true, report: None }
 }
@@ -79,7 +83,7 @@ fn a_restart_that_nobody_noticed_is_no_silence() {
     for (incarnation, from) in [(1, 0), (2, 30 * SECOND)] {
         watching.learn(from, 0, snapshot(incarnation, incarnation, false, true));
         let round = probe(watching.tick(from)).expect("a new incarnation is asked first");
-        watching.answered(from, "w", incarnation, round);
+        watching.answered(from, "w", alive(incarnation), round);
         for now in (from..from + 30 * SECOND).step_by(100_000_000) {
             if now % (SECOND / 2) == 0 {
                 // Each incarnation counts from 1.
@@ -102,10 +106,10 @@ fn leader_about_to_admit() -> (Observer, Table, Nanos) {
     let nodes = ["a", "b"].map(node).into();
     leader.learn(0, 0, Snapshot { revision: 1, monitors: monitors(), nodes, ..Snapshot::default() }.into());
     leader.response(0, 0, Response::Leading { term: 1 });
-    leader.answered(1, "a", 1, 1);
+    leader.answered(1, "a", alive(1), 1);
     let commit = commits(leader.tick(1)).pop().expect("the majority of one hears it");
     assert!(commit.is_online("a") && !commit.is_online("b"));
-    leader.answered(2, "b", 1, 1);
+    leader.answered(2, "b", alive(1), 1);
     let now = 2 * SECOND;
     for now in (2..now).step_by(100_000_000) {
         leader.heard(now, "a", beat(now, 1, now));
@@ -148,7 +152,7 @@ fn a_life_that_first_answers_a_probe_is_heard_by_its_beats_afterwards() {
     let mut watching = observer();
     watching.learn(0, 0, snapshot(1, 1, false, true));
     let round = probe(watching.tick(0)).expect("it is asked first");
-    watching.answered(1, "w", 1, round);
+    watching.answered(1, "w", alive(1), round);
     for n in 1..=1_000 {
         watching.heard(n * SECOND / 2, "w", beat(n * SECOND / 2, 1, n));
     }
@@ -160,7 +164,7 @@ fn a_life_that_first_answers_a_probe_is_heard_by_its_beats_afterwards() {
             break round;
         }
     };
-    watching.answered(now, "w", 2, round);
+    watching.answered(now, "w", alive(2), round);
     watching.tick(now);
     for n in 1..=100 {
         now += SECOND / 2;
@@ -271,7 +275,7 @@ fn a_backlog_refutes_nothing_whether_it_is_late_in_the_network_or_in_this_proces
         let mut watching = observer();
         watching.learn(0, 0, snapshot(1, 1, false, true));
         let round = probe(watching.tick(0)).expect("it is asked first");
-        watching.answered(1, "w", 1, round);
+        watching.answered(1, "w", alive(1), round);
         let mut failed_at = None;
         for now in (1..90 * SECOND).step_by(100_000_000) {
             let second = now / SECOND;
@@ -364,7 +368,7 @@ fn a_worker_that_beats_but_does_not_serve_loses_its_partitions_to_one_that_does(
         leader.response(now, now, Response::Leading { term: 7 });
         for effect in leader.tick(now) {
             match effect {
-                Effect::Probe { node, round } => leader.answered(now, &node, 1, round),
+                Effect::Probe { node, round } => leader.answered(now, &node, alive(1), round),
                 Effect::Unserved { node, partitions, source } => {
                     assert_eq!(&*node, "a");
                     moved.push((now / SECOND, source, partitions.len()));

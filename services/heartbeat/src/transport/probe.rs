@@ -11,9 +11,9 @@ use tokio::{
 
 use crate::{
     auth::{FrameKind, Keys},
-    clock::latest_incarnation,
+    clock::{latest_incarnation, wall_ms},
     frame::{sign_protobuf, verify_protobuf},
-    message::Ack,
+    message::{Ack, Alive, ProbeAnswer},
 };
 
 /// Longer than any question or answer.
@@ -53,17 +53,18 @@ impl Question {
 
     /// The answer of this node, in this incarnation.
     pub fn answer(&self, keys: &Keys, incarnation: u64) -> Vec<u8> {
-        let mut answer = Vec::new();
-        sign_protobuf(keys, FrameKind::Alive, &Ack { incarnation, ..self.asked.clone() }, &mut answer);
-        answer
+        let Ack { of, sequence, .. } = self.asked.clone();
+        let (answer, mut frame) = (ProbeAnswer { of, incarnation, sequence, sent_ms: wall_ms() }, Vec::new());
+        sign_protobuf(keys, FrameKind::Alive, &answer, &mut frame);
+        frame
     }
 
-    /// The incarnation in the node's answer; `None`: it is not authentic, not the answer to this question, or its incarnation is too far
-    /// in the future.
-    pub fn incarnation(&self, keys: &Keys, answer: &[u8]) -> Option<u64> {
-        let answer = verify_protobuf(keys, FrameKind::Alive, answer)?;
-        let is_ours = answer.of == self.asked.of && answer.sequence == self.asked.sequence;
-        (is_ours && answer.incarnation <= latest_incarnation()).then_some(answer.incarnation)
+    /// What the node's answer says; `None`: it is not authentic, not the answer to this question, or its incarnation is too far in the
+    /// future.
+    pub fn alive(&self, keys: &Keys, answer: &[u8]) -> Option<Alive> {
+        let ProbeAnswer { of, incarnation, sequence, sent_ms } = verify_protobuf(keys, FrameKind::Alive, answer)?;
+        let is_ours = of == self.asked.of && sequence == self.asked.sequence;
+        (is_ours && incarnation <= latest_incarnation()).then_some(Alive { incarnation, sent_ms })
     }
 
     /// Asks the node at `address` (`host:port`) over UDP; `None`: no authentic answer in time. Returns the answer's bytes.
@@ -92,7 +93,7 @@ impl Question {
             match timeout_at(until, socket.recv(&mut datagram)).await {
                 Ok(Ok(length)) => {
                     let answer = &datagram[..length];
-                    if self.incarnation(keys, answer).is_some() {
+                    if self.alive(keys, answer).is_some() {
                         return Some(answer.to_vec());
                     }
                 }
@@ -141,11 +142,12 @@ mod tests {
         let keys = Keys::new(b"of this test");
         let (question, later) = (Question::new(&keys, "w"), Question::new(&keys, "w"));
         let answer = question.answer(&keys, 7);
-        assert_eq!(question.incarnation(&keys, &answer), Some(7));
-        assert_eq!(later.incarnation(&keys, &answer), None, "a recorded answer");
-        assert_eq!(question.incarnation(&keys, question.frame()), None, "the question itself");
-        assert_eq!(question.incarnation(&keys, &question.answer(&keys, u64::MAX)), None);
-        assert_eq!(question.incarnation(&keys, &question.answer(&Keys::new(b"another"), 7)), None);
+        let alive = question.alive(&keys, &answer).unwrap();
+        assert!(alive.incarnation == 7 && alive.sent_ms > 0);
+        assert_eq!(later.alive(&keys, &answer), None, "a recorded answer");
+        assert_eq!(question.alive(&keys, question.frame()), None, "the question itself");
+        assert_eq!(question.alive(&keys, &question.answer(&keys, u64::MAX)), None);
+        assert_eq!(question.alive(&keys, &question.answer(&Keys::new(b"another"), 7)), None);
         assert!(Question::read(&keys, &answer).is_none() && Question::read(&keys, question.frame()).is_some());
     }
 }

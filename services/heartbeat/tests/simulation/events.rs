@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 use heartbeat::{
     Nanos,
     assign::{NodeId, Table},
-    message::Beat,
+    message::{Alive, Beat},
     registry::{Registration, Request, Response},
     vote::Ballot,
 };
@@ -30,7 +30,7 @@ pub enum Message {
     Answer {
         monitor: usize,
         worker: usize,
-        incarnation: u64,
+        alive: Alive,
         round: u64,
     },
     Ballot(Ballot),

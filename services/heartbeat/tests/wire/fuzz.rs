@@ -114,7 +114,7 @@ fn ingest() -> Target {
             frame::verify_control::<Registration>(&keys, &frame).ok();
             frame::verify_control::<Poll>(&keys, &frame).ok();
             frame::verify_reply::<Assignments>(&keys, kind, &frame, &frame).ok();
-            Question::read(&keys, &frame).map(|question| question.incarnation(&keys, &frame));
+            Question::read(&keys, &frame).map(|question| question.alive(&keys, &frame));
         }
     })
 }

@@ -85,8 +85,8 @@ impl World {
                     monitor.observer.heard(now, node_id, beat);
                 }
             }
-            Message::Answer { worker, incarnation, round, .. } => {
-                monitor.observer.answered(now, &self.workers[worker].id, incarnation, round);
+            Message::Answer { worker, alive, round, .. } => {
+                monitor.observer.answered(now, &self.workers[worker].id, alive, round);
             }
             Message::Ballot(ballot) => monitor.observer.ballot(now, ballot),
             Message::Follows { epoch } => {

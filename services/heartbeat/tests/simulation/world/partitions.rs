@@ -26,9 +26,9 @@ const RETRY_PAUSE: Nanos = 500 * MS;
 /// Requests of this time decide whether a partition is failing.
 const WINDOW: Nanos = 3 * SECOND;
 /// Failures in the window from which a partition is failing, if they are also a large share.
-const FAILURES: usize = 3;
+const FAILURES: usize = 4;
 /// Complaints of requesters within the window that are reported.
-const COMPLAINTS: usize = 2;
+const COMPLAINTS: usize = 3;
 
 /// State of one partition of a worker.
 #[derive(Default)]
@@ -241,14 +241,18 @@ impl World {
     }
 
     fn complaints(&self, number: usize) -> Vec<Complaint> {
-        let mut by_node: BTreeMap<&NodeId, u32> = BTreeMap::new();
+        let mut by_node: BTreeMap<&NodeId, (u32, usize)> = BTreeMap::new();
         for ((node, partition), times) in &self.workers[number].complaints {
-            if times.iter().filter(|at| **at + WINDOW >= self.now).count() >= COMPLAINTS {
-                *by_node.entry(node).or_default() |= 1 << partition;
+            let recent = times.iter().filter(|at| **at + WINDOW >= self.now).count();
+            if recent > 0 {
+                let of_node = by_node.entry(node).or_default();
+                *of_node = (of_node.0 | 1 << partition, of_node.1 + recent);
             }
         }
-        let complaint = |(node, partitions): (&NodeId, u32)| Complaint { node_id: node.to_string(), partitions };
-        by_node.into_iter().map(complaint).take(MAX_COMPLAINTS).collect()
+        let reported = by_node.into_iter().filter(|(_, (_, requests))| *requests >= COMPLAINTS);
+        let complaint =
+            |(node, (partitions, _)): (&NodeId, (u32, usize))| Complaint { node_id: node.to_string(), partitions };
+        reported.map(complaint).take(MAX_COMPLAINTS).collect()
     }
 
     /// A client's write.
@@ -261,8 +265,10 @@ impl World {
         if self.in_force.iter().any(is_gray) {
             return;
         }
+        // A worker passes a complaint on if its own path to the store is good.
+        let is_prompt = write.unserved_by.is_empty() || self.is_prompt(number, partition);
         let worker = &mut self.workers[number];
-        for node in write.unserved_by.iter().filter(|node| **node != worker.id) {
+        for node in write.unserved_by.iter().filter(|node| is_prompt && **node != worker.id) {
             let times = worker.complaints.entry((node.clone(), partition)).or_default();
             times.push_back(now);
             if times.len() > COMPLAINTS {

@@ -9,6 +9,8 @@ use crate::{
     faults::{Kind, Trouble},
 };
 
+const PROMPT: Nanos = 100 * MS;
+
 /// The row that the fence protects.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Row {
@@ -56,6 +58,15 @@ impl World {
             }
         }
         self.at(arrives, Event::Store(request));
+    }
+
+    /// Whether one query of this worker would be answered promptly.
+    pub(super) fn is_prompt(&mut self, worker: usize, partition: usize) -> bool {
+        self.troubles(worker, partition).into_iter().all(|(trouble, _)| match trouble {
+            Trouble::Slow(by) => by <= PROMPT,
+            Trouble::Hang => false,
+            Trouble::Fail(rate) => !self.random.chance(rate),
+        })
     }
 
     fn troubles(&self, worker: usize, partition: usize) -> Vec<(Trouble, Nanos)> {

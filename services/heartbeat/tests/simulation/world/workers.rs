@@ -8,7 +8,7 @@ use std::{
 use heartbeat::{
     Nanos,
     assign::{NodeId, PARTITIONS},
-    message::Beat,
+    message::{Alive, Beat},
     ownership::Ownership,
     registry::{Registration, Response},
 };
@@ -198,8 +198,10 @@ impl World {
                 self.send_datagram(me, Who::Worker(worker), probe);
             }
             Message::Probe { monitor, worker, round, .. } => {
-                let incarnation = self.workers[number].incarnation;
-                let answer = Message::Answer { monitor, worker, incarnation, round };
+                let answering = &self.workers[number];
+                let (incarnation, sent_ms) = (answering.incarnation, answering.process.wall_ms(self.now));
+                let alive = Alive { incarnation, sent_ms };
+                let answer = Message::Answer { monitor, worker, alive, round };
                 self.send_datagram(me, from, answer);
             }
             // On the way back.

@@ -24,7 +24,9 @@ fn row(all: &[Measured], fault: GrayFault) -> Option<Vec<String>> {
     let of = |defence| all.iter().find(|one| one.fault == fault && one.defence == defence);
     let (with, without) = (of(Defence::All), of(Defence::Heartbeats));
     with.or(without)?;
-    let cells = |figure: fn(&Measured) -> String| match (with.map(figure), without.map(figure)) {
+    // A line may break between the two figures, not within one.
+    let text = |figure: fn(&Measured) -> String| move |one| figure(one).replace(' ', "\u{a0}");
+    let cells = |figure: fn(&Measured) -> String| match (with.map(text(figure)), without.map(text(figure))) {
         (Some(with), Some(without)) => format!("{with} ({without})"),
         (Some(with), None) => with,
         (None, Some(without)) => format!("({without})"),
@@ -72,8 +74,9 @@ mod tests {
         let rows = &section.tables[0].rows;
         assert_eq!(rows.len(), 2);
         assert!(rows[0][0].ends_with("nothing should move"));
+        let row: Vec<String> = rows[1].iter().map(|cell| cell.replace('\u{a0}', " ")).collect();
         assert_eq!(
-            rows[1],
+            row,
             [
                 "writes of a worker stall",
                 "2.0 s, report (-)",
