@@ -140,6 +140,13 @@ impl StoreHealth {
         (0..PARTITIONS).map(|partition| self.age(partition, now)).max().unwrap_or_default()
     }
 
+    /// Number of requests in about the last `time`, which is at most `WINDOW`.
+    pub fn requests_within(&self, time: Duration, now: Instant) -> u32 {
+        let buckets = self.partitions.iter().flatten().flat_map(|known| &known.buckets);
+        let recent = buckets.filter(|bucket| now.saturating_duration_since(bucket.since) < time);
+        recent.fold(0, |sum, bucket| sum.saturating_add(bucket.requests.all))
+    }
+
     /// Bit mask of the failing partitions. A partition that was failing stays so for `silent_after`, and until few requests fail.
     pub fn failing(&mut self, now: Instant) -> u32 {
         let silent_after = self.limits.silent_after;

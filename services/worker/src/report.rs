@@ -12,7 +12,7 @@ use stores::Store;
 use tokio::time::timeout;
 
 use crate::{
-    complaints::{Complaints, PROMPT},
+    complaints::{Complaints, PROMPT, WINDOW},
     ownership::PartitionOwnership,
 };
 
@@ -45,9 +45,9 @@ impl Reporter {
 
     pub fn report(&self) -> WorkerReport {
         let (now, table, (serving, overruled_by)) = (Instant::now(), self.ownership.table(), self.ownership.serving());
-        let (failing, store_age) = {
+        let (failing, store_age, served) = {
             let mut health = self.ownership.health();
-            (health.failing(now), health.oldest_answer(now))
+            (health.failing(now), health.oldest_answer(now), health.requests_within(WINDOW, now))
         };
         self.failing.set(failing.count_ones().into());
         WorkerReport {
@@ -58,7 +58,7 @@ impl Reporter {
             failing,
             store_age_ms: u32::try_from(store_age.as_millis()).unwrap_or(u32::MAX),
             overruled_by,
-            complaints: self.complaints().report(&table, now),
+            complaints: self.complaints().report(&table, served, now),
         }
     }
 

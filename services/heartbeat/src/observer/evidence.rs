@@ -66,6 +66,8 @@ pub(super) struct Evidence {
     unable: BTreeMap<(usize, NodeId), Nanos>,
     /// Since when this monitor knows of a planned move, and its successor.
     moving: [Option<(NodeId, Nanos)>; PARTITIONS],
+    /// Number of online workers, and the epoch of the table since which it is so.
+    online: (usize, u64),
     /// The epoch of the latest table that each worker said it has.
     followed: BTreeMap<NodeId, u64>,
     /// The latest epoch in use that is not the registry's, and since when it is known.
@@ -157,6 +159,10 @@ impl Evidence {
     /// Applies the rules. Call it regularly: they need durations.
     pub(super) fn judge(&mut self, now: Nanos, table: &Table, times: &Times) -> Findings {
         self.unable.retain(|_, until| now < *until);
+        let online = table.nodes.values().filter(|membership| membership.online).count();
+        if self.online.0 != online {
+            self.online = (online, table.epoch);
+        }
         let mut findings = Findings::default();
         let mut by_node: BTreeMap<NodeId, (usize, usize)> = BTreeMap::new();
         for (at, assignment) in table.partitions.iter().enumerate().take(PARTITIONS) {
@@ -236,9 +242,9 @@ impl Evidence {
     }
 
     /// Two other workers heard of requesters that had no success; with two workers in all, one. A worker that accuses all others is at fault
-    /// itself, or its requesters are.
+    /// itself, or its requesters are. How many complaints make an accusation depends on the number of workers: the accuser must know it.
     fn is_accused(&self, now: Nanos, table: &Table, at: usize, primary: &NodeId, times: &Times) -> bool {
-        let online = table.nodes.values().filter(|membership| membership.online).count();
+        let (online, since_epoch) = self.online;
         let needed = online.saturating_sub(1).min(2);
         let accuses = |(node, reported): &(&NodeId, &Reported)| {
             let complaints = &reported.report.complaints;
@@ -246,6 +252,7 @@ impl Evidence {
             let accused = complaints.iter().filter(|complaint| table.is_online(&complaint.node_id)).count();
             let about = |partitions: u32| partitions & bit(at) != 0;
             *node != primary
+                && reported.report.epoch >= since_epoch
                 && now.saturating_sub(reported.at) <= times.fresh
                 && table.is_online(node)
                 && (accused < 2 || 2 * accused < online)

@@ -35,6 +35,8 @@ pub struct Checks {
     pub failed_by_loss: u64,
     /// Healthy workers that lost partitions, counted per table.
     pub deprived: u64,
+    /// Gaps between acknowledged writes to a partition: begin and length.
+    pub interruptions: Vec<(Nanos, Nanos)>,
     pub breach: Option<String>,
 }
 

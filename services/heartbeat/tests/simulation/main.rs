@@ -9,6 +9,7 @@ mod environment;
 mod events;
 mod faults;
 mod fleet;
+mod gray;
 mod mutants;
 mod process;
 mod random;

@@ -305,12 +305,7 @@ impl World {
             if !is_online && self.environment.is_reachable(&self.config, number, since) {
                 self.checks.broken(self.now, &format!("w{number} has been up for {bound} s and is not admitted"));
             }
-            // A monitor that first hears the worker by heartbeats that were held back cannot know their age.
-            let is_held_back =
-                |kind: &Kind| matches!(kind, Kind::HeldBack { from, .. } if *from == Who::Worker(number));
-            let is_unknown = self.etcd.history > 0 || self.monitors.iter().any(|monitor| monitor.process.life > 0);
-            let seems_alive = is_unknown && self.config.faults.iter().any(|fault| is_held_back(&fault.kind));
-            let is_dead = !seems_alive && worker.process.down > 0 && worker.crashed_at.is_some_and(|at| at < since);
+            let is_dead = worker.process.down > 0 && worker.crashed_at.is_some_and(|at| at < since);
             let has_clone = self.workers[self.config.workers..].iter().any(|clone| clone.id == worker.id);
             if is_online && is_dead && !has_clone {
                 self.checks.broken(self.now, &format!("w{number} has been down for {bound} s and is not failed"));

@@ -19,6 +19,8 @@ use crate::{
 pub(super) const PACE: Nanos = 20 * MS;
 const ATTEMPT_TIMEOUT: Nanos = SECOND;
 const ATTEMPTS: u8 = 4;
+/// Longer gaps between acknowledged writes to a partition are noted.
+const INTERRUPTION: Nanos = 2 * SECOND;
 
 pub(super) struct Client {
     pub(super) known: Arc<Published>,
@@ -109,7 +111,10 @@ impl World {
         // Also after the timeout of an attempt: it happened.
         self.ended(write, Outcome::Acknowledged(CounterState { epoch, counter }));
         if self.client.open.remove(&write.operation).is_some() {
-            self.client.acknowledged_at[write.partition] = self.now;
+            let before = std::mem::replace(&mut self.client.acknowledged_at[write.partition], self.now);
+            if self.now - before >= INTERRUPTION {
+                self.checks.interruptions.push((before, self.now - before));
+            }
         }
     }
 

@@ -249,7 +249,11 @@ impl World {
                 *of_node = (of_node.0 | 1 << partition, of_node.1 + recent);
             }
         }
-        let reported = by_node.into_iter().filter(|(_, (_, requests))| *requests >= COMPLAINTS);
+        let table = self.workers[number].ownership.table();
+        // With two workers in all, one gets every complaint about the other, and counts for two.
+        let has_one_peer = table.nodes.values().filter(|membership| membership.online).count() <= 2;
+        let needed = if has_one_peer { 2 * COMPLAINTS } else { COMPLAINTS };
+        let reported = by_node.into_iter().filter(|(_, (_, requests))| *requests >= needed);
         let complaint =
             |(node, (partitions, _)): (&NodeId, (u32, usize))| Complaint { node_id: node.to_string(), partitions };
         reported.map(complaint).take(MAX_COMPLAINTS).collect()
@@ -271,7 +275,7 @@ impl World {
         for node in write.unserved_by.iter().filter(|node| is_prompt && **node != worker.id) {
             let times = worker.complaints.entry((node.clone(), partition)).or_default();
             times.push_back(now);
-            if times.len() > COMPLAINTS {
+            if times.len() > 2 * COMPLAINTS {
                 times.pop_front();
             }
         }
