@@ -40,6 +40,9 @@ pub(super) struct Times {
     pub(super) store_age: Nanos,
     /// How long it counts that a worker could not serve a partition.
     pub(super) unable: Nanos,
+    /// How long the leader waits for the verdict of the heartbeats of a worker whose next one is overdue: if the worker has failed, one
+    /// table does for both.
+    pub(super) verdict: Nanos,
 }
 
 impl Times {
@@ -50,6 +53,7 @@ impl Times {
             takeover: 3 * interval.max(300_000_000),
             store_age: 3 * interval.max(300_000_000),
             unable: 60 * interval.max(300_000_000),
+            verdict: 2 * interval,
         }
     }
 }
@@ -156,8 +160,14 @@ impl Evidence {
         self.in_use.is_some_and(|(epoch, _)| epoch > table.epoch)
     }
 
-    /// Applies the rules. Call it regularly: they need durations.
-    pub(super) fn judge(&mut self, now: Nanos, table: &Table, times: &Times) -> Findings {
+    /// Applies the rules. Call it regularly: they need durations. `is_overdue`: whether the worker's next heartbeat is.
+    pub(super) fn judge(
+        &mut self,
+        now: Nanos,
+        table: &Table,
+        times: &Times,
+        is_overdue: impl Fn(&NodeId) -> bool,
+    ) -> Findings {
         self.unable.retain(|_, until| now < *until);
         let online = table.nodes.values().filter(|membership| membership.online).count();
         if self.online.0 != online {
@@ -178,10 +188,13 @@ impl Evidence {
             let counts = by_node.entry(primary.clone()).or_default();
             counts.1 += 1;
             let found = self.suspicion(now, table, at, primary, times);
-            let Some((source, patience)) = found else {
+            let Some((source, mut patience)) = found else {
                 self.suspects[at] = None;
                 continue;
             };
+            if source == Source::Requesters && is_overdue(primary) {
+                patience = times.verdict;
+            }
             let suspect = match self.suspects[at].take() {
                 Some(known) if known.node == *primary => Suspect { source: source.max(known.source), ..known },
                 _ => Suspect { node: primary.clone(), source, since: now },
@@ -248,9 +261,9 @@ impl Evidence {
         let needed = online.saturating_sub(1).min(2);
         let accuses = |(node, reported): &(&NodeId, &Reported)| {
             let complaints = &reported.report.complaints;
+            let about = |partitions: u32| partitions & bit(at) != 0;
             // Clients that have old addresses ask also workers that are gone.
             let accused = complaints.iter().filter(|complaint| table.is_online(&complaint.node_id)).count();
-            let about = |partitions: u32| partitions & bit(at) != 0;
             *node != primary
                 && reported.report.epoch >= since_epoch
                 && now.saturating_sub(reported.at) <= times.fresh
@@ -383,7 +396,7 @@ mod tests {
             for (node, report) in reports {
                 evidence.reported(n * INTERVAL, &(*node).into(), 1, report.clone());
             }
-            findings = evidence.judge(n * INTERVAL, &table, &times);
+            findings = evidence.judge(n * INTERVAL, &table, &times, |_| false);
         }
         findings
     }
@@ -421,6 +434,20 @@ mod tests {
         everybody.complaints.push(Complaint { node_id: "c".into(), partitions: 1 });
         let two = [well, ("b", everybody), ("c", accusing("a", 1))];
         assert_eq!(after(9, &mut Evidence::default(), &two), Findings::default());
+    }
+
+    #[test]
+    fn while_a_heartbeat_is_overdue_requesters_wait_for_its_verdict() {
+        let (mut evidence, table, times) = (Evidence::default(), table(), Times::for_interval(INTERVAL));
+        let mut at = |interval: u64, is_overdue: bool| {
+            for (node, report) in [("a", report(0xFFFF, 0)), ("b", accusing("a", 1)), ("c", accusing("a", 1))] {
+                evidence.reported(interval * INTERVAL, &node.into(), 1, report);
+            }
+            evidence.judge(interval * INTERVAL, &table, &times, |_| is_overdue).unserved.len()
+        };
+        // From 4 on the primary is settled.
+        assert_eq!([1, 4, 5, 6].map(|interval| at(interval, true)), [0, 0, 0, 1]);
+        assert_eq!(at(7, false), 1);
     }
 
     #[test]

@@ -1,10 +1,14 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Effect, Evidence as Believed, Observer, Source, evidence::Evidence, steadiness::Steadiness};
 use crate::{
     Nanos,
     assign::{Conditions, Eligibility, NodeId, Table},
     decide,
+    node_state::{NodeState, State},
     registry::{Request, Snapshot},
     vote::Claim,
 };
@@ -147,13 +151,14 @@ impl Observer {
 
     fn conditions(&mut self, now: Nanos, table: &Table) -> Conditions {
         let times = self.times();
+        let overdue = self.overdue(now);
         let leading = &mut self.leading;
         let mut conditions = Conditions {
             acknowledged: leading.evidence.acknowledged(now, table, &times),
             may_rebalance: now >= leading.steadiness.rebalance_at(self.settings.rebalance_after),
             ..Conditions::default()
         };
-        let findings = leading.evidence.judge(now, table, &times);
+        let findings = leading.evidence.judge(now, table, &times, |node| overdue.contains(node));
         conditions.overruled = findings.overruled;
         if self.settings.evidence == Believed::All {
             for node in &findings.not_serving {
@@ -178,6 +183,14 @@ impl Observer {
         };
         conditions.limited = online.filter_map(limited).collect();
         conditions
+    }
+
+    /// Workers whose next heartbeat is overdue.
+    fn overdue(&self, now: Nanos) -> BTreeSet<NodeId> {
+        let is_overdue = |state: &NodeState| {
+            state.state() != State::Healthy || now.saturating_sub(state.heard_at()) > self.settings.interval
+        };
+        self.states().filter(|(_, state)| is_overdue(state)).map(|(id, _)| id.clone()).collect()
     }
 
     pub(super) fn eligibility(&self, now: Nanos, id: &str) -> Eligibility {

@@ -116,8 +116,10 @@ impl Checks {
             return self.broken(now, &format!("two processes wrote to {partition} in epoch {epoch}"));
         }
         let writer = (name.clone(), incarnation, process_id);
-        if self.admitted.get(&(partition, epoch)).is_none_or(|owners| !owners.contains(&writer)) {
-            self.broken(now, &format!("{writer:?} wrote to {partition} in epoch {epoch}, which is not its own"));
+        let owners = self.admitted.get(&(partition, epoch)).map(Vec::as_slice).unwrap_or_default();
+        if !owners.contains(&writer) {
+            let broken = format!("{writer:?} wrote to {partition} in epoch {epoch}, which belongs to {owners:?}");
+            self.broken(now, &broken);
         }
     }
 

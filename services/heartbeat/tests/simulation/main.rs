@@ -95,10 +95,8 @@ fn failovers(seeds: std::ops::Range<u64>) {
         detected.len()
     );
     assert_eq!(breaches, 0, "see above");
-    assert!(
-        by_loss + deprived <= 10,
-        "{by_loss} healthy workers were failed and {deprived} lost partitions in {count} seeds"
-    );
+    assert!(by_loss <= 10, "{by_loss} healthy workers were failed in {count} seeds");
+    assert!(deprived <= 5, "{deprived} healthy workers lost partitions in {count} seeds");
 }
 
 #[test]

@@ -62,6 +62,8 @@ impl World {
         {
             process_id = membership.process;
         }
+        // Before it serves: later it gives way to another process of its name, instead of beginning another incarnation.
+        worker.was_admitted |= published.table.is_admitted(&worker.id, worker.incarnation, process_id);
         let before = Arc::clone(worker.ownership.table());
         // Complaints about the former primary say nothing about the new one.
         worker.complaints.retain(|(_, at), _| before.partitions[*at].epoch == published.table.partitions[*at].epoch);

@@ -31,7 +31,7 @@ pub(super) struct Worker {
     pub(super) process_id: u64,
     pub(super) incarnation: u64,
     /// The table has listed this incarnation as online.
-    was_admitted: bool,
+    pub(super) was_admitted: bool,
     /// Another process with its name was registered later.
     gives_way: bool,
     pub(super) leaving: bool,
