@@ -43,7 +43,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     about: "Twelve kinds of partial failures of a worker: when the monitors act and by which evidence, users' errors, false removals; beside it \
             with heartbeats alone",
     examples: "Examples:
-  ./testbed experiment gray                      all faults, with all evidence and with heartbeats alone (about 20 minutes)
+  ./testbed experiment gray                      all faults, with all evidence and with heartbeats alone (about 30 minutes)
   ./testbed experiment gray --quick              each fault once and short, with all evidence, not judged (about 5 minutes)
   ./testbed experiment gray --fault writes-stall --fault loss-in
   ./testbed experiment gray --evidence all --json | jq '.sections[0].measured[] | {fault, defence, served_after_s, tables}'",
