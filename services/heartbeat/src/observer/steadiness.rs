@@ -13,8 +13,8 @@ const WINDOW: u64 = 4;
 /// Each further strike doubles the time without partitions, up to 2^4 times.
 const MOST_DOUBLINGS: u32 = 4;
 
-/// How steadily workers run. A worker in a crash loop, or one that did not serve its partitions, gets no partitions until it has been steady
-/// for a time that doubles with every relapse. After a failure nothing is moved for balance for a while.
+/// How steadily workers run. A worker in a crash loop, or one that did not serve its partitions, loses them, and gets no others until it has
+/// been steady for a time that doubles with every relapse. After a failure nothing is moved for balance for a while.
 #[derive(Debug, Default)]
 pub(super) struct Steadiness {
     nodes: BTreeMap<NodeId, Record>,
@@ -29,6 +29,8 @@ struct Record {
     strikes: u32,
     struck_at: Nanos,
     unsteady_until: Nanos,
+    /// Until then it loses its partitions. Afterwards it keeps those that no other worker could have: it has served them meanwhile.
+    loses_until: Nanos,
     /// Until then it gets no new partitions.
     keeps_until: Nanos,
 }
@@ -72,6 +74,7 @@ impl Steadiness {
         if now < record.unsteady_until {
             // The same spell: the time counts from its end.
             record.unsteady_until = record.unsteady_until.max(now + rebalance_after);
+            record.loses_until = now + rebalance_after;
         } else {
             record.strike(now, rebalance_after);
         }
@@ -86,10 +89,10 @@ impl Steadiness {
 
     pub(super) fn eligibility(&self, now: Nanos, id: &str) -> Eligibility {
         let Some(record) = self.nodes.get(id) else { return Eligibility::Full };
-        if now < record.unsteady_until {
+        if now < record.loses_until {
             return Eligibility::Loses;
         }
-        if now < record.keeps_until { Eligibility::Keeps } else { Eligibility::Full }
+        if now < record.unsteady_until.max(record.keeps_until) { Eligibility::Keeps } else { Eligibility::Full }
     }
 
     /// When partitions may be moved for balance again.
@@ -105,6 +108,7 @@ impl Record {
             self.strikes = 0;
         }
         self.unsteady_until = now + (rebalance_after << self.strikes.min(MOST_DOUBLINGS)).min(longest);
+        self.loses_until = now + rebalance_after;
         self.strikes += 1;
         self.struck_at = now;
     }
@@ -144,7 +148,8 @@ mod tests {
         assert_eq!(restart(&mut steadiness, 30), Eligibility::Loses);
         assert_eq!([59, 60].map(|now| steadiness.eligibility(now, "w")), [Eligibility::Loses, Eligibility::Full]);
         assert_eq!(restart(&mut steadiness, 65), Eligibility::Loses);
-        assert_eq!([124, 125].map(|now| steadiness.eligibility(now, "w")), [Eligibility::Loses, Eligibility::Full]);
+        let probation = [94, 95, 124, 125].map(|now| steadiness.eligibility(now, "w"));
+        assert_eq!(probation, [Eligibility::Loses, Eligibility::Keeps, Eligibility::Keeps, Eligibility::Full]);
         assert_eq!([1_000, 2_000].map(|now| restart(&mut steadiness, now)), [Eligibility::Full; 2], "once in a while");
     }
 
