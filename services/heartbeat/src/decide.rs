@@ -82,6 +82,25 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_fails_a_worker_moves_nothing_for_balance() {
+        let mut snapshot = snapshot(&[("a", 1), ("b", 1), ("c", 1)]);
+        let all = FakeVotes { fit: vec![("a", 1), ("b", 1)], failed: vec![] };
+        snapshot.table =
+            super::next(&snapshot, &all, &Conditions { may_rebalance: false, ..Conditions::default() }, None)
+                .unwrap()
+                .into();
+        // The third one comes, and has nothing yet.
+        let third = FakeVotes { fit: vec![("c", 1)], failed: vec![] };
+        let without = Conditions { may_rebalance: false, ..Conditions::default() };
+        snapshot.table = super::next(&snapshot, &third, &without, None).unwrap().into();
+        let planned = |table: &Table| table.partitions.iter().filter(|a| a.successor.is_some()).count();
+        let failed = next(&snapshot, &FakeVotes { failed: vec![("b", 1)], fit: vec![] }).unwrap();
+        assert_eq!(planned(&failed), 0);
+        let balanced = next(&snapshot, &FakeVotes::default()).unwrap();
+        assert!(planned(&balanced) > 0, "without a failure it is time for balance");
+    }
+
+    #[test]
     fn a_node_comes_in_when_the_majority_hears_it_and_goes_when_the_majority_has_failed_it() {
         let mut snapshot = snapshot(&[("a", 1), ("b", 1)]);
         assert_eq!(next(&snapshot, &FakeVotes::default()), None);

@@ -112,16 +112,11 @@ pub struct Ack {
 /// A node's answer to a probe.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ProbeAnswer {
-    /// The node.
-    #[prost(string, tag = "1")]
-    pub of: String,
-    #[prost(uint64, tag = "2")]
-    pub incarnation: u64,
-    /// The question's random number.
-    #[prost(uint64, tag = "3")]
-    pub sequence: u64,
+    /// The node, its incarnation, and the question's random number.
+    #[prost(message, required, tag = "1")]
+    pub ack: Ack,
     /// Time of the answer by the node's clock in Unix milliseconds, as in `Beat::timestamp`.
-    #[prost(uint64, tag = "4")]
+    #[prost(uint64, tag = "2")]
     pub sent_ms: u64,
 }
 

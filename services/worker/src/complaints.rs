@@ -20,8 +20,8 @@ const MIN_REQUESTS: u32 = 3;
 const MIN_PERCENT: u32 = 2;
 pub const WINDOW: Duration = Duration::from_secs(3);
 const BUCKET: Duration = Duration::from_millis(500);
-/// How long a comparison counts.
-const COMPARED: Duration = Duration::from_secs(1);
+/// Minimum time between two comparisons.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// A path on which the store answers one query within this time is good.
 pub const PROMPT: Duration = Duration::from_millis(100);
 
@@ -51,7 +51,7 @@ impl Complaints {
     }
 
     /// A request for this partition named these workers, separated by commas. This worker and unknown ones are ignored. Returns whether the
-    /// caller has to ask the partition's store, and to call `compared`: once within `COMPARED`.
+    /// caller has to ask the partition's store, and to call `compared`: at most once per `COMPARE_EVERY`.
     pub fn record(&mut self, names: &str, partition: usize, table: &Table, now: Instant) -> bool {
         let mut is_recorded = false;
         for name in names.split(',').map(str::trim).take(MAX_NAMES) {
@@ -64,7 +64,7 @@ impl Complaints {
             is_recorded = true;
         }
         let Some(comparison) = self.comparisons.get_mut(partition).filter(|_| is_recorded) else { return false };
-        let is_due = comparison.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= COMPARED);
+        let is_due = comparison.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= COMPARE_EVERY);
         if is_due {
             comparison.asked_at = Some(now);
         }

@@ -8,7 +8,7 @@ use crate::{
     Nanos,
     assign::{Conditions, Eligibility, NodeId, Table},
     decide,
-    node_state::{NodeState, State},
+    node_state::State,
     registry::{Request, Snapshot},
     vote::Claim,
 };
@@ -151,7 +151,7 @@ impl Observer {
 
     fn conditions(&mut self, now: Nanos, table: &Table) -> Conditions {
         let times = self.times();
-        let overdue = self.overdue(now);
+        let overdue = self.overdue(now, table);
         let leading = &mut self.leading;
         let mut conditions = Conditions {
             acknowledged: leading.evidence.acknowledged(now, table, &times),
@@ -185,12 +185,14 @@ impl Observer {
         conditions
     }
 
-    /// Workers whose next heartbeat is overdue.
-    fn overdue(&self, now: Nanos) -> BTreeSet<NodeId> {
-        let is_overdue = |state: &NodeState| {
-            state.state() != State::Healthy || now.saturating_sub(state.heard_at()) > self.settings.interval
+    /// Primaries whose next heartbeat is overdue.
+    fn overdue(&self, now: Nanos, table: &Table) -> BTreeSet<NodeId> {
+        let is_overdue = |id: &NodeId| {
+            let silence = self.silence(now, id).unwrap_or_default();
+            self.state(id) != Some(State::Healthy) || silence > self.settings.interval
         };
-        self.states().filter(|(_, state)| is_overdue(state)).map(|(id, _)| id.clone()).collect()
+        let primaries = table.partitions.iter().filter_map(|assignment| assignment.primary.as_ref());
+        primaries.filter(|id| is_overdue(id)).cloned().collect()
     }
 
     pub(super) fn eligibility(&self, now: Nanos, id: &str) -> Eligibility {

@@ -53,8 +53,8 @@ impl Question {
 
     /// The answer of this node, in this incarnation.
     pub fn answer(&self, keys: &Keys, incarnation: u64) -> Vec<u8> {
-        let Ack { of, sequence, .. } = self.asked.clone();
-        let (answer, mut frame) = (ProbeAnswer { of, incarnation, sequence, sent_ms: wall_ms() }, Vec::new());
+        let ack = Ack { incarnation, ..self.asked.clone() };
+        let (answer, mut frame) = (ProbeAnswer { ack, sent_ms: wall_ms() }, Vec::new());
         sign_protobuf(keys, FrameKind::Alive, &answer, &mut frame);
         frame
     }
@@ -62,7 +62,8 @@ impl Question {
     /// What the node's answer says; `None`: it is not authentic, not the answer to this question, or its incarnation is too far in the
     /// future.
     pub fn alive(&self, keys: &Keys, answer: &[u8]) -> Option<Alive> {
-        let ProbeAnswer { of, incarnation, sequence, sent_ms } = verify_protobuf(keys, FrameKind::Alive, answer)?;
+        let ProbeAnswer { ack: Ack { of, incarnation, sequence }, sent_ms } =
+            verify_protobuf(keys, FrameKind::Alive, answer)?;
         let is_ours = of == self.asked.of && sequence == self.asked.sequence;
         (is_ours && incarnation <= latest_incarnation()).then_some(Alive { incarnation, sent_ms })
     }

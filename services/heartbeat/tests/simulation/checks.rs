@@ -33,8 +33,8 @@ pub struct Checks {
     pub refused_by_fence: u64,
     /// Healthy workers failed under heavy loss.
     pub failed_by_loss: u64,
-    /// Healthy workers that lost partitions, counted per table.
-    pub deprived: u64,
+    /// Partitions that were taken from a worker that could serve them.
+    pub moved_from_healthy: u64,
     /// Gaps between acknowledged writes to a partition: begin and length.
     pub interruptions: Vec<(Nanos, Nanos)>,
     pub breach: Option<String>,

@@ -50,7 +50,7 @@ struct Sums {
     writes: u64,
     fenced: u64,
     by_loss: u64,
-    deprived: u64,
+    moved: u64,
     tables: u64,
     detected: Vec<Nanos>,
 }
@@ -73,30 +73,32 @@ fn failovers(seeds: std::ops::Range<u64>) {
                         println!("seed {seed}, {breach}; faults: {:?}", world.config.faults);
                         sums.breaches += 1;
                     }
-                    if world.checks.deprived > 0 {
+                    if world.checks.moved_from_healthy > 0 {
                         println!("seed {seed}: a healthy worker lost partitions; faults: {:?}", world.config.faults);
                     }
                     sums.writes += world.checks.writes;
                     sums.fenced += world.checks.refused_by_fence;
                     sums.by_loss += world.checks.failed_by_loss;
-                    sums.deprived += world.checks.deprived;
+                    sums.moved += world.checks.moved_from_healthy;
                     sums.tables += world.checks.commits;
                     sums.detected.extend(world.detected);
                 }
             });
         }
     });
-    let Sums { breaches, writes, fenced, by_loss, deprived, tables, mut detected } =
+    let Sums { breaches, writes, fenced, by_loss, moved, tables, mut detected } =
         sums.into_inner().expect("no run has panicked");
     assert!(writes > 0 && !detected.is_empty());
     let [p50, p99] = [0.5, 0.99].map(|q| quantile(&mut detected, q));
     println!(
-        "{count} failover seeds: {writes} writes, {fenced} stopped by the fence, {tables} tables after the first fault, {by_loss} healthy workers failed by loss of 20 % and more, {deprived} lost partitions, {} crashes confirmed, p50 {p50:.2} s, p99 {p99:.2} s",
+        "{count} failover seeds: {writes} writes, {fenced} stopped by the fence, {tables} tables after the first fault, {by_loss} healthy workers failed by loss of 20 % and more, {moved} partitions taken from healthy workers, {} crashes confirmed, p50 {p50:.2} s, p99 {p99:.2} s",
         detected.len()
     );
     assert_eq!(breaches, 0, "see above");
-    assert!(by_loss <= 10, "{by_loss} healthy workers were failed in {count} seeds");
-    assert!(deprived <= 5, "{deprived} healthy workers lost partitions in {count} seeds");
+    assert!(
+        by_loss + moved <= 10,
+        "{by_loss} healthy workers were failed and {moved} lost partitions in {count} seeds"
+    );
 }
 
 #[test]
@@ -139,7 +141,7 @@ fn each_scene_alone() {
             seeds.clone().map(|seed| run(Config { mutant, ..scenario::single(seed, scene) })).collect();
         let broken: Vec<&World> = worlds.iter().filter(|world| world.checks.breach.is_some()).collect();
         let most = worlds.iter().map(|world| (world.checks.commits, world.config.seed)).max();
-        let deprived: u64 = worlds.iter().map(|world| world.checks.deprived).sum();
+        let moved: u64 = worlds.iter().map(|world| world.checks.moved_from_healthy).sum();
         if let Some(world) = broken.first() {
             println!(
                 "    the first with seed {}: {:?}; {:?}",
@@ -147,7 +149,7 @@ fn each_scene_alone() {
             );
         }
         println!(
-            "scene {scene}: {} of {seeds:?} broken, {deprived} healthy workers lost partitions, most tables and seed: {most:?}",
+            "scene {scene}: {} of {seeds:?} broken, {moved} unjust moves, most tables and seed: {most:?}",
             broken.len()
         );
         breaches += broken.len();

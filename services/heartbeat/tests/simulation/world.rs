@@ -11,10 +11,7 @@ mod partitions;
 mod store;
 mod workers;
 
-use std::{
-    collections::{BTreeSet, BinaryHeap},
-    sync::Arc,
-};
+use std::{collections::BinaryHeap, sync::Arc};
 
 use heartbeat::{
     Nanos,
@@ -329,20 +326,18 @@ impl World {
         for node in &failed {
             self.checks.justice(self.now, &self.config, node);
         }
-        let mut deprived = BTreeSet::new();
         for (partition, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
             let Some(former) = old.primary.as_ref().filter(|former| after.is_online(former)) else { continue };
             let is_planned = old.successor.is_some() || before.owner(old) == after.owner(new);
             let since = self.now.saturating_sub(self.config.restored_within());
             let is_healthy = self.environment.is_healthy(&self.config, number(former), since);
             if old.primary != new.primary && !is_planned && is_healthy {
-                deprived.insert(former);
+                self.checks.moved_from_healthy += 1;
                 if self.config.verbose {
                     println!("partition {partition} is taken from {former}, which is healthy");
                 }
             }
         }
-        self.checks.deprived += deprived.len() as u64;
         let first = self.config.faults.iter().map(|fault| fault.at).min().unwrap_or(0);
         self.checks.commits += u64::from(self.now >= first);
         let budget = self.config.tables();
