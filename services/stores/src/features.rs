@@ -65,6 +65,27 @@ impl Store {
             sql.push('\'');
         }
         sql.push(')');
+        self.features_rows(shard, sql).await
+    }
+
+    /// Features of the users whose events have this arrival number or a later one.
+    ///
+    /// # Errors
+    /// As `history`.
+    pub async fn recent_features(
+        &self,
+        shard: ShardId,
+        since_arrival: u64,
+    ) -> Result<HashMap<UserId, StoredFeatures>, StoreError> {
+        let schema = shard.schema();
+        let sql = format!(
+            "SELECT features.user_id, features.arrival, features FROM {schema}.features JOIN \
+             (SELECT DISTINCT user_id FROM {schema}.behaviour WHERE arrival >= {since_arrival}) AS recent USING (user_id)"
+        );
+        self.features_rows(shard, sql).await
+    }
+
+    async fn features_rows(&self, shard: ShardId, sql: String) -> Result<HashMap<UserId, StoredFeatures>, StoreError> {
         let sql: Arc<str> = sql.into();
         let mut pooled = self.checkout(shard, None).await?;
         let timeout = pooled.command_timeout();

@@ -42,7 +42,7 @@ impl Servers {
         let mut stack = Stack::create("test-worker-events").unwrap();
         let redis = redis::start(&mut stack, &redis::Options::default()).await.unwrap();
         let broker = kafka::start(&mut stack, &kafka::Options::default()).await.unwrap();
-        let kafka = KafkaConfig::new(&broker.bootstrap);
+        let kafka = KafkaConfig { brokers: broker.bootstrap, ..KafkaConfig::default() };
         let store = Store::new(stores.config.clone(), &StoreMetrics::new(&Registry::new()).unwrap()).unwrap();
         save_model(&store).await;
         eventlog::prepare_topics(&kafka, Duration::from_secs(30)).await.unwrap();
