@@ -2,13 +2,16 @@
 //! seed repeats a run bit for bit. All decisions are made by the product's code. The shells around it (sending, waiting, open requests) and
 //! the store's fence are reimplemented after the product's.
 
+mod broker;
 mod client;
+mod consumers;
 mod etcd;
 mod failing;
 mod monitors;
 mod network;
 mod partitions;
 mod store;
+mod transactions;
 mod workers;
 
 use std::{collections::BinaryHeap, sync::Arc};
@@ -19,13 +22,16 @@ use heartbeat::{
     history::Outcome,
 };
 
-use self::{client::Client, etcd::Etcd, monitors::Monitor, network::Network, store::Row, workers::Worker};
+use self::{
+    broker::Broker, client::Client, etcd::Etcd, monitors::Monitor, network::Network, store::Row, workers::Worker,
+};
 use crate::{
     checks::{Checks, number},
     config::{Config, MS, Mutant, SECOND},
     environment::Environment,
     events::{Event, Message, Queued, StoreAnswer},
     faults::{Kind, Who},
+    log::Log,
     process::Process,
     random::Random,
 };
@@ -48,6 +54,11 @@ pub struct World {
     network: Network,
     environment: Environment,
     rows: [Row; PARTITIONS],
+    /// What the store keeps next to the rows.
+    logs: [Log; PARTITIONS],
+    broker: Broker,
+    /// Of topics, consumers and batches: they do not change what the rest of a run draws.
+    log_random: Random,
     client: Client,
     pub checks: Checks,
     /// A running hash over all events.
@@ -60,7 +71,7 @@ pub struct World {
 
 impl World {
     pub fn new(config: Config) -> Self {
-        let mut random = Random::new(config.seed);
+        let (mut random, mut log_random) = (Random::new(config.seed), Random::new(config.seed ^ 0x10C5));
         let all = config.monitors + config.workers + config.spares;
         let mut process = || Process {
             skew_ppm: random.range(0, 400) as i64 - 200,
@@ -89,6 +100,9 @@ impl World {
             network: Network::default(),
             environment: Environment::default(),
             rows: Default::default(),
+            logs: std::array::from_fn(|partition| Log::imported(broker::imported(partition))),
+            broker: Broker::new(&mut log_random),
+            log_random,
             client: Client::default(),
             checks: Checks::default(),
             trace: 0,
@@ -118,6 +132,9 @@ impl World {
         if self.config.serve {
             self.after(SECOND, Event::Timer { who: Who::Client, life: 0 });
             self.after(LOOK_EVERY, Event::Look);
+        }
+        if self.config.events {
+            self.after(SECOND, Event::SendActions);
         }
         for number in 0..self.config.faults.len() {
             let fault = self.config.faults[number];
@@ -161,6 +178,7 @@ impl World {
         for (partition, row) in self.rows.iter().enumerate() {
             self.checks.check_history(self.now, partition, row.state());
         }
+        self.check_logs();
     }
 
     fn handle(&mut self, event: Event) {
@@ -196,6 +214,13 @@ impl World {
                     world.fence_again(worker, life, partition);
                 });
             }
+            Event::Command { step, command, is_answered } => self.execute(step, command, is_answered),
+            Event::Reply { step, reply } => match self.paused(Who::Worker(step.worker)) {
+                Some(resumes) => self.at(resumes, Event::Reply { step, reply }),
+                None => self.consume(step, reply),
+            },
+            Event::SendActions => self.send_actions(),
+            Event::Send(sending) => self.append(sending),
             Event::AttemptTimeout { operation, attempt } => self.attempt_timed_out(operation, attempt),
             Event::Look => self.look(),
             Event::Begin(number) => self.fault(number, true),
