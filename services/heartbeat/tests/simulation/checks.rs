@@ -33,7 +33,7 @@ pub struct Checks {
     pub batches: u64,
     pub batches_refused_by_fence: u64,
     pub batches_refused_by_offset: u64,
-    /// Messages of all topics, and what the logs have at the end.
+    /// Messages of all topics, and the actions that the logs have from them at the end.
     pub messages: u64,
     pub logged: u64,
     /// Healthy workers failed under heavy loss.

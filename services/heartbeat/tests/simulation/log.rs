@@ -115,8 +115,9 @@ impl Log {
         self.next_offset
     }
 
-    pub fn actions(&self) -> usize {
-        self.actions.len()
+    /// Number of actions that came through the topic.
+    pub fn arrived(&self) -> usize {
+        self.actions.values().filter(|arrival| **arrival > 0).count()
     }
 
     pub fn contains(&self, action: &Action) -> bool {
@@ -198,7 +199,7 @@ fn batches_give_what_one_message_at_a_time_gives() {
     let messages = [1, 2, 0, 2, 1, 1, 2].into_iter().zip([9, 1, 0, 1, 5, 4, 2]);
     let messages: Vec<Payload> = messages.map(|(user, at_ms)| (user > 0).then(|| action(user, at_ms))).collect();
     let expected = Log::imported(imported).recompute(&messages);
-    assert_eq!((expected.actions(), expected.next_offset()), (6, 7));
+    assert_eq!((expected.arrived(), expected.next_offset()), (4, 7));
     let consume = |at_a_time: usize, duplicates| {
         let mut log = Log::imported(imported);
         for messages in messages.chunks(at_a_time) {

@@ -124,7 +124,10 @@ fn failovers(seeds: std::ops::Range<u64>) {
     println!(
         "{messages} messages of behaviour in {batches} batches, {logged} in the logs; {batches_by_fence} batches stopped by the fence, {batches_by_offset} by the offset"
     );
-    assert!(batches_by_fence > 0 && batches_by_offset > 0 && logged > 0);
+    assert!(
+        count < SEEDS || batches_by_fence > 0 && batches_by_offset > 0 && logged > 0,
+        "nothing was put to the test"
+    );
     assert_eq!(breaches, 0, "see above");
     assert!(
         by_loss + moved <= 10,

@@ -177,7 +177,7 @@ impl World {
                 self.checks.broken(self.now, &broken);
             }
             self.checks.messages += topic.messages.len() as u64;
-            self.checks.logged += log.actions() as u64;
+            self.checks.logged += log.arrived() as u64;
         }
         let is_missing = |action: &&Action| self.logs.iter().all(|log| !log.contains(action));
         if let Some(missing) = self.broker.acknowledged.iter().find(is_missing) {
