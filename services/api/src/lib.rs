@@ -1,6 +1,6 @@
 //! The recommendation API: one replica, an HTTP service in front of Redis and MySQL.
 //!
-//! Depends on `stores` (MySQL, Redis), `model` (ranking), `contract` (bodies, ids, keys) and `runtime` (configuration, telemetry, admin
+//! Depends on `stores` (MySQL, Redis), `eventlog` (Kafka), `model` (ranking), `contract` (bodies, ids, keys) and `runtime` (configuration, telemetry, admin
 //! port). Begin reading with `recommend.rs`, a request from top to bottom. `front.rs` and `router.rs` lead to it; `writes.rs` runs sign-ups
 //! and events. `lib.rs` starts and stops a replica.
 
@@ -29,6 +29,7 @@ mod writes;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use eventlog::{Producer, ProducerMetrics};
 use prometheus::Registry;
 use runtime::{
     AdminPort, Endpoint, Exemplars, Readiness, lifecycle,
@@ -70,6 +71,8 @@ pub(crate) struct AppStateInner {
     writes: Admission,
     redis: Redis,
     store: Store,
+    /// `None`: events are appended to the store directly.
+    event_log: Option<Producer>,
     metrics: Metrics,
     telemetry: Telemetry,
     /// Background tasks, which a stopping replica waits for.
@@ -141,6 +144,12 @@ async fn start(
     let store = Store::new(config.store.clone(), &stores)?;
     let mut redis = config.redis.guarded(stores.redis.clone()).context("redis.url is not valid")?;
 
+    let event_log = if config.kafka.is_on() {
+        let producer = Producer::start(&config.kafka, ProducerMetrics::new(registry)?);
+        Some(producer.context("cannot create the kafka producer (kafka.brokers)")?)
+    } else {
+        None
+    };
     readiness.step("opening connections to the store");
     store.open(config.store.pool_size, STORE_TIMEOUT).await.context("cannot connect to the store")?;
     readiness.step("loading the model");
@@ -169,6 +178,7 @@ async fn start(
         writes,
         redis,
         store,
+        event_log,
         metrics,
         telemetry,
         tasks,
