@@ -92,7 +92,7 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Re
     stores::announce(&users, redis).await.map_err(ApiError::Redis)
 }
 
-/// Tolerance for clock differences. A history is the newest 100 events: events further ahead would hide the user's later events.
+/// Tolerance for clock differences. Only the newest items of a user are ranked: events further ahead would hide the user's later events.
 const AHEAD_MS: i64 = 300_000;
 
 /// Wider than any rating, and narrow enough that no `f32` or sum of them becomes 0 or infinite. `NewEvent` documents it.

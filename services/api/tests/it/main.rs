@@ -5,6 +5,7 @@
 mod document;
 mod durability;
 mod endpoints;
+mod features;
 mod fuzz;
 mod guards;
 mod misses;
