@@ -30,6 +30,8 @@ pub const STACK: &str = "up";
 pub const READY: &str = "ready-since-ms";
 /// Ids that the data has, for `load`.
 pub const KNOWN_IDS: &str = "known-ids";
+/// Items that the data has, for `load events`.
+pub const KNOWN_ITEMS: &str = "known-items";
 /// Where the load generator shows its counters while it runs, as Prometheus expects it: `address:port`.
 pub const LOADGEN_METRICS: &str = "loadgen-metrics";
 
@@ -154,6 +156,7 @@ fn print_next_steps(stack: &Description) {
     println!("  request  curl '{gateway}/recommendations?user_id=u000042'");
     println!("  API      {gateway}/docs/");
     println!("  load     ./testbed load --users 200 --for 30s");
+    println!("  events   ./testbed load events --rate 200");
     println!("  traces   ./testbed trace --slowest");
     println!("  metrics  {metrics}");
     println!("  break    ./testbed fault redis kill");
@@ -217,6 +220,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     println!("{STAGE}importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len());
     cluster.load(&loaded.dataset).await?;
     let known_ids = cluster.write_known_ids(&loaded.dataset)?;
+    let known_items = cluster.write_known_items(&loaded.dataset)?;
     println!("{STAGE}starting {} replicas, profile {}", scenario.replicas, stack_plan.profile);
     cluster.start_replicas(stack_plan.profile, &[]).await?;
     let mut plane = match stack_plan.workers {
@@ -238,6 +242,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
         }
     };
     cluster.stack.set_endpoint(KNOWN_IDS, &known_ids.display().to_string())?;
+    cluster.stack.set_endpoint(KNOWN_ITEMS, &known_items.display().to_string())?;
     cluster.stack.set_endpoint(LOADGEN_METRICS, &loadgen.to_string())?;
     cluster.stack.set_endpoint("profile", &stack_plan.profile.to_string())?;
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;

@@ -232,6 +232,14 @@ impl ServiceStack {
         Ok(file)
     }
 
+    /// The file of the items' ids for the generator of events.
+    pub fn write_known_items(&self, dataset: &model::Dataset) -> anyhow::Result<PathBuf> {
+        let file = self.stack.dir().join("known-items.txt");
+        std::fs::write(&file, data::known_items(dataset))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
+
     /// Starts all replicas with this profile and waits until each is ready; returns the duration.
     pub async fn start_replicas(&mut self, profile: Profile, sets: &[String]) -> anyhow::Result<Duration> {
         ensure!(self.replicas.is_empty(), "the replicas run already");
