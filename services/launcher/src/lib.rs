@@ -1,4 +1,4 @@
-//! Runs real servers (MariaDB, MySQL, Redis, nginx, etcd, Prometheus) as child processes on scratch directories and free loopback ports.
+//! Runs real servers (MariaDB, MySQL, Redis, nginx, etcd, Prometheus, Kafka) as child processes on scratch directories and free loopback ports.
 //!
 //! Depends on no other crate of the project. Begin with [`Stack`].
 //!
@@ -11,8 +11,10 @@ pub mod cpu;
 mod description;
 pub mod etcd;
 pub mod exporters;
+pub mod kafka;
 mod logs;
 pub mod mariadb;
+mod maven;
 pub mod mysql8;
 pub mod nginx;
 pub mod orphans;

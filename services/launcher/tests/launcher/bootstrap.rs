@@ -26,8 +26,8 @@ impl Machine {
     fn complete(cargo: &str) -> Self {
         let machine = Self::bare(cargo);
         let exporters = ["node", "redis", "mysqld"].map(|server| format!("prometheus-{server}-exporter"));
-        let servers = ["redis-server", "mariadbd", "nginx", "prometheus", "etcd"].map(str::to_owned);
-        let tools = ["cc", "make", "protoc"].map(str::to_owned);
+        let servers = ["redis-server", "mariadbd", "nginx", "prometheus", "etcd", "java", "mvn"].map(str::to_owned);
+        let tools = ["cc", "c++", "make", "protoc"].map(str::to_owned);
         for program in tools.iter().chain(&servers).chain(&exporters) {
             machine.add(program, "exit 1");
         }
@@ -123,8 +123,14 @@ fn without_apt_it_says_what_to_install() {
     let machine = Machine::bare("exit 1");
     let output = machine.run(&["setup"]);
     assert_eq!(output.status.code(), Some(1));
-    for package in ["gcc", "make", "redis-server"] {
+    for package in ["gcc", "g++", "make", "redis-server", "default-jre-headless", "maven"] {
         assert!(stderr(&output).contains(&format!("  {package}\n")), "{}", stderr(&output));
+    }
+    // Java is only for commands that start Kafka.
+    for (args, java) in [(["evaluate", "smoke"], false), (["experiment", "outage"], false), (["bench", "events"], true)]
+    {
+        let output = machine.run(&args);
+        assert_eq!(stderr(&output).contains("  default-jre-headless\n"), java, "{args:?}: {}", stderr(&output));
     }
 
     // Help needs no server, but a build needs a compiler.

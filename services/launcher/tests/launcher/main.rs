@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod bootstrap;
+mod kafka;
 
 use std::{
     io::{Read as _, Write as _},
