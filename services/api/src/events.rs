@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use axum::{Extension, Json, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
 use contract::{
     Event, UserId,
+    event::WEIGHTS,
     http::{EventsAccepted, NewEvent, NewEvents, Problem},
 };
 use runtime::telemetry::Span;
@@ -14,7 +15,6 @@ use crate::{
     AppState, body,
     clock::unix_ms,
     error::ApiError,
-    recommend::guard,
     trace,
     writes::{self, STORE_TIMEOUT},
 };
@@ -82,7 +82,7 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Re
     users.dedup();
     let redis = &mut app.redis.traced(span);
     // Before and after the write, as in `users`.
-    guard::announce(&users, redis).await.map_err(ApiError::Redis)?;
+    stores::announce(&users, redis).await.map_err(ApiError::Redis)?;
     let appended = timeout(STORE_TIMEOUT, app.store.append(events, now_ms, span)).await;
     // Also after a failure: some events may have been written.
     users.iter().for_each(|user_id| app.memory.forget(user_id));
@@ -90,14 +90,11 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Re
     appended.map_err(|_elapsed| ApiError::Deadline(STORE_TIMEOUT.as_millis() as u64))??;
     app.metrics.events.inc_by(events.len() as u64);
     forgotten.map_err(ApiError::Redis)?;
-    guard::announce(&users, redis).await.map_err(ApiError::Redis)
+    stores::announce(&users, redis).await.map_err(ApiError::Redis)
 }
 
 /// Tolerance for clock differences. A history is the newest 100 events: events further ahead would hide the user's later events.
 const AHEAD_MS: i64 = 300_000;
-
-/// Wider than any rating, and narrow enough that no `f32` or sum of them becomes 0 or infinite. `NewEvent` documents it.
-const WEIGHTS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 
 /// The times of events without a timestamp, Unix ms. The log is ordered by time in milliseconds. So each event of a user is 1 ms older than
 /// the next one in the batch, and the last one is now. Times never lie in the future, because later requests must be newer. Batches of one
