@@ -5,6 +5,7 @@
 mod document;
 mod durability;
 mod endpoints;
+mod event_log;
 mod fuzz;
 mod guards;
 mod misses;
