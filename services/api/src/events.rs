@@ -110,7 +110,7 @@ fn users_of(events: &[Event]) -> Vec<&UserId> {
     users
 }
 
-/// Tolerance for clock differences. A history is the newest 100 events: events further ahead would hide the user's later events.
+/// Tolerance for clock differences. Only the newest items of a user are ranked: events further ahead would hide the user's later events.
 const AHEAD_MS: i64 = 300_000;
 
 /// The times of events without a timestamp, Unix ms. The log is ordered by time in milliseconds. So each event of a user is 1 ms older than

@@ -6,6 +6,7 @@ mod document;
 mod durability;
 mod endpoints;
 mod event_log;
+mod features;
 mod fuzz;
 mod guards;
 mod misses;
