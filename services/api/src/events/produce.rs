@@ -45,8 +45,7 @@ pub async fn write(
     let positions = positions.map_err(ApiError::EventLog)?;
     app.metrics.events.inc_by(events.len() as u64);
     // Partitions are shards: below 16.
-    let place =
-        |at: eventlog::Position| EventPosition { partition: at.partition.index() as u8, offset: at.offset };
+    let place = |at: eventlog::Position| EventPosition { partition: at.partition.index() as u8, offset: at.offset };
     Ok(positions.into_iter().map(place).collect())
 }
 
