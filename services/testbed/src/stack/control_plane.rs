@@ -36,6 +36,8 @@ pub struct Plan {
     pub votes: VoteRule,
     /// Further settings of every monitor, `key=value`.
     pub monitor_sets: Vec<String>,
+    /// The same of every worker.
+    pub worker_sets: Vec<String>,
     /// Of monitors and workers.
     pub telemetry: TelemetryConfig,
     /// With a faultproxy between the members, and in front of the store and the workers' clients.
@@ -51,6 +53,7 @@ impl Default for Plan {
             transport: Transport::Udp,
             votes: VoteRule::Majority,
             monitor_sets: Vec::new(),
+            worker_sets: Vec::new(),
             telemetry: TelemetryConfig::default(),
             links: false,
         }
@@ -102,7 +105,7 @@ impl ControlPlane {
         }
         for (config, for_clients) in &workers {
             let (name, listen) = (config.node.id.clone(), &config.listen);
-            let member = Member::new(stack, name, "worker", (listen.http, listen.admin), config, &[])?;
+            let member = Member::new(stack, name, "worker", (listen.http, listen.admin), config, &plan.worker_sets)?;
             let (for_clients, advertised) = (for_clients.to_string(), listen.http_address());
             plane.workers.push(Member { for_clients, advertised, ..member });
         }
