@@ -1,12 +1,15 @@
 //! The load generator: it sends the requests of a scenario's step and measures the responses.
 //!
 //! `scenario` defines the load, `plan` is one step of it, `run` sends the requests in a separate process (`child`), and `recorder`
-//! measures. `model` computes the figures of a queueing system with the same parameters.
+//! measures. `model` computes the figures of a queueing system with the same parameters. `behaviour` invents events, and `event_load`
+//! sends them.
 //! It depends on `contract` and `runtime` of this workspace. Begin reading at `run::run_step`.
 
 pub mod answer;
+pub mod behaviour;
 pub mod child;
 mod client;
+pub mod event_load;
 pub mod figures;
 mod ids;
 pub mod k6;

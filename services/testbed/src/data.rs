@@ -61,14 +61,31 @@ pub fn read(path: &Path, bad_rows: BadRows) -> anyhow::Result<(Dataset, ParseRep
 
 /// The ids of all users for the load generator, one per line, the most active user first: that is the order of popularity for `zipf`.
 pub fn known_ids(dataset: &Dataset) -> String {
-    let mut events = vec![0_u32; dataset.users.len()];
-    for event in &dataset.events {
-        events[event.user as usize] += 1;
-    }
-    let mut order: Vec<usize> = (0..events.len()).collect();
-    order.sort_by_key(|&user| std::cmp::Reverse(events[user]));
-    let ids: Vec<&str> = order.iter().map(|&user| dataset.users[user].as_str()).collect();
+    let ids: Vec<&str> = most_first(dataset.users.len(), dataset.events.iter().map(|event| event.user))
+        .into_iter()
+        .map(|user| dataset.users[user].as_str())
+        .collect();
     ids.join("\n")
+}
+
+/// The ids of all items, one per line, the most popular first, for the generator of events.
+pub fn known_items(dataset: &Dataset) -> String {
+    let ids: Vec<&str> = most_first(dataset.items.len(), dataset.events.iter().map(|event| event.item))
+        .into_iter()
+        .map(|item| dataset.items[item].as_str())
+        .collect();
+    ids.join("\n")
+}
+
+/// The numbers below `count` in the order of how often they occur.
+fn most_first(count: usize, occurrences: impl Iterator<Item = u32>) -> Vec<usize> {
+    let mut times = vec![0_u32; count];
+    for number in occurrences {
+        times[number as usize] += 1;
+    }
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|&number| std::cmp::Reverse(times[number]));
+    order
 }
 
 /// Writes the events and their users into the shards. The argument of `progress` is the number of rows sent so far.

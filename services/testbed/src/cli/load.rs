@@ -1,21 +1,29 @@
-//! `load`.
+//! `load`, `load events`.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use loadtest::event_load::MAX_PER_S;
 
 use super::whole_seconds;
 
 /// Send load to the running stack (`up`): the steps of a scenario, or a steady number of users
 #[derive(Args)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:
   ./testbed load --users 200 --for 30s    200 users who send once a second, without a scenario
+  ./testbed load events --rate 500        events of users, without reads
   ./testbed load smoke
   ./testbed load article --step 3000
   ./testbed load zipf --out /tmp/zipf
   ./testbed load smoke --engine k6        figures of goose and of k6, which runs the same step
-  ./testbed load zipf --step 500 --engine k6-open")]
+  ./testbed load zipf --step 500 --engine k6-open"
+)]
 pub struct LoadArgs {
+    #[command(subcommand)]
+    pub command: Option<LoadCommand>,
     /// A built-in scenario (article, penetration, overload, outage, zipf, smoke) or a TOML file
     #[arg(value_name = "NAME|FILE", required_unless_present = "users", conflicts_with = "users")]
     pub scenario: Option<String>,
@@ -36,6 +44,39 @@ pub struct LoadArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print report.json instead of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum LoadCommand {
+    Events(EventsArgs),
+}
+
+/// Send realistic behaviour of users to the running stack, at a rate that does not depend on the answers
+#[derive(Args)]
+#[command(after_help = "Sessions are bursts of one user; each request has 1 to 20 events of one user. Few users and few items have most events
+(Zipf). A view may lead to a cart, a purchase and a rating. Latency begins at the planned instant. The exit code is 0 also if
+events failed: they are counted.
+
+Examples:
+  ./testbed load events --rate 500
+  ./testbed load events --rate 2000 --for 1m
+  ./testbed load events --rate 200 --for 10s --json | jq '{accepted, failed, latency}'")]
+pub struct EventsArgs {
+    /// Events per second, on average
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PER_S)))]
+    pub rate: u32,
+    /// Duration in whole seconds, e.g. 30s or 2m
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = whole_seconds)]
+    pub lasting: u32,
+    /// Seed of users, items, kinds and instants
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Give each event this machine's time: an event that is sent twice then counts once. Otherwise it gets the time of the server
+    #[arg(long)]
+    pub timestamps: bool,
+    /// Print the counts as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -1,4 +1,7 @@
-//! `testbed load`: sends the steps of a scenario, or a steady load, to the running stack; with `--engine k6` also by k6.
+//! `testbed load`: sends the steps of a scenario, or a steady load, to the running stack; with `--engine k6` also by k6. `load events` sends
+//! events instead.
+
+mod events;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, time::SystemTime};
 
@@ -15,7 +18,7 @@ use report::{self, DataInfo, DataSource, Law, Report, ScenarioInfo, Step};
 use runtime::telemetry::TelemetryConfig;
 
 use crate::{
-    cli::{Engine, LoadArgs},
+    cli::{Engine, LoadArgs, LoadCommand},
     evaluation, exit,
     instruments::machine,
     instruments::measure,
@@ -27,6 +30,9 @@ use crate::{
 };
 
 pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
+    if let Some(LoadCommand::Events(events)) = &args.command {
+        return events::run(events).await;
+    }
     let (scenario, steps) = scenario(&args)?;
     let twin = Twin::of(args.engine)?;
     let created = SystemTime::now();
@@ -273,6 +279,7 @@ mod tests {
     #[test]
     fn a_step_alone_keeps_its_share_of_unknown_ids() {
         let args = |step| LoadArgs {
+            command: None,
             scenario: Some("penetration".into()),
             users: None,
             lasting: None,

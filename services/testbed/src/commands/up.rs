@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use worker::config::Transport;
 
 use crate::{
-    cli::{LawChoice, UpArgs},
+    cli::{LawChoice, Part, UpArgs},
     data,
     stack::control_plane::{self, ControlPlane},
     stack::service::{self, Monitoring, Plan, ServiceStack},
@@ -30,10 +30,12 @@ pub const STACK: &str = "up";
 pub const READY: &str = "ready-since-ms";
 /// Ids that the data has, for `load`.
 pub const KNOWN_IDS: &str = "known-ids";
+/// Items that the data has, for `load events`.
+pub const KNOWN_ITEMS: &str = "known-items";
 /// Where the load generator shows its counters while it runs, as Prometheus expects it: `address:port`.
 pub const LOADGEN_METRICS: &str = "loadgen-metrics";
 
-/// Time from the end of a worker, monitor, replica or Redis to its restart: long enough to see that it has failed.
+/// Time from the end of a worker, monitor, replica, Redis or Kafka to its restart: long enough to see that it has failed.
 pub const DEAD_FOR: Duration = Duration::from_secs(15);
 /// Checks of the size of the gateway's access log. At 10,000 requests/s it grows by 25 MB in this time.
 const ACCESS_LOG_CHECK: Duration = Duration::from_secs(60);
@@ -52,6 +54,7 @@ struct StackPlan {
     monitors: u8,
     workers: u8,
     beats: Transport,
+    events: bool,
 }
 
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -69,6 +72,11 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let mut plan = Plan::new(STACK, &scenario);
     plan.instances = args.instances;
     plan.check(args.profile, &args.sets)?;
+    // Without workers nothing would consume the events.
+    let events = args.without != Some(Part::Events) && args.workers > 0;
+    if events && let Err(reason) = launcher::kafka::provide().await {
+        bail!("Kafka, which carries the events, is not available: {reason}; ./testbed up --without events starts the stack without it");
+    }
     let absolute =
         |path: PathBuf| std::path::absolute(&path).with_context(|| format!("cannot resolve {}", path.display()));
     let source = match args.data {
@@ -94,6 +102,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         monitors: args.monitors,
         workers: args.workers,
         beats: args.beats,
+        events,
     };
     let home = launcher::home();
     std::fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
@@ -154,6 +163,7 @@ fn print_next_steps(stack: &Description) {
     println!("  request  curl '{gateway}/recommendations?user_id=u000042'");
     println!("  API      {gateway}/docs/");
     println!("  load     ./testbed load --users 200 --for 30s");
+    println!("  events   ./testbed load events --rate 200");
     println!("  traces   ./testbed trace --slowest");
     println!("  metrics  {metrics}");
     println!("  break    ./testbed fault redis kill");
@@ -209,6 +219,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     plan.port = stack_plan.port;
     plan.sets = stack_plan.sets;
     plan.traces = true;
+    plan.events = stack_plan.events;
     // For requests without a sampling decision, such as curl's. The load generator sends its own decision.
     plan.telemetry.sample_ratio = 0.1;
     let loadgen = SocketAddr::from(([127, 0, 0, 1], launcher::free_port()?));
@@ -217,6 +228,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     println!("{STAGE}importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len());
     cluster.load(&loaded.dataset).await?;
     let known_ids = cluster.write_known_ids(&loaded.dataset)?;
+    let known_items = cluster.write_known_items(&loaded.dataset)?;
     println!("{STAGE}starting {} replicas, profile {}", scenario.replicas, stack_plan.profile);
     cluster.start_replicas(stack_plan.profile, &[]).await?;
     let mut plane = match stack_plan.workers {
@@ -225,9 +237,14 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
             println!("{STAGE}starting etcd, {} monitors and {workers} workers", stack_plan.monitors);
             let (monitors, workers) = (stack_plan.monitors.into(), workers.into());
             let telemetry = cluster.telemetry().clone();
-            let transport = stack_plan.beats;
-            let plan =
-                control_plane::Plan { monitors, workers, transport, telemetry, ..control_plane::Plan::default() };
+            let plan = control_plane::Plan {
+                monitors,
+                workers,
+                transport: stack_plan.beats,
+                telemetry,
+                worker_sets: cluster.worker_event_sets(),
+                ..control_plane::Plan::default()
+            };
             // Workers use the store without its law: the law must not slow down a takeover.
             let store = cluster.direct_store();
             let plane = ControlPlane::start(&mut cluster.stack, &plan, &store).await?;
@@ -238,6 +255,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
         }
     };
     cluster.stack.set_endpoint(KNOWN_IDS, &known_ids.display().to_string())?;
+    cluster.stack.set_endpoint(KNOWN_ITEMS, &known_items.display().to_string())?;
     cluster.stack.set_endpoint(LOADGEN_METRICS, &loadgen.to_string())?;
     cluster.stack.set_endpoint("profile", &stack_plan.profile.to_string())?;
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;

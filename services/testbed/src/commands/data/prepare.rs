@@ -7,7 +7,12 @@ use launcher::Description;
 use prometheus::Registry;
 use stores::{Store, StoreMetrics};
 
-use crate::{commands::up::KNOWN_IDS, data, stack::endpoints, stack::service};
+use crate::{
+    commands::up::{KNOWN_IDS, KNOWN_ITEMS},
+    data,
+    stack::endpoints,
+    stack::service,
+};
 
 /// Migrates, imports, builds the model, and writes the list of ids last, which marks a complete run. A complete run is not repeated,
 /// unless it had fewer synthetic users.
@@ -16,6 +21,8 @@ pub async fn run(source: data::Source) -> anyhow::Result<ExitCode> {
     let servers = endpoints::mysql_servers(&stack);
     ensure!(!servers.is_empty(), "the stack has no mysql-00: add a line mysql-00 = \"host:port\" to its endpoints");
     let ids = known_ids_file(&stack)?;
+    // Only for `load events`: a stack may do without.
+    let items = stack.endpoints.get(KNOWN_ITEMS).map(Path::new);
     let config = service::direct_store(&servers);
     stores::migrate(&config).await?;
     let store = Store::new(config, &StoreMetrics::new(&Registry::new())?)?;
@@ -23,6 +30,7 @@ pub async fn run(source: data::Source) -> anyhow::Result<ExitCode> {
         data::Source::Generator(users) => there >= users as usize,
         data::Source::File(_) => true,
     });
+    let enough = enough && items.is_none_or(Path::exists);
     if let Some(model) = store.latest_model().await?.filter(|_| enough) {
         println!("already prepared: model {} is in the store; nothing was done", model.version);
         return Ok(ExitCode::SUCCESS);
@@ -32,6 +40,9 @@ pub async fn run(source: data::Source) -> anyhow::Result<ExitCode> {
     println!("importing {} events of {} users", loaded.dataset.events.len(), loaded.dataset.users.len());
     data::import(&store, &loaded.dataset, |_| ()).await?;
     let version = data::build_model(&store).await?;
+    if let Some(items) = items {
+        write_atomically(items, &data::known_items(&loaded.dataset))?;
+    }
     write_atomically(ids, &data::known_ids(&loaded.dataset))?;
     println!("model {version} is in the store, the list of user ids in {}", ids.display());
     Ok(ExitCode::SUCCESS)
