@@ -7,6 +7,7 @@ mod alerts;
 mod codecs;
 mod collector;
 mod detectors;
+mod exactly_once;
 mod gray;
 mod outage;
 mod overload;
@@ -30,6 +31,7 @@ pub const ALL: &[&Experiment] = &[
     &outage::EXPERIMENT,
     &switchover::EXPERIMENT,
     &gray::EXPERIMENT,
+    &exactly_once::EXPERIMENT,
     &alerts::EXPERIMENT,
     &collector::EXPERIMENT,
     &transports::EXPERIMENT,
