@@ -8,6 +8,7 @@ mod codecs;
 mod collector;
 mod detectors;
 mod exactly_once;
+mod failover;
 mod gray;
 mod outage;
 mod overload;
@@ -32,6 +33,7 @@ pub const ALL: &[&Experiment] = &[
     &switchover::EXPERIMENT,
     &gray::EXPERIMENT,
     &exactly_once::EXPERIMENT,
+    &failover::EXPERIMENT,
     &alerts::EXPERIMENT,
     &collector::EXPERIMENT,
     &transports::EXPERIMENT,

@@ -99,7 +99,7 @@ impl Ledger {
 
     /// `numbers`: of the events, in the order of the answer's positions.
     fn record(&self, numbers: &[u64], accepted: &EventsAccepted) -> anyhow::Result<()> {
-        let positions = accepted.positions.as_deref().unwrap_or_default();
+        let positions = &accepted.positions;
         if accepted.accepted != numbers.len() || positions.len() != numbers.len() {
             bail!("{} events were sent, and the answer has {} positions", numbers.len(), positions.len());
         }

@@ -178,7 +178,7 @@ impl Client {
             Ok(_) | Err(_) => None,
         };
         let mut seen = lock(&self.seen);
-        let Some(positions) = accepted.and_then(|accepted| accepted.positions) else {
+        let Some(EventsAccepted { positions, .. }) = accepted else {
             seen.failed_events += EVENTS_PER_REQUEST as u64;
             return;
         };

@@ -21,7 +21,6 @@ use model::Dataset;
 use self::{
     judgement::{Group, Owners, Series},
     load::{Load, Target},
-    positions::Positions,
 };
 use super::{
     Experiment,
@@ -101,13 +100,11 @@ struct Servers {
 impl Servers {
     /// `publishes`: the owners write lists to Redis, so that freshness is measured.
     async fn load(&self, publishes: bool) -> anyhow::Result<Load> {
-        let mysql = self.stack.mysql()?;
         let mut arrival_bases = Vec::new();
         let store = self.stack.store()?;
         for shard in contract::ShardId::all() {
             arrival_bases.push(store.event_position(shard).await?.arrival_base);
         }
-        tracing::debug!(mysql, "load starts");
         let target = Target {
             gateway: self.stack.gateway().to_owned(),
             users: self.dataset.users.clone(),
