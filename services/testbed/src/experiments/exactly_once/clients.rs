@@ -121,13 +121,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends all events at the planned rate, later ones as fast as possible.
+/// Sends all events at the planned rate. After an outage it does not send faster: the faults come by the progress of the clients.
 ///
 /// # Errors
 /// An answer that says that a batch is wrong, or no acknowledgement for three minutes.
 pub async fn send_all(gateway: &str, workload: &Arc<Workload>, ledger: &Arc<Ledger>) -> anyhow::Result<()> {
     let http = runtime::http::plain().timeout(TIMEOUT).build()?;
-    let next = Arc::new(AtomicU64::new(0));
+    let next = Arc::new(Next { batch: AtomicU64::new(0), at: Mutex::new(tokio::time::Instant::now()) });
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         let client = Client {
@@ -144,6 +144,26 @@ pub async fn send_all(gateway: &str, workload: &Arc<Workload>, ledger: &Arc<Ledg
     Ok(())
 }
 
+/// The next batch, and when it may be sent.
+struct Next {
+    batch: AtomicU64,
+    at: Mutex<tokio::time::Instant>,
+}
+
+impl Next {
+    /// Waits for the turn of the next batch.
+    async fn batch(&self, interval: Duration) -> u64 {
+        let turn = {
+            let mut at = lock(&self.at);
+            let turn = (*at).max(tokio::time::Instant::now());
+            *at = turn + interval;
+            turn
+        };
+        sleep_until(turn).await;
+        self.batch.fetch_add(1, Relaxed)
+    }
+}
+
 struct Client {
     http: reqwest::Client,
     url: String,
@@ -152,18 +172,13 @@ struct Client {
 }
 
 impl Client {
-    async fn run(self, next: Arc<AtomicU64>) -> anyhow::Result<()> {
-        let begun = tokio::time::Instant::now();
+    async fn run(self, next: Arc<Next>) -> anyhow::Result<()> {
+        let interval = Duration::from_secs_f64(self.workload.planned_ms(BATCH) / 1e3);
         // Events to send again, by the batch from which on.
         let mut again = VecDeque::<(u64, u64)>::new();
         for sent in 0.. {
-            let batch = next.fetch_add(1, Relaxed);
-            let new = self.workload.batch(batch);
+            let new = self.workload.batch(next.batch(interval).await);
             let is_over = new.is_empty();
-            let planned = Duration::from_secs_f64(self.workload.planned_ms(batch * BATCH) / 1e3);
-            if !is_over {
-                sleep_until(begun + planned).await;
-            }
             let mut numbers: Vec<u64> = new.clone().collect();
             while let Some((_, number)) = again.pop_front_if(|(from, _)| *from <= sent || is_over) {
                 self.ledger.repeated.fetch_add(1, Relaxed);

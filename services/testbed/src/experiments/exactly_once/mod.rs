@@ -37,7 +37,7 @@ use self::{
     faults::Counts,
     judgement::Measured,
     observed::{Tables, Topics},
-    oracle::{Compared, State},
+    oracle::State,
     poison::Delivered,
     workload::Workload,
 };
@@ -71,7 +71,7 @@ struct ExactlyOnceArgs {
     /// Different events that clients send [default: 1000000, or 20000 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
     events: Option<u64>,
-    /// Events per second [default: 5000, or 1500 with --quick]
+    /// Events per second [default: 5000, or 2000 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     rate: Option<u32>,
     #[command(flatten)]
@@ -102,7 +102,7 @@ async fn run(args: ExactlyOnceArgs) -> anyhow::Result<ExitCode> {
     let mut plan = if args.run.quick {
         Plan {
             events: 20_000,
-            rate: 1_500,
+            rate: 2_000,
             users: 1_000,
             items: 500,
             beat: Duration::from_millis(100),

@@ -61,7 +61,7 @@ impl Workload {
         Event { user_id, item_id, kind, at_ms: self.begin_ms + self.planned_ms(n) as i64 - late_ms, weight }
     }
 
-    /// Milliseconds from the begin of the run.
+    /// Milliseconds from the begin of a run without outages.
     pub fn planned_ms(&self, n: u64) -> f64 {
         n as f64 * 1e3 / self.per_second
     }
