@@ -11,8 +11,8 @@ use super::positions::connect;
 
 /// Workers write several batches a second.
 const BATCH_WITHIN: Duration = Duration::from_secs(20);
-/// InnoDB renews its list of transactions ten times a second.
-const PAUSE: Duration = Duration::from_millis(20);
+/// InnoDB renews its list of transactions only if it was not read for 0.1 s.
+const PAUSE: Duration = Duration::from_millis(150);
 
 pub struct RowLock(MySqlConnection);
 
