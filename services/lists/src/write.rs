@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use contract::{UserId, keys};
-use redis::{aio::ConnectionLike, Cmd, ErrorKind, Pipeline, RedisResult, Script, ServerErrorKind};
+use redis::{Cmd, ErrorKind, Pipeline, RedisResult, Script, ServerErrorKind, aio::ConnectionLike};
 use stores::redis::Redis;
 
 use crate::ranked_list::{ARRIVAL_AT, FORMAT, HEADER_BYTES, RankedList};

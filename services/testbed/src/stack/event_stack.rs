@@ -44,13 +44,7 @@ pub struct Plan {
 impl Plan {
     /// Two replicas without a law.
     pub fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            replicas: 2,
-            pool_size: 20,
-            law: Law::None,
-            slow_workers: false,
-        }
+        Self { name: name.to_owned(), replicas: 2, pool_size: 20, law: Law::None, slow_workers: false }
     }
 }
 
@@ -67,7 +61,6 @@ pub enum Features {
 /// run several of them on the same data.
 pub struct EventStack {
     pub service: ServiceStack,
-    pub model_version: u64,
     plan: Plan,
 }
 
@@ -97,8 +90,8 @@ impl EventStack {
             events: true,
         };
         let service = ServiceStack::start(of_service).await?;
-        let model_version = service.load(dataset).await?;
-        Ok(Self { service, model_version, plan })
+        service.load(dataset).await?;
+        Ok(Self { service, plan })
     }
 
     /// Starts the replicas, with Kafka, and waits until each is ready. `sets`: further settings, `key=value`.

@@ -49,7 +49,8 @@ pub async fn check(
     let begun = Instant::now();
     let lists = loop {
         let lists = read(redis, users).await?;
-        if lists.iter().all(|(user, list)| list.arrival() >= users[*user].arrival) || begun.elapsed() > PUBLISHED_WITHIN {
+        if lists.iter().all(|(user, list)| list.arrival() >= users[*user].arrival) || begun.elapsed() > PUBLISHED_WITHIN
+        {
             break lists;
         }
         sleep(PAUSE).await;
@@ -88,7 +89,8 @@ async fn read<'a>(
     for chunk in all.chunks(CHUNK) {
         let names: Vec<String> = chunk.iter().map(|user| keys::recommendations(user.as_str())).collect();
         let values: Vec<Option<Vec<u8>>> = redis.mget(names).await.context("Redis does not answer")?;
-        let decoded = chunk.iter().zip(values).filter_map(|(user, bytes)| Some((*user, RankedList::decode(bytes?.into())?)));
+        let decoded =
+            chunk.iter().zip(values).filter_map(|(user, bytes)| Some((*user, RankedList::decode(bytes?.into())?)));
         lists.extend(decoded);
     }
     Ok(lists)

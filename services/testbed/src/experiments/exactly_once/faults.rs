@@ -78,7 +78,8 @@ pub struct Imposed {
 pub fn plan(counts: Counts, beat: Duration, seed: u64) -> Vec<Planned> {
     let mut random = StdRng::seed_from_u64(seed);
     let workers = (0..counts.workers).map(|n| if n % 2 == 0 { Fault::KillWorker } else { Fault::StopWorker });
-    let servers = [(Fault::KillBroker, counts.brokers), (Fault::KillMysql, counts.mysql), (Fault::KillLeader, counts.leaders)];
+    let servers =
+        [(Fault::KillBroker, counts.brokers), (Fault::KillMysql, counts.mysql), (Fault::KillLeader, counts.leaders)];
     let servers = servers.into_iter().flat_map(|(fault, count)| std::iter::repeat_n(fault, count));
     let mut faults: Vec<Fault> = workers.chain(servers).collect();
     faults.shuffle(&mut random);
@@ -191,7 +192,8 @@ async fn bring_back(stack: &mut EventStack, plane: &mut ControlPlane, away: &mut
 
 /// Indices of the workers that are neither killed nor stopped.
 fn running(plane: &ControlPlane, away: &[Away]) -> Vec<usize> {
-    let is_away = |n: usize| away.iter().any(|away| matches!(away.process, Process::Worker { index, .. } if index == n));
+    let is_away =
+        |n: usize| away.iter().any(|away| matches!(away.process, Process::Worker { index, .. } if index == n));
     (0..plane.workers.len()).filter(|n| !is_away(*n)).collect()
 }
 

@@ -95,8 +95,7 @@ pub mod tests {
             dead_letters: same.clone(),
         };
         let lists = Lists { not_newer: same.clone(), as_on_miss: same.clone(), older: 0 };
-        let fault =
-            Imposed { fault: Fault::KillBroker, process: "kafka".into(), at_s: 3.0, lasts_s: 1.0 };
+        let fault = Imposed { fault: Fault::KillBroker, process: "kafka".into(), at_s: 3.0, lasts_s: 1.0 };
         Measured {
             events: 1_000,
             planned_faults: 1,

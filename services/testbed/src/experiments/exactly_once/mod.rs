@@ -18,10 +18,7 @@ mod workload;
 use std::{
     collections::BTreeMap,
     process::ExitCode,
-    sync::{
-        Arc, PoisonError,
-        atomic::Ordering::Relaxed,
-    },
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant, SystemTime},
 };
 

@@ -101,7 +101,9 @@ impl Topics {
                 }
                 Some(Err(error)) if heard.elapsed() > SILENCE => return Err(error).context("cannot read the topic"),
                 Some(Err(_)) => {}
-                None => ensure!(heard.elapsed() <= SILENCE, "{topic}/{partition} ends at {end}, but {next} does not come"),
+                None => {
+                    ensure!(heard.elapsed() <= SILENCE, "{topic}/{partition} ends at {end}, but {next} does not come")
+                }
             }
         }
         Ok(())

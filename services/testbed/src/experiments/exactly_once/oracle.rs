@@ -177,7 +177,8 @@ pub fn recompute(partition: ShardId, arrival_base: u64, before: &State, messages
             continue;
         }
         let arrival = arrival_base + message.offset;
-        let (features, last) = users.entry(event.user_id.clone()).or_insert_with(|| features_of(before, &event.user_id));
+        let (features, last) =
+            users.entry(event.user_id.clone()).or_insert_with(|| features_of(before, &event.user_id));
         tally.new += 1;
         tally.late += u64::from(features.newest_at_ms().is_some_and(|newest_ms| event.at_ms < newest_ms));
         features.fold(&event.item_id, event.kind, event.at_ms, event.weight);
@@ -185,7 +186,8 @@ pub fn recompute(partition: ShardId, arrival_base: u64, before: &State, messages
         *after.counts.entry(event.user_id).or_default() += 1;
         after.log.insert(key, Row { weight: event.weight, arrival });
     }
-    let rows = users.into_iter().map(|(user, (features, arrival))| (user, FeaturesRow { arrival, bytes: features.encode() }));
+    let rows =
+        users.into_iter().map(|(user, (features, arrival))| (user, FeaturesRow { arrival, bytes: features.encode() }));
     after.features.extend(rows);
     (after, tally)
 }

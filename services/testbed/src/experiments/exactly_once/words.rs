@@ -52,8 +52,10 @@ fn events(measured: &Measured) -> Table {
 fn faults(measured: &Measured) -> Table {
     let row = |fault: Fault| {
         let imposed: Vec<_> = measured.faults.iter().filter(|imposed| imposed.fault == fault).collect();
-        let hits: Vec<String> =
-            imposed.iter().map(|one| format!("{} at {:.0} s for {:.1} s", one.process, one.at_s, one.lasts_s)).collect();
+        let hits: Vec<String> = imposed
+            .iter()
+            .map(|one| format!("{} at {:.0} s for {:.1} s", one.process, one.at_s, one.lasts_s))
+            .collect();
         vec![fault.text().to_owned(), imposed.len().to_string(), hits.join(", ")]
     };
     Table::new("Faults", "", &["", "times", "process, time, duration"], Fault::ALL.map(row).to_vec())

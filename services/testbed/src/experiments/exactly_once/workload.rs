@@ -127,7 +127,8 @@ pub mod tests {
         assert_eq!(workload.event(77), workload.event(77));
         let late = (0..20_000).find(|n| workload.is_late(*n)).unwrap();
         assert!(workload.event(late).at_ms < 1_700_000_000_000 - 3_000_000);
-        let all: Vec<u64> = (0..).map(|batch| workload.batch(batch)).take_while(|batch| !batch.is_empty()).flatten().collect();
+        let all: Vec<u64> =
+            (0..).map(|batch| workload.batch(batch)).take_while(|batch| !batch.is_empty()).flatten().collect();
         assert_eq!(all, (0..20_000).collect::<Vec<_>>());
     }
 

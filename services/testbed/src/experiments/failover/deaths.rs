@@ -103,7 +103,8 @@ async fn one(
         lock.release().await?;
     }
     let detected = async {
-        let failed = monitors.until("the worker is offline", TIMEOUT, |table| !table.is_online(worker.name.as_str())).await;
+        let failed =
+            monitors.until("the worker is offline", TIMEOUT, |table| !table.is_online(worker.name.as_str())).await;
         failed.ok().map(|()| killed.elapsed().as_secs_f64())
     };
     let (detected_s, consumed) = tokio::join!(detected, positions.consumed_again(&lost, load, killed, TIMEOUT));

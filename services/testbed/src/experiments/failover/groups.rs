@@ -27,8 +27,10 @@ const STEADY: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(200);
 const LEAST_PARTITIONS: usize = 5;
 
-/// Settings of the client, and of the broker.
-fn settings(group: Group) -> (Vec<(&'static str, &'static str)>, Vec<(&'static str, &'static str)>) {
+type Settings = Vec<(&'static str, &'static str)>;
+
+/// Of the client, and of the broker.
+fn settings(group: Group) -> (Settings, Settings) {
     match group {
         Group::Default => (Vec::new(), Vec::new()),
         // The broker's `group.min.session.timeout.ms` is 6 s.
@@ -91,7 +93,8 @@ impl Member {
             settings: client.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect(),
         };
         let file = servers.stack.service.stack.child_dir(&name)?.join("plan.json");
-        std::fs::write(&file, serde_json::to_vec(&plan)?).with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(&file, serde_json::to_vec(&plan)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
         let child = spawn(servers, &name, &file)?;
         Ok(Self { name, child, plan: file })
     }
@@ -125,12 +128,7 @@ async fn level(servers: &Servers, positions: &mut Positions) -> anyhow::Result<(
     }
 }
 
-async fn one(
-    servers: &mut Servers,
-    positions: &mut Positions,
-    load: &Load,
-    member: &Member,
-) -> anyhow::Result<Sample> {
+async fn one(servers: &mut Servers, positions: &mut Positions, load: &Load, member: &Member) -> anyhow::Result<Sample> {
     let owned = positions.read().await?.into_iter().filter(|position| position.owner == member.name);
     let lost: Vec<usize> = owned.map(|position| position.partition).collect();
     let before = load.counted();

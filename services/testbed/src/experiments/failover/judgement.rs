@@ -64,7 +64,9 @@ impl Group {
 #[serde(rename_all = "kebab-case")]
 pub enum Owners {
     /// The workers, by the table of the monitors.
-    Workers { interval_ms: u64 },
+    Workers {
+        interval_ms: u64,
+    },
     Group(Group),
 }
 
@@ -208,7 +210,8 @@ pub mod tests {
     /// 100 events a second, visible after 0.1 s; those sent from `down` to `up` appear a little after `up`.
     fn fresh(down: f64, up: f64, end: f64) -> Vec<Fresh> {
         let sent = (0..).map(|n| f64::from(n) * 0.01).take_while(|at| *at < end);
-        let all = sent.map(|at| Fresh { sent: s(at), visible: s(if (down..up).contains(&at) { up } else { at } + 0.1) });
+        let all =
+            sent.map(|at| Fresh { sent: s(at), visible: s(if (down..up).contains(&at) { up } else { at } + 0.1) });
         all.collect()
     }
 
@@ -231,7 +234,8 @@ pub mod tests {
         });
         let mut series = Series { owners: Owners::Workers { interval_ms: 1_000 }, samples: samples.collect() };
         assert_eq!(series.figure(Death::Kill, |one| one.detected_s), Some((1.7, 1.9)));
-        let passed = |series: &Series| verdicts(std::slice::from_ref(series)).iter().filter(|v| v.passed == Some(true)).count();
+        let passed =
+            |series: &Series| verdicts(std::slice::from_ref(series)).iter().filter(|v| v.passed == Some(true)).count();
         assert_eq!(passed(&series), 4);
         series.samples[0].fresh_s = None;
         assert_eq!(series.figure(Death::Kill, |one| one.fresh_s), None);

@@ -185,7 +185,9 @@ impl Client {
         seen.events += EVENTS_PER_REQUEST as u64;
         for (position, user) in positions.iter().zip(users) {
             let partition = usize::from(position.partition);
-            if let Some(first) = seen.mark.as_mut().filter(|mark| sent >= mark.at).map(|mark| &mut mark.first[partition]) {
+            if let Some(first) =
+                seen.mark.as_mut().filter(|mark| sent >= mark.at).map(|mark| &mut mark.first[partition])
+            {
                 *first = Some(first.map_or(position.offset, |known| known.min(position.offset)));
             }
             if self.follows {
@@ -223,7 +225,9 @@ impl Client {
             };
             let arrivals: BTreeMap<usize, u64> = arrivals.map_or_else(
                 |_| BTreeMap::new(),
-                |arrivals| users.into_iter().zip(arrivals).filter_map(|(user, arrival)| Some((user, arrival?))).collect(),
+                |arrivals| {
+                    users.into_iter().zip(arrivals).filter_map(|(user, arrival)| Some((user, arrival?))).collect()
+                },
             );
             let at = begun.elapsed();
             let mut seen = lock(&self.seen);

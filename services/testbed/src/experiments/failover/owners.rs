@@ -38,13 +38,15 @@ impl Monitors {
                         Err(_) => None,
                     };
                     match seen {
-                        Some(seen) => _ = tables.send_if_modified(|newest| {
-                            let is_newer = seen.table.epoch > newest.epoch;
-                            if is_newer {
-                                *newest = seen.table.clone();
-                            }
-                            is_newer
-                        }),
+                        Some(seen) => {
+                            _ = tables.send_if_modified(|newest| {
+                                let is_newer = seen.table.epoch > newest.epoch;
+                                if is_newer {
+                                    *newest = seen.table.clone();
+                                }
+                                is_newer
+                            })
+                        }
                         None => sleep(RETRY_PAUSE).await,
                     }
                 }

@@ -78,7 +78,8 @@ impl Positions {
             let at = killed.elapsed();
             let is_consumed = |partition: &usize| {
                 let first = load.first_after_mark(*partition);
-                let next = positions.iter().find(|position| position.partition == *partition).map(|position| position.next);
+                let next =
+                    positions.iter().find(|position| position.partition == *partition).map(|position| position.next);
                 first.zip(next).is_some_and(|(first, next)| next > first)
             };
             if lost.iter().all(is_consumed) {

@@ -12,7 +12,8 @@ const MEANING: &str = "Seconds from the signal, median / maximum. Detected: a mo
 /// The figures have no JSON form.
 pub fn section(all: &[Series]) -> anyhow::Result<Section> {
     let rows = all.iter().flat_map(|series| Death::ALL.into_iter().filter_map(|death| row(series, death))).collect();
-    let head = ["", "deaths", "detected", "consumed again", "fresh again", "stalest event", "failed reads", "failed events"];
+    let head =
+        ["", "deaths", "detected", "consumed again", "fresh again", "stalest event", "failed reads", "failed events"];
     let table = Table::new("From a death to consumption by others", MEANING, &head, rows);
     Ok(Section::new("Failover of the event path", "", serde_json::to_value(all)?).with_tables(vec![table]))
 }
@@ -69,7 +70,16 @@ mod tests {
         assert_eq!(rows.len(), 3);
         assert_eq!(
             rows[0],
-            ["workers, heartbeats every 100 ms, kill -9", "1", "0.30 / 0.30", "0.50 / 0.50", "0.90 / 0.90", "2.5", "0 of 100", "0 of 500"]
+            [
+                "workers, heartbeats every 100 ms, kill -9",
+                "1",
+                "0.30 / 0.30",
+                "0.50 / 0.50",
+                "0.90 / 0.90",
+                "2.5",
+                "0 of 100",
+                "0 of 500"
+            ]
         );
         assert_eq!(rows[1][4], "not reached");
         assert_eq!(rows[2][..5], ["consumer group, session 6 s, kill -9", "1", "–", "7.25 / 7.25", "–"]);
