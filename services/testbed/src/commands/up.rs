@@ -75,7 +75,9 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     // Without workers nothing would consume the events.
     let events = args.without != Some(Part::Events) && args.workers > 0;
     if events && let Err(reason) = launcher::kafka::provide().await {
-        bail!("Kafka, which carries the events, is not available: {reason}; ./testbed up --without events starts the stack without it");
+        bail!(
+            "Kafka, which carries the events, is not available: {reason}; ./testbed up --without events starts the stack without it"
+        );
     }
     let absolute =
         |path: PathBuf| std::path::absolute(&path).with_context(|| format!("cannot resolve {}", path.display()));

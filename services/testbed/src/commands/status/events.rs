@@ -78,8 +78,7 @@ fn combine(kafka: Kafka, metrics: Vec<(String, Option<String>)>) -> Events {
             let stopped = value(PARTITIONS, &[&number, "state=\"stopped\""]) == Some(1);
             if stopped || value(PARTITIONS, &[&number, "state=\"consuming\""]) == Some(1) {
                 let lag = value(LAG, &[&number]);
-                *partition =
-                    Partition { owner: Some(worker.clone()), stopped, lag, partition: partition.partition };
+                *partition = Partition { owner: Some(worker.clone()), stopped, lag, partition: partition.partition };
             }
         }
     }
