@@ -28,8 +28,10 @@ const EVENTS_TICK: Duration = Duration::from_millis(20);
 const READ_TICK: Duration = Duration::from_millis(5);
 const IN_FLIGHT: usize = 500;
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks into Redis: the resolution of the freshness.
+/// Between two looks into Redis: the resolution of the freshness. While thousands of events wait, a look takes longer, and so does the pause
+/// after it: looking takes at most a tenth of a core.
 const LOOK: Duration = Duration::from_millis(20);
+const PAUSES_PER_LOOK: u32 = 9;
 
 pub struct Target {
     pub gateway: String,
@@ -212,8 +214,10 @@ impl Client {
 
     /// Looks for the lists of all events that wait.
     async fn follow(self, mut redis: ConnectionManager, begun: Instant) {
+        let mut pause = LOOK;
         loop {
-            sleep(LOOK).await;
+            sleep(pause).await;
+            let looking = Instant::now();
             let waiting = mem::take(&mut lock(&self.seen).waiting);
             let mut users: Vec<usize> = waiting.iter().map(|waiting| waiting.user).collect();
             users.sort_unstable();
@@ -238,6 +242,7 @@ impl Client {
                     seen.waiting.push(one);
                 }
             }
+            pause = LOOK.max(looking.elapsed() * PAUSES_PER_LOOK);
         }
     }
 }

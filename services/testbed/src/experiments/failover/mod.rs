@@ -63,8 +63,8 @@ const WORKERS: usize = 3;
 const BEATS_MS: [u64; 2] = [1_000, 100];
 const KILLS: u16 = 3;
 const QUICK_KILLS: u16 = 1;
-const USERS: u32 = 20_000;
-const QUICK_USERS: u32 = 2_000;
+const USERS: u32 = 5_000;
+const QUICK_USERS: u32 = 1_000;
 const ITEMS: u32 = 2_000;
 const SEED: u64 = 17;
 
