@@ -7,6 +7,8 @@ mod alerts;
 mod codecs;
 mod collector;
 mod detectors;
+mod exactly_once;
+mod failover;
 mod gray;
 mod outage;
 mod overload;
@@ -30,6 +32,8 @@ pub const ALL: &[&Experiment] = &[
     &outage::EXPERIMENT,
     &switchover::EXPERIMENT,
     &gray::EXPERIMENT,
+    &exactly_once::EXPERIMENT,
+    &failover::EXPERIMENT,
     &alerts::EXPERIMENT,
     &collector::EXPERIMENT,
     &transports::EXPERIMENT,

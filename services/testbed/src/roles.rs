@@ -2,5 +2,6 @@
 
 pub mod bare;
 pub mod fleet;
+pub mod group_consumer;
 pub mod hammer;
 pub mod sink;

@@ -78,7 +78,8 @@ pub struct Member {
     /// `host:port` of a worker as clients reach it, and as other members do; without links as `http`.
     pub for_clients: String,
     pub advertised: String,
-    admin: String,
+    /// Base URL of the admin port.
+    pub admin: String,
     role: &'static str,
     config: PathBuf,
     sets: Vec<String>,
