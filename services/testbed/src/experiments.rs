@@ -6,6 +6,7 @@
 mod alerts;
 mod codecs;
 mod collector;
+mod decoupling;
 mod detectors;
 mod gray;
 mod outage;
@@ -30,6 +31,7 @@ pub const ALL: &[&Experiment] = &[
     &outage::EXPERIMENT,
     &switchover::EXPERIMENT,
     &gray::EXPERIMENT,
+    &decoupling::EXPERIMENT,
     &alerts::EXPERIMENT,
     &collector::EXPERIMENT,
     &transports::EXPERIMENT,

@@ -4,3 +4,4 @@ pub mod bare;
 pub mod fleet;
 pub mod hammer;
 pub mod sink;
+pub mod topic_reader;
