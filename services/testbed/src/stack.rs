@@ -1,6 +1,8 @@
-//! Stacks of real servers and our processes to measure: the service, the control plane (etcd, monitors, workers), and a monitor alone.
+//! Stacks of real servers and our processes to measure: the service, the control plane (etcd, monitors, workers), both with
+//! Kafka for experiments about events, and a monitor alone.
 
 pub mod control_plane;
 pub mod endpoints;
+pub mod event_stack;
 pub mod service;
 pub mod test_monitor;

@@ -36,6 +36,8 @@ pub struct Plan {
     pub votes: VoteRule,
     /// Further settings of every monitor, `key=value`.
     pub monitor_sets: Vec<String>,
+    /// Further settings of every worker, `key=value`.
+    pub worker_sets: Vec<String>,
     /// Of monitors and workers.
     pub telemetry: TelemetryConfig,
     /// With a faultproxy between the members, and in front of the store and the workers' clients.
@@ -51,6 +53,7 @@ impl Default for Plan {
             transport: Transport::Udp,
             votes: VoteRule::Majority,
             monitor_sets: Vec::new(),
+            worker_sets: Vec::new(),
             telemetry: TelemetryConfig::default(),
             links: false,
         }
@@ -75,7 +78,8 @@ pub struct Member {
     /// `host:port` of a worker as clients reach it, and as other members do; without links as `http`.
     pub for_clients: String,
     pub advertised: String,
-    admin: String,
+    /// Base URL of the admin port.
+    pub admin: String,
     role: &'static str,
     config: PathBuf,
     sets: Vec<String>,
@@ -102,7 +106,7 @@ impl ControlPlane {
         }
         for (config, for_clients) in &workers {
             let (name, listen) = (config.node.id.clone(), &config.listen);
-            let member = Member::new(stack, name, "worker", (listen.http, listen.admin), config, &[])?;
+            let member = Member::new(stack, name, "worker", (listen.http, listen.admin), config, &plan.worker_sets)?;
             let (for_clients, advertised) = (for_clients.to_string(), listen.http_address());
             plane.workers.push(Member { for_clients, advertised, ..member });
         }

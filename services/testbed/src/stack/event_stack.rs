@@ -1,0 +1,212 @@
+//! The stack of experiments about events: the service with Kafka beside it, and control planes whose workers consume the events.
+//!
+//! Replicas reach MySQL through faultproxy. Workers reach it directly, unless the plan says otherwise: the law must not slow down a takeover.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::Profile;
+use faultproxy::Law;
+use launcher::{
+    Signal,
+    kafka::{self, Kafka},
+};
+use loadtest::scenario;
+use model::Dataset;
+use runtime::{Endpoint, telemetry::TelemetryConfig};
+use stores::{Store, StoreConfig, StoreMetrics};
+
+use super::{
+    control_plane::{self, ControlPlane},
+    service::{self, ServiceStack},
+};
+
+/// Workers give up a statement after this time: a row that another session locks must not stop a partition for long.
+const WORKER_STATEMENT_TIMEOUT_MS: u64 = 3_000;
+const WORKER_CHECKOUT_TIMEOUT_MS: u64 = 3_000;
+const WORKER_POOL: u32 = 16;
+const CHECKOUT_TIMEOUT_MS: u64 = 2_900;
+const MAX_WAITING: u32 = 1_000;
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Name of the stack.
+    pub name: String,
+    pub replicas: u32,
+    /// Connections of each replica to MySQL.
+    pub pool_size: u32,
+    /// Response times of MySQL, as the replicas see it.
+    pub law: Law,
+    /// The workers reach MySQL as the replicas do.
+    pub slow_workers: bool,
+    /// Settings of the broker.
+    pub kafka: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// Two replicas without a law.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            replicas: 2,
+            pool_size: 20,
+            law: Law::None,
+            slow_workers: false,
+            kafka: Vec::new(),
+        }
+    }
+}
+
+/// What the replicas rank from on a miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Features {
+    /// The raw log.
+    Inline,
+    /// The features that the workers have prepared.
+    Kafka,
+}
+
+/// Redis, MySQL, faultproxy, nginx, Kafka, and the replicas once they are started. Control planes are separate, so that an experiment can
+/// run several of them on the same data.
+pub struct EventStack {
+    pub service: ServiceStack,
+    pub kafka: Kafka,
+    pub model_version: u64,
+    plan: Plan,
+}
+
+impl EventStack {
+    /// Starts the servers, imports the data and builds the model. Neither replicas nor workers run yet.
+    ///
+    /// # Errors
+    /// A server is not installed or does not start; the data cannot be imported.
+    pub async fn start(plan: Plan, dataset: &Dataset) -> anyhow::Result<Self> {
+        let of_service = service::Plan {
+            name: plan.name.clone(),
+            instances: 1,
+            replicas: plan.replicas,
+            law: plan.law,
+            store: scenario::Store {
+                pool_size: plan.pool_size,
+                order: scenario::Order::Newest,
+                checkout_timeout_ms: CHECKOUT_TIMEOUT_MS,
+                max_waiting: MAX_WAITING,
+            },
+            sets: Vec::new(),
+            port: None,
+            telemetry: TelemetryConfig::default(),
+            traces: false,
+            prometheus: None,
+            only_read: false,
+        };
+        let mut service = ServiceStack::start(of_service).await?;
+        let kafka = start_kafka(&mut service, &plan.kafka, None).await?;
+        let model_version = service.load(dataset).await?;
+        Ok(Self { service, kafka, model_version, plan })
+    }
+
+    /// Starts the replicas, with Kafka, and waits until each is ready. `sets`: further settings, `key=value`.
+    ///
+    /// # Errors
+    /// The replicas run already, or do not become ready.
+    pub async fn start_replicas(&mut self, features: Features, sets: &[String]) -> anyhow::Result<Duration> {
+        let features = match features {
+            Features::Inline => "inline",
+            Features::Kafka => "kafka",
+        };
+        let own = [format!("kafka.brokers={}", self.kafka.bootstrap), format!("features={features}")];
+        let all: Vec<String> = own.into_iter().chain(sets.iter().cloned()).collect();
+        self.service.start_replicas(Profile::Protected, &all).await
+    }
+
+    /// Starts etcd, monitors and workers that consume the events and publish lists. The plan's `worker_sets` come last.
+    ///
+    /// # Errors
+    /// A process does not become ready.
+    pub async fn start_control_plane(&mut self, plan: &control_plane::Plan) -> anyhow::Result<ControlPlane> {
+        let own =
+            [format!("kafka.brokers={}", self.kafka.bootstrap), format!("redis.url={}", self.service.redis.socket_url)];
+        let worker_sets = own.into_iter().chain(plan.worker_sets.iter().cloned()).collect();
+        let plan = control_plane::Plan { worker_sets, ..plan.clone() };
+        let store = self.worker_store();
+        ControlPlane::start(&mut self.service.stack, &plan, &store).await
+    }
+
+    fn worker_store(&self) -> StoreConfig {
+        let through_proxy = || self.service.proxy.addresses.iter().map(Endpoint::to_string).collect::<Vec<_>>();
+        let config = if self.plan.slow_workers {
+            StoreConfig::spread_over(&through_proxy())
+        } else {
+            self.service.direct_store()
+        };
+        StoreConfig {
+            pool_size: WORKER_POOL,
+            checkout_timeout_ms: WORKER_CHECKOUT_TIMEOUT_MS,
+            statement_timeout_ms: WORKER_STATEMENT_TIMEOUT_MS,
+            ..config
+        }
+    }
+
+    /// The store without faultproxy, for the experiment's own questions.
+    ///
+    /// # Errors
+    /// The configuration is not valid.
+    pub fn store(&self) -> anyhow::Result<Store> {
+        Store::new(self.service.direct_store(), &StoreMetrics::new(&::prometheus::Registry::new())?)
+            .context("cannot configure the store")
+    }
+
+    /// Base URL of the gateway.
+    pub fn gateway(&self) -> &str {
+        &self.service.nginx.url
+    }
+
+    /// Kills the broker, as a crash would.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub async fn kill_kafka(&mut self) -> anyhow::Result<()> {
+        let stack = &mut self.service.stack;
+        stack.kill(self.kafka.child, Signal::SIGKILL)?;
+        stack.stop_child(self.kafka.child).await
+    }
+
+    /// Starts the killed broker again, on its data and port.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub async fn restart_kafka(&mut self) -> anyhow::Result<()> {
+        let port = Some(self.kafka.port);
+        self.kafka = start_kafka(&mut self.service, &self.plan.kafka, port).await?;
+        Ok(())
+    }
+
+    /// Restarts the broker with other settings.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub async fn reconfigure_kafka(&mut self, properties: Vec<(String, String)>) -> anyhow::Result<()> {
+        self.kill_kafka().await?;
+        self.plan.kafka = properties;
+        self.restart_kafka().await
+    }
+
+    /// Ends all processes.
+    ///
+    /// # Errors
+    /// A process does not end.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.service.stack.stop().await
+    }
+}
+
+async fn start_kafka(
+    service: &mut ServiceStack,
+    properties: &[(String, String)],
+    port: Option<u16>,
+) -> anyhow::Result<Kafka> {
+    let options = kafka::Options { port, properties: properties.to_vec(), ..kafka::Options::default() };
+    let kafka = kafka::start(&mut service.stack, &options).await?;
+    service.stack.set_endpoint("kafka", &kafka.bootstrap)?;
+    Ok(kafka)
+}
