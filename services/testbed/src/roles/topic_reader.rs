@@ -116,7 +116,7 @@ fn decode_all(plan: &Plan) -> anyhow::Result<Outcome> {
 /// One task per partition, as in a worker.
 async fn insert(plan: &Plan, port: u16) -> anyhow::Result<Outcome> {
     let metrics = ConsumerMetrics::new(&prometheus::Registry::new())?;
-    let consumer = Consumer::start(&KafkaConfig::new(&plan.brokers), metrics).context("cannot start a consumer")?;
+    let consumer = Consumer::start(&KafkaConfig { brokers: plan.brokers.clone(), ..KafkaConfig::default() }, metrics).context("cannot start a consumer")?;
     let (counts, mut counted) = mpsc::channel(ShardId::all().count());
     let mut tasks = JoinSet::new();
     for shard in ShardId::all() {

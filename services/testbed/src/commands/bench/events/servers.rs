@@ -95,7 +95,7 @@ impl Servers {
     }
 
     async fn fill_topic(&self, dataset: &model::Dataset) -> anyhow::Result<()> {
-        let config = KafkaConfig::new(&self.stack.kafka.bootstrap);
+        let config = KafkaConfig { brokers: self.stack.kafka.bootstrap.clone(), ..KafkaConfig::default() };
         eventlog::prepare_topics(&config, SEND_LIMIT).await?;
         let producer = Producer::start(&config, ProducerMetrics::new(&prometheus::Registry::new())?)?;
         for chunk in invented(dataset, self.events as usize)?.chunks(CHUNK) {
