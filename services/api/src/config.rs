@@ -50,6 +50,8 @@ pub struct ApiConfig {
     pub profile: Profile,
     /// Ports, deadlines and limits of the HTTP server.
     pub http: HttpConfig,
+    /// What lists are ranked from: `inline`, the raw log, or `kafka`, the features that workers have prepared from the events in Kafka.
+    pub features: FeaturesSource,
     /// The guards between a request and the store.
     pub guards: GuardsConfig,
     /// Cached lists in Redis and in memory.
@@ -60,6 +62,16 @@ pub struct ApiConfig {
     pub store: StoreConfig,
     /// Traces and logs that are exported by OTLP.
     pub telemetry: TelemetryConfig,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeaturesSource {
+    /// A load reads the user's newest events from the log.
+    Inline,
+    /// A load reads the row that a worker keeps for the user, and the log for a user without one. A list in Redis is replaced only by one
+    /// of the same or later events.
+    Kafka,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +182,7 @@ impl ApiConfig {
         Self {
             profile,
             http: HttpConfig::new(guarded),
+            features: FeaturesSource::Inline,
             guards: GuardsConfig {
                 bloom: guarded,
                 warmup: guarded,

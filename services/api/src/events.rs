@@ -14,7 +14,6 @@ use crate::{
     AppState, body,
     clock::unix_ms,
     error::ApiError,
-    recommend::guard,
     trace,
     writes::{self, STORE_TIMEOUT},
 };
@@ -82,7 +81,7 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Re
     users.dedup();
     let redis = &mut app.redis.traced(span);
     // Before and after the write, as in `users`.
-    guard::announce(&users, redis).await.map_err(ApiError::Redis)?;
+    stores::announce(&users, redis).await.map_err(ApiError::Redis)?;
     let appended = timeout(STORE_TIMEOUT, app.store.append(events, now_ms, span)).await;
     // Also after a failure: some events may have been written.
     users.iter().for_each(|user_id| app.memory.forget(user_id));
@@ -90,7 +89,7 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Re
     appended.map_err(|_elapsed| ApiError::Deadline(STORE_TIMEOUT.as_millis() as u64))??;
     app.metrics.events.inc_by(events.len() as u64);
     forgotten.map_err(ApiError::Redis)?;
-    guard::announce(&users, redis).await.map_err(ApiError::Redis)
+    stores::announce(&users, redis).await.map_err(ApiError::Redis)
 }
 
 /// Tolerance for clock differences. A history is the newest 100 events: events further ahead would hide the user's later events.

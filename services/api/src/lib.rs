@@ -1,6 +1,6 @@
 //! The recommendation API: one replica, an HTTP service in front of Redis and MySQL.
 //!
-//! Depends on `stores` (MySQL, Redis), `model` (ranking), `contract` (bodies, ids, keys) and `runtime` (configuration, telemetry, admin
+//! Depends on `stores` (MySQL, Redis), `lists` and `model` (ranking), `contract` (bodies, ids, keys) and `runtime` (configuration, telemetry, admin
 //! port). Begin reading with `recommend.rs`, a request from top to bottom. `front.rs` and `router.rs` lead to it; `writes.rs` runs sign-ups
 //! and events. `lib.rs` starts and stops a replica.
 
@@ -14,9 +14,7 @@ mod front;
 mod items;
 mod limits;
 mod metrics;
-mod model_view;
 mod query;
-mod ranked_list;
 mod rebuild_reason;
 mod recommend;
 mod router;
@@ -29,6 +27,7 @@ mod writes;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use lists::ModelView;
 use prometheus::Registry;
 use runtime::{
     AdminPort, Endpoint, Exemplars, Readiness, lifecycle,
@@ -38,12 +37,11 @@ use stores::{Store, StoreMetrics, redis::Redis};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use crate::config::{AdmissionMode, ApiConfig, Profile};
+pub use crate::config::{AdmissionMode, ApiConfig, FeaturesSource, Profile};
 use crate::{
     admission::Admission,
     front::Front,
     metrics::Metrics,
-    model_view::ModelView,
     recommend::{cache::Cache, guard, guard::Guard, load::Loads, memory::Memory},
 };
 
@@ -153,8 +151,7 @@ async fn start(
         None
     };
     let memory = Arc::new(Memory::new(&config.cache, &config.guards, metrics.memory.clone()));
-    let cache =
-        Cache::new(redis.clone(), Arc::clone(&memory), config.cache.clone(), metrics.cache.clone(), tasks.clone());
+    let cache = Cache::new(redis.clone(), Arc::clone(&memory), &config, metrics.cache.clone(), tasks.clone());
     let loads = Loads::new(config.guards.coalesce);
     let admission = Admission::new(&config.http, metrics.admission.clone(), Instant::now());
     let writes = Admission::for_writes(&config.http, metrics.writes.clone());

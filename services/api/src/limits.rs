@@ -1,4 +1,5 @@
 //! Bounds of the query parameter `limit`, the number of items in an answer.
 
-pub const MAX_LIMIT: usize = 100;
+pub use lists::MAX_ITEMS as MAX_LIMIT;
+
 pub const DEFAULT_LIMIT: usize = 20;

@@ -66,6 +66,7 @@ pub struct CacheMetrics {
     pub fill_ok: IntCounter,
     pub fill_failed: IntCounter,
     pub fill_dropped: IntCounter,
+    pub fill_outdated: IntCounter,
 }
 
 #[derive(Clone)]
@@ -143,7 +144,7 @@ impl Metrics {
         let fills = counters(
             registry,
             "cache_fills_total",
-            "Writes of lists to Redis, warm-up included, by result: ok, failed, dropped (too many in flight)",
+            "Writes of lists to Redis, warm-up included, by result: ok, failed, dropped (too many in flight), outdated (Redis had a list of later events)",
             "result",
         )?;
         let answer = |source: Source| answers.get_metric_with_label_values(&[source.as_str()]);
@@ -164,6 +165,7 @@ impl Metrics {
                 fill_ok: fills.get_metric_with_label_values(&["ok"])?,
                 fill_failed: fills.get_metric_with_label_values(&["failed"])?,
                 fill_dropped: fills.get_metric_with_label_values(&["dropped"])?,
+                fill_outdated: fills.get_metric_with_label_values(&["outdated"])?,
             },
             guard: GuardMetrics::new(registry)?,
             loads: LoadMetrics::new(registry)?,

@@ -4,16 +4,16 @@
 //! 1. List in this process's memory (`local`)
 //! 2. User check (`guard`)
 //! 3. List in Redis (`cache`)
-//! 4. Load from the store, shared by concurrent requests for one user (`load`)
-//! 5. Ranking (`rank`)
+//! 4. Load from the store, shared by concurrent requests for one user (`load`, `behaviour`)
+//! 5. Ranking (`behaviour`)
 //! 6. Response, while a background task writes the list to Redis (`cache`)
 
+mod behaviour;
 pub mod cache;
 pub mod guard;
 pub mod load;
 mod local;
 pub mod memory;
-mod rank;
 mod refresh;
 mod response;
 mod single_flight;
@@ -29,6 +29,7 @@ use contract::{
     http::{IdText, Problem, Recommendations, Source},
     spans::{attribute, name},
 };
+use lists::RankedList;
 use runtime::telemetry::{Kind, Span};
 use tokio::{
     task::JoinHandle,
@@ -36,9 +37,9 @@ use tokio::{
 };
 
 use self::{cache::Lookup, guard::UserStatus, load::LoadRequest};
-use crate::{AppState, clock::unix_ms, error::ApiError, query, ranked_list::RankedList, routes, trace::RequestTrace};
+use crate::{AppState, clock::unix_ms, error::ApiError, query, routes, trace::RequestTrace};
 
-pub use rank::rank;
+pub use behaviour::Behaviour;
 
 /// Recommendations for a user.
 ///
@@ -160,7 +161,7 @@ async fn find_list(
     }
 }
 
-/// Steps 4 to 6 of one load: reads the user's history from the store, ranks, and starts to write the list to Redis. Returns the list
+/// Steps 4 to 6 of one load: reads the user's behaviour from the store, ranks, and starts to write the list to Redis. Returns the list
 /// (`None`: the store has no behaviour to rank from) and the task that writes it. `span` is the load's span.
 ///
 /// # Errors
@@ -178,16 +179,17 @@ async fn load_and_rank(
     app.metrics.loads.led.inc();
     let version = app.memory.version(user_id);
     // The store usually ends at the deadline on its own. If it does not, the query goes on without this request.
-    let history = timeout_at(*deadline, app.store.history(user_id, Some(*deadline), span))
+    let read = Behaviour::read(&app.store, app.config.features, user_id, *deadline, span);
+    let behaviour = timeout_at(*deadline, read)
         .await
         .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))
-        .and_then(|history| history.map_err(ApiError::from))
+        .and_then(|behaviour| behaviour.map_err(ApiError::from))
         .inspect_err(|_error| app.metrics.loads.failed.inc())?;
     drop(permit);
     // Step 5
     let wanted = (*limit).max(app.config.cache.items);
     let ranking = span.child(Kind::Internal, name::RANK);
-    let ranked = rank(&app.model, &history, wanted, &app.metrics.loads.rank_seconds);
+    let ranked = behaviour.rank(&app.model, wanted, &app.metrics.loads.rank_seconds);
     ranking.set(attribute::ITEMS, ranked.as_ref().map_or(0, Vec::len));
     drop(ranking);
     let Some(ranked) = ranked else {
@@ -199,7 +201,7 @@ async fn load_and_rank(
     app.metrics.loads.found.inc();
     // Step 6
     let now_ms = unix_ms();
-    let list = app.model.encode(&ranked, wanted, app.cache.fresh_until(now_ms));
+    let list = app.model.encode(&ranked, wanted, app.cache.fresh_until(now_ms), behaviour.arrival);
     app.memory.keep_list(user_id, &list, version, now_ms);
     let fill = app.cache.fill(user_id, &list, version, now_ms, span);
     Ok((Some(list), fill))

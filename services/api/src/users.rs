@@ -17,7 +17,6 @@ use crate::{
     AppState, body,
     clock::unix_ms,
     error::ApiError,
-    recommend::guard,
     trace,
     writes::{self, STORE_TIMEOUT},
 };
@@ -62,10 +61,10 @@ pub async fn create(
 /// after the insert, because Redis may have lost the first announcement in a restart while a filter was being built.
 async fn register(app: &AppState, user_id: &UserId, span: &Span) -> Result<bool, ApiError> {
     let redis = &mut app.redis.traced(span);
-    guard::announce(&[user_id], redis).await.map_err(ApiError::Redis)?;
+    stores::announce(&[user_id], redis).await.map_err(ApiError::Redis)?;
     let created = timeout(STORE_TIMEOUT, app.store.create_user(user_id, unix_ms() as i64, span)).await;
     app.memory.forget(user_id);
     let created = created.map_err(|_elapsed| ApiError::Deadline(STORE_TIMEOUT.as_millis() as u64))??;
-    guard::announce(&[user_id], redis).await.map_err(ApiError::Redis)?;
+    stores::announce(&[user_id], redis).await.map_err(ApiError::Redis)?;
     Ok(created)
 }

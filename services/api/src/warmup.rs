@@ -9,7 +9,7 @@ use contract::{ShardId, UserId, keys};
 use runtime::Readiness;
 use tokio::time::Instant;
 
-use crate::{AppState, clock::unix_ms, recommend};
+use crate::{AppState, clock::unix_ms, recommend::Behaviour};
 
 const LEASE: Duration = Duration::from_secs(10);
 /// Users per query. `Store::histories` prepares statements only for multiples of 100.
@@ -159,13 +159,14 @@ async fn unit(app: &AppState, me: &str, shard: ShardId, rate_limit: &mut RateLim
 }
 
 async fn warm(app: &AppState, shard: ShardId, users: &[UserId]) -> anyhow::Result<()> {
-    let histories = app.store.histories(shard, users).await?;
+    let behaviours = Behaviour::read_many(&app.store, app.config.features, shard, users).await?;
     let now_ms = unix_ms();
     let wanted = app.config.cache.items;
-    let mut lists = Vec::with_capacity(histories.len());
-    for (n, (user_id, history)) in histories.into_iter().enumerate() {
-        if let Some(ranked) = recommend::rank(&app.model, &history, wanted, &app.metrics.loads.rank_seconds) {
-            lists.push((user_id, app.model.encode(&ranked, wanted, app.cache.fresh_until(now_ms))));
+    let mut lists = Vec::with_capacity(behaviours.len());
+    for (n, (user_id, behaviour)) in behaviours.into_iter().enumerate() {
+        if let Some(ranked) = behaviour.rank(&app.model, wanted, &app.metrics.loads.rank_seconds) {
+            let fresh_until = app.cache.fresh_until(now_ms);
+            lists.push((user_id, app.model.encode(&ranked, wanted, fresh_until, behaviour.arrival)));
         }
         // Ranking is CPU work, and must not block the admin port and the lease for a whole batch.
         if n % 50 == 49 {

@@ -6,10 +6,12 @@
 //! ```text
 //! parse | generate → dataset → neighbours (build) → encode → [store] → encode (decode) → rank
 //!                        └───→ quality (leave-last-out)
+//! events of a user → features (fold) → [store] → rank
 //! ```
 
 mod dataset;
 mod encode;
+mod features;
 mod generate;
 mod neighbours;
 mod parse;
@@ -19,6 +21,7 @@ mod records;
 
 pub use dataset::{Dataset, DatasetBuilder, Interaction};
 pub use encode::DecodeError;
+pub use features::{BadFeatures, Features};
 pub use generate::{GenerateError, GenerateParams, generate};
 pub use neighbours::{NeighbourModel, Params, Scored};
 pub use parse::{BadRows, ParseError, ParseReport, parse, write_csv};

@@ -131,8 +131,9 @@ async fn update(
     owner: u64,
 ) -> Result<Result<MySqlQueryResult, Refused>, StoreError> {
     let update = format!(
-        "UPDATE {}.ownership SET epoch = ?, owner = ?{and_set} WHERE epoch >= ? AND (epoch < ? OR epoch = ? AND owner IN (0, ?))",
-        shard.schema()
+        "UPDATE {}.ownership SET epoch = ?, owner = ?{and_set} WHERE {}",
+        shard.schema(),
+        condition("?", "?", "?")
     );
     let timeout = pooled.command_timeout();
     let connection = pooled.connection().await?;
@@ -145,19 +146,32 @@ async fn update(
             return Ok(Ok(done));
         }
         let current = read_ownership(connection, shard, timeout).await?;
-        Ok(Err(if current.epoch > epoch {
-            Refused::LaterEpoch { current: current.epoch }
-        } else if current.epoch == epoch {
-            Refused::OtherOwner { epoch, owner: current.owner }
-        } else {
-            Refused::EpochJump { current: current.epoch }
-        }))
+        Ok(Err(refusal(&current, epoch, owner).unwrap_or(Refused::EpochJump { current: current.epoch })))
     };
     let result = result.await;
     pooled.write(result)
 }
 
-async fn read_ownership(
+/// The condition under which a process may write, of the row in `ownership`: the SQL of the lowest epoch that may precede, of the epoch
+/// (twice), and of the owner.
+pub(crate) fn condition(lowest: &str, epoch: &str, owner: &str) -> String {
+    format!("epoch >= {lowest} AND (epoch < {epoch} OR epoch = {epoch} AND owner IN (0, {owner}))")
+}
+
+/// Why this row refuses a write. `None`: it does not.
+pub(crate) fn refusal(current: &Ownership, epoch: u64, owner: u64) -> Option<Refused> {
+    if current.epoch > epoch {
+        Some(Refused::LaterEpoch { current: current.epoch })
+    } else if current.epoch == epoch && ![0, owner].contains(&current.owner) {
+        Some(Refused::OtherOwner { epoch, owner: current.owner })
+    } else if current.epoch < epoch.saturating_sub(MAX_EPOCH_JUMP) {
+        Some(Refused::EpochJump { current: current.epoch })
+    } else {
+        None
+    }
+}
+
+pub(crate) async fn read_ownership(
     connection: &mut MySqlConnection,
     shard: ShardId,
     timeout: CommandTimeout,

@@ -1,9 +1,10 @@
 //! The data stores: MySQL (16 shards on 1 to 16 instances, and the catalogue) and Redis.
 //!
 //! Depends on `contract` (ids, shards, span names) and `runtime` (telemetry). Begin reading with `mysql.rs`, the queries of the shards;
-//! `pool.rs`, `gate.rs` and `dialer.rs` give them connections, and `breaker.rs` stops calls to a server that is down. `redis.rs` is
+//! `ingest.rs` writes batches of events from Kafka, `features.rs` reads what they leave. `pool.rs`, `gate.rs` and `dialer.rs` give them connections, and `breaker.rs` stops calls to a server that is down. `redis.rs` is
 //! separate from MySQL.
 
+mod announce;
 mod breaker;
 mod bulk;
 mod catalogue;
@@ -11,8 +12,10 @@ mod command_timeout;
 pub mod config;
 mod dialer;
 mod error;
+mod features;
 mod fence;
 mod gate;
+mod ingest;
 mod metrics;
 mod migrate;
 mod mysql;
@@ -22,12 +25,15 @@ mod spans;
 mod sql;
 mod transaction;
 
+pub use announce::announce;
 pub use bulk::{ImportEvent, Imported};
 pub use catalogue::StoredModel;
 pub use config::{Flavour, Instance, StoreConfig};
 pub use error::StoreError;
+pub use features::StoredFeatures;
 pub use fence::{MAX_EPOCH_JUMP, Ownership, Refused};
 pub use gate::QueueOrder;
+pub use ingest::{ArrivedEvent, BatchRefused, EventBatch, EventKey, EventPosition, FeaturesRow};
 pub use metrics::{RedisMetrics, StoreMetrics};
 pub use migrate::migrate;
 pub use mysql::{LoggedEvent, Store};

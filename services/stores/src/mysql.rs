@@ -46,8 +46,15 @@ pub(crate) struct Inner {
     shard_metrics: Vec<ShardMetrics>,
 }
 
-/// Only the newest events of a user are ranked; older ones say little about current interests.
-const HISTORY_LIMIT: u32 = 100;
+/// Newest events of a user that a read returns. They hold the 100 newest distinct items of nearly all users; older events say little about
+/// current interests.
+const HISTORY_LIMIT: usize = 1_000;
+
+/// From the newest event to the oldest, as the primary key has them, read backwards.
+const NEWEST_FIRST: &str = "at_ms DESC, item_id DESC, kind DESC";
+
+/// Of all columns of an event but the user. As a double, a weight is written with all digits of the float.
+const JOINED_EVENT: &str = "CONCAT(at_ms,' ',kind,' ',weight+0e0,' ',item_id)";
 
 impl Store {
     /// Opens no connection yet.
@@ -139,7 +146,8 @@ impl Store {
         futures::future::try_join_all(self.0.pools.iter().map(|pool| pool.fill(count, limit))).await.map(drop)
     }
 
-    /// The user's newest events, newest first, at most 100; empty for an unknown user. One MySQL command on an open connection.
+    /// The user's newest events, newest first, at most 1000; empty for an unknown user. One MySQL command on an open connection. Events
+    /// with the same time are in descending order of item and kind.
     ///
     /// The server aborts the query at `deadline`, and 1.5 s later this function returns in any case. Dropping the future while it waits for a
     /// connection leaves the queue. Afterwards connecting and the query run to completion, so that a client that disconnects costs no
@@ -154,13 +162,27 @@ impl Store {
         span: &Span,
     ) -> Result<Vec<LoggedEvent>, StoreError> {
         let shard = shard_of(user_id.as_str());
+        let sql = |timeout| history_sql(shard, user_id, timeout);
+        self.one_command(shard, deadline, span, "SELECT behaviour", sql, joined_event).await
+    }
+
+    /// Reads rows as `history` does. `summary`: verb and table, for the span.
+    pub(crate) async fn one_command<T: Send + 'static>(
+        &self,
+        shard: ShardId,
+        deadline: Option<Instant>,
+        span: &Span,
+        summary: &'static str,
+        sql: impl FnOnce(Option<StatementTimeout>) -> String,
+        decode: fn(&MySqlRow) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, StoreError> {
         let mut pooled = self.traced_checkout(shard, deadline, span).await?;
-        let sql: Arc<str> = history_sql(shard, user_id, pooled.statement_timeout()).into();
-        let query = spans::query(span, "SELECT behaviour", shard, &self.pool(shard).address);
+        let sql: Arc<str> = sql(pooled.statement_timeout()).into();
+        let query = spans::query(span, summary, shard, &self.pool(shard).address);
         let read = detached(async move {
-            let events = spans::record_error(&query, history(&mut pooled, &sql).await)?;
-            query.set(attribute::DB_RESPONSE_RETURNED_ROWS, events.len());
-            Ok(events)
+            let rows = spans::record_error(&query, read_rows(&mut pooled, &sql, decode).await)?;
+            query.set(attribute::DB_RESPONSE_RETURNED_ROWS, rows.len());
+            Ok(rows)
         });
         match deadline {
             // Only an attempt to connect takes longer. It goes on, and the next request uses the connection.
@@ -171,7 +193,8 @@ impl Store {
         }
     }
 
-    /// Histories of many users of one shard, as from `history`. Users without events are left out.
+    /// Histories of many users of one shard, as from `history`. Users without events are left out. The server reads whole histories; at
+    /// most 1000 events of each user are in memory.
     ///
     /// # Errors
     /// As `history`.
@@ -182,37 +205,41 @@ impl Store {
     ) -> Result<Vec<(UserId, Vec<LoggedEvent>)>, StoreError> {
         let marks = vec!["?"; user_ids.len()].join(",");
         let sql: Arc<str> = format!(
-            "SELECT user_id, item_id, kind, at_ms, weight FROM {}.behaviour WHERE user_id IN ({marks}) ORDER BY user_id, at_ms DESC",
+            "SELECT user_id, item_id, kind, at_ms, weight FROM {}.behaviour WHERE user_id IN ({marks}) ORDER BY user_id DESC, {NEWEST_FIRST}",
             shard.schema()
         )
         .into();
         let mut pooled = self.checkout(shard, None).await?;
         let timeout = pooled.command_timeout();
-        let rows = loop {
+        loop {
             let query = sqlx::query(AssertSqlSafe(Arc::clone(&sql)));
             let query = user_ids
                 .iter()
                 .fold(query, |query, id| query.bind(id.as_str().as_bytes()))
                 // The text depends on the number of users: only full batches are worth a place in the statement cache.
-                .persistent(user_ids.len().is_multiple_of(100))
-                .try_map(|row: MySqlRow| Ok((id_at::<UserId>(&row, 0)?, logged_event(&row, 1)?)));
-            let result = timeout.run(query.fetch_all(pooled.connection().await?)).await;
-            if let Some(rows) = pooled.read(result)? {
-                break rows;
-            }
-        };
-        let mut histories: Vec<(UserId, Vec<LoggedEvent>)> = Vec::new();
-        for (user_id, event) in rows {
-            match histories.last_mut() {
-                Some((last, events)) if *last == user_id => {
-                    if events.len() < HISTORY_LIMIT as usize {
-                        events.push(event);
+                .persistent(user_ids.len().is_multiple_of(100));
+            let mut rows = query.fetch(pooled.connection().await?);
+            let read = async {
+                let mut histories: Vec<(UserId, Vec<LoggedEvent>)> = Vec::new();
+                while let Some(row) = rows.try_next().await? {
+                    let user_id = id_at::<UserId>(&row, 0)?;
+                    match histories.last_mut() {
+                        Some((last, events)) if *last == user_id => {
+                            if events.len() < HISTORY_LIMIT {
+                                events.push(logged_event(&row, 1)?);
+                            }
+                        }
+                        _ => histories.push((user_id, vec![logged_event(&row, 1)?])),
                     }
                 }
-                _ => histories.push((user_id, vec![event])),
+                Ok(histories)
+            };
+            let result = timeout.run(read).await;
+            drop(rows);
+            if let Some(histories) = pooled.read(result)? {
+                return Ok(histories);
             }
         }
-        Ok(histories)
     }
 
     /// Calls `each` with every user of the shard, in any order. A retry after a broken connection starts again, so that `each` may get a user
@@ -306,7 +333,7 @@ impl Store {
 }
 
 /// The primary key of the event's row.
-fn row_key(event: &Event) -> (&UserId, i64, &ItemId, u8) {
+pub(crate) fn row_key(event: &Event) -> (&UserId, i64, &ItemId, u8) {
     (&event.user_id, event.at_ms, &event.item_id, event.kind.code())
 }
 
@@ -317,14 +344,18 @@ pub(crate) async fn detached<T: Send + 'static>(
     tokio::spawn(work).await.map_err(|_panicked| StoreError::Invalid(sqlx::Error::WorkerCrashed))?
 }
 
-async fn history(pooled: &mut PooledConnection, sql: &Arc<str>) -> Result<Vec<LoggedEvent>, StoreError> {
+async fn read_rows<T>(
+    pooled: &mut PooledConnection,
+    sql: &Arc<str>,
+    decode: fn(&MySqlRow) -> Result<T, sqlx::Error>,
+) -> Result<Vec<T>, StoreError> {
     let timeout = pooled.command_timeout();
     loop {
         let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(sql)));
         let rows = timeout.run(query.fetch_all(pooled.connection().await?)).await;
-        let result = rows.and_then(|rows| rows.iter().map(joined_event).collect());
-        if let Some(events) = pooled.read(result)? {
-            return Ok(events);
+        let result = rows.and_then(|rows| rows.iter().map(decode).collect());
+        if let Some(rows) = pooled.read(result)? {
+            return Ok(rows);
         }
     }
 }
@@ -389,6 +420,15 @@ async fn each_user(
 /// separate command, and rarely in the CPU's caches. One column, because the definition of each column is part of every response, and costs
 /// more than the rows.
 fn history_sql(shard: ShardId, user_id: &UserId, timeout: Option<StatementTimeout>) -> String {
+    let mut sql = select_within(timeout);
+    let _ = write!(sql, "{JOINED_EVENT} FROM {}.behaviour WHERE user_id = x'", shard.schema());
+    push_hex(&mut sql, user_id.as_str());
+    let _ = write!(sql, "' ORDER BY {NEWEST_FIRST} LIMIT {HISTORY_LIMIT}");
+    sql
+}
+
+/// The start of a SELECT with this time limit.
+pub(crate) fn select_within(timeout: Option<StatementTimeout>) -> String {
     let mut sql = String::with_capacity(300);
     let _ = match timeout {
         // In seconds.
@@ -398,13 +438,6 @@ fn history_sql(shard: ShardId, user_id: &UserId, timeout: Option<StatementTimeou
         Some(StatementTimeout::Mysql { ms }) => write!(sql, "SELECT /*+ MAX_EXECUTION_TIME({ms}) */ "),
         None => write!(sql, "SELECT "),
     };
-    let _ = write!(
-        sql,
-        "CONCAT(at_ms,' ',kind,' ',weight,' ',item_id) FROM {}.behaviour WHERE user_id = x'",
-        shard.schema()
-    );
-    push_hex(&mut sql, user_id.as_str());
-    let _ = write!(sql, "' ORDER BY at_ms DESC LIMIT {HISTORY_LIMIT}");
     sql
 }
 

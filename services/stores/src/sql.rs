@@ -3,9 +3,9 @@
 use sqlx::{Row, mysql::MySqlRow};
 
 /// Appends the bytes in hexadecimal, for a literal such as `x'612762'`. It needs no escaping.
-pub(crate) fn push_hex(sql: &mut String, text: &str) {
+pub(crate) fn push_hex(sql: &mut String, bytes: impl AsRef<[u8]>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in text.bytes() {
+    for &byte in bytes.as_ref() {
         sql.push(char::from(DIGITS[usize::from(byte >> 4)]));
         sql.push(char::from(DIGITS[usize::from(byte & 15)]));
     }

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use contract::id;
+use eventlog::KafkaConfig;
 use heartbeat::auth::Keys;
 use runtime::{config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
-use stores::StoreConfig;
+use stores::{StoreConfig, redis::RedisConfig};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,8 +22,26 @@ pub struct WorkerConfig {
     pub monitors: BTreeMap<String, Monitor>,
     /// The MySQL shards behind the partitions.
     pub store: StoreConfig,
+    /// The topics with the events of the partitions.
+    pub kafka: KafkaConfig,
+    /// The connection to Redis, for the lists of users with new events. An empty `redis.url`, the default, means that no lists are written.
+    pub redis: RedisConfig,
+    /// The lists that this worker writes to Redis.
+    pub lists: ListsConfig,
     /// Export of traces and logs over OTLP.
     pub telemetry: TelemetryConfig,
+}
+
+/// As the settings of the same names in the replicas' section `cache`; they should be equal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListsConfig {
+    /// How long a list is fresh, in milliseconds, varied by ±10 %.
+    pub fresh_ms: u64,
+    /// How much longer Redis keeps an expired list, in milliseconds.
+    pub stale_ms: u64,
+    /// Items of a list, 1 to 100.
+    pub items: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -100,6 +119,9 @@ impl WorkerConfig {
             beats: Beats { interval_ms: 1_000, transport: Transport::Udp },
             monitors: BTreeMap::new(),
             store: StoreConfig { pool_size: 16, checkout_timeout_ms: 2_000, ..store },
+            kafka: KafkaConfig::default(),
+            redis: RedisConfig { url: String::new(), response_timeout_ms: 500, connect_timeout_ms: 500 },
+            lists: ListsConfig { fresh_ms: 3_600_000, stale_ms: 3_600_000, items: 20 },
             telemetry: TelemetryConfig::default(),
         }
     }
@@ -138,12 +160,19 @@ impl Validate for WorkerConfig {
         for (key, value, range) in [
             ("listen.drain_ms", self.listen.drain_ms, 0..=60_000),
             ("beats.interval_ms", self.beats.interval_ms, 20..=60_000),
+            ("lists.fresh_ms", self.lists.fresh_ms, 1..=31_536_000_000),
+            ("lists.stale_ms", self.lists.stale_ms, 0..=31_536_000_000),
+            ("lists.items", self.lists.items as u64, 1..=lists::MAX_ITEMS as u64),
         ] {
             if !range.contains(&value) {
                 problems.push(format!("{key}: {value} is not in {}..={}", range.start(), range.end()));
             }
         }
         self.store.validate(problems);
+        self.kafka.validate(problems);
+        if !self.redis.url.is_empty() {
+            self.redis.validate(problems);
+        }
         self.telemetry.validate(problems);
     }
 }

@@ -4,10 +4,12 @@
 //!
 //! Begin with [`serve`]. Then in this order: `beats` sends heartbeats, `follow` polls the partition table, `ownership` applies it,
 //! `partition_task` takes one partition over and serves it, `partitions` answers requests, `report` says in heartbeats how that goes.
+//! `events` is the path of an event: from Kafka to the store and to Redis.
 
 pub mod beats;
 mod complaints;
 pub mod config;
+mod events;
 mod follow;
 mod health;
 mod incarnation;
@@ -27,7 +29,7 @@ use runtime::{
     AdminPort, Endpoint, Readiness, lifecycle,
     telemetry::{Service, Telemetry},
 };
-use stores::{Store, StoreMetrics};
+use stores::{RedisMetrics, Store, StoreMetrics};
 use tokio::{
     net::UdpSocket,
     sync::{Semaphore, watch},
@@ -36,7 +38,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::WorkerConfig;
 use crate::{
-    health::Limits, incarnation::Incarnation, metrics::Metrics, ownership::PartitionOwnership, partitions::Handlers,
+    events::{EventPath, Publisher},
+    health::Limits,
+    incarnation::Incarnation,
+    metrics::{EventMetrics, Metrics},
+    ownership::PartitionOwnership,
+    partitions::Handlers,
     report::Reporter,
 };
 
@@ -59,7 +66,8 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     let metrics = Metrics::new(&series)?;
     let service = Service { name: "worker", listen: config.node.id.clone() };
     let telemetry = Telemetry::start(&config.telemetry, service, &series)?;
-    let store = Store::new(config.store.clone(), &StoreMetrics::new(&series)?)?;
+    let stores = StoreMetrics::new(&series)?;
+    let store = Store::new(config.store.clone(), &stores)?;
     let admin = AdminPort::open(admin, &readiness, &series)?;
 
     let me: NodeId = config.node.id.as_str().into();
@@ -101,7 +109,15 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         pause,
         shutdown.clone(),
     ));
-    partition_task::spawn(&ownership, &store, &tasks, &stop);
+    let events = if config.kafka.is_on() {
+        let publisher = publisher(&config, &store, stores.redis.clone())?;
+        let events = EventPath::start(&config.kafka, &store, publisher, &telemetry, EventMetrics::new(&series)?)?;
+        events.prepare_topics(&config.kafka, &tasks, &stop);
+        Some(events)
+    } else {
+        None
+    };
+    partition_task::spawn(&ownership, &store, events.as_ref(), &tasks, &stop);
     tasks.spawn(ownership.clone().follow_table(incarnation.clone(), follower.clone(), telemetry.clone(), stop.clone()));
     tasks.spawn(follow::readiness(me.clone(), incarnation.clone(), follower.clone(), readiness, stop.clone()));
 
@@ -136,4 +152,13 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     telemetry.stop(TELEMETRY_TIMEOUT).await;
     admin.close().await?;
     served
+}
+
+/// `None`: no Redis is configured.
+fn publisher(config: &WorkerConfig, store: &Store, metrics: RedisMetrics) -> anyhow::Result<Option<Publisher>> {
+    if config.redis.url.is_empty() {
+        return Ok(None);
+    }
+    let redis = config.redis.guarded(metrics).context("redis.url is not valid")?;
+    Ok(Some(Publisher::new(store.clone(), redis, config.lists.clone())))
 }

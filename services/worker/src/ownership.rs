@@ -174,24 +174,28 @@ impl PartitionOwnership {
         }
     }
 
-    /// Counts one write under the epoch in which this worker owns the partition. The result counts for the partition's health: run it to
+    /// Runs a write under the epoch in which this worker owns the partition. The result counts for the partition's health: run it to
     /// completion even if the client has disconnected.
     ///
     /// # Errors
     /// The store's. `Refused`: another worker owns the partition, although the table here does not show it yet.
-    pub async fn count(&self, store: &Store, shard: ShardId, epoch: u64) -> Result<Result<u64, Refused>, StoreError> {
+    pub async fn write<T>(
+        &self,
+        shard: ShardId,
+        epoch: u64,
+        write: impl Future<Output = Result<Result<T, Refused>, StoreError>>,
+    ) -> Result<Result<T, Refused>, StoreError> {
         let partition = shard.index();
         let limit = self.health().limits().silent_after;
-        let counted = store.count(shard, epoch, self.0.process);
-        tokio::pin!(counted);
-        let (counted, is_late) = match timeout(limit, &mut counted).await {
-            Ok(counted) => (counted, false),
+        tokio::pin!(write);
+        let (written, is_late) = match timeout(limit, &mut write).await {
+            Ok(written) => (written, false),
             Err(_elapsed) => {
                 self.health().failed(partition, Instant::now());
-                (counted.await, true)
+                (write.await, true)
             }
         };
-        match &counted {
+        match &written {
             Ok(Err(refused)) => self.overruled(Fence { partition, epoch }, *refused),
             Ok(Ok(_)) if is_late => self.health().answered(partition, Instant::now()),
             Ok(Ok(_)) => self.health().succeeded(partition, Instant::now()),
@@ -200,7 +204,7 @@ impl PartitionOwnership {
             Err(_) if !is_late => self.health().failed(partition, Instant::now()),
             Err(_) => {}
         }
-        counted
+        written
     }
 
     fn ownership(&self) -> MutexGuard<'_, Ownership> {

@@ -17,7 +17,7 @@ use stores::{Store, StoreError};
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::ownership::PartitionOwnership;
+use crate::{events::EventPath, ownership::PartitionOwnership};
 
 /// Time for the first attempt to set a fence, connecting included. Each further attempt gets twice the time, for a store that is slow.
 const FENCE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,12 +30,21 @@ struct PartitionTask {
     shard: ShardId,
     ownership: PartitionOwnership,
     store: Store,
+    /// `None`: there is no Kafka.
+    events: Option<EventPath>,
 }
 
 /// Starts the tasks of all partitions. They run until `stop`.
-pub fn spawn(ownership: &PartitionOwnership, store: &Store, tasks: &TaskTracker, stop: &CancellationToken) {
+pub fn spawn(
+    ownership: &PartitionOwnership,
+    store: &Store,
+    events: Option<&EventPath>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
     for shard in ShardId::all() {
-        let task = PartitionTask { shard, ownership: ownership.clone(), store: store.clone() };
+        let (ownership, store, events) = (ownership.clone(), store.clone(), events.cloned());
+        let task = PartitionTask { shard, ownership, store, events };
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move { task.run().await }));
     }
 }
@@ -60,6 +69,7 @@ impl PartitionTask {
                 },
                 Phase::Serving => tokio::select! {
                     () = self.serve(fence) => {}
+                    () = self.consume(fence) => {}
                     _ = obsolete => {}
                 },
                 Phase::Overruled => {
@@ -97,6 +107,14 @@ impl PartitionTask {
             }
             sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
             (pause, limit) = ((pause * 2).min(LONGEST_PAUSE), (limit * 2).min(LONGEST_FENCE_TIMEOUT));
+        }
+    }
+
+    /// Returns when the store refused this worker. Without Kafka: never.
+    async fn consume(&self, fence: Fence) {
+        match &self.events {
+            Some(events) => events.consume(self.shard, fence, &self.ownership).await,
+            None => std::future::pending().await,
         }
     }
 

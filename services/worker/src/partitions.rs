@@ -99,7 +99,10 @@ async fn count(
         Err(refusal) => return handlers.refuse(partition, refusal),
     };
     let (ownership, store) = (handlers.ownership.clone(), handlers.store.clone());
-    let counted = handlers.tasks.spawn(async move { ownership.count(&store, shard, epoch).await });
+    let counted = handlers.tasks.spawn(async move {
+        let count = store.count(shard, epoch, ownership.process());
+        ownership.write(shard, epoch, count).await
+    });
     let counted = counted.await;
     let error: &(dyn std::error::Error + Send + Sync) = match &counted {
         Ok(Ok(Ok(counter))) => {

@@ -1,25 +1,30 @@
 //! Steps 3 and 6: the user's list in Redis, key `rec_<id>`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use contract::{
     UserId, keys,
     spans::{attribute, name},
 };
+use lists::{RankedList, Replaces, Written};
 use runtime::telemetry::{Kind, Span};
 use stores::redis::Redis;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
 use super::memory::{Memory, UserVersion};
-use crate::{config::CacheConfig, metrics::CacheMetrics, ranked_list::RankedList};
+use crate::{
+    config::{ApiConfig, CacheConfig, FeaturesSource},
+    metrics::CacheMetrics,
+};
 
 #[derive(Clone)]
 pub struct Cache {
     redis: Redis,
     memory: Arc<Memory>,
     config: CacheConfig,
+    replaces: Replaces,
     metrics: CacheMetrics,
     fills: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -37,12 +42,17 @@ impl Cache {
     pub fn new(
         redis: Redis,
         memory: Arc<Memory>,
-        config: CacheConfig,
+        config: &ApiConfig,
         metrics: CacheMetrics,
         tasks: TaskTracker,
     ) -> Self {
+        let replaces = match config.features {
+            FeaturesSource::Inline => Replaces::Any,
+            FeaturesSource::Kafka => Replaces::NotNewer,
+        };
+        let config = config.cache.clone();
         let fills = Arc::new(Semaphore::new(config.max_fills));
-        Self { redis, memory, config, metrics, fills, tasks }
+        Self { redis, memory, config, replaces, metrics, fills, tasks }
     }
 
     /// A failure or timeout of Redis is counted, and the result is `Nothing`.
@@ -101,14 +111,15 @@ impl Cache {
         };
         let (mut redis, metrics, memory) =
             (self.redis.traced(&filling), self.metrics.clone(), Arc::clone(&self.memory));
-        let command = self.set_command(user_id, list, now_ms);
+        let (user_id, list) = (user_id.clone(), list.clone());
+        let (replaces, times) = (self.replaces, (now_ms, self.config.stale_ms));
         let filled = self.tasks.spawn(async move {
             let _permit = permit;
             if !memory.is_current(version) {
                 return;
             }
-            match command.query_async::<()>(&mut redis).await {
-                Ok(()) => metrics.fill_ok.inc(),
+            match lists::set_list(&user_id, &list, replaces, times, &mut redis).await {
+                Ok(written) => metrics.count_fill(written),
                 Err(error) => {
                     tracing::debug!(%error, "cache fill failed");
                     filling.fail("redis");
@@ -124,12 +135,10 @@ impl Cache {
     /// # Errors
     /// Redis failed.
     pub async fn fill_many(&self, lists: &[(UserId, RankedList)], now_ms: u64) -> redis::RedisResult<()> {
-        let mut pipe = redis::pipe();
-        for (user_id, list) in lists {
-            pipe.add_command(self.set_command(user_id, list, now_ms)).ignore();
+        let times = (now_ms, self.config.stale_ms);
+        for written in lists::set_lists(lists, self.replaces, times, &mut self.redis.clone()).await? {
+            self.metrics.count_fill(written);
         }
-        pipe.query_async::<()>(&mut self.redis.clone()).await?;
-        self.metrics.fill_ok.inc_by(lists.len() as u64);
         Ok(())
     }
 
@@ -144,15 +153,13 @@ impl Cache {
         }
         command.query_async(redis).await
     }
+}
 
-    fn set_command(&self, user_id: &UserId, list: &RankedList, now_ms: u64) -> redis::Cmd {
-        let keep = Duration::from_millis(list.fresh_until_ms().saturating_sub(now_ms) + self.config.stale_ms);
-        let mut command = redis::cmd("SET");
-        command
-            .arg(keys::recommendations(user_id.as_str()))
-            .arg(list.bytes().as_ref())
-            .arg("PX")
-            .arg(keep.as_millis().max(1) as u64);
-        command
+impl CacheMetrics {
+    fn count_fill(&self, written: Written) {
+        match written {
+            Written::Set => self.fill_ok.inc(),
+            Written::KeptNewer => self.fill_outdated.inc(),
+        }
     }
 }

@@ -23,8 +23,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use self::{filter::Filter, newcomers::Membership};
 use crate::{config::GuardsConfig, error::ApiError, metrics::GuardMetrics};
 
-pub use newcomers::announce;
-
 /// Shards that a build reads concurrently. While a lost filter is rebuilt, unknown ids reach the store and compete with these reads.
 const CONCURRENT_SHARDS: usize = 4;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use contract::{UserId, spans::name};
+use lists::RankedList;
 use runtime::telemetry::{Context, Kind, Span};
 use tokio::{
     sync::Semaphore,
@@ -16,7 +17,7 @@ use super::{
     load_and_rank,
     single_flight::{Completion, Panicked, SingleFlight},
 };
-use crate::{AppState, clock::unix_ms, error::ApiError, ranked_list::RankedList};
+use crate::{AppState, clock::unix_ms, error::ApiError};
 
 #[derive(Debug, Clone)]
 pub struct LoadRequest {

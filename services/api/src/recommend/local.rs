@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use contract::{UserId, http::Source};
+use lists::RankedList;
 use quick_cache::sync::Cache;
 
 use super::response::body;
-use crate::{limits::DEFAULT_LIMIT, ranked_list::RankedList};
+use crate::limits::DEFAULT_LIMIT;
 
 /// About 2 kB per list. The least used lists are evicted first.
 pub struct Local {
@@ -63,7 +64,7 @@ mod tests {
 
     fn list(items: usize, fresh_until_ms: u64) -> RankedList {
         let ids: Vec<ItemId> = (0..items).map(|n| ItemId::new(&format!("i{n}")).unwrap()).collect();
-        RankedList::encode(ids.iter().map(|id| (id, 0.5)), false, 3, fresh_until_ms)
+        RankedList::encode(ids.iter().map(|id| (id, 0.5)), false, 3, fresh_until_ms, 0)
     }
 
     #[test]

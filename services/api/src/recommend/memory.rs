@@ -7,13 +7,13 @@ use std::{
 
 use bytes::Bytes;
 use contract::UserId;
+use lists::RankedList;
 use moka::sync::Cache;
 
 use super::local::Local;
 use crate::{
     config::{CacheConfig, GuardsConfig},
     metrics::MemoryMetrics,
-    ranked_list::RankedList,
 };
 
 pub struct Memory {

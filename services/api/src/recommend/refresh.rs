@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use contract::{UserId, keys, spans::name};
+use lists::RankedList;
 use runtime::telemetry::{Kind, Span};
 use tokio::time::Instant;
 
@@ -10,7 +11,7 @@ use super::{
     guard::UserStatus,
     load::{LoadRequest, load},
 };
-use crate::{AppState, ranked_list::RankedList};
+use crate::AppState;
 
 /// While one replica has the lease, the others do not refresh the list. After a failure the lease is the back-off.
 const LEASE_MS: u64 = 10_000;

@@ -6,8 +6,7 @@ use axum::{
     response::Response,
 };
 use contract::http::Source;
-
-use crate::ranked_list::{RankedList, push_json_string};
+use lists::{RankedList, push_json_string};
 
 pub fn json(body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());

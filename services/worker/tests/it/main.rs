@@ -1,6 +1,7 @@
 //! Real workers in this process, with real stores behind relays, and monitors that the test controls.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod events;
 mod forged;
 mod incarnations;
 mod monitor;

@@ -55,14 +55,10 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(id: &str, monitor: &Monitor, store: &StoreConfig) -> Self {
-        let address = || SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
-        let mut config = WorkerConfig::new(id, store.clone());
-        config.node.key = KEY.into();
-        (config.listen.http, config.listen.udp, config.listen.admin) = (address(), address(), address());
-        config.listen.drain_ms = 100;
-        (config.beats.interval_ms, config.beats.transport) = (100, Transport::Udp);
-        let of_monitor = MonitorConfig { http: monitor.http.to_string(), beats: monitor.beats.to_string() };
-        config.monitors.insert("m0".into(), of_monitor);
+        Self::serve(configure(id, monitor, store))
+    }
+
+    pub fn serve(config: WorkerConfig) -> Self {
         let (stop, http) = (CancellationToken::new(), config.listen.http);
         let serving = worker::serve(config, stop.clone());
         tokio::spawn(async move { serving.await.unwrap() });
@@ -90,4 +86,17 @@ impl Worker {
     pub async fn serves(&self, partition: usize) -> bool {
         self.count(partition, None).await == Some(200)
     }
+}
+
+/// A worker of this monitor with free ports.
+pub fn configure(id: &str, monitor: &Monitor, store: &StoreConfig) -> WorkerConfig {
+    let address = || SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
+    let mut config = WorkerConfig::new(id, store.clone());
+    config.node.key = KEY.into();
+    (config.listen.http, config.listen.udp, config.listen.admin) = (address(), address(), address());
+    config.listen.drain_ms = 100;
+    (config.beats.interval_ms, config.beats.transport) = (100, Transport::Udp);
+    let of_monitor = MonitorConfig { http: monitor.http.to_string(), beats: monitor.beats.to_string() };
+    config.monitors.insert("m0".into(), of_monitor);
+    config
 }

@@ -87,19 +87,6 @@ pub async fn generation_status(generation: &str, redis: &mut Redis) -> redis::Re
     Ok(GenerationStatus { is_current, is_valid: is_current || (follows && is_previous), newcomers })
 }
 
-/// Announces the users to all replicas. To be called before they are written, and again after.
-///
-/// # Errors
-/// Redis failed. The users must not be created then.
-pub async fn announce(user_ids: &[&UserId], redis: &mut Redis) -> redis::RedisResult<()> {
-    let mut command = redis::cmd("SADD");
-    command.arg(keys::NEWCOMERS);
-    for user_id in user_ids {
-        command.arg(user_id.as_str());
-    }
-    command.query_async(redis).await
-}
-
 /// Returns the generation of the current set, and takes a lease on it. If the set has no valid mark, it adds that of a new generation. A set
 /// may have several marks: each proves that no member was lost since the mark was added.
 const CLAIM: &str = r"

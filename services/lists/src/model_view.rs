@@ -1,11 +1,14 @@
-//! The item-neighbour model of a replica, loaded once before the replica is ready.
+//! The item-neighbour model of a process, loaded once at start.
 
 use anyhow::Context;
 use contract::{ItemId, http::ScoredItem};
 use model::NeighbourModel;
 use stores::Store;
 
-use crate::{limits::MAX_LIMIT, ranked_list::RankedList};
+use crate::ranked_list::RankedList;
+
+/// Most items of an answer, and of a list.
+pub const MAX_ITEMS: usize = 100;
 
 pub struct ModelView {
     pub version: u64,
@@ -30,17 +33,17 @@ impl ModelView {
     }
 
     fn new(version: u64, neighbours: NeighbourModel) -> Self {
-        let top = &neighbours.popular()[..neighbours.popular().len().min(MAX_LIMIT)];
+        let top = &neighbours.popular()[..neighbours.popular().len().min(MAX_ITEMS)];
         let items = top.iter().map(|&(item, score)| (&neighbours.items()[item as usize], score));
         // Complete, as there are no more popular items; always fresh, as long as the model is loaded.
-        let popular = RankedList::encode(items, true, version, u64::MAX);
+        let popular = RankedList::encode(items, true, version, u64::MAX, 0);
         Self { version, neighbours, popular }
     }
 
-    /// `wanted`: the number of items that the ranking was asked for.
-    pub fn encode(&self, ranked: &[(u32, f32)], wanted: usize, fresh_until_ms: u64) -> RankedList {
+    /// `wanted`: the number of items that the ranking was asked for. `arrival`: see `RankedList::arrival`.
+    pub fn encode(&self, ranked: &[(u32, f32)], wanted: usize, fresh_until_ms: u64, arrival: u64) -> RankedList {
         let items = ranked.iter().map(|&(item, score)| (self.item(item), score));
-        RankedList::encode(items, ranked.len() < wanted, self.version, fresh_until_ms)
+        RankedList::encode(items, ranked.len() < wanted, self.version, fresh_until_ms, arrival)
     }
 
     pub fn item(&self, index: u32) -> &ItemId {

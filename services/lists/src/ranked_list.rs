@@ -1,25 +1,29 @@
 //! A ranked list, encoded as in Redis and in the response: a cache hit copies bytes and serialises nothing.
 //!
 //! Layout, little endian: format (1 byte) · flags (1) · items (2) · model version (8) · fresh until, unix ms (8) ·
-//! end offset of each item's JSON (4 each) · the items as JSON objects, joined by commas.
+//! arrival (8) · end offset of each item's JSON (4 each) · the items as JSON objects, joined by commas.
 
 use bytes::Bytes;
 use contract::ItemId;
 
-const FORMAT: u8 = 1;
+/// Changes with the layout: a list in another format counts as a miss.
+pub(crate) const FORMAT: u8 = 2;
 const COMPLETE: u8 = 1;
-const HEADER_BYTES: usize = 20;
+/// Place of the arrival number.
+pub(crate) const ARRIVAL_AT: usize = 20;
+pub(crate) const HEADER_BYTES: usize = 28;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RankedList(Bytes);
 
 impl RankedList {
-    /// `complete`: no request gets more items than these. Keeps at most 65,535 items.
+    /// `complete`: no request gets more items than these. `arrival`: see the method. Keeps at most 65,535 items.
     pub fn encode<'a>(
         items: impl ExactSizeIterator<Item = (&'a ItemId, f32)>,
         complete: bool,
         model_version: u64,
         fresh_until_ms: u64,
+        arrival: u64,
     ) -> Self {
         let count = u16::try_from(items.len()).unwrap_or(u16::MAX);
         let items_at = HEADER_BYTES + 4 * usize::from(count);
@@ -28,6 +32,7 @@ impl RankedList {
         bytes.extend(count.to_le_bytes());
         bytes.extend(model_version.to_le_bytes());
         bytes.extend(fresh_until_ms.to_le_bytes());
+        bytes.extend(arrival.to_le_bytes());
         bytes.resize(items_at, 0);
         for (n, (item, score)) in items.take(usize::from(count)).enumerate() {
             if n > 0 {
@@ -76,6 +81,11 @@ impl RankedList {
 
     pub fn fresh_until_ms(&self) -> u64 {
         u64::from_le_bytes(std::array::from_fn(|i| self.0[12 + i]))
+    }
+
+    /// Arrival number of the newest event in the features that the list was ranked from; 0: it was ranked from the raw log.
+    pub fn arrival(&self) -> u64 {
+        u64::from_le_bytes(std::array::from_fn(|i| self.0[ARRIVAL_AT + i]))
     }
 
     /// The first `limit` items as the elements of a JSON array, without its brackets.
@@ -172,7 +182,7 @@ mod tests {
     fn list(n: usize) -> RankedList {
         let ids: Vec<ItemId> = (0..n).map(|i| ItemId::new(&format!("i\"{i}\\ü")).unwrap()).collect();
         let scored: Vec<_> = ids.iter().enumerate().map(|(i, id)| (id, 1.0 / (i as f32 + 1.0))).collect();
-        RankedList::encode(scored.into_iter(), false, 7, 99)
+        RankedList::encode(scored.into_iter(), false, 7, 99, u64::MAX - 1)
     }
 
     #[test]
@@ -193,6 +203,7 @@ mod tests {
         let list = list(30);
         let back = RankedList::decode(list.bytes().clone()).unwrap();
         assert_eq!((back.len(), back.model_version(), back.fresh_until_ms()), (30, 7, 99));
+        assert_eq!(back.arrival(), u64::MAX - 1);
         assert!(back.answers(30) && !back.answers(31));
         for cut in 0..list.bytes().len() {
             assert_eq!(RankedList::decode(list.bytes().slice(..cut)), None, "cut at {cut}");
@@ -200,12 +211,15 @@ mod tests {
         let mut wrong = list.bytes().to_vec();
         wrong[HEADER_BYTES + 1] = 0xff;
         assert_eq!(RankedList::decode(wrong.into()), None);
+        let mut format_1 = list.bytes().to_vec();
+        format_1[0] = 1;
+        assert_eq!(RankedList::decode(format_1.into()), None);
         assert_eq!(RankedList::decode(Bytes::from_static(b"{\"items\":[]}............................")), None);
     }
 
     #[test]
     fn an_empty_list_is_a_list() {
-        let empty = RankedList::encode(std::iter::empty(), true, 1, 0);
+        let empty = RankedList::encode(std::iter::empty(), true, 1, 0, 0);
         let back = RankedList::decode(empty.bytes().clone()).unwrap();
         assert!(back.answers(100));
         assert_eq!(back.items_json(100), b"");

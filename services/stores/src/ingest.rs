@@ -1,0 +1,304 @@
+//! Events from Kafka: each batch is one transaction with the fence of its worker and the position in the partition.
+//!
+//! The transaction is one packet, from BEGIN to COMMIT. The server runs it without its client, so that a worker that is stopped in between
+//! holds no locks. After an error, the worker rolls back; if it is stopped before, the server ends the session after `IDLE_LIMIT_S`.
+
+use std::{collections::HashSet, fmt::Write, sync::Arc};
+
+use contract::{Event, EventKind, ItemId, ShardId, UserId};
+use sqlx::{AssertSqlSafe, Executor, MySqlConnection, Row, mysql::MySqlDatabaseError};
+
+use crate::{
+    command_timeout::CommandTimeout,
+    error::{StoreError, is_broken},
+    fence::{MAX_EPOCH_JUMP, Refused, condition, read_ownership, refusal},
+    mysql::{Store, detached, row_key},
+    sql::push_hex,
+};
+
+/// The position of a shard in its partition of the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventPosition {
+    /// Offset of the first message that is not written.
+    pub next_offset: u64,
+    /// The arrival number of an event is this plus its offset.
+    pub arrival_base: u64,
+}
+
+/// The primary key of an event in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventKey {
+    pub user_id: UserId,
+    pub at_ms: i64,
+    pub item_id: ItemId,
+    pub kind: EventKind,
+}
+
+impl EventKey {
+    pub fn of(event: &Event) -> Self {
+        Self { user_id: event.user_id.clone(), at_ms: event.at_ms, item_id: event.item_id.clone(), kind: event.kind }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArrivedEvent {
+    pub event: Event,
+    /// > 0
+    pub arrival: u64,
+}
+
+/// A user's features after a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeaturesRow {
+    pub user_id: UserId,
+    /// Arrival number of the last event that was folded.
+    pub arrival: u64,
+    /// At most 65,535.
+    pub bytes: Vec<u8>,
+    /// Events of the batch that are new in the log, for `users.events`.
+    pub added: u32,
+}
+
+/// The messages from one offset to another, as what they change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventBatch {
+    /// Offset of the first message, which the store must expect.
+    pub from_offset: u64,
+    /// Offset after the last message.
+    pub next_offset: u64,
+    /// Events to append to the log. One that is in the log already changes nothing.
+    pub events: Vec<ArrivedEvent>,
+    /// The features of all users whose events are in the batch. Unknown users are created.
+    pub users: Vec<FeaturesRow>,
+}
+
+/// Why the store refused a batch. Nothing of it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BatchRefused {
+    #[error(transparent)]
+    Fence(Refused),
+    /// Another process has written this batch, or the position was reset.
+    #[error("the store expects offset {stored}")]
+    Position { stored: u64 },
+}
+
+/// A session in the middle of a transaction ends if its client sends nothing for this time.
+const IDLE_LIMIT_S: u32 = 5;
+/// The longest wait for the lock of a row: a batch whose client has given up must not wait on.
+const LOCK_LIMIT_S: u32 = 3;
+
+impl Store {
+    /// # Errors
+    /// As `history`.
+    pub async fn event_position(&self, shard: ShardId) -> Result<EventPosition, StoreError> {
+        let sql: Arc<str> = format!("SELECT next_offset, arrival_base FROM {}.ownership", shard.schema()).into();
+        let mut pooled = self.checkout(shard, None).await?;
+        let timeout = pooled.command_timeout();
+        loop {
+            let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql)));
+            let row = timeout.run(query.fetch_one(pooled.connection().await?)).await;
+            let result =
+                row.and_then(|row| Ok(EventPosition { next_offset: row.try_get(0)?, arrival_base: row.try_get(1)? }));
+            if let Some(position) = pooled.read(result)? {
+                return Ok(position);
+            }
+        }
+    }
+
+    /// Which of these events, all of this shard, the log has. One command, one look-up by primary key per event.
+    ///
+    /// # Errors
+    /// As `history`.
+    pub async fn logged(&self, shard: ShardId, candidates: &[&Event]) -> Result<HashSet<EventKey>, StoreError> {
+        if candidates.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let sql: Arc<str> = logged_sql(shard, candidates).into();
+        let mut pooled = self.checkout(shard, None).await?;
+        let timeout = pooled.command_timeout();
+        loop {
+            let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql)));
+            let rows = timeout.run(query.fetch_all(pooled.connection().await?)).await;
+            let result = rows.and_then(|rows| rows.iter().map(|row| row.try_get::<i64, _>(0)).collect());
+            let Some(numbers): Option<Vec<i64>> = pooled.read(result)? else { continue };
+            let found = numbers.into_iter().filter_map(|n| candidates.get(usize::try_from(n).ok()?));
+            return Ok(found.map(|event| EventKey::of(event)).collect());
+        }
+    }
+
+    /// Writes a batch: position, log, users and features, all or nothing, in one transaction that is one command. Refused unless this
+    /// process may write (as for `fence`) and the store expects `batch.from_offset`.
+    ///
+    /// # Errors
+    /// As `history`. The batch may have been written nonetheless: read `event_position`.
+    pub async fn write_batch(
+        &self,
+        shard: ShardId,
+        batch: &EventBatch,
+        now_ms: i64,
+        epoch: u64,
+        owner: u64,
+    ) -> Result<Result<(), BatchRefused>, StoreError> {
+        let sql = batch_sql(shard, batch, now_ms, epoch, owner);
+        let mut pooled = self.checkout(shard, None).await?;
+        detached(async move {
+            let timeout = pooled.command_timeout();
+            let connection = pooled.connection().await?;
+            let result = async {
+                let Err(error) = timeout.run(connection.execute(sqlx::raw_sql(AssertSqlSafe(sql)))).await else {
+                    return Ok(Ok(()));
+                };
+                roll_back(connection, &error, timeout).await?;
+                if is_duplicate_key(&error) {
+                    return why_refused(connection, shard, (epoch, owner), timeout).await.map(Err);
+                }
+                Err(error)
+            };
+            let result = result.await;
+            pooled.write(result)
+        })
+        .await
+    }
+}
+
+/// Ends the transaction of a batch that failed. An error closes the connection.
+async fn roll_back(
+    connection: &mut MySqlConnection,
+    error: &sqlx::Error,
+    timeout: CommandTimeout,
+) -> Result<(), sqlx::Error> {
+    if is_broken(error) {
+        return Ok(());
+    }
+    let rollback = format!("ROLLBACK; {RESET_LIMITS}");
+    match timeout.run(connection.execute(sqlx::raw_sql(AssertSqlSafe(rollback)))).await {
+        Ok(_) => Ok(()),
+        Err(failed) => {
+            tracing::warn!(%error, rollback = %failed, "the rollback of a failed batch failed, closing the connection");
+            Err(if is_broken(&failed) { failed } else { sqlx::Error::Protocol(format!("ROLLBACK failed: {failed}")) })
+        }
+    }
+}
+
+/// Why the store refused the batch, by what its row says now. The row may have changed since. Without another reason it is the position:
+/// the caller reads it again in any case.
+async fn why_refused(
+    connection: &mut MySqlConnection,
+    shard: ShardId,
+    (epoch, owner): (u64, u64),
+    timeout: CommandTimeout,
+) -> Result<BatchRefused, sqlx::Error> {
+    let current = read_ownership(connection, shard, timeout).await?;
+    if let Some(refused) = refusal(&current, epoch, owner) {
+        return Ok(BatchRefused::Fence(refused));
+    }
+    let sql = format!("SELECT next_offset FROM {}.ownership", shard.schema());
+    let row = timeout.run(connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql)))).await?;
+    Ok(BatchRefused::Position { stored: row.try_get(0)? })
+}
+
+/// The only statement of a batch that can fail in this way is the one after the UPDATE.
+fn is_duplicate_key(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    error.is_some_and(|error| error.number() == 1062)
+}
+
+const RESET_LIMITS: &str = "SET SESSION wait_timeout = DEFAULT, innodb_lock_wait_timeout = DEFAULT";
+
+/// Ids and features are hexadecimal: such a literal needs no escaping.
+fn batch_sql(shard: ShardId, batch: &EventBatch, now_ms: i64, epoch: u64, owner: u64) -> String {
+    let schema = shard.schema();
+    let features: usize = batch.users.iter().map(|user| user.bytes.len()).sum();
+    let mut sql = String::with_capacity(1_000 + 150 * batch.events.len() + 300 * batch.users.len() + 2 * features);
+    let (from, next) = (batch.from_offset, batch.next_offset);
+    let may_write =
+        condition(&epoch.saturating_sub(MAX_EPOCH_JUMP).to_string(), &epoch.to_string(), &owner.to_string());
+    // An UPDATE that finds no row is no error by itself. The INSERT after it is one then: the table has its only row already.
+    let _ = write!(
+        sql,
+        "SET SESSION wait_timeout = {IDLE_LIMIT_S}, innodb_lock_wait_timeout = {LOCK_LIMIT_S}; BEGIN; \
+         UPDATE {schema}.ownership SET epoch = {epoch}, owner = {owner}, next_offset = {next} \
+         WHERE next_offset = {from} AND {may_write}; \
+         INSERT INTO {schema}.ownership (epoch, counter) \
+         SELECT 0, 0 FROM (SELECT ROW_COUNT() AS found) AS updated WHERE found <> 1; "
+    );
+    push_events(&mut sql, &schema, &batch.events);
+    push_users(&mut sql, &schema, &batch.users, now_ms);
+    let _ = write!(sql, "COMMIT; {RESET_LIMITS}");
+    sql
+}
+
+fn push_events(sql: &mut String, schema: &str, events: &[ArrivedEvent]) {
+    if events.is_empty() {
+        return;
+    }
+    // In the order of the primary key, as all writers of the log.
+    let mut events: Vec<&ArrivedEvent> = events.iter().collect();
+    events.sort_by(|a, b| row_key(&a.event).cmp(&row_key(&b.event)));
+    let _ =
+        write!(sql, "INSERT IGNORE INTO {schema}.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES ");
+    for (n, ArrivedEvent { event, arrival }) in events.into_iter().enumerate() {
+        sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
+        push_hex(sql, event.user_id.as_str());
+        let _ = write!(sql, "',{},x'", event.at_ms);
+        push_hex(sql, event.item_id.as_str());
+        // As a double, so that the server rounds to the same float.
+        let _ = write!(sql, "',{},{:e},{arrival})", event.kind.code(), f64::from(event.weight));
+    }
+    sql.push_str("; ");
+}
+
+fn push_users(sql: &mut String, schema: &str, users: &[FeaturesRow], now_ms: i64) {
+    if users.is_empty() {
+        return;
+    }
+    let mut users: Vec<&FeaturesRow> = users.iter().collect();
+    users.sort_by(|a, b| a.user_id.cmp(&b.user_id));
+    let _ = write!(sql, "INSERT INTO {schema}.users (user_id, created_at_ms, events) VALUES ");
+    for (n, user) in users.iter().enumerate() {
+        sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
+        push_hex(sql, user.user_id.as_str());
+        let _ = write!(sql, "',{now_ms},{})", user.added);
+    }
+    let _ = write!(
+        sql,
+        " ON DUPLICATE KEY UPDATE events = events + VALUES(events); \
+         INSERT INTO {schema}.features (user_id, arrival, features) VALUES "
+    );
+    for (n, user) in users.iter().enumerate() {
+        sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
+        push_hex(sql, user.user_id.as_str());
+        let _ = write!(sql, "',{},x'", user.arrival);
+        push_hex(sql, &user.bytes);
+        sql.push_str("')");
+    }
+    sql.push_str(" ON DUPLICATE KEY UPDATE arrival = VALUES(arrival), features = VALUES(features); ");
+}
+
+/// A join with the list of keys: each kind of server looks up one row per key then. A long `IN` or `OR` may be a scan.
+fn logged_sql(shard: ShardId, candidates: &[&Event]) -> String {
+    let mut sql = String::with_capacity(300 + 200 * candidates.len());
+    sql.push_str("SELECT STRAIGHT_JOIN asked.n FROM (");
+    for (n, event) in candidates.iter().enumerate() {
+        let _ = match n {
+            0 => write!(sql, "SELECT 0 AS n, x'"),
+            n => write!(sql, " UNION ALL SELECT {n}, x'"),
+        };
+        push_hex(&mut sql, event.user_id.as_str());
+        let _ = write!(sql, "' {}, {} {}, x'", named(n, "user_id"), event.at_ms, named(n, "at_ms"));
+        push_hex(&mut sql, event.item_id.as_str());
+        let _ = write!(sql, "' {}, {} {}", named(n, "item_id"), event.kind.code(), named(n, "kind"));
+    }
+    let _ = write!(
+        sql,
+        ") AS asked JOIN {}.behaviour AS logged ON logged.user_id = asked.user_id AND logged.at_ms = asked.at_ms \
+         AND logged.item_id = asked.item_id AND logged.kind = asked.kind",
+        shard.schema()
+    );
+    sql
+}
+
+/// The first row of the list names its columns.
+fn named(row: usize, column: &'static str) -> &'static str {
+    if row == 0 { column } else { "" }
+}

@@ -1,0 +1,356 @@
+//! Steps 4 to 9 for one partition, while this worker owns it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    error::Error,
+    panic::{AssertUnwindSafe, catch_unwind},
+    slice,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use contract::{
+    ShardId, UserId,
+    spans::{attribute, name, system},
+};
+use eventlog::{Message, Position, ReadError, SubscribeError};
+use model::Features;
+use runtime::telemetry::{Context, Kind, Span};
+use stores::{BatchRefused, EventBatch, EventPosition, FeaturesRow, StoreError, StoredFeatures};
+
+use super::{
+    Shared,
+    decode::{Consumed, DeadLetter, decode},
+    fold::{Folded, FoldedUser, candidates, fold},
+    publish::Unpublished,
+};
+use crate::{metrics::PartitionSeries, ownership::PartitionOwnership};
+
+/// A batch ends with this number of messages, or this time after its first message.
+const MAX_BATCH: usize = 500;
+const LINGER: Duration = Duration::from_millis(50);
+/// Time for the broker to acknowledge a dead letter.
+const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before lists that Redis did not take are written again.
+const PUBLISH_AGAIN: Duration = Duration::from_millis(500);
+/// Lists of a partition that wait for Redis.
+const MAX_UNPUBLISHED: usize = 10_000;
+/// A new owner publishes the lists of the users in the last batches: its predecessor may have ended between steps 8 and 9.
+const PUBLISH_SINCE: u64 = 4 * MAX_BATCH as u64;
+
+/// Why a partition is not consumed any more.
+#[derive(Debug)]
+pub enum Stop {
+    /// The store refused this worker's epoch. The ownership knows it.
+    Overruled,
+    /// The store has another position: a write succeeded although its answer was lost, or an operator has changed the position.
+    Moved,
+    /// The topic does not have the stored position.
+    OutOfRange(SubscribeError),
+    Failed(Box<dyn Error + Send + Sync>),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<SubscribeError> for Stop {
+    fn from(error: SubscribeError) -> Self {
+        match error {
+            SubscribeError::OutOfRange { .. } | SubscribeError::PartitionCount { .. } => Self::OutOfRange(error),
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<ReadError> for Stop {
+    /// An offset that fell out of range is found again, and named, when the partition is subscribed to again.
+    fn from(error: ReadError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Why a batch was not written.
+enum Unwritten {
+    /// A message that makes the fold panic is in it.
+    Poison,
+    Stop(Stop),
+}
+
+impl<E: Into<Stop>> From<E> for Unwritten {
+    fn from(error: E) -> Self {
+        Self::Stop(error.into())
+    }
+}
+
+/// A partition that this worker owns in this epoch.
+pub struct OwnedPartition<'a> {
+    path: &'a Shared,
+    shard: ShardId,
+    epoch: u64,
+    ownership: &'a PartitionOwnership,
+    shown: &'a PartitionSeries,
+    position: EventPosition,
+    /// Users whose lists are not in Redis yet.
+    unpublished: HashMap<UserId, Unpublished>,
+}
+
+impl<'a> OwnedPartition<'a> {
+    pub(super) fn new(
+        path: &'a Shared,
+        shard: ShardId,
+        epoch: u64,
+        ownership: &'a PartitionOwnership,
+        shown: &'a PartitionSeries,
+    ) -> Self {
+        let (position, unpublished) = (EventPosition::default(), HashMap::new());
+        Self { path, shard, epoch, ownership, shown, position, unpublished }
+    }
+
+    /// Consumes until it cannot go on.
+    pub async fn run(mut self) -> Stop {
+        match self.consume().await {
+            Ok(never) => match never {},
+            Err(stop) => stop,
+        }
+    }
+
+    async fn consume(&mut self) -> Result<std::convert::Infallible, Stop> {
+        // Step 4
+        let path = self.path;
+        self.position = path.store.event_position(self.shard).await?;
+        let mut subscription = path.consumer.subscribe(self.shard, self.position.next_offset).await?;
+        self.shown.consuming();
+        self.remember_last_batches().await?;
+        self.publish().await;
+        loop {
+            self.shown.lag(subscription.end().map(|end| end.saturating_sub(self.position.next_offset)));
+            let messages = if self.unpublished.is_empty() {
+                subscription.next_batch(MAX_BATCH, LINGER).await?
+            } else {
+                match tokio::time::timeout(PUBLISH_AGAIN, subscription.next_batch(MAX_BATCH, LINGER)).await {
+                    Ok(messages) => messages?,
+                    Err(_elapsed) => Vec::new(),
+                }
+            };
+            self.shown.lag(subscription.end().map(|end| end.saturating_sub(self.position.next_offset)));
+            let span = self.span(&messages);
+            if !messages.is_empty() {
+                self.process(&messages, &span).await?;
+            }
+            // Step 9
+            let publishing = Instant::now();
+            if self.publish().await {
+                self.path.metrics.stage("publish", publishing.elapsed());
+                let now_ms = unix_ms();
+                for sent_ms in messages.iter().filter_map(|message| message.timestamp_ms) {
+                    self.path.metrics.fresh(Duration::from_millis(now_ms.saturating_sub(sent_ms).max(0).cast_unsigned()));
+                }
+            } else {
+                span.fail("redis");
+            }
+        }
+    }
+
+    /// Writes the messages' events. If the fold panics, one message at a time, and the one at fault becomes a dead letter: it does not
+    /// travel from worker to worker.
+    async fn process(&mut self, messages: &[Message], span: &Span) -> Result<(), Stop> {
+        match self.write(messages, None, span).await {
+            Err(Unwritten::Poison) => {}
+            Err(Unwritten::Stop(stop)) => return Err(stop),
+            Ok(()) => return Ok(()),
+        }
+        for message in messages {
+            let one = slice::from_ref(message);
+            match self.write(one, None, span).await {
+                Err(Unwritten::Poison) => {
+                    let reason = "the fold panicked on it";
+                    if let Err(Unwritten::Stop(stop)) = self.write(one, Some(reason), span).await {
+                        return Err(stop);
+                    }
+                }
+                Err(Unwritten::Stop(stop)) => return Err(stop),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps 5 to 8. `poison`: all messages are dead letters for this reason.
+    async fn write(&mut self, messages: &[Message], poison: Option<&str>, span: &Span) -> Result<(), Unwritten> {
+        let (Some(first), Some(last)) = (messages.first(), messages.last()) else { return Ok(()) };
+        let metrics = &self.path.metrics;
+        // Step 5
+        let (consumed, dead) = match poison {
+            None => decode(self.shard, messages),
+            Some(reason) => (Vec::new(), messages.iter().map(|message| DeadLetter::of(message, reason)).collect()),
+        };
+        self.send_dead_letters(&dead).await?;
+        // Step 6
+        let reading = Instant::now();
+        let known = self.features(&consumed).await?;
+        let candidates = candidates(&consumed, &known);
+        let logged =
+            if candidates.is_empty() { HashSet::new() } else { self.path.store.logged(self.shard, &candidates).await? };
+        metrics.stage("read", reading.elapsed());
+        // Step 7
+        let folding = Instant::now();
+        let arrival_base = self.position.arrival_base;
+        let folded = catch_unwind(AssertUnwindSafe(|| fold(consumed, known, &logged, arrival_base)));
+        let folded = folded.map_err(|_panic| Unwritten::Poison)?;
+        let batch = batch(&folded, self.position.next_offset, last.offset + 1);
+        metrics.stage("fold", folding.elapsed());
+        // Step 8
+        let writing = Instant::now();
+        self.commit(&batch).await?;
+        metrics.stage("write", writing.elapsed());
+        let (new, dead) = (folded.events.len() as u64, dead.len() as u64);
+        metrics.written(messages.len(), new, folded.late, folded.duplicates, dead);
+        span.set(attribute::MESSAGING_BATCH_MESSAGE_COUNT, messages.len());
+        tracing::trace!(partition = self.shard.index(), from = first.offset, to = last.offset, "batch written");
+        self.position.next_offset = last.offset + 1;
+        self.remember(folded);
+        Ok(())
+    }
+
+    async fn send_dead_letters(&self, dead: &[DeadLetter<'_>]) -> Result<(), Stop> {
+        for letter in dead {
+            let (source, reason) = (Position { partition: self.shard, offset: letter.offset }, &letter.reason);
+            tracing::warn!(partition = self.shard.index(), offset = letter.offset, reason, "a message is no event: sent to the dead letters");
+            let deadline = tokio::time::Instant::now() + DEAD_LETTER_TIMEOUT;
+            let sent = self.path.dead_letters.send_dead_letter(source, reason, letter.payload, deadline).await;
+            sent.map_err(|error| Stop::Failed(error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// The features of the events' users. Without a row, or if it cannot be decoded, they are folded from the log.
+    async fn features(&self, consumed: &[Consumed]) -> Result<HashMap<UserId, FoldedUser>, StoreError> {
+        let users: HashSet<&UserId> = consumed.iter().map(|consumed| &consumed.event.user_id).collect();
+        if users.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let users: Vec<UserId> = users.into_iter().cloned().collect();
+        let rows = self.path.store.features_of(self.shard, &users).await?;
+        let mut known: HashMap<UserId, FoldedUser> = rows.into_iter().filter_map(decoded).collect();
+        let missing: Vec<UserId> = users.into_iter().filter(|user| !known.contains_key(user)).collect();
+        if !missing.is_empty() {
+            for (user_id, history) in self.path.store.whole_histories(self.shard, &missing).await? {
+                let mut features = Features::default();
+                for event in &history {
+                    features.fold(&event.item_id, event.kind, event.at_ms, event.weight);
+                }
+                known.insert(user_id, FoldedUser { features, arrival: 0, added: 0 });
+            }
+        }
+        Ok(known)
+    }
+
+    /// Step 8
+    async fn commit(&self, batch: &EventBatch) -> Result<(), Stop> {
+        let store = &self.path.store;
+        let write = async {
+            let now_ms = unix_ms();
+            Ok(match store.write_batch(self.shard, batch, now_ms, self.epoch, self.ownership.process()).await? {
+                Ok(()) => Ok(true),
+                Err(BatchRefused::Position { .. }) => Ok(false),
+                Err(BatchRefused::Fence(refused)) => Err(refused),
+            })
+        };
+        let outcome = match self.ownership.write(self.shard, self.epoch, write).await {
+            Ok(Ok(true)) => return Ok(self.path.metrics.batch("written")),
+            Ok(Ok(false)) => ("refused", Stop::Moved),
+            Ok(Err(_overruled)) => ("refused", Stop::Overruled),
+            Err(error) => ("failed", error.into()),
+        };
+        self.path.metrics.batch(outcome.0);
+        Err(outcome.1)
+    }
+
+    /// Lists of these users are to be published.
+    fn remember(&mut self, folded: Folded) {
+        if self.path.publisher.is_none() {
+            return;
+        }
+        for (user_id, user) in folded.users {
+            let waits = self.unpublished.get(&user_id);
+            if waits.is_none() && self.unpublished.len() >= MAX_UNPUBLISHED {
+                self.path.metrics.unpublished.inc();
+                continue;
+            }
+            let is_new = user.features.events() == u64::from(user.added);
+            let announce = is_new || waits.is_some_and(|user| user.announce);
+            let user = Unpublished { features: user.features, arrival: user.arrival, announce };
+            self.unpublished.insert(user_id, user);
+        }
+    }
+
+    async fn remember_last_batches(&mut self) -> Result<(), StoreError> {
+        if self.path.publisher.is_none() {
+            return Ok(());
+        }
+        let next = self.position.arrival_base + self.position.next_offset;
+        let since = next.saturating_sub(PUBLISH_SINCE).max(1);
+        let rows = self.path.store.recent_features(self.shard, since).await?;
+        self.unpublished = rows
+            .into_iter()
+            .filter_map(decoded)
+            .map(|(id, user)| (id, Unpublished { features: user.features, arrival: user.arrival, announce: true }))
+            .collect();
+        Ok(())
+    }
+
+    /// Step 9. False: Redis did not take the lists. They are written again with the next batch.
+    async fn publish(&mut self) -> bool {
+        let Some(publisher) = &self.path.publisher else { return true };
+        if self.unpublished.is_empty() {
+            return true;
+        }
+        match publisher.publish(&self.unpublished).await {
+            Ok(()) => self.unpublished.clear(),
+            Err(error) => tracing::debug!(error = &*error as &dyn Error, "cannot publish lists, trying again"),
+        }
+        self.unpublished.is_empty()
+    }
+
+    /// Follows the first message that is recorded; linked to the others.
+    fn span(&self, messages: &[Message]) -> Span {
+        let mut recorded = messages.iter().filter_map(|message| message.traceparent.as_deref());
+        let Some(first) = recorded.next() else { return Span::NONE };
+        let span = self.path.telemetry.follow(first, Kind::Consumer, name::PROCESS_BEHAVIOUR);
+        span.set(attribute::MESSAGING_SYSTEM, system::KAFKA);
+        span.set(attribute::MESSAGING_DESTINATION_NAME, eventlog::BEHAVIOUR);
+        span.set_with(attribute::MESSAGING_DESTINATION_PARTITION_ID, || self.shard.index().to_string());
+        recorded.for_each(|traceparent| span.link(Context::parse(traceparent.as_bytes())));
+        span
+    }
+}
+
+fn batch(folded: &Folded, from_offset: u64, next_offset: u64) -> EventBatch {
+    let row = |(user_id, user): (&UserId, &FoldedUser)| FeaturesRow {
+        user_id: user_id.clone(),
+        arrival: user.arrival,
+        bytes: user.features.encode(),
+        added: user.added,
+    };
+    let mut users: Vec<FeaturesRow> = folded.users.iter().map(row).collect();
+    // The order of rows in which the direct path locks them.
+    users.sort_unstable_by(|a, b| a.user_id.cmp(&b.user_id));
+    EventBatch { from_offset, next_offset, events: folded.events.clone(), users }
+}
+
+/// `None`: not decodable, which is reported. The features are then folded from the log.
+fn decoded((user_id, row): (UserId, StoredFeatures)) -> Option<(UserId, FoldedUser)> {
+    match Features::decode(&row.bytes) {
+        Ok(features) => Some((user_id, FoldedUser { features, arrival: row.arrival, added: 0 })),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn Error, %user_id, "the features are not readable: folding the log again");
+            None
+        }
+    }
+}
+
+fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
+}

@@ -1,0 +1,71 @@
+//! Step 9: ranks users' lists from their features and writes them to Redis. Each list carries the arrival number of its features, so that
+//! Redis keeps the newer one of two.
+
+use std::{
+    collections::HashMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use contract::UserId;
+use lists::{ModelView, RankedList, Replaces, rank_window, set_lists};
+use model::Features;
+use stores::{Store, announce, redis::Redis};
+use tokio::sync::OnceCell;
+
+use crate::config::ListsConfig;
+
+/// Lists per round trip to Redis: about 1 MB.
+const CHUNK: usize = 500;
+
+/// A user whose list is not in Redis yet.
+pub struct Unpublished {
+    pub features: Features,
+    /// Arrival number of the last event in `features`.
+    pub arrival: u64,
+    /// The filters of replicas may not have the user: it was announced when its events were accepted, perhaps long ago.
+    pub announce: bool,
+}
+
+pub struct Publisher {
+    store: Store,
+    redis: Redis,
+    config: ListsConfig,
+    /// Loaded for the first lists: a worker may start before there is a model. Later models are for later processes, as in the replicas.
+    model: OnceCell<ModelView>,
+}
+
+impl Publisher {
+    pub fn new(store: Store, redis: Redis, config: ListsConfig) -> Self {
+        Self { store, redis, config, model: OnceCell::new() }
+    }
+
+    /// Users whose items the model does not know get no list: replicas answer them with the popular items.
+    ///
+    /// # Errors
+    /// There is no model yet, or Redis failed. Some lists may have been written; writing them again is harmless.
+    pub async fn publish(&self, users: &HashMap<UserId, Unpublished>) -> anyhow::Result<()> {
+        let model = self.model.get_or_try_init(|| ModelView::load(&self.store)).await?;
+        let redis = &mut self.redis.clone();
+        let new: Vec<&UserId> = users.iter().filter_map(|(id, user)| user.announce.then_some(id)).collect();
+        if !new.is_empty() {
+            announce(&new, redis).await.context("cannot announce users in Redis")?;
+        }
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let lists: Vec<(UserId, RankedList)> =
+            users.iter().filter_map(|(id, user)| Some((id.clone(), self.rank(model, user, now_ms)?))).collect();
+        for chunk in lists.chunks(CHUNK) {
+            let written = set_lists(chunk, Replaces::NotNewer, (now_ms, self.config.stale_ms), redis).await;
+            written.context("cannot write lists to Redis")?;
+        }
+        Ok(())
+    }
+
+    fn rank(&self, model: &ModelView, user: &Unpublished, now_ms: u64) -> Option<RankedList> {
+        let wanted = self.config.items;
+        let ranked = rank_window(model, &user.features, wanted)?;
+        // Lists written together do not expire together.
+        let fresh_ms = self.config.fresh_ms as f64 * rand::random_range(0.9..1.1);
+        Some(model.encode(&ranked, wanted, now_ms + fresh_ms as u64, user.arrival))
+    }
+}
