@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use axum::{Extension, Json, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
 use contract::{
     Event, UserId,
+    event::WEIGHTS,
     http::{EventsAccepted, NewEvent, NewEvents, Problem},
 };
 use runtime::telemetry::Span;
@@ -94,9 +95,6 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Re
 
 /// Tolerance for clock differences. A history is the newest 100 events: events further ahead would hide the user's later events.
 const AHEAD_MS: i64 = 300_000;
-
-/// Wider than any rating, and narrow enough that no `f32` or sum of them becomes 0 or infinite. `NewEvent` documents it.
-const WEIGHTS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 
 /// The times of events without a timestamp, Unix ms. The log is ordered by time in milliseconds. So each event of a user is 1 ms older than
 /// the next one in the batch, and the last one is now. Times never lie in the future, because later requests must be newer. Batches of one

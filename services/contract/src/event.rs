@@ -57,6 +57,12 @@ impl std::str::FromStr for EventKind {
 #[error("is not one of view, cart, purchase, rating")]
 pub struct UnknownEventKind;
 
+/// Weights of events: wider than any rating, and narrow enough that no `f32` or sum of them becomes 0 or infinite. `NewEvent` documents it.
+pub const WEIGHTS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+
+/// The latest time of an event, Unix ms: the end of the year 9999.
+pub const LATEST_MS: i64 = 253_402_300_799_999;
+
 /// One entry of a user's behaviour log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
