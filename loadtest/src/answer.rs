@@ -20,7 +20,7 @@ pub mod class {
 }
 
 /// Problem types that have a class of their own. The list bounds the number of classes.
-pub(crate) const PROBLEMS: [&str; 11] = [
+pub(crate) const PROBLEMS: [&str; 13] = [
     problem::OVERLOADED,
     problem::INVALID_REQUEST,
     problem::NOT_FOUND,
@@ -29,6 +29,8 @@ pub(crate) const PROBLEMS: [&str; 11] = [
     problem::STORE_CHECKOUT_TIMEOUT,
     problem::STORE_OVERLOADED,
     problem::STORE_UNAVAILABLE,
+    problem::EVENT_LOG_OVERLOADED,
+    problem::EVENT_LOG_UNAVAILABLE,
     problem::CACHE_UNAVAILABLE,
     problem::DEADLINE_EXCEEDED,
     problem::INTERNAL,

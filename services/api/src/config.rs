@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, str::FromStr};
 
+use eventlog::KafkaConfig;
 use runtime::{Endpoint, config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
 use stores::{StoreConfig, redis::RedisConfig};
@@ -60,6 +61,8 @@ pub struct ApiConfig {
     pub redis: RedisConfig,
     /// The MySQL servers and the connections to them.
     pub store: StoreConfig,
+    /// Kafka, which `POST /events` writes to. Without brokers events are appended to the store directly.
+    pub kafka: KafkaConfig,
     /// Traces and logs that are exported by OTLP.
     pub telemetry: TelemetryConfig,
 }
@@ -209,6 +212,7 @@ impl ApiConfig {
             },
             redis: RedisConfig { url: redis_url.to_owned(), response_timeout_ms: 500, connect_timeout_ms: 500 },
             store,
+            kafka: KafkaConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
     }
@@ -273,6 +277,7 @@ impl Validate for ApiConfig {
         }
         self.redis.validate(problems);
         self.store.validate(problems);
+        self.kafka.validate(problems);
         self.telemetry.validate(problems);
     }
 }

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use contract::http::{Problem, problem};
+use eventlog::SendError;
 use stores::StoreError;
 
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,8 @@ pub enum ApiError {
     Deadline(u64),
     #[error("the store failed")]
     Store(#[from] StoreError),
+    #[error("kafka failed")]
+    EventLog(#[source] SendError),
     #[error("redis failed")]
     Redis(#[source] redis::RedisError),
     #[error("this replica is at its concurrency limit")]
@@ -132,6 +135,28 @@ impl ApiError {
                 "the store did not answer".into(),
                 Some(2),
             ),
+            Self::EventLog(SendError::QueueFull) => (
+                problem::EVENT_LOG_OVERLOADED,
+                "Too many events wait for Kafka",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no event was written: send all again".into(),
+                Some(1),
+            ),
+            Self::EventLog(SendError::Unavailable(_)) => (
+                problem::EVENT_LOG_UNAVAILABLE,
+                "Event log unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "kafka did not acknowledge all events; perhaps some are written: send all again".into(),
+                Some(2),
+            ),
+            // Only an operator can change it.
+            Self::EventLog(SendError::Topics(_)) => (
+                problem::EVENT_LOG_UNAVAILABLE,
+                "Event log unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no event was written; the service has logged the reason".into(),
+                Some(30),
+            ),
             Self::Redis(_) => (
                 problem::CACHE_UNAVAILABLE,
                 "Cache unavailable",
@@ -140,7 +165,7 @@ impl ApiError {
                 Some(1),
             ),
             // A retry would fail again.
-            Self::Internal | Self::Store(StoreError::Invalid(_)) => (
+            Self::Internal | Self::Store(StoreError::Invalid(_)) | Self::EventLog(SendError::TooLarge) => (
                 problem::INTERNAL,
                 "Internal error",
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,6 +1,8 @@
-//! `POST /events`: appends events to the behaviour logs of users.
+//! `POST /events`: appends events to the behaviour logs of users, through Kafka or directly.
 
-use std::collections::HashMap;
+mod produce;
+
+use std::{collections::HashMap, time::Duration};
 
 use axum::{Extension, Json, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
 use contract::{
@@ -9,7 +11,7 @@ use contract::{
     http::{EventsAccepted, NewEvent, NewEvents, Problem},
 };
 use runtime::telemetry::Span;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     AppState, body,
@@ -26,11 +28,14 @@ pub const MAX_EVENTS: usize = 1000;
 /// All events are checked before any is written. An event with a timestamp counts once even if it is sent twice, so a failed batch can be
 /// sent again. Users that do not exist are created. A timestamp may be at most 300 s ahead of the server's clock. Events without a
 /// timestamp happened in the order of the array, and the last one of each user happens now.
+///
+/// If the service runs with Kafka, accepted events are in Kafka, each at the position that the response states; lists of recommendations
+/// follow within seconds. Otherwise they are in the store.
 #[utoipa::path(
     post, path = "/events", tag = "events", operation_id = "append_events",
     request_body = NewEvents,
     responses(
-        (status = 202, body = EventsAccepted, description = "All events are written"),
+        (status = 202, body = EventsAccepted, description = "All events are written, and survive the kill of a server"),
         (status = 400, body = Problem, content_type = "application/problem+json",
             description = "`field` names the event and its invalid field, e.g. events[3].item_id"),
         (status = 413, body = Problem, content_type = "application/problem+json",
@@ -39,7 +44,7 @@ pub const MAX_EVENTS: usize = 1000;
             description = "The content type is not application/json"),
         (status = 503, body = Problem, content_type = "application/problem+json",
             headers(("Retry-After" = u32, description = "Seconds to wait before the next attempt")),
-            description = "Overloaded, or a server is down. Some events may not have been written: send all again"),
+            description = "Overloaded, or a server is down. Perhaps some events are written: send all again"),
         (status = 504, body = Problem, content_type = "application/problem+json",
             description = "The deadline was exceeded. Some events may not have been written: send all again"),
     ),
@@ -71,15 +76,19 @@ pub async fn create(
         })
         .collect::<Result<Vec<Event>, ApiError>>()?;
     let accepted = events.len();
-    let write = async move |app: AppState, span: Span| write(&app, &events, now_ms, &span).await;
-    writes::run_to_completion(&app, &trace::request_span(span), write).await?;
-    Ok((StatusCode::ACCEPTED, Json(EventsAccepted { accepted })))
+    // Kafka's failure is answered before the request's deadline, with the right problem.
+    let deadline = app.load_deadline(Instant::now() + Duration::from_millis(app.config.http.deadline_ms));
+    let write = async move |app: AppState, span: Span| match &app.event_log {
+        Some(log) => produce::write(&app, log, &events, deadline, &span).await,
+        None => write(&app, &events, now_ms, &span).await.map(|()| Vec::new()),
+    };
+    let positions = writes::run_to_completion(&app, &trace::request_span(span), write).await?;
+    Ok((StatusCode::ACCEPTED, Json(EventsAccepted { accepted, positions })))
 }
 
+/// Appends the events to the store, and deletes the lists that they make outdated.
 async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Result<(), ApiError> {
-    let mut users: Vec<&UserId> = events.iter().map(|event| &event.user_id).collect();
-    users.sort_unstable();
-    users.dedup();
+    let users = users_of(events);
     let redis = &mut app.redis.traced(span);
     // Before and after the write, as in `users`.
     stores::announce(&users, redis).await.map_err(ApiError::Redis)?;
@@ -93,7 +102,15 @@ async fn write(app: &AppState, events: &[Event], now_ms: i64, span: &Span) -> Re
     stores::announce(&users, redis).await.map_err(ApiError::Redis)
 }
 
-/// Tolerance for clock differences. A history is the newest 100 events: events further ahead would hide the user's later events.
+/// Each user once.
+fn users_of(events: &[Event]) -> Vec<&UserId> {
+    let mut users: Vec<&UserId> = events.iter().map(|event| &event.user_id).collect();
+    users.sort_unstable();
+    users.dedup();
+    users
+}
+
+/// Tolerance for clock differences. Only the newest items of a user are ranked: events further ahead would hide the user's later events.
 const AHEAD_MS: i64 = 300_000;
 
 /// The times of events without a timestamp, Unix ms. The log is ordered by time in milliseconds. So each event of a user is 1 ms older than

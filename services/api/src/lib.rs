@@ -1,7 +1,7 @@
 //! The recommendation API: one replica, an HTTP service in front of Redis and MySQL.
 //!
-//! Depends on `stores` (MySQL, Redis), `lists` and `model` (ranking), `contract` (bodies, ids, keys) and `runtime` (configuration, telemetry, admin
-//! port). Begin reading with `recommend.rs`, a request from top to bottom. `front.rs` and `router.rs` lead to it; `writes.rs` runs sign-ups
+//! Depends on `stores` (MySQL, Redis), `eventlog` (Kafka), `lists` and `model` (ranking), `contract` (bodies, ids, keys) and `runtime`
+//! (configuration, telemetry, admin port). Begin reading with `recommend.rs`, a request from top to bottom. `front.rs` and `router.rs` lead to it; `writes.rs` runs sign-ups
 //! and events. `lib.rs` starts and stops a replica.
 
 mod admission;
@@ -27,6 +27,7 @@ mod writes;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use eventlog::{Producer, ProducerMetrics};
 use lists::ModelView;
 use prometheus::Registry;
 use runtime::{
@@ -68,6 +69,8 @@ pub(crate) struct AppStateInner {
     writes: Admission,
     redis: Redis,
     store: Store,
+    /// `None`: events are appended to the store directly.
+    event_log: Option<Producer>,
     metrics: Metrics,
     telemetry: Telemetry,
     /// Background tasks, which a stopping replica waits for.
@@ -139,6 +142,12 @@ async fn start(
     let store = Store::new(config.store.clone(), &stores)?;
     let mut redis = config.redis.guarded(stores.redis.clone()).context("redis.url is not valid")?;
 
+    let event_log = if config.kafka.is_on() {
+        let producer = Producer::start(&config.kafka, ProducerMetrics::new(registry)?);
+        Some(producer.context("cannot create the kafka producer (kafka.brokers)")?)
+    } else {
+        None
+    };
     readiness.step("opening connections to the store");
     store.open(config.store.pool_size, STORE_TIMEOUT).await.context("cannot connect to the store")?;
     readiness.step("loading the model");
@@ -166,6 +175,7 @@ async fn start(
         writes,
         redis,
         store,
+        event_log,
         metrics,
         telemetry,
         tasks,

@@ -26,6 +26,7 @@ pub struct Metrics {
     pub writes: AdmissionMetrics,
     pub warmup: WarmupMetrics,
     pub events: IntCounter,
+    pub produce: ProduceMetrics,
     /// `http.replicas`.
     pub replicas_expected: Gauge,
 }
@@ -117,6 +118,15 @@ pub struct AdmissionMetrics {
     pub wait_timeout: IntCounter,
 }
 
+/// Event requests that are sent to Kafka.
+#[derive(Clone)]
+pub struct ProduceMetrics {
+    pub seconds: Histogram,
+    pub queue_full: IntCounter,
+    pub unavailable: IntCounter,
+    pub topics: IntCounter,
+}
+
 #[derive(Clone)]
 pub struct WarmupMetrics {
     pub users: IntCounter,
@@ -183,6 +193,7 @@ impl Metrics {
             },
             admission: AdmissionMetrics::reads(registry)?,
             writes: AdmissionMetrics::writes(registry)?,
+            produce: ProduceMetrics::new(registry)?,
             warmup: WarmupMetrics {
                 users: counter(
                     registry,
@@ -205,7 +216,7 @@ impl Metrics {
                     "Share of the warm-up that all replicas together have done",
                 )?,
             },
-            events: counter(registry, "events_accepted_total", "Events written to the behaviour log")?,
+            events: counter(registry, "events_accepted_total", "Events written to the behaviour log or to Kafka")?,
             replicas_expected: gauge(
                 registry,
                 "api_replicas_expected",
@@ -261,6 +272,29 @@ impl GuardMetrics {
                 "1 if the filter is of the current generation of newcomers, 0 if a rebuild after a rotation is due",
             )?,
             newcomers: gauge(registry, "guard_newcomers", "Members of the current set of newcomers")?,
+        })
+    }
+}
+
+impl ProduceMetrics {
+    fn new(registry: &Registry) -> Result<Self> {
+        let failures = counters(
+            registry,
+            "api_event_produce_failures_total",
+            "Event requests that Kafka did not acknowledge, by reason: queue_full (too many events wait), unavailable (no acknowledgement in time), topics (the topics are not usable)",
+            "reason",
+        )?;
+        Ok(Self {
+            seconds: histogram(
+                registry,
+                "api_event_produce_seconds",
+                "Time from sending the events of a request to Kafka until all are acknowledged, or given up",
+                // From one event without linger to the deadline of a request.
+                &[0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0],
+            )?,
+            queue_full: failures.get_metric_with_label_values(&["queue_full"])?,
+            unavailable: failures.get_metric_with_label_values(&["unavailable"])?,
+            topics: failures.get_metric_with_label_values(&["topics"])?,
         })
     }
 }

@@ -111,6 +111,18 @@ pub struct EventBatch(pub Vec<NewEvent>);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventsAccepted {
     pub accepted: usize,
+    /// Where the events are in Kafka, in the order of the request. Absent if the service runs without Kafka.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub positions: Vec<EventPosition>,
+}
+
+/// The place of an event in the topic `behaviour`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EventPosition {
+    /// The shard of the event's user.
+    #[schema(maximum = 15)]
+    pub partition: u8,
+    pub offset: u64,
 }
 
 /// Header of a request to a worker: names of workers that the client had no success with for this partition, separated by commas; at most
@@ -155,6 +167,10 @@ pub mod problem {
     pub const STORE_OVERLOADED: &str = "/problems/store-overloaded";
     /// The store is down or failed the query.
     pub const STORE_UNAVAILABLE: &str = "/problems/store-unavailable";
+    /// Too many events wait for Kafka.
+    pub const EVENT_LOG_OVERLOADED: &str = "/problems/event-log-overloaded";
+    /// Kafka did not acknowledge the events in time, or its topics are not usable.
+    pub const EVENT_LOG_UNAVAILABLE: &str = "/problems/event-log-unavailable";
     pub const CACHE_UNAVAILABLE: &str = "/problems/cache-unavailable";
     /// The replica is at its concurrency limit, and its queue is full or the wait timed out.
     pub const OVERLOADED: &str = "/problems/overloaded";

@@ -35,6 +35,13 @@ pub mod attribute {
     pub const DB_RESPONSE_RETURNED_ROWS: &str = "db.response.returned_rows";
     pub const DB_CLIENT_CONNECTION_POOL_NAME: &str = "db.client.connection.pool.name";
 
+    pub const MESSAGING_SYSTEM: &str = "messaging.system";
+    pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name";
+    pub const MESSAGING_DESTINATION_PARTITION_ID: &str = "messaging.destination.partition.id";
+    pub const MESSAGING_OPERATION_NAME: &str = "messaging.operation.name";
+    pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
+    pub const MESSAGING_BATCH_MESSAGE_COUNT: &str = "messaging.batch.message_count";
+
     /// The source of a list: `cache`, `store`, `popular`, `stale`.
     pub const ANSWER_SOURCE: &str = "testbed.answer.source";
     /// The guard's result for the user: `present`, `absent`, `newcomer`, `unsure`.
@@ -57,6 +64,12 @@ pub mod attribute {
     pub const VOTES: &str = "testbed.votes";
     /// The end of a suspicion: `confirmed`, or the evidence that refuted it.
     pub const OUTCOME: &str = "testbed.outcome";
+}
+
+/// Values of `messaging.operation.type`, by which the spans of messages are named too: `send behaviour`.
+pub mod operation {
+    pub const SEND: &str = "send";
+    pub const PROCESS: &str = "process";
 }
 
 /// Names of internal spans. Spans of requests, commands and queries are named after the operation, such as `GET /recommendations`, `GET`,
@@ -101,6 +114,8 @@ pub mod system {
     /// The client's protocol; the server may be MariaDB.
     pub const MYSQL: &str = "mysql";
     pub const ETCD: &str = "etcd";
+    /// Of `messaging.system`.
+    pub const KAFKA: &str = "kafka";
 }
 
 #[cfg(test)]
@@ -136,6 +151,12 @@ mod tests {
             (ours::DB_QUERY_SUMMARY, theirs::DB_QUERY_SUMMARY),
             (ours::DB_RESPONSE_RETURNED_ROWS, theirs::DB_RESPONSE_RETURNED_ROWS),
             (ours::DB_CLIENT_CONNECTION_POOL_NAME, theirs::DB_CLIENT_CONNECTION_POOL_NAME),
+            (ours::MESSAGING_SYSTEM, theirs::MESSAGING_SYSTEM),
+            (ours::MESSAGING_DESTINATION_NAME, theirs::MESSAGING_DESTINATION_NAME),
+            (ours::MESSAGING_DESTINATION_PARTITION_ID, theirs::MESSAGING_DESTINATION_PARTITION_ID),
+            (ours::MESSAGING_OPERATION_NAME, theirs::MESSAGING_OPERATION_NAME),
+            (ours::MESSAGING_OPERATION_TYPE, theirs::MESSAGING_OPERATION_TYPE),
+            (ours::MESSAGING_BATCH_MESSAGE_COUNT, theirs::MESSAGING_BATCH_MESSAGE_COUNT),
         ] {
             assert_eq!(ours, theirs);
         }

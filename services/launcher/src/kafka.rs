@@ -165,6 +165,9 @@ fn properties(port: u16, controller: u16, data: &Path, further: &[(String, Strin
         ("transaction.state.log.num.partitions", "1".into()),
         ("share.coordinator.state.topic.num.partitions", "1".into()),
         ("group.initial.rebalance.delay.ms", "0".into()),
+        // A restarted broker has to wait until the session of its killed predecessor has ended; the default is 9 s.
+        ("broker.session.timeout.ms", "2000".into()),
+        ("broker.heartbeat.interval.ms", "500".into()),
         // The default of 128 MB is more than the heap.
         ("log.cleaner.dedupe.buffer.size", "8388608".into()),
         ("num.network.threads", "2".into()),

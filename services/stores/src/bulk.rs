@@ -10,7 +10,7 @@ use crate::{
     command_timeout::{BETWEEN_ROWS, CommandTimeout},
     error::StoreError,
     mysql::Store,
-    sql::{id_at, push_hex},
+    sql::{forget_features, id_at, push_hex},
     transaction::finish,
 };
 
@@ -138,7 +138,13 @@ async fn insert_rows(
     let mut added = 0;
     for chunk in batch.chunks(ROWS_PER_INSERT) {
         let insert = sqlx::raw_sql(AssertSqlSafe(insert_sql(schema, chunk)));
-        added += timeout.run(connection.execute(insert)).await?.rows_affected();
+        let inserted = timeout.run(connection.execute(insert)).await?.rows_affected();
+        if inserted > 0 {
+            let users = chunk.chunk_by(|a, b| a.user_id == b.user_id).map(|of_user| of_user[0].user_id);
+            let forget = sqlx::raw_sql(AssertSqlSafe(forget_features(schema, users)));
+            timeout.run(connection.execute(forget)).await?;
+        }
+        added += inserted;
         report(chunk.len());
     }
     Ok(added)

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     error::StoreError,
     mysql::{LoggedEvent, Store, select_within},
-    sql::{decode_error, id_at, push_hex},
+    sql::{decode_error, hex_list, id_at, push_hex},
 };
 
 /// The features of a user, as the worker encoded them.
@@ -58,13 +58,9 @@ impl Store {
         if user_ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let mut sql = format!("SELECT user_id, arrival, features FROM {}.features WHERE user_id IN (", shard.schema());
-        for (n, user_id) in user_ids.iter().enumerate() {
-            sql.push_str(if n == 0 { "x'" } else { ",x'" });
-            push_hex(&mut sql, user_id.as_str());
-            sql.push('\'');
-        }
-        sql.push(')');
+        let users = hex_list(user_ids.iter());
+        let sql =
+            format!("SELECT user_id, arrival, features FROM {}.features WHERE user_id IN {users}", shard.schema());
         self.features_rows(shard, sql).await
     }
 

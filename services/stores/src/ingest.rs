@@ -302,3 +302,41 @@ fn logged_sql(shard: ShardId, candidates: &[&Event]) -> String {
 fn named(row: usize, column: &'static str) -> &'static str {
     if row == 0 { column } else { "" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_one_transaction_in_one_text() {
+        let event = Event {
+            user_id: "b'".parse().unwrap(),
+            item_id: "i".parse().unwrap(),
+            kind: EventKind::Cart,
+            at_ms: -5,
+            weight: 0.1,
+        };
+        let events = vec![
+            ArrivedEvent { event: event.clone(), arrival: 8 },
+            ArrivedEvent { event: Event { user_id: "a".parse().unwrap(), weight: 1e6, ..event }, arrival: 9 },
+        ];
+        let row = |id: &str| FeaturesRow { user_id: id.parse().unwrap(), arrival: 9, bytes: vec![0, 0xff], added: 1 };
+        let batch = EventBatch { from_offset: 7, next_offset: 9, events, users: vec![row("b'"), row("a")] };
+        let sql = batch_sql(ShardId::all().next().unwrap(), &batch, 3, MAX_EPOCH_JUMP + 2, 4);
+        let statements: Vec<&str> = sql.split("; ").collect();
+        assert_eq!(
+            statements,
+            [
+                "SET SESSION wait_timeout = 5, innodb_lock_wait_timeout = 3",
+                "BEGIN",
+                "UPDATE shard_00.ownership SET epoch = 4294967298, owner = 4, next_offset = 9 WHERE next_offset = 7 AND epoch >= 2 AND (epoch < 4294967298 OR epoch = 4294967298 AND owner IN (0, 4))",
+                "INSERT INTO shard_00.ownership (epoch, counter) SELECT 0, 0 FROM (SELECT ROW_COUNT() AS found) AS updated WHERE found <> 1",
+                "INSERT IGNORE INTO shard_00.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES (x'61',-5,x'69',1,1e6,9),(x'6227',-5,x'69',1,1.0000000149011612e-1,8)",
+                "INSERT INTO shard_00.users (user_id, created_at_ms, events) VALUES (x'61',3,1),(x'6227',3,1) ON DUPLICATE KEY UPDATE events = events + VALUES(events)",
+                "INSERT INTO shard_00.features (user_id, arrival, features) VALUES (x'61',9,x'00ff'),(x'6227',9,x'00ff') ON DUPLICATE KEY UPDATE arrival = VALUES(arrival), features = VALUES(features)",
+                "COMMIT",
+                RESET_LIMITS,
+            ]
+        );
+    }
+}

@@ -16,7 +16,7 @@ use crate::{
     metrics::{ShardMetrics, StoreMetrics},
     pool::{PendingCheckout, Pool, PooledConnection},
     spans,
-    sql::{decode_error, id_at, push_hex},
+    sql::{decode_error, forget_features, id_at, push_hex},
     transaction::finish,
 };
 
@@ -301,7 +301,7 @@ impl Store {
         .await
     }
 
-    /// Appends events to the log, and creates unknown users. One transaction per shard, in the order of shards. An event that is in the log
+    /// Appends events to the log without Kafka, and creates unknown users. One transaction per shard, in the order of shards. An event that is in the log
     /// already changes nothing, so a failed batch can be sent again. Each transaction and each wait before it is a child span of `span`.
     ///
     /// # Errors
@@ -380,6 +380,7 @@ async fn append_rows(
     timeout: CommandTimeout,
 ) -> Result<(), sqlx::Error> {
     let schema = shard.schema();
+    let mut new = 0;
     for of_user in events.chunk_by(|a, b| a.user_id == b.user_id) {
         let user_id = of_user[0].user_id.as_str().as_bytes();
         let marks = vec!["(?,?,?,?,?)"; of_user.len()].join(",");
@@ -395,13 +396,19 @@ async fn append_rows(
                 .bind(event.weight);
         }
         let added = timeout.run(insert.execute(&mut *connection)).await?.rows_affected();
+        new += added;
         let sql = format!(
             "INSERT INTO {schema}.users (user_id, created_at_ms, events) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE events = events + VALUES(events)"
         );
         let count = sqlx::query(AssertSqlSafe(sql)).bind(user_id).bind(now_ms).bind(added);
         timeout.run(count.execute(&mut *connection)).await?;
     }
-    Ok(())
+    if new == 0 {
+        return Ok(());
+    }
+    let users = events.chunk_by(|a, b| a.user_id == b.user_id).map(|of_user| &of_user[0].user_id);
+    let forget = sqlx::raw_sql(AssertSqlSafe(forget_features(&schema, users)));
+    timeout.run(forget.execute(connection)).await.map(drop)
 }
 
 async fn each_user(

@@ -1,5 +1,6 @@
 //! Text of SQL statements, and columns of their rows.
 
+use contract::UserId;
 use sqlx::{Row, mysql::MySqlRow};
 
 /// Appends the bytes in hexadecimal, for a literal such as `x'612762'`. It needs no escaping.
@@ -9,6 +10,24 @@ pub(crate) fn push_hex(sql: &mut String, bytes: impl AsRef<[u8]>) {
         sql.push(char::from(DIGITS[usize::from(byte >> 4)]));
         sql.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
+}
+
+/// Deletes the features of users whose log gets events without Kafka: they lack these events. The next event from Kafka makes them again,
+/// from the whole log.
+pub(crate) fn forget_features<'a>(schema: &str, user_ids: impl Iterator<Item = &'a UserId>) -> String {
+    format!("DELETE FROM {schema}.features WHERE user_id IN {}", hex_list(user_ids))
+}
+
+/// `(x'61',x'62')`
+pub(crate) fn hex_list<'a>(user_ids: impl Iterator<Item = &'a UserId>) -> String {
+    let mut list = String::new();
+    for user_id in user_ids {
+        list.push_str(if list.is_empty() { "(x'" } else { ",x'" });
+        push_hex(&mut list, user_id.as_str());
+        list.push('\'');
+    }
+    list.push(')');
+    list
 }
 
 pub(crate) fn id_at<T: std::str::FromStr<Err = contract::IdError>>(

@@ -5,6 +5,8 @@
 mod document;
 mod durability;
 mod endpoints;
+mod event_log;
+mod features;
 mod fuzz;
 mod guards;
 mod misses;

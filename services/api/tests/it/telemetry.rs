@@ -13,7 +13,8 @@ use contract::spans::attribute;
 use reqwest::{Response, StatusCode};
 use runtime::telemetry::{Context, TRACEPARENT};
 
-use self::receiver::{Receiver, attributes, failed};
+use self::receiver::failed;
+pub use self::receiver::{Receiver, attributes};
 use crate::{Fixture, Replica, USED, wait_until};
 
 const SERVER: &str = "GET /recommendations";
@@ -46,7 +47,7 @@ fn lines_with(trace_id: u128) -> Vec<serde_json::Value> {
 }
 
 /// Only requests with a sampling decision are recorded, and they are exported soon.
-fn exporting_to(receiver: &Receiver, mut config: ApiConfig) -> ApiConfig {
+pub fn exporting_to(receiver: &Receiver, mut config: ApiConfig) -> ApiConfig {
     LazyLock::force(&LOG);
     config.telemetry.endpoint = format!("http://{}", receiver.address);
     config.telemetry.sample_ratio = 0.0;

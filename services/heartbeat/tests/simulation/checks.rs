@@ -10,12 +10,11 @@ use heartbeat::{
 
 use crate::{
     config::{Config, SECOND},
-    events::StoreRequest,
     faults::{Kind, Who},
 };
 
 /// A worker's name, incarnation and process.
-type Owner = (NodeId, u64, u64);
+pub type Owner = (NodeId, u64, u64);
 
 #[derive(Default)]
 pub struct Checks {
@@ -23,7 +22,7 @@ pub struct Checks {
     owners: BTreeMap<u64, Owners>,
     /// All primaries of a partition and epoch.
     admitted: HashMap<(usize, u64), Vec<Owner>>,
-    /// Epoch and process of each accepted write, by partition: the counter's values in order.
+    /// Epoch and process of each accepted write and batch, by partition.
     accepted: [Vec<(u64, u64)>; PARTITIONS],
     /// Every attempt of a client to write, by partition.
     attempts: [Vec<Operation>; PARTITIONS],
@@ -31,6 +30,12 @@ pub struct Checks {
     pub commits: u64,
     pub writes: u64,
     pub refused_by_fence: u64,
+    pub batches: u64,
+    pub batches_refused_by_fence: u64,
+    pub batches_refused_by_offset: u64,
+    /// Messages of all topics, and the actions that the logs have from them at the end.
+    pub messages: u64,
+    pub logged: u64,
     /// Healthy workers failed under heavy loss.
     pub failed_by_loss: u64,
     /// Partitions that were taken from a worker that could serve them.
@@ -102,20 +107,18 @@ impl Checks {
         }
     }
 
-    /// The store accepted a write.
-    pub fn written(&mut self, now: Nanos, name: &NodeId, request: &StoreRequest) {
-        self.writes += 1;
-        let StoreRequest { partition, epoch, incarnation, process_id, .. } = *request;
+    /// The store accepted a write or a batch.
+    pub fn written(&mut self, now: Nanos, what: &str, (partition, epoch): (usize, u64), writer: Owner) {
+        let process_id = writer.2;
         let latest = self.accepted[partition].last().copied().unwrap_or_default();
         self.accepted[partition].push((epoch, process_id));
         if epoch < latest.0 {
-            let broken = format!("a write of epoch {epoch} to {partition} was accepted after one of {}", latest.0);
+            let broken = format!("a {what} of epoch {epoch} to {partition} was accepted after one of {}", latest.0);
             return self.broken(now, &broken);
         }
         if epoch == latest.0 && process_id != latest.1 {
             return self.broken(now, &format!("two processes wrote to {partition} in epoch {epoch}"));
         }
-        let writer = (name.clone(), incarnation, process_id);
         let owners = self.admitted.get(&(partition, epoch)).map(Vec::as_slice).unwrap_or_default();
         if !owners.contains(&writer) {
             let broken = format!("{writer:?} wrote to {partition} in epoch {epoch}, which belongs to {owners:?}");

@@ -41,10 +41,20 @@ pub enum Mutant {
     ForgetsEarly,
     /// Workers that come back get partitions immediately.
     NoDamping,
+    /// The store accepts batches of every epoch and process.
+    UnfencedBatch,
+    /// The store accepts batches that begin at any offset.
+    AnyOffset,
+    /// Workers fold actions that the log has.
+    KeepsLogged,
+    /// Workers fold an action as often as a batch has it.
+    KeepsRepeated,
+    /// Workers do not wait until the broker has their dead letters.
+    ForgetsDeadLetters,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::QuorumOfOne,
         Self::AnyCommit,
         Self::AnyFence,
@@ -60,6 +70,11 @@ impl Mutant {
         Self::AgelessBeats,
         Self::ForgetsEarly,
         Self::NoDamping,
+        Self::UnfencedBatch,
+        Self::AnyOffset,
+        Self::KeepsLogged,
+        Self::KeepsRepeated,
+        Self::ForgetsDeadLetters,
     ];
 }
 
@@ -85,6 +100,8 @@ pub struct Config {
     pub scenes: u64,
     /// Workers follow the table, and a client writes.
     pub serve: bool,
+    /// Clients send behaviour events to topics, and workers consume them.
+    pub events: bool,
     pub mutant: Option<Mutant>,
     /// Prints every change of the partition table.
     pub verbose: bool,
@@ -106,6 +123,7 @@ impl Config {
             faults: Vec::new(),
             scenes: 0,
             serve: true,
+            events: false,
             mutant: None,
             verbose: std::env::var_os("SIMULATION_VERBOSE").is_some(),
         }

@@ -1,6 +1,10 @@
 //! Events of the simulation, ordered by time.
 
-use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use heartbeat::{
     Nanos,
@@ -10,7 +14,10 @@ use heartbeat::{
     vote::Ballot,
 };
 
-use crate::faults::Who;
+use crate::{
+    faults::Who,
+    log::{Action, Batch, Features, Payload},
+};
 
 /// A table, and the number of the process behind each name.
 pub struct Published {
@@ -111,6 +118,73 @@ pub enum StoreAnswer {
     Error,
 }
 
+/// A consumer's step; the next one makes all replies to this one obsolete.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    pub worker: usize,
+    pub life: u64,
+    pub partition: usize,
+    pub number: u64,
+}
+
+/// Of a consumer to the store or the broker. It arrives even if its sender has died.
+#[derive(Clone)]
+pub enum Command {
+    /// The message that the store expects next.
+    Position,
+    /// The first `Fetch`.
+    Subscribe {
+        offset: u64,
+    },
+    /// Answered once the topic has messages from `offset` on.
+    Fetch {
+        offset: u64,
+    },
+    /// Messages that cannot be decoded become dead letters.
+    Park(Vec<u64>),
+    /// Which of these the log has.
+    Logged(Vec<Action>),
+    /// Of these users.
+    Features(BTreeSet<u64>),
+    Write(Arc<BatchWrite>),
+}
+
+/// One transaction under the fence.
+pub struct BatchWrite {
+    pub batch: Batch,
+    pub epoch: u64,
+    pub process_id: u64,
+    pub incarnation: u64,
+}
+
+pub enum Reply {
+    Position(u64),
+    Fetched(Vec<Payload>),
+    Parked,
+    Logged(BTreeSet<Action>),
+    Features(BTreeMap<u64, Features>),
+    Written,
+    /// The store expects another message. The batch changed nothing.
+    OtherPosition,
+    /// The epoch in the store. The batch changed nothing.
+    Overruled {
+        current: u64,
+    },
+    /// Error or timeout: the command may have an effect, now or later.
+    Failed,
+    /// The pause after a failure is over.
+    Continue,
+}
+
+/// What a client sends to a topic.
+#[derive(Clone)]
+pub struct Sending {
+    pub partition: usize,
+    pub payload: Payload,
+    /// This one and those that may follow.
+    pub attempts: u8,
+}
+
 pub enum Event {
     /// `received`: when the process's socket received it, if that was earlier.
     Deliver {
@@ -145,6 +219,20 @@ pub enum Event {
         life: u64,
         partition: usize,
     },
+    /// Arrives. `is_answered`: false if the connection breaks before the answer.
+    Command {
+        step: Step,
+        command: Command,
+        is_answered: bool,
+    },
+    Reply {
+        step: Step,
+        reply: Reply,
+    },
+    /// Clients send behaviour events.
+    SendActions,
+    /// Arrives at the broker.
+    Send(Sending),
     /// The client waited long enough for this attempt.
     AttemptTimeout {
         operation: u64,

@@ -3,6 +3,7 @@
 use heartbeat::Nanos;
 
 use crate::{
+    SEEDS,
     config::{Config, MS, Mutant, SECOND},
     faults::{Fault, Kind, Trouble, Who},
     random::Random,
@@ -166,4 +167,29 @@ fn a_worker_that_gets_partitions_whenever_it_comes_back() {
         }
         config
     });
+}
+
+#[test]
+fn a_store_that_takes_batches_of_every_epoch() {
+    is_caught(Mutant::UnfencedBatch, "a batch of epoch", SEEDS, scenario::draw);
+}
+
+#[test]
+fn a_store_that_takes_batches_from_any_offset() {
+    is_caught(Mutant::AnyOffset, "is not what its topic gives", SEEDS, scenario::draw);
+}
+
+#[test]
+fn a_worker_that_folds_what_the_log_has() {
+    is_caught(Mutant::KeepsLogged, "the features of user", SEEDS, scenario::draw);
+}
+
+#[test]
+fn a_worker_that_folds_repetitions_in_a_batch() {
+    is_caught(Mutant::KeepsRepeated, "the features of user", SEEDS, scenario::draw);
+}
+
+#[test]
+fn a_worker_that_does_not_wait_for_its_dead_letters() {
+    is_caught(Mutant::ForgetsDeadLetters, "the dead letters of partition", SEEDS, scenario::draw);
 }

@@ -50,7 +50,7 @@ pub fn single(seed: u64, kind: u64) -> Config {
 fn cluster(seed: u64, random: &mut Random) -> Config {
     let monitors = if random.chance(0.1) { 5 } else { 3 };
     let mut config = Config::new(seed, monitors, 5, OVER + RECOVERY);
-    config.loss = 0.02;
+    (config.loss, config.events) = (0.02, true);
     config.forget_after = 40 * SECOND;
     config.interval = if random.chance(0.25) { 100 * MS } else { SECOND };
     (config.detector, config.careful) =

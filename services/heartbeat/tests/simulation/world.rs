@@ -1,31 +1,38 @@
-//! Monitors, workers, a client, the registry in memory and the store on one virtual clock. One event queue and one source of randomness: a
-//! seed repeats a run bit for bit. All decisions are made by the product's code. The shells around it (sending, waiting, open requests) and
-//! the store's fence are reimplemented after the product's.
+//! Monitors, workers, clients, topics, the registry in memory and the store on one virtual clock. One event queue and two sources of randomness:
+//! a seed repeats a run bit for bit. All decisions about membership and ownership are made by the product's code. The shells around it
+//! (sending, waiting, open requests), the store's fence and the consumers of behaviour events are reimplemented after the product's.
 
+mod broker;
 mod client;
+mod consumers;
 mod etcd;
 mod failing;
 mod monitors;
 mod network;
 mod partitions;
 mod store;
+mod tables;
+mod transactions;
 mod workers;
 
 use std::{collections::BinaryHeap, sync::Arc};
 
 use heartbeat::{
     Nanos,
-    assign::{NodeId, PARTITIONS, Table},
+    assign::{NodeId, PARTITIONS},
     history::Outcome,
 };
 
-use self::{client::Client, etcd::Etcd, monitors::Monitor, network::Network, store::Row, workers::Worker};
+use self::{
+    broker::Broker, client::Client, etcd::Etcd, monitors::Monitor, network::Network, store::Row, workers::Worker,
+};
 use crate::{
-    checks::{Checks, number},
+    checks::Checks,
     config::{Config, MS, Mutant, SECOND},
     environment::Environment,
     events::{Event, Message, Queued, StoreAnswer},
     faults::{Kind, Who},
+    log::Log,
     process::Process,
     random::Random,
 };
@@ -48,6 +55,11 @@ pub struct World {
     network: Network,
     environment: Environment,
     rows: [Row; PARTITIONS],
+    /// What the store keeps next to the rows.
+    logs: [Log; PARTITIONS],
+    broker: Broker,
+    /// Of topics, consumers and batches: they do not change what the rest of a run draws.
+    log_random: Random,
     client: Client,
     pub checks: Checks,
     /// A running hash over all events.
@@ -60,7 +72,7 @@ pub struct World {
 
 impl World {
     pub fn new(config: Config) -> Self {
-        let mut random = Random::new(config.seed);
+        let (mut random, mut log_random) = (Random::new(config.seed), Random::new(config.seed ^ 0x10C5));
         let all = config.monitors + config.workers + config.spares;
         let mut process = || Process {
             skew_ppm: random.range(0, 400) as i64 - 200,
@@ -89,6 +101,9 @@ impl World {
             network: Network::default(),
             environment: Environment::default(),
             rows: Default::default(),
+            logs: std::array::from_fn(|partition| Log::imported(broker::imported(partition))),
+            broker: Broker::new(&mut log_random),
+            log_random,
             client: Client::default(),
             checks: Checks::default(),
             trace: 0,
@@ -118,6 +133,9 @@ impl World {
         if self.config.serve {
             self.after(SECOND, Event::Timer { who: Who::Client, life: 0 });
             self.after(LOOK_EVERY, Event::Look);
+        }
+        if self.config.events {
+            self.after(SECOND, Event::SendActions);
         }
         for number in 0..self.config.faults.len() {
             let fault = self.config.faults[number];
@@ -161,6 +179,7 @@ impl World {
         for (partition, row) in self.rows.iter().enumerate() {
             self.checks.check_history(self.now, partition, row.state());
         }
+        self.check_logs();
     }
 
     fn handle(&mut self, event: Event) {
@@ -196,6 +215,13 @@ impl World {
                     world.fence_again(worker, life, partition);
                 });
             }
+            Event::Command { step, command, is_answered } => self.execute(step, command, is_answered),
+            Event::Reply { step, reply } => match self.paused(Who::Worker(step.worker)) {
+                Some(resumes) => self.at(resumes, Event::Reply { step, reply }),
+                None => self.consume(step, reply),
+            },
+            Event::SendActions => self.send_actions(),
+            Event::Send(sending) => self.append(sending),
             Event::AttemptTimeout { operation, attempt } => self.attempt_timed_out(operation, attempt),
             Event::Look => self.look(),
             Event::Begin(number) => self.fault(number, true),
@@ -308,73 +334,6 @@ impl World {
                 self.checks.broken(self.now, &format!("w{number} has been down for {bound} s and is not failed"));
             }
         }
-    }
-
-    fn committed(&mut self, before: &Table, after: &Table) {
-        if self.config.verbose {
-            self.print_change(before, after);
-        }
-        self.record(4, Who::Registry, after.epoch);
-        let is_running = |id: &NodeId, process: (u64, u64)| {
-            let is_it = |worker: &Worker| worker.id == *id && (worker.incarnation, worker.process_id) == process;
-            self.workers.iter().any(|worker| worker.process.down == 0 && is_it(worker))
-        };
-        let failed = after.nodes.iter().filter(|(id, known)| !known.online && before.is_online(id));
-        let running = failed.filter(|(id, known)| is_running(id, (known.incarnation, known.process)));
-        let failed: Vec<NodeId> = running.map(|(id, _)| id.clone()).collect();
-        self.checks.committed(self.now, self.etcd.history, (before, after));
-        for node in &failed {
-            self.checks.justice(self.now, &self.config, node);
-        }
-        for (partition, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
-            let Some(former) = old.primary.as_ref().filter(|former| after.is_online(former)) else { continue };
-            let is_planned = old.successor.is_some() || before.owner(old) == after.owner(new);
-            let since = self.now.saturating_sub(self.config.restored_within());
-            let is_healthy = self.environment.is_healthy(&self.config, number(former), since);
-            if old.primary != new.primary && !is_planned && is_healthy {
-                self.checks.moved_from_healthy += 1;
-                if self.config.verbose {
-                    println!("partition {partition} is taken from {former}, which is healthy");
-                }
-            }
-        }
-        let first = self.config.faults.iter().map(|fault| fault.at).min().unwrap_or(0);
-        self.checks.commits += u64::from(self.now >= first);
-        let budget = self.config.tables();
-        if self.checks.commits > budget {
-            self.checks.broken(self.now, &format!("more than {budget} tables since the first fault"));
-        }
-        for (id, membership) in after.nodes.iter().filter(|(id, s)| !s.online && before.is_online(id)) {
-            let worker = &self.workers[number(id)];
-            match worker.crashed_at {
-                Some(at) => self.detected.push(self.now - at),
-                None if worker.incarnation == membership.incarnation => self.failed_alive.push((self.now, id.clone())),
-                None => {}
-            }
-        }
-    }
-
-    fn print_change(&self, before: &Table, after: &Table) {
-        let at = self.now as f64 / SECOND as f64;
-        print!("{at:.3} s: epoch {}", after.epoch);
-        for (id, membership) in after.nodes.iter().filter(|(id, known)| before.nodes.get(*id) != Some(*known)) {
-            print!(", {id} {} online: {}", membership.incarnation, membership.online);
-        }
-        for (n, (old, new)) in before.partitions.iter().zip(&after.partitions).enumerate() {
-            if (&old.primary, &old.successor) != (&new.primary, &new.successor) {
-                let name = |id: &Option<NodeId>| id.as_deref().unwrap_or("-").to_owned();
-                print!(
-                    ", {n}: {} {} -> {} {}",
-                    name(&old.primary),
-                    name(&old.successor),
-                    name(&new.primary),
-                    name(&new.successor)
-                );
-            } else if old.epoch != new.epoch {
-                print!(", {n}: later epoch");
-            }
-        }
-        println!();
     }
 
     fn process(&mut self, who: Who) -> Option<&mut Process> {

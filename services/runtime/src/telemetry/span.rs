@@ -38,6 +38,10 @@ pub enum Kind {
     Internal,
     Server,
     Client,
+    /// Sends messages.
+    Producer,
+    /// Processes messages.
+    Consumer,
 }
 
 /// The value of a span's attribute.
@@ -138,6 +142,8 @@ impl Span {
             Kind::Internal => (SpanKind::Internal, 2),
             Kind::Server => (SpanKind::Server, 10),
             Kind::Client => (SpanKind::Client, 6),
+            Kind::Producer => (SpanKind::Producer, 6),
+            Kind::Consumer => (SpanKind::Consumer, 6),
         };
         let mut text = name.to_string();
         text.truncate(truncated(&text, TEXT_BYTES).len());

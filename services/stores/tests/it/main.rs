@@ -5,6 +5,7 @@
 mod crash;
 mod failure;
 mod fence;
+mod ingest;
 mod redis;
 mod relay;
 mod servers;

@@ -8,6 +8,8 @@ mod crash;
 mod failure;
 #[path = "../it/fence.rs"]
 mod fence;
+#[path = "../it/ingest.rs"]
+mod ingest;
 #[path = "../it/relay.rs"]
 mod relay;
 #[path = "../it/servers.rs"]

@@ -54,6 +54,7 @@ fn configuration() -> anyhow::Result<String> {
             "stores/src/config.rs",
             "stores/src/gate.rs",
             "stores/src/redis.rs",
+            "eventlog/src/config.rs",
             "runtime/src/telemetry/config.rs",
         ),
         defaults: serde_json::to_value(api(Profile::Protected))?,

@@ -131,6 +131,7 @@ impl World {
                 task.last_success = self.now;
                 if is_fence {
                     worker.ownership.fenced(Fence { partition, epoch });
+                    self.start_consumer(number, Fence { partition, epoch });
                 }
             }
             StoreAnswer::Stale { current } => {

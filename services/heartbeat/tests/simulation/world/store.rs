@@ -4,9 +4,10 @@ use heartbeat::{Nanos, history::CounterState};
 
 use super::World;
 use crate::{
-    config::{MS, Mutant, SECOND},
+    config::{Config, MS, Mutant, SECOND},
     events::{Event, StoreAnswer, StoreRequest},
     faults::{Kind, Trouble},
+    random::Random,
 };
 
 const PROMPT: Nanos = 100 * MS;
@@ -32,6 +33,46 @@ impl Row {
     pub(super) fn counter(&self) -> u64 {
         self.counter
     }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The fence: a later epoch, or the process that has set this one.
+    pub(super) fn admits(&self, epoch: u64, process_id: u64, config: &Config) -> bool {
+        let is_owner = config.is(Mutant::AnyProcess) || self.owner == 0 || self.owner == process_id;
+        epoch > self.epoch || epoch == self.epoch && is_owner || config.is(Mutant::AnyFence)
+    }
+
+    pub(super) fn set_owner(&mut self, epoch: u64, process_id: u64) {
+        (self.epoch, self.owner) = (epoch, process_id);
+    }
+}
+
+/// What becomes of a request on its way to the store.
+pub(super) enum Passage {
+    Arrives(Nanos),
+    /// It is answered with an error then. Some have been executed nevertheless.
+    Fails {
+        at: Nanos,
+        is_executed: bool,
+    },
+}
+
+impl Passage {
+    pub(super) fn new(mut arrives: Nanos, troubles: &[(Trouble, Nanos)], random: &mut Random) -> Self {
+        for (trouble, end) in troubles {
+            match *trouble {
+                Trouble::Slow(by) => arrives += by,
+                Trouble::Hang => arrives = arrives.max(*end),
+                Trouble::Fail(rate) if random.chance(rate) => {
+                    return Self::Fails { at: arrives, is_executed: random.chance(0.2) };
+                }
+                Trouble::Fail(_) => {}
+            }
+        }
+        Self::Arrives(arrives)
+    }
 }
 
 impl World {
@@ -40,24 +81,18 @@ impl World {
         // A write may be in flight for long.
         let is_late = request.write.is_some() && self.random.chance(0.003);
         let late = if is_late { self.random.range(0, 3 * SECOND) } else { 0 };
-        let mut arrives = self.now + self.delay() + late;
-        for (trouble, end) in self.troubles(request.worker, request.partition) {
-            match trouble {
-                Trouble::Slow(by) => arrives += by,
-                Trouble::Hang => arrives = arrives.max(end),
-                Trouble::Fail(rate) if self.random.chance(rate) => {
-                    // Some have been executed nevertheless.
-                    if self.random.chance(0.2) {
-                        let unanswered = StoreRequest { number: u64::MAX, ..request.clone() };
-                        self.at(arrives, Event::Store(unanswered));
-                    }
-                    let answer = StoreAnswer::Error;
-                    return self.at(arrives + MS, Event::StoreAnswered { request, answer });
+        let arrives = self.now + self.delay() + late;
+        let troubles = self.troubles(request.worker, request.partition);
+        match Passage::new(arrives, &troubles, &mut self.random) {
+            Passage::Arrives(at) => self.at(at, Event::Store(request)),
+            Passage::Fails { at, is_executed } => {
+                if is_executed {
+                    let unanswered = StoreRequest { number: u64::MAX, ..request.clone() };
+                    self.at(at, Event::Store(unanswered));
                 }
-                Trouble::Fail(_) => {}
+                self.at(at + MS, Event::StoreAnswered { request, answer: StoreAnswer::Error });
             }
         }
-        self.at(arrives, Event::Store(request));
     }
 
     /// Whether one query of this worker would be answered promptly.
@@ -69,7 +104,7 @@ impl World {
         })
     }
 
-    fn troubles(&self, worker: usize, partition: usize) -> Vec<(Trouble, Nanos)> {
+    pub(super) fn troubles(&self, worker: usize, partition: usize) -> Vec<(Trouble, Nanos)> {
         let concerns = |kind: &Kind| match *kind {
             Kind::Store { worker: only, partitions, trouble } => {
                 (only.is_none_or(|only| only == worker) && partitions & (1 << partition) != 0).then_some(trouble)
@@ -81,15 +116,14 @@ impl World {
 
     pub(super) fn store(&mut self, request: StoreRequest) {
         let row = &mut self.rows[request.partition];
-        let (any_epoch, any_process) = (self.config.is(Mutant::AnyFence), self.config.is(Mutant::AnyProcess));
-        let is_same = request.epoch == row.epoch && (any_process || row.owner == 0 || row.owner == request.process_id);
-        let answer = if request.epoch > row.epoch || is_same || any_epoch {
-            (row.epoch, row.owner) = (request.epoch, request.process_id);
+        let answer = if row.admits(request.epoch, request.process_id, &self.config) {
+            row.set_owner(request.epoch, request.process_id);
             row.counter += u64::from(request.write.is_some());
             let counter = row.counter;
             if request.write.is_some() {
-                let name = self.workers[request.worker].id.clone();
-                self.checks.written(self.now, &name, &request);
+                self.checks.writes += 1;
+                let writer = (self.workers[request.worker].id.clone(), request.incarnation, request.process_id);
+                self.checks.written(self.now, "write", (request.partition, request.epoch), writer);
             }
             StoreAnswer::Done { counter }
         } else {

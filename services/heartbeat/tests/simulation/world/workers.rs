@@ -13,7 +13,7 @@ use heartbeat::{
     registry::{Registration, Response},
 };
 
-use super::{World, partitions::PartitionTask};
+use super::{World, consumers::Consumer, partitions::PartitionTask};
 use crate::{
     config::{Mutant, SECOND},
     events::{Event, Message, Published, StoreRequest},
@@ -40,6 +40,7 @@ pub(super) struct Worker {
     pub(super) ownership: Ownership,
     pub(super) addresses: BTreeMap<NodeId, usize>,
     pub(super) partitions: [PartitionTask; PARTITIONS],
+    pub(super) consumers: [Consumer; PARTITIONS],
     /// Requests to the store without an answer.
     pub(super) open: BTreeMap<u64, StoreRequest>,
     pub(super) number: u64,
@@ -66,6 +67,7 @@ impl Worker {
             sequence: 0,
             addresses: BTreeMap::new(),
             partitions: Default::default(),
+            consumers: Default::default(),
             open: BTreeMap::new(),
             number: 0,
             waiting: None,
