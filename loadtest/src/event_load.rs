@@ -2,12 +2,7 @@
 //!
 //! Latency begins at the planned instant, so it includes the delay of a late load generator.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use contract::http::{EventsAccepted, NewEvent};

@@ -55,14 +55,16 @@ pub enum LoadCommand {
 
 /// Send realistic behaviour of users to the running stack, at a rate that does not depend on the answers
 #[derive(Args)]
-#[command(after_help = "Sessions are bursts of one user; each request has 1 to 20 events of one user. Few users and few items have most events
+#[command(
+    after_help = "Sessions are bursts of one user; each request has 1 to 20 events of one user. Few users and few items have most events
 (Zipf). A view may lead to a cart, a purchase and a rating. Latency begins at the planned instant. The exit code is 0 also if
 events failed: they are counted.
 
 Examples:
   ./testbed load events --rate 500
   ./testbed load events --rate 2000 --for 1m
-  ./testbed load events --rate 200 --for 10s --json | jq '{accepted, failed, latency}'")]
+  ./testbed load events --rate 200 --for 10s --json | jq '{accepted, failed, latency}'"
+)]
 pub struct EventsArgs {
     /// Events per second, on average
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PER_S)))]

@@ -13,11 +13,13 @@ use super::{LawChoice, beats, duration, milliseconds, monitors};
 /// Start the stack and leave it running
 #[derive(Args)]
 #[command(
-    after_help = "A worker, a monitor, a replica or a Redis that ends is started again after 15 s. If another process ends, the whole stack stops.
+    after_help = "A worker, a monitor, a replica, a Redis or a Kafka that ends is started again after 15 s. If another process ends, the
+whole stack stops.
 
 Examples:
   ./testbed up                              protected, synthetic users, the scenario article's law
   ./testbed up --profile baseline --law none
+  ./testbed up --without events             no Kafka: replicas write events to MySQL, and need no Java
   ./testbed up --data ratings.inter --set cache.items=50
   curl \"$(./testbed status --json | jq -r .gateway)/recommendations?user_id=u000042\""
 )]
@@ -44,7 +46,10 @@ pub struct UpArgs {
     /// given by --set is for each server
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub instances: u16,
-    /// Workers that share the 16 partitions and fail over; 0 starts no workers, no monitors and no etcd
+    /// Leave out this part of the stack. events: Kafka, through which workers get events and compute features
+    #[arg(long, value_name = "PART", value_enum)]
+    pub without: Option<Part>,
+    /// Workers that share the 16 partitions and fail over; 0 starts no workers, no monitors, no etcd and no Kafka
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=16))]
     pub workers: u8,
     /// Monitors that watch the workers
@@ -56,6 +61,12 @@ pub struct UpArgs {
     /// Port of the gateway [default: a free one]
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
+}
+
+/// A part of the stack that `up` can leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    Events,
 }
 
 /// Stop the stack that `up` started, and remove processes and files that killed commands left behind
@@ -75,6 +86,7 @@ pub struct DownArgs {
   ./testbed status                          Ctrl-C ends it
   ./testbed status --once
   ./testbed status --json | jq .gateway
+  ./testbed status --json | jq '.events.partitions[] | {partition, owner, lag}'
   ./testbed status --json | jq '.heartbeats.nodes[] | {id, online, states}'")]
 pub struct StatusArgs {
     /// Show it once, without refreshing
@@ -100,7 +112,7 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
-/// Break the running stack: its store through faultproxy, Redis, or a replica
+/// Break the running stack: its store through faultproxy, Redis, Kafka, a worker, or a replica
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
   ./testbed fault law --base 74ms --slope 0.2ms --spread 0.3
@@ -110,6 +122,8 @@ pub struct DoctorArgs {
   ./testbed fault add loss --pct 20 --for 30s
   ./testbed fault clear
   ./testbed fault redis kill
+  ./testbed fault kafka stop && sleep 10 && ./testbed fault kafka resume
+  ./testbed fault worker 1 kill
   ./testbed fault replica 3 stop && ./testbed fault replica 3 resume
   ./testbed fault resume                   starts stopped heartbeats again")]
 pub enum FaultCommand {
@@ -159,6 +173,38 @@ Examples:
     )]
     Replica {
         /// Number of the replica, from 0, as in the names api-0, api-1, … of `status`
+        #[arg(value_name = "N")]
+        number: u16,
+        /// What to do with the process
+        #[arg(value_name = "ACTION")]
+        action: ProcessAction,
+    },
+    /// Kill, stop or resume Kafka
+    #[command(
+        after_help = "Only for a stack that `up` started. A stopped process keeps its connections and does not respond. `up` starts a
+killed Kafka again after 15 s, on the same port and data: what it had acknowledged is still there.
+
+Examples:
+  ./testbed fault kafka kill
+  ./testbed fault kafka stop && sleep 5 && ./testbed fault kafka resume"
+    )]
+    Kafka {
+        /// What to do with the process
+        #[arg(value_name = "ACTION")]
+        action: ProcessAction,
+    },
+    /// Kill, stop or resume a worker
+    #[command(
+        after_help = "Only for a stack that `up` started. The monitors give the partitions of a killed or stopped worker to others. `up`
+starts a killed worker again after 15 s, at the same addresses.
+
+Examples:
+  ./testbed fault worker 1 kill
+  ./testbed fault worker 1 stop
+  ./testbed fault worker 1 resume"
+    )]
+    Worker {
+        /// Number of the worker, from 0, as in the names worker-0, worker-1, … of `status`
         #[arg(value_name = "N")]
         number: u16,
         /// What to do with the process

@@ -86,6 +86,20 @@ fn a_load_has_a_scenario_or_users_and_a_duration() {
 }
 
 #[test]
+fn events_are_a_load_of_their_own() {
+    let parse = |words: &[&str]| match Cli::try_parse_from([&["testbed", "load", "events"], words].concat()) {
+        Ok(Cli { command: Command::Load(LoadArgs { command: Some(LoadCommand::Events(args)), .. }) }) => Some(args),
+        _ => None,
+    };
+    let args = parse(&["--rate", "2000", "--for", "1m"]).unwrap();
+    assert_eq!((args.rate, args.lasting, args.seed, args.timestamps, args.json), (2_000, 60, 1, false, false));
+    assert_eq!(parse(&["--rate", "1"]).unwrap().lasting, 30);
+    for bad in [&[][..], &["--rate", "0"], &["--rate", "50001"], &["--users", "3", "--rate", "1"]] {
+        assert!(parse(bad).is_none(), "{bad:?}");
+    }
+}
+
+#[test]
 fn times_have_units_and_their_old_flags_still_work() {
     let law = |words: &[&str]| match Cli::try_parse_from([&["testbed", "fault", "law"], words].concat()) {
         Ok(Cli { command: Command::Fault(FaultCommand::Law(args)) }) => {

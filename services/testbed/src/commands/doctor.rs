@@ -4,7 +4,7 @@ mod url;
 
 use std::process::ExitCode;
 
-use launcher::{etcd, mariadb, nginx, prometheus, redis};
+use launcher::{etcd, kafka, mariadb, nginx, prometheus, redis};
 use serde::Serialize;
 
 use crate::{cli::DoctorArgs, instruments::machine};
@@ -27,7 +27,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&checks)?);
     } else {
         for check in &checks {
-            println!("{} {:<14} {}", if check.ok { "ok  " } else { "FAIL" }, check.name, check.found);
+            println!("{} {:<15} {}", if check.ok { "ok  " } else { "FAIL" }, check.name, check.found);
             if !check.ok {
                 println!("     {}", check.advice);
             }
@@ -56,6 +56,8 @@ fn checks() -> anyhow::Result<Vec<Check>> {
         // Optional: without it, the metrics of a stack of `up` are not stored.
         program("prometheus", prometheus::PROGRAMS, "prometheus"),
         program("etcd", etcd::PROGRAMS, "etcd-server"),
+        // Optional: `up --without events` needs no Kafka.
+        program("java, for Kafka", kafka::PROGRAMS, "default-jre-headless"),
         Check {
             name: "open files",
             found: format!("{files}"),

@@ -1,4 +1,4 @@
-//! `testbed fault`: faults of the store by faultproxy, signals to Redis and replicas, and the restart of heartbeats.
+//! `testbed fault`: faults of the store by faultproxy, signals to Redis, Kafka, workers and replicas, and the restart of heartbeats.
 
 mod process;
 
@@ -31,6 +31,8 @@ pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
             println!("no faults of --link {link}; those of other links stay");
         }
         FaultCommand::Redis { action } => process::redis(action)?,
+        FaultCommand::Kafka { action } => process::kafka(action)?,
+        FaultCommand::Worker { number, action } => process::worker(number, action)?,
         FaultCommand::Replica { number, action } => process::replica(number, action)?,
         FaultCommand::Resume { workers } => return resume(&super::running_stack()?.endpoints, &workers).await,
     }

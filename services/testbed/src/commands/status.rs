@@ -1,5 +1,6 @@
 //! `testbed status`: once, or every second while monitors respond.
 
+mod events;
 mod heartbeats;
 
 use std::{
@@ -41,10 +42,14 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
             Some(endpoints) => heartbeats::read(endpoints).await?,
             None => None,
         };
+        let events = match endpoints {
+            Some(endpoints) => events::read(endpoints).await?,
+            None => None,
+        };
         if args.json {
             let gateway = endpoints.and_then(|endpoints| endpoints.get("gateway"));
             let stacks: Vec<Value> = stacks.iter().map(as_json).collect();
-            let all = json!({ "gateway": gateway, "stacks": stacks, "heartbeats": beats });
+            let all = json!({ "gateway": gateway, "stacks": stacks, "heartbeats": beats, "events": events });
             println!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(ExitCode::SUCCESS);
         }
@@ -57,6 +62,9 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
             Some(beats) => page += &heartbeats::table(beats),
             None if elsewhere.is_some() => page += "no monitor responds\n",
             None => {}
+        }
+        if let Some(events) = &events {
+            page += &events::table(events);
         }
         if !live || beats.is_none() {
             print!("{page}");

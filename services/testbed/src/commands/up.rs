@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use worker::config::Transport;
 
 use crate::{
-    cli::{LawChoice, UpArgs},
+    cli::{LawChoice, Part, UpArgs},
     data,
     stack::control_plane::{self, ControlPlane},
     stack::service::{self, Monitoring, Plan, ServiceStack},
@@ -35,7 +35,7 @@ pub const KNOWN_ITEMS: &str = "known-items";
 /// Where the load generator shows its counters while it runs, as Prometheus expects it: `address:port`.
 pub const LOADGEN_METRICS: &str = "loadgen-metrics";
 
-/// Time from the end of a worker, monitor, replica or Redis to its restart: long enough to see that it has failed.
+/// Time from the end of a worker, monitor, replica, Redis or Kafka to its restart: long enough to see that it has failed.
 pub const DEAD_FOR: Duration = Duration::from_secs(15);
 /// Checks of the size of the gateway's access log. At 10,000 requests/s it grows by 25 MB in this time.
 const ACCESS_LOG_CHECK: Duration = Duration::from_secs(60);
@@ -54,6 +54,7 @@ struct StackPlan {
     monitors: u8,
     workers: u8,
     beats: Transport,
+    events: bool,
 }
 
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -71,6 +72,13 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let mut plan = Plan::new(STACK, &scenario);
     plan.instances = args.instances;
     plan.check(args.profile, &args.sets)?;
+    // Without workers nothing would consume the events.
+    let events = args.without != Some(Part::Events) && args.workers > 0;
+    if events && let Err(reason) = launcher::kafka::provide().await {
+        bail!(
+            "Kafka, which carries the events, is not available: {reason}; ./testbed up --without events starts the stack without it"
+        );
+    }
     let absolute =
         |path: PathBuf| std::path::absolute(&path).with_context(|| format!("cannot resolve {}", path.display()));
     let source = match args.data {
@@ -96,6 +104,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         monitors: args.monitors,
         workers: args.workers,
         beats: args.beats,
+        events,
     };
     let home = launcher::home();
     std::fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
@@ -212,6 +221,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     plan.port = stack_plan.port;
     plan.sets = stack_plan.sets;
     plan.traces = true;
+    plan.events = stack_plan.events;
     // For requests without a sampling decision, such as curl's. The load generator sends its own decision.
     plan.telemetry.sample_ratio = 0.1;
     let loadgen = SocketAddr::from(([127, 0, 0, 1], launcher::free_port()?));
@@ -229,9 +239,14 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
             println!("{STAGE}starting etcd, {} monitors and {workers} workers", stack_plan.monitors);
             let (monitors, workers) = (stack_plan.monitors.into(), workers.into());
             let telemetry = cluster.telemetry().clone();
-            let transport = stack_plan.beats;
-            let plan =
-                control_plane::Plan { monitors, workers, transport, telemetry, ..control_plane::Plan::default() };
+            let plan = control_plane::Plan {
+                monitors,
+                workers,
+                transport: stack_plan.beats,
+                telemetry,
+                worker_sets: cluster.worker_event_sets(),
+                ..control_plane::Plan::default()
+            };
             // Workers use the store without its law: the law must not slow down a takeover.
             let store = cluster.direct_store();
             let plane = ControlPlane::start(&mut cluster.stack, &plan, &store).await?;

@@ -36,7 +36,7 @@ pub struct Plan {
     pub votes: VoteRule,
     /// Further settings of every monitor, `key=value`.
     pub monitor_sets: Vec<String>,
-    /// Further settings of every worker, `key=value`.
+    /// The same of every worker.
     pub worker_sets: Vec<String>,
     /// Of monitors and workers.
     pub telemetry: TelemetryConfig,

@@ -39,8 +39,6 @@ pub struct Plan {
     pub law: Law,
     /// The workers reach MySQL as the replicas do.
     pub slow_workers: bool,
-    /// Settings of the broker.
-    pub kafka: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -52,7 +50,6 @@ impl Plan {
             pool_size: 20,
             law: Law::None,
             slow_workers: false,
-            kafka: Vec::new(),
         }
     }
 }
@@ -70,7 +67,6 @@ pub enum Features {
 /// run several of them on the same data.
 pub struct EventStack {
     pub service: ServiceStack,
-    pub kafka: Kafka,
     pub model_version: u64,
     plan: Plan,
 }
@@ -98,11 +94,11 @@ impl EventStack {
             traces: false,
             prometheus: None,
             only_read: false,
+            events: true,
         };
-        let mut service = ServiceStack::start(of_service).await?;
-        let kafka = start_kafka(&mut service, &plan.kafka, None).await?;
+        let service = ServiceStack::start(of_service).await?;
         let model_version = service.load(dataset).await?;
-        Ok(Self { service, kafka, model_version, plan })
+        Ok(Self { service, model_version, plan })
     }
 
     /// Starts the replicas, with Kafka, and waits until each is ready. `sets`: further settings, `key=value`.
@@ -111,11 +107,10 @@ impl EventStack {
     /// The replicas run already, or do not become ready.
     pub async fn start_replicas(&mut self, features: Features, sets: &[String]) -> anyhow::Result<Duration> {
         let features = match features {
-            Features::Inline => "inline",
-            Features::Kafka => "kafka",
+            Features::Inline => "features=inline",
+            Features::Kafka => "features=kafka",
         };
-        let own = [format!("kafka.brokers={}", self.kafka.bootstrap), format!("features={features}")];
-        let all: Vec<String> = own.into_iter().chain(sets.iter().cloned()).collect();
+        let all: Vec<String> = std::iter::once(features.to_owned()).chain(sets.iter().cloned()).collect();
         self.service.start_replicas(Profile::Protected, &all).await
     }
 
@@ -124,18 +119,17 @@ impl EventStack {
     /// # Errors
     /// A process does not become ready.
     pub async fn start_control_plane(&mut self, plan: &control_plane::Plan) -> anyhow::Result<ControlPlane> {
-        let own =
-            [format!("kafka.brokers={}", self.kafka.bootstrap), format!("redis.url={}", self.service.redis.socket_url)];
-        let worker_sets = own.into_iter().chain(plan.worker_sets.iter().cloned()).collect();
+        let events = self.service.worker_event_sets();
+        let worker_sets = events.into_iter().chain(plan.worker_sets.iter().cloned()).collect();
         let plan = control_plane::Plan { worker_sets, ..plan.clone() };
         let store = self.worker_store();
         ControlPlane::start(&mut self.service.stack, &plan, &store).await
     }
 
     fn worker_store(&self) -> StoreConfig {
-        let through_proxy = || self.service.proxy.addresses.iter().map(Endpoint::to_string).collect::<Vec<_>>();
         let config = if self.plan.slow_workers {
-            StoreConfig::spread_over(&through_proxy())
+            let addresses: Vec<String> = self.service.proxy.addresses.iter().map(Endpoint::to_string).collect();
+            StoreConfig::spread_over(&addresses)
         } else {
             self.service.direct_store()
         };
@@ -156,39 +150,54 @@ impl EventStack {
             .context("cannot configure the store")
     }
 
+    /// `host:port` of the MySQL server, without faultproxy.
+    ///
+    /// # Errors
+    /// The stack has no MySQL server.
+    pub fn mysql(&self) -> anyhow::Result<String> {
+        let server = self.service.servers.first().context("the stack has no MySQL server")?;
+        Ok(format!("127.0.0.1:{}", server.port))
+    }
+
     /// Base URL of the gateway.
     pub fn gateway(&self) -> &str {
         &self.service.nginx.url
     }
 
-    /// Kills the broker, as a crash would.
+    /// The broker's address, `host:port`.
+    ///
+    /// # Errors
+    /// The stack has no broker.
+    pub fn brokers(&self) -> anyhow::Result<&str> {
+        Ok(&self.kafka()?.bootstrap)
+    }
+
+    fn kafka(&self) -> anyhow::Result<&Kafka> {
+        self.service.kafka.as_ref().context("the stack has no Kafka")
+    }
+
+    /// Kills the broker, as a crash would. `service.restart_kafka` starts it again on its data.
     ///
     /// # Errors
     /// It has ended already.
     pub async fn kill_kafka(&mut self) -> anyhow::Result<()> {
+        let child = self.kafka()?.child;
         let stack = &mut self.service.stack;
-        stack.kill(self.kafka.child, Signal::SIGKILL)?;
-        stack.stop_child(self.kafka.child).await
+        stack.kill(child, Signal::SIGKILL)?;
+        stack.stop_child(child).await
     }
 
-    /// Starts the killed broker again, on its data and port.
+    /// Restarts the broker with these further settings, on its data and port.
     ///
     /// # Errors
     /// It does not become ready.
-    pub async fn restart_kafka(&mut self) -> anyhow::Result<()> {
-        let port = Some(self.kafka.port);
-        self.kafka = start_kafka(&mut self.service, &self.plan.kafka, port).await?;
-        Ok(())
-    }
-
-    /// Restarts the broker with other settings.
-    ///
-    /// # Errors
-    /// It does not become ready.
-    pub async fn reconfigure_kafka(&mut self, properties: Vec<(String, String)>) -> anyhow::Result<()> {
+    pub async fn reconfigure_kafka(&mut self, properties: &[(&str, &str)]) -> anyhow::Result<()> {
+        let port = Some(self.kafka()?.port);
         self.kill_kafka().await?;
-        self.plan.kafka = properties;
-        self.restart_kafka().await
+        let properties = properties.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let options = kafka::Options { port, properties, ..kafka::Options::default() };
+        self.service.kafka = Some(kafka::start(&mut self.service.stack, &options).await?);
+        Ok(())
     }
 
     /// Ends all processes.
@@ -198,15 +207,4 @@ impl EventStack {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.service.stack.stop().await
     }
-}
-
-async fn start_kafka(
-    service: &mut ServiceStack,
-    properties: &[(String, String)],
-    port: Option<u16>,
-) -> anyhow::Result<Kafka> {
-    let options = kafka::Options { port, properties: properties.to_vec(), ..kafka::Options::default() };
-    let kafka = kafka::start(&mut service.stack, &options).await?;
-    service.stack.set_endpoint("kafka", &kafka.bootstrap)?;
-    Ok(kafka)
 }

@@ -1,4 +1,4 @@
-//! The stack as child processes: redis, MySQL servers, faultproxy, the receiver of traces, api replicas, nginx.
+//! The stack as child processes: redis, Kafka on request, MySQL servers, faultproxy, the receiver of traces, api replicas, nginx.
 
 mod observers;
 
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, ensure};
 use api::{ApiConfig, Profile};
 use faultproxy::Law;
-use launcher::{ChildId, Signal, Spec, Stack, free_port, mariadb, nginx, prometheus, redis};
+use launcher::{ChildId, Signal, Spec, Stack, free_port, kafka, mariadb, nginx, prometheus, redis};
 use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
 use stores::{QueueOrder, Store, StoreConfig, StoreMetrics};
@@ -40,6 +40,8 @@ pub struct Plan {
     pub prometheus: Option<Monitoring>,
     /// Once the data is imported nothing is written: commits need not survive a server that is killed.
     pub only_read: bool,
+    /// With Kafka: replicas send events to it, and read the features that workers compute (`worker_event_sets`).
+    pub events: bool,
 }
 
 /// Prometheus as part of the stack.
@@ -65,6 +67,8 @@ impl Monitoring {
 pub struct ServiceStack {
     pub stack: Stack,
     pub redis: redis::Redis,
+    /// If the plan has events.
+    pub kafka: Option<kafka::Kafka>,
     pub servers: Vec<mariadb::MySql>,
     pub proxy: Proxy,
     pub nginx: nginx::Nginx,
@@ -90,6 +94,8 @@ pub struct Replica {
 
 /// What a stack's receiver of OTLP is called among its endpoints; not there if there is none.
 pub const OTLP: &str = "otlp";
+/// Kafka's address, `host:port`; not there without events.
+pub const KAFKA: &str = "kafka";
 /// Where traces are asked for.
 pub const TRACES: &str = "traces";
 /// Replicas may have to warm up a million users.
@@ -109,6 +115,7 @@ impl Plan {
             traces: false,
             prometheus: None,
             only_read: false,
+            events: false,
         }
     }
 
@@ -162,6 +169,7 @@ impl ServiceStack {
         let mut stack = Stack::create(&plan.name)?;
         stack.batch();
         let redis = redis::start(&mut stack, &redis::Options::default()).await?;
+        let kafka = if plan.events { Some(kafka::start(&mut stack, &kafka::Options::default()).await?) } else { None };
         let options = mysql_options(&plan);
         let mut servers = Vec::new();
         for n in 0..plan.instances {
@@ -202,13 +210,29 @@ impl ServiceStack {
         stack.set_endpoint("gateway", &nginx.url)?;
         stack.set_endpoint("redis", &redis.url)?;
         stack.set_endpoint("faultproxy", &proxy.admin)?;
+        if let Some(kafka) = &kafka {
+            stack.set_endpoint(KAFKA, &kafka.bootstrap)?;
+        }
         if plan.telemetry.is_on() {
             stack.set_endpoint(OTLP, &plan.telemetry.endpoint)?;
         }
         for (n, server) in servers.iter().enumerate() {
             stack.set_endpoint(&format!("mysql-{n:02}"), &format!("127.0.0.1:{}", server.port))?;
         }
-        Ok(Self { stack, redis, servers, proxy, nginx, replicas: Vec::new(), prometheus, traces, plan, admins, http })
+        Ok(Self {
+            stack,
+            redis,
+            kafka,
+            servers,
+            proxy,
+            nginx,
+            replicas: Vec::new(),
+            prometheus,
+            traces,
+            plan,
+            admins,
+            http,
+        })
     }
 
     /// The store without faultproxy in front of it: for migration and import, which are no part of any measurement.
@@ -311,13 +335,20 @@ impl ServiceStack {
         let name = format!("api-{n}");
         let file = self.stack.child_dir(&name)?.join("config.toml");
         std::fs::write(&file, toml::to_string(&config)?).with_context(|| format!("cannot write {}", file.display()))?;
-        let all_sets = self.plan.sets.iter().chain(sets);
+        let events = self.kafka.as_ref().map(replica_event_sets).unwrap_or_default();
+        let all_sets = events.iter().chain(&self.plan.sets).chain(sets);
         let spec = Spec::new(name, own_program()?)
             .args(["serve", "api", "--config"])
             .args([file])
             .args(all_sets.flat_map(|set| ["--set".to_owned(), set.clone()]));
         let child = self.stack.spawn(spec)?;
         Ok(Replica { child, admin: format!("http://{}", config.http.admin) })
+    }
+
+    /// Settings of workers, `key=value`, with which they consume events and write lists. None without Kafka.
+    pub fn worker_event_sets(&self) -> Vec<String> {
+        let Some(kafka) = &self.kafka else { return Vec::new() };
+        vec![format!("kafka.brokers={}", kafka.bootstrap), format!("redis.url={}", self.redis.socket_url)]
     }
 
     /// The n-th replica's admin port.
@@ -358,12 +389,16 @@ impl ServiceStack {
         Ok(())
     }
 
-    /// From now on Redis and the replicas may end: `fault` kills them, and `restart_dead` starts them again.
+    /// From now on Redis, Kafka and the replicas may end: `fault` kills them, and `restart_dead` starts them again.
     pub fn allow_ends(&mut self) {
-        let children = self.replicas.iter().map(|replica| replica.child).chain([self.redis.child]);
-        for child in children.collect::<Vec<_>>() {
+        for child in self.restartable() {
             self.stack.make_expendable(child);
         }
+    }
+
+    fn restartable(&self) -> Vec<ChildId> {
+        let servers = [self.redis.child].into_iter().chain(self.kafka.as_ref().map(|kafka| kafka.child));
+        self.replicas.iter().map(|replica| replica.child).chain(servers).collect()
     }
 
     /// Keeps the gateway's access log and the one before it below about this size each.
@@ -374,13 +409,12 @@ impl ServiceStack {
         self.nginx.rotate_access_log(&mut self.stack, max_bytes).map(drop)
     }
 
-    /// Whether Redis and all replicas run.
+    /// Whether Redis, Kafka and all replicas run.
     pub fn all_run(&self) -> bool {
-        let mut children = self.replicas.iter().map(|replica| replica.child).chain([self.redis.child]);
-        children.all(|child| self.stack.pid(child).is_some())
+        self.restartable().into_iter().all(|child| self.stack.pid(child).is_some())
     }
 
-    /// Starts Redis and the replicas again if they have ended, at their old addresses. Does not wait until the replicas are ready.
+    /// Starts Redis, Kafka and the replicas again if they have ended, at their old addresses. Does not wait until the replicas are ready.
     ///
     /// # Errors
     /// A process cannot be started.
@@ -388,6 +422,12 @@ impl ServiceStack {
         if self.stack.pid(self.redis.child).is_none() {
             self.stack.stop_child(self.redis.child).await?;
             self.restart_redis().await?;
+        }
+        if let Some(kafka) = &self.kafka
+            && self.stack.pid(kafka.child).is_none()
+        {
+            self.stack.stop_child(kafka.child).await?;
+            self.restart_kafka().await?;
         }
         for n in 0..self.replicas.len() {
             let child = self.replicas[n].child;
@@ -410,6 +450,14 @@ impl ServiceStack {
     pub async fn restart_redis(&mut self) -> anyhow::Result<()> {
         let options = redis::Options { port: Some(self.redis.port), ..redis::Options::default() };
         self.redis = redis::start(&mut self.stack, &options).await?;
+        Ok(())
+    }
+
+    /// On the former one's data and port.
+    pub async fn restart_kafka(&mut self) -> anyhow::Result<()> {
+        let former = self.kafka.as_ref().context("the stack has no Kafka")?;
+        let options = kafka::Options { port: Some(former.port), ..kafka::Options::default() };
+        self.kafka = Some(kafka::start(&mut self.stack, &options).await?);
         Ok(())
     }
 
@@ -458,6 +506,11 @@ fn mysql_options(plan: &Plan) -> mariadb::Options {
         commits: if plan.only_read { mariadb::CommitDurability::Buffered } else { mariadb::CommitDurability::Written },
         ..mariadb::Options::default()
     }
+}
+
+/// Settings of replicas, `key=value`.
+fn replica_event_sets(kafka: &kafka::Kafka) -> Vec<String> {
+    vec![format!("kafka.brokers={}", kafka.bootstrap), "features=kafka".to_owned()]
 }
 
 fn mysql_name(n: u16) -> String {

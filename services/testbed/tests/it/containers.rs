@@ -157,6 +157,32 @@ fn a_health_check_needs_no_certificates() {
     answering.join().unwrap();
 }
 
+/// A real broker reads the settings of compose's, with the addresses and directories of this machine.
+#[test]
+fn kafka_takes_the_configuration_of_compose() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let settings = read("deploy/kafka/server.properties");
+    // What launcher::kafka chooses itself.
+    let own = ["listeners", "advertised.listeners", "controller.quorum.voters", "log.dirs"];
+    let lines = settings.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let properties: Vec<(String, String)> = lines
+        .map(|line| line.split_once('=').unwrap_or_else(|| panic!("{line}")))
+        .filter(|(name, _)| !own.contains(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    assert_eq!(properties.len() + own.len(), settings.lines().filter(|line| line.contains('=')).count());
+    runtime.block_on(async {
+        if let Err(reason) = launcher::kafka::provide().await {
+            launcher::testing::skip(&reason);
+            return;
+        }
+        let mut stack = launcher::Stack::create("kafka-of-compose").unwrap();
+        let options = launcher::kafka::Options { properties, ..Default::default() };
+        launcher::kafka::start(&mut stack, &options).await.unwrap();
+        stack.stop().await.unwrap();
+    });
+}
+
 #[test]
 fn compose_takes_each_of_the_files() {
     let asked = |words: &[&str]| {

@@ -12,8 +12,9 @@ use serde_json::Value;
 /// None of them is deprecated in Grafana 12.
 const PANELS: [&str; 9] =
     ["timeseries", "state-timeline", "stat", "heatmap", "bargauge", "table", "logs", "text", "row"];
-const EXPECTED: [&str; 9] = [
+const EXPECTED: [&str; 10] = [
     "cache-and-guards",
+    "event-path",
     "heartbeats",
     "load-test",
     "overview",

@@ -235,7 +235,16 @@ fn the_lists_of_addresses_name_services() {
             list.split(',').count()
         };
         assert_eq!((listed("faultproxy"), listed("api")), (servers, servers), "{file}");
-        assert!(endpoints.contains_key("known-ids") && endpoints.contains_key("redis"));
+        for name in ["known-ids", "known-items", "redis"] {
+            assert!(endpoints.contains_key(name), "{file}: {name}");
+        }
+        // `status` shows the path of events where there is one.
+        let kafka = services.contains_key("kafka");
+        assert_eq!(
+            (endpoints.contains_key("kafka"), endpoints.contains_key("worker-0-admin")),
+            (kafka, kafka),
+            "{file}"
+        );
     }
 }
 
@@ -291,6 +300,32 @@ fn monitors_and_workers_take_the_settings_that_compose_gives_them_and_know_each_
     for name in names("worker") {
         assert_eq!(settings(&name)["TESTBED_LISTEN__ADVERTISE_HTTP"], format!("{name}:7500"));
     }
+}
+
+/// With Kafka the workers consume what the replicas send; without it, nothing of the path of events is left.
+#[test]
+fn replicas_and_workers_use_one_kafka() {
+    let all = services();
+    let setting = |service: &str, name: &str| all[service]["environment"][name].as_str().map(str::to_owned);
+    let brokers = setting("api", "TESTBED_KAFKA__BROKERS").unwrap();
+    assert_eq!(setting("api", "TESTBED_FEATURES").unwrap(), "kafka");
+    let (host, port) = brokers.split_once(':').unwrap();
+    let properties = read("deploy/kafka/server.properties");
+    let advertised = format!("\nadvertised.listeners=PLAINTEXT://{host}:{port}\n");
+    assert!(all.contains_key(host) && properties.contains(&advertised), "{brokers}");
+    for worker in (0..3).map(|n| format!("worker-{n}")) {
+        assert_eq!(setting(&worker, "TESTBED_KAFKA__BROKERS").as_ref(), Some(&brokers));
+        assert_eq!(setting(&worker, "TESTBED_REDIS__URL"), setting("api", "TESTBED_REDIS__URL"));
+        assert_eq!(all[&worker]["depends_on"][host]["condition"], "service_healthy");
+    }
+    // Replicas must start without it.
+    assert_eq!(all["api"]["depends_on"][host]["required"], false);
+    // Its log and MySQL's positions live equally long.
+    assert!(texts(&all[host]["volumes"]).contains(&"kafka:/var/lib/kafka/data"));
+    let minimal = overlaid("deploy/compose/minimal.yaml");
+    let api = &minimal["api"]["environment"];
+    assert_eq!((&api["TESTBED_KAFKA__BROKERS"], &api["TESTBED_FEATURES"]), (&"".into(), &"inline".into()));
+    assert_eq!(texts(&minimal[host]["profiles"]), ["full"]);
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn alerts(home: &Home, words: &[&str], count: usize) {
 
 #[test]
 fn two_alerts_fire_on_their_faults_and_clear() {
-    let Some(home) = Home::new() else { return };
+    let Some(home) = Home::with_kafka() else { return };
     if launcher::testing::have(&["prometheus"]) {
         alerts(&home, &["--quick", "--alert", "CacheAway", "--alert", "TelemetryLost"], 2);
     }
@@ -86,7 +86,7 @@ fn two_alerts_fire_on_their_faults_and_clear() {
 
 #[test]
 fn every_alert_fires_on_its_fault_and_clears() {
-    let Some(home) = Home::new() else { return };
+    let Some(home) = Home::with_kafka() else { return };
     if launcher::testing::have(&["prometheus"]) && launcher::testing::full() {
         alerts(&home, &[], crate::alerts::alerts().len());
     }

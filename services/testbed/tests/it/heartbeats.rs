@@ -107,7 +107,7 @@ fn failover_is_one_trace(home: &Home, lost: &str) -> bool {
 #[test]
 fn workers_that_are_killed_or_stopped_are_replaced_and_their_clients_sent_on() {
     let Some(home) = Home::new() else { return };
-    home.ok(&["up", "--users", "50", "--scenario", "smoke", "--law", "none", "--beats", "tcp"]);
+    home.ok(&["up", "--users", "50", "--scenario", "smoke", "--law", "none", "--beats", "tcp", "--without", "events"]);
     wait_until("three workers share the partitions", || {
         let beats = home.beats();
         online(&beats) == 3 && (0..3).all(|n| partition_of(&beats, &format!("worker-{n}")).is_some())

@@ -39,6 +39,19 @@ impl Home {
         launcher::testing::have(&["redis-server", "mariadbd|mysqld", "nginx", "etcd"]).then(Self::bare)
     }
 
+    /// As `new`, for stacks with Kafka.
+    pub fn with_kafka() -> Option<Self> {
+        let home = Self::new()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        match runtime.block_on(launcher::kafka::provide()) {
+            Ok(_) => Some(home),
+            Err(reason) => {
+                launcher::testing::skip(&reason);
+                None
+            }
+        }
+    }
+
     /// For what needs no servers.
     pub fn bare() -> Self {
         let dir = TempDir::new().unwrap();

@@ -168,7 +168,7 @@ fn now_s() -> u64 {
 
 #[test]
 fn every_query_finds_data_and_no_series_vanishes() {
-    let Some(home) = Home::new() else { return };
+    let Some(home) = Home::with_kafka() else { return };
     if !launcher::testing::have(&["prometheus"]) {
         return;
     }
@@ -186,12 +186,13 @@ fn every_query_finds_data_and_no_series_vanishes() {
 
     let (from_s, before) = (now_s(), prometheus.series());
     let mut load = home.start(&["load", scenario]);
+    let mut events = home.start(&["load", "events", "--rate", "50", "--for", "20s"]);
     let stopped = home.child("worker-2");
     assert!(stopped.signal(Signal::SIGSTOP));
     wait_until("the stopped worker is failed", || online(&home.beats()) == 2);
     assert!(stopped.signal(Signal::SIGCONT));
     wait_until("it comes back in a new life", || online(&home.beats()) == 3);
-    assert!(load.wait().unwrap().success());
+    assert!(load.wait().unwrap().success() && events.wait().unwrap().success());
     wait_until("Prometheus sees it again", complete);
     // What the last scrape saw is evaluated a moment later.
     wait_until("the rules have seen the load", || {

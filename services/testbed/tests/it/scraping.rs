@@ -18,8 +18,8 @@ const PROMETHEUS: &str = "deploy/prometheus/prometheus.yml";
 const MINIMAL: &str = "deploy/compose/minimal.yaml";
 /// Where the minimal overlay mounts a shorter list of targets.
 const TARGETS: &str = "/etc/prometheus/targets.yml";
-/// Servers without a page of metrics; their exporters are scraped instead.
-const SILENT: [&str; 2] = ["mysql", "redis"];
+/// Servers without a page of metrics; their exporters are scraped instead, for Kafka its clients.
+const SILENT: [&str; 3] = ["mysql", "redis", "kafka"];
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()

@@ -4,7 +4,8 @@ use crate::Home;
 fn up_load_break_import_down() {
     let Some(home) = Home::new() else { return };
     assert!(home.fails(&["load", "smoke"]).contains("./testbed up"));
-    let said = home.ok(&["up", "--profile", "baseline", "--users", "300", "--scenario", "smoke"]);
+    let said =
+        home.ok(&["up", "--profile", "baseline", "--users", "300", "--scenario", "smoke", "--without", "events"]);
     assert!(said.contains("http://127.0.0.1:"), "{said}");
     assert!(home.fails(&["up"]).contains("up already"));
     let gateway = home.json(&["status", "--json"])["gateway"].as_str().unwrap().to_owned();
@@ -113,6 +114,13 @@ fn redis_and_replicas_are_killed_stopped_and_resumed() {
     let missing = home.fails(&["fault", "replica", "7", "kill"]);
     assert!(missing.contains("no process api-7; it has: redis, api-0, api-1"), "{missing}");
 
+    // No Kafka without workers: the replicas write the events themselves.
+    assert!(home.fails(&["fault", "kafka", "kill"]).contains("no process kafka; it has: redis, api-0, api-1"));
+    assert!(home.json(&["status", "--json"])["events"].is_null());
+    let loaded = home.json(&["load", "events", "--rate", "100", "--for", "2s", "--json"]);
+    let count = |name: &str| loaded[name].as_u64().unwrap();
+    assert!(count("accepted") > 50 && count("failed") == 0 && count("offered") == count("accepted"), "{loaded}");
+
     // Without a scenario; all requests are answered.
     let report = home.json(&["load", "--users", "20", "--for", "2s", "--json"]);
     let step = &report["steps"][0];
@@ -141,11 +149,66 @@ fn redis_and_replicas_are_killed_stopped_and_resumed() {
     assert_eq!(home.processes(), [] as [u64; 0]);
 }
 
+/// Events → Kafka → workers → lists, with Kafka and a worker killed in between.
+#[test]
+fn events_go_through_kafka_and_outlive_kills() {
+    let Some(home) = Home::with_kafka() else { return };
+    home.ok(&["up", "--users", "300", "--scenario", "smoke", "--law", "none"]);
+    let events = || home.json(&["status", "--json"])["events"].clone();
+    let partitions = || events()["partitions"].as_array().unwrap().clone();
+    let owned = || partitions().iter().all(|partition| partition["owner"].is_string());
+    crate::wait_until("each partition has an owner", owned);
+    assert_eq!(events()["kafka"]["responds"], true);
+    let load = || home.json(&["load", "events", "--rate", "200", "--for", "3s", "--json"]);
+    let loaded = load();
+    assert!(loaded["accepted"].as_u64() > Some(200) && loaded["failed"] == 0, "{loaded}");
+    let drained = || partitions().iter().all(|partition| partition["owner"].is_string() && partition["lag"] == 0);
+    crate::wait_until("the workers have processed all events", drained);
+
+    // While Kafka stands still, events are refused and lists are not.
+    let gateway = home.json(&["status", "--json"])["gateway"].as_str().unwrap().to_owned();
+    home.ok(&["fault", "kafka", "stop"]);
+    let refused = load();
+    assert!(refused["failed"].as_u64() > Some(0), "{refused}");
+    assert!(fetch(&format!("{gateway}/recommendations?user_id=u000007")).contains("\"source\""));
+    home.ok(&["fault", "kafka", "resume"]);
+
+    // Killed, it is started again on its data; other workers take over the partitions of a killed one.
+    for process in [&["kafka"][..], &["worker", "1"]] {
+        let killed = home.ok(&[&["fault"], process, &["kill"]].concat());
+        assert!(killed.contains("starts it again after 15 s"), "{killed}");
+    }
+    crate::wait_until("Kafka takes events again", || load()["failed"] == 0);
+    crate::wait_until("the workers have processed all events again", drained);
+    let text = home.ok(&["status"]);
+    assert!(text.contains("0 messages behind") && text.contains("worker-0"), "{text}");
+    home.ok(&["down"]);
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}
+
 #[test]
 fn up_says_why_it_cannot() {
     let Some(home) = Home::new() else { return };
-    let error = home.fails(&["up", "--users", "50", "--scenario", "smoke", "--set", "guards.bloom_fpr=2"]);
+    let error = home.fails(&[
+        "up",
+        "--users",
+        "50",
+        "--scenario",
+        "smoke",
+        "--set",
+        "guards.bloom_fpr=2",
+        "--without",
+        "events",
+    ]);
     assert!(error.contains("guards.bloom_fpr"), "{error}");
+    // Neither Java nor the jars.
+    let without =
+        home.command(&["up", "--users", "50", "--scenario", "smoke"]).env("PATH", "/nowhere").output().unwrap();
+    let error = String::from_utf8_lossy(&without.stderr);
+    if !["/usr/sbin/java", "/sbin/java", "/usr/local/sbin/java"].iter().any(|file| std::path::Path::new(file).exists())
+    {
+        assert!(error.contains("java is not installed") && error.contains("--without events"), "{error}");
+    }
     assert_eq!(home.processes(), [] as [u64; 0]);
 }
 
@@ -155,7 +218,7 @@ fn k6_sees_what_goose_sees() {
     if !launcher::testing::have(&["k6"]) {
         return;
     }
-    home.ok(&["up", "--users", "300", "--scenario", "smoke"]);
+    home.ok(&["up", "--users", "300", "--scenario", "smoke", "--without", "events"]);
     for (engine, profile) in [("k6", "protected k6"), ("k6-open", "protected k6-open")] {
         let report = home.json(&["load", "smoke", "--engine", engine, "--json"]);
         let [goose, k6] = report["steps"].as_array().unwrap().as_slice() else { panic!("{report}") };

@@ -34,6 +34,14 @@ fn errors_say_what_to_do() {
         (&["report", "diff", "a", "b", "--fail-on", "good_per_s<5%"], "good_per_s>5%"),
         (&["load", "no-such"], "article, penetration, overload, outage, zipf, smoke"),
         (&["load", "smoke", "--engine", "ab"], "k6"),
+        (&["load", "events"], "--rate"),
+        (&["load", "events", "--rate", "0"], "1..=50000"),
+        (&["load", "events", "--rate", "10", "--for", "2h"], "1s to 1h"),
+        (&["load", "events", "--rate", "10"], "./testbed up"),
+        (&["load", "smoke", "events", "--rate", "10"], "cannot be used with"),
+        (&["up", "--without", "mysql"], "events"),
+        (&["fault", "kafka", "kill"], "./testbed up"),
+        (&["fault", "worker", "kill"], "invalid digit"),
         (&["load", "smoke", "--step", "many"], "invalid digit"),
         (&["serve", "hammer", "no-such.json"], "no-such.json"),
         (&["serve", "fleet", "no-such.json"], "no-such.json"),
@@ -272,6 +280,8 @@ fn signals_to_a_stack_elsewhere_name_the_docker_command() {
     for (args, docker) in [
         (&["fault", "redis", "kill"][..], "docker compose kill redis"),
         (&["fault", "redis", "stop"], "docker compose pause redis"),
+        (&["fault", "kafka", "stop"], "docker compose pause kafka"),
+        (&["fault", "worker", "1", "kill"], "docker compose kill worker-1"),
         (&["fault", "replica", "3", "resume"], "docker unpause recommendation-testbed-api-4"),
     ] {
         let output = home.command(args).env("TESTBED_ENDPOINTS", &file).output().unwrap();

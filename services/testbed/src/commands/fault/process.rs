@@ -1,4 +1,4 @@
-//! `fault redis` and `fault replica`: signals to processes of the stack that `up` started.
+//! `fault redis`, `fault kafka`, `fault worker` and `fault replica`: signals to processes of the stack that `up` started.
 
 use anyhow::{Context, bail};
 use launcher::{Description, ProcessIdentity, Signal};
@@ -13,24 +13,34 @@ use crate::{
 const COMPOSE_PROJECT: &str = "recommendation-testbed";
 
 pub fn redis(action: ProcessAction) -> anyhow::Result<()> {
-    let docker = match action {
-        ProcessAction::Kill => "docker compose kill redis",
-        ProcessAction::Stop => "docker compose pause redis",
-        ProcessAction::Resume => "docker compose unpause redis",
-    };
-    refuse_elsewhere("Redis", docker)?;
+    refuse_elsewhere("Redis", &format!("docker compose {} redis", of_docker(action)))?;
     send("redis", action)
 }
 
-pub fn replica(number: u16, action: ProcessAction) -> anyhow::Result<()> {
-    let command = match action {
+pub fn kafka(action: ProcessAction) -> anyhow::Result<()> {
+    refuse_elsewhere("Kafka", &format!("docker compose {} kafka", of_docker(action)))?;
+    send("kafka", action)
+}
+
+pub fn worker(number: u16, action: ProcessAction) -> anyhow::Result<()> {
+    let name = format!("worker-{number}");
+    refuse_elsewhere(&name, &format!("docker compose {} {name}", of_docker(action)))?;
+    send(&name, action)
+}
+
+/// Docker's command with the same effect.
+fn of_docker(action: ProcessAction) -> &'static str {
+    match action {
         ProcessAction::Kill => "kill",
         ProcessAction::Stop => "pause",
         ProcessAction::Resume => "unpause",
-    };
+    }
+}
+
+pub fn replica(number: u16, action: ProcessAction) -> anyhow::Result<()> {
     // Compose counts from 1.
     let container = format!("{COMPOSE_PROJECT}-api-{}", u32::from(number) + 1);
-    refuse_elsewhere(&format!("replica {number}"), &format!("docker {command} {container}"))?;
+    refuse_elsewhere(&format!("replica {number}"), &format!("docker {} {container}", of_docker(action)))?;
     send(&format!("api-{number}"), action)
 }
 
@@ -70,9 +80,14 @@ fn find(stack: &Description, name: &str) -> anyhow::Result<ProcessIdentity> {
     let child = stack.children.iter().find(|child| child.name == name).map(|child| child.process);
     child.with_context(|| {
         let names = stack.children.iter().map(|child| child.name.as_str());
-        let names: Vec<&str> = names.filter(|name| *name == "redis" || name.starts_with("api-")).collect();
+        let names: Vec<&str> = names.filter(|name| is_target(name)).collect();
         format!("the running stack has no process {name}; it has: {}", names.join(", "))
     })
+}
+
+/// Whether a command of `fault` signals processes of this name.
+fn is_target(name: &str) -> bool {
+    ["redis", "kafka"].contains(&name) || name.starts_with("api-") || name.starts_with("worker-")
 }
 
 #[cfg(test)]
@@ -89,7 +104,7 @@ mod tests {
             created_ms: 0,
             endpoints: Default::default(),
             sockets: Default::default(),
-            children: vec![child("redis"), child("mysql-00"), child("api-0")],
+            children: ["redis", "kafka", "mysql-00", "api-0", "worker-0"].map(child).into(),
         }
     }
 
@@ -98,7 +113,7 @@ mod tests {
         let own = ProcessIdentity::current();
         assert_eq!(find(&stack(own), "api-0").unwrap(), own);
         let error = find(&stack(own), "api-8").unwrap_err().to_string();
-        assert!(error.ends_with("no process api-8; it has: redis, api-0"), "{error}");
+        assert!(error.ends_with("no process api-8; it has: redis, kafka, api-0, worker-0"), "{error}");
     }
 
     #[test]

@@ -87,7 +87,9 @@ mod tests {
             latency: Some(LatencyMs { p50_ms: 1.0, p90_ms: 2.0, p99_ms: 3.0, max_ms: 4.0 }),
         };
         let shown = text(&outcome);
-        for part in ["120 events in 30 requests, 2.0 s", "accepted   100 (50/s)", "overloaded", "5 requests", "p99 3.0 ms"] {
+        for part in
+            ["120 events in 30 requests, 2.0 s", "accepted   100 (50/s)", "overloaded", "5 requests", "p99 3.0 ms"]
+        {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
         assert!(!text(&EventLoadOutcome { latency: None, ..outcome }).contains("latency"));

@@ -8,7 +8,10 @@ use launcher::{ProcessIdentity, Signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::stack::AlertsStack;
+use super::{
+    events::{FeaturesLock, send_no_events},
+    stack::AlertsStack,
+};
 
 pub struct Case {
     pub fault: Fault,
@@ -26,13 +29,16 @@ pub enum Fault {
     RedisGone,
     ReceiverGone,
     UnknownIds,
+    FeaturesLocked,
+    NoEvents,
+    WorkerNotReplaced,
     StoreSlow,
     StoreLate,
     StoreGone,
 }
 
 /// Burn rates last: the windows must no longer contain the errors of other faults.
-pub const CASES: [Case; 10] = [
+pub const CASES: [Case; 13] = [
     Case {
         fault: Fault::ReplicaHangs,
         what: "a replica is stopped (SIGSTOP)",
@@ -52,6 +58,17 @@ pub const CASES: [Case; 10] = [
     Case { fault: Fault::RedisGone, what: "Redis is killed", alerts: &["CacheAway"] },
     Case { fault: Fault::ReceiverGone, what: "the receiver of traces is killed", alerts: &["TelemetryLost"] },
     Case { fault: Fault::UnknownIds, what: "all requests are for unknown ids", alerts: &["CachePenetration"] },
+    Case {
+        fault: Fault::FeaturesLocked,
+        what: "the table of features is locked in every shard",
+        alerts: &["EventLag"],
+    },
+    Case { fault: Fault::NoEvents, what: "four messages in the topic are no events", alerts: &["DeadLetters"] },
+    Case {
+        fault: Fault::WorkerNotReplaced,
+        what: "a worker and two of three monitors are stopped (SIGSTOP)",
+        alerts: &["EventPartitionWithoutOwner"],
+    },
     Case { fault: Fault::StoreSlow, what: "each query takes 3 s longer", alerts: &["ConnectionPoolExhausted"] },
     Case {
         fault: Fault::StoreLate,
@@ -79,13 +96,14 @@ const RUNNING: Duration = Duration::from_millis(400);
 pub struct Ongoing {
     fault: Fault,
     pulses: Option<(CancellationToken, JoinHandle<()>)>,
+    lock: Option<FeaturesLock>,
 }
 
 impl Fault {
     pub async fn begin(self, stack: &mut AlertsStack) -> anyhow::Result<Ongoing> {
         let proxy = stack.service.proxy.client.clone();
         let later = |ms| StoreFault::Latency { ms, jitter_ms: 0.0 };
-        let mut pulses = None;
+        let (mut pulses, mut lock) = (None, None);
         match self {
             Self::ReplicaHangs => signal(stack, Signal::SIGSTOP)?,
             Self::ReplicaStalls => {
@@ -98,6 +116,19 @@ impl Fault {
             Self::RedisGone => stack.service.kill_redis().await?,
             Self::ReceiverGone => stack.service.kill_traces().await?,
             Self::UnknownIds => stack.load.ask_for_unknown(true),
+            Self::FeaturesLocked => {
+                let server = stack.service.servers.first().context("there is no MySQL server")?;
+                lock = Some(FeaturesLock::take(server).await?);
+            }
+            Self::NoEvents => {
+                let kafka = stack.service.kafka.as_ref().context("the stack has no Kafka")?;
+                send_no_events(&kafka.bootstrap).await?;
+            }
+            Self::WorkerNotReplaced => {
+                // First, so that no majority sees the worker fail.
+                signal_monitors(stack, Signal::SIGSTOP)?;
+                signal_worker(stack, Signal::SIGSTOP)?;
+            }
             Self::StoreSlow => proxy.add_fault(later(3_000.0)).await?,
             Self::StoreLate => proxy.add_fault(later(400.0)).await?,
             Self::StoreGone => {
@@ -105,7 +136,7 @@ impl Fault {
                 proxy.add_fault(StoreFault::Reset).await?;
             }
         }
-        Ok(Ongoing { fault: self, pulses })
+        Ok(Ongoing { fault: self, pulses, lock })
     }
 }
 
@@ -124,6 +155,13 @@ impl Ongoing {
             Fault::RedisGone => stack.service.restart_redis().await?,
             Fault::ReceiverGone => stack.service.restart_traces().await?,
             Fault::UnknownIds => stack.load.ask_for_unknown(false),
+            Fault::FeaturesLocked => self.lock.context("the features are not locked")?.release().await?,
+            // They stay in the topic, behind the position of the partition.
+            Fault::NoEvents => {}
+            Fault::WorkerNotReplaced => {
+                signal_worker(stack, Signal::SIGCONT)?;
+                signal_monitors(stack, Signal::SIGCONT)?;
+            }
             Fault::StoreSlow | Fault::StoreLate | Fault::StoreGone => stack.service.proxy.client.clear().await?,
         }
         Ok(())
@@ -138,6 +176,11 @@ fn signal(stack: &mut AlertsStack, signal: Signal) -> anyhow::Result<()> {
 /// All but one.
 fn signal_monitors(stack: &mut AlertsStack, signal: Signal) -> anyhow::Result<()> {
     stack.control_plane.monitors.iter().skip(1).try_for_each(|monitor| monitor.kill(&mut stack.service.stack, signal))
+}
+
+fn signal_worker(stack: &mut AlertsStack, signal: Signal) -> anyhow::Result<()> {
+    let worker = stack.control_plane.workers.first().context("there is no worker")?;
+    worker.kill(&mut stack.service.stack, signal)
 }
 
 fn replica(stack: &AlertsStack) -> anyhow::Result<ProcessIdentity> {

@@ -1,6 +1,7 @@
 //! `experiment alerts`: on a real stack, each alert of deploy/prometheus fires on its own fault and clears when the fault is over. All times
 //! of the rules are divided by one number, so that days pass within minutes.
 
+mod events;
 mod faults;
 mod stack;
 
@@ -29,7 +30,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     name: "alerts",
     about: "Every alert made to fire on a real stack by its own fault, and to clear, in windows of seconds instead of hours",
     examples: "Examples:
-  ./testbed experiment alerts              all of deploy/prometheus/alerts.yml (about 6 minutes)
+  ./testbed experiment alerts              all of deploy/prometheus/alerts.yml (about 8 minutes)
   ./testbed experiment alerts --quick      without the burn rates, whose windows are the longest
   ./testbed experiment alerts --alert TargetDown --alert CacheAway
   ./testbed experiment alerts --json | jq '.sections[0].measured.alerts[] | {alert, fires_s, clears_s}'",
@@ -107,7 +108,7 @@ async fn run(args: AlertsArgs) -> anyhow::Result<ExitCode> {
     let measured = Measured { divided_by: SPEED_UP, calm_s: calm.as_secs_f64(), fired_in_calm, alerts };
     let found = Found {
         what: format!(
-            "{REPLICAS} replicas, {PER_S} requests/s, each of which queries the store; three monitors, three workers. All times of \
+            "{REPLICAS} replicas, {PER_S} requests/s, each of which queries the store; 50 events/s through Kafka; three monitors, three workers. All times of \
              deploy/prometheus are divided by {SPEED_UP} (6 h are {} s), windows down to four scrapes; scraping and evaluation every {} ms. \
              Each fault lasts until its alerts fire.",
             6 * 3_600 / SPEED_UP,

@@ -1,4 +1,4 @@
-//! A stack under a constant load, with monitors, workers, and a Prometheus whose rules are sped up.
+//! A stack under a constant load of requests and events, with Kafka, monitors, workers, and a Prometheus whose rules are sped up.
 
 use std::{
     collections::BTreeSet,
@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::events::Behaviour;
 use crate::{
     data,
     stack::control_plane::{self, ControlPlane},
@@ -45,10 +46,14 @@ const SETS: [&str; 8] = [
     "telemetry.flush_ms=100",
 ];
 
+/// Workers' lists are never fresh: see `SETS`.
+const WORKER_SETS: [&str; 2] = ["lists.fresh_ms=1", "lists.stale_ms=0"];
+
 pub struct AlertsStack {
     pub service: ServiceStack,
     pub control_plane: ControlPlane,
     pub load: Load,
+    _behaviour: Behaviour,
     pub prometheus: Prometheus,
     http: reqwest::Client,
 }
@@ -84,6 +89,7 @@ impl AlertsStack {
         scenario.store = Store { pool_size: 30, order: Order::Newest, checkout_timeout_ms: 300, max_waiting: 1_000 };
         let mut plan = Plan::new("alerts", &scenario);
         plan.traces = true;
+        plan.events = true;
         plan.sets = SETS.map(str::to_owned).to_vec();
         let loadgen = ([127, 0, 0, 1], free_port()?).into();
         plan.prometheus = Some(Monitoring { loadgen, interval: INTERVAL, hurry: SPEED_UP, exporters: false });
@@ -91,15 +97,17 @@ impl AlertsStack {
         let dataset = data::Source::Generator(USERS).load().await?.dataset;
         service.load(&dataset).await?;
         service.start_replicas(Profile::Protected, &[]).await?;
-        let plan = control_plane::Plan { interval_ms: BEAT_MS, ..control_plane::Plan::default() };
+        let worker_sets = service.worker_event_sets().into_iter().chain(WORKER_SETS.map(str::to_owned)).collect();
+        let plan = control_plane::Plan { interval_ms: BEAT_MS, worker_sets, ..control_plane::Plan::default() };
         let store = service.direct_store();
         let control_plane = ControlPlane::start(&mut service.stack, &plan, &store).await?;
         let known = dataset.users.iter().map(|user| user.as_str().to_owned()).collect();
         let http = runtime::http::plain().timeout(TIMEOUT).build()?;
         let load = Load::start(http.clone(), &service.nginx.url, known);
+        let behaviour = Behaviour::start(&service.nginx.url, &dataset);
         let prometheus = service.prometheus.clone().context("the stack has no Prometheus")?;
         control_plane.jobs().iter().try_for_each(|job| prometheus.add(job))?;
-        Ok(Self { service, control_plane, load, prometheus, http })
+        Ok(Self { service, control_plane, load, _behaviour: behaviour, prometheus, http })
     }
 
     /// Names of the alerts that fire now.
