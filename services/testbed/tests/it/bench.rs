@@ -74,8 +74,8 @@ fn telemetry_is_compared_with_the_same_binary_without_it() {
 
 #[test]
 fn a_worker_is_compared_with_a_loop_that_inserts_the_same_rows() {
-    let Some(home) = Home::new() else { return };
-    if !launcher::testing::full() || !have_kafka() {
+    let Some(home) = Home::with_kafka() else { return };
+    if !launcher::testing::full() {
         return;
     }
     let json = home.json(&["bench", "events", "--repeat", "1", "--json"]);
@@ -89,13 +89,4 @@ fn a_worker_is_compared_with_a_loop_that_inserts_the_same_rows() {
     let remark = json["conditions"]["remarks"][0].as_str().unwrap();
     assert!(remark.starts_with("The worker's longest stage is "), "{remark}");
     assert_eq!(home.processes(), [] as [u64; 0]);
-}
-
-/// Otherwise the test counts as skipped.
-fn have_kafka() -> bool {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(launcher::testing::have_kafka())
 }

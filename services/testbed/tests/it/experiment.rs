@@ -208,7 +208,7 @@ fn workers_die_and_their_partitions_go_to_others() {
 
 #[test]
 fn misses_are_compared_under_events_and_a_backlog_is_drained() {
-    let Some(home) = Home::new() else { return };
+    let Some(home) = Home::with_kafka() else { return };
     if !launcher::testing::full() {
         return;
     }

@@ -48,7 +48,11 @@ impl Servers {
     /// `None`: a server is not installed, and the test counts as skipped.
     async fn start(dataset: &Dataset) -> Option<Self> {
         let programs = ["redis-server", "mariadbd|mysqld", "etcd"];
-        if !launcher::testing::have(&programs) || !launcher::testing::have_kafka().await {
+        if !launcher::testing::have(&programs) {
+            return None;
+        }
+        if let Err(reason) = kafka::provide().await {
+            launcher::testing::skip(&reason);
             return None;
         }
         let mut stack = Stack::create("test-lists").unwrap();

@@ -78,13 +78,14 @@ impl Servers {
             EventPath::Direct => None,
             EventPath::Kafka => {
                 let plane = stack.start_control_plane(&control_plane::Plan::default()).await?;
-                let lag = EventLag::new(stack.store()?, &stack.kafka.bootstrap)?;
+                let lag = EventLag::new(stack.store()?, stack.brokers()?)?;
                 Some(Workers { plane, lag })
             }
         };
-        let kafka = workers.as_ref().map(|_| format!("kafka.brokers={}", stack.kafka.bootstrap));
+        // The stack's replicas have Kafka, unless they are told otherwise.
+        let without = workers.is_none().then(|| "kafka.brokers=".to_owned());
         let sets = |features: &str, further: &[String]| {
-            [&[format!("features={features}")], further].concat().into_iter().chain(kafka.clone()).collect::<Vec<_>>()
+            [&[format!("features={features}")], further].concat().into_iter().chain(without.clone()).collect::<Vec<_>>()
         };
         // The workers write fresh lists to the other Redis.
         let options = redis::Options { name: "redis-misses".into(), ..redis::Options::default() };

@@ -95,7 +95,7 @@ impl Servers {
     }
 
     async fn fill_topic(&self, dataset: &model::Dataset) -> anyhow::Result<()> {
-        let config = KafkaConfig { brokers: self.stack.kafka.bootstrap.clone(), ..KafkaConfig::default() };
+        let config = KafkaConfig { brokers: self.stack.brokers()?.to_owned(), ..KafkaConfig::default() };
         eventlog::prepare_topics(&config, SEND_LIMIT).await?;
         let producer = Producer::start(&config, ProducerMetrics::new(&prometheus::Registry::new())?)?;
         for chunk in invented(dataset, self.events as usize)?.chunks(CHUNK) {
@@ -170,7 +170,7 @@ impl Servers {
     async fn read_topic(&mut self, mysql_port: Option<u16>) -> anyhow::Result<Figures> {
         let dir = self.stack.service.stack.child_dir("topic-reader")?;
         let (file, result) = (dir.join("plan.json"), dir.join("result.json"));
-        let brokers = self.stack.kafka.bootstrap.clone();
+        let brokers = self.stack.brokers()?.to_owned();
         let plan = topic_reader::Plan { brokers, events: self.events, mysql_port, result: result.clone() };
         std::fs::write(&file, serde_json::to_vec(&plan)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
@@ -208,8 +208,8 @@ impl Servers {
     pub(super) fn versions(&self) -> Vec<(&'static str, String)> {
         let service = &self.stack.service;
         let mysql = service.servers.first().map(|server| ("store", server.version.clone()));
-        let others = [("kafka", self.stack.kafka.version.clone()), ("redis", service.redis.version.clone())];
-        others.into_iter().chain(mysql).collect()
+        let kafka = service.kafka.as_ref().map(|kafka| ("kafka", kafka.version.clone()));
+        [("redis", service.redis.version.clone())].into_iter().chain(kafka).chain(mysql).collect()
     }
 
     pub(super) async fn stop(self) -> anyhow::Result<()> {
