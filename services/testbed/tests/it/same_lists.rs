@@ -67,7 +67,8 @@ impl Servers {
         stores::migrate(&config).await.unwrap();
         let store = Store::new(config.clone(), &StoreMetrics::new(&Registry::new()).unwrap()).unwrap();
         let threads = std::num::NonZero::<usize>::MIN;
-        let (header, rows) = NeighbourModel::build(dataset, &Params::default(), threads).unwrap().to_rows();
+        let built = NeighbourModel::build(dataset, &Params::default(), threads).unwrap();
+        let (header, rows) = built.to_rows();
         store.save_model(&header, &rows.collect::<Vec<_>>(), 0).await.unwrap();
         let stop = CancellationToken::new();
         Some(Self { stack, lists, cache, etcd, kafka, config, store, _stop: stop.clone().drop_guard(), stop })

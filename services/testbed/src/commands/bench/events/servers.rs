@@ -39,6 +39,7 @@ const CHUNK: usize = 1_000;
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 /// A scrape costs the worker about a millisecond.
 const POLL: Duration = Duration::from_millis(250);
+const SCRAPE_LIMIT: Duration = Duration::from_secs(5);
 const RUN_LIMIT: Duration = Duration::from_secs(300);
 
 /// Whether the worker writes lists to Redis.
@@ -54,6 +55,7 @@ pub(super) struct Servers {
     mysql: MySqlConnection,
     events: u64,
     worker_sets: Vec<String>,
+    http: reqwest::Client,
 }
 
 /// What a worker and its servers have done so far.
@@ -88,7 +90,8 @@ impl Servers {
         let port = stack.service.servers.first().context("there is no MySQL server")?.port;
         let options = MySqlConnectOptions::new().host("127.0.0.1").port(port).username("root");
         let mysql = MySqlConnection::connect_with(&options).await?;
-        let mut servers = Self { stack, plane, mysql, events, worker_sets };
+        let http = runtime::http::plain().timeout(SCRAPE_LIMIT).build()?;
+        let mut servers = Self { stack, plane, mysql, events, worker_sets, http };
         servers.stop_worker().await?;
         servers.fill_topic(&dataset).await?;
         Ok(servers)
@@ -138,7 +141,7 @@ impl Servers {
         let worker = self.plane.workers.first().context("there is no worker")?;
         let stack = &self.stack.service.stack;
         let pid = stack.pid(worker.child).context("the worker has ended")?;
-        let text = reqwest::get(format!("{}/metrics", worker.admin)).await?.error_for_status()?.text().await?;
+        let text = self.http.get(format!("{}/metrics", worker.admin)).send().await?.error_for_status()?.text().await?;
         let reading = Reading::of([text.as_str()]);
         // Late events count as new ones, too.
         let outcomes = ["new", "duplicate", "dead_letter"].map(|outcome| format!("outcome=\"{outcome}\""));
