@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use contract::http::Recommendations;
 use reqwest::StatusCode;
 use serde_json::json;
@@ -23,23 +23,26 @@ struct Seen {
     age: Option<Duration>,
 }
 
-/// One user after the other. Each acts once.
+/// One user after the other. Each acts once. A user with a failed request is counted and left.
 ///
 /// # Errors
-/// A request fails.
+/// The HTTP client cannot be made.
 pub(super) async fn run(replica: &str, users: &[String], lasting: Duration) -> anyhow::Result<FirstReads> {
     let http = runtime::http::plain().timeout(LONGEST).build()?;
-    let (begun, mut all) = (Instant::now(), Vec::new());
+    let (begun, mut all, mut failed) = (Instant::now(), Vec::new(), 0);
     let mut next = begun;
     for user in users {
         if next >= begun + lasting {
             break;
         }
         sleep_until(next).await;
-        all.extend(act_and_read(&http, replica, user).await.with_context(|| format!("user {user}"))?);
+        match act_and_read(&http, replica, user).await {
+            Ok(seen) => all.extend(seen),
+            Err(_) => failed += 1,
+        }
         next = Instant::now().max(next + EVERY);
     }
-    Ok(summary(&all))
+    Ok(summary(&all, failed))
 }
 
 /// `None`: the list of this user is not the user's own.
@@ -73,7 +76,7 @@ async fn list(http: &reqwest::Client, replica: &str, user: &str) -> anyhow::Resu
     Ok(http.get(url).send().await?.error_for_status()?.json().await?)
 }
 
-fn summary(all: &[Seen]) -> FirstReads {
+fn summary(all: &[Seen], failed: u64) -> FirstReads {
     let sorted = |durations: &mut dyn Iterator<Item = Duration>| {
         let mut ms: Vec<f64> = durations.map(|duration| duration.as_secs_f64() * 1e3).collect();
         ms.sort_by(f64::total_cmp);
@@ -90,6 +93,7 @@ fn summary(all: &[Seen]) -> FirstReads {
         age_p50_ms: quantile(&ages, 0.5),
         age_p99_ms: quantile(&ages, 0.99),
         never: (all.len() - ages.len()) as u64,
+        failed,
     }
 }
 
@@ -102,10 +106,10 @@ mod tests {
         let ms = Duration::from_millis;
         let seen = |latency, age: Option<u64>| Seen { latency: ms(latency), age: age.map(ms) };
         let all = [seen(2, Some(0)), seen(1, Some(80)), seen(1, Some(120)), seen(9, None)];
-        let reads = summary(&all);
-        assert_eq!((reads.users, reads.shows_pct, reads.never), (4, 25.0, 1));
+        let reads = summary(&all, 2);
+        assert_eq!((reads.users, reads.shows_pct, reads.never, reads.failed), (4, 25.0, 1, 2));
         assert_eq!((reads.p50_ms, reads.p99_ms), (Some(1.0), Some(9.0)));
         assert_eq!((reads.age_p50_ms, reads.age_p99_ms), (Some(80.0), Some(120.0)));
-        assert_eq!(summary(&[]).p50_ms, None);
+        assert_eq!(summary(&[], 0).p50_ms, None);
     }
 }

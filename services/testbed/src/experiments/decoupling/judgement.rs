@@ -104,6 +104,8 @@ pub struct FirstReads {
     pub age_p99_ms: Option<f64>,
     /// Users whose list did not show it within 10 s.
     pub never: u64,
+    /// Users with a failed request, who are not among `users`.
+    pub failed: u64,
 }
 
 /// Time from sending an event until the list that contains it is in Redis, by the workers' histogram.
@@ -215,7 +217,7 @@ fn of_run(run: &Measured) -> Vec<Verdict> {
         "age of what a read does not show, p99",
         format!("≤ {FRESH_WITHIN_S} s"),
         age.map_or_else(|| NO_FIGURE.into(), |age| format!("{} ms", ms(age))),
-        run.first_reads.never == 0 && age.is_some_and(|age| age <= 1000.0 * FRESH_WITHIN_S),
+        run.first_reads.never + run.first_reads.failed == 0 && age.is_some_and(|age| age <= 1000.0 * FRESH_WITHIN_S),
     ));
     if let Some(freshness) = run.freshness {
         verdicts.push(verdict(
@@ -298,6 +300,7 @@ pub mod tests {
                 age_p50_ms: Some(90.0),
                 age_p99_ms: Some(240.0),
                 never: 0,
+                failed: 0,
             },
             freshness: with_kafka.then_some(Freshness {
                 events: 120_000,

@@ -56,7 +56,7 @@ const ALL_MISS: [&str; 3] = ["guards.warmup=off", "cache.fresh_ms=1", "cache.sta
 const POOL_SIZE: u32 = 50;
 const PROBED: usize = 400;
 /// Of a request of `POST /events`.
-const BATCH: usize = 1_000;
+const BATCH: usize = 100;
 const DRAIN_LIMIT: Duration = Duration::from_secs(120);
 
 impl Servers {

@@ -56,9 +56,10 @@ fn first_reads(all: &[Measured]) -> Table {
             figure(reads.age_p50_ms),
             figure(reads.age_p99_ms),
             count(reads.never as f64),
+            count(reads.failed as f64),
         ]
     });
-    let head = ["", "users", "shown at once", "first read p50, ms", "p99, ms", "age p50, ms", "p99, ms", "never"];
+    let head = ["", "users", "shown at once", "first read p50, ms", "p99, ms", "age p50, ms", "p99, ms", "never", "failed"];
     Table::new("The first read after an event", FIRST_READS, &head, rows.collect())
 }
 
