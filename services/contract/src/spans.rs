@@ -104,6 +104,10 @@ pub mod name {
     pub const MAJORITY: &str = "majority";
     /// The transaction that writes the partition table.
     pub const SWITCH: &str = "switch";
+    /// A worker's batch of events, from the messages to the lists. It continues the trace of the first recorded request, and is linked to
+    /// the others. Named as `operation::PROCESS` and the topic.
+    pub const PROCESS_BEHAVIOUR: &str = "process behaviour";
+
     /// In a worker: from the table that assigns it partitions until these are fenced. A child of `switch`.
     pub const TAKEOVER: &str = "takeover";
 }

@@ -13,6 +13,15 @@ pub fn have(programs: &[&str]) -> bool {
     missing.is_empty()
 }
 
+/// True if Kafka can be started; otherwise the test is counted as skipped and should return. The first call may fetch Kafka.
+pub async fn have_kafka() -> bool {
+    let provided = crate::kafka::provide().await;
+    if let Err(reason) = &provided {
+        skip(&format!("Kafka: {reason}"));
+    }
+    provided.is_ok()
+}
+
 /// True under `./testbed test --full`; otherwise the test is counted as skipped and should return.
 pub fn full() -> bool {
     let full = std::env::var_os("TESTBED_FULL").is_some_and(|value| value == "1");

@@ -70,6 +70,10 @@ impl RankedList {
         usize::from(u16::from_le_bytes([self.0[2], self.0[3]]))
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether the list has all items that a request for `limit` items gets.
     pub fn answers(&self, limit: usize) -> bool {
         self.len() >= limit || self.0[1] & COMPLETE != 0

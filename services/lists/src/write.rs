@@ -14,7 +14,7 @@ pub enum Replaces {
     /// Any list. For lists without arrival numbers.
     Any,
     /// Lists whose arrival number is not greater, and lists in another format: a list that was ranked from older features never replaces a
-    /// newer one, in whatever order replicas and workers write.
+    /// newer one, in any order of the writes of replicas and workers.
     NotNewer,
 }
 

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use crate::{
     error::StoreError,
-    mysql::{LoggedEvent, Store, select_within},
+    history::{LoggedEvent, select_within},
+    mysql::Store,
     sql::{decode_error, hex_list, id_at, push_hex},
 };
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The position of a shard in its partition of the topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EventPosition {
     /// Offset of the first message that is not written.
     pub next_offset: u64,

@@ -1,8 +1,8 @@
 //! The data stores: MySQL (16 shards on 1 to 16 instances, and the catalogue) and Redis.
 //!
-//! Depends on `contract` (ids, shards, span names) and `runtime` (telemetry). Begin reading with `mysql.rs`, the queries of the shards;
-//! `ingest.rs` writes batches of events from Kafka, `features.rs` reads what they leave. `pool.rs`, `gate.rs` and `dialer.rs` give them connections, and `breaker.rs` stops calls to a server that is down. `redis.rs` is
-//! separate from MySQL.
+//! Depends on `contract` (ids, shards, span names) and `runtime` (telemetry). Begin reading with `mysql.rs`, the shards;
+//! `history.rs` reads the log, `ingest.rs` writes batches of events from Kafka, `features.rs` reads what they leave. `pool.rs`, `gate.rs` and
+//! `dialer.rs` give them connections, and `breaker.rs` stops calls to a server that is down. `redis.rs` is separate from MySQL.
 
 mod announce;
 mod breaker;
@@ -15,6 +15,7 @@ mod error;
 mod features;
 mod fence;
 mod gate;
+mod history;
 mod ingest;
 mod metrics;
 mod migrate;
@@ -33,7 +34,8 @@ pub use error::StoreError;
 pub use features::StoredFeatures;
 pub use fence::{MAX_EPOCH_JUMP, Ownership, Refused};
 pub use gate::QueueOrder;
+pub use history::LoggedEvent;
 pub use ingest::{ArrivedEvent, BatchRefused, EventBatch, EventKey, EventPosition, FeaturesRow};
 pub use metrics::{RedisMetrics, StoreMetrics};
 pub use migrate::migrate;
-pub use mysql::{LoggedEvent, Store};
+pub use mysql::Store;

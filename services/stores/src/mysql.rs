@@ -1,33 +1,23 @@
 //! The 16 shards: users and their behaviour log.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use contract::{Event, EventKind, ItemId, SHARDS, ShardId, UserId, shard_of, spans::attribute};
+use contract::{Event, ItemId, SHARDS, ShardId, UserId, shard_of, spans::attribute};
 use futures::TryStreamExt;
 use runtime::telemetry::Span;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, mysql::MySqlRow};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::{
-    command_timeout::{BETWEEN_ROWS, CommandTimeout, GRACE},
+    command_timeout::{BETWEEN_ROWS, CommandTimeout},
     config::{Instance, StoreConfig},
-    dialer::StatementTimeout,
-    error::{StoreError, timed_out},
+    error::StoreError,
     metrics::{ShardMetrics, StoreMetrics},
     pool::{PendingCheckout, Pool, PooledConnection},
     spans,
-    sql::{decode_error, forget_features, id_at, push_hex},
+    sql::{forget_features, id_at},
     transaction::finish,
 };
-
-/// An event in a user's behaviour log.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoggedEvent {
-    pub item_id: ItemId,
-    pub kind: EventKind,
-    pub at_ms: i64,
-    pub weight: f32,
-}
 
 /// The shards and the catalogue. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -45,16 +35,6 @@ pub(crate) struct Inner {
     instance_of: [usize; SHARDS as usize],
     shard_metrics: Vec<ShardMetrics>,
 }
-
-/// Newest events of a user that a read returns. They hold the 100 newest distinct items of nearly all users; older events say little about
-/// current interests.
-const HISTORY_LIMIT: usize = 1_000;
-
-/// From the newest event to the oldest, as the primary key has them, read backwards.
-const NEWEST_FIRST: &str = "at_ms DESC, item_id DESC, kind DESC";
-
-/// Of all columns of an event but the user. As a double, a weight is written with all digits of the float.
-const JOINED_EVENT: &str = "CONCAT(at_ms,' ',kind,' ',weight+0e0,' ',item_id)";
 
 impl Store {
     /// Opens no connection yet.
@@ -109,7 +89,7 @@ impl Store {
         self.pool(shard).checkout(deadline).await
     }
 
-    async fn traced_checkout(
+    pub(crate) async fn traced_checkout(
         &self,
         shard: ShardId,
         deadline: Option<Instant>,
@@ -133,7 +113,7 @@ impl Store {
         self.0.instance_of[shard.index()]
     }
 
-    fn pool(&self, shard: ShardId) -> &Pool {
+    pub(crate) fn pool(&self, shard: ShardId) -> &Pool {
         &self.0.pools[self.instance_of(shard)]
     }
 
@@ -144,102 +124,6 @@ impl Store {
     pub async fn open(&self, connections: u32, limit: Duration) -> Result<(), StoreError> {
         let count = connections.min(self.0.config.pool_size);
         futures::future::try_join_all(self.0.pools.iter().map(|pool| pool.fill(count, limit))).await.map(drop)
-    }
-
-    /// The user's newest events, newest first, at most 1000; empty for an unknown user. One MySQL command on an open connection. Events
-    /// with the same time are in descending order of item and kind.
-    ///
-    /// The server aborts the query at `deadline`, and 1.5 s later this function returns in any case. Dropping the future while it waits for a
-    /// connection leaves the queue. Afterwards connecting and the query run to completion, so that a client that disconnects costs no
-    /// connection. The wait for a connection and the query are child spans of `span`.
-    ///
-    /// # Errors
-    /// `CheckoutTimeout`, `QueueFull`, `Down`, `StatementTimeout`, `Unavailable`.
-    pub async fn history(
-        &self,
-        user_id: &UserId,
-        deadline: Option<Instant>,
-        span: &Span,
-    ) -> Result<Vec<LoggedEvent>, StoreError> {
-        let shard = shard_of(user_id.as_str());
-        let sql = |timeout| history_sql(shard, user_id, timeout);
-        self.one_command(shard, deadline, span, "SELECT behaviour", sql, joined_event).await
-    }
-
-    /// Reads rows as `history` does. `summary`: verb and table, for the span.
-    pub(crate) async fn one_command<T: Send + 'static>(
-        &self,
-        shard: ShardId,
-        deadline: Option<Instant>,
-        span: &Span,
-        summary: &'static str,
-        sql: impl FnOnce(Option<StatementTimeout>) -> String,
-        decode: fn(&MySqlRow) -> Result<T, sqlx::Error>,
-    ) -> Result<Vec<T>, StoreError> {
-        let mut pooled = self.traced_checkout(shard, deadline, span).await?;
-        let sql: Arc<str> = sql(pooled.statement_timeout()).into();
-        let query = spans::query(span, summary, shard, &self.pool(shard).address);
-        let read = detached(async move {
-            let rows = spans::record_error(&query, read_rows(&mut pooled, &sql, decode).await)?;
-            query.set(attribute::DB_RESPONSE_RETURNED_ROWS, rows.len());
-            Ok(rows)
-        });
-        match deadline {
-            // Only an attempt to connect takes longer. It goes on, and the next request uses the connection.
-            Some(deadline) => timeout_at(deadline + GRACE, read)
-                .await
-                .unwrap_or_else(|_elapsed| Err(StoreError::Unavailable(timed_out()))),
-            None => read.await,
-        }
-    }
-
-    /// Histories of many users of one shard, as from `history`. Users without events are left out. The server reads whole histories; at
-    /// most 1000 events of each user are in memory.
-    ///
-    /// # Errors
-    /// As `history`.
-    pub async fn histories(
-        &self,
-        shard: ShardId,
-        user_ids: &[UserId],
-    ) -> Result<Vec<(UserId, Vec<LoggedEvent>)>, StoreError> {
-        let marks = vec!["?"; user_ids.len()].join(",");
-        let sql: Arc<str> = format!(
-            "SELECT user_id, item_id, kind, at_ms, weight FROM {}.behaviour WHERE user_id IN ({marks}) ORDER BY user_id DESC, {NEWEST_FIRST}",
-            shard.schema()
-        )
-        .into();
-        let mut pooled = self.checkout(shard, None).await?;
-        let timeout = pooled.command_timeout();
-        loop {
-            let query = sqlx::query(AssertSqlSafe(Arc::clone(&sql)));
-            let query = user_ids
-                .iter()
-                .fold(query, |query, id| query.bind(id.as_str().as_bytes()))
-                // The text depends on the number of users: only full batches are worth a place in the statement cache.
-                .persistent(user_ids.len().is_multiple_of(100));
-            let mut rows = query.fetch(pooled.connection().await?);
-            let read = async {
-                let mut histories: Vec<(UserId, Vec<LoggedEvent>)> = Vec::new();
-                while let Some(row) = rows.try_next().await? {
-                    let user_id = id_at::<UserId>(&row, 0)?;
-                    match histories.last_mut() {
-                        Some((last, events)) if *last == user_id => {
-                            if events.len() < HISTORY_LIMIT {
-                                events.push(logged_event(&row, 1)?);
-                            }
-                        }
-                        _ => histories.push((user_id, vec![logged_event(&row, 1)?])),
-                    }
-                }
-                Ok(histories)
-            };
-            let result = timeout.run(read).await;
-            drop(rows);
-            if let Some(histories) = pooled.read(result)? {
-                return Ok(histories);
-            }
-        }
     }
 
     /// Calls `each` with every user of the shard, in any order. A retry after a broken connection starts again, so that `each` may get a user
@@ -344,22 +228,6 @@ pub(crate) async fn detached<T: Send + 'static>(
     tokio::spawn(work).await.map_err(|_panicked| StoreError::Invalid(sqlx::Error::WorkerCrashed))?
 }
 
-async fn read_rows<T>(
-    pooled: &mut PooledConnection,
-    sql: &Arc<str>,
-    decode: fn(&MySqlRow) -> Result<T, sqlx::Error>,
-) -> Result<Vec<T>, StoreError> {
-    let timeout = pooled.command_timeout();
-    loop {
-        let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(sql)));
-        let rows = timeout.run(query.fetch_all(pooled.connection().await?)).await;
-        let result = rows.and_then(|rows| rows.iter().map(decode).collect());
-        if let Some(rows) = pooled.read(result)? {
-            return Ok(rows);
-        }
-    }
-}
-
 async fn append_to_shard(
     connection: &mut MySqlConnection,
     shard: ShardId,
@@ -421,77 +289,4 @@ async fn each_user(
         each(row.try_get_unchecked(0)?);
     }
     Ok(())
-}
-
-/// Not a prepared statement: 16 shards × the connections of all replicas would be thousands of statements in the server, each prepared by a
-/// separate command, and rarely in the CPU's caches. One column, because the definition of each column is part of every response, and costs
-/// more than the rows.
-fn history_sql(shard: ShardId, user_id: &UserId, timeout: Option<StatementTimeout>) -> String {
-    let mut sql = select_within(timeout);
-    let _ = write!(sql, "{JOINED_EVENT} FROM {}.behaviour WHERE user_id = x'", shard.schema());
-    push_hex(&mut sql, user_id.as_str());
-    let _ = write!(sql, "' ORDER BY {NEWEST_FIRST} LIMIT {HISTORY_LIMIT}");
-    sql
-}
-
-/// The start of a SELECT with this time limit.
-pub(crate) fn select_within(timeout: Option<StatementTimeout>) -> String {
-    let mut sql = String::with_capacity(300);
-    let _ = match timeout {
-        // In seconds.
-        Some(StatementTimeout::Mariadb { ms }) => {
-            write!(sql, "SET STATEMENT max_statement_time={}.{:03} FOR SELECT ", ms / 1000, ms % 1000)
-        }
-        Some(StatementTimeout::Mysql { ms }) => write!(sql, "SELECT /*+ MAX_EXECUTION_TIME({ms}) */ "),
-        None => write!(sql, "SELECT "),
-    };
-    sql
-}
-
-/// `at_ms kind weight item_id`. The id is everything after the third space, and may contain spaces.
-fn joined_event(row: &MySqlRow) -> Result<LoggedEvent, sqlx::Error> {
-    let bytes: &[u8] = row.try_get_unchecked(0)?;
-    let text = std::str::from_utf8(bytes).map_err(|error| decode_error(error.to_string()))?;
-    let mut fields = text.splitn(4, ' ');
-    let event = (|| {
-        let at_ms = fields.next()?.parse().ok()?;
-        let kind = EventKind::from_code(fields.next()?.parse().ok()?)?;
-        let weight = fields.next()?.parse().ok()?;
-        Some(LoggedEvent { at_ms, kind, weight, item_id: fields.next()?.parse().ok()? })
-    })();
-    event.ok_or_else(|| decode_error(format!("not an event: {text:?}")))
-}
-
-/// Reads the columns from `first` on: item_id, kind, at_ms, weight.
-fn logged_event(row: &MySqlRow, first: usize) -> Result<LoggedEvent, sqlx::Error> {
-    let code: u8 = row.try_get_unchecked(first + 1)?;
-    Ok(LoggedEvent {
-        item_id: id_at(row, first)?,
-        kind: EventKind::from_code(code).ok_or_else(|| decode_error(format!("unknown event kind {code}")))?,
-        at_ms: row.try_get_unchecked(first + 2)?,
-        weight: row.try_get_unchecked(first + 3)?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_kind_of_server_has_its_syntax_for_timeouts() {
-        let user = UserId::new("a'b").unwrap();
-        let shard = shard_of(user.as_str());
-        let sql = |timeout| history_sql(shard, &user, timeout);
-        let plain = sql(None);
-        assert!(plain.starts_with("SELECT CONCAT(") && plain.contains("x'612762'"), "{plain}");
-        let rest = plain.strip_prefix("SELECT ").unwrap();
-        assert_eq!(
-            sql(Some(StatementTimeout::Mariadb { ms: 2_045 })),
-            format!("SET STATEMENT max_statement_time=2.045 FOR SELECT {rest}")
-        );
-        assert_eq!(
-            sql(Some(StatementTimeout::Mysql { ms: 2_045 })),
-            format!("SELECT /*+ MAX_EXECUTION_TIME(2045) */ {rest}")
-        );
-    }
 }

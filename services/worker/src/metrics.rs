@@ -122,14 +122,16 @@ impl EventMetrics {
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
         };
-        let counters =
-            |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), &["outcome"]);
+        let counters = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), &["outcome"]);
         let stage_help = "Duration of a step of a batch";
         let metrics = Self {
             consumer: ConsumerMetrics::new(registry)?,
             producer: ProducerMetrics::new(registry)?,
             lag: IntGaugeVec::new(
-                Opts::new("testbed_worker_event_lag", "Messages of the partition after the stored position; 0 without ownership"),
+                Opts::new(
+                    "testbed_worker_event_lag",
+                    "Messages of the partition after the stored position; 0 without ownership",
+                ),
                 &["partition"],
             )?,
             partitions: IntGaugeVec::new(
@@ -145,7 +147,10 @@ impl EventMetrics {
                 &FRESHNESS_S,
             )?,
             events: counters("testbed_worker_events_total", "Events by outcome; late events are new, too")?,
-            batches: counters("testbed_worker_event_batches_total", "Batches of events, by outcome of the transaction")?,
+            batches: counters(
+                "testbed_worker_event_batches_total",
+                "Batches of events, by outcome of the transaction",
+            )?,
             batch_events: histogram("testbed_worker_event_batch_events", "Messages of a batch", &BATCH_EVENTS)?,
             stages: HistogramVec::new(
                 HistogramOpts::new("testbed_worker_event_stage_seconds", stage_help).buckets(STAGE_S.to_vec()),

@@ -10,7 +10,7 @@ use runtime::telemetry::{Kind, Span};
 use tokio::time::Instant;
 
 use super::users_of;
-use crate::{AppState, error::ApiError, recommend::guard};
+use crate::{AppState, error::ApiError};
 
 /// Announces the users, sends the events, and waits until all are acknowledged.
 ///
@@ -26,7 +26,7 @@ pub async fn write(
     span: &Span,
 ) -> Result<Vec<EventPosition>, ApiError> {
     // A worker writes new users later. Until then only Redis knows that they are not absent.
-    guard::announce(&users_of(events), &mut app.redis.traced(span)).await.map_err(ApiError::Redis)?;
+    stores::announce(&users_of(events), &mut app.redis.traced(span)).await.map_err(ApiError::Redis)?;
     let span = send_span(span, events.len());
     let context = span.context().map(|context| context.to_string());
     let metrics = &app.metrics.produce;
@@ -45,8 +45,7 @@ pub async fn write(
     let positions = positions.map_err(ApiError::EventLog)?;
     app.metrics.events.inc_by(events.len() as u64);
     // Partitions are shards: below 16.
-    let place =
-        |at: eventlog::Position| EventPosition { partition: at.partition.index() as u8, offset: at.offset };
+    let place = |at: eventlog::Position| EventPosition { partition: at.partition.index() as u8, offset: at.offset };
     Ok(positions.into_iter().map(place).collect())
 }
 

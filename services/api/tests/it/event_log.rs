@@ -24,8 +24,7 @@ const DEADLINE_MS: u64 = 2_000;
 
 /// `None`: skipped.
 async fn start() -> Option<(Fixture, kafka::Kafka)> {
-    if let Err(reason) = kafka::provide().await {
-        launcher::testing::skip(&format!("Kafka: {reason}"));
+    if !launcher::testing::have_kafka().await {
         return None;
     }
     let mut fixture = Fixture::start().await?;

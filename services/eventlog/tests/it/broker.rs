@@ -21,8 +21,7 @@ pub struct Broker {
 impl Broker {
     /// `None`: skipped, there is no Kafka here.
     pub async fn start(name: &str) -> Option<Self> {
-        if let Err(reason) = kafka::provide().await {
-            launcher::testing::skip(&format!("Kafka: {reason}"));
+        if !launcher::testing::have_kafka().await {
             return None;
         }
         let mut stack = Stack::create(name).unwrap();

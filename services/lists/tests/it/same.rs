@@ -165,7 +165,7 @@ async fn for_every_user_of_movielens() {
     }
 }
 
-/// Users who return to few of many items: windows overflow, and items repeat with other weights. Weights have no short decimal.
+/// Users who return to some of many items: windows overflow, and items repeat with other weights. Weights have no short decimal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn for_users_with_repeated_items_and_full_windows() {
     let Some((_stack, store)) = start().await else { return };
@@ -175,7 +175,7 @@ async fn for_users_with_repeated_items_and_full_windows() {
     let user = |n: i64| UserId::new(&format!("collector {n}")).unwrap();
     let event = |n: i64, k: i64| Event {
         user_id: user(n),
-        item_id: data.items[(k * k * (n + 3) % (90 + 40 * n)) as usize % data.items.len()].clone(),
+        item_id: data.items[(k * 31 % (60 + 30 * n) + k / 200) as usize % data.items.len()].clone(),
         kind: EventKind::from_code((k % 4) as u8).unwrap(),
         // Ties of three events.
         at_ms: k / 3,

@@ -61,7 +61,7 @@ async fn an_older_list_never_replaces_a_newer_one() {
             assert_eq!(set(redis, &second).await, Written::Set, "{newer} after {older}");
             let (written, remains) = if older == newer { (Written::Set, &last) } else { (Written::KeptNewer, &second) };
             assert_eq!(set(redis, &last).await, written, "{older} after {newer}");
-            assert_eq!(stored(redis, &user_id).await, remains.bytes());
+            assert_eq!(stored(redis, &user_id).await, *remains.bytes());
         }
     }
     let left: u64 = redis.pttl(keys::recommendations("u0")).await.unwrap();
@@ -78,12 +78,12 @@ async fn other_formats_and_lists_without_numbers_are_replaced() {
     for old in [&b""[..], b"\x02", &newer.bytes()[..27], &format_1] {
         let () = redis.set(keys::recommendations("u0"), old).await.unwrap();
         assert_eq!(set_list(&user(0), &newer, Replaces::NotNewer, TIMES, redis).await.unwrap(), Written::Set);
-        assert_eq!(stored(redis, &user(0)).await, newer.bytes());
+        assert_eq!(stored(redis, &user(0)).await, *newer.bytes());
     }
     // Without arrival numbers the last writer wins.
     let plain = list("plain", 0);
     assert_eq!(set_list(&user(0), &plain, Replaces::Any, TIMES, redis).await.unwrap(), Written::Set);
-    assert_eq!(stored(redis, &user(0)).await, plain.bytes());
+    assert_eq!(stored(redis, &user(0)).await, *plain.bytes());
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn many_lists_are_written_in_one_round_trip() {
             let kept = replaces == Replaces::NotNewer && n % 3 == 0;
             assert_eq!(written, if kept { Written::KeptNewer } else { Written::Set });
             let expected = if kept { &old[n].1 } else { &new[n].1 };
-            assert_eq!(stored(redis, &user(n)).await, expected.bytes());
+            assert_eq!(stored(redis, &user(n)).await, *expected.bytes());
         }
     }
     assert_eq!(set_lists(&[], Replaces::NotNewer, TIMES, redis).await.unwrap(), []);

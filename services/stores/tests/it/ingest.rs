@@ -7,8 +7,8 @@ use prometheus::Registry;
 use runtime::telemetry::Span;
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection, Row};
 use stores::{
-    ArrivedEvent, BatchRefused, EventBatch, EventKey, EventPosition, FeaturesRow, MAX_EPOCH_JUMP, Refused, Store,
-    StoreError, StoredFeatures,
+    ArrivedEvent, BatchRefused, EventBatch, EventKey, EventPosition, FeaturesRow, ImportEvent, MAX_EPOCH_JUMP, Refused,
+    Store, StoreError, StoredFeatures,
 };
 
 use crate::{
@@ -117,7 +117,7 @@ async fn a_batch_is_written_once_and_read_back() {
         assert_eq!(store.features(user_id, None, &Span::NONE).await.unwrap(), expected, "{user_id}");
     }
     assert_eq!(store.features_of(shard(), &[]).await.unwrap().len(), 0);
-    assert_eq!(servers.count("store_connects_total"), 1, "no refusal closes the connection");
+    assert_eq!(servers.count("store_connects_total"), 2, "one for fences, and no refusal closes the other one");
     let ownership = store.ownership(shard()).await.unwrap();
     assert_eq!((ownership.epoch, ownership.owner), (EPOCH, ME));
 }
@@ -332,4 +332,29 @@ async fn no_query_sorts_or_scans() {
     let after = sorted(&mut connection).await;
     // The list itself is read once, and the status tables are read as well.
     assert!(after.1 - middle.1 < 1_500, "the log was scanned: {after:?} after {middle:?}");
+}
+
+/// Features that lack events of the log must not stay: the next batch makes them again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_without_kafka_delete_the_features_that_lack_them() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let store = servers.store();
+    write(&store, &batch(0, 4)).await.unwrap();
+    let users: Vec<UserId> = (0..4).map(user).collect();
+    let left = async || {
+        let features = store.features_of(shard(), &users).await.unwrap();
+        users.iter().map(|user_id| features.contains_key(user_id)).collect::<Vec<bool>>()
+    };
+    let known: Vec<Event> = (0..4).map(|n| event(user(n), n as i64)).collect();
+    let import = async |event: &Event| {
+        let Event { user_id, item_id, kind, at_ms, weight } = event;
+        let (kind, at_ms, weight) = (*kind, *at_ms, *weight);
+        store.import(vec![ImportEvent { user_id, item_id, kind, at_ms, weight }], |_| ()).await.unwrap();
+    };
+    store.append(&known, 0, &Span::NONE).await.unwrap();
+    import(&known[0]).await;
+    assert_eq!(left().await, [true; 4], "the log had these events");
+    store.append(&[event(user(1), 50)], 0, &Span::NONE).await.unwrap();
+    import(&event(user(2), 50)).await;
+    assert_eq!(left().await, [true, false, false, true]);
 }

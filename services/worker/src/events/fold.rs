@@ -32,9 +32,10 @@ pub struct FoldedUser {
 
 /// The events that the log may have: an event that is newer than all others of its user is new. `known`: every user of the events.
 pub fn candidates<'a>(consumed: &'a [Consumed], known: &HashMap<UserId, FoldedUser>) -> Vec<&'a contract::Event> {
-    let newest = |user_id| known.get(user_id).and_then(|user| user.features.newest_at_ms());
-    let may_be_logged =
-        |event: &&contract::Event| newest(&event.user_id).is_some_and(|newest_ms| event.at_ms <= newest_ms);
+    let may_be_logged = |event: &&contract::Event| {
+        let newest_ms = known.get(&event.user_id).and_then(|user| user.features.newest_at_ms());
+        newest_ms.is_some_and(|newest_ms| event.at_ms <= newest_ms)
+    };
     consumed.iter().map(|consumed| &consumed.event).filter(may_be_logged).collect()
 }
 
@@ -146,7 +147,12 @@ mod tests {
     fn only_events_that_are_not_newer_than_their_users_need_the_log() {
         let mut log = Log::default();
         log.consume(&[consumed(0, "a", "x", 10), consumed(1, "b", "x", 20)]);
-        let batch = [consumed(2, "a", "y", 11), consumed(3, "a", "x", 10), consumed(4, "b", "y", 5), consumed(5, "new", "x", 1)];
+        let batch = [
+            consumed(2, "a", "y", 11),
+            consumed(3, "a", "x", 10),
+            consumed(4, "b", "y", 5),
+            consumed(5, "new", "x", 1),
+        ];
         let asked: Vec<_> = candidates(&batch, &log.users).into_iter().map(|event| event.at_ms).collect();
         assert_eq!(asked, [10, 5]);
         let known = log.users.clone();

@@ -10,7 +10,7 @@ use std::{
 
 use contract::{
     ShardId, UserId,
-    spans::{attribute, name, system},
+    spans::{attribute, name, operation, system},
 };
 use eventlog::{Message, Position, ReadError, SubscribeError};
 use model::Features;
@@ -145,7 +145,9 @@ impl<'a> OwnedPartition<'a> {
                 self.path.metrics.stage("publish", publishing.elapsed());
                 let now_ms = unix_ms();
                 for sent_ms in messages.iter().filter_map(|message| message.timestamp_ms) {
-                    self.path.metrics.fresh(Duration::from_millis(now_ms.saturating_sub(sent_ms).max(0).cast_unsigned()));
+                    self.path
+                        .metrics
+                        .fresh(Duration::from_millis(now_ms.saturating_sub(sent_ms).max(0).cast_unsigned()));
                 }
             } else {
                 span.fail("redis");
@@ -191,8 +193,11 @@ impl<'a> OwnedPartition<'a> {
         let reading = Instant::now();
         let known = self.features(&consumed).await?;
         let candidates = candidates(&consumed, &known);
-        let logged =
-            if candidates.is_empty() { HashSet::new() } else { self.path.store.logged(self.shard, &candidates).await? };
+        let logged = if candidates.is_empty() {
+            HashSet::new()
+        } else {
+            self.path.store.logged(self.shard, &candidates).await?
+        };
         metrics.stage("read", reading.elapsed());
         // Step 7
         let folding = Instant::now();
@@ -217,7 +222,12 @@ impl<'a> OwnedPartition<'a> {
     async fn send_dead_letters(&self, dead: &[DeadLetter<'_>]) -> Result<(), Stop> {
         for letter in dead {
             let (source, reason) = (Position { partition: self.shard, offset: letter.offset }, &letter.reason);
-            tracing::warn!(partition = self.shard.index(), offset = letter.offset, reason, "a message is no event: sent to the dead letters");
+            tracing::warn!(
+                partition = self.shard.index(),
+                offset = letter.offset,
+                reason,
+                "a message is no event: sent to the dead letters"
+            );
             let deadline = tokio::time::Instant::now() + DEAD_LETTER_TIMEOUT;
             let sent = self.path.dead_letters.send_dead_letter(source, reason, letter.payload, deadline).await;
             sent.map_err(|error| Stop::Failed(error.into()))?;
@@ -320,6 +330,8 @@ impl<'a> OwnedPartition<'a> {
         let Some(first) = recorded.next() else { return Span::NONE };
         let span = self.path.telemetry.follow(first, Kind::Consumer, name::PROCESS_BEHAVIOUR);
         span.set(attribute::MESSAGING_SYSTEM, system::KAFKA);
+        span.set(attribute::MESSAGING_OPERATION_NAME, operation::PROCESS);
+        span.set(attribute::MESSAGING_OPERATION_TYPE, operation::PROCESS);
         span.set(attribute::MESSAGING_DESTINATION_NAME, eventlog::BEHAVIOUR);
         span.set_with(attribute::MESSAGING_DESTINATION_PARTITION_ID, || self.shard.index().to_string());
         recorded.for_each(|traceparent| span.link(Context::parse(traceparent.as_bytes())));

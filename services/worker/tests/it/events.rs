@@ -13,7 +13,7 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _},
     topic_partition_list::{Offset, TopicPartitionList},
 };
-use stores::{Store, StoreConfig, StoreMetrics};
+use stores::{Store, StoreMetrics};
 use tokio::time::Instant;
 
 use crate::{
@@ -99,11 +99,8 @@ impl Servers {
 
     /// Keys and values of the dead letters.
     fn dead_letters(&self, count: usize) -> BTreeMap<String, Option<Vec<u8>>> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.kafka.brokers)
-            .set("group.id", "test")
-            .create()
-            .unwrap();
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", &self.kafka.brokers).set("group.id", "test").create().unwrap();
         let mut partitions = TopicPartitionList::new();
         partitions.add_partition_offset(eventlog::DEAD_LETTERS, 0, Offset::Beginning).unwrap();
         consumer.assign(&partitions).unwrap();
@@ -138,7 +135,7 @@ fn event(user: &UserId, item: &str, at_ms: i64) -> Event {
 
 /// Users of this shard.
 fn users(shard: ShardId, count: usize) -> Vec<UserId> {
-    let all = (0..).map(|n| UserId::new(format!("u{n}")).unwrap());
+    let all = (0..).map(|n| UserId::new(&format!("u{n}")).unwrap());
     all.filter(|user| shard_of(user.as_str()) == shard).take(count).collect()
 }
 
@@ -179,7 +176,9 @@ async fn events_reach_log_features_and_lists_once_also_when_the_owner_changes() 
     let expected = (["i4", "i2", "i3", "i1"].map(str::to_owned).to_vec(), 4);
     assert_eq!(servers.features(&user).await, expected);
     until("published", async || servers.list(&user).await != before).await;
-    let outcome = async |outcome: &str| metric(first_admin, &format!("testbed_worker_events_total{{outcome=\"{outcome}\"}}")).await;
+    let outcome = async |outcome: &str| {
+        metric(first_admin, &format!("testbed_worker_events_total{{outcome=\"{outcome}\"}}")).await
+    };
     assert_eq!([outcome("new").await, outcome("late").await, outcome("duplicate").await], [5.0, 1.0, 2.0].map(Some));
 
     // The next owner begins where the first one ended.
@@ -187,9 +186,11 @@ async fn events_reach_log_features_and_lists_once_also_when_the_owner_changes() 
     servers.send(&[event(&user, "i5", 5_000)]).await;
     until("written by the next owner", async || servers.position(shard).await == 8).await;
     assert_eq!(servers.features(&user).await.1, 5);
-    let owned = async |admin| metric(admin, "testbed_worker_event_partitions{partition=\"0\",state=\"consuming\"}").await;
+    let owned =
+        async |admin| metric(admin, "testbed_worker_event_partitions{partition=\"0\",state=\"consuming\"}").await;
     until("shown", async || [owned(first_admin).await, owned(second_admin).await] == [Some(0.0), Some(1.0)]).await;
-    until("no lag", async || metric(second_admin, "testbed_worker_event_lag{partition=\"0\"}").await == Some(0.0)).await;
+    until("no lag", async || metric(second_admin, "testbed_worker_event_lag{partition=\"0\"}").await == Some(0.0))
+        .await;
     servers.stop().await;
 }
 
