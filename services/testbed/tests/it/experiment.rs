@@ -225,7 +225,7 @@ fn misses_are_compared_under_events_and_a_backlog_is_drained() {
     let rows = |misses: &Value| misses["rows"].as_f64().unwrap();
     assert!(rows(prepared) < 1.5 && rows(inline) > 5.0, "{kafka}");
     let number = |value: &Value| value.as_f64().unwrap();
-    assert!(number(&kafka["freshness"]["events"]) > 1_000.0, "{kafka}");
+    assert!(number(&kafka["freshness"]["events"]) > 500.0, "{kafka}");
     assert!(number(&kafka["backlog"]["consumed_per_s"]) > 0.0, "{kafka}");
     assert_eq!(kafka["first_reads"]["never"].as_u64(), Some(0), "{kafka}");
 }

@@ -142,8 +142,8 @@ async fn one(law: StoreLaw, path: EventPath, length: Length) -> anyhow::Result<M
     let ingest = Ingest {
         offered_per_s: ingest.offered as f64 / length.load.as_secs_f64(),
         accepted_per_s: ingest.accepted as f64 / length.load.as_secs_f64().max(ingest.seconds),
-        failed: ingest.failed,
         p99_ms: ingest.latency.map(|latency| latency.p99_ms),
+        errors: ingest.errors,
     };
     Ok(Measured { law, path, ingest, misses, first_reads, freshness, backlog, cpu_pct })
 }
