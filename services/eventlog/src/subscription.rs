@@ -44,13 +44,15 @@ pub struct Subscription {
     restarted_at: Option<u64>,
 }
 
-/// What has to be done before messages can be expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why no messages can be expected. It comes after the messages that were read before it, so it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Trouble {
     /// The client has no valid position any more, and has stopped.
     NoPosition,
     /// Messages are missing before the one that arrived.
     Gap,
+    /// For good.
+    Failed(KafkaError),
 }
 
 impl Subscription {
@@ -85,22 +87,19 @@ impl Subscription {
     pub async fn next_batch(&mut self, max: usize, linger: Duration) -> Result<Vec<Message>, ReadError> {
         let max = max.max(1);
         loop {
-            let polled = self.poll(max);
+            self.poll(max);
             if self.batch.len() >= max {
                 return Ok(self.hand_over(max));
             }
             if self.batch.is_empty() {
-                polled?;
-                match self.trouble {
+                match self.trouble.clone() {
                     Some(trouble) => self.settle(trouble).await?,
                     None => self.ready.notified().await,
                 }
                 continue;
             }
-            // An error or trouble comes after the messages that were read before it.
             let due = *self.due.get_or_insert_with(|| Instant::now() + linger);
-            let more = polled.is_ok() && self.trouble.is_none();
-            if !more || timeout_at(due, self.ready.notified()).await.is_err() {
+            if self.trouble.is_some() || timeout_at(due, self.ready.notified()).await.is_err() {
                 return Ok(self.hand_over(max));
             }
         }
@@ -127,8 +126,8 @@ impl Subscription {
     }
 
     /// Takes what the client has fetched, without waiting.
-    fn poll(&mut self, max: usize) -> Result<(), ReadError> {
-        let Some(queue) = self.assigned.queue() else { return Err(ReadError::Failed(KafkaError::Canceled)) };
+    fn poll(&mut self, max: usize) {
+        let Some(queue) = self.assigned.queue() else { return };
         while self.batch.len() < max && self.trouble.is_none() {
             let message = match queue.poll(Duration::ZERO) {
                 None => break,
@@ -139,7 +138,10 @@ impl Subscription {
                         self.trouble = Some(Trouble::NoPosition);
                         break;
                     }
-                    Verdict::Fails => return Err(ReadError::Failed(error)),
+                    Verdict::Fails => {
+                        self.trouble = Some(Trouble::Failed(error));
+                        break;
+                    }
                 },
             };
             let offset = u64::try_from(message.offset()).unwrap_or(0);
@@ -159,11 +161,13 @@ impl Subscription {
             }
             self.batch.push(message);
         }
-        Ok(())
     }
 
     /// Ends the partition if the broker does not have the next offset; otherwise fetches it anew from there.
     async fn settle(&mut self, trouble: Trouble) -> Result<(), ReadError> {
+        if let Trouble::Failed(error) = trouble {
+            return Err(ReadError::Failed(error));
+        }
         let (fetcher, partition, offset) = (Arc::clone(&self.fetcher), self.partition, self.next);
         let assigned = Arc::clone(&self.assigned);
         let settled = spawn_blocking(move || {

@@ -8,7 +8,7 @@
 //! 8. Write fence, position, log and features in one transaction (`stores::Store::write_batch`).
 //! 9. Publish the users' lists in Redis (`publish`).
 //!
-//! Only step 8 moves the position. Whatever ends before it, the partition's next owner reads the same messages again.
+//! Only step 8 moves the position. If a process ends before it, the partition's next owner reads the same messages again.
 
 mod decode;
 mod fold;

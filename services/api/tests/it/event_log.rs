@@ -87,7 +87,7 @@ async fn events_go_through_kafka() {
     assert!(first.at_ms < second.at_ms, "the order of the request is the order of time");
     assert_eq!(of_a[0].traceparent, None, "the request was not sampled");
 
-    // As many events as a request may have, of a user that nobody knows.
+    // As many events as a request may have, of a new user.
     let many = |count: usize| format!("[{}]", vec![event("somebody new", "i"); count].join(","));
     let answer = replica.post("/events", &many(1_000)).await;
     assert_eq!(answer.status(), StatusCode::ACCEPTED);

@@ -31,5 +31,9 @@ pub async fn another_number_of_partitions_is_refused(broker: &Broker) {
     assert!(matches!(subscribed, Some(SubscribeError::PartitionCount(_))), "{subscribed:?}");
 
     admin.delete_topics(&[BEHAVIOUR], &options).await.unwrap()[0].as_ref().unwrap();
-    prepare_topics(&broker.config(), PATIENCE).await.unwrap();
+    // The metadata still has the deleted topic for a moment.
+    let end = soon();
+    while let Err(error) = prepare_topics(&broker.config(), PATIENCE).await {
+        assert!(matches!(error, TopicError::PartitionCount { .. }) && tokio::time::Instant::now() < end, "{error:?}");
+    }
 }

@@ -268,14 +268,14 @@ impl<'a> OwnedPartition<'a> {
                 Err(BatchRefused::Fence(refused)) => Err(refused),
             })
         };
-        let outcome = match self.ownership.write(self.shard, self.epoch, write).await {
-            Ok(Ok(true)) => return Ok(self.path.metrics.batch("written")),
-            Ok(Ok(false)) => ("refused", Stop::Moved),
-            Ok(Err(_overruled)) => ("refused", Stop::Overruled),
-            Err(error) => ("failed", error.into()),
+        let (outcome, result) = match self.ownership.write(self.shard, self.epoch, write).await {
+            Ok(Ok(true)) => ("written", Ok(())),
+            Ok(Ok(false)) => ("refused", Err(Stop::Moved)),
+            Ok(Err(_overruled)) => ("refused", Err(Stop::Overruled)),
+            Err(error) => ("failed", Err(error.into())),
         };
-        self.path.metrics.batch(outcome.0);
-        Err(outcome.1)
+        self.path.metrics.batch(outcome);
+        result
     }
 
     /// Lists of these users are to be published.

@@ -85,7 +85,7 @@ impl Servers {
         self.stores.stop().await;
     }
 
-    /// Writes payloads into the partition, whatever they are.
+    /// Writes payloads into the partition, valid or not.
     fn send_raw(&self, shard: ShardId, payloads: &[Option<&[u8]>]) {
         let producer: BaseProducer =
             ClientConfig::new().set("bootstrap.servers", &self.kafka.brokers).create().unwrap();

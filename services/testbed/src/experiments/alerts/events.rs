@@ -13,7 +13,6 @@ use rdkafka::{
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
 use tokio::task::AbortHandle;
 
-const TOPIC: &str = "behaviour";
 /// More than the experiment takes.
 const LASTING: Duration = Duration::from_secs(3_600);
 const PER_S: u32 = 50;
@@ -83,7 +82,7 @@ pub async fn send_no_events(brokers: &str) -> anyhow::Result<()> {
         let producer: BaseProducer =
             ClientConfig::new().set("bootstrap.servers", brokers).set("message.timeout.ms", "10000").create()?;
         for payload in NO_EVENTS {
-            let record = BaseRecord::<(), [u8]>::to(TOPIC).partition(0).payload(payload);
+            let record = BaseRecord::<(), [u8]>::to(eventlog::BEHAVIOUR).partition(0).payload(payload);
             producer.send(record).map_err(|(error, _)| error)?;
         }
         producer.flush(FLUSH).context("Kafka does not take the messages")
