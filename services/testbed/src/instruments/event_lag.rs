@@ -35,7 +35,8 @@ impl EventLag {
     /// The broker's address is not valid.
     pub fn new(store: Store, brokers: &str) -> anyhow::Result<Self> {
         let metrics = ConsumerMetrics::new(&prometheus::Registry::new())?;
-        let consumer = Consumer::start(&KafkaConfig { brokers: brokers.to_owned(), ..KafkaConfig::default() }, metrics).context("cannot start a consumer")?;
+        let consumer = Consumer::start(&KafkaConfig { brokers: brokers.to_owned(), ..KafkaConfig::default() }, metrics)
+            .context("cannot start a consumer")?;
         Ok(Self { store, consumer })
     }
 

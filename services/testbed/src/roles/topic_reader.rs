@@ -116,7 +116,8 @@ fn decode_all(plan: &Plan) -> anyhow::Result<Outcome> {
 /// One task per partition, as in a worker.
 async fn insert(plan: &Plan, port: u16) -> anyhow::Result<Outcome> {
     let metrics = ConsumerMetrics::new(&prometheus::Registry::new())?;
-    let consumer = Consumer::start(&KafkaConfig { brokers: plan.brokers.clone(), ..KafkaConfig::default() }, metrics).context("cannot start a consumer")?;
+    let consumer = Consumer::start(&KafkaConfig { brokers: plan.brokers.clone(), ..KafkaConfig::default() }, metrics)
+        .context("cannot start a consumer")?;
     let (counts, mut counted) = mpsc::channel(ShardId::all().count());
     let mut tasks = JoinSet::new();
     for shard in ShardId::all() {
@@ -160,7 +161,8 @@ async fn insert_partition(
 /// One statement, which is its own transaction. Some events are in the topic twice.
 fn insert_sql(shard: ShardId, messages: &[Message]) -> anyhow::Result<String> {
     let schema = shard.schema();
-    let mut sql = format!("INSERT IGNORE INTO {schema}.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES ");
+    let mut sql =
+        format!("INSERT IGNORE INTO {schema}.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES ");
     for (n, message) in messages.iter().enumerate() {
         let payload = message.payload.as_deref().context("a message has no payload")?;
         let Event { user_id, item_id, kind, at_ms, weight } = event_message::decode(payload)?;
@@ -200,7 +202,12 @@ mod tests {
         let message = |offset| Message { offset, timestamp_ms: None, payload: payload.clone(), traceparent: None };
         let sql = insert_sql(ShardId::all().next().unwrap(), &[message(0), message(7)]).unwrap();
         let values = "(x'752731',1000,x'6932',3,2.5,1),(x'752731',1000,x'6932',3,2.5,8)";
-        assert_eq!(sql, format!("INSERT IGNORE INTO shard_00.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES {values}"));
+        assert_eq!(
+            sql,
+            format!(
+                "INSERT IGNORE INTO shard_00.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES {values}"
+            )
+        );
         let tombstone = Message { payload: None, ..message(8) };
         assert!(insert_sql(ShardId::all().next().unwrap(), &[tombstone]).is_err());
     }

@@ -44,13 +44,7 @@ pub struct Plan {
 impl Plan {
     /// Two replicas without a law.
     pub fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            replicas: 2,
-            pool_size: 20,
-            law: Law::None,
-            slow_workers: false,
-        }
+        Self { name: name.to_owned(), replicas: 2, pool_size: 20, law: Law::None, slow_workers: false }
     }
 }
 

@@ -11,7 +11,7 @@ use servers::{Lists, Servers, stage_figure};
 
 const REPEATS: u8 = 5;
 /// Of each run. Of those, the first twentieth is not measured: connections are opened and the model is loaded meanwhile.
-const EVENTS: u64 = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
+const EVENTS: u64 = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
 pub(super) const PER_CPU_S: &str = "events_per_cpu_s";
 /// The worker over the loop that inserts, in events per second of CPU time.
 const LEAST_RATIO: f64 = 0.4;
@@ -46,7 +46,8 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<Comparison> {
     };
     let remarks = vec![limit(&runs[0])];
     let versions = servers.versions();
-    let conditions = conditions(&versions.iter().map(|(name, version)| (*name, version.as_str())).collect::<Vec<_>>(), remarks);
+    let conditions =
+        conditions(&versions.iter().map(|(name, version)| (*name, version.as_str())).collect::<Vec<_>>(), remarks);
     servers.stop().await?;
     Ok(Comparison::new("events", what, sides, ratios, conditions)?.beside(vec![mark]))
 }
@@ -59,10 +60,11 @@ fn limit(runs: &[Figures]) -> String {
     let all: f64 = stages.iter().map(|(_, us)| us).sum();
     let longest = stages.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("none", 0.0));
     format!(
-        "The worker's longest stage is {}: {:.1} of {all:.1} µs an event, waits included. CPU an event: worker {:.1} µs, MySQL {:.1} µs, \
-         Redis {:.1} µs.",
+        "The worker's longest stage is {}: {:.1} of {all:.1} µs an event, waits included, in batches of {:.0} events. CPU an event: worker \
+         {:.1} µs, MySQL {:.1} µs, Redis {:.1} µs.",
         longest.0,
         longest.1,
+        mean("events_per_batch"),
         mean("cpu_us_per_event"),
         mean("mysql_cpu_us_per_event"),
         mean("redis_cpu_us_per_event")
@@ -78,10 +80,12 @@ mod tests {
         let run = |write| {
             let stages = servers::STAGES.map(|stage| (stage_figure(stage), if stage == "write" { write } else { 5.0 }));
             let cpu = [("cpu_us_per_event", 20.0), ("mysql_cpu_us_per_event", 40.0), ("redis_cpu_us_per_event", 2.0)];
-            Figures::from_iter(stages.into_iter().chain(cpu))
+            let batch = [("events_per_batch", 400.0)];
+            Figures::from_iter(stages.into_iter().chain(cpu).chain(batch))
         };
         let text = limit(&[run(40.0), run(50.0)]);
         assert!(text.starts_with("The worker's longest stage is write: 45.0 of 60.0 µs an event"), "{text}");
+        assert!(text.contains("in batches of 400 events"), "{text}");
         assert!(text.ends_with("worker 20.0 µs, MySQL 40.0 µs, Redis 2.0 µs."), "{text}");
     }
 }

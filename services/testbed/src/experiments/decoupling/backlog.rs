@@ -63,7 +63,7 @@ pub(super) async fn run(servers: &mut Servers, length: Length) -> anyhow::Result
     workers.lag.drained(length.drain_limit).await?;
     Ok(Backlog {
         away_s: length.away.as_secs_f64(),
-        messages: resumed.behind(),
+        messages: behind.behind(),
         resumed_s: resumed_after.as_secs_f64(),
         drained_s: seconds,
         ingest_per_s: (drained.end - resumed.end) as f64 / seconds,

@@ -126,7 +126,7 @@ pub struct Freshness {
 pub struct Backlog {
     /// Without workers.
     pub away_s: f64,
-    /// When the first event was consumed again.
+    /// When the workers were started.
     pub messages: u64,
     /// From the start of the workers to the first event consumed.
     pub resumed_s: f64,
@@ -279,14 +279,8 @@ pub mod tests {
     use super::*;
 
     pub fn measured(law: StoreLaw, path: EventPath) -> Measured {
-        let misses = |features, p50_ms, rows| Misses {
-            features,
-            reads: 6_000,
-            others: 3,
-            p50_ms,
-            p99_ms: 4.0 * p50_ms,
-            rows,
-        };
+        let misses =
+            |features, p50_ms, rows| Misses { features, reads: 6_000, others: 3, p50_ms, p99_ms: 4.0 * p50_ms, rows };
         let with_kafka = path == EventPath::Kafka;
         Measured {
             law,
@@ -305,12 +299,7 @@ pub mod tests {
                 never: 0,
                 failed: 0,
             },
-            freshness: with_kafka.then_some(Freshness {
-                events: 120_000,
-                p50_s: 0.08,
-                p99_s: 0.4,
-                within_pct: 99.99,
-            }),
+            freshness: with_kafka.then_some(Freshness { events: 120_000, p50_s: 0.08, p99_s: 0.4, within_pct: 99.99 }),
             backlog: with_kafka.then_some(Backlog {
                 away_s: 60.0,
                 messages: 126_000,

@@ -42,14 +42,7 @@ impl Latencies {
     pub(super) fn summary(mut self, features: Features, rows: f64) -> Misses {
         self.ms.sort_by(f64::total_cmp);
         let at = |share| quantile(&self.ms, share).unwrap_or(f64::NAN);
-        Misses {
-            features,
-            reads: self.ms.len() as u64,
-            others: self.others,
-            p50_ms: at(0.5),
-            p99_ms: at(0.99),
-            rows,
-        }
+        Misses { features, reads: self.ms.len() as u64, others: self.others, p50_ms: at(0.5), p99_ms: at(0.99), rows }
     }
 }
 

@@ -33,7 +33,8 @@ pub const EXPERIMENT: Experiment = Experiment {
     name: "decoupling",
     about: "A miss with features from the raw log and with prepared features, under 2,000 events/s: latency, rows read, age of lists; and how \
             fast a backlog is drained",
-    examples: "Examples:
+    examples:
+        "Examples:
   ./testbed experiment decoupling                    without a law and with the modelled one (about 12 minutes)
   ./testbed experiment decoupling --quick            the same in about 4 minutes, not judged
   ./testbed experiment decoupling --law none --json | jq '.sections[0].measured[] | {path, misses, freshness, backlog}'",

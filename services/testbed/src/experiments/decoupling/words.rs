@@ -59,7 +59,8 @@ fn first_reads(all: &[Measured]) -> Table {
             count(reads.failed as f64),
         ]
     });
-    let head = ["", "users", "shown at once", "first read p50, ms", "p99, ms", "age p50, ms", "p99, ms", "never", "failed"];
+    let head =
+        ["", "users", "shown at once", "first read p50, ms", "p99, ms", "age p50, ms", "p99, ms", "never", "failed"];
     Table::new("The first read after an event", FIRST_READS, &head, rows.collect())
 }
 
@@ -105,7 +106,13 @@ fn events(all: &[Measured]) -> Table {
 /// A line for the terminal, as soon as a run is over.
 pub fn line(run: &Measured) -> String {
     let misses = run.misses.iter().map(|misses| {
-        format!("{:?} {}/{} ms, {} rows", misses.features, ms(misses.p50_ms), ms(misses.p99_ms), per_request(misses.rows))
+        format!(
+            "{:?} {}/{} ms, {} rows",
+            misses.features,
+            ms(misses.p50_ms),
+            ms(misses.p99_ms),
+            per_request(misses.rows)
+        )
     });
     let misses: Vec<String> = misses.collect();
     let drain = match (run.path, run.backlog) {

@@ -25,6 +25,7 @@ use crate::{
 /// Values of the label `stage` of the worker's histogram.
 pub(super) const STAGES: [&str; 4] = ["read", "fold", "write", "publish"];
 const STAGE_SECONDS: &str = "testbed_worker_event_stage_seconds_sum";
+const BATCH: &str = "testbed_worker_event_batch_events";
 const HANDLED: &str = "testbed_worker_events_total";
 
 const USERS: u32 = 20_000;
@@ -229,7 +230,9 @@ fn figures(first: &Moment, last: &Moment) -> Figures {
         let label = format!("stage=\"{stage}\"");
         (stage_figure(stage), us_per_event(last.worker.since(&first.worker, STAGE_SECONDS, &[&label])))
     };
+    let of_batches = |part: &str| last.worker.since(&first.worker, &format!("{BATCH}_{part}"), &[]);
     let others = [
+        ("events_per_batch", of_batches("sum") / of_batches("count")),
         (PER_CPU_S, events / cpu_s),
         ("cpu_us_per_event", us_per_event(cpu_s)),
         ("mysql_cpu_us_per_event", us_per_event(last.mysql_s - first.mysql_s)),
@@ -287,9 +290,13 @@ mod tests {
             redis_s: 0.0,
         };
         let begun = Instant::now();
-        let figures = figures(&moment(begun, 100.0, 1.0, 0.5), &moment(begun + Duration::from_secs(2), 2_100.0, 1.1, 0.9));
+        let figures =
+            figures(&moment(begun, 100.0, 1.0, 0.5), &moment(begun + Duration::from_secs(2), 2_100.0, 1.1, 0.9));
         let of = |name: &str| (figures[name] * 1e3).round() / 1e3;
         assert_eq!((of(PER_CPU_S), of("cpu_us_per_event"), of("mysql_cpu_us_per_event")), (20_000.0, 50.0, 100.0));
-        assert_eq!((of("stage_write_us_per_event"), of("stage_read_us_per_event"), of("events_per_s")), (200.0, 0.0, 1_000.0));
+        assert_eq!(
+            (of("stage_write_us_per_event"), of("stage_read_us_per_event"), of("events_per_s")),
+            (200.0, 0.0, 1_000.0)
+        );
     }
 }
