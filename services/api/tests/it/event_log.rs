@@ -1,6 +1,6 @@
 //! `POST /events` through Kafka.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::{ApiConfig, Profile};
 use contract::{
@@ -127,7 +127,7 @@ async fn events_go_through_kafka() {
     assert_eq!(attributes["messaging.destination.name"], "behaviour");
     assert_eq!(attributes["messaging.batch.message_count"], "1");
     let of_b = messages(&consumer, shard_of(b)).await;
-    let carried = Context::parse(of_b[1].traceparent.as_ref().unwrap().as_bytes()).unwrap();
+    let carried = Context::parse(of_b.last().unwrap().traceparent.as_ref().unwrap().as_bytes()).unwrap();
     assert_eq!((carried.trace_id, carried.sampled), (context.trace_id, true));
     assert_eq!(carried.span_id.to_be_bytes().as_slice(), span.span_id.as_slice());
     replica.stop().await;
@@ -145,16 +145,14 @@ async fn without_the_broker_only_events_fail() {
     let user = fixture.user(5);
     let body = event(user, "x");
     let refused = async || {
-        let started = Instant::now();
+        // A 503 and not a 504: the request's deadline was kept.
         let answer = replica.post("/events", &body).await;
         assert_eq!(answer.headers()["retry-after"], "2");
         let (status, problem) = problem(answer).await;
         assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::EVENT_LOG_UNAVAILABLE));
         assert!(problem.detail.contains("perhaps some are written: send all again"), "{}", problem.detail);
-        started.elapsed()
     };
-    // Generous: the machine is shared. The 503 itself says that the request's deadline was kept.
-    assert!(refused().await < Duration::from_millis(DEADLINE_MS) * 10);
+    refused().await;
     assert_eq!(replica.recommend(user, 5).await.source, Source::Cache);
     assert_eq!(replica.metric("api_event_produce_failures_total{reason=\"unavailable\"}").await, 1.0);
 
