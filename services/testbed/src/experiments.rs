@@ -6,6 +6,7 @@
 mod alerts;
 mod codecs;
 mod collector;
+mod decoupling;
 mod detectors;
 mod exactly_once;
 mod failover;
@@ -34,6 +35,7 @@ pub const ALL: &[&Experiment] = &[
     &gray::EXPERIMENT,
     &exactly_once::EXPERIMENT,
     &failover::EXPERIMENT,
+    &decoupling::EXPERIMENT,
     &alerts::EXPERIMENT,
     &collector::EXPERIMENT,
     &transports::EXPERIMENT,

@@ -2,6 +2,7 @@
 
 pub mod codecs;
 pub mod comparison;
+pub mod event_lag;
 pub mod generator;
 pub mod machine;
 pub mod measure;

@@ -5,3 +5,4 @@ pub mod fleet;
 pub mod group_consumer;
 pub mod hammer;
 pub mod sink;
+pub mod topic_reader;

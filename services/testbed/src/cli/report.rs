@@ -41,11 +41,16 @@ pub enum BenchCommand {
     #[command(after_help = "Examples:
   ./testbed bench telemetry --repeat 7")]
     Telemetry(BenchArgs),
+    /// Events per CPU second of a worker, beside a loop that only inserts the same rows and one that only decodes the events
+    #[command(after_help = "Examples:
+  ./testbed bench events
+  ./testbed bench events --json | jq '{ratio_median, sides: [.sides[] | {name, cpu: .figures.cpu_us_per_event.median}]}'")]
+    Events(BenchArgs),
 }
 
 #[derive(Clone, Copy, Args)]
 pub struct BenchArgs {
-    /// Runs of each side [default: 7, heartbeats 5, telemetry 28]
+    /// Runs of each side [default: 7, heartbeats and events 5, telemetry 28]
     #[arg(long, alias = "repeats", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub repeat: Option<u8>,
     /// End with exit code 2 if a figure misses its aim (column "met": NO)

@@ -120,6 +120,12 @@ pub enum ServeCommand {
         /// JSON file with the plan
         plan: PathBuf,
     },
+    /// A reader of the topic of events; for `bench events`
+    #[command(hide = true)]
+    TopicReader {
+        /// JSON file with the plan
+        plan: PathBuf,
+    },
     /// Many heartbeat senders; for `experiment senders`
     #[command(hide = true)]
     Fleet {

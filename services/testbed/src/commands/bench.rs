@@ -3,6 +3,7 @@
 mod answering;
 mod bloom;
 mod codecs;
+mod events;
 mod heartbeats;
 mod hit;
 mod proxy;
@@ -25,6 +26,7 @@ pub async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
         BenchCommand::Heartbeats(args) => (heartbeats::run(args).await?, args),
         BenchCommand::Codecs(args) => (codecs::run(args).await?, args),
         BenchCommand::Telemetry(args) => (telemetry::run(args).await?, args),
+        BenchCommand::Events(args) => (events::run(args).await?, args),
     };
     if json {
         println!("{}", serde_json::to_string_pretty(&comparison)?);

@@ -33,6 +33,7 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
             on_threads(1, async { crate::roles::sink::serve(listen, runtime::lifecycle::shutdown_on_signal()?).await })?
         }
         ServeCommand::Hammer { plan } => on_threads(1, crate::roles::hammer::run(&plan))?,
+        ServeCommand::TopicReader { plan } => on_threads(1, crate::roles::topic_reader::run(&plan))?,
         ServeCommand::Fleet { plan } => on_threads(2, crate::roles::fleet::run(&plan))?,
         ServeCommand::GroupConsumer { plan } => on_threads(1, async {
             crate::roles::group_consumer::run(&plan, runtime::lifecycle::shutdown_on_signal()?).await

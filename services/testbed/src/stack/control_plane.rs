@@ -82,7 +82,8 @@ pub struct Member {
     pub admin: String,
     role: &'static str,
     config: PathBuf,
-    sets: Vec<String>,
+    /// Further settings, `key=value`, from the next start on.
+    pub sets: Vec<String>,
 }
 
 impl ControlPlane {

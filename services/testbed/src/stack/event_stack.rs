@@ -61,6 +61,7 @@ pub enum Features {
 /// run several of them on the same data.
 pub struct EventStack {
     pub service: ServiceStack,
+    pub model_version: u64,
     plan: Plan,
 }
 
@@ -90,8 +91,8 @@ impl EventStack {
             events: true,
         };
         let service = ServiceStack::start(of_service).await?;
-        service.load(dataset).await?;
-        Ok(Self { service, plan })
+        let model_version = service.load(dataset).await?;
+        Ok(Self { service, model_version, plan })
     }
 
     /// Starts the replicas, with Kafka, and waits until each is ready. `sets`: further settings, `key=value`.

@@ -71,3 +71,22 @@ fn telemetry_is_compared_with_the_same_binary_without_it() {
     assert!(!remarks.contains(&"api, 100 % recorded: 0 spans sent, 0 dropped."), "{remarks:?}");
     assert_eq!(home.processes(), [] as [u64; 0]);
 }
+
+#[test]
+fn a_worker_is_compared_with_a_loop_that_inserts_the_same_rows() {
+    let Some(home) = Home::with_kafka() else { return };
+    if !launcher::testing::full() {
+        return;
+    }
+    let json = home.json(&["bench", "events", "--repeat", "1", "--json"]);
+    let sides = json["sides"].as_array().unwrap();
+    let names: Vec<&str> = sides.iter().map(|side| side["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["worker", "worker without lists", "inserts only", "decodes only"]);
+    let figure = |side: usize, name: &str| sides[side]["figures"][name]["median"].as_f64().unwrap();
+    assert!((0..4).all(|side| figure(side, "events_per_cpu_s") > 0.0), "{json}");
+    assert!(figure(0, "stage_publish_us_per_event") > figure(1, "stage_publish_us_per_event"), "{json}");
+    assert_eq!(json["marks"][0]["at_least"].as_f64(), Some(0.4), "{json}");
+    let remark = json["conditions"]["remarks"][0].as_str().unwrap();
+    assert!(remark.starts_with("The worker's longest stage is "), "{remark}");
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}

@@ -234,6 +234,30 @@ fn partitions_of_dead_owners_are_consumed_again() {
 }
 
 #[test]
+fn misses_are_compared_under_events_and_a_backlog_is_drained() {
+    let Some(home) = Home::with_kafka() else { return };
+    if !launcher::testing::full() {
+        return;
+    }
+    let report = run(&home, "decoupling", &["--quick", "--law", "none"]);
+    let [direct, kafka] = report["sections"][0]["measured"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!((direct["path"].as_str(), kafka["path"].as_str()), (Some("direct"), Some("kafka")));
+    assert!(direct["backlog"].is_null() && direct["misses"].as_array().unwrap().len() == 1, "{direct}");
+    assert_eq!(direct["first_reads"]["shows_pct"].as_f64(), Some(100.0), "{direct}");
+    let [inline, prepared] = kafka["misses"].as_array().unwrap().as_slice() else { panic!("{kafka}") };
+    for misses in [inline, prepared] {
+        assert!(misses["reads"].as_u64().unwrap() > 100, "{kafka}");
+    }
+    // Counts do not depend on the machine.
+    let rows = |misses: &Value| misses["rows"].as_f64().unwrap();
+    assert!(rows(prepared) < 1.5 && rows(inline) > 5.0, "{kafka}");
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert!(number(&kafka["freshness"]["events"]) > 500.0, "{kafka}");
+    assert!(number(&kafka["backlog"]["consumed_per_s"]) > 0.0, "{kafka}");
+    assert_eq!(kafka["first_reads"]["never"].as_u64(), Some(0), "{kafka}");
+}
+
+#[test]
 fn a_worker_whose_writes_stall_is_measured_with_heartbeats_alone() {
     let Some(home) = Home::new() else { return };
     let words = ["--quick", "--fault", "writes-stall", "--evidence", "heartbeats"];

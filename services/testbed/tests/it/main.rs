@@ -17,6 +17,7 @@ mod heartbeats;
 mod modules;
 mod plain_words;
 mod queries;
+mod same_lists;
 mod scraping;
 mod up;
 mod words;
