@@ -23,6 +23,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use api::Profile;
 use clap::{Args, FromArgMatches};
 use contract::{SHARDS, ShardId};
 use heartbeat::clock::wall_ms;
@@ -46,7 +47,7 @@ use crate::{
     data,
     stack::{
         control_plane::{self, ControlPlane},
-        event_stack::{self, EventStack, Features},
+        event_stack::{self, EventStack},
     },
 };
 
@@ -141,7 +142,7 @@ async fn run(args: ExactlyOnceArgs) -> anyhow::Result<ExitCode> {
 async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     let dataset = model::generate(&data::generator(plan.users, Some(plan.items), SEED))?;
     let mut stack = EventStack::start(event_stack::Plan::new("exactly-once"), &dataset).await?;
-    stack.start_replicas(Features::Kafka, &[]).await?;
+    stack.service.start_replicas(Profile::Protected, &[]).await?;
     let of_plane = control_plane::Plan {
         workers: WORKERS,
         interval_ms: plan.beat.as_millis() as u64,

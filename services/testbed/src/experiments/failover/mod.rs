@@ -15,6 +15,7 @@ mod words;
 
 use std::{process::ExitCode, time::SystemTime};
 
+use api::Profile;
 use clap::{Args, FromArgMatches};
 use model::Dataset;
 
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     data,
-    stack::event_stack::{self, EventStack, Features},
+    stack::event_stack::{self, EventStack},
 };
 
 pub const EXPERIMENT: Experiment = Experiment {
@@ -121,7 +122,7 @@ impl Servers {
 async fn measure(beats_ms: &[u64], groups: &[Group], kills: usize, users: u32) -> anyhow::Result<Vec<Series>> {
     let dataset = model::generate(&data::generator(users, Some(ITEMS), SEED))?;
     let mut stack = EventStack::start(event_stack::Plan::new("failover"), &dataset).await?;
-    stack.start_replicas(Features::Kafka, &[]).await?;
+    stack.service.start_replicas(Profile::Protected, &[]).await?;
     let mut servers = Servers { stack, dataset };
     let mut all = Vec::new();
     for &interval_ms in beats_ms {
