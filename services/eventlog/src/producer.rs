@@ -124,7 +124,10 @@ impl Producer {
                 .partition(number(shard_of(event.user_id.as_str())))
                 .payload(payload.as_slice());
             let headers = traceparent.map(|context| headers(&[(TRACEPARENT, context)]));
-            self.enqueue(&client, BaseRecord { headers, ..record })?;
+            self.enqueue(&client, BaseRecord { headers, ..record }).map_err(|error| match error {
+                SendError::QueueFull if index > 0 => SendError::Unavailable(None),
+                error => error,
+            })?;
         }
         // So that the client can be replaced and dropped while this waits.
         drop(client);

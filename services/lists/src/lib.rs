@@ -12,4 +12,4 @@ mod write;
 pub use model_view::{MAX_ITEMS, ModelView};
 pub use rank::{rank_history, rank_window};
 pub use ranked_list::{RankedList, push_json_string};
-pub use write::{Replaces, Written, set_list, set_lists};
+pub use write::{Replaces, Written, arrivals, set_list, set_lists};

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use contract::{UserId, keys};
-use redis::{Cmd, ErrorKind, Pipeline, RedisResult, Script, ServerErrorKind};
+use redis::{Cmd, ErrorKind, Pipeline, RedisResult, Script, ServerErrorKind, aio::ConnectionLike};
 use stores::redis::Redis;
 
 use crate::ranked_list::{ARRIVAL_AT, FORMAT, HEADER_BYTES, RankedList};
@@ -100,6 +100,24 @@ pub async fn set_lists(
             Ok(written.into_iter().map(Written::of).collect())
         }
     }
+}
+
+/// Arrival numbers of the users' lists in Redis; `None`: no list, or one in another format. One round trip, which reads no items.
+///
+/// # Errors
+/// Redis failed.
+pub async fn arrivals(user_ids: &[&UserId], redis: &mut impl ConnectionLike) -> RedisResult<Vec<Option<u64>>> {
+    let mut pipeline = Pipeline::with_capacity(user_ids.len());
+    for user_id in user_ids {
+        pipeline.cmd("GETRANGE").arg(keys::recommendations(user_id.as_str())).arg(0).arg(HEADER_BYTES - 1);
+    }
+    let heads: Vec<Vec<u8>> = pipeline.query_async(redis).await?;
+    Ok(heads.iter().map(|head| arrival_in(head)).collect())
+}
+
+fn arrival_in(head: &[u8]) -> Option<u64> {
+    let bytes = head.get(ARRIVAL_AT..HEADER_BYTES).filter(|_| head[0] == FORMAT)?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
 impl Written {

@@ -8,6 +8,8 @@ mod codecs;
 mod collector;
 mod decoupling;
 mod detectors;
+mod exactly_once;
+mod failover;
 mod gray;
 mod outage;
 mod overload;
@@ -31,6 +33,8 @@ pub const ALL: &[&Experiment] = &[
     &outage::EXPERIMENT,
     &switchover::EXPERIMENT,
     &gray::EXPERIMENT,
+    &exactly_once::EXPERIMENT,
+    &failover::EXPERIMENT,
     &decoupling::EXPERIMENT,
     &alerts::EXPERIMENT,
     &collector::EXPERIMENT,

@@ -2,6 +2,7 @@
 
 pub mod bare;
 pub mod fleet;
+pub mod group_consumer;
 pub mod hammer;
 pub mod sink;
 pub mod topic_reader;

@@ -132,6 +132,12 @@ pub enum ServeCommand {
         /// JSON file with the plan
         plan: PathBuf,
     },
+    /// A member of a plain consumer group of Kafka; for `experiment failover`
+    #[command(hide = true)]
+    GroupConsumer {
+        /// JSON file with the plan
+        plan: PathBuf,
+    },
     /// The load generator: one step of load
     #[command(hide = true)]
     Loadgen {

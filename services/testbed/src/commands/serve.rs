@@ -35,6 +35,9 @@ pub fn run(command: ServeCommand) -> anyhow::Result<ExitCode> {
         ServeCommand::Hammer { plan } => on_threads(1, crate::roles::hammer::run(&plan))?,
         ServeCommand::TopicReader { plan } => on_threads(1, crate::roles::topic_reader::run(&plan))?,
         ServeCommand::Fleet { plan } => on_threads(2, crate::roles::fleet::run(&plan))?,
+        ServeCommand::GroupConsumer { plan } => on_threads(1, async {
+            crate::roles::group_consumer::run(&plan, runtime::lifecycle::shutdown_on_signal()?).await
+        })?,
         ServeCommand::Loadgen { plan } => return Ok(loadtest::loadgen_main(&plan)),
         ServeCommand::Supervisor { plan } => super::up::supervise(&plan)?,
     }

@@ -2,10 +2,7 @@
 //!
 //! Replicas reach MySQL through faultproxy. Workers reach it directly, unless the plan says otherwise: the law must not slow down a takeover.
 
-use std::time::Duration;
-
 use anyhow::Context as _;
-use api::Profile;
 use faultproxy::Law;
 use launcher::{
     Signal,
@@ -48,20 +45,10 @@ impl Plan {
     }
 }
 
-/// What the replicas rank from on a miss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Features {
-    /// The raw log.
-    Inline,
-    /// The features that the workers have prepared.
-    Kafka,
-}
-
 /// Redis, MySQL, faultproxy, nginx, Kafka, and the replicas once they are started. Control planes are separate, so that an experiment can
 /// run several of them on the same data.
 pub struct EventStack {
     pub service: ServiceStack,
-    pub model_version: u64,
     plan: Plan,
 }
 
@@ -91,21 +78,8 @@ impl EventStack {
             events: true,
         };
         let service = ServiceStack::start(of_service).await?;
-        let model_version = service.load(dataset).await?;
-        Ok(Self { service, model_version, plan })
-    }
-
-    /// Starts the replicas, with Kafka, and waits until each is ready. `sets`: further settings, `key=value`.
-    ///
-    /// # Errors
-    /// The replicas run already, or do not become ready.
-    pub async fn start_replicas(&mut self, features: Features, sets: &[String]) -> anyhow::Result<Duration> {
-        let features = match features {
-            Features::Inline => "features=inline",
-            Features::Kafka => "features=kafka",
-        };
-        let all: Vec<String> = std::iter::once(features.to_owned()).chain(sets.iter().cloned()).collect();
-        self.service.start_replicas(Profile::Protected, &all).await
+        service.load(dataset).await?;
+        Ok(Self { service, plan })
     }
 
     /// Starts etcd, monitors and workers that consume the events and publish lists. The plan's `worker_sets` come last.

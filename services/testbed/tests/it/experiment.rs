@@ -207,6 +207,33 @@ fn workers_die_and_their_partitions_go_to_others() {
 }
 
 #[test]
+fn each_event_counts_once_through_kills() {
+    let Some(home) = Home::with_kafka() else { return };
+    let report = run(&home, "exactly-once", &["--quick"]);
+    let measured = &report["sections"][0]["measured"];
+    assert_eq!(measured["events"].as_u64(), Some(20_000), "{measured}");
+    assert_eq!(measured["faults"].as_array().map(Vec::len), Some(9), "{measured}");
+    assert_eq!(measured["topic"]["dead_letters"], measured["poison"], "{measured}");
+    for verdict in report["verdicts"].as_array().unwrap() {
+        assert_eq!(verdict["passed"].as_bool(), Some(true), "{verdict}");
+    }
+}
+
+#[test]
+fn partitions_of_dead_owners_are_consumed_again() {
+    let Some(home) = Home::with_kafka() else { return };
+    if !launcher::testing::full() {
+        return;
+    }
+    let report = run(&home, "failover", &["--quick"]);
+    let series = report["sections"][0]["measured"].as_array().unwrap();
+    assert_eq!(series.len(), 4, "{report}");
+    for sample in series.iter().flat_map(|one| one["samples"].as_array().unwrap()) {
+        assert!(sample["consumed_s"].is_number() && sample["partitions"].as_u64().unwrap() > 0, "{sample}");
+    }
+}
+
+#[test]
 fn misses_are_compared_under_events_and_a_backlog_is_drained() {
     let Some(home) = Home::with_kafka() else { return };
     if !launcher::testing::full() {

@@ -236,8 +236,9 @@ fn exemplars_lead_to_traces(prometheus: &Prometheus, from_s: u64, to_s: u64) {
     for (series, id) in &exemplars {
         let trace = prometheus.trace(id).unwrap_or_else(|| panic!("{id} of {series} is not kept"));
         let spans = trace["spans"].as_array().unwrap();
-        let server =
-            spans.iter().find(|span| span["name"] == "GET /recommendations" && span["service"] == "api").unwrap();
+        let route = series["http_route"].as_str().unwrap();
+        let is_server = |span: &&Value| span["name"].as_str().unwrap().ends_with(route) && span["service"] == "api";
+        let server = spans.iter().find(is_server).unwrap();
         let status = server["attributes"]["http.response.status_code"].as_str().unwrap();
         assert_eq!(series["status_class"].as_str().unwrap()[..1], status[..1], "{trace}");
         let upper = series["le"].as_str().unwrap().parse().unwrap_or(f64::INFINITY);
