@@ -51,10 +51,10 @@ impl Group {
 
     pub fn text(self) -> &'static str {
         match self {
-            Self::Default => "consumer group, defaults (45 s)",
-            Self::ShortSession => "consumer group, session 6 s",
-            Self::Kip848 => "consumer group, KIP-848, shortest by default (45 s)",
-            Self::Kip848Short => "consumer group, KIP-848, broker's limit lowered to 6 s",
+            Self::Default => "group, defaults (45 s)",
+            Self::ShortSession => "group, session 6 s",
+            Self::Kip848 => "group, KIP-848 (45 s)",
+            Self::Kip848Short => "group, KIP-848, lowered to 6 s",
         }
     }
 }

@@ -6,7 +6,7 @@ use super::judgement::{Death, Group, Owners, Sample, Series};
 
 const MEANING: &str = "Seconds from the signal, median / maximum. Detected: a monitor published a table without the worker. Consumed again: each partition \
                        of the dead process has an event processed that was sent after the signal. Fresh again: from then on the p99 from sending \
-                       an event until the user's list in Redis contains it is at most 2 s. Consumer groups only decode and write their positions.";
+                       an event until the user's list in Redis contains it is at most 2 s. Names have the interval of the heartbeats, and the session of the consumer group, whose members only decode and write positions.";
 
 /// # Errors
 /// The figures have no JSON form.
@@ -20,7 +20,7 @@ pub fn section(all: &[Series]) -> anyhow::Result<Section> {
 
 pub fn name(owners: Owners) -> String {
     match owners {
-        Owners::Workers { interval_ms } => format!("workers, heartbeats every {interval_ms} ms"),
+        Owners::Workers { interval_ms } => format!("workers, {interval_ms} ms"),
         Owners::Group(group) => Group::text(group).to_owned(),
     }
 }
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(
             rows[0],
             [
-                "workers, heartbeats every 100 ms, kill -9",
+                "workers, 100 ms, kill -9",
                 "1",
                 "0.30 / 0.30",
                 "0.50 / 0.50",
@@ -82,6 +82,6 @@ mod tests {
             ]
         );
         assert_eq!(rows[1][4], "not reached");
-        assert_eq!(rows[2][..5], ["consumer group, session 6 s, kill -9", "1", "–", "7.25 / 7.25", "–"]);
+        assert_eq!(rows[2][..5], ["group, session 6 s, kill -9", "1", "–", "7.25 / 7.25", "–"]);
     }
 }
