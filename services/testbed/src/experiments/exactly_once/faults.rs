@@ -30,9 +30,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 5] =
-        [Self::KillWorker, Self::StopWorker, Self::KillBroker, Self::KillMysql, Self::KillLeader];
-
     pub fn text(self) -> &'static str {
         match self {
             Self::KillWorker => "kill -9 of a worker",
