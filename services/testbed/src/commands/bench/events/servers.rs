@@ -26,6 +26,7 @@ use crate::{
 pub(super) const STAGES: [&str; 4] = ["read", "fold", "write", "publish"];
 const STAGE_SECONDS: &str = "testbed_worker_event_stage_seconds_sum";
 const BATCH: &str = "testbed_worker_event_batch_events";
+const PUBLISHED: &str = "testbed_worker_event_freshness_seconds_count";
 const HANDLED: &str = "testbed_worker_events_total";
 
 const USERS: u32 = 20_000;
@@ -40,6 +41,8 @@ const CHUNK: usize = 1_000;
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 /// A scrape costs the worker about a millisecond.
 const POLL: Duration = Duration::from_millis(250);
+/// So many looks at a worker that has done nothing since the one before: it is done.
+const QUIET_POLLS: u32 = 6;
 const SCRAPE_LIMIT: Duration = Duration::from_secs(5);
 const RUN_LIMIT: Duration = Duration::from_secs(300);
 
@@ -60,10 +63,13 @@ pub(super) struct Servers {
 }
 
 /// What a worker and its servers have done so far.
+#[derive(Clone)]
 struct Moment {
     at: Instant,
     worker: Reading,
     handled: f64,
+    /// Events whose lists are in Redis, or would be.
+    published: f64,
     worker_s: f64,
     mysql_s: f64,
     redis_s: f64,
@@ -120,20 +126,24 @@ impl Servers {
         worker.restart(&mut self.stack.service.stack).await?;
         let begun = Instant::now();
         let (warm, all) = (self.events as f64 / 20.0, self.events as f64);
-        let mut first = None;
-        let last = loop {
+        let (mut first, mut last, mut quiet) = (None, None::<Moment>, 0);
+        // Lists are published some time after their events are written.
+        while quiet < QUIET_POLLS || last.as_ref().is_none_or(|last| last.handled < all) {
             sleep(POLL).await;
             ensure!(begun.elapsed() < RUN_LIMIT, "the worker did not consume {all} events within {RUN_LIMIT:?}");
             // It does not listen at first.
             let Ok(now) = self.moment().await else { continue };
-            if now.handled >= all {
-                break now;
-            }
             if first.is_none() && now.handled >= warm {
-                first = Some(now);
+                first = Some(now.clone());
             }
-        };
-        let first = first.context("the worker consumed all events between two looks at it: send more")?;
+            if last.as_ref().is_some_and(|last| (last.handled, last.published) == (now.handled, now.published)) {
+                quiet += 1;
+            } else {
+                (last, quiet) = (Some(now), 0);
+            }
+        }
+        let (first, last) = first.zip(last).context("the worker consumed nothing")?;
+        ensure!(last.handled > first.handled, "the worker consumed all events between two looks at it: send more");
         self.stop_worker().await?;
         Ok(figures(&first, &last))
     }
@@ -152,6 +162,7 @@ impl Servers {
         Ok(Moment {
             at: Instant::now(),
             handled,
+            published: reading.sum(PUBLISHED, &[]),
             worker: reading,
             worker_s: seconds(pid)?,
             mysql_s: seconds(mysql.context("MySQL has ended")?)?,
@@ -284,6 +295,7 @@ mod tests {
         let moment = |at, handled, worker_s, write_s| Moment {
             at,
             handled,
+            published: 0.0,
             worker: Reading::of([&*format!("{STAGE_SECONDS}{{stage=\"write\"}} {write_s}\n")]),
             worker_s,
             mysql_s: 2.0 * worker_s,
