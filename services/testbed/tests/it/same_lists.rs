@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::redis::aio::MultiplexedConnection;
 use api::{ApiConfig, Profile};
 use contract::{
     ShardId, UserId,
@@ -124,9 +125,8 @@ impl Servers {
         sum
     }
 
-    async fn published(&self, user: &UserId) -> Option<Vec<ScoredItem>> {
-        let client = ::redis::Client::open(self.lists.url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    /// The list that the worker has published. Connections are cheap to clone.
+    async fn published(mut connection: MultiplexedConnection, user: &UserId) -> Option<Vec<ScoredItem>> {
         let get = ::redis::cmd("GET").arg(keys::recommendations(user.as_str())).to_owned();
         let bytes: Option<Vec<u8>> = get.query_async(&mut connection).await.unwrap();
         let list = RankedList::decode(bytes?.into()).unwrap();
@@ -170,10 +170,13 @@ async fn same_lists(dataset: &Dataset) {
     let own = from_log.iter().filter(|(source, _)| *source == Source::Store).count();
     assert!(own * 10 > dataset.users.len() * 9, "only {own} of {} users have a list of their own", dataset.users.len());
     let acted: BTreeSet<u32> = new.iter().map(|event| event.user).collect();
+    let redis = ::redis::Client::open(servers.lists.url.as_str()).unwrap();
+    let redis = redis.get_multiplexed_async_connection().await.unwrap();
     for user in acted {
         let (id, expected) = (&dataset.users[user as usize], &from_log[user as usize]);
         if expected.0 == Source::Store {
-            until(id.as_str(), async || servers.published(id).await.as_ref() == Some(&expected.1)).await;
+            until(id.as_str(), async || Servers::published(redis.clone(), id).await.as_ref() == Some(&expected.1))
+                .await;
         }
     }
     servers.stop.cancel();

@@ -32,6 +32,8 @@ const LINGER: Duration = Duration::from_millis(50);
 const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before lists that Redis did not take are written again.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(500);
+/// While full batches come, the lists wait for this time: the next batch may change them again.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// Lists of a partition that wait for Redis.
 const MAX_UNPUBLISHED: usize = 10_000;
 /// A new owner publishes the lists of the users in the last batches: its predecessor may have ended between steps 8 and 9.
@@ -94,6 +96,9 @@ pub struct OwnedPartition<'a> {
     position: EventPosition,
     /// Users whose lists are not in Redis yet.
     unpublished: HashMap<UserId, Unpublished>,
+    /// When the messages that these lists wait for were sent, Unix ms.
+    unpublished_ms: Vec<i64>,
+    published_at: Instant,
 }
 
 impl<'a> OwnedPartition<'a> {
@@ -104,8 +109,17 @@ impl<'a> OwnedPartition<'a> {
         ownership: &'a PartitionOwnership,
         shown: &'a PartitionSeries,
     ) -> Self {
-        let (position, unpublished) = (EventPosition::default(), HashMap::new());
-        Self { path, shard, epoch, ownership, shown, position, unpublished }
+        Self {
+            path,
+            shard,
+            epoch,
+            ownership,
+            shown,
+            position: EventPosition::default(),
+            unpublished: HashMap::new(),
+            unpublished_ms: Vec::new(),
+            published_at: Instant::now(),
+        }
     }
 
     /// Consumes until it cannot go on.
@@ -138,21 +152,22 @@ impl<'a> OwnedPartition<'a> {
             let span = self.span(&messages);
             if !messages.is_empty() {
                 self.process(&messages, &span).await?;
+                self.note_sent(&messages);
             }
             // Step 9
-            let publishing = Instant::now();
-            if self.publish().await {
-                self.path.metrics.stage("publish", publishing.elapsed());
-                let now_ms = unix_ms();
-                for sent_ms in messages.iter().filter_map(|message| message.timestamp_ms) {
-                    self.path
-                        .metrics
-                        .fresh(Duration::from_millis(now_ms.saturating_sub(sent_ms).max(0).cast_unsigned()));
-                }
-            } else {
+            let is_backlog = messages.len() == MAX_BATCH && self.unpublished.len() < MAX_UNPUBLISHED / 2;
+            if is_backlog && self.published_at.elapsed() < PUBLISH_EVERY {
+                continue;
+            }
+            if !self.publish().await {
                 span.fail("redis");
             }
         }
+    }
+
+    fn note_sent(&mut self, messages: &[Message]) {
+        let room = MAX_UNPUBLISHED.saturating_sub(self.unpublished_ms.len());
+        self.unpublished_ms.extend(messages.iter().filter_map(|message| message.timestamp_ms).take(room));
     }
 
     /// Writes the messages' events. If the fold panics, one message at a time, and the one at fault becomes a dead letter: it does not
@@ -313,15 +328,25 @@ impl<'a> OwnedPartition<'a> {
 
     /// Step 9. False: Redis did not take the lists. They are written again with the next batch.
     async fn publish(&mut self) -> bool {
-        let Some(publisher) = &self.path.publisher else { return true };
-        if self.unpublished.is_empty() {
-            return true;
+        let metrics = &self.path.metrics;
+        let publishing = Instant::now();
+        if let Some(publisher) = self.path.publisher.as_ref().filter(|_| !self.unpublished.is_empty())
+            && let Err(error) = publisher.publish(&self.unpublished).await
+        {
+            tracing::debug!(error = &*error as &dyn Error, "cannot publish lists, trying again");
+            return false;
         }
-        match publisher.publish(&self.unpublished).await {
-            Ok(()) => self.unpublished.clear(),
-            Err(error) => tracing::debug!(error = &*error as &dyn Error, "cannot publish lists, trying again"),
+        self.unpublished.clear();
+        self.published_at = Instant::now();
+        let sent = std::mem::take(&mut self.unpublished_ms);
+        if !sent.is_empty() {
+            metrics.stage("publish", publishing.elapsed());
         }
-        self.unpublished.is_empty()
+        let now_ms = unix_ms();
+        for sent_ms in sent {
+            metrics.fresh(Duration::from_millis(now_ms.saturating_sub(sent_ms).max(0).cast_unsigned()));
+        }
+        true
     }
 
     /// Follows the first message that is recorded; linked to the others.

@@ -19,8 +19,8 @@ pub const FRESH_WITHIN_S: f64 = 2.0;
 const MIN_DRAIN: f64 = 3.0;
 /// A user's features are one row.
 const MAX_ROWS: f64 = 1.5;
-/// The law answers every command after the same time, whatever it reads: what rows cost is about a hundredth of it, and less than the
-/// difference between two runs. So a miss must not be slower, and need not be faster.
+/// The law gives a command that reads many rows the same time as one that reads a single row. What rows cost is about a hundredth of it,
+/// which is less than the difference between two runs. So a miss must not be slower, and need not be faster.
 const MAX_RATIO_UNDER_LAW: f64 = 1.02;
 /// Reads that failed or were no misses, at most: others make other figures.
 const MAX_OTHER_READS: f64 = 0.01;

@@ -1,4 +1,5 @@
-//! Readers whose every read is a miss. They read at a fixed rate, whatever the answers (open loop), and from all targets in turns.
+//! Readers whose every read is a miss. They read at a fixed rate that does not depend on the answers (open loop), and from all
+//! targets in turns.
 
 use std::time::Duration;
 
