@@ -15,8 +15,8 @@ use tokio::sync::OnceCell;
 
 use crate::config::ListsConfig;
 
-/// Lists per round trip to Redis: about 1 MB.
-const CHUNK: usize = 500;
+/// Lists that are ranked at a time and written in one round trip: heartbeats share the thread, and must not wait for many of them.
+const CHUNK: usize = 100;
 
 /// A user whose list is not in Redis yet.
 pub struct Unpublished {
@@ -47,15 +47,16 @@ impl Publisher {
     pub async fn publish(&self, users: &HashMap<UserId, Unpublished>) -> anyhow::Result<()> {
         let model = self.model.get_or_try_init(|| ModelView::load(&self.store)).await?;
         let redis = &mut self.redis.clone();
-        let new: Vec<&UserId> = users.iter().filter_map(|(id, user)| user.announce.then_some(id)).collect();
-        if !new.is_empty() {
-            announce(&new, redis).await.context("cannot announce users in Redis")?;
-        }
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-        let lists: Vec<(UserId, RankedList)> =
-            users.iter().filter_map(|(id, user)| Some((id.clone(), self.rank(model, user, now_ms)?))).collect();
-        for chunk in lists.chunks(CHUNK) {
-            let written = set_lists(chunk, Replaces::NotNewer, (now_ms, self.config.stale_ms), redis).await;
+        let users: Vec<(&UserId, &Unpublished)> = users.iter().collect();
+        for chunk in users.chunks(CHUNK) {
+            let new: Vec<&UserId> = chunk.iter().filter_map(|(id, user)| user.announce.then_some(*id)).collect();
+            if !new.is_empty() {
+                announce(&new, redis).await.context("cannot announce users in Redis")?;
+            }
+            let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+            let lists = chunk.iter().filter_map(|(id, user)| Some(((*id).clone(), self.rank(model, user, now_ms)?)));
+            let lists: Vec<(UserId, RankedList)> = lists.collect();
+            let written = set_lists(&lists, Replaces::NotNewer, (now_ms, self.config.stale_ms), redis).await;
             written.context("cannot write lists to Redis")?;
         }
         Ok(())
