@@ -5,7 +5,7 @@ use launcher::Signal;
 use prometheus::Registry;
 use tokio::time::Instant;
 
-use crate::broker::{Broker, PATIENCE, events, metric, read, shard, soon};
+use crate::broker::{Broker, events, metric, read, shard, soon};
 
 /// `send` until it succeeds: what a client of the API does after a 503.
 async fn send_patiently(producer: &Producer, index: usize, count: usize) -> u64 {
@@ -26,13 +26,13 @@ pub async fn reading_goes_on_after_a_kill(broker: &mut Broker) {
     let mut messages = read(&mut subscription, 200).await;
     broker.kill().await;
 
-    let (started, limit) = (Instant::now(), Duration::from_millis(500));
-    let refused = producer.send(&events(11, 10), None, started + limit).await;
-    assert!(matches!(refused, Err(SendError::Unavailable(_))), "{refused:?}");
-    assert!(started.elapsed() < limit + PATIENCE / 2, "it does not wait beyond the deadline");
+    let deadline = Instant::now() + Duration::from_millis(500);
+    let refused = producer.send(&events(11, 10), None, deadline).await;
+    // Without a cause: it was the deadline, not the client that gave the messages up.
+    assert!(matches!(refused, Err(SendError::Unavailable(None))), "{refused:?}");
     // A process that starts while the broker is away.
     let late = broker.producer();
-    let refused = late.send(&events(12, 10), None, Instant::now() + limit).await;
+    let refused = late.send(&events(12, 10), None, Instant::now() + Duration::from_millis(500)).await;
     assert!(matches!(refused, Err(SendError::Unavailable(_))), "{refused:?}");
     let absent = consumer.subscribe(shard(12), 0).await.err();
     assert!(matches!(absent, Some(eventlog::SubscribeError::Unavailable(_))), "{absent:?}");
@@ -58,9 +58,8 @@ pub async fn a_silent_broker_is_no_acknowledgement(broker: &mut Broker) {
     let silent = producer.send(&events(13, 600), None, attempt()).await;
     assert!(matches!(silent, Err(SendError::Unavailable(_))), "{silent:?}");
     // The first 600 still wait for the broker.
-    let (started, full) = (Instant::now(), producer.send(&events(13, 600), None, soon()).await);
+    let full = producer.send(&events(13, 600), None, soon()).await;
     assert!(matches!(full, Err(SendError::QueueFull)), "{full:?}");
-    assert!(started.elapsed() < PATIENCE / 2, "it does not wait for room");
     assert_eq!(metric(&registry, "kafka_producer_pending_messages"), 600.0);
     broker.stack.kill(broker.kafka.child, Signal::SIGCONT).unwrap();
     send_patiently(&producer, 13, 600).await;
