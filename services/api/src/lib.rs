@@ -1,8 +1,8 @@
 //! The recommendation API: one replica, an HTTP service in front of Redis and MySQL.
 //!
 //! Depends on `stores` (MySQL, Redis), `eventlog` (Kafka), `lists` and `model` (ranking), `contract` (bodies, ids, keys) and `runtime`
-//! (configuration, telemetry, admin port). Begin reading with `recommend.rs`, a request from top to bottom. `front.rs` and `router.rs` lead to it; `writes.rs` runs sign-ups
-//! and events. `lib.rs` starts and stops a replica.
+//! (configuration, telemetry, admin port). Begin reading with `recommend.rs`, a request from top to bottom. `front.rs` and `router.rs` lead to
+//! it; `writes.rs` runs sign-ups and events. `lib.rs` starts and stops a replica.
 
 mod admission;
 mod body;
