@@ -94,7 +94,11 @@ pub struct HttpConfig {
     pub deadline_ms: u64,
     /// Largest request body of a POST, in bytes. The default, 1 MiB, holds 1000 events.
     pub max_body_bytes: usize,
-    /// How long requests in flight and background tasks may run after SIGTERM, in milliseconds. The default is one request deadline.
+    /// How long the replica answers on after SIGTERM, until its connections have ended, in milliseconds. The file of a Unix socket is
+    /// removed first, and each answer carries `Connection: close`. It must be longer than the gateway keeps idle connections. At 0, the
+    /// default, idle connections are closed at once: a request that has just been sent on one is lost.
+    pub leave_ms: u64,
+    /// How long requests in flight and background tasks may run after that, in milliseconds. The default is one request deadline.
     pub drain_ms: u64,
     /// Whether concurrent requests for recommendations are limited: `off`, `fixed` or `adaptive`. `protected` uses `fixed`, `baseline`
     /// uses `off`.
@@ -227,6 +231,7 @@ impl HttpConfig {
             replicas: 1,
             deadline_ms: 5_000,
             max_body_bytes: 1 << 20,
+            leave_ms: 0,
             drain_ms: 5_000,
             admission: if guarded { AdmissionMode::Fixed } else { AdmissionMode::Off },
             admission_limit: 1_500,
@@ -245,6 +250,7 @@ impl Validate for ApiConfig {
             ("http.replicas", self.http.replicas.into(), 1..=10_000),
             ("http.deadline_ms", self.http.deadline_ms, 1..=600_000),
             ("http.max_body_bytes", self.http.max_body_bytes as u64, 1..=1 << 30),
+            ("http.leave_ms", self.http.leave_ms, 0..=600_000),
             ("http.drain_ms", self.http.drain_ms, 0..=600_000),
             ("http.admission_limit", self.http.admission_limit as u64, 1..=1_000_000),
             ("http.admission_waiting", self.http.admission_waiting as u64, 0..=1_000_000),

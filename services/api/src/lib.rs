@@ -32,6 +32,7 @@ use lists::ModelView;
 use prometheus::Registry;
 use runtime::{
     AdminPort, Endpoint, Exemplars, Readiness, lifecycle,
+    slot::Reserved,
     telemetry::{Service, Telemetry},
 };
 use stores::{Store, StoreMetrics, redis::Redis};
@@ -92,15 +93,12 @@ impl AppState {
     }
 }
 
-/// Runs a replica until `shutdown`: bind → admin port → model, guard, warm-up → ready → serve → drain.
+/// Runs a replica until `shutdown`: bind → admin port → model, guard, warm-up → open, ready → serve → leave → drain.
 ///
 /// # Errors
 /// A port is in use, the store cannot be read at start, or the server failed.
 pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let http = config
-        .http
-        .listen
-        .bind()
+    let http = Reserved::bind(&config.http.listen)
         .await
         .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
     let admin = Endpoint::from(config.http.admin)
@@ -108,7 +106,7 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
         .await
         .with_context(|| format!("cannot listen on {} (http.admin)", config.http.admin))?;
     let (registry, readiness) = (Registry::new(), Readiness::starting("connecting", &shutdown));
-    let drain = Duration::from_millis(config.http.drain_ms);
+    let (leave, drain) = (Duration::from_millis(config.http.leave_ms), Duration::from_millis(config.http.drain_ms));
     let admin = AdminPort::open(admin, &readiness, &registry)?;
     let tasks = TaskTracker::new();
     let app = tokio::select! {
@@ -116,10 +114,13 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
         () = shutdown.cancelled() => return Ok(()),
     };
     tasks.spawn(guard::rebuild::run(app.clone(), shutdown.clone()));
+    // The gateway finds it only now that it is warm.
+    let http =
+        http.open().await.with_context(|| format!("cannot listen on {} (http.listen)", app.config.http.listen))?;
     readiness.ready();
     tracing::info!(profile = ?app.config.profile, listen = %app.config.http.listen, "ready");
     let telemetry = app.telemetry.clone();
-    let served = lifecycle::serve(http, Front { router: router::router(app.clone()), app }, shutdown, drain).await;
+    let served = http.serve(Front { router: router::router(app.clone()), app }, shutdown, leave, drain).await;
     lifecycle::drain(&tasks, drain).await;
     telemetry.stop(TELEMETRY_TIMEOUT).await;
     admin.close().await?;

@@ -12,6 +12,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod logs;
 pub mod net;
+pub mod slot;
 pub mod telemetry;
 pub mod vitals;
 

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use anyhow::Context;
-use axum::{extract::Request, response::Response};
+use axum::{extract::Request, response::Response, serve::IncomingStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
@@ -36,8 +36,21 @@ where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
 {
     use axum::ServiceExt;
-    let server =
-        axum::serve(listener, app.into_make_service()).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    serve_connections(listener, app.into_make_service(), shutdown, drain).await
+}
+
+/// As `serve`, with a service for each connection.
+pub(crate) async fn serve_connections<M, S>(
+    listener: Listener,
+    make_service: M,
+    shutdown: CancellationToken,
+    drain: Duration,
+) -> anyhow::Result<()>
+where
+    M: for<'a> Service<IncomingStream<'a, Listener>, Error = Infallible, Response = S, Future: Send> + Send + 'static,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    let server = axum::serve(listener, make_service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let drain_timeout = async {
         shutdown.cancelled().await;
         tokio::time::sleep(drain).await;

@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     os::unix::fs::FileTypeExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     str::FromStr,
     task::{Context, Poll},
@@ -63,17 +63,24 @@ impl Endpoint {
         match self {
             Self::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
             Self::Unix(path) => {
-                // Only sockets: connecting to a plain file is refused as well.
-                let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-                if is_socket
-                    && let Err(error) = UnixStream::connect(path).await
-                    && error.kind() == io::ErrorKind::ConnectionRefused
-                {
+                if path.exists() && is_unused(path).await {
                     std::fs::remove_file(path)?;
                 }
                 UnixListener::bind(path).map(Listener::Unix)
             }
         }
+    }
+}
+
+/// Whether nothing is at the path, or a socket on which no process listens.
+pub(crate) async fn is_unused(path: &Path) -> bool {
+    match std::fs::symlink_metadata(path) {
+        // Only sockets: connecting to a plain file is refused as well.
+        Ok(meta) if meta.file_type().is_socket() => {
+            UnixStream::connect(path).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        }
+        Ok(_) => false,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 

@@ -267,8 +267,13 @@ async fn a_405_names_the_methods_that_are_described() {
     let replica = fixture.replica(Profile::Baseline).await;
     let document = Document::of(&replica).await;
     let upstreams = vec![replica.base.strip_prefix("http://").unwrap().to_owned()];
-    let options =
-        nginx::Options { listen_port: free_port().unwrap(), upstreams, worker_processes: 1, access_log: None };
+    let options = nginx::Options {
+        listen_port: free_port().unwrap(),
+        upstreams,
+        worker_processes: 1,
+        access_log: None,
+        slots: None,
+    };
     let gateway = nginx::start(&mut fixture.stack, &options).await.unwrap();
     for (method, path, _) in document.operations() {
         let allow = if method == "get" { "GET,HEAD" } else { "POST" };
@@ -308,8 +313,13 @@ async fn what_the_gateway_refuses_is_a_problem_document_too() {
     }
     let mut stack = launcher::Stack::create("test-gateway").unwrap();
     let upstreams = vec![format!("127.0.0.1:{}", free_port().unwrap())];
-    let options =
-        nginx::Options { listen_port: free_port().unwrap(), upstreams, worker_processes: 1, access_log: None };
+    let options = nginx::Options {
+        listen_port: free_port().unwrap(),
+        upstreams,
+        worker_processes: 1,
+        access_log: None,
+        slots: None,
+    };
     let gateway = nginx::start(&mut stack, &options).await.unwrap();
     let close = "HTTP/1.1\r\nhost: h\r\nconnection: close\r\n";
     for (request, status, kind) in [

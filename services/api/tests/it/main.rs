@@ -14,6 +14,7 @@ mod newcomers;
 mod outage;
 mod reporting;
 mod rotation;
+mod slots;
 mod telemetry;
 mod writes;
 
@@ -156,6 +157,12 @@ impl Replica {
         let values: Vec<f64> = lines.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
         assert!(!values.is_empty(), "no series begins with {series}");
         values.iter().sum()
+    }
+
+    /// Ends it without a leave and without a drain. Its listener closes; the file of a Unix socket stays.
+    pub async fn kill(mut self) {
+        self.task.abort();
+        assert!((&mut self.task).await.unwrap_err().is_cancelled());
     }
 
     /// Stops the replica gracefully.

@@ -208,7 +208,7 @@ async fn redis_and_nginx_start_and_stop() {
     let listen_port = free_port().unwrap();
     let upstream = TcpListener::bind(("127.0.0.1", free_port().unwrap())).unwrap();
     let upstreams = vec![upstream.local_addr().unwrap().to_string()];
-    let options = nginx::Options { listen_port, upstreams, worker_processes: 2, access_log: None };
+    let options = nginx::Options { listen_port, upstreams, worker_processes: 2, access_log: None, slots: None };
     let nginx = nginx::start(&mut stack, &options).await.unwrap();
     eventually("the master and two workers", || nginx_processes(stack.dir()).len() == 3);
 

@@ -204,9 +204,11 @@ impl ServiceStack {
             prometheus = Some(started);
         }
         let upstreams = (0..plan.replicas as usize).map(|n| replica_socket(&stack, n).to_string()).collect();
-        let nginx =
-            nginx::start(&mut stack, &nginx::Options { listen_port, upstreams, worker_processes: 2, access_log })
-                .await?;
+        let nginx = nginx::start(
+            &mut stack,
+            &nginx::Options { listen_port, upstreams, worker_processes: 2, access_log, slots: None },
+        )
+        .await?;
         stack.set_endpoint("gateway", &nginx.url)?;
         stack.set_endpoint("redis", &redis.url)?;
         stack.set_endpoint("faultproxy", &proxy.admin)?;

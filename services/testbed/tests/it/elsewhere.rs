@@ -30,6 +30,7 @@ async fn start(home: &Home) -> Elsewhere {
         upstreams: vec![at(api)],
         worker_processes: 1,
         access_log: None,
+        slots: None,
     };
     let gateway = nginx::start(&mut stack, &options).await.unwrap().url;
     let endpoints = format!(

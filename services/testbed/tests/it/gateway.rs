@@ -30,6 +30,7 @@ async fn requests_to_a_dead_replica_are_counted_at_the_gateway() {
         upstreams: vec![at(dead).to_string()],
         worker_processes: 2,
         access_log: Some(at(listen)),
+        slots: None,
     };
     let gateway = nginx::start(&mut stack, &options).await.unwrap().url;
 
