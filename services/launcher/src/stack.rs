@@ -183,6 +183,19 @@ impl Stack {
         self.dir.join("logs").join(format!("{name}.log"))
     }
 
+    /// Empties a child's log of more than `max_bytes`. The child goes on at its beginning: logs are appended to.
+    ///
+    /// # Errors
+    /// The log cannot be emptied.
+    pub fn bound_log(&self, name: &str, max_bytes: u64) -> anyhow::Result<()> {
+        let log = self.log_path(name);
+        if fs::metadata(&log).is_ok_and(|file| file.len() > max_bytes) {
+            let emptied = fs::File::options().write(true).truncate(true).open(&log);
+            emptied.with_context(|| format!("cannot empty {}", log.display()))?;
+        }
+        Ok(())
+    }
+
     /// Keeps the scratch directory when the stack ends; `orphans::reap` removes it.
     pub fn keep_scratch(&mut self) {
         self.keep_scratch = true;
@@ -206,6 +219,15 @@ impl Stack {
     /// The file cannot be written.
     pub fn set_endpoint(&mut self, name: &str, address: &str) -> anyhow::Result<()> {
         self.description.endpoints.insert(name.to_owned(), address.to_owned());
+        self.description.write(&self.dir)
+    }
+
+    /// Removes an address from `stack.json`. Does nothing if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn remove_endpoint(&mut self, name: &str) -> anyhow::Result<()> {
+        self.description.endpoints.remove(name);
         self.description.write(&self.dir)
     }
 

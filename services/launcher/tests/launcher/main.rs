@@ -243,6 +243,13 @@ async fn redis_and_nginx_start_and_stop() {
         std::fs::read_to_string(&nginx.access_log).is_ok_and(|log| log.contains(" 503 "))
     });
     assert!(launcher::cpu::process_tree_seconds(nginx.pid).is_some());
+    let log = stack.log_path("nginx");
+    std::fs::write(&log, "a line\n").unwrap();
+    let length = || std::fs::metadata(&log).unwrap().len();
+    stack.bound_log("nginx", 1 << 20).unwrap();
+    assert!(length() > 0, "below the limit");
+    stack.bound_log("nginx", 1).unwrap();
+    assert_eq!(length(), 0);
 
     let (dir, pids) = (stack.dir().to_owned(), nginx_processes(stack.dir()));
     stack.stop().await.unwrap();

@@ -46,11 +46,15 @@ pub enum BenchCommand {
   ./testbed bench events
   ./testbed bench events --json | jq '{ratio_median, sides: [.sides[] | {name, cpu: .figures.cpu_us_per_event.median}]}'")]
     Events(BenchArgs),
+    /// Requests lost while replicas come and go under load, beside a reload of nginx and replicas that end without a leave
+    #[command(after_help = "Examples:
+  ./testbed bench slots --check          exit code 2 if a request was lost with slots")]
+    Slots(BenchArgs),
 }
 
 #[derive(Clone, Copy, Args)]
 pub struct BenchArgs {
-    /// Runs of each side [default: 7, heartbeats and events 5, telemetry 28]
+    /// Runs of each side [default: 7, heartbeats and events 5, slots 10, telemetry 28]
     #[arg(long, alias = "repeats", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub repeat: Option<u8>,
     /// End with exit code 2 if a figure misses its aim (column "met": NO)

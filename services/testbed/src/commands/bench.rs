@@ -7,6 +7,7 @@ mod events;
 mod heartbeats;
 mod hit;
 mod proxy;
+mod slots;
 mod telemetry;
 
 use std::{collections::BTreeMap, process::ExitCode};
@@ -26,6 +27,7 @@ pub async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
         BenchCommand::Heartbeats(args) => (heartbeats::run(args).await?, args),
         BenchCommand::Codecs(args) => (codecs::run(args).await?, args),
         BenchCommand::Telemetry(args) => (telemetry::run(args).await?, args),
+        BenchCommand::Slots(args) => (slots::run(args).await?, args),
         BenchCommand::Events(args) => (events::run(args).await?, args),
     };
     if json {

@@ -76,6 +76,7 @@ impl EventStack {
             prometheus: None,
             only_read: false,
             events: true,
+            slots: None,
         };
         let service = ServiceStack::start(of_service).await?;
         service.load(dataset).await?;

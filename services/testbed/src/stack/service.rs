@@ -1,12 +1,9 @@
 //! The stack as child processes: redis, Kafka on request, MySQL servers, faultproxy, the receiver of traces, api replicas, nginx.
 
 mod observers;
+mod replicas;
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
 use api::{ApiConfig, Profile};
@@ -14,10 +11,16 @@ use faultproxy::Law;
 use launcher::{ChildId, Signal, Spec, Stack, free_port, kafka, mariadb, nginx, prometheus, redis};
 use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
-use stores::{QueueOrder, Store, StoreConfig, StoreMetrics};
+use stores::{Store, StoreConfig, StoreMetrics};
 
-pub use self::observers::{Traces, job, start_traces};
-use self::observers::{jobs, loopback, start_access_log, start_exporters};
+pub use self::{
+    observers::{Traces, job, start_traces},
+    replicas::Replica,
+};
+use self::{
+    observers::{jobs, loopback, start_access_log, start_exporters},
+    replicas::{Leaving, replica_socket},
+};
 use crate::data;
 
 /// The parts of a stack, without the profile of its replicas.
@@ -42,6 +45,9 @@ pub struct Plan {
     pub only_read: bool,
     /// With Kafka: replicas send events to it, and read the features that workers compute (`worker_event_sets`).
     pub events: bool,
+    /// Most replicas at a time, at least `replicas`: replicas come and go while the stack runs, and the gateway knows the sockets of all of
+    /// them (`add_replica`, `leave`). `None`: the replicas stay.
+    pub slots: Option<u32>,
 }
 
 /// Prometheus as part of the stack.
@@ -72,7 +78,9 @@ pub struct ServiceStack {
     pub servers: Vec<mariadb::MySql>,
     pub proxy: Proxy,
     pub nginx: nginx::Nginx,
+    /// In the order of their numbers.
     pub replicas: Vec<Replica>,
+    leaving: Vec<Leaving>,
     pub prometheus: Option<prometheus::Prometheus>,
     traces: Option<Traces>,
     plan: Plan,
@@ -87,19 +95,12 @@ pub struct Proxy {
     pub addresses: Vec<Endpoint>,
 }
 
-pub struct Replica {
-    pub child: ChildId,
-    pub admin: String,
-}
-
 /// What a stack's receiver of OTLP is called among its endpoints; not there if there is none.
 pub const OTLP: &str = "otlp";
 /// Kafka's address, `host:port`; not there without events.
 pub const KAFKA: &str = "kafka";
 /// Where traces are asked for.
 pub const TRACES: &str = "traces";
-/// Replicas may have to warm up a million users.
-const READY_DEADLINE: Duration = Duration::from_secs(600);
 
 impl Plan {
     pub fn new(name: &str, scenario: &Scenario) -> Self {
@@ -116,6 +117,7 @@ impl Plan {
             prometheus: None,
             only_read: false,
             events: false,
+            slots: None,
         }
     }
 
@@ -137,16 +139,20 @@ impl Plan {
     /// What is wrong with them.
     pub fn check(&self, profile: Profile, sets: &[String]) -> anyhow::Result<()> {
         let pool_size = self.settings(profile, sets)?.store.pool_size;
-        let all = u64::from(self.replicas) * u64::from(self.instances) * u64::from(pool_size);
+        let replicas = self.most_replicas();
+        let all = u64::from(replicas) * u64::from(self.instances) * u64::from(pool_size);
         let max = faultproxy::DEFAULT_MAX_CONNECTIONS as u64;
         ensure!(
             all <= max,
-            "{} replicas with store.pool_size={pool_size} to each of {} MySQL servers open {all} connections, and the proxy in front of them \
-             takes {max}: choose a smaller pool",
-            self.replicas,
+            "{replicas} replicas with store.pool_size={pool_size} to each of {} MySQL servers open {all} connections, and the proxy in front \
+             of them takes {max}: choose a smaller pool",
             self.instances
         );
         Ok(())
+    }
+
+    fn most_replicas(&self) -> u32 {
+        self.slots.unwrap_or_default().max(self.replicas)
     }
 
     /// Of a replica's connections to each server: the scenario says how many it has in all, so that more servers do not make a larger
@@ -184,11 +190,13 @@ impl ServiceStack {
             plan.telemetry =
                 TelemetryConfig { endpoint: format!("http://{}", traces.otlp), logs: false, ..plan.telemetry };
         }
-        let admins = (0..plan.replicas).map(|_| free_port()).collect::<anyhow::Result<Vec<_>>>()?;
+        let admins = (0..plan.most_replicas()).map(|_| free_port()).collect::<anyhow::Result<Vec<_>>>()?;
         let listen_port = plan.port.map_or_else(free_port, Ok)?;
         let (mut prometheus, mut access_log) = (None, None);
         if let Some(Monitoring { loadgen, interval, hurry, exporters }) = plan.prometheus {
-            let mut jobs = jobs(&admins, &proxy.admin, loadgen);
+            // Replicas that come and go are added when they are ready.
+            let fixed = if plan.slots.is_some() { &[] } else { admins.as_slice() };
+            let mut jobs = jobs(fixed, &proxy.admin, loadgen);
             let counter = start_access_log(&mut stack, &http).await?;
             access_log = Some(counter.listen);
             jobs.push(job("access-log", [("access-log".into(), counter.admin.to_string())]));
@@ -203,12 +211,14 @@ impl ServiceStack {
             stack.set_endpoint("prometheus", &started.url)?;
             prometheus = Some(started);
         }
-        let upstreams = (0..plan.replicas as usize).map(|n| replica_socket(&stack, n).to_string()).collect();
-        let nginx = nginx::start(
-            &mut stack,
-            &nginx::Options { listen_port, upstreams, worker_processes: 2, access_log, slots: None },
-        )
-        .await?;
+        let gateway = nginx::Options {
+            listen_port,
+            upstreams: (0..admins.len()).map(|n| replica_socket(&stack, n).to_string()).collect(),
+            worker_processes: 2,
+            access_log,
+            slots: plan.slots.map(|_| nginx::Slots::default()),
+        };
+        let nginx = nginx::start(&mut stack, &gateway).await?;
         stack.set_endpoint("gateway", &nginx.url)?;
         stack.set_endpoint("redis", &redis.url)?;
         stack.set_endpoint("faultproxy", &proxy.admin)?;
@@ -229,6 +239,7 @@ impl ServiceStack {
             proxy,
             nginx,
             replicas: Vec::new(),
+            leaving: Vec::new(),
             prometheus,
             traces,
             plan,
@@ -266,87 +277,6 @@ impl ServiceStack {
         Ok(file)
     }
 
-    /// Starts all replicas with this profile and waits until each is ready; returns the duration.
-    pub async fn start_replicas(&mut self, profile: Profile, sets: &[String]) -> anyhow::Result<Duration> {
-        ensure!(self.replicas.is_empty(), "the replicas run already");
-        let started = Instant::now();
-        for n in 0..self.admins.len() {
-            let listen = replica_socket(&self.stack, n);
-            let replica = self.spawn_replica(n, listen, profile, sets)?;
-            self.replicas.push(replica);
-        }
-        let ready = self.replicas.iter().map(|replica| {
-            let url = format!("{}/readyz", replica.admin);
-            let http = &self.http;
-            self.stack.wait_ready(replica.child, READY_DEADLINE, move || {
-                let get = http.get(&url).send();
-                async { get.await.is_ok_and(|answer| answer.status().is_success()) }
-            })
-        });
-        futures::future::try_join_all(ready).await?;
-        for (n, replica) in self.replicas.iter().enumerate() {
-            self.stack.set_endpoint(&format!("api-{n}-admin"), &replica.admin)?;
-        }
-        Ok(started.elapsed())
-    }
-
-    /// Starts the n-th replica alone and waits until it is ready; answers its child and the address it listens on. For
-    /// measuring one replica without its gateway: `stop_replicas` does not know it.
-    pub async fn start_replica(
-        &mut self,
-        n: usize,
-        profile: Profile,
-        sets: &[String],
-    ) -> anyhow::Result<(ChildId, SocketAddr)> {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-        let replica = self.spawn_replica(n, address.into(), profile, sets)?;
-        let url = format!("{}/readyz", replica.admin);
-        self.stack
-            .wait_ready(replica.child, READY_DEADLINE, || {
-                let get = self.http.get(&url).send();
-                async { get.await.is_ok_and(|answer| answer.status().is_success()) }
-            })
-            .await?;
-        Ok((replica.child, address))
-    }
-
-    fn spawn_replica(
-        &mut self,
-        n: usize,
-        listen: Endpoint,
-        profile: Profile,
-        sets: &[String],
-    ) -> anyhow::Result<Replica> {
-        let store = &self.plan.store;
-        let addresses: Vec<String> = self.proxy.addresses.iter().map(Endpoint::to_string).collect();
-        let mut config = ApiConfig::new(profile, StoreConfig::spread_over(&addresses), &self.redis.socket_url);
-        config.http.listen = listen;
-        // Only the load generator and users of this machine reach the gateway.
-        config.telemetry = TelemetryConfig { trust_caller: true, ..self.plan.telemetry.clone() };
-        config.http.admin = SocketAddr::from(([127, 0, 0, 1], self.admins[n]));
-        // All replicas share this machine: more threads would only take turns.
-        config.http.worker_threads = 1;
-        config.http.replicas = self.plan.replicas;
-        config.store.pool_size = self.plan.pool_size();
-        config.store.max_waiting = store.max_waiting as usize;
-        config.store.checkout_timeout_ms = store.checkout_timeout_ms;
-        config.store.order = match store.order {
-            scenario::Order::Newest => QueueOrder::Newest,
-            scenario::Order::Oldest => QueueOrder::Oldest,
-        };
-        let name = format!("api-{n}");
-        let file = self.stack.child_dir(&name)?.join("config.toml");
-        std::fs::write(&file, toml::to_string(&config)?).with_context(|| format!("cannot write {}", file.display()))?;
-        let events = self.kafka.as_ref().map(replica_event_sets).unwrap_or_default();
-        let all_sets = events.iter().chain(&self.plan.sets).chain(sets);
-        let spec = Spec::new(name, own_program()?)
-            .args(["serve", "api", "--config"])
-            .args([file])
-            .args(all_sets.flat_map(|set| ["--set".to_owned(), set.clone()]));
-        let child = self.stack.spawn(spec)?;
-        Ok(Replica { child, admin: format!("http://{}", config.http.admin) })
-    }
-
     /// Settings of workers, `key=value`, with which they consume events and write lists. None without Kafka.
     pub fn worker_event_sets(&self) -> Vec<String> {
         let Some(kafka) = &self.kafka else { return Vec::new() };
@@ -361,13 +291,6 @@ impl ServiceStack {
     /// The replicas' telemetry settings, unless a replica has its own.
     pub fn telemetry(&self) -> &TelemetryConfig {
         &self.plan.telemetry
-    }
-
-    pub async fn stop_replicas(&mut self) -> anyhow::Result<()> {
-        for replica in self.replicas.drain(..) {
-            self.stack.stop_child(replica.child).await?;
-        }
-        Ok(())
     }
 
     /// Kills all MySQL servers, as a crash would.
@@ -403,11 +326,13 @@ impl ServiceStack {
         self.replicas.iter().map(|replica| replica.child).chain(servers).collect()
     }
 
-    /// Keeps the gateway's access log and the one before it below about this size each.
+    /// Keeps the gateway's access log, the one before it and its error log below about this size each. With slots each attempt to reach an
+    /// absent replica is two lines in the error log: 2 kB/s with twelve of them.
     ///
     /// # Errors
-    /// The file cannot be renamed, or nginx has ended.
+    /// A file cannot be renamed or emptied, or nginx has ended.
     pub fn bound_access_log(&mut self, max_bytes: u64) -> anyhow::Result<()> {
+        self.stack.bound_log("nginx", max_bytes)?;
         self.nginx.rotate_access_log(&mut self.stack, max_bytes).map(drop)
     }
 
@@ -431,12 +356,12 @@ impl ServiceStack {
             self.stack.stop_child(kafka.child).await?;
             self.restart_kafka().await?;
         }
-        for n in 0..self.replicas.len() {
-            let child = self.replicas[n].child;
+        for index in 0..self.replicas.len() {
+            let Replica { n, child, .. } = self.replicas[index];
             if self.stack.pid(child).is_none() {
                 self.stack.stop_child(child).await?;
                 let listen = replica_socket(&self.stack, n);
-                self.replicas[n] = self.spawn_replica(n, listen, profile, &[])?;
+                self.replicas[index] = self.spawn_replica(n, listen, profile, &[])?;
             }
         }
         self.allow_ends();
@@ -503,16 +428,11 @@ pub async fn flush_cache(url: &str) -> anyhow::Result<()> {
 fn mysql_options(plan: &Plan) -> mariadb::Options {
     let pool_size = plan.settings(Profile::Protected, &plan.sets).map_or(plan.pool_size(), |api| api.store.pool_size);
     mariadb::Options {
-        max_connections: plan.replicas * (pool_size + 2) + 200,
+        max_connections: plan.most_replicas() * (pool_size + 2) + 200,
         buffer_pool_mb: 256 / u32::from(plan.instances) + 64,
         commits: if plan.only_read { mariadb::CommitDurability::Buffered } else { mariadb::CommitDurability::Written },
         ..mariadb::Options::default()
     }
-}
-
-/// Settings of replicas, `key=value`.
-fn replica_event_sets(kafka: &kafka::Kafka) -> Vec<String> {
-    vec![format!("kafka.brokers={}", kafka.bootstrap), "features=kafka".to_owned()]
 }
 
 fn mysql_name(n: u16) -> String {
@@ -526,12 +446,6 @@ pub fn direct_store(addresses: &[String]) -> StoreConfig {
     config.checkout_timeout_ms = 600_000;
     config.statement_timeout_ms = 0;
     config
-}
-
-/// Where the gateway finds the n-th replica. The stack's processes talk over Unix sockets: loopback TCP would take a tenth
-/// of the machine at the article's load.
-fn replica_socket(stack: &Stack, n: usize) -> Endpoint {
-    Endpoint::Unix(stack.socket_path(&format!("api-{n}")))
 }
 
 /// This very program: the roles are its subcommands.
@@ -593,6 +507,11 @@ mod tests {
             assert_eq!(plan.settings(Profile::Baseline, &[]).unwrap().store.pool_size, pool_size);
             plan.check(Profile::Baseline, &[]).unwrap();
         }
+        // Of all that there may be.
+        plan.slots = Some(20);
+        let error = plan.check(Profile::Baseline, &["store.pool_size=32".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("20 replicas"), "{error}");
+        plan.slots = None;
         // To each of 16 servers.
         plan.check(Profile::Baseline, &["store.pool_size=32".to_owned()]).unwrap();
         let error = plan.check(Profile::Baseline, &["store.pool_size=33".to_owned()]).unwrap_err().to_string();

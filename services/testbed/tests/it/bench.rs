@@ -90,3 +90,18 @@ fn a_worker_is_compared_with_a_loop_that_inserts_the_same_rows() {
     assert!(remark.starts_with("The worker's longest stage is "), "{remark}");
     assert_eq!(home.processes(), [] as [u64; 0]);
 }
+
+/// What the others lose, their negative controls in `services/api/tests/it/slots.rs` show.
+#[test]
+fn no_request_is_lost_while_replicas_come_and_go() {
+    let Some(home) = Home::new() else { return };
+    let json = home.json(&["bench", "slots", "--repeat", "1", "--json"]);
+    let sides = json["sides"].as_array().unwrap();
+    let names: Vec<&str> = sides.iter().map(|side| side["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["slots", "slots and a reload", "slots without a leave"]);
+    let mark = &json["marks"][0];
+    assert_eq!((mark["side"].as_str(), mark["figure"].as_str()), (Some("slots"), Some("lost")), "{json}");
+    assert_eq!((mark["measured"].as_f64(), mark["met"].as_bool()), (Some(0.0), Some(true)), "{json}");
+    assert!(sides.iter().all(|side| side["figures"]["requests"]["median"].as_f64() > Some(100.0)), "{json}");
+    assert_eq!(home.processes(), [] as [u64; 0]);
+}

@@ -1,0 +1,225 @@
+//! The replicas of a stack: they start and stop, and with slots they come and go while the others answer.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use api::{ApiConfig, Profile};
+use launcher::{ChildId, Signal, Spec, Stack, free_port, kafka};
+use loadtest::scenario;
+use runtime::{Endpoint, telemetry::TelemetryConfig};
+use stores::{QueueOrder, StoreConfig};
+
+use super::{ServiceStack, observers::job, own_program};
+
+/// Replicas may have to warm up a million users.
+const READY_DEADLINE: Duration = Duration::from_secs(600);
+/// `http.leave_ms` with slots: longer than the gateway keeps an idle connection (`nginx::Slots::idle`).
+const LEAVE: Duration = Duration::from_secs(5);
+/// A leaving replica is killed after this time: its leave, two drains of 5 s, its last spans.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(20);
+
+pub struct Replica {
+    /// The number of its socket and its admin port, from 0.
+    pub n: usize,
+    pub child: ChildId,
+    pub admin: String,
+}
+
+/// A replica that was asked to leave.
+pub(super) struct Leaving {
+    n: usize,
+    child: ChildId,
+    deadline: Instant,
+}
+
+impl ServiceStack {
+    /// Starts all replicas with this profile and waits until each is ready; returns the duration.
+    pub async fn start_replicas(&mut self, profile: Profile, sets: &[String]) -> anyhow::Result<Duration> {
+        ensure!(self.replicas.is_empty(), "the replicas run already");
+        let started = Instant::now();
+        for n in 0..self.plan.replicas as usize {
+            self.add_replica(n, profile, sets)?;
+        }
+        self.wait_replicas().await?;
+        Ok(started.elapsed())
+    }
+
+    /// Starts replica `n`. Does not wait (`wait_replicas`): the gateway finds the replica once it is ready.
+    ///
+    /// # Errors
+    /// The number is too high, it runs or still leaves, or it cannot be started.
+    pub fn add_replica(&mut self, n: usize, profile: Profile, sets: &[String]) -> anyhow::Result<()> {
+        let most = self.admins.len();
+        ensure!(n < most, "the stack has at most {most} replicas: there is no replica {n}");
+        ensure!(self.replicas.iter().all(|replica| replica.n != n), "replica {n} runs already");
+        ensure!(self.leaving.iter().all(|leaving| leaving.n != n), "replica {n} still leaves");
+        let replica = self.spawn_replica(n, replica_socket(&self.stack, n), profile, sets)?;
+        let after = self.replicas.partition_point(|other| other.n < n);
+        self.replicas.insert(after, replica);
+        Ok(())
+    }
+
+    /// Waits until all replicas are ready. With slots Prometheus then reads their metrics.
+    ///
+    /// # Errors
+    /// One has ended, or is not ready within 10 minutes.
+    pub async fn wait_replicas(&mut self) -> anyhow::Result<()> {
+        futures::future::try_join_all(self.replicas.iter().map(|replica| self.wait_ready(replica))).await?;
+        for replica in &self.replicas {
+            self.stack.set_endpoint(&admin_name(replica.n), &replica.admin)?;
+        }
+        self.scrape_replicas()
+    }
+
+    /// Asks replica `n` to leave and returns at once: it removes its socket, answers on, and ends with its last connection. `reap_left` follows.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn leave(&mut self, n: usize) -> anyhow::Result<()> {
+        let index = self.replicas.iter().position(|replica| replica.n == n);
+        let Replica { child, .. } = self.replicas.remove(index.with_context(|| format!("replica {n} does not run"))?);
+        self.leaving.push(Leaving { n, child, deadline: Instant::now() + LEAVE_DEADLINE });
+        if self.stack.pid(child).is_some() {
+            self.stack.kill(child, Signal::SIGTERM)?;
+        }
+        self.stack.remove_endpoint(&admin_name(n))?;
+        self.scrape_replicas()
+    }
+
+    /// Forgets replicas that have left, so that their numbers are free again, and kills those that take longer than 20 s. Returns how many
+    /// still leave.
+    ///
+    /// # Errors
+    /// One does not end after SIGKILL.
+    pub async fn reap_left(&mut self) -> anyhow::Result<usize> {
+        let mut index = 0;
+        while let Some(&Leaving { n, child, deadline }) = self.leaving.get(index) {
+            let runs = self.stack.pid(child).is_some();
+            if runs && Instant::now() < deadline {
+                index += 1;
+                continue;
+            }
+            if runs {
+                eprintln!("replica {n} did not leave within {LEAVE_DEADLINE:?} and was killed");
+                self.stack.kill(child, Signal::SIGKILL)?;
+            }
+            self.stack.stop_child(child).await?;
+            self.leaving.remove(index);
+        }
+        Ok(self.leaving.len())
+    }
+
+    /// Waits until all replicas that leave have ended: at most 20 s.
+    ///
+    /// # Errors
+    /// As `reap_left`.
+    pub async fn wait_left(&mut self) -> anyhow::Result<()> {
+        while self.reap_left().await? > 0 {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    pub async fn stop_replicas(&mut self) -> anyhow::Result<()> {
+        if self.plan.slots.is_some() {
+            // All at the same time: each waits until the gateway has closed its connections.
+            for n in self.replicas.iter().map(|replica| replica.n).collect::<Vec<_>>() {
+                self.leave(n)?;
+            }
+            return self.wait_left().await;
+        }
+        for replica in self.replicas.drain(..) {
+            self.stack.stop_child(replica.child).await?;
+        }
+        Ok(())
+    }
+
+    /// With slots Prometheus has a list of the replicas that changes.
+    fn scrape_replicas(&self) -> anyhow::Result<()> {
+        let (Some(prometheus), Some(_)) = (&self.prometheus, self.plan.slots) else { return Ok(()) };
+        let target = |replica: &Replica| (format!("api-{}", replica.n), replica.admin.replace("http://", ""));
+        prometheus.add(&job("api", self.replicas.iter().map(target)))
+    }
+
+    /// Starts the n-th replica alone and waits until it is ready; answers its child and the address it listens on. For
+    /// measuring one replica without its gateway: `stop_replicas` does not know it.
+    pub async fn start_replica(
+        &mut self,
+        n: usize,
+        profile: Profile,
+        sets: &[String],
+    ) -> anyhow::Result<(ChildId, SocketAddr)> {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let replica = self.spawn_replica(n, address.into(), profile, sets)?;
+        self.wait_ready(&replica).await?;
+        Ok((replica.child, address))
+    }
+
+    async fn wait_ready(&self, replica: &Replica) -> anyhow::Result<()> {
+        let url = format!("{}/readyz", replica.admin);
+        let ready = || {
+            let get = self.http.get(&url).send();
+            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
+        };
+        self.stack.wait_ready(replica.child, READY_DEADLINE, ready).await
+    }
+
+    pub(super) fn spawn_replica(
+        &mut self,
+        n: usize,
+        listen: Endpoint,
+        profile: Profile,
+        sets: &[String],
+    ) -> anyhow::Result<Replica> {
+        let store = &self.plan.store;
+        let addresses: Vec<String> = self.proxy.addresses.iter().map(Endpoint::to_string).collect();
+        let mut config = ApiConfig::new(profile, StoreConfig::spread_over(&addresses), &self.redis.socket_url);
+        config.http.listen = listen;
+        // Only the load generator and users of this machine reach the gateway.
+        config.telemetry = TelemetryConfig { trust_caller: true, ..self.plan.telemetry.clone() };
+        config.http.admin = SocketAddr::from(([127, 0, 0, 1], self.admins[n]));
+        // All replicas share this machine: more threads would only take turns.
+        config.http.worker_threads = 1;
+        config.http.replicas = self.plan.replicas;
+        if self.plan.slots.is_some() {
+            config.http.leave_ms = LEAVE.as_millis() as u64;
+        }
+        config.store.pool_size = self.plan.pool_size();
+        config.store.max_waiting = store.max_waiting as usize;
+        config.store.checkout_timeout_ms = store.checkout_timeout_ms;
+        config.store.order = match store.order {
+            scenario::Order::Newest => QueueOrder::Newest,
+            scenario::Order::Oldest => QueueOrder::Oldest,
+        };
+        let name = format!("api-{n}");
+        let file = self.stack.child_dir(&name)?.join("config.toml");
+        std::fs::write(&file, toml::to_string(&config)?).with_context(|| format!("cannot write {}", file.display()))?;
+        let events = self.kafka.as_ref().map(replica_event_sets).unwrap_or_default();
+        let all_sets = events.iter().chain(&self.plan.sets).chain(sets);
+        let spec = Spec::new(name, own_program()?)
+            .args(["serve", "api", "--config"])
+            .args([file])
+            .args(all_sets.flat_map(|set| ["--set".to_owned(), set.clone()]));
+        let child = self.stack.spawn(spec)?;
+        Ok(Replica { n, child, admin: format!("http://{}", config.http.admin) })
+    }
+}
+
+fn admin_name(n: usize) -> String {
+    format!("api-{n}-admin")
+}
+
+/// Where the gateway finds the n-th replica. The stack's processes talk over Unix sockets: loopback TCP would take a tenth
+/// of the machine at the article's load.
+pub(super) fn replica_socket(stack: &Stack, n: usize) -> Endpoint {
+    Endpoint::Unix(stack.socket_path(&format!("api-{n}")))
+}
+
+/// Settings of replicas, `key=value`.
+fn replica_event_sets(kafka: &kafka::Kafka) -> Vec<String> {
+    vec![format!("kafka.brokers={}", kafka.bootstrap), "features=kafka".to_owned()]
+}
