@@ -28,7 +28,7 @@ const MAX_OTHER_READS: f64 = 0.01;
 pub enum StoreLaw {
     /// Its real ones.
     None,
-    /// Those of the scenario `overload`.
+    /// Those of the scenario `overload`, without their random spread.
     Modelled,
 }
 

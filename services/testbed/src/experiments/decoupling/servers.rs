@@ -64,7 +64,7 @@ impl Servers {
         let dataset = model::generate(&data::generator(users, Some(ITEMS), 1))?;
         let law = match law {
             StoreLaw::None => faultproxy::Law::None,
-            StoreLaw::Modelled => service::law(Scenario::load("overload")?.law),
+            StoreLaw::Modelled => without_spread(service::law(Scenario::load("overload")?.law)),
         };
         let plan = event_stack::Plan {
             replicas: 3,
@@ -165,6 +165,15 @@ impl Servers {
 
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         self.stack.stop().await
+    }
+}
+
+/// The law's random factor is the same for both kinds of misses, and thirty times what differs between them: hundreds of thousands of reads
+/// would be needed to see it.
+fn without_spread(law: faultproxy::Law) -> faultproxy::Law {
+    match law {
+        faultproxy::Law::None => law,
+        faultproxy::Law::Linear { base_ms, slope_ms, .. } => faultproxy::Law::Linear { base_ms, slope_ms, spread: 0.0 },
     }
 }
 
