@@ -22,8 +22,8 @@ pub use self::usage::CpuUsage;
 use self::{hierarchy::Hierarchy, limit::Limit};
 use crate::process::wait_blocking;
 
-/// Time for the kernel to see the end of a cgroup's last process.
-const EMPTY_DEADLINE: Duration = Duration::from_secs(2);
+/// Time for the last processes of a cgroup to end: they were killed, and some kernels let a throttled process end only in its next period.
+const EMPTY_DEADLINE: Duration = Duration::from_secs(5);
 const PROCESSES: &str = "cgroup.procs";
 
 /// A CPU quota: CPU seconds per second.
@@ -235,7 +235,7 @@ fn make(directory: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Removes cgroups and those directly below them. One that is gone is no error. Waits up to 2 s for the end of the last process.
+/// Removes cgroups and those directly below them. One that is gone is no error. Waits up to 5 s for the end of the last process.
 ///
 /// # Errors
 /// A cgroup still has processes, or belongs to another user.
@@ -248,25 +248,35 @@ pub(crate) fn remove(directories: &[PathBuf]) -> anyhow::Result<()> {
             last.is_ok()
         });
         result = result.and(last.with_context(|| {
-            let left = fs::read_to_string(directory.join(PROCESSES)).unwrap_or_default();
-            let left: Vec<&str> = left.split_ascii_whitespace().collect();
-            format!("cannot remove the cgroup {} (its processes: {})", directory.display(), left.join(", "))
+            let left = processes(directory).join(", ");
+            format!("cannot remove the cgroup {} (its processes: {left})", directory.display())
         }));
     }
     result
 }
 
 fn remove_now(directory: &Path) -> io::Result<()> {
-    let gone = |result: io::Result<()>| match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    if let Ok(entries) = fs::read_dir(directory) {
-        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            gone(fs::remove_dir(entry.path()))?;
+    for directory in children(directory).iter().map(PathBuf::as_path).chain([directory]) {
+        match fs::remove_dir(directory) {
+            // On a file system that is read-only, the error for a missing directory is another one.
+            Err(_) if !directory.exists() => {}
+            result => result?,
         }
     }
-    gone(fs::remove_dir(directory))
+    Ok(())
+}
+
+/// The cgroups directly below.
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+/// Pids of the cgroup and of those directly below.
+fn processes(directory: &Path) -> Vec<String> {
+    let directories = children(directory).into_iter().chain([directory.to_owned()]);
+    let texts = directories.map(|directory| fs::read_to_string(directory.join(PROCESSES)).unwrap_or_default());
+    texts.flat_map(|text| text.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 #[cfg(test)]
@@ -325,6 +335,10 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let group = scratch.path().join("testbed-s");
         fs::create_dir_all(group.join("child")).unwrap();
+        fs::write(group.join("child/cgroup.procs"), "7\n8\n").unwrap();
+        assert_eq!(processes(&group), ["7", "8"]);
+        // A file of a real cgroup does not keep its directory.
+        fs::remove_file(group.join("child/cgroup.procs")).unwrap();
         remove(std::slice::from_ref(&group)).unwrap();
         assert!(!group.exists());
         remove(&[group]).unwrap();

@@ -390,8 +390,8 @@ impl Stack {
         }
         let Some(child) = self.take(id) else { return Ok(()) };
         end_now(child)?;
-        self.remove_cgroups_of(&name)?;
-        self.description.write(&self.dir)
+        let removed = self.remove_cgroups_of(&name);
+        self.description.write(&self.dir).and(removed)
     }
 
     /// Stops all children in reverse start order, within 15 s, then removes the scratch directory. Kills children that do not stop in 5 s.

@@ -22,10 +22,6 @@ impl Stack {
             self.description.write(&self.dir).map_err(|error| format!("{error:#}"))?;
             quotas.open()
         })?;
-        if let QuotaMode::Modelled { .. } = mode {
-            self.description.cgroups.clear();
-            self.description.write(&self.dir)?;
-        }
         Ok(self.quotas.insert(mode))
     }
 

@@ -52,6 +52,9 @@ async fn busy_children_stay_within_their_quotas() {
     }
     let own = std::fs::read_to_string(format!("/proc/{}/cgroup", stack.pid(children[0]).unwrap())).unwrap();
     assert!(own.contains("/busy-50\n"), "{own}");
+    let Some(QuotaMode::Kernel(kernel)) = stack.quotas() else { panic!("the stack has kernel quotas") };
+    let stat = std::fs::read_to_string(kernel.stat_file("busy-50")).unwrap();
+    assert!(stat.contains("throttled_"), "{stat}");
 
     let usage = |child| stack.cpu_usage(child).unwrap();
     let before = children.map(|child| (Instant::now(), usage(child)));
