@@ -96,7 +96,7 @@ pub async fn respond(app: &AppState, query: Option<&str>, span: &Span) -> Result
     // The declared cost of an answer, if any. Here, after the last wait for a server: a request that waits for a connection, or fails, burns no
     // CPU, and one that waits for its virtual CPU holds no connection. Boxed: otherwise the future of every request would contain it.
     if let Some(work) = &app.work {
-        Box::pin(work.spend(deadline)).await?;
+        Box::pin(work.spend(deadline, span)).await?;
     }
     span.set(attribute::ANSWER_SOURCE, source.as_str());
     app.metrics.answers.of(source).inc();

@@ -14,8 +14,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use contract::spans::name;
 use nix::time::ClockId;
 use prometheus::{Histogram, HistogramOpts, Registry};
+use runtime::telemetry::{Kind, Span};
 use tokio::time::{Instant, sleep_until};
 
 use self::{
@@ -63,22 +65,27 @@ impl Work {
         Ok((cost > Duration::ZERO).then_some(Self { cost, deadline_ms: config.deadline_ms, cpu, wait_seconds }))
     }
 
-    /// Spends the CPU time of one request. Without a virtual CPU it blocks the thread, as computing does.
+    /// Spends the CPU time of one request, whose span is `span`. Without a virtual CPU it blocks the thread, as computing does.
     ///
     /// # Errors
     /// `Deadline`: the work would end after the deadline, or the deadline is over. Nothing is spent. The answer comes at once: a request that
     /// waits for it in vain would only occupy memory.
-    pub async fn spend(&self, deadline: Instant) -> Result<(), ApiError> {
+    pub async fn spend(&self, deadline: Instant, span: &Span) -> Result<(), ApiError> {
+        let working = span.child(Kind::Internal, name::WORK);
+        let late = || {
+            working.fail("timeout");
+            ApiError::Deadline(self.deadline_ms)
+        };
         let now = Instant::now();
         let Some(cpu) = &self.cpu else {
             if now >= deadline {
-                return Err(ApiError::Deadline(self.deadline_ms));
+                return Err(late());
             }
             burn(self.cost);
             return Ok(());
         };
         let done = cpu.lock().unwrap_or_else(PoisonError::into_inner).charge(now, self.cost, deadline);
-        let done = done.ok_or(ApiError::Deadline(self.deadline_ms))?;
+        let done = done.ok_or_else(late)?;
         self.wait_seconds.observe((done - now).as_secs_f64());
         sleep_until(done).await;
         Ok(())
@@ -137,7 +144,7 @@ mod tests {
     async fn after_the_deadline_nothing_is_burned() {
         let work = work(1_000_000, 0.0);
         let before = Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap());
-        assert!(matches!(work.spend(Instant::now()).await, Err(ApiError::Deadline(5_000))));
+        assert!(matches!(work.spend(Instant::now(), &Span::NONE).await, Err(ApiError::Deadline(5_000))));
         let after = Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap());
         assert!(after - before < work.cost);
     }
@@ -149,7 +156,7 @@ mod tests {
         let request = async |n: u64| {
             sleep_until(started + Duration::from_millis(5 * n)).await;
             let arrived = Instant::now();
-            let answer = work.spend(arrived + Duration::from_secs(1)).await;
+            let answer = work.spend(arrived + Duration::from_secs(1), &Span::NONE).await;
             (answer.is_ok(), arrived - started, started.elapsed())
         };
         let answers = join_all((0..2_000).map(request)).await;
@@ -172,7 +179,7 @@ mod tests {
     async fn below_its_quota_a_replica_refuses_nothing() {
         let (work, started) = (work(1_000, 0.05), Instant::now());
         for n in 1..=400 {
-            work.spend(Instant::now() + Duration::from_millis(25)).await.unwrap();
+            work.spend(Instant::now() + Duration::from_millis(25), &Span::NONE).await.unwrap();
             sleep_until(started + Duration::from_millis(25 * n)).await;
         }
         assert_eq!(work.wait_seconds.get_sample_count(), 400);
