@@ -15,6 +15,7 @@ mod outage;
 mod reporting;
 mod rotation;
 mod telemetry;
+mod work;
 mod writes;
 
 use std::{net::SocketAddr, time::Duration};
