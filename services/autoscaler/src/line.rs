@@ -7,7 +7,7 @@ mod input;
 
 use thiserror::Error;
 
-pub use answer::{Answer, GroupsAnswer, StepAnswer, ValuesAnswer, answer};
+pub use answer::{Answer, GroupsAnswer, StepAnswer, ValuesAnswer};
 pub use check::{MOST_PODS, Problem};
 pub use input::{
     BehaviorInput, Case, ContainerInput, EventInput, Kind, LoadInput, MetricInput, MetricKind, OrphanInput, PodInput,
@@ -30,6 +30,13 @@ pub fn parse(line: &[u8]) -> Result<Case, BadLine> {
     })?;
     json.end().map_err(|error| bad_json("", &error))?;
     Ok(case)
+}
+
+/// # Errors
+///
+/// A field that the kind needs is missing, or its value cannot be.
+pub fn answer(case: &Case) -> Result<Answer, BadLine> {
+    answer::answer(case).map_err(BadLine)
 }
 
 /// The place is a column: a case is one line of its file.

@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn quantities_are_read_as_kubernetes_does() {
         for (text, milli) in [
-            ("2", 2_000),
+            ("2", 2_000_i128),
             ("100m", 100),
             ("1500Mi", 1_572_864_000_000),
             ("1.5", 1_500),

@@ -34,8 +34,6 @@ impl Problem {
     }
 }
 
-impl std::error::Error for Problem {}
-
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.field.as_str() {
