@@ -40,7 +40,7 @@ pub use quantity::{BadQuantity, Quantity};
 pub use rate::{Rated, limit_rate};
 pub use reconcile::{Decision, Observation, reconcile};
 pub use resource::{NoProposal, ResourceQuestion, resource_replicas};
-pub use rule::{Direction, Rule};
+pub use rule::{Direction, RateLimit, Rule};
 pub use spec::{
     Behavior, ExternalTarget, Flags, Metric, Policy, PolicyKind, Resource, ResourceTarget, Rules, Select, Spec,
     Tolerances,

@@ -20,7 +20,7 @@ pub struct ResourceQuestion<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoProposal {
     pub error: MetricError,
-    pub groups: Option<Groups>,
+    pub groups: Option<Box<Groups>>,
 }
 
 /// Usage of one pod that counts. An orphan has no request, and its sample counts wherever requests do not matter.
@@ -59,7 +59,7 @@ pub fn resource_replicas(
     let groups = Groups::of(pods, question.container, question.resource, question.flags, now_ms);
     match propose(question, pods, &groups, current) {
         Ok(proposal) => Ok((proposal, groups)),
-        Err(error) => Err(NoProposal { error, groups: Some(groups) }),
+        Err(error) => Err(NoProposal { error, groups: Some(Box::new(groups)) }),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     Rule, Spec, external_replicas, limit_rate,
     line::{
         check::{self, Problem},
-        input::{Case, Kind},
+        input::{Case, Kind, StepInput},
     },
     normalize, reconcile, resource_replicas, stabilize,
 };
@@ -199,51 +199,45 @@ fn of_all_limits(case: &Case) -> Result<Answer, Problem> {
 }
 
 fn steps(case: &Case) -> Result<Answer, Problem> {
-    let mut spec = check::spec(case)?;
-    let mut history = check::history(case, START_MS)?;
+    let spec = check::spec(case)?;
     let tolerances = spec.tolerances();
-    let mut now_ms = START_MS;
-    let mut replicas = current(case)?;
-    let mut pods = 0;
+    let history = check::history(case, START_MS)?;
+    let mut run = Run { spec, history, now_ms: START_MS, replicas: current(case)?, pods: 0, spare: Pods::default() };
     let mut steps = Vec::with_capacity(case.steps.len());
-    for (at, _) in case.steps.iter().enumerate() {
-        let run = Run { spec: &mut spec, history: &mut history, now_ms: &mut now_ms, replicas, pods: &mut pods };
-        let step = run
-            .step(case, at)
-            .map_err(|Problem { field, what }| Problem { field: format!("steps[{at}].{field}"), what })?;
-        replicas = step.replicas;
-        steps.push(step);
+    for (at, input) in case.steps.iter().enumerate() {
+        let step = run.step(input);
+        steps.push(step.map_err(|Problem { field, what }| Problem { field: format!("steps[{at}].{field}"), what })?);
     }
-    let explain = steps
-        .iter()
-        .enumerate()
-        .flat_map(|(at, step)| step.explain.iter().map(move |sentence| format!("Step {}: {sentence}", at + 1)));
+    let numbered = |(at, step): (usize, &StepAnswer)| {
+        step.explain.iter().map(|sentence| format!("Step {}: {sentence}", at + 1)).collect::<Vec<_>>()
+    };
     Ok(Answer {
         tolerance_up: Some(tolerances.up),
         tolerance_down: Some(tolerances.down),
-        explain: explain.collect(),
+        explain: steps.iter().enumerate().flat_map(numbered).collect(),
         steps: Some(steps),
         ..Answer::default()
     })
 }
 
 /// A case of several steps, between two of them.
-struct Run<'a> {
-    spec: &'a mut Spec,
-    history: &'a mut History,
-    now_ms: &'a mut i64,
+struct Run {
+    spec: Spec,
+    history: History,
+    now_ms: i64,
     replicas: i32,
-    /// Of the loads so far.
-    pods: &'a mut u64,
+    /// Of the steps so far.
+    pods: u64,
+    /// Of the last load.
+    spare: Pods,
 }
 
-impl Run<'_> {
-    fn step(self, case: &Case, at: usize) -> Result<StepAnswer, Problem> {
-        let input = &case.steps[at];
+impl Run {
+    fn step(&mut self, input: &StepInput) -> Result<StepAnswer, Problem> {
         if input.after_ms < 0 {
             return Err(Problem::new("after_ms", format!("{} is negative", input.after_ms)));
         }
-        *self.now_ms = self.now_ms.saturating_add(input.after_ms);
+        self.now_ms = self.now_ms.saturating_add(input.after_ms);
         if let Some(min) = input.set_min_replicas {
             self.spec.min_replicas = check::count("set_min_replicas", min)?;
             if min > self.spec.max_replicas {
@@ -252,15 +246,17 @@ impl Run<'_> {
             }
         }
         let current = check::count("set_replicas", input.set_replicas.unwrap_or(self.replicas))?;
-        let seen = check::observation(input, current, *self.now_ms)?;
-        *self.pods += seen.pods.pods.len() as u64;
-        if *self.pods > check::MOST_PODS_OF_STEPS {
-            return Err(Problem::new(
-                "load",
-                format!("all steps together have more than {} pods", check::MOST_PODS_OF_STEPS),
-            ));
+        let seen = check::observation(input, current, self.now_ms, std::mem::take(&mut self.spare))?;
+        self.pods += seen.pods.pods.len() as u64;
+        if self.pods > check::MOST_PODS_OF_STEPS {
+            let what = format!("all steps together have more than {} pods", check::MOST_PODS_OF_STEPS);
+            return Err(Problem::new("load", what));
         }
-        let decision = reconcile(self.spec, self.history, *self.now_ms, current, &seen);
+        let decision = reconcile(&self.spec, &mut self.history, self.now_ms, current, &seen);
+        self.replicas = decision.replicas;
+        if input.load.is_some() {
+            self.spare = seen.pods;
+        }
         Ok(StepAnswer {
             replicas_before: decision.replicas_before,
             proposed: decision.proposed,

@@ -224,12 +224,13 @@ fn events(field: &str, inputs: &[EventInput], now_ms: i64) -> Checked<Vec<ScaleE
     inputs.iter().enumerate().map(event).collect()
 }
 
-/// What the controller sees in a step, at `now_ms`, with `current` replicas.
-pub fn observation(step: &StepInput, current: i32, now_ms: i64) -> Checked<Observation> {
+/// What the controller sees in a step, at `now_ms`, with `current` replicas. `spare` has pods of an earlier load to use again: making them
+/// anew would take most of the time of a long case.
+pub fn observation(step: &StepInput, current: i32, now_ms: i64, spare: Pods) -> Checked<Observation> {
     let status_replicas = step.status_replicas.map(|value| count("status_replicas", value)).transpose()?;
     let pods = match (&step.load, step.pods.is_empty() && step.orphan_metrics.is_empty()) {
         (Some(_), false) => return Err(Problem::new("load", "stands beside pods or orphan_metrics")),
-        (Some(load), true) => shared_load(load, current, now_ms).map_err(|problem| problem.inside("load"))?,
+        (Some(load), true) => shared_load(load, current, now_ms, spare).map_err(|problem| problem.inside("load"))?,
         (None, _) => pods(&step.pods, &step.orphan_metrics, now_ms)?,
     };
     let series = step.external_milli.iter().map(|(name, series)| (name.clone(), series.clone().unwrap_or_default()));
@@ -237,7 +238,7 @@ pub fn observation(step: &StepInput, current: i32, now_ms: i64) -> Checked<Obser
 }
 
 /// `current` equal pods, Running and Ready since long ago, that share the load.
-fn shared_load(load: &LoadInput, current: i32, now_ms: i64) -> Checked<Pods> {
+fn shared_load(load: &LoadInput, current: i32, now_ms: i64, mut pods: Pods) -> Checked<Pods> {
     const LONG_AGO_MS: i64 = 365 * 24 * 3_600_000;
     let total = not_negative("total_milli", load.total_milli)?;
     let limit = not_negative("limit_milli", load.limit_milli.unwrap_or(i64::MAX))?;
@@ -250,20 +251,33 @@ fn shared_load(load: &LoadInput, current: i32, now_ms: i64) -> Checked<Pods> {
     }
     let usage = total.checked_div(current.into()).unwrap_or(0).min(limit);
     let long_ago = ago(now_ms, LONG_AGO_MS);
-    let pod = |number: i32| Pod {
-        name: format!("p{number}"),
+    let known = i32::try_from(pods.pods.len()).unwrap_or(i32::MAX);
+    pods.pods.truncate(usize::try_from(current).unwrap_or(0));
+    pods.pods.extend((known..current).map(|number| equal_pod(format!("p{number}"))));
+    for pod in &mut pods.pods {
+        pod.started_ms = Some(long_ago);
+        pod.ready = Some(Ready { status: Status::True, changed_ms: Some(long_ago) });
+        pod.containers.iter_mut().for_each(|container| container.request_milli = request_milli);
+        if let Some(sample) = &mut pod.sample {
+            sample.at_ms = ago(now_ms, 15_000);
+            sample.containers.iter_mut().for_each(|container| container.milli = Some(usage));
+        }
+    }
+    Ok(pods)
+}
+
+/// A pod of a load, before its times and numbers are set.
+fn equal_pod(name: String) -> Pod {
+    let usage = Usage { container: "app".into(), milli: None };
+    Pod {
+        name,
         phase: Phase::Running,
         deleted: false,
-        started_ms: Some(long_ago),
-        ready: Some(Ready { status: Status::True, changed_ms: Some(long_ago) }),
-        containers: vec![Container { name: "app".into(), request_milli, sidecar: false }],
-        sample: Some(Sample {
-            at_ms: ago(now_ms, 15_000),
-            window_ms: 30_000,
-            containers: vec![Usage { container: "app".into(), milli: Some(usage) }],
-        }),
-    };
-    Ok(Pods { pods: (0..current).map(pod).collect(), orphans: Vec::new() })
+        started_ms: None,
+        ready: None,
+        containers: vec![Container { name: "app".into(), request_milli: None, sidecar: false }],
+        sample: Some(Sample { at_ms: 0, window_ms: 30_000, containers: vec![usage] }),
+    }
 }
 
 pub fn pods(pods: &[PodInput], orphans: &[OrphanInput], now_ms: i64) -> Checked<Pods> {
