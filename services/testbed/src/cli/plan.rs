@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Say which replica counts Kubernetes' autoscaler would choose, and why: a dry run without a cluster
+/// Show which replica counts Kubernetes' autoscaler would choose, and why, without a cluster
 #[derive(Args)]
 #[command(
     after_help = "A line of input is a JSON object with `id` and `kind`, a line of output is the answer with the same `id`.
