@@ -1,0 +1,8 @@
+//! The planner against answers of Kubernetes' own code, on a clock of its own, and against bad input.
+
+mod agreement;
+mod article;
+mod bad_input;
+mod manifest;
+mod slots;
+mod words;
