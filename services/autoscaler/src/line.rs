@@ -39,9 +39,10 @@ pub fn answer(case: &Case) -> Result<Answer, BadLine> {
     answer::answer(case).map_err(BadLine)
 }
 
-/// The place is a column: a case is one line of its file.
+/// A field whose name could not be read is shown as the object that has it. The place is a column: a case is one line of its file.
 fn bad_json(field: &str, error: &serde_json::Error) -> BadLine {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    let field = field.trim_end_matches('?').trim_end_matches('.');
     BadLine(Problem::new(field, format!("{what} (column {})", error.column())))
 }

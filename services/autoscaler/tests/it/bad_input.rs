@@ -14,6 +14,7 @@ fn bad_lines_name_their_field() {
     for (line, expected) in [
         ("", "EOF"),
         ("{", "EOF"),
+        ("{nonsense", "key must be a string (column 2)"),
         ("[]", "expected struct Case"),
         ("{}", "missing field `id`"),
         (r#"{"id":"a","kind":"rate"} x"#, "trailing characters"),
@@ -32,7 +33,7 @@ fn bad_lines_name_their_field() {
         ),
     ] {
         let error = answer(line.as_bytes()).unwrap_err();
-        assert!(error.contains(expected), "{line}: {error}");
+        assert!(error.contains(expected) && !error.starts_with('?'), "{line}: {error}");
     }
 }
 
