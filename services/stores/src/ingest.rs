@@ -1,7 +1,7 @@
 //! Events from Kafka: each batch is one transaction with the fence of its worker and the position in the partition.
 //!
 //! The transaction is one packet, from BEGIN to COMMIT. The server runs it without its client, so that a worker that is stopped in between
-//! holds no locks. After an error, the worker rolls back; if it is stopped before, the server ends the session after `IDLE_LIMIT_S`.
+//! holds no locks; if the connection is closed, it completes the transaction or rolls it back. After an error, the worker rolls back; if it is stopped before, the server ends the session after `IDLE_LIMIT_S`.
 
 use std::{collections::HashSet, fmt::Write, sync::Arc};
 

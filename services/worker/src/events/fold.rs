@@ -1,13 +1,17 @@
 //! Step 7: adds a batch of events to the features of its users. Pure: the result depends on the arguments only, so that anyone can compute
 //! it again from the log.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use contract::Event;
+use contract::{Event, UserId};
+use foldhash::quality::RandomState;
 use model::Features;
 use stores::{ArrivedEvent, EventKey};
 
-use super::{decode::Consumed, known_users::UserMap};
+use super::decode::Consumed;
+
+/// Users choose their ids, so the hash has a random seed.
+pub type UserMap<V> = HashMap<UserId, V, RandomState>;
 
 #[derive(Debug, Default)]
 pub struct Folded {
@@ -80,7 +84,7 @@ pub fn fold(
 
 #[cfg(test)]
 mod tests {
-    use contract::{EventKind, ItemId, UserId};
+    use contract::{EventKind, ItemId};
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
     use super::*;

@@ -3,8 +3,6 @@
 //! They equal the rows of the store: only the owner of the partition folds events into rows, and a batch is refused if a row has been
 //! deleted meanwhile (`stores::BatchRefused::Features`). The task then begins anew, with nothing in memory.
 
-use std::collections::HashMap;
-
 use contract::UserId;
 use foldhash::quality::RandomState;
 use quick_cache::{
@@ -13,9 +11,6 @@ use quick_cache::{
 };
 
 use super::fold::FoldedUser;
-
-/// Users choose their ids, so the hash has a random seed.
-pub type UserMap<V> = HashMap<UserId, V, RandomState>;
 
 /// Of a partition. A worker has at most 16 of them, so at most 32 MiB.
 const MAX_BYTES: u64 = 2 << 20;

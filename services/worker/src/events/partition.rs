@@ -20,8 +20,8 @@ use stores::{BatchRefused, EventBatch, EventPosition, FeaturesRow, StoreError, S
 use super::{
     Shared,
     decode::{Consumed, DeadLetter, decode},
-    fold::{Folded, FoldedUser, candidates, fold},
-    known_users::{KnownUsers, UserMap},
+    fold::{Folded, FoldedUser, UserMap, candidates, fold},
+    known_users::KnownUsers,
     publish::{CHUNK, Unpublished},
 };
 use crate::{metrics::PartitionSeries, ownership::PartitionOwnership};
