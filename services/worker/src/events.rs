@@ -3,7 +3,7 @@
 //!
 //! 4. Consume. The partition's task has set the fence (`partition_task`); the stored position says where to begin.
 //! 5. Decode (`decode`). What is no event goes to the topic of dead letters.
-//! 6. Read the features of the batch's users that are not in memory (`known_users`), and which of the late events the log has.
+//! 6. Read the features of the batch's users that are not in memory (`read`, `known_users`), and which of the late events the log has.
 //! 7. Fold (`fold`, pure): drop duplicates, add events to the features.
 //! 8. Write fence, position, log and features in one transaction (`stores::Store::write_batch`).
 //! 9. Publish the users' lists in Redis (`publish`).
@@ -15,6 +15,7 @@ mod fold;
 mod known_users;
 mod partition;
 mod publish;
+mod read;
 
 use std::{
     error::Error,

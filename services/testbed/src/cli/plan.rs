@@ -7,7 +7,8 @@ use clap::Args;
 /// Show which replica counts Kubernetes' autoscaler would choose, and why, without a cluster
 #[derive(Args)]
 #[command(
-    after_help = "A line of input is a JSON object with `id` and `kind`, a line of output is the answer with the same `id`.
+    after_help = "A line of input is a JSON object with `id` and `kind`, a line of output is the answer with the
+same `id`.
 
 Kinds:
   resource   replicas from CPU or memory of pods
@@ -17,16 +18,17 @@ Kinds:
   normalize  windows, policies and limits together
   reconcile  whole steps, with the history kept from step to step
 
-Answers are those of Kubernetes v1.37.2, with `explain`: a sentence for each rule that changed the number. Missing metrics and requests are
-answers with an `error`. A line that is not valid is reported on standard error with its number and field; the other lines are answered,
-and the exit code is 1. A line has at most 16 MiB.
+Answers are those of Kubernetes v1.37.2, with `explain`: a sentence for each rule that changed the
+number. Missing metrics and requests are answers with an `error`. A line that is not valid is
+reported on standard error with its number and field; the other lines are answered, and the exit
+code is 1. A line has at most 16 MiB.
 
 Examples:
   ./testbed plan cases.ndjson                     answers as JSON, one per line
   ./testbed plan cases.ndjson --table             the same for people
   ./testbed plan --hpa hpa.yaml < cases.ndjson    limits, metrics and behaviour from a manifest
   ./testbed plan cases.ndjson | jq -r '.id, .explain[]'
-  echo '{\"id\":\"a\",\"kind\":\"external\",\"current_replicas\":3,\"values_milli\":[4500],\"target_average_milli\":1000}' | ./testbed plan"
+  ./testbed plan --hpa docs/examples/hpa.yaml docs/examples/holiday.ndjson --table"
 )]
 pub struct PlanArgs {
     /// File with one case per line; `-` or nothing: standard input

@@ -13,9 +13,8 @@ use contract::{
     spans::{attribute, name, operation, system},
 };
 use eventlog::{Message, Position, ReadError, SubscribeError};
-use model::Features;
 use runtime::telemetry::{Context, Kind, Span};
-use stores::{BatchRefused, EventBatch, EventPosition, FeaturesRow, StoreError, StoredFeatures};
+use stores::{BatchRefused, EventBatch, EventPosition, FeaturesRow, StoreError};
 
 use super::{
     Shared,
@@ -23,6 +22,7 @@ use super::{
     fold::{Folded, FoldedUser, UserMap, candidates, fold},
     known_users::KnownUsers,
     publish::{CHUNK, Unpublished},
+    read::{decoded, read_users},
 };
 use crate::{metrics::PartitionSeries, ownership::PartitionOwnership};
 
@@ -272,24 +272,8 @@ impl<'a> OwnedPartition<'a> {
                 entry.insert(user.unwrap_or_default());
             }
         }
-        known.extend(self.stored(&unknown).await?);
+        known.extend(read_users(&self.path.store, self.shard, &unknown).await?);
         Ok(known)
-    }
-
-    /// The features of these users from the store. Without a row, or if it cannot be decoded, they are folded from the log. Users without
-    /// events are left out.
-    async fn stored(&self, users: &[UserId]) -> Result<UserMap<FoldedUser>, StoreError> {
-        let rows = self.path.store.features_of(self.shard, users).await?;
-        let mut stored: UserMap<FoldedUser> = rows.iter().filter_map(decoded).collect();
-        let missing: Vec<UserId> = users.iter().filter(|user| !stored.contains_key(*user)).cloned().collect();
-        for (user_id, history) in self.path.store.whole_histories(self.shard, &missing).await? {
-            let mut user = FoldedUser { stored: rows.contains_key(&user_id), ..FoldedUser::default() };
-            for event in &history {
-                user.features.fold(&event.item_id, event.kind, event.at_ms, event.weight);
-            }
-            stored.insert(user_id, user);
-        }
-        Ok(stored)
     }
 
     /// Step 8
@@ -376,7 +360,7 @@ impl<'a> OwnedPartition<'a> {
         for chunk in waiting.chunks(CHUNK) {
             let unknown = chunk.iter().filter(|(id, _)| self.known.get(id).is_none());
             let unknown: Vec<UserId> = unknown.map(|(id, _)| (*id).clone()).collect();
-            let stored = self.stored(&unknown).await?;
+            let stored = read_users(&self.path.store, self.shard, &unknown).await?;
             let lists = chunk.iter().filter_map(|&(user_id, announce)| {
                 let user = self.known.get(user_id).or_else(|| stored.get(user_id))?;
                 Some(Unpublished { user_id, features: &user.features, arrival: user.arrival, announce })
@@ -415,17 +399,6 @@ fn rows(users: &UserMap<FoldedUser>) -> Vec<FeaturesRow> {
         continues: user.stored,
     };
     users.iter().map(row).collect()
-}
-
-/// `None`: not decodable, which is reported. The features are then folded from the log.
-fn decoded((user_id, row): (&UserId, &StoredFeatures)) -> Option<(UserId, FoldedUser)> {
-    match Features::decode(&row.bytes) {
-        Ok(features) => Some((user_id.clone(), FoldedUser { features, arrival: row.arrival, added: 0, stored: true })),
-        Err(error) => {
-            tracing::error!(error = &error as &dyn Error, %user_id, "the features are not readable: folding the log again");
-            None
-        }
-    }
 }
 
 fn unix_ms() -> i64 {
