@@ -1,7 +1,7 @@
 //! Events from Kafka: each batch is one transaction with the fence of its worker and the position in the partition.
 //!
 //! The transaction is one packet, from BEGIN to COMMIT. The server runs it without its client, so that a worker that is stopped in between
-//! holds no locks; if the connection is closed, it completes the transaction or rolls it back. After an error, the worker rolls back; if it is stopped before, the server ends the session after `IDLE_LIMIT_S`.
+//! holds no locks. After an error, the worker rolls back; if it is stopped before, the server ends the session after `IDLE_LIMIT_S`.
 
 use std::{collections::HashSet, fmt::Write, sync::Arc};
 
@@ -281,21 +281,7 @@ fn push_users(sql: &mut String, schema: &str, users: &[FeaturesRow], now_ms: i64
     let mut users: Vec<(u64, &FeaturesRow)> = users.iter().map(|user| (first_bytes(&user.user_id), user)).collect();
     users.sort_unstable_by(|(a_first, a), (b_first, b)| a_first.cmp(b_first).then_with(|| a.user_id.cmp(&b.user_id)));
     let users: Vec<&FeaturesRow> = users.into_iter().map(|(_, user)| user).collect();
-    let _ = write!(sql, "INSERT INTO {schema}.users (user_id, created_at_ms, events) VALUES ");
-    for (n, user) in users.iter().enumerate() {
-        sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
-        push_hex(sql, user.user_id.as_str());
-        sql.push_str("',");
-        push_integer(sql, now_ms);
-        sql.push(',');
-        push_integer(sql, user.added);
-        sql.push(')');
-    }
-    let _ = write!(
-        sql,
-        " ON DUPLICATE KEY UPDATE events = events + VALUES(events); \
-         INSERT INTO {schema}.features (user_id, arrival, features) VALUES "
-    );
+    let _ = write!(sql, "INSERT INTO {schema}.features (user_id, arrival, features) VALUES ");
     for (n, user) in users.iter().enumerate() {
         sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
         push_hex(sql, user.user_id.as_str());
@@ -308,6 +294,17 @@ fn push_users(sql: &mut String, schema: &str, users: &[FeaturesRow], now_ms: i64
     sql.push_str(" ON DUPLICATE KEY UPDATE arrival = VALUES(arrival), features = VALUES(features); ");
     // A row counts once if it is inserted, and twice if another one is updated: its arrival number always changes.
     refuse_unless(sql, schema, users.iter().map(|user| if user.continues { 2 } else { 1 }).sum());
+    let _ = write!(sql, "INSERT INTO {schema}.users (user_id, created_at_ms, events) VALUES ");
+    for (n, user) in users.iter().enumerate() {
+        sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
+        push_hex(sql, user.user_id.as_str());
+        sql.push_str("',");
+        push_integer(sql, now_ms);
+        sql.push(',');
+        push_integer(sql, user.added);
+        sql.push(')');
+    }
+    sql.push_str(" ON DUPLICATE KEY UPDATE events = events + VALUES(events); ");
 }
 
 /// Ids have the order of these numbers, unless their first eight bytes are equal: no id has a zero byte.
@@ -390,9 +387,9 @@ mod tests {
                 "UPDATE shard_00.ownership SET epoch = 4294967298, owner = 4, next_offset = 9 WHERE next_offset = 7 AND epoch >= 2 AND (epoch < 4294967298 OR epoch = 4294967298 AND owner IN (0, 4))",
                 "INSERT INTO shard_00.ownership (epoch, counter) SELECT 0, 0 FROM (SELECT ROW_COUNT() AS changed) AS counted WHERE changed <> 1",
                 "INSERT IGNORE INTO shard_00.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES (x'61',-5,x'69',1,1000000.0e0,9),(x'6227',-5,x'69',1,0.10000000149011612e0,8)",
-                "INSERT INTO shard_00.users (user_id, created_at_ms, events) VALUES (x'61',3,1),(x'6227',3,1) ON DUPLICATE KEY UPDATE events = events + VALUES(events)",
                 "INSERT INTO shard_00.features (user_id, arrival, features) VALUES (x'61',9,x'00ff'),(x'6227',9,x'00ff') ON DUPLICATE KEY UPDATE arrival = VALUES(arrival), features = VALUES(features)",
                 "INSERT INTO shard_00.ownership (epoch, counter) SELECT 0, 0 FROM (SELECT ROW_COUNT() AS changed) AS counted WHERE changed <> 3",
+                "INSERT INTO shard_00.users (user_id, created_at_ms, events) VALUES (x'61',3,1),(x'6227',3,1) ON DUPLICATE KEY UPDATE events = events + VALUES(events)",
                 "COMMIT",
                 RESET_LIMITS,
             ]

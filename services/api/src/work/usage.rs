@@ -11,7 +11,7 @@ use prometheus::{
     core::{Collector, Desc},
     proto::MetricFamily,
 };
-use runtime::vitals::cpu_seconds;
+use runtime::vitals::{advance, cpu_seconds};
 use tokio::time::Instant;
 
 use super::virtual_cpu::VirtualCpu;
@@ -114,14 +114,6 @@ impl Collector for Usage {
             advance(&self.throttled, throttled);
         }
         self.collectors().into_iter().flat_map(|one| one.collect()).collect()
-    }
-}
-
-/// Raises a counter to the value of its source.
-fn advance(counter: &Counter, to: f64) {
-    let ahead = to - counter.get();
-    if ahead > 0.0 {
-        counter.inc_by(ahead);
     }
 }
 

@@ -6,8 +6,7 @@ use clap::Args;
 
 /// Show which replica counts Kubernetes' autoscaler would choose, and why, without a cluster
 #[derive(Args)]
-#[command(
-    after_help = "A line of input is a JSON object with `id` and `kind`, a line of output is the answer with the
+#[command(after_help = "A line of input is a JSON object with `id` and `kind`, a line of output is the answer with the
 same `id`.
 
 Kinds:
@@ -28,8 +27,7 @@ Examples:
   ./testbed plan cases.ndjson --table             the same for people
   ./testbed plan --hpa hpa.yaml < cases.ndjson    limits, metrics and behaviour from a manifest
   ./testbed plan cases.ndjson | jq -r '.id, .explain[]'
-  ./testbed plan --hpa docs/examples/hpa.yaml docs/examples/holiday.ndjson --table"
-)]
+  ./testbed plan --hpa docs/examples/hpa.yaml docs/examples/holiday.ndjson --table")]
 pub struct PlanArgs {
     /// File with one case per line; `-` or nothing: standard input
     #[arg(value_name = "FILE")]
