@@ -77,7 +77,7 @@ pub enum FeaturesSource {
     Kafka,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
     /// Where the API listens: `address:port` or `unix:/path`.
@@ -115,6 +115,15 @@ pub struct HttpConfig {
     pub writes_limit: usize,
     /// Target for the 90th percentile of latency, in milliseconds. Only `adaptive` uses it.
     pub admission_target_ms: u64,
+    /// CPU time that each request for recommendations uses in addition, in microseconds, so that a replica runs out of CPU at a known rate; 0,
+    /// the default, means none.
+    pub work_us: u64,
+    /// Models a CPU quota, as a fraction of a core: the time `work_us` is not used, but passes on a virtual CPU of this speed, and the request
+    /// waits for it. For machines where the kernel cannot enforce a quota. 0, the default, means none; the least is 0.001.
+    pub cpu_quota: f64,
+    /// The file `cpu.stat` of this replica's cgroup, if the kernel enforces a CPU quota. The metric `api_cpu_throttled_seconds_total` shows its
+    /// throttled time.
+    pub cpu_stat: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,6 +248,30 @@ impl HttpConfig {
             admission_wait_ms: 50,
             writes_limit: 256,
             admission_target_ms: 500,
+            work_us: 0,
+            cpu_quota: 0.0,
+            cpu_stat: String::new(),
+        }
+    }
+}
+
+impl HttpConfig {
+    fn validate_quota(&self, problems: &mut Vec<String>) {
+        let quota = self.cpu_quota;
+        if !(0.0..=1.0).contains(&quota) {
+            problems.push(format!("http.cpu_quota: {quota} is not in 0..=1"));
+        } else if quota > 0.0 && quota < 0.001 {
+            problems.push(format!("http.cpu_quota: {quota} is below 0.001"));
+        } else if quota > 0.0 && self.work_us == 0 {
+            problems.push("http.cpu_quota: without http.work_us a request costs nothing".into());
+        } else if quota > 0.0 && self.work_us as f64 / quota > self.deadline_ms as f64 * 1e3 {
+            problems.push(format!(
+                "http.cpu_quota: at {quota} cores each request takes {} ms, longer than http.deadline_ms",
+                self.work_us as f64 / quota / 1e3
+            ));
+        }
+        if quota > 0.0 && !self.cpu_stat.is_empty() {
+            problems.push("http.cpu_stat: the quota is either modelled (http.cpu_quota) or in a cgroup".into());
         }
     }
 }
@@ -257,6 +290,7 @@ impl Validate for ApiConfig {
             ("http.admission_wait_ms", self.http.admission_wait_ms, 0..=600_000),
             ("http.writes_limit", self.http.writes_limit as u64, 1..=1_000_000),
             ("http.admission_target_ms", self.http.admission_target_ms, 1..=600_000),
+            ("http.work_us", self.http.work_us, 0..=1_000_000),
             ("guards.bloom_rebuild_ms", self.guards.bloom_rebuild_ms, 1..=31_536_000_000),
             ("guards.bloom_rebuild_newcomers", self.guards.bloom_rebuild_newcomers, 1..=100_000_000),
             ("guards.unsure_loads", self.guards.unsure_loads as u64, 0..=100_000),
@@ -278,6 +312,7 @@ impl Validate for ApiConfig {
         if !(self.guards.bloom_fpr >= 1e-6 && self.guards.bloom_fpr <= 0.5) {
             problems.push(format!("guards.bloom_fpr: {} is not in 0.000001..=0.5", self.guards.bloom_fpr));
         }
+        self.http.validate_quota(problems);
         if self.http.listen == self.http.admin.into() && !self.http.listen.is_unspecified() {
             problems.push(format!("http.admin: {} is also http.listen", self.http.admin));
         }
@@ -285,5 +320,39 @@ impl Validate for ApiConfig {
         self.store.validate(problems);
         self.kafka.validate(problems);
         self.telemetry.validate(problems);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(work_us: u64, cpu_quota: f64, cpu_stat: &str) -> String {
+        let mut config = ApiConfig::new(
+            Profile::Protected,
+            StoreConfig::spread_over(&["127.0.0.1:3306".to_owned()]),
+            "redis://127.0.0.1:6379",
+        );
+        (config.http.work_us, config.http.cpu_quota, config.http.cpu_stat) = (work_us, cpu_quota, cpu_stat.to_owned());
+        let mut problems = Vec::new();
+        config.validate(&mut problems);
+        problems.join("\n")
+    }
+
+    #[test]
+    fn bad_costs_and_quotas_are_named() {
+        for (work_us, quota, stat) in
+            [(0, 0.0, ""), (1_000, 0.05, ""), (1_000_000, 1.0, ""), (1_000_000, 0.0, "/sys/fs/cgroup/cpu.stat")]
+        {
+            assert_eq!(problems(work_us, quota, stat), "");
+        }
+        for quota in [-0.05, 1.001, 2.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(problems(1_000, quota, ""), format!("http.cpu_quota: {quota} is not in 0..=1"));
+        }
+        assert_eq!(problems(1_000, 0.000_9, ""), "http.cpu_quota: 0.0009 is below 0.001");
+        assert_eq!(problems(1_000_001, 0.0, ""), "http.work_us: 1000001 is not in 0..=1000000");
+        assert!(problems(0, 0.05, "").starts_with("http.cpu_quota: without http.work_us"));
+        assert!(problems(300_000, 0.05, "").contains("each request takes 6000 ms, longer than http.deadline_ms"));
+        assert!(problems(1_000, 0.05, "/sys/fs/cgroup/cpu.stat").starts_with("http.cpu_stat: "));
     }
 }

@@ -22,6 +22,7 @@ mod routes;
 mod trace;
 mod users;
 mod warmup;
+mod work;
 mod writes;
 
 use std::{sync::Arc, time::Duration};
@@ -45,6 +46,7 @@ use crate::{
     front::Front,
     metrics::Metrics,
     recommend::{cache::Cache, guard, guard::Guard, load::Loads, memory::Memory},
+    work::Work,
 };
 
 /// How long a starting replica waits for the store's servers.
@@ -68,6 +70,8 @@ pub(crate) struct AppStateInner {
     admission: Option<Admission>,
     /// For sign-ups and event requests.
     writes: Admission,
+    /// The declared cost of a request for recommendations. `None`: none.
+    work: Option<Work>,
     redis: Redis,
     store: Store,
     /// `None`: events are appended to the store directly.
@@ -165,6 +169,7 @@ async fn start(
     let loads = Loads::new(config.guards.coalesce);
     let admission = Admission::new(&config.http, metrics.admission.clone(), Instant::now());
     let writes = Admission::for_writes(&config.http, metrics.writes.clone());
+    let work = Work::start(&config.http, registry)?;
     let inner = AppStateInner {
         config,
         model,
@@ -174,6 +179,7 @@ async fn start(
         loads,
         admission,
         writes,
+        work,
         redis,
         store,
         event_log,

@@ -68,7 +68,8 @@ pub async fn get(State(app): State<AppState>, request: Request) -> Result<Respon
 /// Step 1 for most requests, before admission: the response to a query in the usual form whose list is in memory. It is counted and traced
 /// here. `None`: the request needs `respond`.
 pub fn respond_from_memory(app: &AppState, request: &Request) -> Option<Response> {
-    if !app.memory.keeps_lists() {
+    // The declared work of a request is done after admission.
+    if !app.memory.keeps_lists() || app.work.is_some() {
         return None;
     }
     let started = std::time::Instant::now();
@@ -92,6 +93,11 @@ pub async fn respond(app: &AppState, query: Option<&str>, span: &Span) -> Result
         None => None,
     };
     let (source, list) = find_list(app, &user_id, limit, deadline, span).await?;
+    // The declared cost of an answer, if any. Here, after the last wait for a server: a request that waits for a connection, or fails, burns no
+    // CPU, and one that waits for its virtual CPU holds no connection. Boxed: otherwise the future of every request would contain it.
+    if let Some(work) = &app.work {
+        Box::pin(work.spend(deadline, span)).await?;
+    }
     span.set(attribute::ANSWER_SOURCE, source.as_str());
     app.metrics.answers.of(source).inc();
     Ok(response::json(response::body(source, user_id.as_str(), &list, limit)))

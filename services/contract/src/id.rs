@@ -24,6 +24,8 @@ pub fn check(text: &str) -> Result<(), IdError> {
     match text.len() {
         0 => Err(IdError::Empty),
         n if n > MAX_ID_BYTES => Err(IdError::TooLong(n)),
+        // ASCII is the common case, and quick to check.
+        _ if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => Ok(()),
         _ if text.chars().any(char::is_control) => Err(IdError::ControlCharacter),
         _ => Ok(()),
     }

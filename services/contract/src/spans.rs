@@ -84,6 +84,8 @@ pub mod name {
     /// Wait for a connection of the pool.
     pub const POOL_WAIT: &str = "pool wait";
     pub const RANK: &str = "rank";
+    /// The declared CPU cost of a request: computing, or the wait for the virtual CPU. Only with `http.work_us`.
+    pub const WORK: &str = "work";
     /// Background write of a list to Redis, after the response.
     pub const CACHE_FILL: &str = "cache fill";
     pub const REFRESH_AHEAD: &str = "refresh ahead";

@@ -25,6 +25,9 @@ pub struct Description {
     pub endpoints: BTreeMap<String, String>,
     /// Directory of the Unix sockets; removed with the stack.
     pub sockets: PathBuf,
+    /// Cgroups of the children's CPU quotas; removed with the stack.
+    #[serde(default)]
+    pub cgroups: Vec<PathBuf>,
     /// Children not yet stopped, in start order.
     pub children: Vec<DescribedChild>,
 }

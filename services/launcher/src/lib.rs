@@ -6,6 +6,8 @@
 //! - the stack is stopped or dropped (also by a panic): signals, a deadline, SIGKILL, and every child is reaped;
 //! - the owner is killed: the kernel sends each child its death signal;
 //! - a process survives both (a worker of an nginx whose master was killed): [`orphans`] finds and ends it.
+//!
+//! Cgroups of CPU quotas ([`quota`]) end with the stack too.
 
 pub mod cpu;
 mod description;
@@ -22,6 +24,7 @@ mod ports;
 pub mod process;
 mod programs;
 pub mod prometheus;
+pub mod quota;
 pub mod redis;
 mod spawner;
 mod stack;
@@ -39,6 +42,7 @@ pub use crate::{
     ports::free_port,
     process::ProcessIdentity,
     programs::find_program,
+    quota::{Cores, CpuUsage, KernelQuotas, QuotaChoice, QuotaMode},
     stack::{ChildId, Spec, Stack},
 };
 

@@ -18,6 +18,7 @@ use crate::{
     Signal,
     description::Description,
     process::{ProcessIdentity, Stat, all_pids, wait_blocking},
+    quota::{self, KernelQuotas},
     stack::{STACK_VARIABLE, remove_dir},
 };
 
@@ -100,17 +101,19 @@ pub fn stop(found: &FoundStack) -> anyhow::Result<usize> {
     reap(found)
 }
 
-/// Ends the processes of the stack (SIGTERM, 5 s, SIGKILL) and removes its directory, but leaves the owner alone. A recycled pid is not
+/// Ends the processes of the stack (SIGTERM, 5 s, SIGKILL) and removes its cgroups and its directory, but leaves the owner alone. A recycled pid is not
 /// touched. Returns the number of processes ended.
 ///
 /// # Errors
-/// A process does not end or keeps forking, or the directory cannot be removed.
+/// A process does not end or keeps forking, or a cgroup or the directory cannot be removed.
 pub fn reap(found: &FoundStack) -> anyhow::Result<usize> {
     let stacks = crate::stacks_dir()?;
     let mut ended = 0;
     for _ in 0..REAP_ROUNDS {
         let left = members(&stacks).remove(&found.dir).unwrap_or_default();
         if left.is_empty() {
+            // Before the directory: as long as it is there, the stack can be found again.
+            quota::remove(&cgroups(found))?;
             if let Some(description) = &found.description {
                 remove_dir(&description.sockets)?;
             }
@@ -121,6 +124,15 @@ pub fn reap(found: &FoundStack) -> anyhow::Result<usize> {
         end_all(&left)?;
     }
     bail!("processes of {} keep forking", found.dir.display())
+}
+
+/// Cgroups of the stack; without a description, those that its name says.
+fn cgroups(found: &FoundStack) -> Vec<PathBuf> {
+    if let Some(description) = &found.description {
+        return description.cgroups.clone();
+    }
+    let quotas = found.dir.file_name().and_then(OsStr::to_str).and_then(|stack| KernelQuotas::find(stack).ok());
+    quotas.map_or_else(Vec::new, |quotas| quotas.directories())
 }
 
 fn end_all(members: &[StackProcess]) -> anyhow::Result<()> {

@@ -1,7 +1,8 @@
 //! Starts processes that die with this one.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Write as _},
     os::unix::process::CommandExt as _,
     process::{Child, Command},
     sync::{LazyLock, mpsc},
@@ -36,14 +37,18 @@ static SPAWNER: LazyLock<io::Result<mpsc::Sender<SpawnRequest>>> = LazyLock::new
 
 /// Starts the command in its own process group, so that Ctrl-C in the terminal reaches only this process, which then stops its children in
 /// order. If this process ends, the kernel sends the child `death_signal`. `batch`: under SCHED_BATCH, unless this process already runs
-/// under another policy than the default.
-pub(crate) fn spawn(mut command: Command, death_signal: Signal, batch: bool) -> io::Result<Child> {
+/// under another policy than the default. `cgroups`: files `cgroup.procs` of the cgroups that it enters before it does any work.
+pub(crate) fn spawn(mut command: Command, death_signal: Signal, batch: bool, cgroups: Vec<File>) -> io::Result<Child> {
     let parent = getpid();
     command.process_group(0);
     let prepare = move || {
         set_pdeathsig(death_signal)?;
         if batch {
             schedule_as_batch()?;
+        }
+        for mut cgroup in &cgroups {
+            // 0 is the process that writes. One write, without a buffer.
+            cgroup.write_all(b"0")?;
         }
         // If the parent died before the call above, no signal comes.
         if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }

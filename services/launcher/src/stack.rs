@@ -1,5 +1,7 @@
 //! A set of child processes with one scratch directory.
 
+mod quotas;
+
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
@@ -25,6 +27,7 @@ use crate::{
     description::{DescribedChild, Description},
     logs,
     process::{ProcessIdentity, Stat, nix_pid, wait_blocking},
+    quota::{self, Cores, QuotaMode},
     spawner,
 };
 
@@ -54,6 +57,8 @@ pub struct Spec {
     pub death_signal: Signal,
     /// `check` ignores its death: the stack works without it.
     pub expendable: bool,
+    /// Its CPU quota, if the kernel enforces the quotas of this stack (`Stack::set_quotas`).
+    pub cores: Option<Cores>,
 }
 
 impl Spec {
@@ -66,6 +71,7 @@ impl Spec {
             stop_signal: Signal::SIGTERM,
             death_signal: Signal::SIGKILL,
             expendable: false,
+            cores: None,
         }
     }
 
@@ -90,6 +96,12 @@ impl Spec {
     #[must_use]
     pub fn expendable(mut self) -> Self {
         self.expendable = true;
+        self
+    }
+
+    #[must_use]
+    pub fn cores(mut self, cores: Cores) -> Self {
+        self.cores = Some(cores);
         self
     }
 
@@ -121,6 +133,8 @@ pub struct Stack {
     children: Vec<Option<Child>>,
     keep_scratch: bool,
     batch: bool,
+    /// None: no quotas.
+    quotas: Option<QuotaMode>,
 }
 
 impl Stack {
@@ -141,6 +155,7 @@ impl Stack {
             created_ms: u64::try_from(created_ms).unwrap_or(u64::MAX),
             endpoints: BTreeMap::new(),
             sockets,
+            cgroups: Vec::new(),
             children: Vec::new(),
         };
         let dir = stacks.join(format!("{name}-{:08x}", crate::random()));
@@ -151,7 +166,7 @@ impl Stack {
             .mode(0o700)
             .create(sockets)
             .with_context(|| format!("cannot create {}", sockets.display()))?;
-        let stack = Self { dir, description, children: Vec::new(), keep_scratch: false, batch: false };
+        let stack = Self { dir, description, children: Vec::new(), keep_scratch: false, batch: false, quotas: None };
         create_dir_all(&stack.dir.join("logs"))?;
         stack.description.write(&stack.dir)?;
         Ok(stack)
@@ -235,7 +250,8 @@ impl Stack {
     /// for the milliseconds that a process takes to start.
     ///
     /// # Errors
-    /// The program cannot be started, or a child with this name runs already.
+    /// The program cannot be started, a child with this name runs already, or the spec has a quota that the kernel refuses or no
+    /// `set_quotas` has prepared.
     pub fn spawn(&mut self, spec: Spec) -> anyhow::Result<ChildId> {
         let taken = self.children.iter().flatten().any(|child| child.spec_name == spec.name);
         ensure!(!taken, "the stack has a child called {} already", spec.name);
@@ -243,6 +259,7 @@ impl Stack {
         let log_path = self.log_path(&spec.name);
         let log = fs::File::options().append(true).create(true).open(&log_path);
         let log = log.with_context(|| format!("cannot open {}", log_path.display()))?;
+        let cgroups = self.cgroups_of(&spec)?;
         let mut command = Command::new(&spec.program);
         command
             .args(&spec.args)
@@ -252,7 +269,7 @@ impl Stack {
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot share the log")?)
             .stderr(log);
-        let process = spawner::spawn(command, spec.death_signal, self.batch)
+        let process = spawner::spawn(command, spec.death_signal, self.batch, cgroups)
             .with_context(|| format!("cannot start {} ({})", spec.name, spec.program.display()))?;
         let pid = process.id();
         // Not reaped yet, so /proc still lists it, even if it has ended.
@@ -395,7 +412,8 @@ impl Stack {
         }
         let Some(child) = self.take(id) else { return Ok(()) };
         end_now(child)?;
-        self.description.write(&self.dir)
+        let removed = self.remove_cgroups_of(&name);
+        self.description.write(&self.dir).and(removed)
     }
 
     /// Stops all children in reverse start order, within 15 s, then removes the scratch directory. Kills children that do not stop in 5 s.
@@ -425,6 +443,8 @@ impl Stack {
     fn remove_scratch(&self) -> anyhow::Result<()> {
         // No process listens on them any more.
         let sockets = remove_dir(&self.description.sockets);
+        // Before the directory: as long as it is there, `down` finds the stack again.
+        quota::remove(&self.description.cgroups)?;
         if self.keep_scratch { sockets } else { sockets.and(remove_dir(&self.dir)) }
     }
 }

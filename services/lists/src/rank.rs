@@ -28,7 +28,7 @@ pub fn rank_history(model: &ModelView, history: &[LoggedEvent], wanted: usize) -
 
 /// As `rank_history`, from the items of the window.
 pub fn rank_window(model: &ModelView, features: &Features, wanted: usize) -> Option<Vec<(u32, f32)>> {
-    rank(model, features.window().map(|(item, strength)| (item.as_str(), strength)), wanted)
+    rank(model, features.window(), wanted)
 }
 
 /// `items`: ids with weights, newest first.

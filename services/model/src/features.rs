@@ -5,12 +5,21 @@
 //! ```
 //! Little endian.
 
-use contract::{EventKind, ItemId, id::MAX_ID_BYTES};
+use std::{cmp::Reverse, collections::HashSet};
+
+use contract::{
+    EventKind, ItemId,
+    id::{self, MAX_ID_BYTES},
+};
+use foldhash::fast::RandomState;
 
 /// Changes with the layout.
 const VERSION: u8 = 1;
 const KINDS: usize = 4;
-const HEADER_BYTES: usize = 1 + 8 * KINDS + 1;
+const COUNTS_AT: usize = 1;
+const ITEMS_AT: usize = COUNTS_AT + 8 * KINDS;
+const HEADER_BYTES: usize = ITEMS_AT + 1;
+/// Without the id.
 const ITEM_BYTES: usize = 8 + 4 + 1;
 
 /// The window has the newest distinct items of the user, with the highest weight of their events. The newest event of an item gives it its
@@ -18,21 +27,19 @@ const ITEM_BYTES: usize = 8 + 4 + 1;
 ///
 /// The features depend on the set of events, not on their order, as long as no item comes back after it has left the window: it begins anew
 /// then. An event that is older than all items of a full window only counts.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Features {
-    /// Newest first.
-    window: Vec<WindowItem>,
-    /// By `EventKind::code`.
-    events: [u64; KINDS],
-}
+///
+/// They are their encoding: a worker has many of them in memory, and reads and writes them far more often than it looks at all their items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Features(Vec<u8>);
 
-#[derive(Debug, Clone, PartialEq)]
-struct WindowItem {
-    item: ItemId,
+/// An item of the window, at its place in the encoding.
+#[derive(Debug, Clone, Copy)]
+struct WindowItem<'a> {
     /// Of the item's newest event, Unix ms.
     at_ms: i64,
     /// Highest weight since the item entered the window.
     strength: f32,
+    id: &'a [u8],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,65 +70,72 @@ impl Features {
 
     /// Adds an event. `at_ms`: Unix ms. `weight`: finite and > 0.
     pub fn fold(&mut self, item: &ItemId, kind: EventKind, at_ms: i64, weight: f32) {
-        let count = &mut self.events[usize::from(kind.code())];
-        *count = count.saturating_add(1);
-        let mut strength = weight;
-        if let Some(at) = self.window.iter().position(|known| known.item == *item) {
-            let known = &mut self.window[at];
-            strength = known.strength.max(weight);
-            if at_ms <= known.at_ms {
-                known.strength = strength;
+        let kind = usize::from(kind.code());
+        self.set_count(kind, self.count(kind).saturating_add(1));
+        let mut new = WindowItem { at_ms, strength: weight, id: item.as_str().as_bytes() };
+        // Where the new item belongs, and where the oldest one is.
+        let (mut place, mut oldest, mut at) = (None, HEADER_BYTES, HEADER_BYTES);
+        while let Some(known) = WindowItem::read(&self.0, at) {
+            if place.is_none() && known.order() > new.order() {
+                place = Some(at);
+            }
+            // Ids that end in a number mostly differ in their last byte, which costs less than a comparison.
+            if known.id.last() == new.id.last() && known.id == new.id {
+                new.strength = known.strength.max(weight);
+                if new.at_ms <= known.at_ms {
+                    new.at_ms = known.at_ms;
+                    return new.write(&mut self.0[at..]);
+                }
+                // It moves to its new place, and those between make room.
+                let place = place.unwrap_or(at);
+                self.0.copy_within(place..at, place + new.len());
+                return new.write(&mut self.0[place..]);
+            }
+            (oldest, at) = (at, at + known.len());
+        }
+        if self.items() == Self::MAX_ITEMS {
+            if place.is_none() {
                 return;
             }
-            self.window.remove(at);
+            self.0.truncate(oldest);
+        } else {
+            self.0[ITEMS_AT] += 1;
         }
-        let place = self.window.partition_point(|known| (known.at_ms, &known.item) > (at_ms, item));
-        if place == Self::MAX_ITEMS {
-            return;
-        }
-        self.window.truncate(Self::MAX_ITEMS - 1);
-        self.window.insert(place, WindowItem { item: item.clone(), at_ms, strength });
+        let (place, end) = (place.unwrap_or(self.0.len()), self.0.len());
+        self.0.resize(end + new.len(), 0);
+        self.0.copy_within(place..end, place + new.len());
+        new.write(&mut self.0[place..]);
     }
 
     /// Time of the newest event, Unix ms. `None`: no event.
     pub fn newest_at_ms(&self) -> Option<i64> {
-        self.window.first().map(|newest| newest.at_ms)
+        WindowItem::read(&self.0, HEADER_BYTES).map(|newest| newest.at_ms)
     }
 
     /// Number of events that were folded.
     pub fn events(&self) -> u64 {
-        self.events.iter().fold(0, |sum, count| sum.saturating_add(*count))
+        (0..KINDS).fold(0, |sum, kind| sum.saturating_add(self.count(kind)))
     }
 
     /// Number of events of this kind that were folded.
     pub fn events_of(&self, kind: EventKind) -> u64 {
-        self.events[usize::from(kind.code())]
+        self.count(usize::from(kind.code()))
     }
 
-    /// Up to 100 items with their strengths, newest first.
-    pub fn window(&self) -> impl ExactSizeIterator<Item = (&ItemId, f32)> {
-        self.window.iter().map(|known| (&known.item, known.strength))
+    /// Up to 100 ids of items with their strengths, newest first.
+    pub fn window(&self) -> impl ExactSizeIterator<Item = (&str, f32)> {
+        let mut at = HEADER_BYTES;
+        (0..self.items()).map(move |_| {
+            let known = WindowItem::read(&self.0, at);
+            at += known.map_or(0, |known| known.len());
+            // There are as many items as the header says, and their ids are text.
+            known.map_or(("", 0.0), |known| (str::from_utf8(known.id).unwrap_or_default(), known.strength))
+        })
     }
 
     /// At most `MAX_BYTES`.
-    pub fn encode(&self) -> Vec<u8> {
-        let ids: usize = self.window.iter().map(|known| known.item.as_str().len()).sum();
-        let mut out = Vec::with_capacity(HEADER_BYTES + ITEM_BYTES * self.window.len() + ids);
-        out.push(VERSION);
-        for count in self.events {
-            out.extend(count.to_le_bytes());
-        }
-        // At most MAX_ITEMS.
-        out.push(self.window.len() as u8);
-        for known in &self.window {
-            let id = known.item.as_str().as_bytes();
-            out.extend(known.at_ms.to_le_bytes());
-            out.extend(known.strength.to_le_bytes());
-            // At most MAX_ID_BYTES.
-            out.push(id.len() as u8);
-            out.extend(id);
-        }
-        out
+    pub fn encode(&self) -> &[u8] {
+        &self.0
     }
 
     /// The inverse of `encode`.
@@ -129,61 +143,94 @@ impl Features {
     /// # Errors
     /// `encode` cannot have written these bytes. Invalid bytes never cause a panic.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadFeatures> {
-        let mut input = Input(bytes);
-        let [version] = input.take()?;
+        let version = *bytes.first().ok_or(BadFeatures::Truncated)?;
         if version != VERSION {
             return Err(BadFeatures::Version(version));
         }
-        let mut events = [0; KINDS];
-        for count in &mut events {
-            *count = u64::from_le_bytes(input.take()?);
-        }
-        let [items] = input.take()?;
+        let items = *bytes.get(ITEMS_AT).ok_or(BadFeatures::Truncated)?;
         if usize::from(items) > Self::MAX_ITEMS {
             return Err(BadFeatures::TooManyItems(items));
         }
-        let mut window: Vec<WindowItem> = Vec::with_capacity(usize::from(items));
+        let mut distinct = HashSet::with_capacity_and_hasher(usize::from(items), RandomState::default());
+        let (mut at, mut newer) = (HEADER_BYTES, None::<WindowItem<'_>>);
         for _ in 0..items {
-            let known = input.item()?;
-            let is_older = window.last().is_none_or(|last| (last.at_ms, &last.item) > (known.at_ms, &known.item));
-            if !is_older || window.iter().any(|other| other.item == known.item) {
+            let known = WindowItem::read(bytes, at).ok_or(BadFeatures::Truncated)?;
+            known.check()?;
+            if newer.is_some_and(|newer| newer.order() >= known.order()) || !distinct.insert(known.id) {
                 return Err(BadFeatures::Order);
             }
-            window.push(known);
+            (at, newer) = (at + known.len(), Some(known));
         }
-        if !input.0.is_empty() {
+        if at < bytes.len() {
             return Err(BadFeatures::TrailingBytes);
         }
-        let features = Self { window, events };
+        let features = Self(bytes.to_vec());
         let counted = features.events();
         if counted < u64::from(items) || items == 0 && counted > 0 {
             return Err(BadFeatures::Counts);
         }
         Ok(features)
     }
+
+    fn items(&self) -> usize {
+        usize::from(self.0[ITEMS_AT])
+    }
+
+    fn count(&self, kind: usize) -> u64 {
+        u64::from_le_bytes(array(&self.0[COUNTS_AT + 8 * kind..]))
+    }
+
+    fn set_count(&mut self, kind: usize, count: u64) {
+        self.0[COUNTS_AT + 8 * kind..][..8].copy_from_slice(&count.to_le_bytes());
+    }
 }
 
-struct Input<'a>(&'a [u8]);
+impl Default for Features {
+    /// Without events.
+    fn default() -> Self {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes[0] = VERSION;
+        Self(bytes)
+    }
+}
 
-impl Input<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], BadFeatures> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or(BadFeatures::Truncated)?;
-        self.0 = rest;
-        Ok(*bytes)
+impl<'a> WindowItem<'a> {
+    /// `None`: the bytes end before it does.
+    fn read(bytes: &'a [u8], at: usize) -> Option<Self> {
+        let (head, rest) = bytes.get(at..)?.split_first_chunk::<ITEM_BYTES>()?;
+        let id = rest.get(..usize::from(head[ITEM_BYTES - 1]))?;
+        Some(Self { at_ms: i64::from_le_bytes(array(head)), strength: f32::from_le_bytes(array(&head[8..])), id })
     }
 
-    fn item(&mut self) -> Result<WindowItem, BadFeatures> {
-        let at_ms = i64::from_le_bytes(self.take()?);
-        let strength = f32::from_le_bytes(self.take()?);
-        if !(strength.is_finite() && strength > 0.0) {
+    fn write(&self, bytes: &mut [u8]) {
+        bytes[..8].copy_from_slice(&self.at_ms.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.strength.to_le_bytes());
+        // At most MAX_ID_BYTES.
+        bytes[12] = self.id.len() as u8;
+        bytes[ITEM_BYTES..self.len()].copy_from_slice(self.id);
+    }
+
+    fn len(&self) -> usize {
+        ITEM_BYTES + self.id.len()
+    }
+
+    /// Ascending from the newest item to the oldest one.
+    fn order(&self) -> Reverse<(i64, &'a [u8])> {
+        Reverse((self.at_ms, self.id))
+    }
+
+    fn check(&self) -> Result<(), BadFeatures> {
+        if !(self.strength.is_finite() && self.strength > 0.0) {
             return Err(BadFeatures::Strength);
         }
-        let [length] = self.take()?;
-        let (id, rest) = self.0.split_at_checked(usize::from(length)).ok_or(BadFeatures::Truncated)?;
-        self.0 = rest;
-        let item = str::from_utf8(id).ok().and_then(|id| ItemId::new(id).ok()).ok_or(BadFeatures::ItemId)?;
-        Ok(WindowItem { item, at_ms, strength })
+        let text = str::from_utf8(self.id).map_err(|_| BadFeatures::ItemId)?;
+        id::check(text).map_err(|_| BadFeatures::ItemId)
     }
+}
+
+/// The first bytes, which are there.
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.first_chunk().copied().unwrap_or([0; N])
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@
 use std::{collections::HashMap, num::NonZero, thread};
 
 use contract::ItemId;
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
@@ -100,7 +101,7 @@ pub type Scored = (u32, f32);
 #[derive(Debug, Clone, PartialEq)]
 pub struct NeighbourModel {
     items: Vec<ItemId>,
-    index: HashMap<ItemId, u32>,
+    index: HashMap<ItemId, u32, RandomState>,
     /// Item i's neighbours are `neighbours[starts[i]..starts[i + 1]]`.
     starts: Vec<usize>,
     neighbours: Vec<Scored>,

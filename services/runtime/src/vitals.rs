@@ -63,7 +63,7 @@ fn gauge(name: &str, help: &str) -> Result<Gauge> {
 }
 
 /// Raises a counter to the value of its source.
-fn advance(counter: &Counter, to: f64) {
+pub fn advance(counter: &Counter, to: f64) {
     let ahead = to - counter.get();
     if ahead > 0.0 {
         counter.inc_by(ahead);

@@ -106,9 +106,6 @@ impl Store {
         shard: ShardId,
         user_ids: &[UserId],
     ) -> Result<HashMap<UserId, Vec<LoggedEvent>>, StoreError> {
-        if user_ids.is_empty() {
-            return Ok(HashMap::new());
-        }
         let mut histories = self.histories(shard, user_ids).await?;
         histories.iter_mut().for_each(|(_, events)| events.reverse());
         Ok(histories.into_iter().collect())

@@ -15,7 +15,7 @@ use crate::{
     mysql::{Store, detached},
     pool::PooledConnection,
     spans,
-    sql::{decode_error, id_at, push_hex},
+    sql::{decode_error, hex_list, id_at, push_hex},
 };
 
 /// An event in a user's behaviour log.
@@ -55,7 +55,7 @@ impl Store {
     ) -> Result<Vec<LoggedEvent>, StoreError> {
         let shard = shard_of(user_id.as_str());
         let sql = |timeout| history_sql(shard, user_id, timeout);
-        self.one_command(shard, deadline, span, "SELECT behaviour", sql, joined_event).await
+        self.one_command(shard, deadline, span, "SELECT behaviour", sql, |row| joined_event(row, 0)).await
     }
 
     /// Reads rows as `history` does. `summary`: verb and table, for the span.
@@ -95,22 +95,20 @@ impl Store {
         shard: ShardId,
         user_ids: &[UserId],
     ) -> Result<Vec<(UserId, Vec<LoggedEvent>)>, StoreError> {
-        let marks = vec!["?"; user_ids.len()].join(",");
+        if user_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Not a prepared statement: its text depends on the number of users.
         let sql: Arc<str> = format!(
-            "SELECT user_id, item_id, kind, at_ms, weight FROM {}.behaviour WHERE user_id IN ({marks}) ORDER BY user_id DESC, {NEWEST_FIRST}",
-            shard.schema()
+            "SELECT user_id, {JOINED_EVENT} FROM {}.behaviour WHERE user_id IN {} ORDER BY user_id DESC, {NEWEST_FIRST}",
+            shard.schema(),
+            hex_list(user_ids.iter())
         )
         .into();
         let mut pooled = self.checkout(shard, None).await?;
         let timeout = pooled.command_timeout();
         loop {
-            let query = sqlx::query(AssertSqlSafe(Arc::clone(&sql)));
-            let query = user_ids
-                .iter()
-                .fold(query, |query, id| query.bind(id.as_str().as_bytes()))
-                // The text depends on the number of users: only full batches are worth a place in the statement cache.
-                .persistent(user_ids.len().is_multiple_of(100));
-            let mut rows = query.fetch(pooled.connection().await?);
+            let mut rows = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql))).fetch(pooled.connection().await?);
             let read = async {
                 let mut histories: Vec<(UserId, Vec<LoggedEvent>)> = Vec::new();
                 while let Some(row) = rows.try_next().await? {
@@ -118,10 +116,10 @@ impl Store {
                     match histories.last_mut() {
                         Some((last, events)) if *last == user_id => {
                             if events.len() < HISTORY_LIMIT {
-                                events.push(logged_event(&row, 1)?);
+                                events.push(joined_event(&row, 1)?);
                             }
                         }
-                        _ => histories.push((user_id, vec![logged_event(&row, 1)?])),
+                        _ => histories.push((user_id, vec![joined_event(&row, 1)?])),
                     }
                 }
                 Ok(histories)
@@ -177,8 +175,8 @@ pub(crate) fn select_within(timeout: Option<StatementTimeout>) -> String {
 }
 
 /// `at_ms kind weight item_id`. The id is everything after the third space, and may contain spaces.
-fn joined_event(row: &MySqlRow) -> Result<LoggedEvent, sqlx::Error> {
-    let bytes: &[u8] = row.try_get_unchecked(0)?;
+fn joined_event(row: &MySqlRow, column: usize) -> Result<LoggedEvent, sqlx::Error> {
+    let bytes: &[u8] = row.try_get_unchecked(column)?;
     let text = std::str::from_utf8(bytes).map_err(|error| decode_error(error.to_string()))?;
     let mut fields = text.splitn(4, ' ');
     let event = (|| {
@@ -188,17 +186,6 @@ fn joined_event(row: &MySqlRow) -> Result<LoggedEvent, sqlx::Error> {
         Some(LoggedEvent { at_ms, kind, weight, item_id: fields.next()?.parse().ok()? })
     })();
     event.ok_or_else(|| decode_error(format!("not an event: {text:?}")))
-}
-
-/// Reads the columns from `first` on: item_id, kind, at_ms, weight.
-fn logged_event(row: &MySqlRow, first: usize) -> Result<LoggedEvent, sqlx::Error> {
-    let code: u8 = row.try_get_unchecked(first + 1)?;
-    Ok(LoggedEvent {
-        item_id: id_at(row, first)?,
-        kind: EventKind::from_code(code).ok_or_else(|| decode_error(format!("unknown event kind {code}")))?,
-        at_ms: row.try_get_unchecked(first + 2)?,
-        weight: row.try_get_unchecked(first + 3)?,
-    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::{
     error::{StoreError, is_broken},
     fence::{MAX_EPOCH_JUMP, Refused, condition, read_ownership, refusal},
     mysql::{Store, detached, row_key},
-    sql::push_hex,
+    sql::{push_double, push_hex, push_integer},
 };
 
 /// The position of a shard in its partition of the topic.
@@ -57,6 +57,9 @@ pub struct FeaturesRow {
     pub bytes: Vec<u8>,
     /// Events of the batch that are new in the log, for `users.events`.
     pub added: u32,
+    /// Whether these features continue the row that the store has. If the row has been deleted since it was read, or the store has one
+    /// unexpectedly, the batch is refused.
+    pub continues: bool,
 }
 
 /// The messages from one offset to another, as what they change.
@@ -80,6 +83,9 @@ pub enum BatchRefused {
     /// Another process has written this batch, or the position was reset.
     #[error("the store expects offset {stored}")]
     Position { stored: u64 },
+    /// The features of a user were deleted after they had been read: events were appended without Kafka, and the features lack them.
+    #[error("features in the batch are outdated")]
+    Features,
 }
 
 /// A session in the middle of a transaction ends if its client sends nothing for this time.
@@ -140,6 +146,7 @@ impl Store {
         owner: u64,
     ) -> Result<Result<(), BatchRefused>, StoreError> {
         let sql = batch_sql(shard, batch, now_ms, epoch, owner);
+        let from_offset = batch.from_offset;
         let mut pooled = self.checkout(shard, None).await?;
         detached(async move {
             let timeout = pooled.command_timeout();
@@ -150,7 +157,7 @@ impl Store {
                 };
                 roll_back(connection, &error, timeout).await?;
                 if is_duplicate_key(&error) {
-                    return why_refused(connection, shard, (epoch, owner), timeout).await.map(Err);
+                    return why_refused(connection, shard, from_offset, (epoch, owner), timeout).await.map(Err);
                 }
                 Err(error)
             };
@@ -180,11 +187,11 @@ async fn roll_back(
     }
 }
 
-/// Why the store refused the batch, by what its row says now. The row may have changed since. Without another reason it is the position:
-/// the caller reads it again in any case.
+/// Why the store refused the batch, by what its row says now. The row may have changed since; the caller reads it again in any case.
 async fn why_refused(
     connection: &mut MySqlConnection,
     shard: ShardId,
+    from_offset: u64,
     (epoch, owner): (u64, u64),
     timeout: CommandTimeout,
 ) -> Result<BatchRefused, sqlx::Error> {
@@ -194,10 +201,11 @@ async fn why_refused(
     }
     let sql = format!("SELECT next_offset FROM {}.ownership", shard.schema());
     let row = timeout.run(connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql)))).await?;
-    Ok(BatchRefused::Position { stored: row.try_get(0)? })
+    let stored: u64 = row.try_get(0)?;
+    Ok(if stored == from_offset { BatchRefused::Features } else { BatchRefused::Position { stored } })
 }
 
-/// The only statement of a batch that can fail in this way is the one after the UPDATE.
+/// The only statements of a batch that can fail in this way are those of `refuse_unless`.
 fn is_duplicate_key(error: &sqlx::Error) -> bool {
     let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
     error.is_some_and(|error| error.number() == 1062)
@@ -213,19 +221,27 @@ fn batch_sql(shard: ShardId, batch: &EventBatch, now_ms: i64, epoch: u64, owner:
     let (from, next) = (batch.from_offset, batch.next_offset);
     let may_write =
         condition(&epoch.saturating_sub(MAX_EPOCH_JUMP).to_string(), &epoch.to_string(), &owner.to_string());
-    // An UPDATE that finds no row is no error by itself. The INSERT after it is one then: the table has its only row already.
     let _ = write!(
         sql,
         "SET SESSION wait_timeout = {IDLE_LIMIT_S}, innodb_lock_wait_timeout = {LOCK_LIMIT_S}; BEGIN; \
          UPDATE {schema}.ownership SET epoch = {epoch}, owner = {owner}, next_offset = {next} \
-         WHERE next_offset = {from} AND {may_write}; \
-         INSERT INTO {schema}.ownership (epoch, counter) \
-         SELECT 0, 0 FROM (SELECT ROW_COUNT() AS found) AS updated WHERE found <> 1; "
+         WHERE next_offset = {from} AND {may_write}; "
     );
+    refuse_unless(&mut sql, &schema, 1);
     push_events(&mut sql, &schema, &batch.events);
     push_users(&mut sql, &schema, &batch.users, now_ms);
     let _ = write!(sql, "COMMIT; {RESET_LIMITS}");
     sql
+}
+
+/// Fails the batch unless the statement before has changed this number of rows: another number is no error by itself, but a second row in
+/// this table is.
+fn refuse_unless(sql: &mut String, schema: &str, changed: usize) {
+    let _ = write!(
+        sql,
+        "INSERT INTO {schema}.ownership (epoch, counter) \
+         SELECT 0, 0 FROM (SELECT ROW_COUNT() AS changed) AS counted WHERE changed <> {changed}; "
+    );
 }
 
 fn push_events(sql: &mut String, schema: &str, events: &[ArrivedEvent]) {
@@ -233,17 +249,27 @@ fn push_events(sql: &mut String, schema: &str, events: &[ArrivedEvent]) {
         return;
     }
     // In the order of the primary key, as all writers of the log.
-    let mut events: Vec<&ArrivedEvent> = events.iter().collect();
-    events.sort_by(|a, b| row_key(&a.event).cmp(&row_key(&b.event)));
+    let mut events: Vec<(u64, &ArrivedEvent)> =
+        events.iter().map(|arrived| (first_bytes(&arrived.event.user_id), arrived)).collect();
+    events.sort_unstable_by(|(a_first, a), (b_first, b)| {
+        a_first.cmp(b_first).then_with(|| row_key(&a.event).cmp(&row_key(&b.event)))
+    });
     let _ =
         write!(sql, "INSERT IGNORE INTO {schema}.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES ");
-    for (n, ArrivedEvent { event, arrival }) in events.into_iter().enumerate() {
+    for (n, (_, ArrivedEvent { event, arrival })) in events.into_iter().enumerate() {
         sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
         push_hex(sql, event.user_id.as_str());
-        let _ = write!(sql, "',{},x'", event.at_ms);
+        sql.push_str("',");
+        push_integer(sql, event.at_ms);
+        sql.push_str(",x'");
         push_hex(sql, event.item_id.as_str());
-        // As a double, so that the server rounds to the same float.
-        let _ = write!(sql, "',{},{:e},{arrival})", event.kind.code(), f64::from(event.weight));
+        sql.push_str("',");
+        push_integer(sql, event.kind.code());
+        sql.push(',');
+        push_double(sql, event.weight);
+        sql.push(',');
+        push_integer(sql, *arrival);
+        sql.push(')');
     }
     sql.push_str("; ");
 }
@@ -252,27 +278,40 @@ fn push_users(sql: &mut String, schema: &str, users: &[FeaturesRow], now_ms: i64
     if users.is_empty() {
         return;
     }
-    let mut users: Vec<&FeaturesRow> = users.iter().collect();
-    users.sort_by(|a, b| a.user_id.cmp(&b.user_id));
-    let _ = write!(sql, "INSERT INTO {schema}.users (user_id, created_at_ms, events) VALUES ");
+    let mut users: Vec<(u64, &FeaturesRow)> = users.iter().map(|user| (first_bytes(&user.user_id), user)).collect();
+    users.sort_unstable_by(|(a_first, a), (b_first, b)| a_first.cmp(b_first).then_with(|| a.user_id.cmp(&b.user_id)));
+    let users: Vec<&FeaturesRow> = users.into_iter().map(|(_, user)| user).collect();
+    let _ = write!(sql, "INSERT INTO {schema}.features (user_id, arrival, features) VALUES ");
     for (n, user) in users.iter().enumerate() {
         sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
         push_hex(sql, user.user_id.as_str());
-        let _ = write!(sql, "',{now_ms},{})", user.added);
-    }
-    let _ = write!(
-        sql,
-        " ON DUPLICATE KEY UPDATE events = events + VALUES(events); \
-         INSERT INTO {schema}.features (user_id, arrival, features) VALUES "
-    );
-    for (n, user) in users.iter().enumerate() {
-        sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
-        push_hex(sql, user.user_id.as_str());
-        let _ = write!(sql, "',{},x'", user.arrival);
+        sql.push_str("',");
+        push_integer(sql, user.arrival);
+        sql.push_str(",x'");
         push_hex(sql, &user.bytes);
         sql.push_str("')");
     }
     sql.push_str(" ON DUPLICATE KEY UPDATE arrival = VALUES(arrival), features = VALUES(features); ");
+    // A row counts once if it is inserted, and twice if another one is updated: its arrival number always changes.
+    refuse_unless(sql, schema, users.iter().map(|user| if user.continues { 2 } else { 1 }).sum());
+    let _ = write!(sql, "INSERT INTO {schema}.users (user_id, created_at_ms, events) VALUES ");
+    for (n, user) in users.iter().enumerate() {
+        sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
+        push_hex(sql, user.user_id.as_str());
+        sql.push_str("',");
+        push_integer(sql, now_ms);
+        sql.push(',');
+        push_integer(sql, user.added);
+        sql.push(')');
+    }
+    sql.push_str(" ON DUPLICATE KEY UPDATE events = events + VALUES(events); ");
+}
+
+/// Ids have the order of these numbers, unless their first eight bytes are equal: no id has a zero byte.
+fn first_bytes(user_id: &UserId) -> u64 {
+    let mut first = [0; 8];
+    first.iter_mut().zip(user_id.as_str().bytes()).for_each(|(to, byte)| *to = byte);
+    u64::from_be_bytes(first)
 }
 
 /// A join with the list of keys: each kind of server looks up one row per key then. A long `IN` or `OR` may be a scan.
@@ -308,6 +347,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_first_bytes_keep_the_order_of_ids() {
+        let ids = ["a", "a ", "a!", "aa", "aaaaaaaa", "aaaaaaaaa", "aaaaaaaab", "b", "z", "ä", "äaaaaaaaa"];
+        let ids: Vec<UserId> = ids.iter().map(|id| id.parse().unwrap()).collect();
+        assert!(ids.is_sorted());
+        assert!(ids.is_sorted_by_key(first_bytes));
+        assert!(first_bytes(&ids[4]) == first_bytes(&ids[6]) && first_bytes(&ids[0]) < first_bytes(&ids[1]));
+    }
+
+    #[test]
     fn a_batch_is_one_transaction_in_one_text() {
         let event = Event {
             user_id: "b'".parse().unwrap(),
@@ -320,8 +368,15 @@ mod tests {
             ArrivedEvent { event: event.clone(), arrival: 8 },
             ArrivedEvent { event: Event { user_id: "a".parse().unwrap(), weight: 1e6, ..event }, arrival: 9 },
         ];
-        let row = |id: &str| FeaturesRow { user_id: id.parse().unwrap(), arrival: 9, bytes: vec![0, 0xff], added: 1 };
-        let batch = EventBatch { from_offset: 7, next_offset: 9, events, users: vec![row("b'"), row("a")] };
+        let row = |id: &str, continues| FeaturesRow {
+            user_id: id.parse().unwrap(),
+            arrival: 9,
+            bytes: vec![0, 0xff],
+            added: 1,
+            continues,
+        };
+        let batch =
+            EventBatch { from_offset: 7, next_offset: 9, events, users: vec![row("b'", true), row("a", false)] };
         let sql = batch_sql(ShardId::all().next().unwrap(), &batch, 3, MAX_EPOCH_JUMP + 2, 4);
         let statements: Vec<&str> = sql.split("; ").collect();
         assert_eq!(
@@ -330,10 +385,11 @@ mod tests {
                 "SET SESSION wait_timeout = 5, innodb_lock_wait_timeout = 3",
                 "BEGIN",
                 "UPDATE shard_00.ownership SET epoch = 4294967298, owner = 4, next_offset = 9 WHERE next_offset = 7 AND epoch >= 2 AND (epoch < 4294967298 OR epoch = 4294967298 AND owner IN (0, 4))",
-                "INSERT INTO shard_00.ownership (epoch, counter) SELECT 0, 0 FROM (SELECT ROW_COUNT() AS found) AS updated WHERE found <> 1",
-                "INSERT IGNORE INTO shard_00.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES (x'61',-5,x'69',1,1e6,9),(x'6227',-5,x'69',1,1.0000000149011612e-1,8)",
-                "INSERT INTO shard_00.users (user_id, created_at_ms, events) VALUES (x'61',3,1),(x'6227',3,1) ON DUPLICATE KEY UPDATE events = events + VALUES(events)",
+                "INSERT INTO shard_00.ownership (epoch, counter) SELECT 0, 0 FROM (SELECT ROW_COUNT() AS changed) AS counted WHERE changed <> 1",
+                "INSERT IGNORE INTO shard_00.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES (x'61',-5,x'69',1,1000000.0e0,9),(x'6227',-5,x'69',1,0.10000000149011612e0,8)",
                 "INSERT INTO shard_00.features (user_id, arrival, features) VALUES (x'61',9,x'00ff'),(x'6227',9,x'00ff') ON DUPLICATE KEY UPDATE arrival = VALUES(arrival), features = VALUES(features)",
+                "INSERT INTO shard_00.ownership (epoch, counter) SELECT 0, 0 FROM (SELECT ROW_COUNT() AS changed) AS counted WHERE changed <> 3",
+                "INSERT INTO shard_00.users (user_id, created_at_ms, events) VALUES (x'61',3,1),(x'6227',3,1) ON DUPLICATE KEY UPDATE events = events + VALUES(events)",
                 "COMMIT",
                 RESET_LIMITS,
             ]

@@ -248,14 +248,16 @@ async fn append_rows(
     timeout: CommandTimeout,
 ) -> Result<(), sqlx::Error> {
     let schema = shard.schema();
-    let mut new = 0;
-    for of_user in events.chunk_by(|a, b| a.user_id == b.user_id) {
+    let of_users: Vec<&[Event]> = events.chunk_by(|a, b| a.user_id == b.user_id).collect();
+    let mut added = Vec::with_capacity(of_users.len());
+    // The order of tables is that of the worker's batches (`ingest.rs`): log, features, users.
+    for of_user in &of_users {
         let user_id = of_user[0].user_id.as_str().as_bytes();
         let marks = vec!["(?,?,?,?,?)"; of_user.len()].join(",");
         let sql =
             format!("INSERT IGNORE INTO {schema}.behaviour (user_id, at_ms, item_id, kind, weight) VALUES {marks}");
         let mut insert = sqlx::query(AssertSqlSafe(sql)).persistent(of_user.len() == 1);
-        for event in of_user {
+        for event in *of_user {
             insert = insert
                 .bind(user_id)
                 .bind(event.at_ms)
@@ -263,20 +265,22 @@ async fn append_rows(
                 .bind(event.kind.code())
                 .bind(event.weight);
         }
-        let added = timeout.run(insert.execute(&mut *connection)).await?.rows_affected();
-        new += added;
+        added.push(timeout.run(insert.execute(&mut *connection)).await?.rows_affected());
+    }
+    if added.iter().any(|added| *added > 0) {
+        let users = of_users.iter().map(|of_user| &of_user[0].user_id);
+        let forget = sqlx::raw_sql(AssertSqlSafe(forget_features(&schema, users)));
+        timeout.run(forget.execute(&mut *connection)).await?;
+    }
+    for (of_user, added) in of_users.iter().zip(added) {
         let sql = format!(
             "INSERT INTO {schema}.users (user_id, created_at_ms, events) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE events = events + VALUES(events)"
         );
+        let user_id = of_user[0].user_id.as_str().as_bytes();
         let count = sqlx::query(AssertSqlSafe(sql)).bind(user_id).bind(now_ms).bind(added);
         timeout.run(count.execute(&mut *connection)).await?;
     }
-    if new == 0 {
-        return Ok(());
-    }
-    let users = events.chunk_by(|a, b| a.user_id == b.user_id).map(|of_user| &of_user[0].user_id);
-    let forget = sqlx::raw_sql(AssertSqlSafe(forget_features(&schema, users)));
-    timeout.run(forget.execute(connection)).await.map(drop)
+    Ok(())
 }
 
 async fn each_user(

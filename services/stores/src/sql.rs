@@ -5,10 +5,21 @@ use sqlx::{Row, mysql::MySqlRow};
 
 /// Appends the bytes in hexadecimal, for a literal such as `x'612762'`. It needs no escaping.
 pub(crate) fn push_hex(sql: &mut String, bytes: impl AsRef<[u8]>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for &byte in bytes.as_ref() {
-        sql.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        sql.push(char::from(DIGITS[usize::from(byte & 15)]));
+    data_encoding::HEXLOWER.encode_append(bytes.as_ref(), sql);
+}
+
+pub(crate) fn push_integer(sql: &mut String, number: impl itoa::Integer) {
+    sql.push_str(itoa::Buffer::new().format(number));
+}
+
+/// As a double, which the server rounds to the same float.
+pub(crate) fn push_double(sql: &mut String, number: f32) {
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format(f64::from(number));
+    sql.push_str(text);
+    // Without an exponent the literal would be a DECIMAL.
+    if !text.contains('e') {
+        sql.push_str("e0");
     }
 }
 

@@ -6,6 +6,7 @@ mod durations;
 mod evaluate;
 mod experiment;
 mod load;
+mod plan;
 mod report;
 mod script;
 mod serve;
@@ -17,7 +18,7 @@ use worker::config::Transport;
 
 use self::durations::{duration, milliseconds, soak, whole_seconds};
 pub use self::{
-    data::*, docs::*, evaluate::*, experiment::*, load::*, report::*, script::*, serve::*, shell::*, stack::*,
+    data::*, docs::*, evaluate::*, experiment::*, load::*, plan::*, report::*, script::*, serve::*, shell::*, stack::*,
 };
 
 /// Version of the package, and the commit that it was built from.
@@ -70,6 +71,7 @@ pub enum Command {
     #[command(subcommand)]
     Bench(BenchCommand),
     Report(ReportArgs),
+    Plan(PlanArgs),
     Test(TestArgs),
     Setup(SetupArgs),
     Completions(CompletionsArgs),

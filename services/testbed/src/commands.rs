@@ -9,6 +9,7 @@ mod evaluate;
 mod experiment;
 mod fault;
 mod load;
+mod plan;
 mod report;
 mod serve;
 mod shell;
@@ -39,6 +40,7 @@ impl Command {
             Self::Trace(args) => interruptible(trace::run(args)),
             Self::Bench(command) => interruptible(bench::run(command)),
             Self::Report(args) => report::run(&args),
+            Self::Plan(args) => plan::run(&args),
             Self::Completions(args) => shell::completions(args.shell),
             Self::Man(args) => shell::man(args.dir.as_deref()),
             Self::Serve(command) => serve::run(command),

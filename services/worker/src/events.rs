@@ -3,7 +3,7 @@
 //!
 //! 4. Consume. The partition's task has set the fence (`partition_task`); the stored position says where to begin.
 //! 5. Decode (`decode`). What is no event goes to the topic of dead letters.
-//! 6. Read the features of the batch's users, and which of the late events the log has.
+//! 6. Read the features of the batch's users that are not in memory (`read`, `known_users`), and which of the late events the log has.
 //! 7. Fold (`fold`, pure): drop duplicates, add events to the features.
 //! 8. Write fence, position, log and features in one transaction (`stores::Store::write_batch`).
 //! 9. Publish the users' lists in Redis (`publish`).
@@ -12,8 +12,10 @@
 
 mod decode;
 mod fold;
+mod known_users;
 mod partition;
 mod publish;
+mod read;
 
 use std::{
     error::Error,
@@ -22,11 +24,11 @@ use std::{
 };
 
 use contract::ShardId;
-use eventlog::{Consumer, KafkaConfig, Producer};
+use eventlog::{Consumer, KafkaConfig, KafkaError, Producer};
 use heartbeat::ownership::Fence;
 use runtime::telemetry::Telemetry;
 use stores::Store;
-use tokio::time::sleep;
+use tokio::{sync::OnceCell, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::partition::{OwnedPartition, Stop};
@@ -47,7 +49,9 @@ pub struct EventPath(Arc<Shared>);
 
 struct Shared {
     consumer: Consumer,
-    dead_letters: Producer,
+    kafka: KafkaConfig,
+    /// Started with the first dead letter: most workers never send one.
+    dead_letters: OnceCell<Producer>,
     store: Store,
     /// `None`: lists are not published.
     publisher: Option<Publisher>,
@@ -55,8 +59,14 @@ struct Shared {
     metrics: EventMetrics,
 }
 
+impl Shared {
+    async fn dead_letters(&self) -> Result<&Producer, KafkaError> {
+        self.dead_letters.get_or_try_init(async || Producer::start(&self.kafka, self.metrics.producer.clone())).await
+    }
+}
+
 impl EventPath {
-    /// Starts consumer and producer. The broker may be unreachable.
+    /// Starts the consumer. The broker may be unreachable.
     ///
     /// # Errors
     /// The configuration is not valid.
@@ -69,7 +79,8 @@ impl EventPath {
     ) -> anyhow::Result<Self> {
         Ok(Self(Arc::new(Shared {
             consumer: Consumer::start(config, metrics.consumer.clone())?,
-            dead_letters: Producer::start(config, metrics.producer.clone())?,
+            kafka: config.clone(),
+            dead_letters: OnceCell::new(),
             store: store.clone(),
             publisher,
             telemetry: telemetry.clone(),

@@ -40,7 +40,9 @@ async fn act(fixture: &Fixture, user: &str, item: &str, at_ms: i64, bytes: Optio
     let position = store.event_position(shard).await.unwrap();
     let mut features = Features::default();
     let users = std::slice::from_ref(&user_id);
-    match store.features_of(shard, users).await.unwrap().get(&user_id) {
+    let stored = store.features_of(shard, users).await.unwrap().remove(&user_id);
+    let continues = stored.is_some();
+    match stored {
         Some(stored) => features = Features::decode(&stored.bytes).unwrap(),
         None => store.whole_histories(shard, users).await.unwrap().into_values().flatten().for_each(|event| {
             features.fold(&event.item_id, event.kind, event.at_ms, event.weight);
@@ -50,12 +52,12 @@ async fn act(fixture: &Fixture, user: &str, item: &str, at_ms: i64, bytes: Optio
     features.fold(&item_id, kind, at_ms, weight);
     let arrival = position.arrival_base + position.next_offset;
     let event = Event { user_id: user_id.clone(), item_id, kind, at_ms, weight };
-    let bytes = bytes.map_or_else(|| features.encode(), <[u8]>::to_vec);
+    let bytes = bytes.unwrap_or_else(|| features.encode()).to_vec();
     let batch = EventBatch {
         from_offset: position.next_offset,
         next_offset: position.next_offset + 1,
         events: vec![ArrivedEvent { event, arrival }],
-        users: vec![FeaturesRow { user_id, arrival, bytes, added: 1 }],
+        users: vec![FeaturesRow { user_id, arrival, bytes, added: 1, continues }],
     };
     store.write_batch(shard, &batch, 0, 1, 1).await.unwrap().unwrap();
     arrival

@@ -16,6 +16,7 @@ mod reporting;
 mod rotation;
 mod slots;
 mod telemetry;
+mod work;
 mod writes;
 
 use std::{net::SocketAddr, time::Duration};

@@ -3,6 +3,7 @@
 
 mod bootstrap;
 mod kafka;
+mod quota;
 
 use std::{
     io::{Read as _, Write as _},
@@ -212,12 +213,7 @@ async fn redis_and_nginx_start_and_stop() {
     let nginx = nginx::start(&mut stack, &options).await.unwrap();
     eventually("the master and two workers", || nginx_processes(stack.dir()).len() == 3);
 
-    if let Some(path) = std::env::var_os(VICTIM).map(PathBuf::from) {
-        let draft = path.with_extension("draft");
-        std::fs::write(&draft, stack.dir().to_str().unwrap()).unwrap();
-        std::fs::rename(draft, path).unwrap();
-        tokio::time::sleep(Duration::from_secs(600)).await;
-    }
+    wait_if_victim(&stack).await;
 
     assert!(redis.version.starts_with("Redis ") && redis.version.contains('.'), "{}", redis.version);
     assert!(nginx.version.starts_with("nginx ") && nginx.version.contains('.'), "{}", nginx.version);
@@ -257,6 +253,16 @@ async fn redis_and_nginx_start_and_stop() {
     eventually("nginx's workers have ended", || pids.iter().all(|process| !process.is_alive()));
 }
 
+/// In a victim, reports the stack's directory and waits to be killed.
+async fn wait_if_victim(stack: &Stack) {
+    if let Some(path) = std::env::var_os(VICTIM).map(PathBuf::from) {
+        let draft = path.with_extension("draft");
+        std::fs::write(&draft, stack.dir().to_str().unwrap()).unwrap();
+        std::fs::rename(draft, path).unwrap();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+    }
+}
+
 fn nginx_processes(dir: &Path) -> Vec<ProcessIdentity> {
     let members = found(dir).map(|found| found.processes).unwrap_or_default();
     members.into_iter().filter(|member| member.command == "nginx").map(|member| member.process).collect()
@@ -289,17 +295,17 @@ fn read_until(stream: &mut TcpStream, end: &str) -> String {
     text
 }
 
-/// A copy of this binary that runs the test above and waits.
+/// A copy of this binary that runs one test, until it is killed in `wait_if_victim`.
 struct Victim {
     process: std::process::Child,
     stack: PathBuf,
 }
 
 impl Victim {
-    fn start(scratch: &Path) -> Self {
+    fn start(scratch: &Path, test: &str) -> Self {
         let report = scratch.join("stack");
         let process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "redis_and_nginx_start_and_stop"])
+            .args(["--exact", test])
             .env(VICTIM, &report)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -329,7 +335,7 @@ fn a_killed_owner_leaves_no_process_and_its_directory_is_reaped() {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
-    let mut victim = Victim::start(scratch.path());
+    let mut victim = Victim::start(scratch.path(), "redis_and_nginx_start_and_stop");
     let dir = victim.stack.clone();
     let before = found(&dir).unwrap();
     assert!(before.owner_alive);
@@ -350,7 +356,7 @@ fn workers_of_a_killed_nginx_are_found_and_reaped() {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
-    let mut victim = Victim::start(scratch.path());
+    let mut victim = Victim::start(scratch.path(), "redis_and_nginx_start_and_stop");
     let dir = victim.stack.clone();
     // The one gap of death signals: a killed master cannot forward its own.
     let description = found(&dir).unwrap().description.unwrap();

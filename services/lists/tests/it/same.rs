@@ -99,8 +99,9 @@ async fn fold_batch(store: &Store, shard: ShardId, batch: &[&Event]) {
     let rows = folded.into_iter().map(|(user_id, (features, arrival, added))| FeaturesRow {
         user_id: user_id.clone(),
         arrival,
-        bytes: features.encode(),
+        bytes: features.encode().to_vec(),
         added,
+        continues: stored.contains_key(user_id),
     });
     let (from_offset, next_offset) = (position.next_offset, position.next_offset + batch.len() as u64);
     let batch = EventBatch { from_offset, next_offset, events: arrived, users: rows.collect() };

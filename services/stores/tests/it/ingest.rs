@@ -46,6 +46,7 @@ fn batch(from: u64, users: usize) -> EventBatch {
         arrival: arrived.arrival,
         bytes: vec![0, b'\'', 0xff, from as u8],
         added: 1,
+        continues: from > 0,
     };
     let users = events.iter().map(row).collect();
     EventBatch { from_offset: from, next_offset: from + events.len() as u64, events, users }
@@ -117,6 +118,19 @@ async fn a_batch_is_written_once_and_read_back() {
         assert_eq!(store.features(user_id, None, &Span::NONE).await.unwrap(), expected, "{user_id}");
     }
     assert_eq!(store.features_of(shard(), &[]).await.unwrap().len(), 0);
+
+    // Features that were deleted since they were read, and a row that nobody expected.
+    run(&mut connection, &format!("DELETE FROM SHARD.features WHERE arrival = {}", features[&user(0)].arrival)).await;
+    let after = content(&store, &mut connection).await;
+    let mut third = batch(7, 2);
+    for continues in [[true, true], [false, false]] {
+        third.users.iter_mut().zip(continues).for_each(|(row, continues)| row.continues = continues);
+        assert_eq!(write(&store, &third).await, Err(BatchRefused::Features), "{continues:?}");
+        assert_eq!(content(&store, &mut connection).await, after);
+    }
+    third.users[1].continues = true;
+    assert_eq!(write(&store, &third).await, Ok(()));
+    assert_eq!(content(&store, &mut connection).await.3, 3);
     assert_eq!(servers.count("store_connects_total"), 2, "one for fences, and no refusal closes the other one");
     let ownership = store.ownership(shard()).await.unwrap();
     assert_eq!((ownership.epoch, ownership.owner), (EPOCH, ME));
@@ -195,6 +209,7 @@ async fn batches_of_two_owners_never_mix() {
                     }
                     Err(BatchRefused::Position { stored }) => from = stored,
                     Err(BatchRefused::Fence(_)) => break,
+                    Err(BatchRefused::Features) => unreachable!("the row of the user is never deleted"),
                 }
             }
             written
@@ -222,7 +237,8 @@ async fn a_worker_that_is_gone_leaves_no_lock() {
     let (mut holder, mut other) = (servers.connect().await, servers.connect().await);
     // A good batch, and one whose last statement fails: its session is in a transaction when its client is gone.
     let mut bad = batch(2, 2);
-    bad.users[1].bytes = vec![1; 1 << 16];
+    // Out of range, because the user has an event already.
+    bad.users[1].added = u32::MAX;
     for (batch, position) in [(batch(0, 2), 2), (bad, 2)] {
         run(&mut holder, "BEGIN; SELECT * FROM SHARD.users FOR UPDATE").await;
         let store = gone.clone();
@@ -240,7 +256,8 @@ async fn a_worker_that_is_gone_leaves_no_lock() {
             matches!(direct.fence(shard(), EPOCH, ME, LIMIT).await, Ok(Ok(())))
         })
         .await;
-        assert_eq!(direct.event_position(shard()).await.unwrap().next_offset, position);
+        let written = content(&direct, &mut holder).await;
+        assert_eq!((written.0, written.1.len(), written.2, written.3), (position, 2, 2, 2));
         assert!(writing.await.unwrap().is_err(), "its answer is lost");
         relay.come_back().await;
         until("the relay answers again", async || gone.event_position(shard()).await.is_ok()).await;

@@ -35,6 +35,7 @@ pub fn elsewhere() -> anyhow::Result<Option<Description>> {
         created_ms: 0,
         endpoints,
         sockets: PathBuf::new(),
+        cgroups: Vec::new(),
         children: Vec::new(),
     }))
 }
@@ -107,6 +108,7 @@ mod tests {
             created_ms: 0,
             endpoints,
             sockets: PathBuf::new(),
+            cgroups: Vec::new(),
             children: Vec::new(),
         };
         assert_eq!(mysql_servers(&stack), ["a:3306", "b:3306"]);

@@ -16,6 +16,7 @@ mod gateway;
 mod heartbeats;
 mod modules;
 mod plain_words;
+mod plan;
 mod queries;
 mod same_lists;
 mod scraping;

@@ -70,6 +70,8 @@ fn errors_say_what_to_do() {
         ),
         (&["doctor", "--url", "nowhere"], "nowhere"),
         (&["data", "prepare"], "./testbed up"),
+        (&["plan", "no-such.ndjson"], "no-such.ndjson"),
+        (&["plan", "--hpa", "no-such.yaml"], "no-such.yaml"),
         (&["trace"], "./testbed up"),
         (&["trace", "4bf9"], "32 hexadecimal digits"),
         (&["trace", "--slowest", "--errors"], "cannot be used with"),

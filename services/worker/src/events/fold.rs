@@ -3,78 +3,88 @@
 
 use std::collections::{HashMap, HashSet};
 
-use contract::UserId;
+use contract::{Event, UserId};
+use foldhash::quality::RandomState;
 use model::Features;
 use stores::{ArrivedEvent, EventKey};
 
 use super::decode::Consumed;
+
+/// Users choose their ids, so the hash has a random seed.
+pub type UserMap<V> = HashMap<UserId, V, RandomState>;
 
 #[derive(Debug, Default)]
 pub struct Folded {
     /// The events that the log does not have, in order of arrival.
     pub events: Vec<ArrivedEvent>,
     /// The users of these events.
-    pub users: HashMap<UserId, FoldedUser>,
+    pub users: UserMap<FoldedUser>,
     /// Of `events`, those that are older than another event of their user.
     pub late: u64,
     /// Events that the log has, or that are in the batch before.
     pub duplicates: u64,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct FoldedUser {
     pub features: Features,
     /// Arrival number of the last event in `features`; 0: none arrived through Kafka.
     pub arrival: u64,
     /// Events of this batch.
     pub added: u32,
+    /// Whether the store has a row of this user, which these features continue.
+    pub stored: bool,
+}
+
+/// Nothing in the log is newer than its user's features.
+fn is_new(event: &Event, user: &FoldedUser) -> bool {
+    user.features.newest_at_ms().is_none_or(|newest_ms| event.at_ms > newest_ms)
+}
+
+/// Few events are looked for: those that are no newer than another one of their user.
+fn has(events: &[ArrivedEvent], event: &Event) -> bool {
+    events.iter().any(|ArrivedEvent { event: other, .. }| {
+        (other.at_ms, other.kind) == (event.at_ms, event.kind)
+            && other.user_id == event.user_id
+            && other.item_id == event.item_id
+    })
 }
 
 /// The events that the log may have: an event that is newer than all others of its user is new. `known`: every user of the events.
-pub fn candidates<'a>(consumed: &'a [Consumed], known: &HashMap<UserId, FoldedUser>) -> Vec<&'a contract::Event> {
-    let may_be_logged = |event: &&contract::Event| {
-        let newest_ms = known.get(&event.user_id).and_then(|user| user.features.newest_at_ms());
-        newest_ms.is_some_and(|newest_ms| event.at_ms <= newest_ms)
-    };
+pub fn candidates<'a>(consumed: &'a [Consumed], known: &UserMap<FoldedUser>) -> Vec<&'a Event> {
+    let may_be_logged = |event: &&Event| known.get(&event.user_id).is_some_and(|user| !is_new(event, user));
     consumed.iter().map(|consumed| &consumed.event).filter(may_be_logged).collect()
 }
 
-/// `known`: the features of every user of the events, before the batch. `logged`: those of `candidates` that the log has. The arrival number
+/// `known`: the features of the events' users, before the batch. `logged`: those of `candidates` that the log has. The arrival number
 /// of an event is its offset plus `arrival_base`.
 pub fn fold(
     consumed: Vec<Consumed>,
-    mut known: HashMap<UserId, FoldedUser>,
+    mut known: UserMap<FoldedUser>,
     logged: &HashSet<EventKey>,
     arrival_base: u64,
 ) -> Folded {
-    let mut folded = Folded::default();
-    let mut in_batch = HashSet::new();
+    let mut folded = Folded { events: Vec::with_capacity(consumed.len()), ..Folded::default() };
     for Consumed { offset, event } in consumed {
-        let key = EventKey::of(&event);
-        if logged.contains(&key) || !in_batch.insert(key) {
+        let user = known.entry(event.user_id.clone()).or_default();
+        let may_be_logged = !is_new(&event, user);
+        if may_be_logged && (logged.contains(&EventKey::of(&event)) || has(&folded.events, &event)) {
             folded.duplicates += 1;
             continue;
         }
         let arrival = arrival_base + offset;
-        let user = match folded.users.get_mut(&event.user_id) {
-            Some(user) => user,
-            None => {
-                let known = known.remove(&event.user_id);
-                let known = known.unwrap_or_else(|| FoldedUser { features: Features::default(), arrival: 0, added: 0 });
-                folded.users.entry(event.user_id.clone()).or_insert(known)
-            }
-        };
         folded.late += u64::from(user.features.newest_at_ms().is_some_and(|newest_ms| event.at_ms < newest_ms));
         user.features.fold(&event.item_id, event.kind, event.at_ms, event.weight);
         (user.arrival, user.added) = (arrival, user.added + 1);
         folded.events.push(ArrivedEvent { event, arrival });
     }
-    folded
+    known.retain(|_id, user| user.added > 0);
+    Folded { users: known, ..folded }
 }
 
 #[cfg(test)]
 mod tests {
-    use contract::{Event, EventKind, ItemId};
+    use contract::{EventKind, ItemId};
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
     use super::*;
@@ -91,14 +101,14 @@ mod tests {
     struct Log {
         keys: HashSet<EventKey>,
         arrivals: Vec<(u64, EventKey)>,
-        users: HashMap<UserId, FoldedUser>,
+        users: UserMap<FoldedUser>,
         duplicates: u64,
     }
 
     impl Log {
         fn consume(&mut self, batch: &[Consumed]) {
             let users: HashSet<&UserId> = batch.iter().map(|consumed| &consumed.event.user_id).collect();
-            let known: HashMap<_, _> =
+            let known: UserMap<_> =
                 users.iter().filter_map(|user| Some(((*user).clone(), self.users.get(*user)?.clone()))).collect();
             let candidates = candidates(batch, &known).into_iter().map(EventKey::of);
             let logged = candidates.filter(|key| self.keys.contains(key)).collect();

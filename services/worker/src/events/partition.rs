@@ -1,7 +1,7 @@
 //! Steps 4 to 9 for one partition, while this worker owns it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashSet, hash_map::Entry},
     error::Error,
     panic::{AssertUnwindSafe, catch_unwind},
     slice,
@@ -13,15 +13,16 @@ use contract::{
     spans::{attribute, name, operation, system},
 };
 use eventlog::{Message, Position, ReadError, SubscribeError};
-use model::Features;
 use runtime::telemetry::{Context, Kind, Span};
-use stores::{BatchRefused, EventBatch, EventPosition, FeaturesRow, StoreError, StoredFeatures};
+use stores::{BatchRefused, EventBatch, EventPosition, FeaturesRow, StoreError};
 
 use super::{
     Shared,
     decode::{Consumed, DeadLetter, decode},
-    fold::{Folded, FoldedUser, candidates, fold},
-    publish::Unpublished,
+    fold::{Folded, FoldedUser, UserMap, candidates, fold},
+    known_users::KnownUsers,
+    publish::{CHUNK, Unpublished},
+    read::{decoded, read_users},
 };
 use crate::{metrics::PartitionSeries, ownership::PartitionOwnership};
 
@@ -32,8 +33,10 @@ const LINGER: Duration = Duration::from_millis(50);
 const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before lists that Redis did not take are written again.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(500);
-/// While full batches come, the lists wait for this time: the next batch may change them again.
-const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// While a backlog drains, the lists wait for this time: the next batch may change them again.
+const PUBLISH_EVERY: Duration = Duration::from_secs(10);
+/// Messages are a backlog if more of them wait and they were sent before this time.
+const BACKLOG: Duration = Duration::from_secs(1);
 /// Lists of a partition that wait for Redis.
 const MAX_UNPUBLISHED: usize = 10_000;
 /// A new owner publishes the lists of the users in the last batches: its predecessor may have ended between steps 8 and 9.
@@ -44,7 +47,8 @@ const PUBLISH_SINCE: u64 = 4 * MAX_BATCH as u64;
 pub enum Stop {
     /// The store refused this worker's epoch. The ownership knows it.
     Overruled,
-    /// The store has another position: a write succeeded although its answer was lost, or an operator has changed the position.
+    /// The store has another position: a write succeeded although its answer was lost, or an operator has changed the position. Or features
+    /// that this task knew were deleted.
     Moved,
     /// The topic does not have the stored position.
     OutOfRange(SubscribeError),
@@ -94,8 +98,9 @@ pub struct OwnedPartition<'a> {
     ownership: &'a PartitionOwnership,
     shown: &'a PartitionSeries,
     position: EventPosition,
-    /// Users whose lists are not in Redis yet.
-    unpublished: HashMap<UserId, Unpublished>,
+    known: KnownUsers,
+    /// Users whose lists are not in Redis yet, and whether they are to be announced (`Unpublished::announce`).
+    unpublished: UserMap<bool>,
     /// When the messages that these lists wait for were sent, Unix ms.
     unpublished_ms: Vec<i64>,
     published_at: Instant,
@@ -116,7 +121,8 @@ impl<'a> OwnedPartition<'a> {
             ownership,
             shown,
             position: EventPosition::default(),
-            unpublished: HashMap::new(),
+            known: KnownUsers::new(),
+            unpublished: UserMap::default(),
             unpublished_ms: Vec::new(),
             published_at: Instant::now(),
         }
@@ -155,8 +161,9 @@ impl<'a> OwnedPartition<'a> {
                 self.note_sent(&messages);
             }
             // Step 9
-            let is_backlog = messages.len() == MAX_BATCH && self.unpublished.len() < MAX_UNPUBLISHED / 2;
-            if is_backlog && self.published_at.elapsed() < PUBLISH_EVERY {
+            let more = subscription.end().is_some_and(|end| end > self.position.next_offset);
+            let waits = more && are_old(&messages) && self.unpublished.len() < MAX_UNPUBLISHED / 2;
+            if waits && self.published_at.elapsed() < PUBLISH_EVERY {
                 continue;
             }
             if !self.publish().await {
@@ -218,19 +225,20 @@ impl<'a> OwnedPartition<'a> {
         let folding = Instant::now();
         let arrival_base = self.position.arrival_base;
         let folded = catch_unwind(AssertUnwindSafe(|| fold(consumed, known, &logged, arrival_base)));
-        let folded = folded.map_err(|_panic| Unwritten::Poison)?;
-        let batch = batch(&folded, self.position.next_offset, last.offset + 1);
+        let Folded { events, users, late, duplicates } = folded.map_err(|_panic| Unwritten::Poison)?;
+        let next_offset = last.offset + 1;
+        let batch = EventBatch { from_offset: self.position.next_offset, next_offset, events, users: rows(&users) };
         metrics.stage("fold", folding.elapsed());
         // Step 8
         let writing = Instant::now();
         self.commit(&batch).await?;
         metrics.stage("write", writing.elapsed());
-        let (new, dead) = (folded.events.len() as u64, dead.len() as u64);
-        metrics.written(messages.len(), new, folded.late, folded.duplicates, dead);
+        let (new, dead) = (batch.events.len() as u64, dead.len() as u64);
+        metrics.written(messages.len(), new, late, duplicates, dead);
         span.set(attribute::MESSAGING_BATCH_MESSAGE_COUNT, messages.len());
         tracing::trace!(partition = self.shard.index(), from = first.offset, to = last.offset, "batch written");
-        self.position.next_offset = last.offset + 1;
-        self.remember(folded);
+        self.position.next_offset = next_offset;
+        self.remember(users);
         Ok(())
     }
 
@@ -244,31 +252,27 @@ impl<'a> OwnedPartition<'a> {
                 "a message is no event: sent to the dead letters"
             );
             let deadline = tokio::time::Instant::now() + DEAD_LETTER_TIMEOUT;
-            let sent = self.path.dead_letters.send_dead_letter(source, reason, letter.payload, deadline).await;
+            let producer = self.path.dead_letters().await.map_err(|error| Stop::Failed(error.into()))?;
+            let sent = producer.send_dead_letter(source, reason, letter.payload, deadline).await;
             sent.map_err(|error| Stop::Failed(error.into()))?;
         }
         Ok(())
     }
 
-    /// The features of the events' users. Without a row, or if it cannot be decoded, they are folded from the log.
-    async fn features(&self, consumed: &[Consumed]) -> Result<HashMap<UserId, FoldedUser>, StoreError> {
-        let users: HashSet<&UserId> = consumed.iter().map(|consumed| &consumed.event.user_id).collect();
-        if users.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let users: Vec<UserId> = users.into_iter().cloned().collect();
-        let rows = self.path.store.features_of(self.shard, &users).await?;
-        let mut known: HashMap<UserId, FoldedUser> = rows.into_iter().filter_map(decoded).collect();
-        let missing: Vec<UserId> = users.into_iter().filter(|user| !known.contains_key(user)).collect();
-        if !missing.is_empty() {
-            for (user_id, history) in self.path.store.whole_histories(self.shard, &missing).await? {
-                let mut features = Features::default();
-                for event in &history {
-                    features.fold(&event.item_id, event.kind, event.at_ms, event.weight);
+    /// The features of the events' users.
+    async fn features(&mut self, consumed: &[Consumed]) -> Result<UserMap<FoldedUser>, StoreError> {
+        let mut known = UserMap::default();
+        let mut unknown = Vec::new();
+        for Consumed { event, .. } in consumed {
+            if let Entry::Vacant(entry) = known.entry(event.user_id.clone()) {
+                let user = self.known.take(&event.user_id);
+                if user.is_none() {
+                    unknown.push(event.user_id.clone());
                 }
-                known.insert(user_id, FoldedUser { features, arrival: 0, added: 0 });
+                entry.insert(user.unwrap_or_default());
             }
         }
+        known.extend(read_users(&self.path.store, self.shard, &unknown).await?);
         Ok(known)
     }
 
@@ -279,7 +283,7 @@ impl<'a> OwnedPartition<'a> {
             let now_ms = unix_ms();
             Ok(match store.write_batch(self.shard, batch, now_ms, self.epoch, self.ownership.process()).await? {
                 Ok(()) => Ok(true),
-                Err(BatchRefused::Position { .. }) => Ok(false),
+                Err(BatchRefused::Position { .. } | BatchRefused::Features) => Ok(false),
                 Err(BatchRefused::Fence(refused)) => Err(refused),
             })
         };
@@ -293,21 +297,25 @@ impl<'a> OwnedPartition<'a> {
         result
     }
 
-    /// Lists of these users are to be published.
-    fn remember(&mut self, folded: Folded) {
+    /// The store has these features now. Their users' lists are to be published.
+    fn remember(&mut self, users: UserMap<FoldedUser>) {
+        for (user_id, user) in users {
+            let is_new = user.features.events() == u64::from(user.added);
+            self.remember_unpublished(&user_id, is_new);
+            self.known.put(user_id, FoldedUser { stored: true, added: 0, ..user });
+        }
+    }
+
+    fn remember_unpublished(&mut self, user_id: &UserId, announce: bool) {
         if self.path.publisher.is_none() {
             return;
         }
-        for (user_id, user) in folded.users {
-            let waits = self.unpublished.get(&user_id);
-            if waits.is_none() && self.unpublished.len() >= MAX_UNPUBLISHED {
-                self.path.metrics.unpublished.inc();
-                continue;
-            }
-            let is_new = user.features.events() == u64::from(user.added);
-            let announce = is_new || waits.is_some_and(|user| user.announce);
-            let user = Unpublished { features: user.features, arrival: user.arrival, announce };
-            self.unpublished.insert(user_id, user);
+        if let Some(waits) = self.unpublished.get_mut(user_id) {
+            *waits |= announce;
+        } else if self.unpublished.len() < MAX_UNPUBLISHED {
+            self.unpublished.insert(user_id.clone(), announce);
+        } else {
+            self.path.metrics.unpublished.inc();
         }
     }
 
@@ -318,11 +326,10 @@ impl<'a> OwnedPartition<'a> {
         let next = self.position.arrival_base + self.position.next_offset;
         let since = next.saturating_sub(PUBLISH_SINCE).max(1);
         let rows = self.path.store.recent_features(self.shard, since).await?;
-        self.unpublished = rows
-            .into_iter()
-            .filter_map(decoded)
-            .map(|(id, user)| (id, Unpublished { features: user.features, arrival: user.arrival, announce: true }))
-            .collect();
+        for (user_id, user) in rows.iter().filter_map(decoded) {
+            self.remember_unpublished(&user_id, true);
+            self.known.put(user_id, user);
+        }
         Ok(())
     }
 
@@ -330,9 +337,7 @@ impl<'a> OwnedPartition<'a> {
     async fn publish(&mut self) -> bool {
         let metrics = &self.path.metrics;
         let publishing = Instant::now();
-        if let Some(publisher) = self.path.publisher.as_ref().filter(|_| !self.unpublished.is_empty())
-            && let Err(error) = publisher.publish(&self.unpublished).await
-        {
+        if let Err(error) = self.publish_lists().await {
             tracing::debug!(error = &*error as &dyn Error, "cannot publish lists, trying again");
             return false;
         }
@@ -347,6 +352,22 @@ impl<'a> OwnedPartition<'a> {
             metrics.fresh(Duration::from_millis(now_ms.saturating_sub(sent_ms).max(0).cast_unsigned()));
         }
         true
+    }
+
+    async fn publish_lists(&mut self) -> anyhow::Result<()> {
+        let Some(publisher) = &self.path.publisher else { return Ok(()) };
+        let waiting: Vec<(&UserId, bool)> = self.unpublished.iter().map(|(id, announce)| (id, *announce)).collect();
+        for chunk in waiting.chunks(CHUNK) {
+            let unknown = chunk.iter().filter(|(id, _)| self.known.get(id).is_none());
+            let unknown: Vec<UserId> = unknown.map(|(id, _)| (*id).clone()).collect();
+            let stored = read_users(&self.path.store, self.shard, &unknown).await?;
+            let lists = chunk.iter().filter_map(|&(user_id, announce)| {
+                let user = self.known.get(user_id).or_else(|| stored.get(user_id))?;
+                Some(Unpublished { user_id, features: &user.features, arrival: user.arrival, announce })
+            });
+            publisher.publish(&lists.collect::<Vec<_>>()).await?;
+        }
+        Ok(())
     }
 
     /// Follows the first message that is recorded; linked to the others.
@@ -364,28 +385,20 @@ impl<'a> OwnedPartition<'a> {
     }
 }
 
-fn batch(folded: &Folded, from_offset: u64, next_offset: u64) -> EventBatch {
+fn are_old(messages: &[Message]) -> bool {
+    let sent_ms = messages.last().and_then(|message| message.timestamp_ms);
+    sent_ms.is_some_and(|sent_ms| unix_ms().saturating_sub(sent_ms) > BACKLOG.as_millis() as i64)
+}
+
+fn rows(users: &UserMap<FoldedUser>) -> Vec<FeaturesRow> {
     let row = |(user_id, user): (&UserId, &FoldedUser)| FeaturesRow {
         user_id: user_id.clone(),
         arrival: user.arrival,
-        bytes: user.features.encode(),
+        bytes: user.features.encode().to_vec(),
         added: user.added,
+        continues: user.stored,
     };
-    let mut users: Vec<FeaturesRow> = folded.users.iter().map(row).collect();
-    // The order of rows in which the direct path locks them.
-    users.sort_unstable_by(|a, b| a.user_id.cmp(&b.user_id));
-    EventBatch { from_offset, next_offset, events: folded.events.clone(), users }
-}
-
-/// `None`: not decodable, which is reported. The features are then folded from the log.
-fn decoded((user_id, row): (UserId, StoredFeatures)) -> Option<(UserId, FoldedUser)> {
-    match Features::decode(&row.bytes) {
-        Ok(features) => Some((user_id, FoldedUser { features, arrival: row.arrival, added: 0 })),
-        Err(error) => {
-            tracing::error!(error = &error as &dyn Error, %user_id, "the features are not readable: folding the log again");
-            None
-        }
-    }
+    users.iter().map(row).collect()
 }
 
 fn unix_ms() -> i64 {

@@ -1,10 +1,7 @@
 //! Step 9: ranks users' lists from their features and writes them to Redis. Each list carries the arrival number of its features, so that
 //! Redis keeps the newer one of two.
 
-use std::{
-    collections::HashMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use contract::UserId;
@@ -16,11 +13,12 @@ use tokio::sync::OnceCell;
 use crate::config::ListsConfig;
 
 /// Lists that are ranked at a time and written in one round trip: heartbeats share the thread, and must not wait for many of them.
-const CHUNK: usize = 100;
+pub const CHUNK: usize = 100;
 
 /// A user whose list is not in Redis yet.
-pub struct Unpublished {
-    pub features: Features,
+pub struct Unpublished<'a> {
+    pub user_id: &'a UserId,
+    pub features: &'a Features,
     /// Arrival number of the last event in `features`.
     pub arrival: u64,
     /// The filters of replicas may not have the user: it was announced when its events were accepted, perhaps long ago.
@@ -40,31 +38,27 @@ impl Publisher {
         Self { store, redis, config, model: OnceCell::new() }
     }
 
-    /// Users whose items the model does not know get no list: replicas answer them with the popular items.
+    /// At most `CHUNK` users. Users whose items the model does not know get no list: replicas answer them with the popular items.
     ///
     /// # Errors
     /// There is no model yet, or Redis failed. Some lists may have been written; writing them again is harmless.
-    pub async fn publish(&self, users: &HashMap<UserId, Unpublished>) -> anyhow::Result<()> {
+    pub async fn publish(&self, users: &[Unpublished<'_>]) -> anyhow::Result<()> {
         let model = self.model.get_or_try_init(|| ModelView::load(&self.store)).await?;
         let redis = &mut self.redis.clone();
-        let users: Vec<(&UserId, &Unpublished)> = users.iter().collect();
-        for chunk in users.chunks(CHUNK) {
-            let new: Vec<&UserId> = chunk.iter().filter_map(|(id, user)| user.announce.then_some(*id)).collect();
-            if !new.is_empty() {
-                announce(&new, redis).await.context("cannot announce users in Redis")?;
-            }
-            let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-            let lists = chunk.iter().filter_map(|(id, user)| Some(((*id).clone(), self.rank(model, user, now_ms)?)));
-            let lists: Vec<(UserId, RankedList)> = lists.collect();
-            let written = set_lists(&lists, Replaces::NotNewer, (now_ms, self.config.stale_ms), redis).await;
-            written.context("cannot write lists to Redis")?;
+        let new: Vec<&UserId> = users.iter().filter(|user| user.announce).map(|user| user.user_id).collect();
+        if !new.is_empty() {
+            announce(&new, redis).await.context("cannot announce users in Redis")?;
         }
-        Ok(())
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let lists = users.iter().filter_map(|user| Some((user.user_id.clone(), self.rank(model, user, now_ms)?)));
+        let lists: Vec<(UserId, RankedList)> = lists.collect();
+        let written = set_lists(&lists, Replaces::NotNewer, (now_ms, self.config.stale_ms), redis).await;
+        written.map(drop).context("cannot write lists to Redis")
     }
 
-    fn rank(&self, model: &ModelView, user: &Unpublished, now_ms: u64) -> Option<RankedList> {
+    fn rank(&self, model: &ModelView, user: &Unpublished<'_>, now_ms: u64) -> Option<RankedList> {
         let wanted = self.config.items;
-        let ranked = rank_window(model, &user.features, wanted)?;
+        let ranked = rank_window(model, user.features, wanted)?;
         // Lists written together do not expire together.
         let fresh_ms = self.config.fresh_ms as f64 * rand::random_range(0.9..1.1);
         Some(model.encode(&ranked, wanted, now_ms + fresh_ms as u64, user.arrival))

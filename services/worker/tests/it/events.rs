@@ -71,7 +71,7 @@ impl Servers {
         let rows = self.store.features_of(shard_of(user.as_str()), std::slice::from_ref(user)).await.unwrap();
         let Some(row) = rows.get(user) else { return (Vec::new(), 0) };
         let features = Features::decode(&row.bytes).unwrap();
-        (features.window().map(|(item, _)| item.as_str().to_owned()).collect(), features.events())
+        (features.window().map(|(item, _)| item.to_owned()).collect(), features.events())
     }
 
     async fn list(&self, user: &UserId) -> Option<Vec<u8>> {
@@ -176,16 +176,22 @@ async fn events_reach_log_features_and_lists_once_also_when_the_owner_changes() 
     let expected = (["i4", "i2", "i3", "i1"].map(str::to_owned).to_vec(), 4);
     assert_eq!(servers.features(&user).await, expected);
     until("published", async || servers.list(&user).await != before).await;
+    // Appended without Kafka, while the worker has the user's features in memory.
+    servers.store.append(&[event(&user, "i8", 4_500)], 4_500, &runtime::telemetry::Span::NONE).await.unwrap();
+    servers.send(&[event(&user, "i6", 4_600)]).await;
+    until("written", async || servers.position(shard).await == 8).await;
+    let expected = (["i6", "i8", "i4", "i2", "i3", "i1"].map(str::to_owned).to_vec(), 6);
+    assert_eq!(servers.features(&user).await, expected);
     let outcome = async |outcome: &str| {
         metric(first_admin, &format!("testbed_worker_events_total{{outcome=\"{outcome}\"}}")).await
     };
-    assert_eq!([outcome("new").await, outcome("late").await, outcome("duplicate").await], [5.0, 1.0, 2.0].map(Some));
+    assert_eq!([outcome("new").await, outcome("late").await, outcome("duplicate").await], [6.0, 1.0, 2.0].map(Some));
 
     // The next owner begins where the first one ended.
     monitor.assign("v", &[0]);
     servers.send(&[event(&user, "i5", 5_000)]).await;
-    until("written by the next owner", async || servers.position(shard).await == 8).await;
-    assert_eq!(servers.features(&user).await.1, 5);
+    until("written by the next owner", async || servers.position(shard).await == 9).await;
+    assert_eq!(servers.features(&user).await.1, 7);
     let owned =
         async |admin| metric(admin, "testbed_worker_event_partitions{partition=\"0\",state=\"consuming\"}").await;
     until("shown", async || [owned(first_admin).await, owned(second_admin).await] == [Some(0.0), Some(1.0)]).await;

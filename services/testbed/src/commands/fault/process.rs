@@ -104,6 +104,7 @@ mod tests {
             created_ms: 0,
             endpoints: Default::default(),
             sockets: Default::default(),
+            cgroups: Vec::new(),
             children: ["redis", "kafka", "mysql-00", "api-0", "worker-0"].map(child).into(),
         }
     }

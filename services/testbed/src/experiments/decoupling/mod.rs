@@ -98,7 +98,8 @@ async fn run(args: &DecouplingArgs) -> anyhow::Result<ExitCode> {
         what: format!(
             "{} users and {ITEMS} items of the generator, {EVENTS_PER_S} events/s for {} s. A replica with usual caches takes the events. \
              Two replicas without lists in their cache take the same {} reads/s each, one with features=inline, one with features=kafka. \
-             Every user has prepared features. Three workers consume the events.",
+             Every user has prepared features. Three workers consume the events. The modelled law is that of the scenario overload without its \
+             random spread: the store then answers every command after the same time, by the number of commands in flight.",
             length.users,
             length.load.as_secs(),
             misses::PER_S

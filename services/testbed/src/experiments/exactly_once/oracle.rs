@@ -186,8 +186,9 @@ pub fn recompute(partition: ShardId, arrival_base: u64, before: &State, messages
         *after.counts.entry(event.user_id).or_default() += 1;
         after.log.insert(key, Row { weight: event.weight, arrival });
     }
-    let rows =
-        users.into_iter().map(|(user, (features, arrival))| (user, FeaturesRow { arrival, bytes: features.encode() }));
+    let rows = users
+        .into_iter()
+        .map(|(user, (features, arrival))| (user, FeaturesRow { arrival, bytes: features.encode().to_vec() }));
     after.features.extend(rows);
     (after, tally)
 }

@@ -58,7 +58,7 @@ fn each_event_counts_once_and_the_rest_are_dead_letters() {
     let row = &after.features[&user()];
     assert_eq!(row.arrival, 18);
     let features = Features::decode(&row.bytes).unwrap();
-    let window: Vec<&str> = features.window().map(|(item, _)| item.as_str()).collect();
+    let window: Vec<&str> = features.window().map(|(item, _)| item).collect();
     assert_eq!((window, features.events()), (vec!["d", "b", "c", "a"], 4));
 }
 

@@ -40,9 +40,9 @@ const BEGIN_MS: i64 = 1_767_225_600_000;
 const CHUNK: usize = 1_000;
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 /// A scrape costs the worker about a millisecond.
-const POLL: Duration = Duration::from_millis(250);
+const POLL: Duration = Duration::from_millis(500);
 /// So many looks at a worker that has done nothing since the one before: it is done.
-const QUIET_POLLS: u32 = 6;
+const QUIET_POLLS: u32 = 3;
 const SCRAPE_LIMIT: Duration = Duration::from_secs(5);
 const RUN_LIMIT: Duration = Duration::from_secs(300);
 
