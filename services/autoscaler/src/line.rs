@@ -4,6 +4,7 @@
 mod answer;
 mod check;
 mod input;
+mod session;
 
 use thiserror::Error;
 
@@ -13,6 +14,7 @@ pub use input::{
     BehaviorInput, Case, ContainerInput, EventInput, Kind, LoadInput, MetricInput, MetricKind, OrphanInput, PodInput,
     PolicyInput, RecommendationInput, RulesInput, SampleInput, StepInput, UsageInput,
 };
+pub use session::Session;
 
 /// A line that is no case: the field, if it is known, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -1,9 +1,10 @@
 //! The binary of the testbed: commands for users, and `serve ROLE` for the processes that the commands start.
 //!
 //! `cli` parses the command line and `commands` runs it. `experiments` has one folder per experiment, `evaluation` runs a scenario,
-//! `stack` starts the servers, `instruments` measure them, and `roles` are processes that only measurements need. Begin reading at
+//! `autoscale` scales the replicas of a stack, `stack` starts the servers, `instruments` measure them, and `roles` are processes that only measurements need. Begin reading at
 //! `commands.rs`.
 
+mod autoscale;
 mod cli;
 mod commands;
 mod data;

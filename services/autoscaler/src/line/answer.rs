@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    Conditions, ExternalValue, Groups, History, MetricError, MetricValues, Pods, Proposal, Request, ResourceQuestion,
-    Rule, Spec, external_replicas, limit_rate,
+    Conditions, ExternalValue, Groups, MetricError, MetricValues, Pods, Proposal, Request, ResourceQuestion, Rule,
+    external_replicas, limit_rate,
     line::{
         check::{self, Problem},
-        input::{Case, Kind, StepInput},
+        input::{Case, Kind},
+        session::Session,
     },
-    normalize, reconcile, resource_replicas, stabilize,
+    normalize, resource_replicas, stabilize,
 };
 
 /// A line of output. Fields that do not apply are left out.
@@ -89,7 +90,7 @@ pub struct ValuesAnswer {
 }
 
 /// The start of each case on its own clock.
-const START_MS: i64 = 0;
+pub(super) const START_MS: i64 = 0;
 
 /// # Errors
 ///
@@ -199,14 +200,18 @@ fn of_all_limits(case: &Case) -> Result<Answer, Problem> {
 }
 
 fn steps(case: &Case) -> Result<Answer, Problem> {
-    let spec = check::spec(case)?;
-    let tolerances = spec.tolerances();
-    let history = check::history(case, START_MS)?;
-    let mut run = Run { spec, history, now_ms: START_MS, replicas: current(case)?, pods: 0, spare: Pods::default() };
-    let mut steps = Vec::with_capacity(case.steps.len());
+    let mut session = Session::new(case)?;
+    let tolerances = session.tolerances();
+    let (mut steps, mut pods) = (Vec::with_capacity(case.steps.len()), 0);
     for (at, input) in case.steps.iter().enumerate() {
-        let step = run.step(input);
-        steps.push(step.map_err(|Problem { field, what }| Problem { field: format!("steps[{at}].{field}"), what })?);
+        let of_step = |Problem { field, what }| Problem { field: format!("steps[{at}].{field}"), what };
+        let (step, seen) = session.decide(input).map_err(of_step)?;
+        pods += seen as u64;
+        if pods > check::MOST_PODS_OF_STEPS {
+            let what = format!("all steps together have more than {} pods", check::MOST_PODS_OF_STEPS);
+            return Err(of_step(Problem::new("load", what)));
+        }
+        steps.push(step);
     }
     let numbered = |(at, step): (usize, &StepAnswer)| {
         step.explain.iter().map(|sentence| format!("Step {}: {sentence}", at + 1)).collect::<Vec<_>>()
@@ -220,57 +225,7 @@ fn steps(case: &Case) -> Result<Answer, Problem> {
     })
 }
 
-/// A case of several steps, between two of them.
-struct Run {
-    spec: Spec,
-    history: History,
-    now_ms: i64,
-    replicas: i32,
-    /// Of the steps so far.
-    pods: u64,
-    /// Of the last load.
-    spare: Pods,
-}
-
-impl Run {
-    fn step(&mut self, input: &StepInput) -> Result<StepAnswer, Problem> {
-        if input.after_ms < 0 {
-            return Err(Problem::new("after_ms", format!("{} is negative", input.after_ms)));
-        }
-        self.now_ms = self.now_ms.saturating_add(input.after_ms);
-        if let Some(min) = input.set_min_replicas {
-            self.spec.min_replicas = check::count("set_min_replicas", min)?;
-            if min > self.spec.max_replicas {
-                let max = self.spec.max_replicas;
-                return Err(Problem::new("set_min_replicas", format!("{min} is above max_replicas, which is {max}")));
-            }
-        }
-        let current = check::count("set_replicas", input.set_replicas.unwrap_or(self.replicas))?;
-        let seen = check::observation(input, current, self.now_ms, std::mem::take(&mut self.spare))?;
-        self.pods += seen.pods.pods.len() as u64;
-        if self.pods > check::MOST_PODS_OF_STEPS {
-            let what = format!("all steps together have more than {} pods", check::MOST_PODS_OF_STEPS);
-            return Err(Problem::new("load", what));
-        }
-        let decision = reconcile(&self.spec, &mut self.history, self.now_ms, current, &seen);
-        self.replicas = decision.replicas;
-        if input.load.is_some() {
-            self.spare = seen.pods;
-        }
-        Ok(StepAnswer {
-            replicas_before: decision.replicas_before,
-            proposed: decision.proposed,
-            replicas: decision.replicas,
-            metrics: decision.metrics.iter().map(values).collect(),
-            conditions: shown(&decision.conditions),
-            error: decision.error.as_ref().map(MetricError::code),
-            error_text: decision.error.as_ref().map(MetricError::to_string),
-            explain: sentences(&decision.rules),
-        })
-    }
-}
-
-fn current(case: &Case) -> Result<i32, Problem> {
+pub(super) fn current(case: &Case) -> Result<i32, Problem> {
     check::count("current_replicas", check::needed("current_replicas", case.current_replicas)?)
 }
 
@@ -291,15 +246,15 @@ fn failed(error: &MetricError) -> Answer {
     Answer { error: Some(error.code()), error_text: Some(error.to_string()), ..Answer::default() }
 }
 
-fn values(values: &MetricValues) -> ValuesAnswer {
+pub(super) fn values(values: &MetricValues) -> ValuesAnswer {
     let MetricValues { utilization_percent, average_milli, value_milli } = *values;
     ValuesAnswer { utilization_percent, average_milli, value_milli }
 }
 
-fn shown(conditions: &Conditions) -> BTreeMap<&'static str, String> {
+pub(super) fn shown(conditions: &Conditions) -> BTreeMap<&'static str, String> {
     conditions.iter().map(|(kind, condition)| (kind.name(), condition.to_string())).collect()
 }
 
-fn sentences(rules: &[Rule]) -> Vec<String> {
+pub(super) fn sentences(rules: &[Rule]) -> Vec<String> {
     rules.iter().map(Rule::to_string).collect()
 }

@@ -77,6 +77,7 @@ impl EventStack {
             only_read: false,
             events: true,
             slots: None,
+            quota: None,
         };
         let service = ServiceStack::start(of_service).await?;
         service.load(dataset).await?;

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context, ensure};
 use api::{ApiConfig, Profile};
 use faultproxy::Law;
-use launcher::{ChildId, Signal, Spec, Stack, free_port, kafka, mariadb, nginx, prometheus, redis};
+use launcher::{ChildId, Cores, QuotaChoice, Signal, Spec, Stack, free_port, kafka, mariadb, nginx, prometheus, redis};
 use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
 use stores::{Store, StoreConfig, StoreMetrics};
@@ -48,6 +48,17 @@ pub struct Plan {
     /// Most replicas at a time, at least `replicas`: replicas come and go while the stack runs, and the gateway knows the sockets of all of
     /// them (`add_replica`, `leave`). `None`: the replicas stay.
     pub slots: Option<u32>,
+    /// `None`: replicas use as much CPU as they get.
+    pub quota: Option<Quota>,
+}
+
+/// Of each replica.
+#[derive(Debug, Clone, Copy)]
+pub struct Quota {
+    pub choice: QuotaChoice,
+    pub cores: Cores,
+    /// CPU time that a request for recommendations costs besides what it needs, in microseconds (`http.work_us`).
+    pub work_us: u64,
 }
 
 /// Prometheus as part of the stack.
@@ -118,6 +129,7 @@ impl Plan {
             only_read: false,
             events: false,
             slots: None,
+            quota: None,
         }
     }
 
@@ -174,6 +186,9 @@ impl ServiceStack {
     pub async fn start(mut plan: Plan) -> anyhow::Result<Self> {
         let mut stack = Stack::create(&plan.name)?;
         stack.batch();
+        if let Some(quota) = plan.quota {
+            stack.set_quotas(quota.choice)?;
+        }
         let redis = redis::start(&mut stack, &redis::Options::default()).await?;
         let kafka = if plan.events { Some(kafka::start(&mut stack, &kafka::Options::default()).await?) } else { None };
         let options = mysql_options(&plan);

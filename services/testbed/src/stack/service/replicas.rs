@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use api::{ApiConfig, Profile};
-use launcher::{ChildId, Signal, Spec, Stack, free_port, kafka};
+use launcher::{ChildId, QuotaMode, Signal, Spec, Stack, free_port, kafka};
 use loadtest::scenario;
 use runtime::{Endpoint, telemetry::TelemetryConfig};
 use stores::{QueueOrder, StoreConfig};
@@ -27,6 +27,9 @@ pub struct Replica {
     pub n: usize,
     pub child: ChildId,
     pub admin: String,
+    pub started: Instant,
+    /// When it was first seen ready.
+    pub ready: Option<Instant>,
 }
 
 /// A replica that was asked to leave.
@@ -69,10 +72,62 @@ impl ServiceStack {
     /// One has ended, or is not ready within 10 minutes.
     pub async fn wait_replicas(&mut self) -> anyhow::Result<()> {
         futures::future::try_join_all(self.replicas.iter().map(|replica| self.wait_ready(replica))).await?;
-        for replica in &self.replicas {
+        let all: Vec<usize> = self.replicas.iter().map(|replica| replica.n).collect();
+        self.now_ready(&all)?;
+        self.scrape_replicas()
+    }
+
+    /// Sees which of the starting replicas are ready by now. Prometheus then reads their metrics. Bounded by a second.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub async fn see_ready(&mut self) -> anyhow::Result<()> {
+        let starting = self.replicas.iter().filter(|replica| replica.ready.is_none());
+        let asked = starting.map(|replica| async {
+            let answer = tokio::time::timeout(Duration::from_secs(1), self.is_ready(replica)).await;
+            (answer == Ok(true)).then_some(replica.n)
+        });
+        let ready: Vec<usize> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        if ready.is_empty() {
+            return Ok(());
+        }
+        self.now_ready(&ready)?;
+        self.scrape_replicas()
+    }
+
+    fn now_ready(&mut self, numbers: &[usize]) -> anyhow::Result<()> {
+        for replica in self.replicas.iter_mut().filter(|replica| numbers.contains(&replica.n)) {
+            replica.ready.get_or_insert_with(Instant::now);
             self.stack.set_endpoint(&admin_name(replica.n), &replica.admin)?;
         }
-        self.scrape_replicas()
+        Ok(())
+    }
+
+    /// Starts replicas, or lets some leave, until `count` run. New ones take the lowest free numbers. Those that are not ready leave first, then
+    /// the highest numbers. Does not wait. A number of a replica that still leaves is not free: a later call starts the rest.
+    ///
+    /// # Errors
+    /// A replica cannot be started.
+    pub fn scale_to(&mut self, count: usize, profile: Profile, sets: &[String]) -> anyhow::Result<()> {
+        let free: Vec<usize> = (0..self.admins.len())
+            .filter(|n| self.replicas.iter().all(|replica| replica.n != *n))
+            .filter(|n| self.leaving.iter().all(|leaving| leaving.n != *n))
+            .collect();
+        for n in free.into_iter().take(count.saturating_sub(self.replicas.len())) {
+            self.add_replica(n, profile, sets)?;
+        }
+        let mut leavers: Vec<(bool, usize)> =
+            self.replicas.iter().map(|replica| (replica.ready.is_some(), replica.n)).collect();
+        leavers.sort_by_key(|(is_ready, n)| (*is_ready, std::cmp::Reverse(*n)));
+        for (_, n) in leavers.into_iter().take(self.replicas.len().saturating_sub(count)) {
+            self.leave(n)?;
+        }
+        Ok(())
+    }
+
+    /// How many replicas have been asked to leave and have not ended.
+    pub fn leaving(&self) -> usize {
+        self.leaving.len()
     }
 
     /// Asks replica `n` to leave and returns at once: it removes its socket, answers on, and ends with its last connection. `reap_left` follows.
@@ -160,12 +215,12 @@ impl ServiceStack {
     }
 
     async fn wait_ready(&self, replica: &Replica) -> anyhow::Result<()> {
-        let url = format!("{}/readyz", replica.admin);
-        let ready = || {
-            let get = self.http.get(&url).send();
-            async { get.await.is_ok_and(|answer| answer.status().is_success()) }
-        };
-        self.stack.wait_ready(replica.child, READY_DEADLINE, ready).await
+        self.stack.wait_ready(replica.child, READY_DEADLINE, || self.is_ready(replica)).await
+    }
+
+    async fn is_ready(&self, replica: &Replica) -> bool {
+        let answer = self.http.get(format!("{}/readyz", replica.admin)).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
     }
 
     pub(super) fn spawn_replica(
@@ -188,6 +243,16 @@ impl ServiceStack {
         if self.plan.slots.is_some() {
             config.http.leave_ms = LEAVE.as_millis() as u64;
         }
+        let name = format!("api-{n}");
+        if let Some(quota) = self.plan.quota {
+            config.http.work_us = quota.work_us;
+            match self.stack.quotas() {
+                Some(QuotaMode::Kernel(quotas)) => {
+                    config.http.cpu_stat = quotas.stat_file(&name).display().to_string();
+                }
+                _ => config.http.cpu_quota = quota.cores.get(),
+            }
+        }
         config.store.pool_size = self.plan.pool_size();
         config.store.max_waiting = store.max_waiting as usize;
         config.store.checkout_timeout_ms = store.checkout_timeout_ms;
@@ -195,7 +260,6 @@ impl ServiceStack {
             scenario::Order::Newest => QueueOrder::Newest,
             scenario::Order::Oldest => QueueOrder::Oldest,
         };
-        let name = format!("api-{n}");
         let file = self.stack.child_dir(&name)?.join("config.toml");
         std::fs::write(&file, toml::to_string(&config)?).with_context(|| format!("cannot write {}", file.display()))?;
         let events = self.kafka.as_ref().map(replica_event_sets).unwrap_or_default();
@@ -204,8 +268,13 @@ impl ServiceStack {
             .args(["serve", "api", "--config"])
             .args([file])
             .args(all_sets.flat_map(|set| ["--set".to_owned(), set.clone()]));
+        let spec = match self.plan.quota {
+            Some(quota) => spec.cores(quota.cores),
+            None => spec,
+        };
         let child = self.stack.spawn(spec)?;
-        Ok(Replica { n, child, admin: format!("http://{}", config.http.admin) })
+        let admin = format!("http://{}", config.http.admin);
+        Ok(Replica { n, child, admin, started: Instant::now(), ready: None })
     }
 }
 
