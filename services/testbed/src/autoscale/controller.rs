@@ -85,7 +85,8 @@ impl Controller {
 
     fn show(&mut self, service: &ServiceStack) {
         let (mut ready, mut starting) = (0, HashSet::new());
-        for replica in &service.replicas {
+        // One that has died is neither, until it is started again.
+        for replica in service.replicas.iter().filter(|replica| service.stack.pid(replica.child).is_some()) {
             match replica.ready {
                 Some(at) => {
                     ready += 1;

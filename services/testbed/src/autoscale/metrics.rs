@@ -80,6 +80,9 @@ impl Metrics {
             .find_map(|metric| used_share(metric.target_utilization_percent, metric.target_average_milli, request));
         ratio("target_utilization", "Used share of the CPU request that the manifest aims at")?
             .set(target.unwrap_or_default());
+        let cores = Gauge::new("autoscaler_cpu_request_cores", "CPU request of each replica, which is also its limit")?;
+        registry.register(Box::new(cores.clone()))?;
+        cores.set(request.get());
         // Each series is there from the start.
         for direction in ["up", "down", "none"] {
             metrics.decisions.with_label_values(&[direction]);
@@ -155,9 +158,9 @@ mod tests {
         let metrics = Metrics::new(&registry, &article, Cores::new(0.05).unwrap()).unwrap();
         let sum = |name: &str, labels: &[&str]| read(&registry).sum(name, labels);
         assert_eq!(
-            ["min_replicas", "max_replicas", "target_utilization_ratio", "condition", "decisions_total"]
+            ["min_replicas", "max_replicas", "target_utilization_ratio", "cpu_request_cores", "decisions_total"]
                 .map(|name| sum(&format!("autoscaler_{name}"), &[])),
-            [8.0, 20.0, 0.7, 0.0, 0.0]
+            [8.0, 20.0, 0.7, 0.05, 0.0]
         );
         let decide = |replicas, percent, limited: &str| {
             let conditions = BTreeMap::from([("ScalingLimited", limited.to_owned())]);
