@@ -51,6 +51,10 @@ pub struct Second {
     pub good: u64,
     /// Failed requests that ended in this second.
     pub errors: u64,
+    /// Requests that ended in this second and failed, or whose good response came later than the latency objective allows; absent without
+    /// an objective.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond_slo: Option<u64>,
     /// 99th percentile of the latency of the requests that ended in this second, in milliseconds; null without such a request.
     pub p99_ms: Option<f64>,
 }

@@ -44,10 +44,11 @@ pub struct K6Plan {
 
 impl K6Plan {
     /// # Errors
-    /// The step is out of range, or has a surge, which the script does not support.
+    /// The step is out of range, or has a curve or `slo_ms`, which the script does not support.
     pub fn new(step: StepPlan, pacing: Pacing, summary: &Path) -> Result<Self> {
         step.check()?;
-        ensure!(step.surge.is_none(), "k6 cannot run a step with a surge: use the engine goose");
+        ensure!(step.curve.is_none(), "k6 cannot run a step with a curve: use the engine goose");
+        ensure!(step.slo_ms.is_none(), "k6 cannot count the requests beyond slo_ms: use the engine goose");
         Ok(Self {
             step,
             pacing,
@@ -160,6 +161,7 @@ pub fn outcome(plan: &StepPlan, summary: &str) -> Result<K6Outcome> {
         answered,
         good,
         skipped: summary.count("skipped"),
+        beyond_slo: None,
         error_pct: pct(answered - good, answered).unwrap_or_default(),
         errors,
         sent_per_s: sent as f64 / measured_s,

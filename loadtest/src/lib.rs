@@ -1,6 +1,6 @@
 //! The load generator: it sends the requests of a scenario's step and measures the responses.
 //!
-//! `scenario` defines the load, `plan` is one step of it, `run` sends the requests in a separate process (`child`), and `recorder`
+//! `scenario` defines the load, `plan` is one step of it, `curve` its number of users over time, `run` sends the requests in a separate process (`child`), and `recorder`
 //! measures. `model` computes the figures of a queueing system with the same parameters. `behaviour` invents events, and `event_load`
 //! sends them.
 //! It depends on `contract` and `runtime` of this workspace. Begin reading at `run::run_step`.
@@ -9,6 +9,7 @@ pub mod answer;
 pub mod behaviour;
 pub mod child;
 mod client;
+pub mod curve;
 pub mod event_load;
 pub mod figures;
 mod ids;
@@ -20,6 +21,7 @@ mod recorder;
 pub mod run;
 pub mod scenario;
 mod schedule;
+mod timetable;
 mod trace;
 
 pub use child::{ChildMessage, loadgen_main};

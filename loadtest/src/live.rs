@@ -26,6 +26,8 @@ const LAG_BUCKETS: [f64; 9] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.
 /// Metrics of one step. All series exist from the start.
 pub(crate) struct Live {
     registry: Registry,
+    users: IntGauge,
+    offered: Gauge,
     planned: IntCounter,
     sent: IntCounter,
     skipped: IntCounter,
@@ -52,13 +54,16 @@ impl Live {
         let known_errors = known_errors
             .map(|class| Ok((class, errors.get_metric_with_label_values(&[class])?)))
             .collect::<prometheus::Result<_>>()?;
-        let users = IntGauge::new("users", "Users of the running step, without the users of a surge")?;
-        register(&registry, users)?.set(i64::from(plan.users));
-        let offered = Gauge::new("offered_requests_per_second", "Planned requests per second of the running step")?;
-        register(&registry, offered)?.set(plan.offered_per_s());
+        let users = IntGauge::new("users", "Users of the running step; with a curve, as many as it has now")?;
+        let offered = Gauge::new(
+            "offered_requests_per_second",
+            "Planned requests per second of the running step; with a curve, those of its users now",
+        )?;
         let step = GaugeVec::new(Opts::new("step", "1 while the step of this name runs"), &["step"])?;
         register(&registry, step)?.get_metric_with_label_values(&[plan.name.as_str()])?.set(1.0);
-        Ok(Self {
+        let live = Self {
+            users: register(&registry, users)?,
+            offered: register(&registry, offered)?,
             planned: counter("requests_planned_total", "Planned requests: sent or skipped")?,
             sent: counter("requests_sent_total", "Requests sent")?,
             skipped: counter(
@@ -79,7 +84,16 @@ impl Live {
             errors,
             known_errors,
             registry,
-        })
+        };
+        live.users(plan, 0);
+        Ok(live)
+    }
+
+    /// Shows the users of this instant, in milliseconds since the common start.
+    pub(crate) fn users(&self, plan: &StepPlan, ms: u64) {
+        let users = plan.users_at(ms);
+        self.users.set(i64::from(users));
+        self.offered.set(f64::from(users) * 1000.0 / plan.interval_ms as f64);
     }
 
     pub(crate) fn sent(&self, lag: Duration) {
@@ -129,7 +143,10 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan;
+    use crate::{
+        curve::{Curve, Point},
+        plan,
+    };
 
     fn value(live: &Live, series: &str) -> f64 {
         let text = prometheus::TextEncoder::new().encode_to_string(&live.registry.gather()).unwrap();
@@ -164,6 +181,19 @@ mod tests {
             ("loadgen_step{step=\"test\"}", 1.0),
         ] {
             assert_eq!(value(&live, series), expected, "{series}");
+        }
+    }
+
+    #[test]
+    fn the_users_are_those_of_now() {
+        let points = [(0, 10), (1000, 10), (1000, 40)].map(|(at_ms, users)| Point { at_ms, users });
+        let curve = Some(Curve::new(points.to_vec()).unwrap());
+        let plan = StepPlan { warm_up_ms: 2000, measure_ms: 2000, interval_ms: 500, curve, ..plan::tests::plan() };
+        let live = Live::new(&plan).unwrap();
+        for (ms, users) in [(0, 10.0), (2000, 10.0), (2999, 10.0), (3000, 40.0), (4000, 40.0)] {
+            live.users(&plan, ms);
+            assert_eq!(value(&live, "loadgen_users"), users, "{ms} ms");
+            assert_eq!(value(&live, "loadgen_offered_requests_per_second"), 2.0 * users, "{ms} ms");
         }
     }
 }

@@ -18,6 +18,7 @@ use runtime::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    curve::{Curve, MAX_USERS},
     figures::{Second, Sources},
     scenario::{KnownIds, Scenario},
 };
@@ -31,11 +32,12 @@ pub struct StepPlan {
     /// Base URL of the gateway, such as `http://127.0.0.1:8080`. Only plain HTTP to a loopback address is accepted, so that a typing
     /// error cannot load a foreign service.
     pub base_url: String,
-    /// Users that send during the whole step (1 to 20,000).
+    /// Users that send during the whole step (1 to 20,000); with a curve, its first value, for the warm-up (0 to 20,000).
     pub users: u32,
-    /// Additional users for a part of the step.
-    #[serde(default)]
-    pub surge: Option<Surge>,
+    /// Users over the measured part; `None`: always the same. A user sends while the curve is above its number, so that the last user
+    /// to come is the first to leave. A request in flight when its user leaves is completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curve: Option<Curve>,
     /// Time between two planned requests of one user, in milliseconds.
     pub interval_ms: u64,
     /// See [`Scenario::arrival_grid_ms`].
@@ -43,6 +45,10 @@ pub struct StepPlan {
     pub arrival_grid_ms: u64,
     /// Timeout of a request, in milliseconds.
     pub timeout_ms: u64,
+    /// Latency from the planned instant, in milliseconds (1 to 60,000), above which a good response counts as `beyond_slo`; `None`:
+    /// `beyond_slo` is not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo_ms: Option<u64>,
     /// Warm-up before the measured part, in milliseconds.
     pub warm_up_ms: u64,
     /// Measured part, in milliseconds.
@@ -65,18 +71,6 @@ pub struct StepPlan {
     pub telemetry: Option<TelemetryConfig>,
 }
 
-/// Additional users for a part of the step. A request in flight at the end of that part is completed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Surge {
-    /// Number of additional users; with the step's own users at most 20,000.
-    pub users: u32,
-    /// Start, in milliseconds after the start of the measured part.
-    pub from_ms: u64,
-    /// End, in milliseconds after the start of the measured part; more than `from_ms`, at most `measure_ms`.
-    pub to_ms: u64,
-}
-
 /// Longest measured part: four hours. Each measured second needs 20 kB of memory in the load generator.
 pub const MAX_MEASURE_S: u32 = 14_400;
 
@@ -87,10 +81,11 @@ impl StepPlan {
             name: format!("{} {users}", scenario.name),
             base_url: base_url.to_owned(),
             users,
-            surge: None,
+            curve: None,
             interval_ms: scenario.interval_ms,
             arrival_grid_ms: scenario.arrival_grid_ms,
             timeout_ms: scenario.timeout_ms,
+            slo_ms: None,
             warm_up_ms: u64::from(scenario.warm_up_s) * 1000,
             measure_ms: u64::from(scenario.measure_s) * 1000,
             unknown_share: scenario.unknown_share.get(n).copied().unwrap_or_default(),
@@ -119,7 +114,10 @@ impl StepPlan {
             "base_url {:?} must not have a query or a fragment",
             self.base_url
         );
-        ensure!((1..=20_000).contains(&self.users), "users must be 1..=20000, is {}", self.users);
+        match &self.curve {
+            None => ensure!((1..=MAX_USERS).contains(&self.users), "users must be 1..={MAX_USERS}, is {}", self.users),
+            Some(curve) => self.check_curve(curve)?,
+        }
         ensure!((10..=60_000).contains(&self.interval_ms), "interval_ms must be 10..=60000, is {}", self.interval_ms);
         ensure!(
             self.arrival_grid_ms <= self.interval_ms,
@@ -127,6 +125,8 @@ impl StepPlan {
             self.arrival_grid_ms
         );
         ensure!((10..=60_000).contains(&self.timeout_ms), "timeout_ms must be 10..=60000, is {}", self.timeout_ms);
+        let slo_ms = self.slo_ms.unwrap_or(1);
+        ensure!((1..=60_000).contains(&slo_ms), "slo_ms must be 1..=60000, is {slo_ms}");
         ensure!(self.warm_up_ms <= 600_000, "warm_up_ms must be 0..=600000, is {}", self.warm_up_ms);
         let longest = u64::from(MAX_MEASURE_S) * 1000;
         ensure!(
@@ -134,16 +134,6 @@ impl StepPlan {
             "measure_ms must be 100..={longest}, is {}",
             self.measure_ms
         );
-        if let Some(surge) = self.surge {
-            let all = self.users.saturating_add(surge.users);
-            ensure!(surge.users >= 1 && all <= 20_000, "users + surge.users must be 2..=20000, is {all}");
-            ensure!(
-                surge.from_ms < surge.to_ms && surge.to_ms <= self.measure_ms,
-                "surge.from_ms..surge.to_ms must be within the measured part, is {}..{}",
-                surge.from_ms,
-                surge.to_ms
-            );
-        }
         ensure!((0.0..=1.0).contains(&self.unknown_share), "unknown_share must be 0..=1, is {}", self.unknown_share);
         if let KnownIds::Zipf { exponent } = self.known {
             ensure!((0.0..=5.0).contains(&exponent), "exponent must be 0..=5, is {exponent}");
@@ -155,14 +145,33 @@ impl StepPlan {
         Ok(())
     }
 
-    /// Users of the step and of its surge.
-    pub fn all_users(&self) -> u32 {
-        self.users + self.surge.map_or(0, |surge| surge.users)
+    /// `Curve::new` has checked the curve itself.
+    fn check_curve(&self, curve: &Curve) -> Result<()> {
+        let (first, end_ms) = (curve.first_users(), curve.end_ms());
+        ensure!(self.users == first, "users must be the first value of the curve, {first}, is {}", self.users);
+        ensure!(
+            end_ms <= self.measure_ms,
+            "the points of the curve must be within the measured part of {} ms, the last one is at {end_ms} ms",
+            self.measure_ms
+        );
+        Ok(())
     }
 
-    /// Planned requests per second, without a surge.
+    /// Largest number of users at a time. As many are started, because a user that comes again is the same user.
+    pub fn all_users(&self) -> u32 {
+        self.curve.as_ref().map_or(self.users, Curve::peak)
+    }
+
+    /// Users at an instant, in milliseconds since the start of the warm-up.
+    pub fn users_at(&self, ms: u64) -> u32 {
+        let measured_ms = ms.checked_sub(self.warm_up_ms);
+        self.curve.as_ref().zip(measured_ms).map_or(self.users, |(curve, ms)| curve.users_at(ms))
+    }
+
+    /// Planned requests per second; with a curve, the mean over the measured part.
     pub fn offered_per_s(&self) -> f64 {
-        f64::from(self.users) * 1000.0 / self.interval_ms as f64
+        let users = self.curve.as_ref().map_or(f64::from(self.users), |curve| curve.mean_users(self.measure_ms));
+        users * 1000.0 / self.interval_ms as f64
     }
 }
 
@@ -193,13 +202,14 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepOutcome {
     pub name: String,
+    /// With a curve: those of the warm-up.
     pub users: u32,
     /// Start of the measured part, Unix time in milliseconds.
     pub started_ms: u64,
     /// End of the measured part, Unix time in milliseconds.
     pub ended_ms: u64,
     pub measured_s: f64,
-    /// Planned requests per second: users / interval.
+    /// Planned requests per second: users / interval. With a curve: the mean of its users over the measured part / interval.
     pub offered_per_s: f64,
     pub sent: u64,
     /// Completed requests: good responses, error responses and failures, client timeouts included.
@@ -208,6 +218,10 @@ pub struct StepOutcome {
     pub good: u64,
     /// Planned requests that were not sent because the user still waited for the response before.
     pub skipped: u64,
+    /// Completed requests that failed, or whose good response came later than the plan's `slo_ms` after the planned instant; absent
+    /// without `slo_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond_slo: Option<u64>,
     /// Number of failed requests by class, see [`class`](crate::answer::class).
     pub errors: BTreeMap<String, u64>,
     /// Failed share of `answered`, in percent.
@@ -337,16 +351,18 @@ pub(crate) fn hdr_log(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::curve::Point;
 
     pub(crate) fn plan() -> StepPlan {
         StepPlan {
             name: "test".into(),
             base_url: "http://127.0.0.1:8080".into(),
             users: 10,
-            surge: None,
+            curve: None,
             interval_ms: 1000,
             arrival_grid_ms: 0,
             timeout_ms: 3000,
+            slo_ms: None,
             warm_up_ms: 0,
             measure_ms: 1000,
             unknown_share: 0.5,
@@ -379,13 +395,41 @@ pub(crate) mod tests {
         }
     }
 
+    fn with_curve(users: u32, points: &[(u64, u32)]) -> StepPlan {
+        let points = points.iter().map(|&(at_ms, users)| Point { at_ms, users }).collect();
+        StepPlan { users, curve: Some(Curve::new(points).unwrap()), ..plan() }
+    }
+
     #[test]
-    fn a_surge_lies_within_the_step() {
-        let with = |users, from_ms, to_ms| StepPlan { surge: Some(Surge { users, from_ms, to_ms }), ..plan() }.check();
-        with(19_990, 0, 1000).unwrap();
-        for (users, from_ms, to_ms) in [(0, 0, 1000), (19_991, 0, 1000), (1, 500, 500), (1, 0, 1001), (u32::MAX, 0, 1)]
-        {
-            assert!(with(users, from_ms, to_ms).is_err(), "{users} {from_ms} {to_ms}");
+    fn a_curve_lies_within_the_step() {
+        with_curve(10, &[(0, 10), (0, 20_000), (1000, 20_000)]).check().unwrap();
+        with_curve(0, &[(0, 0), (1000, 1)]).check().unwrap();
+        for (users, points, reason) in [
+            (9, &[(0, 10)], "users must be the first value of the curve, 10, is 9"),
+            (10, &[(1001, 10)], "within the measured part of 1000 ms, the last one is at 1001 ms"),
+        ] {
+            let error = with_curve(users, points).check().unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        for users in [0, 20_001] {
+            let error = StepPlan { users, ..plan() }.check().unwrap_err().to_string();
+            assert!(error.contains("users must be 1..=20000"), "{error}");
+        }
+    }
+
+    #[test]
+    fn users_and_rate_are_those_of_the_curve() {
+        let surge = StepPlan { warm_up_ms: 500, ..with_curve(10, &[(200, 10), (200, 40), (700, 40), (700, 10)]) };
+        assert_eq!(surge.all_users(), 40);
+        assert_eq!([0, 699, 700, 1199, 1200, 1500].map(|ms| surge.users_at(ms)), [10, 10, 40, 40, 10, 10]);
+        assert_eq!(surge.offered_per_s(), 25.0);
+        assert_eq!((plan().all_users(), plan().users_at(700), plan().offered_per_s()), (10, 10, 10.0));
+    }
+
+    #[test]
+    fn the_slo_has_a_range() {
+        for (slo_ms, good) in [(0, false), (1, true), (60_000, true), (60_001, false)] {
+            assert_eq!(StepPlan { slo_ms: Some(slo_ms), ..plan() }.check().is_ok(), good, "{slo_ms}");
         }
     }
 
@@ -394,6 +438,9 @@ pub(crate) mod tests {
         let text = serde_json::to_string(&plan()).unwrap();
         assert_eq!(serde_json::from_str::<StepPlan>(&text).unwrap(), plan());
         assert!(serde_json::from_str::<StepPlan>(&text.replace("\"users\"", "\"user\"")).is_err());
+        let curve = StepPlan { slo_ms: Some(200), ..with_curve(10, &[(0, 10), (500, 20)]) };
+        let text = serde_json::to_string(&curve).unwrap();
+        assert_eq!(serde_json::from_str::<StepPlan>(&text).unwrap(), curve);
     }
 
     #[test]

@@ -18,9 +18,12 @@ const MAX_US: u64 = 60_000_000;
 pub(crate) struct Recorder {
     /// Measured part, in µs since the common start.
     window: Range<u64>,
+    /// Longest good latency, in µs; without an objective none is longer.
+    slo_us: u64,
     sent: u64,
     skipped: u64,
     good: u64,
+    beyond_slo: u64,
     errors: BTreeMap<Cow<'static, str>, u64>,
     all_us: Histogram<u64>,
     good_us: Histogram<u64>,
@@ -37,6 +40,7 @@ struct SecondCounts {
     sent: u64,
     good: u64,
     errors: u64,
+    beyond_slo: u64,
     /// Two significant digits: only the 99th percentile is read, and every second of every shard has a histogram.
     latency_us: Histogram<u32>,
 }
@@ -57,12 +61,12 @@ impl Recorder {
     pub(crate) fn new(plan: &StepPlan) -> Result<Self> {
         let start = plan.warm_up_ms * 1000;
         let window = start..start + plan.measure_ms * 1000;
-        let empty =
-            || Ok(SecondCounts { sent: 0, good: 0, errors: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? });
         Ok(Self {
+            slo_us: plan.slo_ms.map_or(u64::MAX, |slo_ms| slo_ms * 1000),
             sent: 0,
             skipped: 0,
             good: 0,
+            beyond_slo: 0,
             errors: BTreeMap::new(),
             all_us: Histogram::new_with_bounds(1, MAX_US, 3)?,
             good_us: Histogram::new_with_bounds(1, MAX_US, 3)?,
@@ -71,7 +75,7 @@ impl Recorder {
             unknown: Sources::default(),
             known_answered: 0,
             // Allocated in advance: an allocation during the step would delay a recording.
-            seconds: (0..window.end.div_ceil(SECOND_US)).map(|_| empty()).collect::<Result<_>>()?,
+            seconds: (0..window.end.div_ceil(SECOND_US)).map(|_| SecondCounts::none()).collect::<Result<_>>()?,
             window,
         })
     }
@@ -91,15 +95,19 @@ impl Recorder {
     }
 
     pub(crate) fn completed(&mut self, request: Completed) {
-        let latency_us = request.ended_us.saturating_sub(request.planned_us).clamp(1, MAX_US);
+        let took_us = request.ended_us.saturating_sub(request.planned_us);
+        let latency_us = took_us.clamp(1, MAX_US);
+        let beyond_slo = u64::from(took_us > self.slo_us || request.result.is_err());
         if let Some(second) = self.seconds.get_mut((request.ended_us / SECOND_US) as usize) {
             second.latency_us.saturating_record(latency_us);
             *(if request.result.is_ok() { &mut second.good } else { &mut second.errors }) += 1;
+            second.beyond_slo += beyond_slo;
         }
         if !self.window.contains(&request.ended_us) {
             return;
         }
         self.all_us.saturating_record(latency_us);
+        self.beyond_slo += beyond_slo;
         self.known_answered += u64::from(request.known);
         match request.result {
             Ok(source) => {
@@ -121,6 +129,7 @@ impl Recorder {
         self.sent += other.sent;
         self.skipped += other.skipped;
         self.good += other.good;
+        self.beyond_slo += other.beyond_slo;
         for (class, count) in &other.errors {
             *self.errors.entry(class.clone()).or_default() += count;
         }
@@ -151,7 +160,12 @@ impl Recorder {
         let personal = self.known.cache + self.known.store + self.known.stale;
         let pct = |part: u64, whole: u64| (whole > 0).then(|| 100.0 * part as f64 / whole as f64);
         let first = (self.window.start / SECOND_US) as usize;
-        let series = self.seconds[first..].iter().enumerate().map(|(second, bucket)| bucket.second(second as u32));
+        // The counts are those of all failures without an objective: such a figure would mean nothing.
+        let counted = |beyond_slo: u64| plan.slo_ms.map(|_| beyond_slo);
+        let series = self.seconds[first..]
+            .iter()
+            .enumerate()
+            .map(|(second, bucket)| Second { beyond_slo: counted(bucket.beyond_slo), ..bucket.second(second as u32) });
         let lag = |quantile| millis(self.lag_us.value_at_quantile(quantile));
         Ok(StepOutcome {
             name: plan.name.clone(),
@@ -164,6 +178,7 @@ impl Recorder {
             answered,
             good: self.good,
             skipped: self.skipped,
+            beyond_slo: counted(self.beyond_slo),
             error_pct: pct(answered - self.good, answered).unwrap_or_default(),
             sent_per_s: self.sent as f64 / measured_s,
             answered_per_s: answered as f64 / measured_s,
@@ -190,7 +205,7 @@ pub(crate) fn progress<'a>(
     second: u32,
     shards: impl Iterator<Item = impl std::ops::Deref<Target = Recorder> + 'a>,
 ) -> Result<Progress> {
-    let mut total = SecondCounts { sent: 0, good: 0, errors: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? };
+    let mut total = SecondCounts::none()?;
     for shard in shards {
         if let Some(bucket) = shard.seconds.get(second as usize) {
             total.add(bucket)?;
@@ -213,17 +228,23 @@ pub(crate) fn progress<'a>(
 }
 
 impl SecondCounts {
+    fn none() -> Result<Self> {
+        Ok(Self { sent: 0, good: 0, errors: 0, beyond_slo: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? })
+    }
+
     fn add(&mut self, other: &Self) -> Result<()> {
         self.sent += other.sent;
         self.good += other.good;
         self.errors += other.errors;
+        self.beyond_slo += other.beyond_slo;
         self.latency_us.add(&other.latency_us)?;
         Ok(())
     }
 
+    /// Without `beyond_slo`: only the plan says whether it was counted.
     fn second(&self, second: u32) -> Second {
         let p99_ms = (!self.latency_us.is_empty()).then(|| millis(self.latency_us.value_at_quantile(0.99)));
-        Second { second, sent: self.sent, good: self.good, errors: self.errors, p99_ms }
+        Second { second, sent: self.sent, good: self.good, errors: self.errors, beyond_slo: None, p99_ms }
     }
 }
 
@@ -247,10 +268,11 @@ mod tests {
             name: "test".into(),
             base_url: String::new(),
             users: 1,
-            surge: None,
+            curve: None,
             interval_ms: 1000,
             arrival_grid_ms: 0,
             timeout_ms: 3000,
+            slo_ms: None,
             warm_up_ms: 1000,
             measure_ms: 2000,
             unknown_share: 0.5,
@@ -331,6 +353,35 @@ mod tests {
         assert_eq!((outcome.sent, outcome.answered, outcome.good, outcome.errors["connect"]), (6, 6, 3, 3));
         assert_eq!(outcome.known_sources.cache, 3);
         assert!((outcome.series[0].p99_ms.unwrap() - 200.0).abs() < 4.0);
+    }
+
+    #[test]
+    fn late_and_failed_requests_are_beyond_the_slo() {
+        let plan = StepPlan { slo_ms: Some(200), ..plan() };
+        let shards = [(); 2].map(|()| {
+            let mut recorder = Recorder::new(&plan).unwrap();
+            request(&mut recorder, true, [100, 100, 900], Ok(Source::Cache)); // late, in the warm-up
+            request(&mut recorder, true, [1000, 1150, 1200], Ok(Source::Cache)); // in time
+            request(&mut recorder, true, [1000, 1150, 1201], Ok(Source::Cache)); // late by its plan, not by its sending
+            request(&mut recorder, true, [2000, 2000, 2100], Err("connect"));
+            request(&mut recorder, true, [2000, 2000, 2900], Err("client_timeout"));
+            request(&mut recorder, true, [2000, 2000, 3000], Ok(Source::Cache)); // late, after the window
+            recorder
+        });
+        let [first, second] = shards;
+        let merged = first.merge(&second).unwrap();
+        let outcome = merged.outcome(&plan, std::time::Duration::ZERO, 0).unwrap();
+        assert_eq!(outcome.beyond_slo, Some(6));
+        assert_eq!(outcome.series.iter().map(|second| second.beyond_slo).collect::<Vec<_>>(), [Some(2), Some(4)]);
+    }
+
+    #[test]
+    fn nothing_is_beyond_an_slo_that_is_not_there() {
+        let mut recorder = Recorder::new(&plan()).unwrap();
+        request(&mut recorder, true, [1000, 1000, 2500], Err("client_timeout"));
+        let outcome = outcome(recorder);
+        assert_eq!((outcome.beyond_slo, outcome.series[1].beyond_slo), (None, None));
+        assert!(!serde_json::to_string(&outcome).unwrap().contains("beyond_slo"));
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::{
     live::Live,
     plan::{Progress, StepOutcome, StepPlan},
     recorder::{Completed, Recorder, progress as second_of},
-    schedule,
+    timetable::Timetable,
     trace::{self, Outcome},
 };
 
@@ -59,8 +59,7 @@ struct Step {
     plan: StepPlan,
     client: Client,
     ids: Ids,
-    /// First planned instant and end of each user, in µs since the common start.
-    active_us: Vec<(u64, u64)>,
+    timetable: Timetable,
     /// End of the step, in µs since the common start.
     end_us: u64,
     shards: [Mutex<Recorder>; SHARDS],
@@ -174,6 +173,9 @@ async fn report_seconds(step: &Step, starting: Duration, progress: impl Fn(Progr
     };
     for second in 0..step.end_us.div_ceil(1_000_000) as u32 {
         sleep_until(start.at + Duration::from_secs(u64::from(second) + 1)).await;
+        if let Some(live) = &step.live {
+            live.users(&step.plan, (u64::from(second) + 1) * 1000);
+        }
         match second_of(&step.plan, second, step.shards.iter().map(lock)) {
             Ok(figures) => progress(figures),
             Err(error) => return error,
@@ -203,7 +205,7 @@ impl Step {
         Ok(Self {
             client,
             ids: Ids::new(&plan, &known)?,
-            active_us: active_us(&plan),
+            timetable: Timetable::of(&plan),
             end_us: (plan.warm_up_ms + plan.measure_ms) * 1000,
             shards: [Mutex::new(Recorder::new(&plan)?), Mutex::new(Recorder::new(&plan)?)],
             live: plan.metrics.map(|_| Live::new(&plan)).transpose()?,
@@ -216,14 +218,13 @@ impl Step {
     }
 
     async fn user(&self, number: usize) {
+        let mut instants = self.timetable.user(number).peekable();
         let start = self.all_ready().await;
         let now_us = || start.elapsed().as_micros() as u64;
         let shard = &self.shards[number % SHARDS];
-        let interval_us = self.plan.interval_ms * 1000;
         let mut random = SmallRng::seed_from_u64(self.plan.seed.wrapping_add(number as u64));
         let mut path = PATH.to_owned();
-        let (mut planned_us, end_us) = self.active_us[number];
-        while planned_us < end_us {
+        while let Some(planned_us) = instants.next() {
             sleep_until(start + Duration::from_micros(planned_us)).await;
             if self.stop.load(Ordering::Relaxed) {
                 return;
@@ -241,19 +242,22 @@ impl Step {
             trace::record(&self.telemetry, departure, sent_at, url, &outcome);
             let result = outcome.result;
             let ended_us = now_us();
-            let (next_us, skipped) = schedule::next_planned(planned_us, ended_us, interval_us);
+            // Without an allocation if the response came in time.
+            let skipped: Vec<u64> = std::iter::from_fn(|| instants.next_if(|instant| *instant < ended_us)).collect();
             if let Some(live) = &self.live {
                 live.completed(
                     Duration::from_micros(ended_us.saturating_sub(planned_us)),
                     result.as_ref().err(),
-                    skipped,
+                    skipped.len() as u64,
                 );
             }
             let mut recorder = lock(shard);
             recorder.completed(Completed { planned_us, ended_us, known, result });
-            recorder.skipped((1..=skipped).map(|instant| planned_us + instant * interval_us));
-            drop(recorder);
-            planned_us = next_us;
+            recorder.skipped(skipped.into_iter());
+        }
+        if number == 0 {
+            // The step lasts until its end, even if no user is left.
+            sleep_until(start + Duration::from_micros(self.end_us)).await;
         }
     }
 
@@ -275,20 +279,6 @@ impl Step {
     }
 }
 
-/// First planned instant and end of each user, in µs since the common start; the users of the surge come last.
-fn active_us(plan: &StepPlan) -> Vec<(u64, u64)> {
-    let interval_us = plan.interval_ms * 1000;
-    let warm_up_us = plan.warm_up_ms * 1000;
-    let end_us = warm_up_us + plan.measure_ms * 1000;
-    let phases = |users: u32| schedule::phases(users as usize, interval_us, plan.arrival_grid_ms * 1000, plan.seed);
-    let mut active: Vec<_> = phases(plan.users).into_iter().map(|phase| (phase, end_us)).collect();
-    if let Some(surge) = plan.surge {
-        let (from_us, to_us) = (warm_up_us + surge.from_ms * 1000, warm_up_us + surge.to_ms * 1000);
-        active.extend(phases(surge.users).into_iter().map(|phase| (from_us + phase, to_us)));
-    }
-    active
-}
-
 fn telemetry(plan: &StepPlan) -> Result<Telemetry> {
     let Some(config) = &plan.telemetry else { return Ok(Telemetry::default()) };
     // These metrics are not scraped; `stop` logs the number of spans that were not sent.
@@ -308,38 +298,4 @@ async fn request(client: &Client, path: &str, departure: Option<TraceContext>) -
         status => Err(class_of(status, &response.body)),
     };
     Outcome { status: Some(response.status), result }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{plan::Surge, scenario::KnownIds};
-
-    #[test]
-    fn users_of_a_surge_come_and_go() {
-        let plan = StepPlan {
-            name: "test".into(),
-            base_url: String::new(),
-            users: 2,
-            surge: Some(Surge { users: 4, from_ms: 2000, to_ms: 5000 }),
-            interval_ms: 1000,
-            arrival_grid_ms: 0,
-            timeout_ms: 1000,
-            warm_up_ms: 3000,
-            measure_ms: 9000,
-            unknown_share: 0.0,
-            known: KnownIds::Once,
-            known_ids: "-".into(),
-            seed: 1,
-            worker_threads: 1,
-            metrics: None,
-            telemetry: None,
-        };
-        let mut active = active_us(&plan);
-        assert!(active[..2].iter().all(|(first, end)| *first < 1_000_000 && *end == 12_000_000));
-        active.drain(..2);
-        active.sort_unstable();
-        let quarter = |n: u64| (5_000_000 + n * 250_000, 8_000_000);
-        assert_eq!(active, [0, 1, 2, 3].map(quarter));
-    }
 }

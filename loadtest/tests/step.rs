@@ -9,7 +9,10 @@ use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,7 +24,12 @@ use axum::{
     routing::get,
 };
 use loadtest::{
-    ChildMessage, Progress, StepOutcome, StepPlan, loadgen_main, plan::Phase, run_step, scenario::KnownIds,
+    ChildMessage, Progress, StepOutcome, StepPlan,
+    curve::{Curve, Point},
+    loadgen_main,
+    plan::Phase,
+    run_step,
+    scenario::KnownIds,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -81,10 +89,11 @@ fn setup(base_url: &str, known: usize) -> Setup {
         name: "test".into(),
         base_url: base_url.into(),
         users: 20,
-        surge: None,
+        curve: None,
         interval_ms: 100,
         arrival_grid_ms: 0,
         timeout_ms: 2000,
+        slo_ms: None,
         warm_up_ms: 1000,
         measure_ms: 1000,
         unknown_share: 0.0,
@@ -158,6 +167,50 @@ async fn seconds_spent_waiting_are_skipped_and_latency_counts_from_the_plan() {
     assert!(outcome.skipped > outcome.sent, "{} skipped, {} sent", outcome.skipped, outcome.sent);
     assert!(outcome.latency.p50_ms >= 249.0, "{:?}", outcome.latency);
     assert!(outcome.answered_per_s < 100.0, "{}", outcome.answered_per_s);
+}
+
+/// 20 users, 40 for the second second, 20 again, and none in the last one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_follow_a_curve_and_late_and_failed_ones_are_beyond_the_slo() {
+    let asked = AtomicUsize::new(0);
+    let (url, _server) = serve(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+        // After the warm-up of 200 requests.
+        250..253 => (Duration::from_millis(1500), from("store")),
+        253..255 => (Duration::ZERO, problem(503, contract::http::problem::STORE_CHECKOUT_TIMEOUT)),
+        _ => (Duration::ZERO, from("store")),
+    })
+    .await;
+    let mut setup = setup(&url, 2000);
+    let points = [(1000, 20), (1000, 40), (2000, 40), (2000, 20), (3000, 20), (3000, 0)];
+    let points = points.map(|(at_ms, users)| Point { at_ms, users });
+    setup.plan.curve = Some(Curve::new(points.to_vec()).unwrap());
+    setup.plan.measure_ms = 4000;
+    setup.plan.timeout_ms = 10_000;
+    setup.plan.slo_ms = Some(1200);
+    let progress = Mutex::new(Vec::<Progress>::new());
+    let outcome = run_step(setup.plan.clone(), |second| progress.lock().unwrap().push(second)).await.unwrap();
+
+    // A busy machine sends later than planned.
+    let edge = 5.0 + 400.0 * outcome.send_lag.max_ms / 1000.0;
+    let skipped = outcome.skipped as f64;
+    let sent: Vec<f64> = outcome.series.iter().map(|second| second.sent as f64).collect();
+    assert_eq!(sent.len(), 4);
+    for (sent, planned) in sent.iter().zip([200.0, 400.0, 200.0, 0.0]) {
+        let range = planned - skipped - edge..=planned + edge;
+        assert!(range.contains(sent), "{sent} of {planned} planned, {skipped} skipped, edge {edge}");
+    }
+    let all = outcome.sent as f64 + skipped;
+    assert!((all - 800.0).abs() <= edge, "{all} of 800 planned, edge {edge}");
+    assert_eq!((outcome.offered_per_s, outcome.users), (200.0, 20));
+    // The step lasts until its end, although its users end before.
+    assert_eq!(progress.into_inner().unwrap().len(), 5);
+
+    assert_eq!(outcome.errors.values().sum::<u64>(), 2, "{:?}", outcome.errors);
+    let beyond = outcome.beyond_slo.unwrap();
+    assert!(beyond == 5 || beyond > 5 && outcome.send_lag.max_ms > 500.0, "{beyond}, {:?}", outcome.send_lag);
+    assert_eq!(outcome.series.iter().filter_map(|second| second.beyond_slo).sum::<u64>(), beyond);
+    let failed: u64 = outcome.series.iter().map(|second| second.errors).sum();
+    assert_eq!(failed, 2, "a late good response is no error");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

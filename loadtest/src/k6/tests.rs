@@ -1,5 +1,8 @@
 use super::*;
-use crate::scenario::KnownIds;
+use crate::{
+    curve::{Curve, Point},
+    scenario::KnownIds,
+};
 
 /// Summaries of k6 1.8.1 as the script wrote them: four users, five requests a second each, three seconds. The server behind it
 /// answered one id 503, one 502, and one too late.
@@ -11,10 +14,11 @@ fn plan() -> StepPlan {
         name: "recorded".into(),
         base_url: "http://127.0.0.1:18999".into(),
         users: 4,
-        surge: None,
+        curve: None,
         interval_ms: 200,
         arrival_grid_ms: 0,
         timeout_ms: 300,
+        slo_ms: None,
         warm_up_ms: 1000,
         measure_ms: 3000,
         unknown_share: 0.3,
@@ -82,7 +86,7 @@ fn the_script_knows_what_it_is_told() {
     for key in json.as_object().unwrap().keys() {
         assert!(SCRIPT.contains(&format!("order.{key}")), "{key}");
     }
-    let unused = ["name", "surge", "worker_threads"];
+    let unused = ["name", "worker_threads"];
     for key in json["step"].as_object().unwrap().keys().filter(|key| !unused.contains(&key.as_str())) {
         assert!(SCRIPT.contains(&format!("plan.{key}")), "{key}");
     }
@@ -90,6 +94,10 @@ fn the_script_knows_what_it_is_told() {
         assert!(SCRIPT.contains(&format!("'{class}'")) && order.classes.iter().any(|c| c == class), "{class}");
     }
     assert!(SCRIPT.contains("dropped_iterations: ['count==0']"));
-    let surge = StepPlan { surge: Some(crate::plan::Surge { users: 1, from_ms: 0, to_ms: 100 }), ..plan() };
-    assert!(K6Plan::new(surge, Pacing::Closed, Path::new("x")).is_err());
+    let curve = Curve::new(vec![Point { at_ms: 0, users: 4 }]).unwrap();
+    let cannot = [StepPlan { curve: Some(curve), ..plan() }, StepPlan { slo_ms: Some(100), ..plan() }];
+    for (step, word) in cannot.into_iter().zip(["a curve", "slo_ms"]) {
+        let error = K6Plan::new(step, Pacing::Closed, Path::new("x")).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains("use the engine goose"), "{error}");
+    }
 }

@@ -384,6 +384,7 @@ fn series(answered: f64, error_pct: f64, p99: f64) -> Vec<Second> {
                 good: all as u64 - errors,
                 errors,
                 p99_ms: Some(p99 * (1.0 + 0.05 * wave)),
+                ..Second::default()
             }
         })
         .collect()

@@ -83,6 +83,10 @@ pub fn by_minute(series: &[Second]) -> Vec<Second> {
             sent: mean(|s| s.sent),
             good: mean(|s| s.good),
             errors: mean(|s| s.errors),
+            beyond_slo: seconds
+                .iter()
+                .any(|s| s.beyond_slo.is_some())
+                .then(|| mean(|s| s.beyond_slo.unwrap_or_default())),
             p99_ms: median(seconds.iter().filter_map(|second| second.p99_ms).collect()),
         }
     });
@@ -190,7 +194,7 @@ mod tests {
     }
 
     fn series(minutes: u32) -> Vec<Second> {
-        let second = |second| Second { second, sent: 10, good: 10, errors: 0, p99_ms: Some(5.0) };
+        let second = |second| Second { second, sent: 10, good: 10, p99_ms: Some(5.0), ..Second::default() };
         (0..minutes * 60).map(second).collect()
     }
 

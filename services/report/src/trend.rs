@@ -108,6 +108,7 @@ mod tests {
             good: 1000 - errors,
             errors,
             p99_ms: Some(p99),
+            ..Second::default()
         })
         .collect()
     }

@@ -4,6 +4,7 @@
 //! shows its report, `under_load` runs a scenario for it. docs/examples/experiment is a complete small one.
 
 mod alerts;
+mod autoscaling;
 mod codecs;
 mod collector;
 mod decoupling;
@@ -36,6 +37,7 @@ pub const ALL: &[&Experiment] = &[
     &exactly_once::EXPERIMENT,
     &failover::EXPERIMENT,
     &decoupling::EXPERIMENT,
+    &autoscaling::EXPERIMENT,
     &alerts::EXPERIMENT,
     &collector::EXPERIMENT,
     &transports::EXPERIMENT,

@@ -192,7 +192,6 @@ fn meaning(source: &Source, path: &str) -> String {
         "law" => &["Law"],
         "store" => &["Store"],
         "faults" => &["Fault", "FaultKind"],
-        "surge" => &["Surge"],
         "outage" => &["Outage"],
         "tolerances" => &["Tolerances"],
         _ => &["ArticleRow", "ArticleFigures"],

@@ -220,8 +220,8 @@ mod tests {
     }
 
     fn series(p99s: &[f64]) -> Vec<Second> {
-        let second =
-            |(n, p99): (usize, &f64)| Second { second: n as u32, sent: 10, good: 10, errors: 0, p99_ms: Some(*p99) };
+        let full = Second { sent: 10, good: 10, ..Second::default() };
+        let second = |(n, p99): (usize, &f64)| Second { second: n as u32, p99_ms: Some(*p99), ..full.clone() };
         p99s.iter().enumerate().map(second).collect()
     }
 

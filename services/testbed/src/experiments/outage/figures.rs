@@ -88,7 +88,7 @@ pub mod sample {
     use super::*;
 
     fn series() -> Vec<Second> {
-        let second = |second| Second { second, sent: 3000, good: 3000, errors: 0, p99_ms: Some(120.0) };
+        let second = |second| Second { second, sent: 3000, good: 3000, p99_ms: Some(120.0), ..Second::default() };
         (0..60).map(second).collect()
     }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use loadtest::{
-    plan::{self, StepPlan},
+    curve::{Curve, Point},
+    plan::StepPlan,
     scenario::Scenario,
 };
 use report::{
@@ -59,24 +60,26 @@ impl Surge {
     }
 
     /// Planned as one more step, with the first step's share of unknown ids.
-    fn plan(&self, scenario: &Scenario, known_ids: &Path, gateway: &str) -> StepPlan {
+    fn plan(&self, scenario: &Scenario, known_ids: &Path, gateway: &str) -> anyhow::Result<StepPlan> {
         let from_ms = u64::from(self.before_s) * 1000;
         let to_ms = from_ms + u64::from(self.for_s) * 1000;
-        let users = self.peak_users - self.base_users;
-        StepPlan {
+        let (base, peak) = (self.base_users, self.peak_users);
+        let points = [(from_ms, base), (from_ms, peak), (to_ms, peak), (to_ms, base)];
+        let points = points.map(|(at_ms, users)| Point { at_ms, users });
+        Ok(StepPlan {
             name: format!("{} surge", scenario.name),
-            surge: Some(plan::Surge { users, from_ms, to_ms }),
+            curve: Some(Curve::new(points.to_vec())?),
             measure_ms: to_ms + u64::from(self.after_s) * 1000,
             seed: 1 + scenario.steps.len() as u64,
-            ..StepPlan::of(scenario, self.base_users, 0, known_ids, gateway)
-        }
+            ..StepPlan::of(scenario, base, 0, known_ids, gateway)
+        })
     }
 
     /// # Errors
     /// A server or the load generator fails.
     pub async fn run(&self, after: &mut AfterSteps<'_>) -> anyhow::Result<Recovery> {
         let scenario = after.scenario;
-        let plan = self.plan(scenario, after.known_ids, &after.target.gateway);
+        let plan = self.plan(scenario, after.known_ids, &after.target.gateway)?;
         let mut show = after.bar.follow(&format!("{}, surge to {} users", after.variant.name, self.peak_users));
         let window = generator::drive(after.service, after.target, &plan, async |_, moment| {
             if let generator::Moment::Second(now) = moment {
@@ -161,9 +164,12 @@ mod tests {
         let scenario = Scenario::load("overload").unwrap();
         let knee = scenario.store_capacity_per_s().unwrap();
         for surge in [SURGE, QUICK_SURGE] {
-            let plan = surge.plan(&scenario, Path::new("ids"), "http://127.0.0.1:80");
+            let plan = surge.plan(&scenario, Path::new("ids"), "http://127.0.0.1:80").unwrap();
             plan.check().unwrap();
-            assert_eq!(plan.all_users(), 2130);
+            assert_eq!((plan.users, plan.all_users()), (600, 2130));
+            let (from_ms, to_ms) = (surge.before_s * 1000, (surge.before_s + surge.for_s) * 1000);
+            let edges = [from_ms - 1, from_ms, to_ms - 1, to_ms].map(|ms| plan.warm_up_ms + u64::from(ms));
+            assert_eq!(edges.map(|ms| plan.users_at(ms)), [600, 2130, 2130, 600]);
             assert_eq!(surge.seconds(&scenario), (plan.warm_up_ms + plan.measure_ms) / 1000);
             assert!(scenario.offered_per_s(surge.base_users) < 0.8 * knee);
             assert!(scenario.offered_per_s(surge.peak_users) >= 1.98 * knee);

@@ -71,9 +71,12 @@ impl ServiceStack {
     /// # Errors
     /// One has ended, or is not ready within 10 minutes.
     pub async fn wait_replicas(&mut self) -> anyhow::Result<()> {
-        futures::future::try_join_all(self.replicas.iter().map(|replica| self.wait_ready(replica))).await?;
-        let all: Vec<usize> = self.replicas.iter().map(|replica| replica.n).collect();
-        self.now_ready(&all)?;
+        let waits = self.replicas.iter().map(async |replica| {
+            self.wait_ready(replica).await?;
+            anyhow::Ok((replica.n, Instant::now()))
+        });
+        let ready = futures::future::try_join_all(waits).await?;
+        self.are_ready(&ready)?;
         self.scrape_replicas()
     }
 
@@ -85,20 +88,22 @@ impl ServiceStack {
         let starting = self.replicas.iter().filter(|replica| replica.ready.is_none());
         let asked = starting.map(|replica| async {
             let answer = tokio::time::timeout(Duration::from_secs(1), self.is_ready(replica)).await;
-            (answer == Ok(true)).then_some(replica.n)
+            (answer == Ok(true)).then(|| (replica.n, Instant::now()))
         });
-        let ready: Vec<usize> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        let ready: Vec<(usize, Instant)> = futures::future::join_all(asked).await.into_iter().flatten().collect();
         if ready.is_empty() {
             return Ok(());
         }
-        self.now_ready(&ready)?;
+        self.are_ready(&ready)?;
         self.scrape_replicas()
     }
 
-    fn now_ready(&mut self, numbers: &[usize]) -> anyhow::Result<()> {
-        for replica in self.replicas.iter_mut().filter(|replica| numbers.contains(&replica.n)) {
-            replica.ready.get_or_insert_with(Instant::now);
-            self.stack.set_endpoint(&admin_name(replica.n), &replica.admin)?;
+    /// Numbers of replicas, and when each was seen ready.
+    fn are_ready(&mut self, seen: &[(usize, Instant)]) -> anyhow::Result<()> {
+        for (n, at) in seen {
+            let Some(replica) = self.replicas.iter_mut().find(|replica| replica.n == *n) else { continue };
+            replica.ready.get_or_insert(*at);
+            self.stack.set_endpoint(&admin_name(*n), &replica.admin)?;
         }
         Ok(())
     }
