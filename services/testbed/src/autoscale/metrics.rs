@@ -190,8 +190,8 @@ mod tests {
     #[test]
     fn an_average_is_a_share_of_the_request() {
         let request = Cores::new(0.05).unwrap();
-        assert_eq!(used_share(None, Some(35), request), Some(0.7));
-        assert_eq!(used_share(Some(50), Some(35), request), Some(0.5));
+        assert_eq!(used_share(None, Some(25), request), Some(0.5));
+        assert_eq!(used_share(Some(80), Some(25), request), Some(0.8));
         assert_eq!(used_share(None, None, request), None);
     }
 }
