@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod alerts;
+mod autoscaling;
 mod bench;
 mod containers;
 mod dashboards;

@@ -117,7 +117,7 @@ fn demand(measured: &Measured) -> Table {
             "By calibration: the smallest number of replicas whose p99 is at most {SLO_MS} ms, without a lost or skipped request. Between two loads \
              the demand is on the straight line, rounded up."
         ),
-        &["requests/s", "replicas needed", "p99 with them, ms", "p99 with one less, ms"],
+        &["requests/s", "replicas needed", "p99, ms", "with one less, ms"],
         rows.collect(),
     )
 }
