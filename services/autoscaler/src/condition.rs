@@ -11,6 +11,32 @@ pub enum ConditionType {
 }
 
 impl ConditionType {
+    pub const ALL: [Self; 4] = [Self::AbleToScale, Self::ScalingActive, Self::ScalingLimited, Self::ScaledToZero];
+
+    /// Every reason that a condition of this type can have.
+    pub fn reasons(self) -> &'static [&'static str] {
+        match self {
+            Self::AbleToScale => &[
+                "SucceededGetScale",
+                "ReadyForNewScale",
+                "SucceededRescale",
+                "ScaleUpStabilized",
+                "ScaleDownStabilized",
+            ],
+            Self::ScalingActive => &[
+                "ValidMetricFound",
+                "FailedGetResourceMetric",
+                "FailedGetContainerResourceMetric",
+                "FailedGetExternalMetric",
+                "ScalingDisabled",
+            ],
+            Self::ScalingLimited => {
+                &["DesiredWithinRange", "ScaleUpLimit", "ScaleDownLimit", "TooManyReplicas", "TooFewReplicas"]
+            }
+            Self::ScaledToZero => &["NotScaledToZero", "ScaledToZero"],
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::AbleToScale => "AbleToScale",

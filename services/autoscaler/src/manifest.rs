@@ -73,6 +73,25 @@ impl Manifest {
         read(&spec)
     }
 
+    /// Without a minimum in the manifest 1, as the API server has it.
+    pub fn min_replicas(&self) -> i32 {
+        self.min_replicas.unwrap_or(1)
+    }
+
+    pub fn max_replicas(&self) -> i32 {
+        self.max_replicas
+    }
+
+    /// At least one.
+    pub fn metrics(&self) -> &[MetricInput] {
+        &self.metrics
+    }
+
+    /// Of all its metrics that are not external. `None`: all are external.
+    pub fn resource(&self) -> Option<Resource> {
+        self.resource
+    }
+
     /// Sets what the case leaves out and its kind uses.
     pub fn fill(&self, case: &mut Case) {
         match case.kind {

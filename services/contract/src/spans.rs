@@ -50,7 +50,8 @@ pub mod attribute {
     pub const CACHE_RESULT: &str = "testbed.cache.result";
     /// True on the single span of a request that was not sampled, but failed or was slow. It has no children.
     pub const RETROSPECTIVE: &str = "testbed.retrospective";
-    /// True on the server span of a request that is an exemplar of a histogram's bucket. Its trace must be kept.
+    /// True on a span whose trace must be kept: of a request that is an exemplar of a histogram's bucket, or a decision of the autoscaler
+    /// that changes the number of replicas.
     pub const EXEMPLAR: &str = "testbed.exemplar";
     /// Items ranked or written.
     pub const ITEMS: &str = "testbed.items";
@@ -62,8 +63,21 @@ pub mod attribute {
     /// Partitions that get another owner.
     pub const PARTITIONS: &str = "testbed.partitions";
     pub const VOTES: &str = "testbed.votes";
-    /// The end of a suspicion: `confirmed`, or the evidence that refuted it.
+    /// The end of a suspicion: `confirmed`, or the evidence that refuted it. The end of a replica's start: `ready`, `left` or `ended`.
     pub const OUTCOME: &str = "testbed.outcome";
+
+    /// `Resource` or `ContainerResource`: the metric that the autoscaler follows.
+    pub const K8S_HPA_METRIC_TYPE: &str = "k8s.hpa.metric.type";
+    /// Of a decision of the autoscaler: replicas before it, those that the metrics ask for (-1: they have no answer), and replicas after it.
+    pub const REPLICAS_BEFORE: &str = "testbed.replicas.before";
+    pub const REPLICAS_PROPOSED: &str = "testbed.replicas.proposed";
+    pub const REPLICAS_AFTER: &str = "testbed.replicas.after";
+    /// Mean use of the CPU request by the pods that count, in percent.
+    pub const UTILIZATION: &str = "testbed.utilization.percent";
+    /// The autoscaler's conditions as Kubernetes shows them: `AbleToScale=True/SucceededRescale …`.
+    pub const CONDITIONS: &str = "testbed.conditions";
+    /// Name of the replica of the span: `api-3`.
+    pub const REPLICA: &str = "testbed.replica";
 }
 
 /// Values of `messaging.operation.type`, by which the spans of messages are named too: `send behaviour`.
@@ -112,6 +126,14 @@ pub mod name {
 
     /// In a worker: from the table that assigns it partitions until these are fenced. A child of `switch`.
     pub const TAKEOVER: &str = "takeover";
+
+    /// A decision of the autoscaler, as the root of its trace: until the replicas that it started are ready and those that leave have ended.
+    /// Its events are the planner's sentences.
+    pub const AUTOSCALE: &str = "autoscale";
+    /// From the start of a replica's process until it is ready. A child of `autoscale`.
+    pub const START_REPLICA: &str = "start replica";
+    /// From SIGTERM to the end of a replica that leaves. A child of `autoscale`.
+    pub const DRAIN_REPLICA: &str = "drain replica";
 }
 
 /// Values of `db.system.name`.
@@ -163,6 +185,7 @@ mod tests {
             (ours::MESSAGING_OPERATION_NAME, theirs::MESSAGING_OPERATION_NAME),
             (ours::MESSAGING_OPERATION_TYPE, theirs::MESSAGING_OPERATION_TYPE),
             (ours::MESSAGING_BATCH_MESSAGE_COUNT, theirs::MESSAGING_BATCH_MESSAGE_COUNT),
+            (ours::K8S_HPA_METRIC_TYPE, theirs::K8S_HPA_METRIC_TYPE),
         ] {
             assert_eq!(ours, theirs);
         }

@@ -16,7 +16,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use serde::{Deserialize, Serialize};
 
 pub use self::usage::CpuUsage;
 use self::{hierarchy::Hierarchy, limit::Limit};
@@ -57,7 +58,8 @@ impl Cores {
 }
 
 /// Which quotas are wanted: `auto`, `kernel` or `modelled`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum QuotaChoice {
     /// By the kernel where cgroups are usable, otherwise modelled.
     Auto,
@@ -65,6 +67,28 @@ pub enum QuotaChoice {
     Kernel,
     /// Modelled, even where cgroups are usable.
     Modelled,
+}
+
+impl QuotaChoice {
+    /// Asks the system whether a stack of this process can have such quotas, and makes nothing. The stack may still find that the kernel
+    /// refuses a quota (`Stack::set_quotas`).
+    ///
+    /// # Errors
+    /// `Kernel`, and cgroups are not usable: the reason.
+    pub fn check(self) -> anyhow::Result<()> {
+        self.check_with(|| hierarchy::find().map(drop))
+    }
+
+    fn check_with(self, find: impl FnOnce() -> Result<(), String>) -> anyhow::Result<()> {
+        match self {
+            Self::Auto | Self::Modelled => Ok(()),
+            Self::Kernel => find().map_err(no_kernel_quota),
+        }
+    }
+}
+
+fn no_kernel_quota(reason: String) -> anyhow::Error {
+    anyhow::anyhow!("the kernel cannot enforce CPU quotas here: {reason}")
 }
 
 impl FromStr for QuotaChoice {
@@ -100,7 +124,7 @@ impl QuotaMode {
                 .map_or_else(|reason| Self::Modelled { reason: format!("no kernel quota: {reason}") }, Self::Kernel)),
             QuotaChoice::Kernel => match open() {
                 Ok(quotas) => Ok(Self::Kernel(quotas)),
-                Err(reason) => bail!("the kernel cannot enforce CPU quotas here: {reason}"),
+                Err(reason) => Err(no_kernel_quota(reason)),
             },
         }
     }
@@ -316,6 +340,17 @@ mod tests {
         let unused = || -> Result<KernelQuotas, String> { panic!("opened") };
         assert_eq!(choose("modelled", &unused).unwrap(), "modelled (chosen)");
         assert!("cgroup".parse::<QuotaChoice>().unwrap_err().contains("auto, kernel or modelled"));
+    }
+
+    #[test]
+    fn only_the_choice_of_the_kernel_is_refused_before_the_stack() {
+        let refused = || Err("the directory /c is read-only".to_owned());
+        for choice in [QuotaChoice::Auto, QuotaChoice::Modelled] {
+            choice.check_with(refused).unwrap();
+        }
+        QuotaChoice::Kernel.check_with(|| Ok(())).unwrap();
+        let error = QuotaChoice::Kernel.check_with(refused).unwrap_err().to_string();
+        assert_eq!(error, "the kernel cannot enforce CPU quotas here: the directory /c is read-only");
     }
 
     #[test]

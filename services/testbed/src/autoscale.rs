@@ -4,7 +4,11 @@
 //! The planner's clock is nominal: with `hurry` 10 it runs ten times as fast as the machine's, so that every window and period of the manifest
 //! is a tenth of its length. Begin reading at [`Autoscaler::tick`].
 
+mod controller;
 mod cpu;
+pub mod manifest;
+mod metrics;
+mod trace;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,13 +23,23 @@ use autoscaler::{
 };
 use launcher::{ChildId, Cores};
 
-pub use self::cpu::{CpuTime, Meter};
+pub use self::{
+    controller::{AUTOSCALER, Controller},
+    cpu::{CpuTime, Meter},
+};
 use crate::stack::service::{Replica, ServiceStack};
 
 /// Between two decisions, on the nominal clock: Kubernetes' `--horizontal-pod-autoscaler-sync-period`.
 pub const SYNC_PERIOD: Duration = Duration::from_secs(15);
+/// The time from a replica's start until it is ready is known to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// A pod has one container.
 const CONTAINER: &str = "app";
+
+/// CPU of a replica: the article's 2 CPU on a scale of 1:40, so that a machine of one core holds 20 replicas.
+pub const REQUEST_CORES: f64 = 0.05;
+/// CPU time of a request on that scale, in microseconds: 8 replicas hold 400 requests/s, 20 hold 1,000.
+pub const WORK_US: u64 = 1_000;
 
 /// What an autoscaler is to keep.
 #[derive(Debug, Clone)]
@@ -45,6 +59,7 @@ pub struct Options {
 pub struct Step {
     pub input: StepInput,
     pub answer: StepAnswer,
+    pub at: Instant,
     /// By number of the replica: used share of its request since the last decision, in percent. Without those that have just been started.
     pub utilization_pct: BTreeMap<usize, f64>,
 }
@@ -113,6 +128,11 @@ impl Autoscaler {
         })
     }
 
+    /// Pause between two ticks that sees each period several times.
+    pub fn pause(&self) -> Duration {
+        (SYNC_PERIOD / self.options.hurry / 4).min(LONGEST_PAUSE)
+    }
+
     /// The count of the last decision.
     pub fn desired(&self) -> usize {
         self.desired
@@ -143,7 +163,7 @@ impl Autoscaler {
         self.desired = usize::try_from(answer.replicas).unwrap_or_default();
         let request = self.options.request.get();
         let pct = |(n, sample): (&usize, &Sample)| (*n, 100.0 * sample.used_s / sample.window.as_secs_f64() / request);
-        Ok(Step { input, answer, utilization_pct: samples.iter().map(pct).collect() })
+        Ok(Step { input, answer, at, utilization_pct: samples.iter().map(pct).collect() })
     }
 
     /// Of the replicas that were there at the decision before, by number.

@@ -4,7 +4,9 @@
 //! external ones with the same arithmetic, and an earlier step stands for a condition that a test sets. `traps` has the traps that
 //! people report. `random` is a sample of the random cases that both were asked.
 
-use autoscaler::line;
+use std::collections::BTreeSet;
+
+use autoscaler::{ConditionType, line};
 use serde_json::Value;
 
 const UPSTREAM: [&str; 2] =
@@ -56,6 +58,27 @@ fn each_trap_is_answered_as_upstream_does() {
 #[test]
 fn random_cases_have_upstreams_answers() {
     assert!(agree(RANDOM) >= 300);
+}
+
+/// Real answers name no reason that `ConditionType::reasons` lacks: who shows reasons as series has all of them from the start.
+#[test]
+fn the_reasons_of_conditions_are_known() {
+    let mut seen = BTreeSet::new();
+    for text in UPSTREAM.into_iter().chain([TRAPS, RANDOM]).flat_map(str::lines) {
+        let row: Value = serde_json::from_str(text).unwrap();
+        let steps = row["answer"]["steps"].as_array().into_iter().flatten();
+        for (kind, shown) in steps.chain([&row["answer"]]).filter_map(|of| of["conditions"].as_object()).flatten() {
+            let reason = shown.as_str().unwrap().split_once('/').unwrap().1;
+            let condition = ConditionType::ALL.into_iter().find(|condition| condition.name() == kind).unwrap();
+            assert!(condition.reasons().contains(&reason), "{kind}: {reason}");
+            seen.insert(reason.to_owned());
+        }
+    }
+    let all: BTreeSet<String> =
+        ConditionType::ALL.iter().flat_map(|kind| kind.reasons()).map(|&reason| reason.into()).collect();
+    // Each step has another reason by its end.
+    let expected = all.into_iter().filter(|reason| *reason != "SucceededGetScale" || seen.contains(reason));
+    assert_eq!(expected.collect::<BTreeSet<_>>(), seen);
 }
 
 /// A case that was read and written again is the same: reports can be replayed.

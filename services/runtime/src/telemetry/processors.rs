@@ -6,7 +6,7 @@ use std::{mem::size_of, sync::Arc, time::Duration};
 use opentelemetry::{
     Context, InstrumentationScope, KeyValue, SpanId, TraceId, Value,
     logs::{AnyValue, LogRecord, Logger, LoggerProvider},
-    trace::{Link, Status},
+    trace::{Event, Link, Status},
 };
 use opentelemetry_sdk::{
     error::OTelSdkResult,
@@ -130,6 +130,7 @@ impl ByteSize for SpanData {
             + self.attributes.capacity() * size_of::<KeyValue>()
             + self.attributes.iter().map(attribute_bytes).sum::<usize>()
             + self.links.len() * size_of::<Link>()
+            + self.events.iter().map(|event| size_of::<Event>() + event.name.len()).sum::<usize>()
     }
 }
 
@@ -179,6 +180,7 @@ mod tests {
             name in ".{0,300}",
             attributes in prop::collection::vec((".{0,40}", value()), 0..40),
             links in 0..8_usize,
+            events in prop::collection::vec(".{0,300}", 0..16),
             failed: bool,
         ) {
             let mut span = SpanData {
@@ -197,6 +199,8 @@ mod tests {
                 instrumentation_scope: super::super::resource::scope(),
             };
             span.links.links = vec![Link::new(context(false), Vec::new(), 0); links];
+            let event = |name: String| Event::new(name, SystemTime::now(), Vec::new(), 0);
+            span.events.events = events.into_iter().map(event).collect();
             let bytes = span.bytes();
             let message = tonic::trace::v1::Span::from(span).encoded_len();
             // With tag and length before it.

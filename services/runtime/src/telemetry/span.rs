@@ -24,7 +24,7 @@ pub(super) const TEXT_BYTES: usize = 256;
 pub(super) const LIMITS: SpanLimits = SpanLimits {
     max_attributes_per_span: 32,
     max_links_per_span: 8,
-    max_events_per_span: 0,
+    max_events_per_span: 16,
     max_attributes_per_event: 0,
     max_attributes_per_link: 0,
 };
@@ -203,6 +203,14 @@ impl Span {
     pub fn set_with(&self, key: &'static str, value: impl FnOnce() -> String) {
         if self.is_recorded() {
             self.set(key, value().as_str());
+        }
+    }
+
+    /// Adds an event, now: a sentence of what was decided or seen. For spans that a person reads, not for those of requests.
+    pub fn event(&self, text: &str) {
+        if let Some((mut recorded, open)) = self.recorded().zip(self.0.as_deref()) {
+            let text = truncated(text, TEXT_BYTES).to_owned();
+            recorded.span.add_event_with_timestamp(text, open.clock.time(Instant::now()), Vec::new());
         }
     }
 

@@ -63,6 +63,7 @@ async fn spans_arrive_unchanged() {
     let whole = telemetry.record((context, parent_id), Kind::Server, format_args!("GET {long}"), began);
     whole.set_all([("text", AttributeValue::Text(&long)), ("int", AttributeValue::Int(-3)), ("bool", true.into())]);
     whole.link(Some(there));
+    (0..17).for_each(|_| whole.event(&long));
     whole.fail("timeout");
     whole.end_at(began + Duration::from_secs(2));
     let child = whole.child_since(Kind::Client, "child", began);
@@ -107,9 +108,13 @@ async fn spans_arrive_unchanged() {
             ..message::Link::default()
         }],
         status: Some(MessageStatus { message: String::new(), code: MessageCode::Error.into() }),
+        events: whole.events.clone(),
+        dropped_events_count: 1,
         ..Message::default()
     };
     assert_eq!(*whole, expected);
+    let texts: Vec<&str> = whole.events.iter().map(|event| event.name.as_str()).collect();
+    assert_eq!(texts, ["y".repeat(span::TEXT_BYTES - 1); span::LIMITS.max_events_per_span as usize]);
     assert_eq!((child.span_id.as_slice(), &child.parent_span_id), (&child_id.to_be_bytes()[..], &whole.span_id));
     assert_eq!((child.flags, child.start_time_unix_nano), (0x101, whole.start_time_unix_nano));
     assert_eq!(child.end_time_unix_nano, child.start_time_unix_nano);

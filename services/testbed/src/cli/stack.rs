@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use api::Profile;
 use clap::{Args, Subcommand};
 use faultproxy::FaultKind;
+use launcher::QuotaChoice;
 use tracestore::TraceId;
 use worker::config::Transport;
 
@@ -21,6 +22,8 @@ Examples:
   ./testbed up --profile baseline --law none
   ./testbed up --without events             no Kafka: replicas write events to MySQL, and need no Java
   ./testbed up --data ratings.inter --set cache.items=50
+  ./testbed up --autoscale                 8 to 20 replicas, by the article's rule
+  ./testbed up --autoscale --hpa docs/examples/hpa.yaml --hurry 10 --law none
   curl \"$(./testbed status --json | jq -r .gateway)/recommendations?user_id=u000042\""
 )]
 pub struct UpArgs {
@@ -61,6 +64,18 @@ pub struct UpArgs {
     /// Port of the gateway [default: a free one]
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
+    /// Start and drain replicas as Kubernetes' autoscaler would. Each replica has 50 m of CPU, and a request costs 1 ms of it
+    #[arg(long)]
+    pub autoscale: bool,
+    /// HorizontalPodAutoscaler (autoscaling/v2, YAML) to scale by [default: the article's rule, docs/examples/hpa.yaml]
+    #[arg(long, value_name = "FILE.yaml", requires = "autoscale")]
+    pub hpa: Option<PathBuf>,
+    /// Who holds replicas to their CPU: the kernel by cgroups, a model in the replica, or the kernel if it can (auto)
+    #[arg(long, value_name = "auto|kernel|modelled", default_value = "auto", requires = "autoscale")]
+    pub quota: QuotaChoice,
+    /// Divide all windows and periods of the autoscaler by this
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "autoscale", value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub hurry: u32,
 }
 
 /// A part of the stack that `up` can leave out.

@@ -15,12 +15,10 @@ use autoscaler::{
     line::{self, Answer},
 };
 
-use crate::cli::PlanArgs;
+use crate::{autoscale::manifest, cli::PlanArgs};
 
 /// Of a line, without its end.
 const LONGEST_LINE: u64 = 16 << 20;
-/// A manifest has a few kilobytes; etcd takes no more than this.
-const LONGEST_MANIFEST: u64 = 1_536 << 10;
 
 pub fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     // Read first: without it no line can be answered as asked.
@@ -41,15 +39,7 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn read_manifest(file: &Path) -> anyhow::Result<Manifest> {
-    let named = || format!("cannot plan with {}", file.display());
-    let mut text = String::new();
-    File::open(file).with_context(named)?.take(LONGEST_MANIFEST + 1).read_to_string(&mut text).with_context(named)?;
-    anyhow::ensure!(
-        text.len() as u64 <= LONGEST_MANIFEST,
-        "{} is longer than {LONGEST_MANIFEST} bytes",
-        file.display()
-    );
-    Manifest::parse(&text).with_context(named)
+    Manifest::parse(&manifest::read(file)?).with_context(|| format!("cannot plan with {}", file.display()))
 }
 
 /// Returns the number of lines that are not valid.

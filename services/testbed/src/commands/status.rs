@@ -1,5 +1,6 @@
 //! `testbed status`: once, or every second while monitors respond.
 
+mod autoscaler;
 mod events;
 mod heartbeats;
 
@@ -38,18 +39,18 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         let up = stacks.iter().find(|found| found.name() == up::STACK && found.owner_alive);
         let description = elsewhere.as_ref().or_else(|| up?.description.as_ref());
         let endpoints = description.map(|description| &description.endpoints);
-        let beats = match endpoints {
-            Some(endpoints) => heartbeats::read(endpoints).await?,
-            None => None,
-        };
-        let events = match endpoints {
-            Some(endpoints) => events::read(endpoints).await?,
-            None => None,
+        let (beats, events, scaling) = match endpoints {
+            Some(endpoints) => {
+                tokio::try_join!(heartbeats::read(endpoints), events::read(endpoints), autoscaler::read(endpoints))?
+            }
+            None => (None, None, None),
         };
         if args.json {
             let gateway = endpoints.and_then(|endpoints| endpoints.get("gateway"));
             let stacks: Vec<Value> = stacks.iter().map(as_json).collect();
-            let all = json!({ "gateway": gateway, "stacks": stacks, "heartbeats": beats, "events": events });
+            let all = json!({
+                "gateway": gateway, "stacks": stacks, "heartbeats": beats, "events": events, "autoscaler": scaling
+            });
             println!("{}", serde_json::to_string_pretty(&all)?);
             return Ok(ExitCode::SUCCESS);
         }
@@ -62,6 +63,9 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
             Some(beats) => page += &heartbeats::table(beats),
             None if elsewhere.is_some() => page += "no monitor responds\n",
             None => {}
+        }
+        if let Some(scaling) = &scaling {
+            page += &autoscaler::table(scaling);
         }
         if let Some(events) = &events {
             page += &events::table(events);

@@ -1,12 +1,14 @@
 //! `testbed up`: starts a supervisor that owns the stack, and waits until it is ready.
 
+mod scaling;
+
 use std::{
     fs::File,
     net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, bail};
@@ -17,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use worker::config::Transport;
 
+use self::scaling::Scaling;
+pub use self::scaling::{HURRY, QUOTA};
 use crate::{
+    autoscale::Controller,
     cli::{LawChoice, Part, UpArgs},
     data,
     stack::control_plane::{self, ControlPlane},
@@ -37,6 +42,8 @@ pub const LOADGEN_METRICS: &str = "loadgen-metrics";
 
 /// Time from the end of a worker, monitor, replica, Redis or Kafka to its restart: long enough to see that it has failed.
 pub const DEAD_FOR: Duration = Duration::from_secs(15);
+/// Between two looks at the processes.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Checks of the size of the gateway's access log. At 10,000 requests/s it grows by 25 MB in this time.
 const ACCESS_LOG_CHECK: Duration = Duration::from_secs(60);
 const MAX_ACCESS_LOG_BYTES: u64 = 64 << 20;
@@ -55,6 +62,7 @@ struct StackPlan {
     workers: u8,
     beats: Transport,
     events: bool,
+    scaling: Option<Scaling>,
 }
 
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -71,6 +79,10 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     }
     let mut plan = Plan::new(STACK, &scenario);
     plan.instances = args.instances;
+    let scaling = Scaling::of(&args)?;
+    if let Some(scaling) = &scaling {
+        scaling.fill(&mut plan)?;
+    }
     plan.check(args.profile, &args.sets)?;
     // Without workers nothing would consume the events.
     let events = args.without != Some(Part::Events) && args.workers > 0;
@@ -105,6 +117,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         workers: args.workers,
         beats: args.beats,
         events,
+        scaling,
     };
     let home = launcher::home();
     std::fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
@@ -222,6 +235,10 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     plan.sets = stack_plan.sets;
     plan.traces = true;
     plan.events = stack_plan.events;
+    if let Some(scaling) = &stack_plan.scaling {
+        scaling.fill(&mut plan)?;
+    }
+    let replicas = plan.replicas;
     // For requests without a sampling decision, such as curl's. The load generator sends its own decision.
     plan.telemetry.sample_ratio = 0.1;
     let loadgen = SocketAddr::from(([127, 0, 0, 1], launcher::free_port()?));
@@ -231,7 +248,8 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     cluster.load(&loaded.dataset).await?;
     let known_ids = cluster.write_known_ids(&loaded.dataset)?;
     let known_items = cluster.write_known_items(&loaded.dataset)?;
-    println!("{STAGE}starting {} replicas, profile {}", scenario.replicas, stack_plan.profile);
+    let quota = cluster.stack.quotas().map_or_else(String::new, |quota| format!(", CPU quota: {quota}"));
+    println!("{STAGE}starting {replicas} replicas, profile {}{quota}", stack_plan.profile);
     cluster.start_replicas(stack_plan.profile, &[]).await?;
     let mut plane = match stack_plan.workers {
         0 => None,
@@ -260,14 +278,19 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     cluster.stack.set_endpoint(KNOWN_ITEMS, &known_items.display().to_string())?;
     cluster.stack.set_endpoint(LOADGEN_METRICS, &loadgen.to_string())?;
     cluster.stack.set_endpoint("profile", &stack_plan.profile.to_string())?;
-    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH)?;
+    let mut scaling = match &stack_plan.scaling {
+        Some(scaling) => Some(scaling.start(stack_plan.profile, &mut cluster).await?),
+        None => None,
+    };
+    let pause = scaling.as_ref().map_or(PAUSE, Controller::pause);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     // Before the stack is announced as ready: `fault` may follow at once.
     cluster.allow_ends();
     cluster.stack.set_endpoint(READY, &now.as_millis().to_string())?;
     let (mut serving, mut heartbeats) = (Restart::default(), Restart::default());
     let mut access_log_checked = Instant::now();
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(pause).await;
         if access_log_checked.elapsed() >= ACCESS_LOG_CHECK {
             access_log_checked = Instant::now();
             // The stack works without the rotation: it is tried again.
@@ -277,6 +300,12 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
         }
         // Fails if a process has ended that is not restarted below.
         cluster.stack.check()?;
+        if let Some(scaling) = &mut scaling
+            && let Some(step) = scaling.tick(&mut cluster).await?
+            && let Some(line) = scaling::line(&step, SystemTime::now())
+        {
+            println!("{line}");
+        }
         if serving.is_due(cluster.all_run()) {
             cluster.restart_dead(stack_plan.profile).await?;
         }

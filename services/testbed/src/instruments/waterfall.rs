@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use tracestore::{Reason, Span, Summary, Trace, waterfall};
+use tracestore::{Event, Reason, Span, Summary, Trace, waterfall};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
@@ -55,6 +55,11 @@ pub fn render(trace: &Trace, style: Style) -> String {
         ];
         out.push_str(line.concat().trim_end());
         out.push('\n');
+        for event in span.events.iter().filter(|event| is_sentence(event)) {
+            let line = format!("{:>indent$}{}", "", event.name, indent = service_width + 1 + 2 * row.depth);
+            out.push_str(&style.dress("2", &cut(&line, width)));
+            out.push('\n');
+        }
     }
     if trace.dropped_spans > 0 {
         out.push_str(&format!("({} more spans were dropped)\n", trace.dropped_spans));
@@ -140,7 +145,12 @@ fn bar(offset_ns: u64, duration_ns: u64, extent_ns: u64, width: usize) -> String
     format!("{}{body}{}", " ".repeat(start), " ".repeat(width - start - if short { 1 } else { length }))
 }
 
-/// What a span says of itself that its name does not.
+/// Such events have a line of their own in a waterfall: the reasons of a decision.
+fn is_sentence(event: &Event) -> bool {
+    event.name.ends_with('.')
+}
+
+/// What a span says of itself that its name does not. Without sentences.
 pub fn details(span: &Span, offset_ns: u64) -> String {
     let mut words = Vec::new();
     if !span.message.is_empty() {
@@ -155,7 +165,7 @@ pub fn details(span: &Span, offset_ns: u64) -> String {
         let short = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key);
         words.push(format!("{short}={value}"));
     }
-    for event in &span.events {
+    for event in span.events.iter().filter(|event| !is_sentence(event)) {
         let since = event.at_ns.saturating_sub(span.start_ns).saturating_add(offset_ns);
         words.push(format!("{}@{}", event.name, duration(since).trim_start()));
     }

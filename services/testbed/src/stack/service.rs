@@ -15,7 +15,7 @@ use stores::{Store, StoreConfig, StoreMetrics};
 
 pub use self::{
     observers::{Traces, job, start_traces},
-    replicas::Replica,
+    replicas::{LEAVE_DEADLINE, Replica},
 };
 use self::{
     observers::{jobs, loopback, start_access_log, start_exporters},
@@ -92,6 +92,8 @@ pub struct ServiceStack {
     /// In the order of their numbers.
     pub replicas: Vec<Replica>,
     leaving: Vec<Leaving>,
+    /// `allow_ends` was called.
+    ends_allowed: bool,
     pub prometheus: Option<prometheus::Prometheus>,
     traces: Option<Traces>,
     plan: Plan,
@@ -255,6 +257,7 @@ impl ServiceStack {
             nginx,
             replicas: Vec::new(),
             leaving: Vec::new(),
+            ends_allowed: false,
             prometheus,
             traces,
             plan,
@@ -329,8 +332,9 @@ impl ServiceStack {
         Ok(())
     }
 
-    /// From now on Redis, Kafka and the replicas may end: `fault` kills them, and `restart_dead` starts them again.
+    /// From now on Redis, Kafka and the replicas, later ones too, may end: `fault` kills them, and `restart_dead` starts them again.
     pub fn allow_ends(&mut self) {
+        self.ends_allowed = true;
         for child in self.restartable() {
             self.stack.make_expendable(child);
         }
@@ -356,7 +360,8 @@ impl ServiceStack {
         self.restartable().into_iter().all(|child| self.stack.pid(child).is_some())
     }
 
-    /// Starts Redis, Kafka and the replicas again if they have ended, at their old addresses. Does not wait until the replicas are ready.
+    /// Starts Redis, Kafka and the replicas again if they have ended, at their old addresses. Replicas that leave are not started again.
+    /// Does not wait until the replicas are ready.
     ///
     /// # Errors
     /// A process cannot be started.

@@ -12,8 +12,9 @@ use serde_json::Value;
 /// None of them is deprecated in Grafana 12.
 const PANELS: [&str; 9] =
     ["timeseries", "state-timeline", "stat", "heatmap", "bargauge", "table", "logs", "text", "row"];
-const EXPECTED: [&str; 10] = [
+const EXPECTED: [&str; 11] = [
     "cache-and-guards",
+    "capacity",
     "event-path",
     "heartbeats",
     "load-test",
@@ -245,12 +246,15 @@ fn texts_are_in_plain_words() {
 }
 
 #[test]
-fn faults_load_steps_and_alerts_are_annotations_everywhere() {
+fn faults_load_steps_scaling_and_alerts_are_annotations_everywhere() {
     for (name, board) in dashboards() {
         let annotations = list(&board["annotations"], "list");
-        for (what, series) in
-            [("Faults", "faultproxy_fault_active"), ("Load steps", "loadgen_step"), ("Alerts", "ALERTS")]
-        {
+        for (what, series) in [
+            ("Faults", "faultproxy_fault_active"),
+            ("Load steps", "loadgen_step"),
+            ("Scaling", "autoscaler_decisions_total"),
+            ("Alerts", "ALERTS"),
+        ] {
             let found = annotations.iter().find(|annotation| text(annotation, "name") == what);
             assert!(
                 found.is_some_and(|it| text(it, "expr").contains(series) && it["enable"] == true),

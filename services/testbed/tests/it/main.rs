@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod alerts;
+mod autoscale;
 mod autoscaling;
 mod bench;
 mod containers;

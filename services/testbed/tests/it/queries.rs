@@ -1,5 +1,5 @@
 //! What dashboards and alerts ask, asked of a real Prometheus beside a real stack under a short load with a fault in it, while a
-//! worker is stopped, failed and taken back.
+//! worker is stopped, failed and taken back, and a third replica comes and goes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,9 +44,24 @@ at_s = 5
 for_s = 3
 kind = "stall"
 "#;
-/// The jobs of the stack's own processes: two replicas, faultproxy, three monitors, three workers, nginx and the counter of its answers.
-const JOBS: &str = "api|faultproxy|monitor|worker|gateway|access-log";
-const TARGETS: &str = "11";
+/// 40 requests/s are 40 % of 2 × 50 m: a third replica comes. It goes 300 s / `HURRY` after the load.
+const HPA: &str = "
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: queries}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: queries}
+  minReplicas: 2
+  maxReplicas: 3
+  metrics:
+    - type: Resource
+      resource: {name: cpu, target: {type: Utilization, averageUtilization: 25}}
+";
+const HURRY: &str = "30";
+/// The jobs of the stack's own processes: two replicas, faultproxy, three monitors, three workers, nginx, the counter of its answers and the
+/// autoscaler.
+const JOBS: &str = "api|faultproxy|monitor|worker|gateway|access-log|autoscaler";
+const TARGETS: &str = "12";
 /// Admission that is reached by a handful of requests that wait for the store.
 const SETS: [&str; 6] = [
     "cache.fresh_ms=1",
@@ -176,7 +191,12 @@ fn every_query_finds_data_and_no_series_vanishes() {
     std::fs::write(&scenario, SCENARIO).unwrap();
     let scenario = scenario.to_str().unwrap();
     let sets: Vec<&str> = SETS.iter().flat_map(|set| ["--set", set]).collect();
-    home.ok(&[&["up", "--profile", "protected", "--users", "300", "--scenario", scenario][..], &sets].concat());
+    let manifest = home.path().join("hpa.yaml");
+    std::fs::write(&manifest, HPA).unwrap();
+    let manifest = manifest.to_str().unwrap();
+    let up = ["up", "--profile", "protected", "--users", "300", "--scenario", scenario];
+    let scaling = ["--autoscale", "--hpa", manifest, "--quota", "modelled", "--hurry", HURRY];
+    home.ok(&[&up[..], &scaling, &sets].concat());
     let prometheus = Prometheus::of(&home);
     let complete = || {
         let answer = prometheus.ask("query", &[("query", &format!("sum(up{{job=~\"{JOBS}\"}})"))]);
@@ -193,6 +213,11 @@ fn every_query_finds_data_and_no_series_vanishes() {
     assert!(stopped.signal(Signal::SIGCONT));
     wait_until("it comes back in a new life", || online(&home.beats()) == 3);
     assert!(load.wait().unwrap().success() && events.wait().unwrap().success());
+    wait_until("the third replica has come and gone", || {
+        let seen = home.json(&["status", "--json"])["autoscaler"]["replicas"].clone();
+        let is = |what: &str, count: u64| seen[what] == count;
+        seen["scaled_up"].as_u64() > Some(0) && is("desired", 2) && is("ready", 2) && is("leaving", 0)
+    });
     wait_until("Prometheus sees it again", complete);
     // What the last scrape saw is evaluated a moment later.
     wait_until("the rules have seen the load", || {

@@ -74,6 +74,18 @@ api/3 └ GET /recommendations ████████████████�
 }
 
 #[test]
+fn the_sentences_of_a_decision_are_lines_below_it() {
+    let mut trace = miss();
+    trace.spans[0].events = ["The metrics ask for 12.", "The highest of the window is 16."]
+        .map(|name| Event { name: name.into(), at_ns: trace.spans[0].start_ns, attributes: BTreeMap::new() })
+        .into();
+    let text = render(&trace, PLAIN);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[2..4].concat(), "      The metrics ask for 12.      The highest of the window is 16.");
+    assert!(!lines[1].contains("metrics") && lines[4].contains("GET /recommendations"), "{text}");
+}
+
+#[test]
 fn lines_are_cut_to_the_terminal_and_coloured_only_there() {
     for width in [1, 60, 80, 200] {
         let text = render(&miss(), Style { width, colour: false });

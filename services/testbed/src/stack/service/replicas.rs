@@ -19,7 +19,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(600);
 /// `http.leave_ms` with slots: longer than the gateway keeps an idle connection (`nginx::Slots::idle`).
 const LEAVE: Duration = Duration::from_secs(5);
 /// A leaving replica is killed after this time: its leave, two drains of 5 s, its last spans.
-const LEAVE_DEADLINE: Duration = Duration::from_secs(20);
+pub const LEAVE_DEADLINE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
 
 pub struct Replica {
@@ -135,6 +135,11 @@ impl ServiceStack {
         self.leaving.len()
     }
 
+    /// Numbers and processes of the replicas that have been asked to leave and have not ended.
+    pub fn leavers(&self) -> impl Iterator<Item = (usize, ChildId)> {
+        self.leaving.iter().map(|leaving| (leaving.n, leaving.child))
+    }
+
     /// Asks replica `n` to leave and returns at once: it removes its socket, answers on, and ends with its last connection. `reap_left` follows.
     ///
     /// # Errors
@@ -143,6 +148,8 @@ impl ServiceStack {
         let index = self.replicas.iter().position(|replica| replica.n == n);
         let Replica { child, .. } = self.replicas.remove(index.with_context(|| format!("replica {n} does not run"))?);
         self.leaving.push(Leaving { n, child, deadline: Instant::now() + LEAVE_DEADLINE });
+        // It is to end, however it does.
+        self.stack.make_expendable(child);
         if self.stack.pid(child).is_some() {
             self.stack.kill(child, Signal::SIGTERM)?;
         }
@@ -277,6 +284,7 @@ impl ServiceStack {
             Some(quota) => spec.cores(quota.cores),
             None => spec,
         };
+        let spec = if self.ends_allowed { spec.expendable() } else { spec };
         let child = self.stack.spawn(spec)?;
         let admin = format!("http://{}", config.http.admin);
         Ok(Replica { n, child, admin, started: Instant::now(), ready: None })
