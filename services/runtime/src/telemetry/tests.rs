@@ -114,7 +114,7 @@ async fn spans_arrive_unchanged() {
     };
     assert_eq!(*whole, expected);
     let texts: Vec<&str> = whole.events.iter().map(|event| event.name.as_str()).collect();
-    assert_eq!(texts, ["y".repeat(span::TEXT_BYTES - 1); span::LIMITS.max_events_per_span as usize]);
+    assert_eq!(texts, vec!["y".repeat(span::TEXT_BYTES - 1); span::LIMITS.max_events_per_span as usize]);
     assert_eq!((child.span_id.as_slice(), &child.parent_span_id), (&child_id.to_be_bytes()[..], &whole.span_id));
     assert_eq!((child.flags, child.start_time_unix_nano), (0x101, whole.start_time_unix_nano));
     assert_eq!(child.end_time_unix_nano, child.start_time_unix_nano);
