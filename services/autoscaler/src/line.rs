@@ -5,16 +5,18 @@ mod answer;
 mod check;
 mod input;
 mod session;
+mod step_answer;
 
 use thiserror::Error;
 
-pub use answer::{Answer, GroupsAnswer, StepAnswer, ValuesAnswer};
+pub use answer::{Answer, GroupsAnswer};
 pub use check::{MOST_PODS, Problem};
 pub use input::{
     BehaviorInput, Case, ContainerInput, EventInput, Kind, LoadInput, MetricInput, MetricKind, OrphanInput, PodInput,
     PolicyInput, RecommendationInput, RulesInput, SampleInput, StepInput, UsageInput,
 };
 pub use session::Session;
+pub use step_answer::{StepAnswer, ValuesAnswer};
 
 /// A line that is no case: the field, if it is known, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

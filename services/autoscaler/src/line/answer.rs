@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    Conditions, ExternalValue, Groups, MetricError, MetricValues, Pods, Proposal, Request, ResourceQuestion, Rule,
-    external_replicas, limit_rate,
+    ExternalValue, Groups, MetricError, MetricValues, Pods, Proposal, Request, ResourceQuestion, external_replicas,
+    limit_rate,
     line::{
-        check::{self, Problem},
+        check::{self, Problem, START_MS},
         input::{Case, Kind},
         session::Session,
+        step_answer::{StepAnswer, sentences, shown},
     },
     normalize, resource_replicas, stabilize,
 };
@@ -62,36 +63,6 @@ pub struct GroupsAnswer {
     pub ignored: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StepAnswer {
-    pub replicas_before: i32,
-    /// -1: no valid answer.
-    pub proposed: i32,
-    pub replicas: i32,
-    pub metrics: Vec<ValuesAnswer>,
-    pub conditions: BTreeMap<&'static str, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_text: Option<String>,
-    /// The step's part of the answer's `explain`.
-    #[serde(skip)]
-    pub explain: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct ValuesAnswer {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub utilization_percent: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub average_milli: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value_milli: Option<i64>,
-}
-
-/// The start of each case on its own clock.
-pub(super) const START_MS: i64 = 0;
-
 /// # Errors
 ///
 /// A field that the kind needs is missing, or its value cannot be.
@@ -118,7 +89,7 @@ fn resource(case: &Case) -> Result<Answer, Problem> {
         flags: &flags,
     };
     let pods = check::pods(&case.pods, &case.orphan_metrics, START_MS)?;
-    match resource_replicas(&question, &pods, current(case)?, START_MS) {
+    match resource_replicas(&question, &pods, check::current(case)?, START_MS) {
         Ok((proposal, groups)) => Ok(Answer {
             utilization_percent: proposal.values.utilization_percent,
             average_milli: proposal.values.average_milli,
@@ -149,7 +120,7 @@ fn external(case: &Case) -> Result<Answer, Problem> {
     let flags = check::flags(case)?;
     let target = check::external_target(case.target_value_milli, case.target_average_milli)?;
     let tolerances = check::tolerances(case, &flags)?;
-    let current = current(case)?;
+    let current = check::current(case)?;
     let status = check::count("status_replicas", case.status_replicas.unwrap_or(current))?;
     let pods = check::pods(&case.pods, &case.orphan_metrics, START_MS)?;
     let value = ExternalValue { series_milli: &case.values_milli, current, status };
@@ -164,7 +135,7 @@ fn external(case: &Case) -> Result<Answer, Problem> {
 
 fn of_windows(case: &Case) -> Result<Answer, Problem> {
     let (behavior, mut history) = (needed_behavior(case)?, check::history(case, START_MS)?);
-    let (current, wanted) = (current(case)?, wanted(case)?);
+    let (current, wanted) = (check::current(case)?, wanted(case)?);
     let stable = stabilize(&behavior, &mut history, current, wanted, START_MS);
     Ok(Answer {
         replicas: Some(stable.replicas),
@@ -176,7 +147,7 @@ fn of_windows(case: &Case) -> Result<Answer, Problem> {
 
 fn of_rates(case: &Case) -> Result<Answer, Problem> {
     let (behavior, history) = (needed_behavior(case)?, check::history(case, START_MS)?);
-    let (limits, current, wanted) = (check::limits(case)?, current(case)?, wanted(case)?);
+    let (limits, current, wanted) = (check::limits(case)?, check::current(case)?, wanted(case)?);
     let rated = limit_rate(&behavior, &history, limits, current, wanted, START_MS);
     Ok(Answer {
         replicas: Some(rated.replicas),
@@ -188,7 +159,7 @@ fn of_rates(case: &Case) -> Result<Answer, Problem> {
 
 fn of_all_limits(case: &Case) -> Result<Answer, Problem> {
     let (spec, mut history) = (check::spec(case)?, check::history(case, START_MS)?);
-    let request = Request { current: current(case)?, wanted: wanted(case)?, now_ms: START_MS };
+    let request = Request { current: check::current(case)?, wanted: wanted(case)?, now_ms: START_MS };
     let normalized = normalize(&spec, &mut history, request);
     Ok(Answer {
         replicas: Some(normalized.replicas),
@@ -225,10 +196,6 @@ fn steps(case: &Case) -> Result<Answer, Problem> {
     })
 }
 
-pub(super) fn current(case: &Case) -> Result<i32, Problem> {
-    check::count("current_replicas", check::needed("current_replicas", case.current_replicas)?)
-}
-
 fn wanted(case: &Case) -> Result<i32, Problem> {
     check::count("desired_replicas", check::needed("desired_replicas", case.desired_replicas)?)
 }
@@ -244,17 +211,4 @@ fn proposed(proposal: &Proposal) -> Answer {
 
 fn failed(error: &MetricError) -> Answer {
     Answer { error: Some(error.code()), error_text: Some(error.to_string()), ..Answer::default() }
-}
-
-pub(super) fn values(values: &MetricValues) -> ValuesAnswer {
-    let MetricValues { utilization_percent, average_milli, value_milli } = *values;
-    ValuesAnswer { utilization_percent, average_milli, value_milli }
-}
-
-pub(super) fn shown(conditions: &Conditions) -> BTreeMap<&'static str, String> {
-    conditions.iter().map(|(kind, condition)| (kind.name(), condition.to_string())).collect()
-}
-
-pub(super) fn sentences(rules: &[Rule]) -> Vec<String> {
-    rules.iter().map(Rule::to_string).collect()
 }

@@ -17,6 +17,9 @@ pub const MOST_PODS: i32 = 150_000;
 /// Pods that all steps of one case may have together, by `load`.
 pub const MOST_PODS_OF_STEPS: u64 = 10_000_000;
 
+/// The start of each case on its own clock.
+pub const START_MS: i64 = 0;
+
 /// A field with a value that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -52,6 +55,10 @@ pub fn needed<T: Copy>(field: &str, value: Option<T>) -> Checked<T> {
 
 pub fn count(field: &str, value: i32) -> Checked<i32> {
     if value < 0 { Err(Problem::new(field, format!("{value} is negative"))) } else { Ok(value) }
+}
+
+pub fn current(case: &Case) -> Checked<i32> {
+    count("current_replicas", needed("current_replicas", case.current_replicas)?)
 }
 
 fn not_negative(field: &str, value: i64) -> Checked<i64> {

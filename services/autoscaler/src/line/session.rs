@@ -4,9 +4,9 @@ use crate::{
     History, MetricError, Pods, Spec, Tolerances,
     line::{
         BadLine,
-        answer::{self, START_MS, StepAnswer},
-        check::{self, Problem},
+        check::{self, Problem, START_MS},
         input::{Case, StepInput},
+        step_answer::{self, StepAnswer},
     },
     reconcile,
 };
@@ -43,7 +43,7 @@ impl Session {
 
     pub(super) fn new(case: &Case) -> Result<Self, Problem> {
         let (spec, history) = (check::spec(case)?, check::history(case, START_MS)?);
-        Ok(Self { spec, history, now_ms: START_MS, replicas: answer::current(case)?, spare: Pods::default() })
+        Ok(Self { spec, history, now_ms: START_MS, replicas: check::current(case)?, spare: Pods::default() })
     }
 
     pub(super) fn tolerances(&self) -> Tolerances {
@@ -75,11 +75,11 @@ impl Session {
             replicas_before: decision.replicas_before,
             proposed: decision.proposed,
             replicas: decision.replicas,
-            metrics: decision.metrics.iter().map(answer::values).collect(),
-            conditions: answer::shown(&decision.conditions),
+            metrics: decision.metrics.iter().map(step_answer::values).collect(),
+            conditions: step_answer::shown(&decision.conditions),
             error: decision.error.as_ref().map(MetricError::code),
             error_text: decision.error.as_ref().map(MetricError::to_string),
-            explain: answer::sentences(&decision.rules),
+            explain: step_answer::sentences(&decision.rules),
         };
         Ok((answer, pods))
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -72,13 +72,19 @@ impl Controller {
     /// # Errors
     /// A replica cannot be started or does not end.
     pub async fn tick(&mut self, service: &mut ServiceStack) -> anyhow::Result<Option<Step>> {
+        let began = Instant::now();
         let before = service.replicas.iter().map(|replica| replica.child).collect();
         let step = self.autoscaler.tick(service).await?;
         if let Some(step) = &step {
             self.metrics.decided(&step.answer);
         }
         let desired = self.autoscaler.desired();
-        self.traces.follow(step.as_ref(), (desired, &before), &service.replicas, service.leavers());
+        self.traces.follow(
+            step.as_ref().map(|step| (step, began)),
+            (desired, &before),
+            &service.replicas,
+            service.leavers(),
+        );
         self.show(service);
         Ok(step)
     }

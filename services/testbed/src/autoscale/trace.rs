@@ -44,17 +44,17 @@ impl Traces {
         Self { telemetry, metric_type, last: Span::NONE, starting: HashMap::new(), leaving: HashMap::new() }
     }
 
-    /// To be called after each tick. `before`: the replicas before it, so that those that `restart_dead` has started are no part of a
+    /// To be called after each tick, with its decision and the tick's beginning. `before`: the replicas before it, so that those that `restart_dead` has started are no part of a
     /// decision. `desired`: the count of the last decision.
     pub fn follow(
         &mut self,
-        step: Option<&Step>,
+        step: Option<(&Step, Instant)>,
         (desired, before): (usize, &HashSet<ChildId>),
         replicas: &[Replica],
         leavers: impl Iterator<Item = (usize, ChildId)>,
     ) {
-        if let Some(step) = step {
-            self.decided(step);
+        if let Some((step, began)) = step {
+            self.decided(step, began);
         }
         for replica in replicas.iter().filter(|replica| !before.contains(&replica.child)) {
             let part = self.part(name::START_REPLICA, replica.n, replica.started);
@@ -92,12 +92,12 @@ impl Traces {
         }
     }
 
-    fn decided(&mut self, step: &Step) {
+    fn decided(&mut self, step: &Step, began: Instant) {
         let changes = step.answer.replicas != step.answer.replicas_before;
         // A new trace; its sampling decision is for decisions that change nothing.
         let Some(context) = self.telemetry.start_trace().filter(|context| changes || context.sampled) else { return };
         let context = Context { sampled: true, ..context };
-        let span = self.telemetry.record((context, 0), Kind::Internal, name::AUTOSCALE, step.at);
+        let span = self.telemetry.record((context, 0), Kind::Internal, name::AUTOSCALE, began);
         self.describe(&span, &step.answer);
         if changes {
             span.set(attribute::EXEMPLAR, true);
