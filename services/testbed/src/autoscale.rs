@@ -59,7 +59,6 @@ pub struct Options {
 pub struct Step {
     pub input: StepInput,
     pub answer: StepAnswer,
-    pub at: Instant,
     /// By number of the replica: used share of its request since the last decision, in percent. Without those that have just been started.
     pub utilization_pct: BTreeMap<usize, f64>,
 }
@@ -163,7 +162,7 @@ impl Autoscaler {
         self.desired = usize::try_from(answer.replicas).unwrap_or_default();
         let request = self.options.request.get();
         let pct = |(n, sample): (&usize, &Sample)| (*n, 100.0 * sample.used_s / sample.window.as_secs_f64() / request);
-        Ok(Step { input, answer, at, utilization_pct: samples.iter().map(pct).collect() })
+        Ok(Step { input, answer, utilization_pct: samples.iter().map(pct).collect() })
     }
 
     /// Of the replicas that were there at the decision before, by number.
