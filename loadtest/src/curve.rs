@@ -173,6 +173,12 @@ mod tests {
         Curve::new(points.iter().map(|&(at_ms, users)| Point { at_ms, users }).collect()).unwrap()
     }
 
+    /// Start and end of each part, in µs.
+    fn parts(curve: &Curve, user: u32, warm_up_ms: u64, measure_ms: u64) -> Vec<(u64, u64)> {
+        let parts = curve.parts_us(user, warm_up_ms, measure_ms);
+        parts.into_iter().map(|part| (part.start, part.end)).collect()
+    }
+
     #[test]
     fn lines_steps_and_the_ends() {
         let curve = curve(&[(100, 10), (200, 20), (300, 20), (300, 50), (400, 0)]);
@@ -202,18 +208,18 @@ mod tests {
     #[test]
     fn the_last_user_to_come_is_the_first_to_leave() {
         let curve = curve(&[(0, 1), (2000, 3), (4000, 3), (6000, 1)]);
-        let parts = |user| curve.parts_us(user, 1000, 8000);
-        assert_eq!(parts(0), [0..9_000_000]);
-        assert_eq!(parts(1), [1_500_000..6_500_001]);
-        assert_eq!(parts(2), [2_500_000..5_500_001]);
+        let parts = |user| parts(&curve, user, 1000, 8000);
+        assert_eq!(parts(0), [(0, 9_000_000)]);
+        assert_eq!(parts(1), [(1_500_000, 6_500_001)]);
+        assert_eq!(parts(2), [(2_500_000, 5_500_001)]);
         assert_eq!(parts(3), []);
     }
 
     #[test]
     fn a_user_that_comes_twice_has_two_parts() {
         let curve = curve(&[(10, 2), (10, 1), (20, 1), (20, 2)]);
-        assert_eq!(curve.parts_us(1, 5, 30), [0..15_000, 25_000..35_000]);
-        assert_eq!(curve.parts_us(0, 5, 30), [0..35_000]);
+        assert_eq!(parts(&curve, 1, 5, 30), [(0, 15_000), (25_000, 35_000)]);
+        assert_eq!(parts(&curve, 0, 5, 30), [(0, 35_000)]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::{
 
 /// From this number of columns on, a table does not share its line with another one.
 const WIDE_COLUMNS: usize = 5;
+/// Bytes of a cell that is read and not compared.
+const SENTENCE: usize = 60;
 const STYLE: &str = include_str!("style.css");
 
 pub(super) fn render(report: &Report) -> String {
@@ -263,19 +265,28 @@ fn details(report: &Report) -> String {
     )
 }
 
-/// The first cell of a row is its name.
+/// The first cell of a row is its name. A column of sentences begins at the left, and its table is wide.
 fn plain_table(table: &Table) -> String {
-    let heads: String = table.head.iter().map(|h| format!("<th scope=\"col\">{}</th>", escape(h))).collect();
+    let has_sentence = |row: &Vec<String>, column: usize| row.get(column).is_some_and(|cell| cell.len() >= SENTENCE);
+    let class_of = |column: usize| {
+        let of_sentences = column > 0 && table.rows.iter().any(|row| has_sentence(row, column));
+        if of_sentences { " class=\"sentence\"" } else { "" }
+    };
+    let classes: Vec<&str> = (0..table.head.len()).map(class_of).collect();
+    let head = |(h, class): (&String, &&str)| format!("<th scope=\"col\"{class}>{}</th>", escape(h));
+    let heads: String = table.head.iter().zip(&classes).map(head).collect();
     let rows: String = table
         .rows
         .iter()
         .map(|row| {
-            let mut cells = row.iter();
-            let head = cells.next().map(|c| format!("<th scope=\"row\">{}</th>", escape(c))).unwrap_or_default();
-            format!("<tr>{head}{}</tr>\n", cells.map(|c| format!("<td>{}</td>", escape(c))).collect::<String>())
+            let mut cells = row.iter().zip(&classes);
+            let head = cells.next().map(|(c, _)| format!("<th scope=\"row\">{}</th>", escape(c))).unwrap_or_default();
+            let cells: String = cells.map(|(c, class)| format!("<td{class}>{}</td>", escape(c))).collect();
+            format!("<tr>{head}{cells}</tr>\n")
         })
         .collect();
-    let class = if table.head.len() >= WIDE_COLUMNS { " class=\"wide\"" } else { "" };
+    let is_wide = table.head.len() >= WIDE_COLUMNS || classes.iter().any(|class| !class.is_empty());
+    let class = if is_wide { " class=\"wide\"" } else { "" };
     let html = format!(
         "<table{class}><caption>{} <small>{}</small></caption><thead><tr>{heads}</tr></thead>\n<tbody>{rows}</tbody></table>",
         escape(&table.title),

@@ -227,7 +227,9 @@ mod tests {
     fn a_minute_of_the_series_is_an_average() {
         let mut seconds = series(2);
         seconds[60].errors = 60;
+        seconds[60].beyond_slo = Some(120);
         let minutes = by_minute(&seconds);
+        assert_eq!([minutes[0].beyond_slo, minutes[1].beyond_slo], [None, Some(2)]);
         assert_eq!(minutes.len(), 2);
         assert_eq!((minutes[1].second, minutes[1].errors, minutes[1].p99_ms), (60, 1, Some(5.0)));
     }

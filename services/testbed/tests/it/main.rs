@@ -4,6 +4,7 @@
 
 mod alerts;
 mod autoscale;
+mod autoscaling;
 mod bench;
 mod containers;
 mod dashboards;

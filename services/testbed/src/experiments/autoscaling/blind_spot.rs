@@ -31,7 +31,6 @@ const WORK_US: u64 = 200;
 const WARM_UP_MS: u64 = 4_000;
 /// On the nominal clock: longer than the rule's window of two minutes.
 const NOMINAL: Duration = Duration::from_secs(240);
-const TICK: Duration = Duration::from_millis(250);
 
 /// The store's law and pools.
 fn scenario() -> anyhow::Result<Scenario> {
@@ -89,7 +88,7 @@ async fn one(servers: &mut Servers, min: u32, max: u32, hurry: u32) -> anyhow::R
             let seen = step.answer.metrics.first().and_then(|metric| metric.utilization_percent);
             utilization_pct = utilization_pct.max(seen);
         }
-        Ok(Some(Instant::now() + TICK))
+        Ok(Some(Instant::now() + autoscaler.pause()))
     };
     let window = generator::drive(&mut servers.service, &servers.target, &plan, on_moment).await?;
     let outcome = window.outcome;
@@ -131,7 +130,7 @@ mod tests {
         assert!(capacity(FEW) < 0.7 * f64::from(USERS) && capacity(MANY) < 0.8 * f64::from(USERS));
         assert!(capacity(MANY) < 1.2 * capacity(FEW));
         // The rule would scale out above 77 % of the CPU that eight replicas have. The declared work alone is a quarter of that.
-        assert!(capacity(FEW) * WORK_US as f64 / 1e6 < 0.2 * f64::from(FEW) * super::super::servers::CORES);
+        assert!(capacity(FEW) * WORK_US as f64 / 1e6 < 0.2 * f64::from(FEW) * crate::autoscale::REQUEST_CORES);
         let plan = Plan::new("test", &scenario().unwrap());
         plan.check(Profile::Protected, &ALL_MISS.map(str::to_owned)).unwrap();
     }

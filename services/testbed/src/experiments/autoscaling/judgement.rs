@@ -45,7 +45,7 @@ impl Run {
     /// Fewest and most ready replicas, and those at the end.
     fn counts(&self) -> (u32, u32, u32) {
         let ready = || self.supply.iter().map(|now| now.ready);
-        (ready().min().unwrap_or(0), ready().max().unwrap_or(0), ready().last().unwrap_or(0))
+        (ready().min().unwrap_or(0), ready().max().unwrap_or(0), ready().next_back().unwrap_or(0))
     }
 }
 

@@ -7,7 +7,7 @@ use launcher::ChildId;
 use loadtest::plan::StepOutcome;
 use report::{Second, Validity};
 use serde::Serialize;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::{
     calibration::Calibration,
@@ -20,9 +20,6 @@ use crate::{
     instruments::{generator, target},
     stack::service::ServiceStack,
 };
-
-/// Between two looks at the replicas.
-const TICK: Duration = Duration::from_millis(250);
 
 /// Limits of the rule: with equal ones the count is fixed.
 pub struct Variant {
@@ -138,7 +135,7 @@ pub async fn run(
     let on_moment = async |service: &mut ServiceStack, _: generator::Moment<'_>| {
         let step = autoscaler.tick(service).await?;
         watched.see(service, &autoscaler, step);
-        Ok(Some(Instant::now() + TICK))
+        Ok(Some(Instant::now() + autoscaler.pause()))
     };
     let window = generator::drive(&mut servers.service, &servers.target, &plan, on_moment).await?;
     let outcome = &window.outcome;

@@ -11,17 +11,14 @@ use loadtest::{
 };
 
 use crate::{
-    autoscale::Options,
+    autoscale::{Options, REQUEST_CORES, WORK_US, manifest},
     data,
     instruments::target::Target,
     stack::service::{Plan, Quota, ServiceStack},
 };
 
-/// The article's replica has 2 CPU; the scale is 1:40.
-pub const CORES: f64 = 0.05;
+/// The article's replica has 2 CPU.
 pub const SCALE: u32 = 40;
-/// What an answer costs: a replica holds at most 50 requests/s.
-pub const WORK_US: u64 = 1_000;
 pub const FEW: u32 = 8;
 pub const MANY: u32 = 20;
 const USERS: u32 = 2_000;
@@ -30,8 +27,6 @@ pub const INTERVAL_MS: u64 = 1_000;
 const TIMEOUT_MS: u64 = 3_000;
 /// An answer within it is in time.
 pub const SLO_MS: u64 = 250;
-/// The article's rule.
-const MANIFEST: &str = include_str!("../../../../../docs/examples/hpa.yaml");
 
 pub struct Servers {
     pub service: ServiceStack,
@@ -62,7 +57,7 @@ impl Servers {
         let mut plan = Plan::new("autoscaling", scenario);
         plan.replicas = FEW;
         plan.slots = Some(MANY);
-        plan.quota = Some(Quota { choice, cores: Cores::new(CORES)?, work_us });
+        plan.quota = Some(Quota { choice, cores: Cores::new(REQUEST_CORES)?, work_us });
         plan.sets = sets.iter().map(|set| (*set).to_owned()).collect();
         plan.only_read = true;
         plan.check(Profile::Protected, &[])?;
@@ -119,13 +114,13 @@ impl Servers {
 /// The article's rule between these limits. With equal limits the count is fixed.
 ///
 /// # Errors
-/// The example manifest was changed.
+/// No machine is that small.
 pub fn options(min: u32, max: u32, hurry: u32) -> anyhow::Result<Options> {
-    let text = MANIFEST
+    let text = manifest::ARTICLE
         .replace("minReplicas: 8", &format!("minReplicas: {min}"))
         .replace("maxReplicas: 20", &format!("maxReplicas: {max}"));
-    let manifest = autoscaler::Manifest::parse(&text).context("docs/examples/hpa.yaml")?;
-    Ok(Options { manifest, request: Cores::new(CORES)?, hurry, profile: Profile::Protected, sets: Vec::new() })
+    let manifest = manifest::parse(&text)?;
+    Ok(Options { manifest, request: Cores::new(REQUEST_CORES)?, hurry, profile: Profile::Protected, sets: Vec::new() })
 }
 
 #[cfg(test)]

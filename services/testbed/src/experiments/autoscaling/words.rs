@@ -10,8 +10,9 @@ use super::{
     blind_spot::BlindRun,
     judgement::MAX_MACHINE_PCT,
     run::{RULE, Run, Supply},
-    servers::{CORES, FEW, INTERVAL_MS, MANY, SCALE, SLO_MS, WORK_US},
+    servers::{FEW, INTERVAL_MS, MANY, SCALE, SLO_MS},
 };
+use crate::autoscale::{REQUEST_CORES, WORK_US};
 
 pub fn what(measured: &Measured) -> String {
     let Measured { hurry, quota, .. } = measured;
@@ -23,7 +24,7 @@ pub fn what(measured: &Measured) -> String {
          rule with equal limits.",
         15.0 / f64::from(*hurry),
         120.0 / f64::from(*hurry),
-        1000.0 * CORES,
+        1000.0 * REQUEST_CORES,
         WORK_US as f64 / 1000.0,
         INTERVAL_MS,
     )
@@ -117,7 +118,7 @@ fn demand(measured: &Measured) -> Table {
             "By calibration: the smallest number of replicas whose p99 is at most {SLO_MS} ms, without a lost or skipped request. Between two loads \
              the demand is on the straight line, rounded up."
         ),
-        &["requests/s", "replicas needed", "p99 with them, ms", "p99 with one less, ms"],
+        &["requests/s", "replicas needed", "p99, ms", "with one less, ms"],
         rows.collect(),
     )
 }
@@ -136,7 +137,7 @@ fn starts(measured: &Measured) -> Table {
     };
     Table::new(
         "Replicas",
-        "From the start of a replica to its being ready: seen every 0.25 s. CPU over quota: the replica and window between two decisions that used \
+        "From the start of a replica to its being ready, looked at several times a second. CPU over quota: the replica and window between two decisions that used \
          the most of it.",
         &["", "replicas seen", "ready after, median, s", "longest, s", "CPU over quota"],
         measured.runs.iter().map(row).collect(),
