@@ -21,14 +21,14 @@ pub(crate) type Delivered = Result<(i32, i64), KafkaError>;
 /// Messages that are acknowledged together.
 pub(crate) struct Batch {
     pending: Mutex<Pending>,
-    /// Held until the last message is acknowledged or given up, even if the sender has left.
-    _room: Option<OwnedSemaphorePermit>,
 }
 
 struct Pending {
     delivered: Vec<Option<Delivered>>,
     missing: usize,
     done: Option<oneshot::Sender<Vec<Delivered>>>,
+    /// Held until the last message is acknowledged or given up, even if the sender has left.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// One message of a batch; the client returns it with the outcome.
@@ -45,8 +45,8 @@ impl Batch {
     ) -> (Arc<Self>, oneshot::Receiver<Vec<Delivered>>) {
         let (done, outcome) = oneshot::channel();
         let delivered = std::iter::repeat_with(|| None).take(messages).collect();
-        let pending = Mutex::new(Pending { delivered, missing: messages, done: Some(done) });
-        (Arc::new(Self { pending, _room: room }), outcome)
+        let pending = Mutex::new(Pending { delivered, missing: messages, done: Some(done), room });
+        (Arc::new(Self { pending }), outcome)
     }
 
     fn deliver(&self, index: usize, delivered: Delivered) {
@@ -57,6 +57,8 @@ impl Batch {
         if pending.missing == 0
             && let Some(done) = pending.done.take()
         {
+            // Before the sender knows: it may send as much again at once.
+            pending.room = None;
             // Fails if the sender has left.
             done.send(std::mem::take(&mut pending.delivered).into_iter().flatten().collect()).ok();
         }
@@ -154,5 +156,19 @@ mod tests {
         assert!(outcome.try_recv().is_err());
         batch.deliver(1, Err(KafkaError::Canceled));
         assert_eq!(outcome.try_recv().unwrap(), [Ok((4, 10)), Err(KafkaError::Canceled), Ok((5, 20))]);
+    }
+
+    /// The client still holds the last ticket when the sender learns the outcome.
+    #[tokio::test]
+    async fn a_sender_that_knows_the_outcome_has_room_again() {
+        let room = Arc::new(tokio::sync::Semaphore::new(2));
+        let permits = Arc::clone(&room).acquire_many_owned(2).await.unwrap();
+        let (batch, mut outcome) = Batch::new(2, Some(permits));
+        batch.deliver(0, Ok((0, 0)));
+        assert_eq!(room.available_permits(), 0);
+        batch.deliver(1, Ok((0, 1)));
+        assert!(outcome.try_recv().is_ok());
+        assert_eq!(room.available_permits(), 2);
+        drop(batch);
     }
 }

@@ -64,7 +64,7 @@ fn requests(measured: &Measured) -> Table {
         ]
     };
     Table::new(
-        "Users and cost",
+        &format!("Users and cost, --hurry {}", measured.hurry),
         &format!(
             "Lost: no good answer. Beyond the SLO: lost, later than {SLO_MS} ms, or not sent because the user still waited, of all planned \
              requests. Replica-minutes count from the start of a replica to its end. A run is not judged if the machine is more than \
@@ -89,7 +89,7 @@ fn elasticity_table(measured: &Measured) -> Table {
         ]
     };
     Table::new(
-        "Elasticity",
+        &format!("Elasticity, --hurry {}", measured.hurry),
         "SPEC's measures, against the measured demand below. Accuracy: mean number of replicas missing (U) and beyond the demand (O). Timeshare: \
          share of the time with too few (U) and too many (O). Jitter: changes of the supply less those of the demand, per minute. Reaction: the \
          longest time from a rise of the demand until enough replicas are ready.",
