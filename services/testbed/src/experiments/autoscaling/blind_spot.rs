@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use launcher::QuotaChoice;
 use loadtest::scenario::{self, Scenario};
-use report::Validity;
+use report::{
+    Validity,
+    numbers::{count, ms, pct},
+};
 use serde::Serialize;
 use tokio::time::{Duration, Instant};
 
@@ -63,6 +66,21 @@ pub struct BlindRun {
     pub validity: Validity,
 }
 
+impl BlindRun {
+    /// For the terminal, as soon as it is over.
+    fn line(&self) -> String {
+        format!(
+            "blind spot, {} → {} replicas: {} of {} requests/s good, {} % errors, the store takes {} ms",
+            self.replicas,
+            self.replicas_after,
+            count(self.good_per_s),
+            count(self.offered_per_s),
+            pct(self.error_pct),
+            ms(self.store_ms)
+        )
+    }
+}
+
 /// # Errors
 /// A server or the load generator fails.
 pub async fn run(choice: QuotaChoice, hurry: u32) -> anyhow::Result<Vec<BlindRun>> {
@@ -70,7 +88,7 @@ pub async fn run(choice: QuotaChoice, hurry: u32) -> anyhow::Result<Vec<BlindRun
     let mut runs = Vec::new();
     for (min, max) in [(FEW, MANY), (MANY, MANY)] {
         let run = one(&mut servers, min, max, hurry).await.with_context(|| format!("{min} replicas"))?;
-        eprintln!("{}", super::words::blind_line(&run));
+        eprintln!("{}", run.line());
         runs.push(run);
     }
     servers.stop().await?;

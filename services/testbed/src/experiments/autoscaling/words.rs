@@ -251,18 +251,6 @@ pub fn line(run: &Run) -> String {
     )
 }
 
-pub fn blind_line(run: &BlindRun) -> String {
-    format!(
-        "blind spot, {} → {} replicas: {} of {} requests/s good, {} % errors, the store takes {} ms",
-        run.replicas,
-        run.replicas_after,
-        count(run.good_per_s),
-        count(run.offered_per_s),
-        pct(run.error_pct),
-        ms(run.store_ms)
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
