@@ -102,6 +102,7 @@ pub struct DownArgs {
   ./testbed status --once
   ./testbed status --json | jq .gateway
   ./testbed status --json | jq '.events.partitions[] | {partition, owner, lag}'
+  ./testbed status --json | jq .autoscaler.replicas
   ./testbed status --json | jq '.heartbeats.nodes[] | {id, online, states}'")]
 pub struct StatusArgs {
     /// Show it once, without refreshing

@@ -198,9 +198,13 @@ fn every_query_finds_data_and_no_series_vanishes() {
     let scaling = ["--autoscale", "--hpa", manifest, "--quota", "modelled", "--hurry", HURRY];
     home.ok(&[&up[..], &scaling, &sets].concat());
     let prometheus = Prometheus::of(&home);
+    // Each of them answers, and no target is left of a replica that has gone.
     let complete = || {
-        let answer = prometheus.ask("query", &[("query", &format!("sum(up{{job=~\"{JOBS}\"}})"))]);
-        answer["data"]["result"][0]["value"][1] == TARGETS
+        let is_all = |of: &str| {
+            let answer = prometheus.ask("query", &[("query", &format!("{of}(up{{job=~\"{JOBS}\"}})"))]);
+            answer["data"]["result"][0]["value"][1] == TARGETS
+        };
+        is_all("sum") && is_all("count")
     };
     wait_until("Prometheus sees every process", complete);
 
