@@ -7,11 +7,13 @@
 //! parse | generate → dataset → neighbours (build) → encode → [store] → encode (decode) → rank
 //!                        └───→ quality (leave-last-out)
 //! events of a user → features (fold) → [store] → rank
+//! events of all users, by log → fold → 16 published segments → rank
 //! ```
 
 mod dataset;
 mod encode;
 mod features;
+mod fold;
 mod generate;
 mod neighbours;
 mod parse;
@@ -22,6 +24,7 @@ mod records;
 pub use dataset::{Dataset, DatasetBuilder, Interaction};
 pub use encode::DecodeError;
 pub use features::{BadFeatures, Features};
+pub use fold::{DecayedCount, Fold, NEIGHBOURS_KEPT, Overlap, PublishedRow, PublishedSegment};
 pub use generate::{GenerateError, GenerateParams, generate};
 pub use neighbours::{NeighbourModel, Params, Scored};
 pub use parse::{BadRows, ParseError, ParseReport, parse, write_csv};

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::Dataset;
 
 /// Length of the popular list: a request may ask for 100 items, and its user may have seen the 400 most popular.
-const POPULAR_KEPT: usize = 500;
+pub(crate) const POPULAR_KEPT: usize = 500;
 
 const MS_PER_DAY: f64 = 86_400_000.0;
 const PRIOR_USERS: f32 = 2.0;

@@ -74,13 +74,25 @@ pub enum QualityError {
 /// # Errors
 /// No user to evaluate, or a parameter out of range.
 pub fn leave_last_out(data: &Dataset, params: &Params) -> Result<QualityReport, QualityError> {
+    let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    judge(data, params, |train| NeighbourModel::build(train, params, threads))
+}
+
+/// As `leave_last_out`, for a model that `build` makes of the training data. It may number its items in another way.
+///
+/// # Errors
+/// No user to evaluate, or `build` failed.
+pub(crate) fn judge(
+    data: &Dataset,
+    params: &Params,
+    build: impl FnOnce(&Dataset) -> Result<NeighbourModel, BadParam>,
+) -> Result<QualityReport, QualityError> {
     let (train, held_out) = hold_out(data);
     if held_out.is_empty() {
         return Err(QualityError::NoUsersToEvaluate);
     }
     let started = Instant::now();
-    let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-    let model = NeighbourModel::build(&train, params, threads)?;
+    let model = build(&train)?;
     let build_s = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
@@ -91,18 +103,21 @@ pub fn leave_last_out(data: &Dataset, params: &Params) -> Result<QualityReport, 
     let mut scratch = Scratch::default();
     let mut history: Vec<HistoryItem> = Vec::new();
     let mut seen = vec![false; train.items.len()];
+    // An item whose events are all held out may be unknown.
+    let in_model: Vec<Option<u32>> = train.items.iter().map(|id| model.index_of(id.as_str())).collect();
     for &(user, item) in &held_out {
         history.clear();
         for &at in timelines.of(user).iter().rev() {
             let e = &train.events[at];
-            history.push(HistoryItem { item: e.item, weight: e.weight });
+            history.extend(in_model[e.item as usize].map(|known| HistoryItem { item: known, weight: e.weight }));
             seen[e.item as usize] = true;
         }
-        of_model.add(model.rank(&history, K, &mut scratch).iter().position(|&(found, _)| found == item));
+        let ranked = model.rank(&history, K, &mut scratch);
+        of_model.add(ranked.iter().position(|&(found, _)| in_model[item as usize] == Some(found)));
         of_popular.add(place_among_unseen(&popular, &seen, item));
         of_recent.add(place_among_unseen(&recent, &seen, item));
-        for visit in &history {
-            seen[visit.item as usize] = false;
+        for &at in timelines.of(user) {
+            seen[train.events[at].item as usize] = false;
         }
     }
     let rank_s = started.elapsed().as_secs_f64();
@@ -181,3 +196,5 @@ impl Tally {
 #[cfg(test)]
 #[path = "quality_tests.rs"]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::movielens;
