@@ -85,7 +85,7 @@ fn no_user_to_evaluate_is_an_error() {
 }
 
 /// MovieLens 100K, whose licence does not allow it in the repository. `None`: it is not on this machine; the test prints that.
-fn movielens() -> Option<std::fs::File> {
+pub(crate) fn movielens() -> Option<std::fs::File> {
     let path = match std::env::var_os("TESTBED_ML100K") {
         // An explicitly named file must exist.
         Some(path) => return Some(std::fs::File::open(path).unwrap()),

@@ -1,0 +1,84 @@
+use proptest::{prelude::*, sample::Index};
+
+use super::*;
+
+fn segment(number: u8) -> SegmentId {
+    SegmentId::new(number).unwrap()
+}
+
+fn version() -> Version {
+    Version { epoch: 6, vector: VersionVector::new([7; 16]) }
+}
+
+#[test]
+fn blocks_have_4096_bytes_and_the_last_one_the_rest() {
+    for (length, blocks, last) in [(0, 0, 0), (1, 1, 1), (4096, 1, 4096), (4097, 2, 1), (3 * 4096, 3, 4096)] {
+        let bytes = vec![5; length];
+        let manifest = Manifest::of(segment(3), version(), &bytes).unwrap();
+        assert_eq!((manifest.blocks().len(), manifest.length()), (blocks, length as u64));
+        if let Some(at) = blocks.checked_sub(1) {
+            assert_eq!(manifest.block_length(at as u32), last);
+            assert!(manifest.accepts(at as u32, &bytes[at * BLOCK_BYTES..]));
+            assert!(!manifest.accepts(at as u32, &bytes[at * BLOCK_BYTES + 1..]));
+        }
+        assert_eq!(manifest.block_length(blocks as u32), 0);
+        assert!(!manifest.accepts(blocks as u32, &[]));
+        assert_eq!(manifest.block_length(u32::MAX), 0);
+    }
+}
+
+#[test]
+fn the_content_depends_on_the_file_only() {
+    let of = |epoch, bytes: &[u8]| Manifest::of(segment(3), Version { epoch, ..version() }, bytes).unwrap().content();
+    assert_eq!(of(1, b"same"), of(2, b"same"));
+    assert_ne!(of(1, b"same"), of(1, b"sane"));
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let bytes = Manifest::of(segment(3), version(), &[0; 5000]).unwrap().encode();
+    let with = |at: usize, new: &[u8]| {
+        let mut bytes = bytes.clone();
+        bytes[at..at + new.len()].copy_from_slice(new);
+        Manifest::decode(&bytes, segment(3)).unwrap_err()
+    };
+    assert_eq!(with(0, &[9]), ManifestError::Format(9));
+    let foreign = Manifest::decode(&bytes, segment(4)).unwrap_err();
+    assert_eq!(foreign.to_string(), "the manifest belongs to segment 3, not to segment 04");
+    assert_eq!(with(138, &u64::MAX.to_le_bytes()), ManifestError::Length(u64::MAX));
+    assert_eq!(with(138, &(MAX_FILE_BYTES + 1).to_le_bytes()), ManifestError::Length(MAX_FILE_BYTES + 1));
+    let longest = with(138, &MAX_FILE_BYTES.to_le_bytes());
+    let expected = MAX_MANIFEST_BYTES;
+    assert_eq!(longest, ManifestError::Size { length: MAX_FILE_BYTES, expected, found: bytes.len() });
+    assert_eq!(with(5, &[1]), ManifestError::Damaged, "the epoch");
+    assert_eq!(with(150, &[1, 2, 3]), ManifestError::Damaged, "a block");
+    assert_eq!(Manifest::decode(&bytes[..100], segment(3)), Err(ManifestError::Truncated));
+    let longer = [bytes.as_slice(), &[0]].concat();
+    assert!(matches!(Manifest::decode(&longer, segment(3)), Err(ManifestError::Size { .. })));
+}
+
+proptest! {
+    #[test]
+    fn decoding_inverts_encoding(number in 0_u8..16, epoch: u64, positions: [u64; 16], bytes in prop::collection::vec(any::<u8>(), 0..10_000)) {
+        let version = Version { epoch, vector: VersionVector::new(positions) };
+        let manifest = Manifest::of(segment(number), version, &bytes).unwrap();
+        prop_assert_eq!(Manifest::decode(&manifest.encode(), segment(number)), Ok(manifest));
+    }
+
+    #[test]
+    fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), number in 0_u8..16) {
+        let _ = Manifest::decode(&bytes, segment(number));
+    }
+
+    #[test]
+    fn no_damage_is_overlooked(at: Index, bit in 0_u32..8, end in prop::option::of(any::<Index>())) {
+        let original = Manifest::of(segment(3), version(), &[1; 9000]).unwrap().encode();
+        let mut bytes = original.clone();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        if let Some(end) = end {
+            bytes.truncate(end.index(bytes.len()));
+        }
+        prop_assert!(Manifest::decode(&bytes, segment(3)).is_err());
+    }
+}
