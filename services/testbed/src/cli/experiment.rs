@@ -13,8 +13,8 @@ pub enum ExperimentCommand {
 }
 
 fn subcommand(experiment: &Experiment) -> Command {
-    let command = Command::new(experiment.name).about(experiment.about).after_help(experiment.examples);
-    (experiment.args)(command)
+    // After the arguments: a flattened struct of arguments brings its own text.
+    (experiment.args)(Command::new(experiment.name)).about(experiment.about).after_help(experiment.examples)
 }
 
 fn list() -> Command {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use super::*;
 use crate::cli::Cli;
@@ -31,6 +31,16 @@ fn names_are_unique_and_every_example_is_a_valid_command() {
             let parsed = Cli::try_parse_from(std::iter::once("testbed".to_owned()).chain(words.clone()));
             assert!(parsed.is_ok(), "{words:?}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
         }
+    }
+}
+
+#[test]
+fn the_help_asks_the_question_of_the_experiment() {
+    let command = Cli::command();
+    let group = command.find_subcommand("experiment").unwrap();
+    for experiment in ALL {
+        let about = group.find_subcommand(experiment.name).and_then(clap::Command::get_about).unwrap();
+        assert_eq!(about.to_string(), experiment.about);
     }
 }
 

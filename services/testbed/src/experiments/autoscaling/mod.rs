@@ -37,13 +37,12 @@ pub const EXPERIMENT: Experiment = Experiment {
     about: "A step, a holiday peak and a fall of the load: 8 replicas, replicas by the article's rule as a HorizontalPodAutoscaler, and 20; \
             requests lost and late, replica-minutes, elasticity; and an overload that burns no CPU",
     examples: "Examples:
-  ./testbed experiment autoscaling                      ten times as fast as in Kubernetes (about 14 minutes)
-  ./testbed experiment autoscaling --quick              thirty times as fast, not judged (about 5 minutes)
-  ./testbed experiment autoscaling --quota kernel       only with cgroups
+  ./testbed experiment autoscaling                   ten times as fast as in Kubernetes (12 minutes)
+  ./testbed experiment autoscaling --quick           thirty times as fast, not judged (5 minutes)
+  ./testbed experiment autoscaling --quota kernel    only with cgroups
   ./testbed experiment autoscaling --json | jq -c '.sections[0].measured.runs[].plan' | ./testbed plan --table
 
-A replica has 50 m CPU and each request costs 1 ms of it: 2 CPU on a scale of 1:40. --hurry divides every window and period of the rule, and the
-load's times.",
+A replica has 50 m CPU and each request costs 1 ms of it: 2 CPU on a scale of 1:40. --hurry divides every window and period of the rule, and the load's times.",
     args: AutoscalingArgs::augment_args,
     run: |matches| Box::pin(async move { run(&AutoscalingArgs::from_arg_matches(&matches)?).await }),
 };

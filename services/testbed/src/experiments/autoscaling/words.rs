@@ -40,7 +40,7 @@ pub fn sections(measured: &Measured) -> anyhow::Result<Vec<Section>> {
     );
     let mut tables = vec![requests(measured), elasticity_table(measured), demand(measured), starts(measured)];
     tables.extend(measured.runs.iter().filter(|run| run.variant == RULE).map(decisions));
-    let charts = measured.runs.iter().flat_map(charts).collect();
+    let charts = measured.runs.iter().flat_map(charts).chain([cpu(&measured.runs)]).collect();
     let blind = Section::new(
         "The blind spot",
         "The connections to the store run out, which burns no CPU: the rule sees nothing. The store's response time is modelled.",
@@ -180,14 +180,10 @@ fn charts(run: &Run) -> [Chart; 2] {
         ],
     };
     let p99 = run.seconds.iter().filter_map(|second| Some((f64::from(second.second), second.p99_ms?)));
-    let utilization = run.decisions.iter().filter_map(|one| Some((one.at_s.max(0.0), f64::from(one.utilization_pct?))));
     let latency = Drawing::OverTime {
         x_label: "second of the run".into(),
-        y_label: "p99 in ms, CPU in %".into(),
-        curves: vec![
-            Curve { name: "p99, ms".into(), points: p99.collect() },
-            Curve { name: "CPU, % of the request".into(), points: utilization.collect() },
-        ],
+        y_label: "p99, ms".into(),
+        curves: vec![Curve { name: "p99".into(), points: p99.collect() }],
     };
     let meaning = format!("{} % of the planned requests were beyond the SLO.", pct(run.requests.beyond_slo_pct));
     [
@@ -196,8 +192,21 @@ fn charts(run: &Run) -> [Chart; 2] {
             "What the load needed, what was decided, and what was ready.",
             replicas,
         ),
-        Chart::new(&format!("{}: latency and CPU", run.variant), &meaning, latency),
+        Chart::new(&format!("{}: latency", run.variant), &meaning, latency),
     ]
+}
+
+fn cpu(runs: &[Run]) -> Chart {
+    let curve = |run: &Run| {
+        let points = run.decisions.iter().filter_map(|one| Some((one.at_s, f64::from(one.utilization_pct?))));
+        Curve { name: run.variant.clone(), points: points.filter(|(at_s, _)| *at_s >= 0.0).collect() }
+    };
+    let drawing = Drawing::OverTime {
+        x_label: "second of the run".into(),
+        y_label: "CPU, % of the request".into(),
+        curves: runs.iter().map(curve).collect(),
+    };
+    Chart::new("CPU", "Mean of the replicas, as the planner saw it. The rule aims at 70 %.", drawing)
 }
 
 /// Points that change at an instant and not gradually; those that change nothing are left out.
@@ -270,7 +279,7 @@ mod tests {
             assert!(table.rows.iter().all(|row| row.len() == table.head.len()), "{table:?}");
         }
         let rows: Vec<usize> = sections[0].tables.iter().map(|table| table.rows.len()).collect();
-        assert_eq!((rows, sections[0].charts.len()), (vec![3, 3, 3, 3, 0], 6));
+        assert_eq!((rows, sections[0].charts.len()), (vec![3, 3, 3, 3, 0], 7));
     }
 
     /// As the example of the help reads it.
