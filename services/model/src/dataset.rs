@@ -112,20 +112,6 @@ impl Dataset {
         repeats.len() as u64
     }
 
-    /// The same events, by user; a user's by time, item and kind, as in the behaviour log.
-    pub(crate) fn in_order_of_time(&self) -> Self {
-        // Each id is compared once per event otherwise.
-        let mut by_id: Vec<u32> = (0..).take(self.items.len()).collect();
-        by_id.sort_unstable_by(|&a, &b| self.items[a as usize].cmp(&self.items[b as usize]));
-        let mut rank = vec![0_u32; by_id.len()];
-        for (place, item) in (0..).zip(by_id) {
-            rank[item as usize] = place;
-        }
-        let mut sorted = self.clone();
-        sorted.events.sort_by_key(|e| (e.user, e.at_ms, rank[e.item as usize], e.kind));
-        sorted
-    }
-
     /// Each user's events, oldest first; events of the same millisecond stay in input order.
     pub fn timelines(&self) -> Timelines {
         let mut starts = vec![0_usize; self.users.len() + 1];

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header  version u8 | items u32 | users u64 | events u64
-//!         | recency places f32
+//!         | history_cap u32 | neighbours_per_item u32 | damping, gap places, gap days, recency places, popular days f32
 //!         | popular: count u32, then (item u32, score f32) each
 //! row     version u8 | item u32 | count u16, then (item u32, score f32) each
 //! ```
@@ -12,7 +12,7 @@ use contract::{IdError, ItemId};
 use crate::neighbours::{BadParam, BuiltFrom, NeighbourModel, Params, Scored};
 
 /// Changes with the layout, so that a replica refuses a model in another format.
-const VERSION: u8 = 2;
+const VERSION: u8 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -45,13 +45,24 @@ impl NeighbourModel {
         header.extend(item_number(self.items().len()).to_le_bytes());
         header.extend(self.built_from().users.to_le_bytes());
         header.extend(self.built_from().events.to_le_bytes());
-        header.extend(self.params().recency_half_life_places.to_le_bytes());
+        let p = self.params();
+        header.extend(p.history_cap.to_le_bytes());
+        header.extend(p.neighbours_per_item.to_le_bytes());
+        for value in [
+            p.damping,
+            p.gap_half_life_places,
+            p.gap_half_life_days,
+            p.recency_half_life_places,
+            p.popular_half_life_days,
+        ] {
+            header.extend(value.to_le_bytes());
+        }
         header.extend(item_number(self.popular().len()).to_le_bytes());
         put_scored(&mut header, self.popular());
 
         let rows = (0..).zip(self.items()).map(|(item, id)| {
             let neighbours = self.neighbours(item);
-            let count = u16::try_from(neighbours.len()).expect("at most NEIGHBOURS_KEPT neighbours");
+            let count = u16::try_from(neighbours.len()).expect("Params::check allows up to 1000 neighbours");
             let mut row = Vec::with_capacity(7 + 8 * neighbours.len());
             row.push(VERSION);
             row.extend(item.to_le_bytes());
@@ -71,7 +82,15 @@ impl NeighbourModel {
         input.version()?;
         let items = input.u32()?;
         let built_from = BuiltFrom { users: input.u64()?, events: input.u64()? };
-        let params = Params { recency_half_life_places: input.f32()? };
+        let params = Params {
+            history_cap: input.u32()?,
+            neighbours_per_item: input.u32()?,
+            damping: input.f32()?,
+            gap_half_life_places: input.f32()?,
+            gap_half_life_days: input.f32()?,
+            recency_half_life_places: input.f32()?,
+            popular_half_life_days: input.f32()?,
+        };
         params.check()?;
         let popular_count = input.u32()?;
         let popular = input.scored(popular_count, items)?;

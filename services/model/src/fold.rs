@@ -19,6 +19,18 @@
 //! score(i, j) = pairs(i, j) / √((visitors(i) + 2) × (visitors(j) + 2))
 //! ```
 //!
+//! What changed against `neighbours.rs`, which sums over each user's whole history, and why:
+//!
+//! * Places and times between two items are those of the moment when the second one arrives. There, a late event moves the places of up to
+//!   10,000 pairs.
+//! * The window of `Features`, 100 items, replaces the newest 200 of a history: an item that leaves takes nothing with it. A repeated event
+//!   of an item adds no pairs, and its strength counts from then on.
+//! * Sums are integers, not f32, and ties go by id, not by the order of input: otherwise equal replicas would differ.
+//! * The damping is a square root and popularity grows in straight lines, because powers may differ in the last digit.
+//!
+//! On ml-100k (`cargo test -p model --lib -- movielens --nocapture`) NDCG@10 is 0.1156 ± 0.0083 if events arrive in order of time and 0.1107 if
+//! they arrive in the order of the file, which is random. Built from whole histories it is 0.1156 ± 0.008; popularity has 0.0449.
+//!
 //! Numbers are the same on every machine: there are only operations whose results IEEE 754 defines (+, ×, ÷, √), in a fixed order.
 
 mod assemble;
@@ -51,11 +63,9 @@ pub struct Fold {
     version: VersionVector,
     events: u64,
     items: Vec<ItemState>,
-    /// Of each user.
-    windows: Vec<Window>,
-    /// Positions in `items` and `windows`. Clients choose ids, so the hash has a random seed.
-    item_numbers: HashMap<ItemId, u32, quality::RandomState>,
-    user_numbers: HashMap<UserId, u32, quality::RandomState>,
+    /// Positions in `items`. Clients choose ids, so the hash has a random seed.
+    numbers: HashMap<ItemId, u32, quality::RandomState>,
+    users: HashMap<UserId, Window, quality::RandomState>,
 }
 
 #[derive(Debug, Clone)]
@@ -69,6 +79,10 @@ struct ItemState {
     pairs: HashMap<u32, u64, fast::RandomState>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("both parts have events of log {0}, so one of them lacks the other's windows")]
+pub struct Overlap(pub usize);
+
 impl Fold {
     /// Without events. Only the `held` segments can be published.
     pub fn new(held: impl IntoIterator<Item = SegmentId>) -> Self {
@@ -81,9 +95,8 @@ impl Fold {
             version: VersionVector::default(),
             events: 0,
             items: Vec::new(),
-            windows: Vec::new(),
-            item_numbers: HashMap::default(),
-            user_numbers: HashMap::default(),
+            numbers: HashMap::default(),
+            users: HashMap::default(),
         }
     }
 
@@ -100,27 +113,21 @@ impl Fold {
             return false;
         }
         self.version.set(log, arrival);
-        let (user, item) = (self.user_number(&event.user_id), self.item_number(&event.item_id));
-        self.add_numbered(user, item, event.at_ms, event.weight);
-        true
-    }
-
-    fn add_numbered(&mut self, user: u32, item: u32, at_ms: i64, weight: f32) {
         self.events = self.events.saturating_add(1);
-        let Self { held, items, windows, .. } = self;
-        items[item as usize].popularity.add(at_ms);
-        let window = &mut windows[user as usize];
+        let item = self.number(&event.item_id);
+        let Self { held, items, users, .. } = self;
+        items[item as usize].popularity.add(event.at_ms);
+        let window = match users.get_mut(&event.user_id) {
+            Some(window) => window,
+            None => users.entry(event.user_id.clone()).or_default(),
+        };
         let id = |item: u32| &items[item as usize].id;
-        let Some(place) = window.enter(item, at_ms, weight, id) else { return };
+        let Some(place) = window.enter(item, event.at_ms, event.weight, id) else { return true };
         items[item as usize].visitors += 1;
         let visits = window.visits();
         for (other_place, other) in visits.iter().enumerate().filter(|(other_place, _)| *other_place != place) {
-            let both = [(item, other.item), (other.item, item)];
-            if both.iter().all(|(from, _)| !held[items[*from as usize].segment.index()]) {
-                continue;
-            }
             let amount = pairs::amount(&visits[place], other, place.abs_diff(other_place));
-            for (from, to) in both {
+            for (from, to) in [(item, other.item), (other.item, item)] {
                 let from = &mut items[from as usize];
                 if amount > 0 && held[from.segment.index()] {
                     let sum = from.pairs.entry(to).or_default();
@@ -128,6 +135,7 @@ impl Fold {
                 }
             }
         }
+        true
     }
 
     /// Says that a log has no events up to `arrival` beyond those that were added: numbers may be left out.
@@ -136,18 +144,52 @@ impl Fold {
         self.version.set(log, position);
     }
 
+    /// Adds the fold of other logs, so that each thread can fold some of the logs.
+    ///
+    /// # Errors
+    /// Both have read the same log. Nothing changes then.
+    pub fn merge(&mut self, other: Self) -> Result<(), Overlap> {
+        let read = |fold: &Self, log| fold.version.position(log) > 0;
+        if let Some(log) = ShardId::all().find(|&log| read(self, log) && read(&other, log)) {
+            return Err(Overlap(log.index()));
+        }
+        for log in ShardId::all() {
+            self.pass(log, other.version.position(log));
+        }
+        for (held, also) in self.held.iter_mut().zip(other.held) {
+            // Pairs of a segment that one part does not hold are incomplete.
+            *held &= also;
+        }
+        self.events = self.events.saturating_add(other.events);
+        let numbers: Vec<u32> = other.items.iter().map(|item| self.number(&item.id)).collect();
+        let number = |theirs: u32| numbers[theirs as usize];
+        for (theirs, item) in (0..).zip(other.items) {
+            let ours = &mut self.items[number(theirs) as usize];
+            ours.visitors += item.visitors;
+            ours.popularity.merge(item.popularity);
+            for (to, amount) in item.pairs {
+                let sum = ours.pairs.entry(number(to)).or_default();
+                *sum = sum.saturating_add(amount);
+            }
+        }
+        for (user, mut window) in other.users {
+            window.renumber(number);
+            self.users.insert(user, window);
+        }
+        Ok(())
+    }
+
     /// The segment's rows at this version. `None`: the segment is not held.
     pub fn publish(&self, segment: SegmentId) -> Option<PublishedSegment> {
         if !self.held[segment.index()] {
             return None;
         }
-        let is_in = |item: &&ItemState| item.segment == segment && !item.popularity.is_empty();
-        let mut items: Vec<&ItemState> = self.items.iter().filter(is_in).collect();
+        let mut items: Vec<&ItemState> = self.items.iter().filter(|item| item.segment == segment).collect();
         items.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         Some(PublishedSegment {
             segment,
             version: self.version,
-            users: self.windows.iter().filter(|window| !window.visits().is_empty()).count() as u64,
+            users: self.users.len() as u64,
             events: self.events,
             rows: items.into_iter().map(|item| self.row(item)).collect(),
         })
@@ -174,12 +216,12 @@ impl Fold {
         }
     }
 
-    fn item_number(&mut self, id: &ItemId) -> u32 {
-        if let Some(&known) = self.item_numbers.get(id) {
+    fn number(&mut self, id: &ItemId) -> u32 {
+        if let Some(&known) = self.numbers.get(id) {
             return known;
         }
         let number = u32::try_from(self.items.len()).expect("4 billion items do not fit into memory");
-        self.item_numbers.insert(id.clone(), number);
+        self.numbers.insert(id.clone(), number);
         self.items.push(ItemState {
             id: id.clone(),
             segment: segment_of(id.as_str()),
@@ -187,16 +229,6 @@ impl Fold {
             popularity: Popularity::default(),
             pairs: HashMap::default(),
         });
-        number
-    }
-
-    fn user_number(&mut self, id: &UserId) -> u32 {
-        if let Some(&known) = self.user_numbers.get(id) {
-            return known;
-        }
-        let number = u32::try_from(self.windows.len()).expect("4 billion users do not fit into memory");
-        self.user_numbers.insert(id.clone(), number);
-        self.windows.push(Window::default());
         number
     }
 }

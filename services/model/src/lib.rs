@@ -1,14 +1,13 @@
 //! The item-neighbour model: reads or generates behaviour data, builds the model, encodes it for the store, ranks with it, and measures its
 //! quality. No I/O except the reader and writer that a caller passes in.
 //!
-//! Depends on `contract` (ids, event kinds). Begin reading with `neighbours.rs`, the model; `fold.rs` builds it, `rank.rs`
-//! uses it for a request.
+//! Depends on `contract` (ids, event kinds). Begin reading with `neighbours.rs`, the model, and `rank.rs`, its use for a request.
 //!
 //! ```text
-//! parse | generate → dataset → fold (build) → neighbours → encode → [store] → encode (decode) → rank
+//! parse | generate → dataset → neighbours (build) → encode → [store] → encode (decode) → rank
 //!                        └───→ quality (leave-last-out)
 //! events of a user → features (fold) → [store] → rank
-//! 16 logs of events → fold → 16 published segments → neighbours
+//! events of all users, by log → fold → 16 published segments → rank
 //! ```
 
 mod dataset;
@@ -25,7 +24,7 @@ mod records;
 pub use dataset::{Dataset, DatasetBuilder, Interaction};
 pub use encode::DecodeError;
 pub use features::{BadFeatures, Features};
-pub use fold::{DecayedCount, Fold, NEIGHBOURS_KEPT, PublishedRow, PublishedSegment};
+pub use fold::{DecayedCount, Fold, NEIGHBOURS_KEPT, Overlap, PublishedRow, PublishedSegment};
 pub use generate::{GenerateError, GenerateParams, generate};
 pub use neighbours::{NeighbourModel, Params, Scored};
 pub use parse::{BadRows, ParseError, ParseReport, parse, write_csv};

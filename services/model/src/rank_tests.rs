@@ -9,7 +9,7 @@ use crate::neighbours::{BuiltFrom, Params};
 fn model(rows: Vec<Vec<Scored>>, popular: &[u32]) -> NeighbourModel {
     let items = (0..rows.len()).map(|n| ItemId::new(&format!("i{n}")).unwrap()).collect();
     let popular = popular.iter().enumerate().map(|(n, &item)| (item, 100.0 / (n as f32 + 1.0))).collect();
-    let params = Params { recency_half_life_places: 1.0 };
+    let params = Params { recency_half_life_places: 1.0, ..Params::default() };
     NeighbourModel::from_parts(items, rows, popular, params, BuiltFrom { users: 1, events: 1 })
 }
 

@@ -185,7 +185,8 @@ struct Leaving {
 }
 
 impl Leaving {
-    async fn leave(&self, within: Duration) {
+    /// Ends with it: a second descriptor of the listener would keep connections waiting that nobody accepts.
+    async fn leave(self, within: Duration) {
         self.is_leaving.store(true, Ordering::Relaxed);
         if let Some(path) = &self.path
             && let Err(error) = std::fs::remove_file(path)

@@ -167,7 +167,8 @@ impl Autoscaler {
 
     /// Of the replicas that were there at the decision before, by number.
     async fn sample(&mut self, service: &ServiceStack) -> anyhow::Result<BTreeMap<usize, Sample>> {
-        let read = service.replicas.iter().map(async |replica| {
+        let running = service.replicas.iter().filter(|replica| service.stack.pid(replica.child).is_some());
+        let read = running.map(async |replica| {
             let time = self.meter.read(service, replica).await;
             time.map(|time| (replica, Reading { at: Instant::now(), time }))
         });

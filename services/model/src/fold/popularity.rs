@@ -29,6 +29,12 @@ impl Popularity {
         self.add_units(at_ms.div_euclid(PERIOD_MS), UNITS + UNITS * into_period / PERIOD_MS as u64);
     }
 
+    pub(super) fn merge(&mut self, other: Self) {
+        for (period, units) in other.0 {
+            self.add_units(period, units);
+        }
+    }
+
     fn add_units(&mut self, period: i64, units: u64) {
         let at = self.0.partition_point(|known| known.0 > period);
         match self.0.get_mut(at) {
@@ -37,10 +43,6 @@ impl Popularity {
         }
         let newest = self.0[0].0;
         self.0.truncate(self.0.partition_point(|known| newest - known.0 < PERIODS_KEPT));
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     pub(super) fn read(&self) -> DecayedCount {
@@ -83,17 +85,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_of_events_does_not_matter(times in prop::collection::vec(0..100 * PERIOD_MS, 1..60), next in 0_usize..60) {
+        fn the_order_of_events_does_not_matter(times in prop::collection::vec(0..100 * PERIOD_MS, 1..60), split in 0_usize..60) {
             let of = |times: &[i64]| {
                 let mut popularity = Popularity::default();
                 times.iter().for_each(|&at_ms| popularity.add(at_ms));
                 popularity
             };
-            let mut other = times.clone();
-            other.reverse();
-            let at = next % other.len();
-            other.rotate_left(at);
-            prop_assert_eq!(of(&times).0, of(&other).0);
+            let mut reversed = times.clone();
+            reversed.reverse();
+            prop_assert_eq!(of(&times).0, of(&reversed).0);
+            let (first, second) = times.split_at(split.min(times.len()));
+            let mut merged = of(second);
+            merged.merge(of(first));
+            prop_assert_eq!(merged.0, of(&times).0);
         }
     }
 }

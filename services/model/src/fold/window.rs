@@ -52,6 +52,12 @@ impl Window {
         self.0.insert(place, new);
         known.is_none().then_some(place)
     }
+
+    pub(super) fn renumber(&mut self, number: impl Fn(u32) -> u32) {
+        for visit in &mut self.0 {
+            visit.item = number(visit.item);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub fn publish(experiment: &Experiment, begun: SystemTime, found: Found, args: &
         remarks.push("This is a debug build: its figures say nothing about a release build.".into());
     }
     if args.quick && !judged_when_quick {
-        verdicts.iter_mut().for_each(|verdict| verdict.passed = None);
+        verdicts.iter_mut().for_each(|verdict| (verdict.passed, verdict.undecided) = (None, false));
     }
     let findings = Findings {
         schema_version: SCHEMA_VERSION,

@@ -122,12 +122,17 @@ impl ServiceStack {
             self.add_replica(n, profile, sets)?;
         }
         let mut leavers: Vec<(bool, usize)> =
-            self.replicas.iter().map(|replica| (replica.ready.is_some(), replica.n)).collect();
+            self.replicas.iter().map(|replica| (self.is_serving(replica), replica.n)).collect();
         leavers.sort_by_key(|(is_ready, n)| (*is_ready, std::cmp::Reverse(*n)));
         for (_, n) in leavers.into_iter().take(self.replicas.len().saturating_sub(count)) {
             self.leave(n)?;
         }
         Ok(())
+    }
+
+    /// Whether it runs and has been ready.
+    pub fn is_serving(&self, replica: &Replica) -> bool {
+        replica.ready.is_some() && self.stack.pid(replica.child).is_some()
     }
 
     /// How many replicas have been asked to leave and have not ended.
@@ -150,9 +155,8 @@ impl ServiceStack {
         self.leaving.push(Leaving { n, child, deadline: Instant::now() + LEAVE_DEADLINE });
         // It is to end, however it does.
         self.stack.make_expendable(child);
-        if self.stack.pid(child).is_some() {
-            self.stack.kill(child, Signal::SIGTERM)?;
-        }
+        // Fails only if it has ended, which `reap_left` notices.
+        let _ = self.stack.kill(child, Signal::SIGTERM);
         self.stack.remove_endpoint(&admin_name(n))?;
         self.scrape_replicas()
     }
