@@ -1,6 +1,7 @@
 //! The partition table, and the plan that assigns partitions to online workers. Pure.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -148,6 +149,8 @@ pub struct Conditions {
     pub acknowledged: BTreeSet<usize>,
     /// Partitions whose primary was overruled in the store: it needs a later epoch.
     pub overruled: BTreeSet<usize>,
+    /// How far copies of a partition's segment are: the higher, the more of the logs is in them. A copy that is not here is not complete.
+    pub caught_up: BTreeMap<(usize, NodeId), u64>,
     /// Whether partitions may be moved for balance.
     pub may_rebalance: bool,
 }
@@ -160,6 +163,7 @@ impl Default for Conditions {
             unable: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
             overruled: BTreeSet::new(),
+            caught_up: BTreeMap::new(),
             may_rebalance: true,
         }
     }
@@ -214,11 +218,13 @@ impl Plan<'_> {
         (assignment.primary, assignment.successor) = (heir, None);
     }
 
-    /// Workers that could serve the partition a short time ago come first, then the most eligible ones, then those with the fewest
-    /// primaries.
+    /// Workers that could serve the partition a short time ago come first, then the most eligible ones, then those whose copy of the segment
+    /// has most of the logs, then those with the fewest primaries.
     fn best_heir(&self, at: usize, nodes: Vec<NodeId>) -> Option<NodeId> {
         let is_unable = |node: &NodeId| self.conditions.unable.contains(&(at, node.clone()));
-        let rank = |node: &NodeId| (is_unable(node), self.conditions.eligibility(node), self.primaries(node));
+        let behind = |node: &NodeId| Reverse(self.conditions.caught_up.get(&(at, node.clone())).copied());
+        let rank =
+            |node: &NodeId| (is_unable(node), self.conditions.eligibility(node), behind(node), self.primaries(node));
         nodes.into_iter().min_by_key(rank)
     }
 

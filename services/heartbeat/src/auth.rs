@@ -32,6 +32,14 @@ pub enum FrameKind {
     /// The response to a poll.
     Table = 9,
     Ballot = 10,
+    /// What a worker has of the segments: see the crate `segments`.
+    BlockReport = 11,
+    /// The response to a block report.
+    ReportAccepted = 12,
+    /// A worker's question for orders about its copies.
+    OrdersWanted = 13,
+    /// The response to it.
+    Orders = 14,
 }
 
 /// Who signs a frame. Each role has its own key, so that a frame of one role cannot be used as one of another.
@@ -46,7 +54,7 @@ pub enum Role {
 }
 
 impl FrameKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Beat,
         Self::Batch,
         Self::Ack,
@@ -57,6 +65,10 @@ impl FrameKind {
         Self::Poll,
         Self::Table,
         Self::Ballot,
+        Self::BlockReport,
+        Self::ReportAccepted,
+        Self::OrdersWanted,
+        Self::Orders,
     ];
 
     fn of(byte: u8) -> Option<Self> {
@@ -65,8 +77,16 @@ impl FrameKind {
 
     pub fn role(self) -> Role {
         match self {
-            Self::Beat | Self::Batch | Self::Registration | Self::Alive | Self::Poll => Role::Worker,
-            Self::Ack | Self::Registered | Self::Probe | Self::Table => Role::Monitor,
+            Self::Beat
+            | Self::Batch
+            | Self::Registration
+            | Self::Alive
+            | Self::Poll
+            | Self::BlockReport
+            | Self::OrdersWanted => Role::Worker,
+            Self::Ack | Self::Registered | Self::Probe | Self::Table | Self::ReportAccepted | Self::Orders => {
+                Role::Monitor
+            }
             Self::Ballot => Role::Voter,
         }
     }

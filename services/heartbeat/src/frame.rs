@@ -69,16 +69,40 @@ pub fn verify_ack(keys: &Keys, frame: &[u8]) -> Option<Ack> {
     verify_protobuf(keys, FrameKind::Ack, frame)
 }
 
-/// Appends the frame of an acknowledgement, a probe or the reply to one. Its codec is Protobuf, independently of any heartbeat's codec.
-pub(crate) fn sign_protobuf(keys: &Keys, kind: FrameKind, message: &impl prost::Message, out: &mut Vec<u8>) {
+/// Appends the frame of a message whose codec is always Protobuf, independently of any heartbeat's codec.
+pub fn sign_protobuf(keys: &Keys, kind: FrameKind, message: &impl prost::Message, out: &mut Vec<u8>) {
     let start = keys.begin(Header { kind, codec: CodecId::Protobuf, ack_wanted: false }, out);
     message.encode_raw(out);
     keys.finish(kind.role(), start, out);
 }
 
-pub(crate) fn verify_protobuf<M: prost::Message + Default>(keys: &Keys, kind: FrameKind, frame: &[u8]) -> Option<M> {
+/// The message in a frame; `None`: the frame is not authentic, or has another kind of message.
+pub fn verify_protobuf<M: prost::Message + Default>(keys: &Keys, kind: FrameKind, frame: &[u8]) -> Option<M> {
     let (header, payload) = keys.verify(frame).ok()?;
     if header.kind == kind { M::decode(payload).ok() } else { None }
+}
+
+/// The frame of the reply to the question in the frame `question`, as `sign_reply`.
+pub fn sign_protobuf_reply(keys: &Keys, kind: FrameKind, question: &[u8], message: &impl prost::Message) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let start = keys.begin(Header { kind, codec: CodecId::Protobuf, ack_wanted: false }, &mut frame);
+    frame.extend_from_slice(mac_of(question));
+    message.encode_raw(&mut frame);
+    keys.finish(kind.role(), start, &mut frame);
+    frame
+}
+
+/// The reply in a frame; `None`: it is not authentic, not of this kind, or the reply to another question.
+pub fn verify_protobuf_reply<M: prost::Message + Default>(
+    keys: &Keys,
+    kind: FrameKind,
+    question: &[u8],
+    frame: &[u8],
+) -> Option<M> {
+    let (header, payload) = keys.verify(frame).ok()?;
+    let (answered, message) = payload.split_first_chunk::<MAC_BYTES>()?;
+    let is_reply = header.kind == kind && answered == mac_of(question);
+    if is_reply { M::decode(message).ok() } else { None }
 }
 
 /// The frame of a control message.
@@ -178,5 +202,10 @@ mod tests {
         assert_eq!(read(FrameKind::Registered, &question, &reply), Err(Reject::Frame));
         assert_eq!(read(FrameKind::Table, &question, &question), Err(Reject::Frame), "a worker's own frame");
         assert_eq!(read(FrameKind::Table, &question, b"7"), Err(Reject::Frame));
+        let ack = Ack { sequence: 7, ..Ack::default() };
+        let reply = sign_protobuf_reply(&keys, FrameKind::Orders, &question, &ack);
+        let read = |kind, question: &[u8]| verify_protobuf_reply::<Ack>(&keys, kind, question, &reply);
+        assert_eq!(read(FrameKind::Orders, &question), Some(ack));
+        assert_eq!((read(FrameKind::Orders, &later), read(FrameKind::ReportAccepted, &question)), (None, None));
     }
 }

@@ -225,6 +225,11 @@ impl Observer {
         }
     }
 
+    /// How far the copies of the partitions' segments are: see `Conditions::caught_up`. It replaces what was known.
+    pub fn copies(&mut self, caught_up: BTreeMap<(usize, NodeId), u64>) {
+        self.leading.caught_up = caught_up;
+    }
+
     pub fn ballot(&mut self, now: Nanos, ballot: Ballot) {
         self.awake(now);
         let says_something = !ballot.failed.is_empty() || !ballot.fit.is_empty();

@@ -54,6 +54,28 @@ fn three_workers_share_evenly_and_each_partition_has_two_replicas() {
 }
 
 #[test]
+fn the_heir_of_a_dead_primary_is_the_replica_that_has_most_of_the_logs() {
+    let before = step(&table(&["a", "b", "c", "d"]));
+    for favourite in 0..2 {
+        // The other replica is behind, or its copy is not complete.
+        for other in [Some(4), None] {
+            let of_partition = |(at, a): (usize, &Assignment)| {
+                let rank = |n: usize| if n == favourite { Some(5) } else { other };
+                a.replicas.iter().enumerate().filter_map(move |(n, id)| Some(((at, id.clone()), rank(n)?))).collect()
+            };
+            let caught_up: Vec<Vec<_>> = before.partitions.iter().enumerate().map(of_partition).collect();
+            let conditions = Conditions { caught_up: caught_up.concat().into_iter().collect(), ..Conditions::default() };
+            let after = stamped(&with(&before, "b", false), &conditions);
+            for (old, new) in before.partitions.iter().zip(&after.partitions) {
+                if old.primary.as_deref() == Some("b") {
+                    assert_eq!(new.primary.as_ref(), Some(&old.replicas[favourite]));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_dead_primarys_places_go_to_replicas_in_a_new_epoch_and_nothing_else_moves() {
     let before = step(&table(&["a", "b", "c", "d"]));
     let after = stamped(&with(&before, "b", false), &Conditions::default());

@@ -24,6 +24,8 @@ pub(super) struct Leading {
     pub(super) committing: Option<Table>,
     pub(super) evidence: Evidence,
     pub(super) steadiness: Steadiness,
+    /// See `Conditions::caught_up`.
+    pub(super) caught_up: BTreeMap<(usize, NodeId), u64>,
     /// The conditions of the last decision: others are a reason to decide again.
     conditions: Conditions,
     /// Partitions that the last decision found unserved.
@@ -42,6 +44,7 @@ impl Leading {
             committing: None,
             evidence: Evidence::default(),
             steadiness: Steadiness::default(),
+            caught_up: BTreeMap::new(),
             conditions: Conditions::default(),
             unserved: BTreeMap::new(),
             next_judgement: now,
@@ -156,6 +159,7 @@ impl Observer {
         let mut conditions = Conditions {
             acknowledged: leading.evidence.acknowledged(now, table, &times),
             may_rebalance: now >= leading.steadiness.rebalance_at(self.settings.rebalance_after),
+            caught_up: leading.caught_up.clone(),
             ..Conditions::default()
         };
         let findings = leading.evidence.judge(now, table, &times, |node| overdue.contains(node));
