@@ -16,6 +16,7 @@ mod input;
 mod manifest;
 mod plan;
 mod report;
+pub mod rpc;
 mod verified;
 
 pub use digest::Digest;

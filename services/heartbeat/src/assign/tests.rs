@@ -64,7 +64,8 @@ fn the_heir_of_a_dead_primary_is_the_replica_that_has_most_of_the_logs() {
                 a.replicas.iter().enumerate().filter_map(move |(n, id)| Some(((at, id.clone()), rank(n)?))).collect()
             };
             let caught_up: Vec<Vec<_>> = before.partitions.iter().enumerate().map(of_partition).collect();
-            let conditions = Conditions { caught_up: caught_up.concat().into_iter().collect(), ..Conditions::default() };
+            let conditions =
+                Conditions { caught_up: caught_up.concat().into_iter().collect(), ..Conditions::default() };
             let after = stamped(&with(&before, "b", false), &conditions);
             for (old, new) in before.partitions.iter().zip(&after.partitions) {
                 if old.primary.as_deref() == Some("b") {
