@@ -181,5 +181,9 @@ pub mod problem {
     pub const OLD_EPOCH: &str = "/problems/old-epoch";
     /// This worker owns the partition, but does not serve it yet.
     pub const TAKING_OVER: &str = "/problems/taking-over";
+    /// A block of a segment, or its manifest, is damaged on this worker's disk.
+    pub const DAMAGED_BLOCK: &str = "/problems/damaged-block";
+    /// The worker has no version of the segment yet.
+    pub const NO_VERSION: &str = "/problems/no-version";
     pub const INTERNAL: &str = "/problems/internal";
 }

@@ -63,6 +63,11 @@ pub mod attribute {
     /// Partitions that get another owner.
     pub const PARTITIONS: &str = "testbed.partitions";
     pub const VOTES: &str = "testbed.votes";
+    /// Number of a segment of the model.
+    pub const SEGMENT: &str = "testbed.segment";
+    /// Blocks of a segment's file that are moved.
+    pub const BLOCKS: &str = "testbed.blocks";
+    pub const BYTES: &str = "testbed.bytes";
     /// The end of a suspicion: `confirmed`, or the evidence that refuted it. The end of a replica's start: `ready`, `left` or `ended`.
     pub const OUTCOME: &str = "testbed.outcome";
 
@@ -114,6 +119,13 @@ pub mod name {
     pub const SUSPICION: &str = "suspicion";
     /// The absence of a worker that is off-line in the table, until it returns.
     pub const ABSENCE: &str = "absence";
+    /// Blocks of a segment come from another worker.
+    pub const SEGMENT_TRANSFER: &str = "segment transfer";
+    /// A version of a segment is folded again from the logs.
+    pub const SEGMENT_REBUILD: &str = "segment rebuild";
+    /// A worker that is no holder any more removes its copy.
+    pub const SEGMENT_REMOVE: &str = "segment remove";
+
     /// Until a heartbeat was overdue.
     pub const SILENCE: &str = "silence";
     /// From the leading monitor's vote to a majority.

@@ -28,6 +28,8 @@ pub struct WorkerConfig {
     pub redis: RedisConfig,
     /// The lists that this worker writes to Redis.
     pub lists: ListsConfig,
+    /// The segments of the model that this worker folds, publishes and holds.
+    pub segments: SegmentsConfig,
     /// Export of traces and logs over OTLP.
     pub telemetry: TelemetryConfig,
 }
@@ -42,6 +44,25 @@ pub struct ListsConfig {
     pub stale_ms: u64,
     /// Items of a list, 1 to 100.
     pub items: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentsConfig {
+    /// Directory of the segments' files, for this worker alone. Empty, the default: this worker holds no segments.
+    pub dir: String,
+    /// Milliseconds between two looks at the logs.
+    pub poll_ms: u64,
+    /// Milliseconds after which what was folded is published.
+    pub publish_every_ms: u64,
+    /// Number of folded events that are published without waiting for `segments.publish_every_ms`.
+    pub publish_after_events: u64,
+    /// Milliseconds between two complete block reports to each monitor. All monitors should have the same setting.
+    pub report_every_ms: u64,
+    /// Limit of what this worker fetches from other workers, in bytes per second.
+    pub transfer_bytes_per_s: u64,
+    /// Limit of what this worker reads to find damaged blocks, in bytes per second.
+    pub scrub_bytes_per_s: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -101,6 +122,9 @@ pub struct Monitor {
     pub http: String,
     /// `host:port` that receives heartbeats over the configured transport.
     pub beats: String,
+    /// `host:port` that receives block reports (gRPC). Needed with `segments.dir`.
+    #[serde(default)]
+    pub rpc: String,
 }
 
 impl WorkerConfig {
@@ -122,6 +146,15 @@ impl WorkerConfig {
             kafka: KafkaConfig::default(),
             redis: RedisConfig { url: String::new(), response_timeout_ms: 500, connect_timeout_ms: 500 },
             lists: ListsConfig { fresh_ms: 3_600_000, stale_ms: 3_600_000, items: 20 },
+            segments: SegmentsConfig {
+                dir: String::new(),
+                poll_ms: 500,
+                publish_every_ms: 5_000,
+                publish_after_events: 10_000,
+                report_every_ms: 60_000,
+                transfer_bytes_per_s: 16 << 20,
+                scrub_bytes_per_s: 1 << 20,
+            },
             telemetry: TelemetryConfig::default(),
         }
     }
@@ -163,9 +196,20 @@ impl Validate for WorkerConfig {
             ("lists.fresh_ms", self.lists.fresh_ms, 1..=31_536_000_000),
             ("lists.stale_ms", self.lists.stale_ms, 0..=31_536_000_000),
             ("lists.items", self.lists.items as u64, 1..=lists::MAX_ITEMS as u64),
+            ("segments.poll_ms", self.segments.poll_ms, 10..=60_000),
+            ("segments.publish_every_ms", self.segments.publish_every_ms, 10..=86_400_000),
+            ("segments.publish_after_events", self.segments.publish_after_events, 1..=u64::MAX),
+            ("segments.report_every_ms", self.segments.report_every_ms, 100..=86_400_000),
+            ("segments.transfer_bytes_per_s", self.segments.transfer_bytes_per_s, 4_096..=1 << 40),
+            ("segments.scrub_bytes_per_s", self.segments.scrub_bytes_per_s, 4_096..=1 << 40),
         ] {
             if !range.contains(&value) {
                 problems.push(format!("{key}: {value} is not in {}..={}", range.start(), range.end()));
+            }
+        }
+        if !self.segments.dir.is_empty() {
+            for (name, _) in self.monitors.iter().filter(|(_, monitor)| monitor.rpc.is_empty()) {
+                problems.push(format!("monitors.{name}.rpc: needed with segments.dir, as host:port of the monitor's listen.rpc"));
             }
         }
         self.store.validate(problems);

@@ -4,7 +4,8 @@
 //!
 //! Begin with [`serve`]. Then in this order: `beats` sends heartbeats, `follow` polls the partition table, `ownership` applies it,
 //! `partition_task` takes one partition over and serves it, `partitions` answers requests, `report` says in heartbeats how that goes.
-//! `events` is the path of an event: from Kafka to the store and to Redis.
+//! `events` is the path of an event: from Kafka to the store and to Redis. `segments` is the path of the model: from the logs to files, to
+//! other workers and to the replicas of the API.
 
 pub mod beats;
 mod complaints;
@@ -18,6 +19,7 @@ mod ownership;
 mod partition_task;
 mod partitions;
 mod report;
+mod segments;
 mod takeover;
 
 use std::{sync::Arc, time::Duration};
@@ -45,6 +47,7 @@ use crate::{
     ownership::PartitionOwnership,
     partitions::Handlers,
     report::Reporter,
+    segments::{Parts, SegmentMetrics, Segments},
 };
 
 /// How long the export of the last spans and logs may take.
@@ -121,6 +124,22 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
     tasks.spawn(ownership.clone().follow_table(incarnation.clone(), follower.clone(), telemetry.clone(), stop.clone()));
     tasks.spawn(follow::readiness(me.clone(), incarnation.clone(), follower.clone(), readiness, stop.clone()));
 
+    let segments = if config.segments.dir.is_empty() {
+        None
+    } else {
+        let parts = Parts {
+            me: me.clone(),
+            store: store.clone(),
+            ownership: ownership.clone(),
+            latest: follower.clone(),
+            metrics: SegmentMetrics::new(&series)?,
+            telemetry: telemetry.clone(),
+        };
+        let segments = Segments::open(&config.segments, parts)?;
+        segments.spawn(&config.monitors, &keys, &incarnation, &tasks, &stop);
+        Some(segments)
+    };
+
     tracing::info!(worker = config.node.id, http = %listen.http, "listening");
     let (drain, left) = (Duration::from_millis(listen.drain_ms), CancellationToken::new());
     let probe_slots = Arc::new(Semaphore::new(partitions::MAX_PROBES_FOR_OTHERS));
@@ -146,7 +165,8 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         }
         done.cancel();
     });
-    let served = lifecycle::serve(http, partitions::router(handlers), left, drain).await;
+    let router = partitions::router(handlers).merge(segments.map(segments::router).unwrap_or_default());
+    let served = lifecycle::serve(http, router, left, drain).await;
     stop.cancel();
     lifecycle::drain(&tasks, drain).await;
     telemetry.stop(TELEMETRY_TIMEOUT).await;

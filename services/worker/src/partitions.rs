@@ -217,7 +217,7 @@ async fn resume(State(handlers): State<Handlers>) -> Json<BTreeMap<String, Resum
 }
 
 /// A problem document. With 503 it has Retry-After.
-fn answer(status: StatusCode, kind: &str, detail: String) -> Response {
+pub fn answer(status: StatusCode, kind: &str, detail: String) -> Response {
     let title = status.canonical_reason().unwrap_or("Error").to_owned();
     let body = Problem { kind: kind.to_owned(), title, status: status.as_u16(), detail, field: None };
     let mut response = (status, Json(body)).into_response();

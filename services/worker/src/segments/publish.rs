@@ -1,0 +1,190 @@
+//! Steps 1 and 2: the primary of segments folds the logs of the store, and publishes versions of its segments.
+//!
+//! A file is a pure function of its version vector, so a new primary begins at the start of the logs, and what it publishes continues what
+//! its predecessor published. `due` decides when, and is pure.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use contract::{SegmentId, VersionVector};
+use model::Fold;
+use segments::{Found, Version, WriteError, encode};
+use tokio::{task::spawn_blocking, time::sleep};
+
+use super::Segments;
+
+/// Publishing takes at most a tenth of the time.
+const PAUSE_PER_PUBLICATION: u32 = 9;
+/// Pause after an error, before jitter.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Folds and publishes for ever.
+pub async fn run(segments: Segments) {
+    let mut publisher = Publisher::new(segments.clone());
+    let mut tables = segments.0.ownership.tables();
+    let poll = Duration::from_millis(segments.0.config.poll_ms);
+    loop {
+        tables.mark_unchanged();
+        let pause = match publisher.step().await {
+            Ok(()) => poll,
+            Err(error) => {
+                tracing::warn!(error = &*error as &dyn Error, "cannot fold or publish segments, trying again");
+                RETRY_PAUSE.mul_f64(rand::random_range(0.5..=1.0))
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = tables.changed() => {}
+        }
+    }
+}
+
+struct Publisher {
+    segments: Segments,
+    /// The state of the logs, for the segments whose primary this worker is or was a moment ago.
+    fold: Option<Fold>,
+    /// What is on this worker's disk, of the segments in `fold`.
+    published: BTreeMap<SegmentId, VersionVector>,
+    pending: Pending,
+}
+
+/// What has been folded but not published.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    events: u64,
+    /// When the first of these events was folded.
+    since: Option<Instant>,
+    /// No publication begins before.
+    not_before: Instant,
+}
+
+impl Pending {
+    /// Whether enough has changed, or enough time has passed.
+    fn is_due(&self, now: Instant, after_events: u64, every: Duration) -> bool {
+        let is_old = self.since.is_some_and(|since| now.duration_since(since) >= every);
+        now >= self.not_before && (self.events >= after_events || is_old)
+    }
+
+    fn folded(&mut self, events: u64, now: Instant) {
+        self.events += events;
+        if events > 0 {
+            self.since.get_or_insert(now);
+        }
+    }
+
+    fn published(&mut self, began: Instant, now: Instant) {
+        let pause = now.duration_since(began) * PAUSE_PER_PUBLICATION;
+        *self = Self { events: 0, since: None, not_before: now + pause };
+    }
+}
+
+impl Publisher {
+    fn new(segments: Segments) -> Self {
+        let pending = Pending { events: 0, since: None, not_before: Instant::now() };
+        Self { segments, fold: None, published: BTreeMap::new(), pending }
+    }
+
+    async fn step(&mut self) -> anyhow::Result<()> {
+        let owned = self.segments.owned();
+        self.segments.0.metrics.primaries.set(owned.len() as i64);
+        if owned.is_empty() {
+            (self.fold, self.published) = (None, BTreeMap::new());
+            return Ok(());
+        }
+        let is_held = |segment: &SegmentId| self.published.contains_key(segment);
+        let is_first = self.fold.is_none() || !owned.keys().all(is_held);
+        // Taken, so that a step that fails or ends in the middle begins again.
+        let mut fold = match self.fold.take() {
+            Some(fold) if !is_first => fold,
+            _ => self.begin(owned.keys().copied().collect()).await?,
+        };
+        let events = lists::advance(&mut fold, &self.segments.0.store).await.context("cannot read the logs")?;
+        self.segments.0.metrics.folded.inc_by(events);
+        self.pending.folded(events, Instant::now());
+        let config = &self.segments.0.config;
+        let every = Duration::from_millis(config.publish_every_ms);
+        if is_first || self.pending.is_due(Instant::now(), config.publish_after_events, every) {
+            fold = self.publish(fold, &owned).await?;
+        }
+        self.fold = Some(fold);
+        Ok(())
+    }
+
+    /// The fold of the whole logs for these segments. A fold has the pairs of its own segments only, so further ones need the logs again.
+    async fn begin(&mut self, held: Vec<SegmentId>) -> anyhow::Result<Fold> {
+        let began = Instant::now();
+        self.published.clear();
+        let fold = lists::fold_log(&self.segments.0.store, &held, None).await.context("cannot fold the logs")?;
+        for segment in held {
+            let found = self.segments.on_disk(move |directory| directory.find(segment)).await?;
+            let vector = match found {
+                Ok(Found::Version(file)) => Some(file.manifest().version().vector),
+                _ => None,
+            };
+            // Nothing there: no fold has this version, so that even the empty one is published.
+            self.published.insert(segment, vector.unwrap_or(VersionVector::new([u64::MAX; 16])));
+        }
+        tracing::info!(segments = self.published.len(), took = ?began.elapsed(), "the logs are folded from their start");
+        Ok(fold)
+    }
+
+    async fn publish(&mut self, mut fold: Fold, owned: &BTreeMap<SegmentId, u64>) -> anyhow::Result<Fold> {
+        let (began, vector) = (Instant::now(), *fold.version());
+        for (&segment, &epoch) in owned {
+            if self.published.get(&segment) == Some(&vector) {
+                continue;
+            }
+            let encoding = spawn_blocking(move || {
+                let bytes = fold.publish(segment).map(|segment| encode(&segment));
+                (fold, bytes)
+            });
+            let (returned, bytes) = encoding.await.context("encoding a segment panicked")?;
+            fold = returned;
+            let bytes = bytes.with_context(|| format!("segment {segment} is not folded here"))?;
+            let length = bytes.len();
+            let _writing = self.segments.write_lock(segment).await;
+            let version = Version { epoch, vector };
+            match self.segments.on_disk(move |directory| directory.write(segment, version, &bytes)).await? {
+                Ok(_file) => {
+                    self.segments.0.metrics.published(segment, &vector, length);
+                }
+                // A replica's copy of a later primary: this worker is no primary any more, and does not know it yet.
+                Err(error @ WriteError::Older(_)) => {
+                    tracing::warn!(error = &error as &dyn Error, "a version is not published");
+                }
+                Err(error) => return Err(error).with_context(|| format!("cannot publish segment {segment}")),
+            }
+            self.published.insert(segment, vector);
+            self.segments.refresh(segment).await;
+        }
+        let now = Instant::now();
+        self.pending.published(began, now);
+        self.segments.0.metrics.publish_seconds.observe(now.duration_since(began).as_secs_f64());
+        Ok(fold)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_due_after_enough_events_or_time_and_publishing_takes_a_tenth_of_the_time() {
+        let (start, every) = (Instant::now(), Duration::from_secs(5));
+        let mut pending = Pending { events: 0, since: None, not_before: start };
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(!pending.is_due(at(100), 10, every), "nothing has changed");
+        pending.folded(9, at(1));
+        pending.folded(0, at(2));
+        assert!(!pending.is_due(at(5), 10, every) && pending.is_due(at(6), 10, every));
+        pending.folded(1, at(2));
+        assert!(pending.is_due(at(2), 10, every));
+        pending.published(at(2), at(4));
+        pending.folded(100, at(4));
+        assert!(!pending.is_due(at(21), 10, every) && pending.is_due(at(22), 10, every));
+    }
+}

@@ -1,0 +1,143 @@
+//! Step 5, at the receiver: blocks from another worker by HTTP ranges, a version folded again from the logs, a copy removed.
+
+use anyhow::{Context, bail, ensure};
+use contract::SegmentId;
+use reqwest::{StatusCode, header};
+use runtime::telemetry::Span;
+use segments::{BLOCK_BYTES, Found, Manifest, MAX_MANIFEST_BYTES, MAX_RANGE_BYTES, Version, encode};
+
+use super::Segments;
+
+/// Blocks in one request.
+const BLOCKS_PER_REQUEST: usize = MAX_RANGE_BYTES as usize / BLOCK_BYTES;
+
+impl Segments {
+    /// Fetches the manifest, if `manifest`, and these blocks. Bytes that are not these blocks of this version are refused. `received` counts
+    /// bytes, also if the transfer fails.
+    pub(super) async fn transfer(
+        &self,
+        segment: SegmentId,
+        version: Version,
+        address: &str,
+        manifest: bool,
+        blocks: &[u32],
+        span: &Span,
+        received: &mut u64,
+    ) -> anyhow::Result<()> {
+        let manifest = match manifest {
+            true => self.fetch_manifest(segment, address, received).await?,
+            false => self.own_manifest(segment, version).await?,
+        };
+        let found = manifest.version();
+        ensure!(found == version, "{address} has another version of segment {segment} by now");
+        let _writing = self.write_lock(segment).await;
+        let begun = manifest.clone();
+        let mut incoming = self.on_disk(move |directory| directory.begin(begun)).await?.context("cannot begin")?;
+        for run in runs(blocks) {
+            let (offset, length) = extent(&manifest, run)?;
+            self.0.pace.wait(length).await;
+            let bytes = self.fetch_range(segment, &manifest, address, offset, length).await?;
+            *received += bytes.len() as u64;
+            self.0.metrics.received_bytes.inc_by(bytes.len() as u64);
+            let numbers: Vec<u32> = run.to_vec();
+            let (back, put) = self
+                .on_disk(move |_| {
+                    let mut incoming = incoming;
+                    let put = numbers.iter().zip(bytes.chunks(BLOCK_BYTES));
+                    let put = put.map(|(&block, bytes)| incoming.put(block, bytes)).collect::<Result<Vec<_>, _>>();
+                    (incoming, put)
+                })
+                .await?;
+            incoming = back;
+            put.with_context(|| format!("a block of segment {segment} from {address} is refused"))?;
+        }
+        let is_in_place = self.on_disk(move |_| incoming.finish()).await?.context("cannot finish a transfer")?;
+        span.event(if is_in_place { "the version is in place" } else { "further blocks are missing" });
+        Ok(())
+    }
+
+    /// Folds the version from the logs. The bytes depend on nothing else.
+    pub(super) async fn rebuild(&self, segment: SegmentId, version: Version) -> anyhow::Result<()> {
+        let fold = lists::fold_log(&self.0.store, &[segment], Some(version.vector)).await;
+        let fold = fold.context("cannot fold the logs")?;
+        ensure!(*fold.version() == version.vector, "the logs end before this version of segment {segment}");
+        let folding = tokio::task::spawn_blocking(move || fold.publish(segment).map(|published| encode(&published)));
+        let bytes = folding.await?.context("the fold has the segment")?;
+        let _writing = self.write_lock(segment).await;
+        let written = self.on_disk(move |directory| directory.write(segment, version, &bytes)).await?;
+        written.map(drop).context("cannot write the segment")
+    }
+
+    pub(super) async fn remove(&self, segment: SegmentId) -> anyhow::Result<()> {
+        let table = self.0.ownership.table();
+        let assignment = &table.partitions[segment.index()];
+        let is_holder = assignment.primary.iter().chain(&assignment.replicas).any(|holder| *holder == self.0.me);
+        ensure!(!is_holder, "this worker holds segment {segment} in epoch {}", table.epoch);
+        let _writing = self.write_lock(segment).await;
+        self.on_disk(move |directory| directory.remove(segment)).await?.context("cannot remove the copy")
+    }
+
+    async fn own_manifest(&self, segment: SegmentId, version: Version) -> anyhow::Result<Manifest> {
+        let known = self.on_disk(move |directory| directory.manifest(segment, version)).await??;
+        known.with_context(|| format!("this worker has another version of segment {segment} by now"))
+    }
+
+    async fn fetch_manifest(&self, segment: SegmentId, address: &str, received: &mut u64) -> anyhow::Result<Manifest> {
+        let url = format!("http://{address}/segments/{}/manifest?holder=true", segment.number());
+        let response = self.0.http.get(&url).send().await.context("the source does not answer")?;
+        ensure!(response.status() == StatusCode::OK, "{url} answered {}", response.status());
+        let bytes = runtime::http::body_within(response, MAX_MANIFEST_BYTES).await?;
+        *received += bytes.len() as u64;
+        self.0.metrics.received_bytes.inc_by(bytes.len() as u64);
+        Ok(Manifest::decode(&bytes, segment)?)
+    }
+
+    async fn fetch_range(
+        &self,
+        segment: SegmentId,
+        manifest: &Manifest,
+        address: &str,
+        offset: u64,
+        length: usize,
+    ) -> anyhow::Result<Vec<u8>> {
+        let url = format!("http://{address}/segments/{}/blocks/{}", segment.number(), manifest.content());
+        let range = format!("bytes={offset}-{}", offset + length as u64 - 1);
+        let response = self.0.http.get(&url).header(header::RANGE, range).send().await;
+        let response = response.context("the source does not answer")?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            bail!("{url} answered {}", response.status());
+        }
+        let bytes = runtime::http::body_within(response, length).await?;
+        ensure!(bytes.len() == length, "{url} sent {} of {length} bytes", bytes.len());
+        Ok(bytes.into())
+    }
+}
+
+/// Neighbouring blocks, which one request can fetch.
+fn runs(blocks: &[u32]) -> impl Iterator<Item = &[u32]> {
+    blocks
+        .chunk_by(|one, next| one.checked_add(1) == Some(*next))
+        .flat_map(|neighbours| neighbours.chunks(BLOCKS_PER_REQUEST))
+}
+
+/// Offset and length in bytes.
+fn extent(manifest: &Manifest, run: &[u32]) -> anyhow::Result<(u64, usize)> {
+    let length = run.iter().map(|&block| manifest.block_length(block)).sum();
+    let first = run.first().copied().unwrap_or_default();
+    ensure!(length > 0, "the version has no block {first}");
+    Ok((u64::from(first) * BLOCK_BYTES as u64, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_blocks_are_one_request() {
+        let found: Vec<&[u32]> = runs(&[1, 2, 3, 7, 9, 10]).collect();
+        assert_eq!(found, [&[1, 2, 3][..], &[7], &[9, 10]]);
+        let many: Vec<u32> = (0..600).collect();
+        assert_eq!(runs(&many).map(<[u32]>::len).collect::<Vec<_>>(), [256, 256, 88]);
+        assert_eq!(runs(&[]).count(), 0);
+    }
+}
