@@ -248,9 +248,6 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     cluster.load(&loaded.dataset).await?;
     let known_ids = cluster.write_known_ids(&loaded.dataset)?;
     let known_items = cluster.write_known_items(&loaded.dataset)?;
-    let quota = cluster.stack.quotas().map_or_else(String::new, |quota| format!(", CPU quota: {quota}"));
-    println!("{STAGE}starting {replicas} replicas, profile {}{quota}", stack_plan.profile);
-    cluster.start_replicas(stack_plan.profile, &[]).await?;
     let mut plane = match stack_plan.workers {
         0 => None,
         workers => {
@@ -263,6 +260,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
                 transport: stack_plan.beats,
                 telemetry,
                 worker_sets: cluster.worker_event_sets(),
+                segments: true,
                 ..control_plane::Plan::default()
             };
             // Workers use the store without its law: the law must not slow down a takeover.
@@ -274,6 +272,13 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
             Some(plane)
         }
     };
+    if let Some(plane) = &plane {
+        // Before the user's own settings: `--set model.source=store` keeps the model of the catalogue.
+        cluster.default_sets(plane.segment_sets());
+    }
+    let quota = cluster.stack.quotas().map_or_else(String::new, |quota| format!(", CPU quota: {quota}"));
+    println!("{STAGE}starting {replicas} replicas, profile {}{quota}", stack_plan.profile);
+    cluster.start_replicas(stack_plan.profile, &[]).await?;
     cluster.stack.set_endpoint(KNOWN_IDS, &known_ids.display().to_string())?;
     cluster.stack.set_endpoint(KNOWN_ITEMS, &known_items.display().to_string())?;
     cluster.stack.set_endpoint(LOADGEN_METRICS, &loadgen.to_string())?;

@@ -42,6 +42,8 @@ pub struct Plan {
     pub telemetry: TelemetryConfig,
     /// With a faultproxy between the members, and in front of the store and the workers' clients.
     pub links: bool,
+    /// Workers fold, publish and hold the segments of the model.
+    pub segments: bool,
 }
 
 impl Default for Plan {
@@ -56,6 +58,7 @@ impl Default for Plan {
             worker_sets: Vec::new(),
             telemetry: TelemetryConfig::default(),
             links: false,
+            segments: false,
         }
     }
 }
@@ -96,7 +99,12 @@ impl ControlPlane {
         let [key, monitor_key] = std::array::from_fn(|_| format!("{:032x}", rand::random::<u128>()));
         let mut links = Links::new(plan.links);
         let monitors = monitor_configs(plan, [&key, &monitor_key], etcd.ports.0, &mut links)?;
-        let workers = worker_configs(plan, &key, &monitors, store, &mut links)?;
+        let mut workers = worker_configs(plan, &key, &monitors, store, &mut links)?;
+        if plan.segments {
+            for (config, _) in &mut workers {
+                config.segments.dir = stack.child_dir(&config.node.id)?.join("segments").display().to_string();
+            }
+        }
         let links = links.start(stack).await?;
         let http = runtime::http::plain().timeout(Duration::from_secs(2)).build()?;
         let mut plane = Self { etcd, monitors: Vec::new(), workers: Vec::new(), links, http };
@@ -122,6 +130,12 @@ impl ControlPlane {
 
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.monitors.iter().chain(&self.workers)
+    }
+
+    /// Settings of replicas, `key=value`, with which they hold the model's segments. Only with the plan's `segments`.
+    pub fn segment_sets(&self) -> Vec<String> {
+        let workers: Vec<&str> = self.workers.iter().map(|worker| &*worker.for_clients).collect();
+        vec!["model.source=segments".to_owned(), format!("model.workers={workers:?}")]
     }
 
     /// What Prometheus asks, by the jobs that compose's has for them.
@@ -239,6 +253,7 @@ fn monitor_configs(
         monitor_key.clone_into(&mut config.node.monitor_key);
         let listen = &mut config.listen;
         (listen.http, listen.tcp, listen.udp, listen.admin) = (*address, loopback()?, loopback()?, loopback()?);
+        listen.rpc = loopback()?;
         let etcd = links.tcp(&format!("{name}>etcd"), SocketAddr::from(([127, 0, 0, 1], etcd)))?;
         config.registry.etcd = vec![format!("http://{etcd}")];
         config.registry.term_ms = (plan.interval_ms * TERM_BEATS).max(LEAST_TERM_MS);
@@ -280,7 +295,8 @@ fn worker_configs(
                 Transport::Udp => links.udp(&beats, listen.udp)?,
                 Transport::Tcp => links.tcp(&beats, listen.tcp)?,
             };
-            let known = Monitor { http: http.to_string(), beats: beats.to_string() };
+            let rpc = links.tcp(&format!("{name}>{id}/rpc"), listen.rpc)?;
+            let known = Monitor { http: http.to_string(), beats: beats.to_string(), rpc: rpc.to_string() };
             config.monitors.insert(id.clone(), known);
         }
         config.telemetry.clone_from(&plan.telemetry);

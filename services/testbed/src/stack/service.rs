@@ -301,6 +301,11 @@ impl ServiceStack {
         vec![format!("kafka.brokers={}", kafka.bootstrap), format!("redis.url={}", self.redis.socket_url)]
     }
 
+    /// Settings, `key=value`, of the replicas that start from now on. The plan's own come after them.
+    pub fn default_sets(&mut self, sets: Vec<String>) {
+        self.plan.sets.splice(0..0, sets);
+    }
+
     /// The n-th replica's admin port.
     pub fn admin(&self, n: usize) -> String {
         format!("http://127.0.0.1:{}", self.admins[n])
