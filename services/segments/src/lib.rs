@@ -26,7 +26,9 @@ pub use directory::{Found, SegmentDirectory};
 pub use file::{FileError, decode, encode};
 pub use incoming::Incoming;
 pub use install::WriteError;
-pub use manifest::{BLOCK_BYTES, MAX_BLOCKS, MAX_FILE_BYTES, Manifest, ManifestError, TooLong, Version};
+pub use manifest::{
+    BLOCK_BYTES, MAX_BLOCKS, MAX_FILE_BYTES, MAX_MANIFEST_BYTES, Manifest, ManifestError, TooLong, Version,
+};
 pub use plan::{
     BLOCKS_PER_TRANSFER, FailedPairs, MAX_REBUILDS, MAX_TRANSFERS, Plan, Rebuild, SegmentCopies, Transfer, plan,
 };

@@ -23,7 +23,7 @@ pub const MAX_FILE_BYTES: u64 = MAX_BLOCKS as u64 * BLOCK_BYTES as u64;
 /// Changes with the layout.
 const FORMAT: u8 = 2;
 const HEADER_BYTES: usize = 1 + 1 + 1 + 8 + VersionVector::BYTES + 8;
-pub(crate) const MAX_MANIFEST_BYTES: usize = HEADER_BYTES + (MAX_BLOCKS as usize + 1) * Digest::BYTES;
+pub const MAX_MANIFEST_BYTES: usize = HEADER_BYTES + (MAX_BLOCKS as usize + 1) * Digest::BYTES;
 
 /// A version that was published: by which epoch of the segment's partition, and what was folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

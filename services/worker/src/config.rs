@@ -209,7 +209,9 @@ impl Validate for WorkerConfig {
         }
         if !self.segments.dir.is_empty() {
             for (name, _) in self.monitors.iter().filter(|(_, monitor)| monitor.rpc.is_empty()) {
-                problems.push(format!("monitors.{name}.rpc: needed with segments.dir, as host:port of the monitor's listen.rpc"));
+                problems.push(format!(
+                    "monitors.{name}.rpc: needed with segments.dir, as host:port of the monitor's listen.rpc"
+                ));
             }
         }
         self.store.validate(problems);

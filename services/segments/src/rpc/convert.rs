@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use contract::{SegmentId, VersionVector};
 
-use super::messages::{CopyMessage, OrderMessage, RebuildMessage, TransferMessage, VersionMessage};
+use super::messages::{CopyMessage, OrderMessage, RebuildMessage, ReportedSegment, TransferMessage, VersionMessage};
 use crate::{
     digest::Digest,
     manifest::{MAX_BLOCKS, Manifest, ManifestError, Version},
-    report::WorkerId,
+    report::{CopyReport, CopyState, WorkerId},
 };
 
 pub type OrderId = u64;
@@ -25,7 +25,7 @@ pub struct Order {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// See `Transfer`; `address` is `host:port` of the source's HTTP port.
-    Transfer { version: Version, from: WorkerId, address: String, manifest: bool, blocks: Vec<u32> },
+    Transfer { version: Version, content: Digest, from: WorkerId, address: String, manifest: bool, blocks: Vec<u32> },
     /// See `Rebuild`.
     Rebuild { version: Version },
     /// The worker is no holder any more: it removes its copy.
@@ -46,22 +46,24 @@ pub enum BadMessage {
     Positions(usize),
     #[error("the order {0} does not say what to do")]
     NoStep(OrderId),
+    #[error("the digest of a file's content has {0} bytes instead of 32")]
+    Content(usize),
 }
 
 /// Of a block that is missing: no known bytes have this digest.
 const MISSING: [u8; Digest::BYTES] = [0; Digest::BYTES];
 
 impl CopyMessage {
-    pub fn new(manifest: Option<&Manifest>, blocks: &[Option<Digest>]) -> Self {
-        let blocks: Vec<u8> = blocks.iter().flat_map(|block| block.map_or(MISSING, |digest| digest.0)).collect();
-        Self { manifest: manifest.map(Manifest::encode).unwrap_or_default().into(), blocks: blocks.into() }
+    fn new(copy: &CopyState) -> Self {
+        let digest = |block: &Option<Digest>| block.map_or(MISSING, |digest| digest.0);
+        let blocks: Vec<u8> = copy.blocks.iter().flat_map(digest).collect();
+        Self {
+            manifest: copy.manifest.as_ref().map(Manifest::encode).unwrap_or_default().into(),
+            blocks: blocks.into(),
+        }
     }
 
-    /// The manifest, and the digest of each block that is there.
-    ///
-    /// # Errors
-    /// The manifest is not one of this segment, or the digests are not digests.
-    pub fn read(&self, segment: SegmentId) -> Result<(Option<Manifest>, Vec<Option<Digest>>), BadMessage> {
+    fn read(&self, segment: SegmentId) -> Result<CopyState, BadMessage> {
         let manifest = match self.manifest.is_empty() {
             true => None,
             false => Some(
@@ -73,7 +75,29 @@ impl CopyMessage {
             return Err(BadMessage::Digests { segment, bytes: self.blocks.len() });
         }
         let digest = |bytes: &[u8; Digest::BYTES]| (*bytes != MISSING).then_some(Digest(*bytes));
-        Ok((manifest, digests.iter().map(digest).collect()))
+        Ok(CopyState { manifest, blocks: digests.iter().map(digest).collect() })
+    }
+}
+
+impl ReportedSegment {
+    pub fn new(segment: SegmentId, copy: Option<&CopyReport>) -> Self {
+        let message = |state: Option<&CopyState>| state.map(CopyMessage::new);
+        Self {
+            segment: segment.number().into(),
+            current: message(copy.and_then(|copy| copy.current.as_ref())),
+            staged: message(copy.and_then(|copy| copy.staged.as_ref())),
+        }
+    }
+
+    /// The segment, and what there is of it; `None`: nothing.
+    ///
+    /// # Errors
+    /// There is no such segment, a manifest is not one of it, or the digests are not digests.
+    pub fn read(&self) -> Result<(SegmentId, Option<CopyReport>), BadMessage> {
+        let segment = segment(self.segment)?;
+        let read = |message: &Option<CopyMessage>| message.as_ref().map(|message| message.read(segment)).transpose();
+        let copy = CopyReport { current: read(&self.current)?, staged: read(&self.staged)? };
+        Ok((segment, (copy != CopyReport::default()).then_some(copy)))
     }
 }
 
@@ -111,13 +135,14 @@ impl From<&Order> for OrderMessage {
             ..Self::default()
         };
         match &order.step {
-            Step::Transfer { version, from, address, manifest, blocks } => {
+            Step::Transfer { version, content, from, address, manifest, blocks } => {
                 message.transfer = Some(TransferMessage {
                     version: Some((*version).into()),
                     from: from.to_string(),
                     address: address.clone(),
                     manifest: *manifest,
                     blocks: blocks.clone(),
+                    content: content.0.to_vec().into(),
                 });
             }
             Step::Rebuild { version } => message.rebuild = Some(RebuildMessage { version: Some((*version).into()) }),
@@ -134,8 +159,10 @@ impl TryFrom<OrderMessage> for Order {
         let OrderMessage { id, segment: number, transfer, rebuild, removes, traceparent } = message;
         let version = |version: Option<VersionMessage>| Version::try_from(&version.unwrap_or_default());
         let step = match (transfer, rebuild) {
-            (Some(TransferMessage { version: of, from, address, manifest, blocks }), None) => {
-                Step::Transfer { version: version(of)?, from: from.into(), address, manifest, blocks }
+            (Some(TransferMessage { version: of, content, from, address, manifest, blocks }), None) => {
+                let content = content[..].try_into().map_err(|_| BadMessage::Content(content.len()))?;
+                let content = Digest(content);
+                Step::Transfer { version: version(of)?, content, from: from.into(), address, manifest, blocks }
             }
             (None, Some(RebuildMessage { version: of })) => Step::Rebuild { version: version(of)? },
             (None, None) if removes => Step::Remove,

@@ -84,13 +84,16 @@ impl Copies {
 
 #[cfg(test)]
 mod tests {
+    use segments::CopyState;
+
     use super::*;
 
     #[test]
     fn each_monitor_is_told_what_it_does_not_know() {
         let copies = Copies::default();
         let [one, two] = [1, 2].map(|number| SegmentId::new(number).unwrap());
-        let damaged = || Some(CopyReport { manifest: None, blocks: vec![None], ..CopyReport::default() });
+        let bad = CopyState { manifest: None, blocks: vec![None] };
+        let damaged = || Some(CopyReport { current: Some(bad.clone()), staged: None });
         copies.set(one, damaged());
         let first = copies.since(0);
         assert_eq!((first.change, first.copies.len()), (1, 1));

@@ -2,15 +2,12 @@
 
 use std::{error::Error, time::Duration};
 
-use runtime::telemetry::{Kind, Span};
 use contract::spans::{attribute, name};
+use runtime::telemetry::{Kind, Span};
 use segments::rpc::{Finished, Order, OrderMessage, Step};
 use tokio::{task::JoinSet, time::sleep};
 
-use super::{
-    Segments,
-    report::Client,
-};
+use super::{Segments, report::Client, transfer::Ordered};
 
 const WAIT: Duration = Duration::from_secs(10);
 /// Orders that run at a time. A monitor hands out fewer.
@@ -87,8 +84,10 @@ impl Segments {
         let segment = order.segment;
         let mut received = 0;
         let result = match &order.step {
-            Step::Transfer { version, address, manifest, blocks, .. } => {
-                self.transfer(segment, *version, address, *manifest, blocks, span, &mut received).await
+            Step::Transfer { version, content, address, manifest, blocks, .. } => {
+                let (version, content, manifest) = (*version, *content, *manifest);
+                let ordered = Ordered { version, content, address, manifest, blocks };
+                self.transfer(segment, &ordered, span, &mut received).await
             }
             Step::Rebuild { version } => self.rebuild(segment, *version).await,
             Step::Remove => self.remove(segment).await,

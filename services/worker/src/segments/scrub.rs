@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use contract::{SEGMENTS, SegmentId};
-use segments::{BLOCK_BYTES, CopyReport, Found};
+use segments::{BLOCK_BYTES, CopyState, Found};
 use tokio::time::sleep;
 
 use super::{Segments, pace::Pace};
@@ -39,10 +39,13 @@ async fn scrub(segments: &Segments, segment: SegmentId, pace: &Pace) {
         return segments.refresh(segment).await;
     };
     let Found::Version(file) = found else {
-        let is_known_as_bad = known.is_none_or(|known| known.manifest.is_none());
-        return if is_known_as_bad { () } else { segments.refresh(segment).await };
+        // A copy that is known as missing or damaged is no news.
+        if known.and_then(|known| known.current).is_some_and(|current| current.manifest.is_some()) {
+            segments.refresh(segment).await;
+        }
+        return;
     };
-    let Some(CopyReport { manifest: Some(manifest), blocks, .. }) = known else {
+    let Some(CopyState { manifest: Some(manifest), blocks }) = known.and_then(|known| known.current) else {
         return segments.refresh(segment).await;
     };
     if manifest != *file.manifest() {

@@ -32,6 +32,8 @@ struct ManifestQuery {
     /// Asks for this worker's own copy, whoever is the primary.
     #[serde(default)]
     holder: bool,
+    /// Asks for the manifest of this content, also of a version that is not complete here.
+    content: Option<String>,
 }
 
 async fn manifest(
@@ -41,6 +43,9 @@ async fn manifest(
     headers: HeaderMap,
 ) -> Response {
     let Some(segment) = SegmentId::new(number) else { return no_such_segment(number) };
+    if let Some(content) = &query.content {
+        return segments.by_content(segment, content).await;
+    }
     if !query.holder
         && let Some(elsewhere) = segments.redirect(segment)
     {
@@ -83,10 +88,7 @@ async fn blocks(
     };
     let file = match segments.on_disk(move |directory| directory.by_content(segment, content)).await.flatten() {
         Ok(Some(file)) => file,
-        Ok(None) => {
-            let detail = format!("{} does not have this version of segment {segment}", segments.0.me);
-            return answer(StatusCode::NOT_FOUND, problem::NOT_FOUND, detail);
-        }
+        Ok(None) => return segments.another_version(segment),
         Err(error) => return disk_failed(&error),
     };
     let length = file.manifest().length();
@@ -137,6 +139,22 @@ fn parse_range(text: &str) -> Option<(u64, u64)> {
 }
 
 impl Segments {
+    async fn by_content(&self, segment: SegmentId, content: &str) -> Response {
+        let content = Digest::parse(content);
+        match self.on_disk(move |directory| directory.manifests(segment)).await.flatten() {
+            Ok(manifests) => match manifests.into_iter().find(|manifest| Some(manifest.content()) == content) {
+                Some(manifest) => ([(header::CONTENT_TYPE, BYTES)], manifest.encode()).into_response(),
+                None => self.another_version(segment),
+            },
+            Err(error) => disk_failed(&error),
+        }
+    }
+
+    fn another_version(&self, segment: SegmentId) -> Response {
+        let detail = format!("{} does not have this version of segment {segment}", self.0.me);
+        answer(StatusCode::NOT_FOUND, problem::NOT_FOUND, detail)
+    }
+
     /// `None`: this worker is the segment's primary.
     fn redirect(&self, segment: SegmentId) -> Option<Response> {
         let latest = std::sync::Arc::clone(&self.0.latest.borrow());

@@ -4,32 +4,39 @@ use anyhow::{Context, bail, ensure};
 use contract::SegmentId;
 use reqwest::{StatusCode, header};
 use runtime::telemetry::Span;
-use segments::{BLOCK_BYTES, Found, Manifest, MAX_MANIFEST_BYTES, MAX_RANGE_BYTES, Version, encode};
+use segments::{BLOCK_BYTES, Digest, MAX_MANIFEST_BYTES, MAX_RANGE_BYTES, Manifest, Version, encode};
 
 use super::Segments;
 
 /// Blocks in one request.
 const BLOCKS_PER_REQUEST: usize = MAX_RANGE_BYTES as usize / BLOCK_BYTES;
 
+/// A transfer as the monitor ordered it.
+pub(super) struct Ordered<'a> {
+    pub version: Version,
+    pub content: Digest,
+    pub address: &'a str,
+    pub manifest: bool,
+    pub blocks: &'a [u32],
+}
+
 impl Segments {
-    /// Fetches the manifest, if `manifest`, and these blocks. Bytes that are not these blocks of this version are refused. `received` counts
+    /// Fetches the manifest, if the order says so, and blocks. Bytes that are not these blocks of this version are refused. `received` counts
     /// bytes, also if the transfer fails.
     pub(super) async fn transfer(
         &self,
         segment: SegmentId,
-        version: Version,
-        address: &str,
-        manifest: bool,
-        blocks: &[u32],
+        order: &Ordered<'_>,
         span: &Span,
         received: &mut u64,
     ) -> anyhow::Result<()> {
-        let manifest = match manifest {
-            true => self.fetch_manifest(segment, address, received).await?,
-            false => self.own_manifest(segment, version).await?,
+        let Ordered { content, address, blocks, .. } = *order;
+        let manifest = match order.manifest {
+            true => self.fetch_manifest(segment, content, address, received).await?,
+            false => self.own_manifest(segment, content).await?,
         };
-        let found = manifest.version();
-        ensure!(found == version, "{address} has another version of segment {segment} by now");
+        let is_wanted = manifest.content() == content && manifest.version() == order.version;
+        ensure!(is_wanted, "{address} has another version of segment {segment} by now");
         let _writing = self.write_lock(segment).await;
         let begun = manifest.clone();
         let mut incoming = self.on_disk(move |directory| directory.begin(begun)).await?.context("cannot begin")?;
@@ -77,13 +84,20 @@ impl Segments {
         self.on_disk(move |directory| directory.remove(segment)).await?.context("cannot remove the copy")
     }
 
-    async fn own_manifest(&self, segment: SegmentId, version: Version) -> anyhow::Result<Manifest> {
-        let known = self.on_disk(move |directory| directory.manifest(segment, version)).await??;
+    async fn own_manifest(&self, segment: SegmentId, content: Digest) -> anyhow::Result<Manifest> {
+        let known = self.on_disk(move |directory| directory.manifests(segment)).await??;
+        let known = known.into_iter().find(|manifest| manifest.content() == content);
         known.with_context(|| format!("this worker has another version of segment {segment} by now"))
     }
 
-    async fn fetch_manifest(&self, segment: SegmentId, address: &str, received: &mut u64) -> anyhow::Result<Manifest> {
-        let url = format!("http://{address}/segments/{}/manifest?holder=true", segment.number());
+    async fn fetch_manifest(
+        &self,
+        segment: SegmentId,
+        content: Digest,
+        address: &str,
+        received: &mut u64,
+    ) -> anyhow::Result<Manifest> {
+        let url = format!("http://{address}/segments/{}/manifest?content={content}", segment.number());
         let response = self.0.http.get(&url).send().await.context("the source does not answer")?;
         ensure!(response.status() == StatusCode::OK, "{url} answered {}", response.status());
         let bytes = runtime::http::body_within(response, MAX_MANIFEST_BYTES).await?;
