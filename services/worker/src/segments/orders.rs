@@ -38,8 +38,7 @@ pub async fn run(segments: Segments, client: Client) {
                 }
             }
             Err(refused) => {
-                let error = &refused as &dyn Error;
-                tracing::debug!(error, monitor = client.address(), "a monitor did not answer a poll for orders");
+                client.log(&refused, "a monitor did not answer a poll for orders");
                 sleep(RETRY_PAUSE.mul_f64(rand::random_range(0.5..=1.0))).await;
             }
         }
@@ -66,7 +65,7 @@ impl Segments {
                 if result.is_err() {
                     span.fail("order");
                 }
-                span.set(attribute::BYTES, bytes as i64);
+                span.set(attribute::BYTES, bytes);
                 (bytes, result)
             }
             Err(bad) => (0, Err(bad.into())),
@@ -105,10 +104,10 @@ impl Segments {
             Step::Remove => name::SEGMENT_REMOVE,
         };
         let span = self.0.telemetry.follow(traceparent, Kind::Internal, name);
-        span.set(attribute::SEGMENT, i64::from(order.segment.number()));
+        span.set(attribute::SEGMENT, u16::from(order.segment.number()));
         if let Step::Transfer { from, blocks, .. } = &order.step {
             span.set(attribute::NODE, &**from);
-            span.set(attribute::BLOCKS, blocks.len() as i64);
+            span.set(attribute::BLOCKS, blocks.len() as u64);
         }
         span
     }

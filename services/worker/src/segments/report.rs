@@ -66,8 +66,8 @@ impl Client {
         }
     }
 
-    pub fn address(&self) -> &str {
-        &self.address
+    pub fn log(&self, refused: &Refused, what: &str) {
+        tracing::debug!(error = refused as &dyn Error, monitor = self.address, "{what}");
     }
 
     /// Sends a report of these news.
@@ -158,8 +158,7 @@ pub async fn run(segments: Segments, client: Client) {
             }
             Err(refused) => {
                 segments.0.metrics.reported("failed");
-                let error = &refused as &dyn Error;
-                tracing::debug!(error, monitor = client.address(), "a monitor did not take a block report");
+                client.log(&refused, "a monitor did not take a block report");
                 complete_due = Instant::now();
                 sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

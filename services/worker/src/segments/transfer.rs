@@ -123,7 +123,7 @@ impl Segments {
         }
         let bytes = runtime::http::body_within(response, length).await?;
         ensure!(bytes.len() == length, "{url} sent {} of {length} bytes", bytes.len());
-        Ok(bytes.into())
+        Ok(bytes)
     }
 }
 
