@@ -52,6 +52,11 @@ pub(crate) enum Place {
 }
 
 impl SegmentDirectory {
+    /// A directory that another process writes, to be read only.
+    pub fn of_another(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
     /// The current version.
     ///
     /// # Errors
@@ -170,8 +175,7 @@ impl SegmentDirectory {
     }
 
     pub(crate) fn blocks_path(&self, manifest: &Manifest) -> PathBuf {
-        let content = manifest.content().to_string();
-        self.path.join(format!("segment-{}-{}.blocks", manifest.segment(), &content[..32]))
+        self.path.join(manifest.file_name())
     }
 
     /// In order of name.

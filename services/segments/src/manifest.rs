@@ -127,6 +127,11 @@ impl Manifest {
         Digest::of(&bytes)
     }
 
+    /// Name of the file with the blocks.
+    pub fn file_name(&self) -> String {
+        format!("segment-{}-{}.blocks", self.segment, &self.content().to_string()[..32])
+    }
+
     /// At most 2 MiB and a header.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES + (self.blocks.len() + 1) * Digest::BYTES);

@@ -8,6 +8,8 @@ pub mod machine;
 pub mod measure;
 pub mod recording;
 pub mod scrape;
+pub mod segment_damage;
+pub mod segment_files;
 pub mod target;
 pub mod time_spent;
 pub mod waterfall;

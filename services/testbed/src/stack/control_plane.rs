@@ -83,6 +83,8 @@ pub struct Member {
     pub advertised: String,
     /// Base URL of the admin port.
     pub admin: String,
+    /// Directory of a worker's segments; empty: it has none.
+    pub segments: PathBuf,
     role: &'static str,
     config: PathBuf,
     /// Further settings, `key=value`, from the next start on.
@@ -117,12 +119,16 @@ impl ControlPlane {
             let (name, listen) = (config.node.id.clone(), &config.listen);
             let member = Member::new(stack, name, "worker", (listen.http, listen.admin), config, &plan.worker_sets)?;
             let (for_clients, advertised) = (for_clients.to_string(), listen.http_address());
-            plane.workers.push(Member { for_clients, advertised, ..member });
+            let segments = PathBuf::from(&config.segments.dir);
+            plane.workers.push(Member { for_clients, advertised, segments, ..member });
         }
         plane.wait_ready(stack).await?;
         for member in plane.members() {
             stack.set_endpoint(&member.name, &format!("http://{}", member.http))?;
             stack.set_endpoint(&format!("{}-admin", member.name), &member.admin)?;
+            if !member.segments.as_os_str().is_empty() {
+                stack.set_endpoint(&segments_of(&member.name), &member.segments.display().to_string())?;
+            }
         }
         stack.set_endpoint("etcd", &plane.etcd.url)?;
         Ok(plane)
@@ -209,7 +215,8 @@ impl Member {
         let child = spawn(stack, &name, role, &file, &sets)?;
         let [http, for_clients, advertised] = [(); 3].map(|()| http.to_string());
         let admin = format!("http://{admin}");
-        Ok(Self { name, child, http, for_clients, advertised, admin, role, config: file, sets })
+        let segments = PathBuf::new();
+        Ok(Self { name, child, http, for_clients, advertised, admin, segments, role, config: file, sets })
     }
 
     /// Kills what is left of it and starts it anew.
@@ -227,6 +234,11 @@ impl Member {
     pub fn kill(&self, stack: &mut Stack, signal: Signal) -> anyhow::Result<()> {
         stack.kill(self.child, signal)
     }
+}
+
+/// The endpoint that names the directory of a worker's segments.
+pub fn segments_of(worker: &str) -> String {
+    format!("{worker}-segments")
 }
 
 fn spawn(stack: &mut Stack, name: &str, role: &str, config: &PathBuf, sets: &[String]) -> anyhow::Result<ChildId> {

@@ -96,7 +96,8 @@ pub fn configure(id: &str, monitor: &Monitor, store: &StoreConfig) -> WorkerConf
     (config.listen.http, config.listen.udp, config.listen.admin) = (address(), address(), address());
     config.listen.drain_ms = 100;
     (config.beats.interval_ms, config.beats.transport) = (100, Transport::Udp);
-    let of_monitor = MonitorConfig { http: monitor.http.to_string(), beats: monitor.beats.to_string() };
+    let (http, beats) = (monitor.http.to_string(), monitor.beats.to_string());
+    let of_monitor = MonitorConfig { http, beats, rpc: String::new() };
     config.monitors.insert("m0".into(), of_monitor);
     config
 }

@@ -1,0 +1,114 @@
+//! Damages the files of a segment in a worker's directory, as a bad disk, an operator or a restored backup would.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use contract::SegmentId;
+use segments::{BLOCK_BYTES, Found, SegmentDirectory};
+
+/// Flips a bit in each of these blocks.
+///
+/// # Errors
+/// The file is not there, or has no such block.
+pub fn flip(directory: &Path, segment: SegmentId, blocks: &[u32]) -> anyhow::Result<()> {
+    let path = blocks_file(directory, segment)?;
+    let file = File::options().read(true).write(true).open(&path)?;
+    for &block in blocks {
+        let at = u64::from(block) * BLOCK_BYTES as u64;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).with_context(|| format!("{} has no block {block}", path.display()))?;
+        file.write_all_at(&[byte[0] ^ 1], at)?;
+    }
+    Ok(())
+}
+
+/// Cuts the file off after this number of blocks.
+///
+/// # Errors
+/// The file is not there.
+pub fn truncate(directory: &Path, segment: SegmentId, blocks: u32) -> anyhow::Result<()> {
+    let path = blocks_file(directory, segment)?;
+    Ok(File::options().write(true).open(path)?.set_len(u64::from(blocks) * BLOCK_BYTES as u64)?)
+}
+
+/// Flips a bit in the middle of the manifest.
+///
+/// # Errors
+/// The manifest is not there.
+pub fn manifest(directory: &Path, segment: SegmentId) -> anyhow::Result<()> {
+    let path = manifest_file(directory, segment);
+    let mut bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(!bytes.is_empty(), "{} is empty", path.display());
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    Ok(fs::write(path, bytes)?)
+}
+
+/// Removes the directory with all segments.
+///
+/// # Errors
+/// It is not there.
+pub fn delete(directory: &Path) -> anyhow::Result<()> {
+    fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))
+}
+
+/// Files of a version, to be put back later.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    manifest: (PathBuf, Vec<u8>),
+    blocks: (PathBuf, Vec<u8>),
+}
+
+impl Backup {
+    /// # Errors
+    /// The files are not there.
+    pub fn take(directory: &Path, segment: SegmentId) -> anyhow::Result<Self> {
+        let (manifest, blocks) = (manifest_file(directory, segment), blocks_file(directory, segment)?);
+        let read = |path: PathBuf| fs::read(&path).map(|bytes| (path, bytes));
+        Ok(Self { manifest: read(manifest)?, blocks: read(blocks)? })
+    }
+
+    /// The version is there again, in place of a newer one, of which nothing is left.
+    ///
+    /// # Errors
+    /// The files cannot be removed or written.
+    pub fn restore(&self, directory: &Path, segment: SegmentId) -> anyhow::Result<()> {
+        fs::remove_file(blocks_file(directory, segment)?)?;
+        for (path, bytes) in [&self.blocks, &self.manifest] {
+            fs::write(path, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the directory has another version by now.
+    pub fn is_replaced(&self, directory: &Path, segment: SegmentId) -> bool {
+        fs::read(manifest_file(directory, segment)).is_ok_and(|bytes| bytes != self.manifest.1)
+    }
+}
+
+/// Number of blocks of the version that is there.
+///
+/// # Errors
+/// There is none.
+pub fn block_count(directory: &Path, segment: SegmentId) -> anyhow::Result<u32> {
+    match SegmentDirectory::of_another(directory).find(segment)? {
+        Found::Version(file) => Ok(file.manifest().blocks().len() as u32),
+        _ => anyhow::bail!("{} has no version of segment {segment}", directory.display()),
+    }
+}
+
+fn manifest_file(directory: &Path, segment: SegmentId) -> PathBuf {
+    directory.join(format!("segment-{segment}.manifest"))
+}
+
+/// Of the version that is there.
+fn blocks_file(directory: &Path, segment: SegmentId) -> anyhow::Result<PathBuf> {
+    let Found::Version(file) = SegmentDirectory::of_another(directory).find(segment)? else {
+        anyhow::bail!("{} has no version of segment {segment}", directory.display());
+    };
+    Ok(directory.join(file.manifest().file_name()))
+}
