@@ -1,0 +1,163 @@
+//! What the monitors say about the copies, and what is on the disks.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use contract::SegmentId;
+use monitor::status::Status;
+use segments::{Found, Manifest, SegmentDirectory};
+use tokio::time::sleep;
+
+use super::damage::Imposed;
+use crate::{
+    instruments::{scrape, segment_damage::Backup, segment_files::Oracle},
+    stack::control_plane::ControlPlane,
+};
+
+const POLL: Duration = Duration::from_millis(50);
+/// A damage that is not found or repaired by then is a failure of the run.
+const LIMIT: Duration = Duration::from_secs(120);
+pub const BLOCKS_MOVED: &str = "testbed_monitor_segment_blocks_moved_total";
+
+pub struct Cluster {
+    http: reqwest::Client,
+    /// Base URLs: of HTTP and of the admin port.
+    monitors: Vec<(String, String)>,
+    workers: BTreeMap<String, Holder>,
+}
+
+/// A worker that holds a copy.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    pub name: String,
+    pub segments: PathBuf,
+}
+
+impl Cluster {
+    pub fn new(plane: &ControlPlane) -> anyhow::Result<Self> {
+        let worker = |name: &str, segments: &PathBuf| Holder { name: name.to_owned(), segments: segments.clone() };
+        let workers = plane.workers.iter().map(|w| (w.name.clone(), worker(&w.name, &w.segments))).collect();
+        let of = |member: &crate::stack::control_plane::Member| (format!("http://{}", member.http), member.admin.clone());
+        Ok(Self {
+            http: runtime::http::plain().timeout(Duration::from_secs(2)).build()?,
+            monitors: plane.monitors.iter().map(of).collect(),
+            workers,
+        })
+    }
+
+    /// Of the leading monitor.
+    pub async fn status(&self) -> anyhow::Result<Status> {
+        let begun = Instant::now();
+        loop {
+            for (url, _) in &self.monitors {
+                let asked = async { self.http.get(format!("{url}/status")).send().await?.json::<Status>().await };
+                if let Ok(status) = asked.await
+                    && status.leading
+                {
+                    return Ok(status);
+                }
+            }
+            ensure!(begun.elapsed() < LIMIT, "no monitor leads");
+            sleep(POLL).await;
+        }
+    }
+
+    /// The primary, then the replicas.
+    pub async fn holders(&self, segment: SegmentId) -> anyhow::Result<Vec<Holder>> {
+        let table = self.status().await?.table;
+        let assignment = &table.partitions[segment.index()];
+        let names = assignment.primary.iter().chain(&assignment.replicas);
+        names.map(|name| self.workers.get(&**name).cloned().with_context(|| format!("there is no {name}"))).collect()
+    }
+
+    /// Blocks that have been moved by orders of all monitors.
+    pub async fn blocks_moved(&self) -> anyhow::Result<u64> {
+        let mut moved = 0.0;
+        for (_, admin) in &self.monitors {
+            if let Ok(reading) = scrape::metrics(&self.http, admin).await {
+                moved += reading.sum(BLOCKS_MOVED);
+            }
+        }
+        Ok(moved as u64)
+    }
+
+    /// Until the monitors know of the damage.
+    pub async fn wait_found(&self, imposed: &Imposed) -> anyhow::Result<Instant> {
+        let begun = Instant::now();
+        loop {
+            let status = self.status().await?;
+            let is_damaged = |segment: &&SegmentId| {
+                let found = status.segments.iter().find(|found| found.segment == segment.number());
+                found.is_some_and(|found| found.good < found.holders)
+            };
+            // One of them: with many, the first may be repaired before the last is found.
+            if imposed.segments.iter().any(|segment| is_damaged(&segment)) {
+                return Ok(Instant::now());
+            }
+            ensure!(begun.elapsed() < LIMIT, "the damage was not found within {LIMIT:?}");
+            sleep(POLL / 5).await;
+        }
+    }
+
+    /// Until all holders of all segments have a complete copy, by their reports and on their disks, of one version, and its bytes are the fold
+    /// of the logs.
+    pub async fn wait_complete(&self, oracle: &mut Oracle) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let why = match self.incomplete(oracle).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(why)) => why,
+                Err(error) => format!("{error:#}"),
+            };
+            ensure!(begun.elapsed() < LIMIT, "not complete within {LIMIT:?}: {why}");
+            sleep(POLL).await;
+        }
+    }
+
+    async fn incomplete(&self, oracle: &mut Oracle) -> anyhow::Result<Option<String>> {
+        let status = self.status().await?;
+        if status.segments.len() != SegmentId::all().count() {
+            return Ok(Some(format!("the monitors know {} segments", status.segments.len())));
+        }
+        if let Some(bad) = status.segments.iter().find(|found| found.good < found.holders || found.holders < 3) {
+            return Ok(Some(format!("segment {} has {} good copies of {}", bad.segment, bad.good, bad.holders)));
+        }
+        for segment in SegmentId::all() {
+            let mut versions = Vec::new();
+            for holder in self.holders(segment).await? {
+                let directory = SegmentDirectory::of_another(&holder.segments);
+                let Found::Version(file) = directory.find(segment)? else {
+                    return Ok(Some(format!("{} has no version of segment {segment} on its disk", holder.name)));
+                };
+                let version = file.manifest().version();
+                let bytes = file.all()?;
+                let content = Manifest::of(segment, version, &bytes)?.content();
+                if content != oracle.content(segment, &version.vector)? {
+                    return Ok(Some(format!("the file of segment {segment} on {} is not the fold", holder.name)));
+                }
+                versions.push(version);
+            }
+            if versions.windows(2).any(|pair| pair[0] != pair[1]) {
+                return Ok(Some(format!("the copies of segment {segment} have several versions")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Until the copies that were saved have been replaced by a newer version.
+    pub async fn wait_new_version(&self, backups: &BTreeMap<SegmentId, Backup>) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        for (&segment, backup) in backups {
+            let replica = self.holders(segment).await?.get(1).cloned().context("the segment has no replica")?;
+            while !backup.is_replaced(&replica.segments, segment) {
+                ensure!(begun.elapsed() < LIMIT, "no new version of segment {segment} within {LIMIT:?}");
+                sleep(POLL).await;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! `experiment corruption`: the copies of the model's segments are damaged in every way that is known, one after the other, while clients
+//! read files from all workers and lists from the API. Each damage must be found and repaired, with no more blocks than were damaged, and no
+//! reader may get a bad byte: every file that a worker sent is compared with the fold of the logs, which is computed here.
+//!
+//! Begin with [`measure`]. `damage` says what is done, `cluster` waits for the repair, `readers` read meanwhile, `deaths` kills a worker, and
+//! `switches` publishes versions under load. `judgement` and `words` are pure.
+
+mod cluster;
+mod damage;
+mod deaths;
+mod judgement;
+mod readers;
+mod switches;
+mod words;
+
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use api::Profile;
+use clap::{Args, FromArgMatches};
+
+use self::{
+    cluster::Cluster,
+    damage::Damage,
+    judgement::{Measured, Repair},
+    readers::{FileReaders, ListReaders},
+    switches::Events,
+};
+use super::{
+    Experiment,
+    publish::{Found, RunArgs, publish},
+};
+use crate::{
+    data,
+    instruments::segment_files::Oracle,
+    stack::{
+        control_plane,
+        event_stack::{self, EventStack},
+    },
+};
+
+pub const EXPERIMENT: Experiment = Experiment {
+    name: "corruption",
+    about: "Copies of the model's segments are flipped, cut off, deleted and replaced by old ones: is each damage found and repaired, with how many \
+            blocks, and does a reader ever get a bad byte? And how long until a killed worker's copies are back?",
+    examples: "Examples:
+  ./testbed experiment corruption            20,000 users, 2,000 items, all damages (about 6 minutes)
+  ./testbed experiment corruption --quick    1,000 users, 500 items, the same damages (about 2 minutes)
+  ./testbed experiment corruption --json | jq '.sections[0].measured.repairs[] | {damage, found_s, repaired_s, damaged, moved}'",
+    args: CorruptionArgs::augment_args,
+    run: |matches| Box::pin(async move { run(CorruptionArgs::from_arg_matches(&matches)?).await }),
+};
+
+#[derive(Args)]
+struct CorruptionArgs {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+struct Plan {
+    users: u32,
+    items: u32,
+    /// Lists that are read per second.
+    reads: u32,
+    /// Without faults, before the others.
+    baseline: Duration,
+    /// With events and new versions.
+    switching: Duration,
+}
+
+const SEED: u64 = 19;
+const WORKERS: usize = 4;
+const REPORT_EVERY_MS: u64 = 5_000;
+const PUBLISH_EVERY_MS: u64 = 2_000;
+/// Of each worker.
+pub const TRANSFER_BYTES_PER_S: u64 = 2 << 20;
+const SCRUB_BYTES_PER_S: u64 = 16 << 20;
+const FILE_READERS: usize = 2;
+
+async fn run(args: CorruptionArgs) -> anyhow::Result<ExitCode> {
+    let begun = SystemTime::now();
+    let plan = match args.run.quick {
+        true => Plan {
+            users: 1_000,
+            items: 500,
+            reads: 100,
+            baseline: Duration::from_secs(10),
+            switching: Duration::from_secs(15),
+        },
+        false => Plan {
+            users: 20_000,
+            items: 2_000,
+            reads: 100,
+            baseline: Duration::from_secs(60),
+            switching: Duration::from_secs(60),
+        },
+    };
+    let measured = measure(&plan).await?;
+    let found = Found {
+        what: format!(
+            "Two replicas that hold the model's 16 segments, Kafka, MySQL, Redis, three monitors and {WORKERS} workers: three copies of each segment. \
+             Workers report and scrub every {} s, fetch at most {} MiB/s each, and publish {} s after an event. {FILE_READERS} clients read files of \
+             random segments from random workers, {} requests/s read lists through the gateway.",
+            REPORT_EVERY_MS / 1000,
+            TRANSFER_BYTES_PER_S >> 20,
+            PUBLISH_EVERY_MS / 1000,
+            plan.reads
+        ),
+        sections: vec![words::section(&measured)?],
+        verdicts: judgement::verdicts(&measured),
+        ..Found::default()
+    };
+    publish(&EXPERIMENT, begun, found, &args.run)
+}
+
+/// # Errors
+/// A server cannot be started, or the copies are not complete before a damage.
+async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
+    let dataset = model::generate(&data::generator(plan.users, Some(plan.items), SEED))?;
+    let mut stack = EventStack::start(event_stack::Plan::new("corruption"), &dataset).await?;
+    let of_plane = control_plane::Plan {
+        workers: WORKERS,
+        segments: true,
+        worker_sets: vec![
+            format!("segments.report_every_ms={REPORT_EVERY_MS}"),
+            format!("segments.publish_every_ms={PUBLISH_EVERY_MS}"),
+            format!("segments.transfer_bytes_per_s={TRANSFER_BYTES_PER_S}"),
+            format!("segments.scrub_bytes_per_s={SCRUB_BYTES_PER_S}"),
+        ],
+        monitor_sets: vec![format!("segments.report_every_ms={REPORT_EVERY_MS}")],
+        ..control_plane::Plan::default()
+    };
+    let mut plane = stack.start_control_plane(&of_plane).await?;
+    stack.service.default_sets(plane.segment_sets());
+    stack.service.start_replicas(Profile::Protected, &[]).await?;
+    let (store, gateway) = (stack.store()?, stack.gateway().to_owned());
+    let mut oracle = Oracle::default();
+    oracle.read(&store).await?;
+    let cluster = Cluster::new(&plane)?;
+    cluster.wait_complete(&mut oracle).await.context("the first copies are not complete")?;
+    eprintln!("{} events imported; three copies of each segment are complete", dataset.events.len());
+
+    let events = Events::new(&gateway, &dataset)?;
+    let files = FileReaders::start(FILE_READERS, &plane, SEED);
+    let lists = ListReaders::start(&gateway, &dataset, plan.reads)?;
+    let mut measured = Measured { baseline: lists.during(tokio::time::sleep(plan.baseline)).await.1, ..Measured::default() };
+    for damage in Damage::ALL {
+        let repair = one(&cluster, damage, &events, &store, &mut oracle).await;
+        let repair = repair.with_context(|| format!("{damage}"))?;
+        eprintln!("{damage}: {}", repair.text());
+        measured.repairs.push(repair);
+    }
+    let switching = switches::observe(&events, &stack.service, &lists, plan.switching).await?;
+    measured.switches = switching;
+    oracle.read(&store).await?;
+    cluster.wait_complete(&mut oracle).await.context("the copies after the last event are not complete")?;
+    let (death, latencies) = lists.during(deaths::kill(&cluster, &mut plane, &mut stack, &mut oracle)).await;
+    measured.death = death?;
+    measured.death.reads = latencies;
+    eprintln!("killed worker: {}", measured.death.text());
+
+    (measured.list_reads, measured.failed_list_reads) = lists.finish().await?;
+    let sent = files.finish().await?;
+    oracle.read(&store).await?;
+    measured.files = tokio::task::spawn_blocking(move || sent.judge(&mut oracle)).await??;
+    plane.stop(&mut stack.service.stack).await?;
+    stack.stop().await?;
+    Ok(measured)
+}
+
+/// Imposes one damage, and waits until it is repaired.
+async fn one(
+    cluster: &Cluster,
+    damage: Damage,
+    events: &Events,
+    store: &stores::Store,
+    oracle: &mut Oracle,
+) -> anyhow::Result<Repair> {
+    let backups = damage.prepare(cluster).await?;
+    if damage.needs_new_version() {
+        events.send(2 * switches::BATCH).await?;
+        cluster.wait_new_version(&backups).await?;
+        oracle.read(store).await?;
+        cluster.wait_complete(oracle).await?;
+    }
+    let moved = cluster.blocks_moved().await?;
+    let imposed = damage.impose(cluster, &backups).await?;
+    let begun = std::time::Instant::now();
+    let found = cluster.wait_found(&imposed).await?;
+    cluster.wait_complete(oracle).await?;
+    Ok(Repair {
+        damage: damage.to_string(),
+        segments: imposed.segments.len(),
+        damaged: imposed.blocks,
+        moved: cluster.blocks_moved().await? - moved,
+        allowed: imposed.allowed(),
+        found_s: found.duration_since(begun).as_secs_f64(),
+        repaired_s: begun.elapsed().as_secs_f64(),
+    })
+}
