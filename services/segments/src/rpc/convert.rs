@@ -1,13 +1,17 @@
 //! Messages ↔ what the program works with. Everything that comes from the network is checked here.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use contract::{SegmentId, VersionVector};
 
-use super::messages::{CopyMessage, OrderMessage, RebuildMessage, TransferMessage, VersionMessage};
+use super::messages::{
+    BlockReport, CopyMessage, Finished, OrderMessage, RebuildMessage, ReportedSegment, TransferMessage, VersionMessage,
+};
 use crate::{
     digest::Digest,
     manifest::{MAX_BLOCKS, Manifest, ManifestError, Version},
-    report::WorkerId,
+    report::{CopyReport, CopyState, WorkerId},
 };
 
 pub type OrderId = u64;
@@ -25,17 +29,39 @@ pub struct Order {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// See `Transfer`; `address` is `host:port` of the source's HTTP port.
-    Transfer { version: Version, from: WorkerId, address: String, manifest: bool, blocks: Vec<u32> },
+    Transfer { version: Version, content: Digest, from: WorkerId, address: String, manifest: bool, blocks: Vec<u32> },
     /// See `Rebuild`.
     Rebuild { version: Version },
     /// The worker is no holder any more: it removes its copy.
     Remove,
 }
 
+/// A block report that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadReport {
+    pub worker: WorkerId,
+    pub incarnation: u64,
+    pub number: u64,
+    pub table_epoch: u64,
+    /// See `BlockReport::complete`.
+    pub complete: bool,
+    /// `None`: nothing of the segment is there.
+    pub copies: BTreeMap<SegmentId, Option<CopyReport>>,
+    pub finished: Vec<Finished>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadMessage {
     #[error("there is no segment {0}")]
     NoSuchSegment(u32),
+    #[error("segment {0} is twice in the report")]
+    Twice(SegmentId),
+    #[error("the staged version of segment {0} has no manifest")]
+    StagedWithoutManifest(SegmentId),
+    #[error("the report says that {0} orders have ended, the limit is {MAX_FINISHED}")]
+    TooManyFinished(usize),
+    #[error("a content has {0} bytes instead of 32")]
+    Content(usize),
     #[error("the manifest of segment {segment} cannot be read: {error}")]
     Manifest { segment: SegmentId, error: ManifestError },
     #[error(
@@ -48,20 +74,46 @@ pub enum BadMessage {
     NoStep(OrderId),
 }
 
+/// Ended orders in one report.
+const MAX_FINISHED: usize = 256;
 /// Of a block that is missing: no known bytes have this digest.
 const MISSING: [u8; Digest::BYTES] = [0; Digest::BYTES];
 
-impl CopyMessage {
-    pub fn new(manifest: Option<&Manifest>, blocks: &[Option<Digest>]) -> Self {
-        let blocks: Vec<u8> = blocks.iter().flat_map(|block| block.map_or(MISSING, |digest| digest.0)).collect();
-        Self { manifest: manifest.map(Manifest::encode).unwrap_or_default().into(), blocks: blocks.into() }
+impl ReportedSegment {
+    /// `None`: nothing of the segment is there.
+    pub fn new(segment: SegmentId, copy: Option<&CopyReport>) -> Self {
+        let message = |state: &Option<CopyState>| state.as_ref().map(CopyMessage::from);
+        Self {
+            segment: segment.number().into(),
+            current: copy.and_then(|copy| message(&copy.current)),
+            staged: copy.and_then(|copy| message(&copy.staged)),
+        }
     }
 
-    /// The manifest, and the digest of each block that is there.
-    ///
+    /// # Errors
+    /// There is no such segment, or a manifest or the digests are not those of a copy of it.
+    pub fn read(&self) -> Result<(SegmentId, Option<CopyReport>), BadMessage> {
+        let segment = segment(self.segment)?;
+        let read = |message: &Option<CopyMessage>| message.as_ref().map(|copy| copy.read(segment)).transpose();
+        let copy = CopyReport { current: read(&self.current)?, staged: read(&self.staged)? };
+        if copy.staged.as_ref().is_some_and(|staged| staged.manifest.is_none()) {
+            return Err(BadMessage::StagedWithoutManifest(segment));
+        }
+        Ok((segment, (copy != CopyReport::default()).then_some(copy)))
+    }
+}
+
+impl From<&CopyState> for CopyMessage {
+    fn from(CopyState { manifest, blocks }: &CopyState) -> Self {
+        let blocks: Vec<u8> = blocks.iter().flat_map(|block| block.map_or(MISSING, |digest| digest.0)).collect();
+        Self { manifest: manifest.as_ref().map(Manifest::encode).unwrap_or_default().into(), blocks: blocks.into() }
+    }
+}
+
+impl CopyMessage {
     /// # Errors
     /// The manifest is not one of this segment, or the digests are not digests.
-    pub fn read(&self, segment: SegmentId) -> Result<(Option<Manifest>, Vec<Option<Digest>>), BadMessage> {
+    pub fn read(&self, segment: SegmentId) -> Result<CopyState, BadMessage> {
         let manifest = match self.manifest.is_empty() {
             true => None,
             false => Some(
@@ -73,7 +125,26 @@ impl CopyMessage {
             return Err(BadMessage::Digests { segment, bytes: self.blocks.len() });
         }
         let digest = |bytes: &[u8; Digest::BYTES]| (*bytes != MISSING).then_some(Digest(*bytes));
-        Ok((manifest, digests.iter().map(digest).collect()))
+        Ok(CopyState { manifest, blocks: digests.iter().map(digest).collect() })
+    }
+}
+
+impl TryFrom<BlockReport> for ReadReport {
+    type Error = BadMessage;
+
+    fn try_from(message: BlockReport) -> Result<Self, BadMessage> {
+        let BlockReport { worker, incarnation, number, table_epoch, complete, segments, finished } = message;
+        let mut copies = BTreeMap::new();
+        for reported in &segments {
+            let (segment, copy) = reported.read()?;
+            if copies.insert(segment, copy).is_some() {
+                return Err(BadMessage::Twice(segment));
+            }
+        }
+        if finished.len() > MAX_FINISHED {
+            return Err(BadMessage::TooManyFinished(finished.len()));
+        }
+        Ok(Self { worker: worker.into(), incarnation, number, table_epoch, complete, copies, finished })
     }
 }
 
@@ -111,9 +182,10 @@ impl From<&Order> for OrderMessage {
             ..Self::default()
         };
         match &order.step {
-            Step::Transfer { version, from, address, manifest, blocks } => {
+            Step::Transfer { version, content, from, address, manifest, blocks } => {
                 message.transfer = Some(TransferMessage {
                     version: Some((*version).into()),
+                    content: Bytes::copy_from_slice(&content.0),
                     from: from.to_string(),
                     address: address.clone(),
                     manifest: *manifest,
@@ -134,8 +206,10 @@ impl TryFrom<OrderMessage> for Order {
         let OrderMessage { id, segment: number, transfer, rebuild, removes, traceparent } = message;
         let version = |version: Option<VersionMessage>| Version::try_from(&version.unwrap_or_default());
         let step = match (transfer, rebuild) {
-            (Some(TransferMessage { version: of, from, address, manifest, blocks }), None) => {
-                Step::Transfer { version: version(of)?, from: from.into(), address, manifest, blocks }
+            (Some(TransferMessage { version: of, content, from, address, manifest, blocks }), None) => {
+                let content = (*content).try_into().map_err(|_| BadMessage::Content(content.len()))?;
+                let (version, content) = (version(of)?, Digest(content));
+                Step::Transfer { version, content, from: from.into(), address, manifest, blocks }
             }
             (None, Some(RebuildMessage { version: of })) => Step::Rebuild { version: version(of)? },
             (None, None) if removes => Step::Remove,
