@@ -1,37 +1,37 @@
-//! The files of the segments in a directory of a worker or a replica.
+//! The files of the segments in a directory of a worker or a replica: their names, and reading them.
 //!
 //! ```text
-//! segment-03.manifest               the version that is here
-//! segment-03-CONTENT.blocks         its file; CONTENT is from the manifest, so that a manifest never belongs to another file
+//! segment-03.manifest               the current version
+//! segment-03.next.manifest          the staged version: it is being fetched, and becomes the current one when its last block is good
+//! segment-03-CONTENT.blocks         the file of one of them; CONTENT is from the manifest, so a manifest never belongs to another file
 //! *.tmp                             being written
 //! ```
-//! A version appears when its manifest is renamed into place: everything is written to a temporary name, on the disk before it is renamed,
-//! and the rename is on the disk before the call returns. A process that ends in between leaves the version before.
+//! Nothing here writes: `install.rs` does, and `incoming.rs` fetches a version block by block. A directory that is missing is an empty one.
 //!
 //! One task at a time writes a segment. Readers need no lock: a file that they have open stays readable.
 
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{self, ErrorKind, Read, Write},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    io::{self, ErrorKind, Read},
+    path::PathBuf,
 };
 
 use contract::SegmentId;
 
 use crate::{
     digest::Digest,
-    manifest::{BLOCK_BYTES, MAX_BLOCKS, MAX_MANIFEST_BYTES, Manifest, ManifestError, TooLong, Version},
-    report::CopyReport,
+    manifest::{BLOCK_BYTES, MAX_BLOCKS, MAX_MANIFEST_BYTES, Manifest, ManifestError},
+    report::{CopyReport, CopyState},
     verified::{VerifiedFile, read_block},
 };
 
-const TEMPORARY: &str = "tmp";
+/// A version has to be replaced during each of them for the last one to fail.
+const MAX_READS: usize = 8;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SegmentDirectory {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 /// What a directory has of a segment.
@@ -39,171 +39,150 @@ pub struct SegmentDirectory {
 pub enum Found {
     /// A version. Some of its blocks may be damaged, or all of them missing.
     Version(VerifiedFile),
-    /// The manifest cannot be used, so no block can be verified. Another copy's manifest makes the blocks usable again (`adopt`).
+    /// The manifest cannot be used, so no block can be verified. Another copy's manifest makes the blocks usable again (`begin`).
     BadManifest(ManifestError),
     Nothing,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    #[error(transparent)]
-    TooLong(#[from] TooLong),
-    #[error("the directory has a version of segment {0} that dominates this one: it is not replaced by an older one")]
-    Older(SegmentId),
-    #[error("cannot write the file of the segment")]
-    Io(#[from] io::Error),
+/// Which of the two versions of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Current,
+    Staged,
 }
 
 impl SegmentDirectory {
-    /// Creates the directory if it is missing, and removes what a process left half-written.
+    /// The current version.
     ///
-    /// # Errors
-    /// The disk fails.
-    pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
-        let directory = Self { path: path.into() };
-        fs::create_dir_all(&directory.path)?;
-        for entry in fs::read_dir(&directory.path)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == TEMPORARY) {
-                fs::remove_file(path)?;
-            }
-        }
-        Ok(directory)
-    }
-
     /// # Errors
     /// The disk fails. A damaged manifest is no error of the disk.
     pub fn find(&self, segment: SegmentId) -> io::Result<Found> {
-        let mut bytes = Vec::new();
-        match File::open(self.manifest_path(segment)) {
-            // One byte more than the longest manifest is refused by its length.
-            Ok(file) => file.take(MAX_MANIFEST_BYTES as u64 + 1).read_to_end(&mut bytes)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
-            Err(error) => return Err(error),
-        };
-        match Manifest::decode(&bytes, segment) {
-            Ok(manifest) => self.open_blocks(manifest).map(Found::Version),
-            Err(error) => Ok(Found::BadManifest(error)),
-        }
+        self.open_version(segment, Place::Current)
     }
 
-    /// What the block report says: reads every block. `None`: there is nothing.
+    /// The current or the staged version, if its file has this content.
     ///
     /// # Errors
     /// The disk fails.
+    pub fn by_content(&self, segment: SegmentId, content: Digest) -> io::Result<Option<VerifiedFile>> {
+        // The staged version first: it may become the current one in between.
+        for place in [Place::Staged, Place::Current] {
+            if let Found::Version(file) = self.open_version(segment, place)?
+                && file.manifest().content() == content
+            {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The manifests that are here and can be used: the staged version's, then the current one's.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn manifests(&self, segment: SegmentId) -> io::Result<Vec<Manifest>> {
+        let mut found = Vec::new();
+        for place in [Place::Staged, Place::Current] {
+            if let Some(Ok(manifest)) = self.read_manifest(segment, place)? {
+                found.push(manifest);
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the block report says: reads every block. `None`: there is nothing. What cannot be read counts as missing.
+    ///
+    /// # Errors
+    /// The directory or a manifest cannot be opened.
     pub fn report(&self, segment: SegmentId) -> io::Result<Option<CopyReport>> {
-        if let Found::Version(file) = self.find(segment)? {
-            let blocks = (0..file.manifest().blocks().len() as u32).map(|block| file.digest_on_disk(block)).collect();
-            return Ok(Some(CopyReport { manifest: Some(file.manifest().clone()), blocks }));
-        }
-        // Blocks without a manifest: usually there is one such file.
+        let staged = match self.open_version(segment, Place::Staged)? {
+            Found::Version(file) => Some(file),
+            Found::BadManifest(_) | Found::Nothing => None,
+        };
+        let current = match self.find(segment)? {
+            Found::Version(file) => Some(state(&file)),
+            Found::BadManifest(_) | Found::Nothing => {
+                self.blocks_without_manifest(segment, staged.as_ref().map(VerifiedFile::manifest))?
+            }
+        };
+        let staged = staged.as_ref().map(state);
+        Ok((current.is_some() || staged.is_some()).then_some(CopyReport { current, staged }))
+    }
+
+    /// Usually there is at most one such file.
+    fn blocks_without_manifest(&self, segment: SegmentId, staged: Option<&Manifest>) -> io::Result<Option<CopyState>> {
+        let of_staged = staged.map(|manifest| self.blocks_path(manifest));
+        let others = self.block_files(segment)?.into_iter().filter(|path| Some(path) != of_staged.as_ref());
+        let Some(file) = others.take(1).find_map(|path| File::open(path).ok()) else { return Ok(None) };
+        let length = file.metadata()?.len();
         let mut blocks = Vec::new();
-        for path in self.block_files(segment)?.into_iter().take(1) {
-            let file = File::open(path)?;
-            let length = file.metadata()?.len();
-            for block in 0..length.div_ceil(BLOCK_BYTES as u64).min(u64::from(MAX_BLOCKS)) {
-                let rest = (length - block * BLOCK_BYTES as u64).min(BLOCK_BYTES as u64);
-                blocks.push(read_block(&file, block as u32, rest as usize)?.map(|bytes| Digest::of(&bytes)));
-            }
+        for block in 0..length.div_ceil(BLOCK_BYTES as u64).min(u64::from(MAX_BLOCKS)) {
+            let rest = (length - block * BLOCK_BYTES as u64).min(BLOCK_BYTES as u64);
+            let bytes = read_block(&file, block as u32, rest as usize).ok().flatten();
+            blocks.push(bytes.map(|bytes| Digest::of(&bytes)));
         }
-        Ok((!blocks.is_empty()).then_some(CopyReport { manifest: None, blocks }))
+        Ok((!blocks.is_empty()).then_some(CopyState { manifest: None, blocks }))
     }
 
-    /// Writes a version, and returns when it is on the disk. It replaces the version before.
-    ///
-    /// # Errors
-    /// The file is too long, the version there dominates it, or the disk fails. The version before is still there then.
-    pub fn write(&self, segment: SegmentId, version: Version, bytes: &[u8]) -> Result<VerifiedFile, WriteError> {
-        let manifest = Manifest::of(segment, version, bytes)?;
-        self.check_newer(&manifest)?;
-        let temporary = self.temporary(segment, "blocks");
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        self.install(manifest, &file, &temporary)
-    }
-
-    /// Takes another copy's manifest: the version is here from now on. Blocks that a file of this segment has at the same offset are kept,
-    /// the others count as damaged until `VerifiedFile::repair` writes them.
-    ///
-    /// # Errors
-    /// The version there dominates it, as after a late order, or the disk fails. The version before is still there then.
-    pub fn adopt(&self, manifest: Manifest) -> Result<VerifiedFile, WriteError> {
-        self.check_newer(&manifest)?;
-        let segment = manifest.segment();
-        let known: Vec<File> = self.block_files(segment)?.into_iter().map(File::open).collect::<io::Result<_>>()?;
-        let temporary = self.temporary(segment, "blocks");
-        let file = File::create(&temporary)?;
-        file.set_len(manifest.length())?;
-        for block in 0..manifest.blocks().len() as u32 {
-            for other in &known {
-                let bytes = read_block(other, block, manifest.block_length(block))?;
-                if let Some(bytes) = bytes.filter(|bytes| manifest.accepts(block, bytes)) {
-                    file.write_all_at(&bytes, u64::from(block) * BLOCK_BYTES as u64)?;
-                    break;
+    pub(crate) fn open_version(&self, segment: SegmentId, place: Place) -> io::Result<Found> {
+        // The manifest of the blocks that were not found. If it is still there, they are missing; else the version was replaced meanwhile.
+        let mut without_blocks = None;
+        for _ in 0..MAX_READS {
+            let manifest = match self.read_manifest(segment, place)? {
+                None => return Ok(Found::Nothing),
+                Some(Err(error)) => return Ok(Found::BadManifest(error)),
+                Some(Ok(manifest)) => manifest,
+            };
+            match File::open(self.blocks_path(&manifest)) {
+                Ok(file) => return Ok(Found::Version(VerifiedFile::new(manifest, Some(file)))),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                Err(_) if without_blocks.as_ref() == Some(&manifest) => {
+                    return Ok(Found::Version(VerifiedFile::new(manifest, None)));
                 }
+                Err(_) => without_blocks = Some(manifest),
             }
         }
-        self.install(manifest, &file, &temporary)
+        Err(io::Error::new(ErrorKind::ResourceBusy, "the version was replaced during each of several reads"))
     }
 
-    fn check_newer(&self, manifest: &Manifest) -> Result<(), WriteError> {
-        match self.find(manifest.segment())? {
-            Found::Version(known) if known.manifest().version().vector > manifest.version().vector => {
-                Err(WriteError::Older(manifest.segment()))
-            }
-            _ => Ok(()),
-        }
+    /// `None`: there is none.
+    pub(crate) fn read_manifest(
+        &self,
+        segment: SegmentId,
+        place: Place,
+    ) -> io::Result<Option<Result<Manifest, ManifestError>>> {
+        let file = match File::open(self.manifest_path(segment, place)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        // One byte more than the longest manifest is refused by its length.
+        Ok(Some(match file.take(MAX_MANIFEST_BYTES as u64 + 1).read_to_end(&mut bytes) {
+            Ok(_) => Manifest::decode(&bytes, segment),
+            Err(error) => Err(ManifestError::Unreadable(error.kind())),
+        }))
     }
 
-    fn install(&self, manifest: Manifest, blocks: &File, temporary: &Path) -> Result<VerifiedFile, WriteError> {
-        let segment = manifest.segment();
-        let path = self.blocks_path(&manifest);
-        blocks.sync_all()?;
-        fs::rename(temporary, &path)?;
-        let temporary = self.temporary(segment, "manifest");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&manifest.encode())?;
-        file.sync_all()?;
-        // The blocks must not come after the manifest that names them.
-        self.sync()?;
-        fs::rename(temporary, self.manifest_path(segment))?;
-        self.sync()?;
-        for older in self.block_files(segment)?.into_iter().filter(|older| *older != path) {
-            fs::remove_file(older)?;
-        }
-        Ok(self.open_blocks(manifest)?)
+    pub(crate) fn manifest_path(&self, segment: SegmentId, place: Place) -> PathBuf {
+        let next = if place == Place::Staged { ".next" } else { "" };
+        self.path.join(format!("segment-{segment}{next}.manifest"))
     }
 
-    /// A file that is missing is made anew without blocks, so that it is repaired like a damaged one.
-    fn open_blocks(&self, manifest: Manifest) -> io::Result<VerifiedFile> {
-        let path = self.blocks_path(&manifest);
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(VerifiedFile::new(manifest, file))
-    }
-
-    /// Names of directory entries are on the disk when this returns.
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
-    }
-
-    fn manifest_path(&self, segment: SegmentId) -> PathBuf {
-        self.path.join(format!("segment-{segment}.manifest"))
-    }
-
-    fn blocks_path(&self, manifest: &Manifest) -> PathBuf {
+    pub(crate) fn blocks_path(&self, manifest: &Manifest) -> PathBuf {
         let content = manifest.content().to_string();
         self.path.join(format!("segment-{}-{}.blocks", manifest.segment(), &content[..32]))
     }
 
-    fn temporary(&self, segment: SegmentId, of: &str) -> PathBuf {
-        self.path.join(format!("segment-{segment}.{of}.{TEMPORARY}"))
-    }
-
     /// In order of name.
-    fn block_files(&self, segment: SegmentId) -> io::Result<Vec<PathBuf>> {
+    pub(crate) fn block_files(&self, segment: SegmentId) -> io::Result<Vec<PathBuf>> {
         let start = OsString::from(format!("segment-{segment}-"));
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
+        for entry in entries {
             let path = entry?.path();
             let is_of_segment = path.file_name().is_some_and(|name| {
                 name.as_encoded_bytes().starts_with(start.as_encoded_bytes())
@@ -216,6 +195,11 @@ impl SegmentDirectory {
         found.sort_unstable();
         Ok(found)
     }
+}
+
+fn state(file: &VerifiedFile) -> CopyState {
+    let blocks = (0..file.manifest().blocks().len() as u32).map(|block| file.digest_on_disk(block)).collect();
+    CopyState { manifest: Some(file.manifest().clone()), blocks }
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use model::{DecayedCount, NEIGHBOURS_KEPT, PublishedRow, PublishedSegment};
 
 use crate::input::{EndsTooEarly, Input};
 
-/// Changes with the layout, and with the fold: files of two formats do not compare.
-const FORMAT: u8 = 1;
+/// Changes with the layout, and with the fold: files of two formats do not compare. Manifests name it too.
+pub(crate) const FORMAT: u8 = 1;
 /// Of a row with an id of one byte and without neighbours.
 const SHORTEST_ROW_BYTES: usize = 2 + 8 + 8 + 1;
 

@@ -1,14 +1,17 @@
 //! The manifest of a segment's file: which version it is, and the SHA-256 of each of its blocks.
 //!
 //! ```text
-//! format u8 | segment u8 | epoch u64 | version vector 16 × u64 | length u64 | SHA-256 of each block | SHA-256 of all this
+//! format u8 | format of the file u8 | segment u8 | epoch u64 | version vector 16 × u64 | length u64 | SHA-256 of each block | SHA-256 of all this
 //! ```
 //! Little endian. The last digest tells a damaged manifest from a good one; it does not protect from forgery.
+
+use std::io::ErrorKind;
 
 use contract::{SegmentId, VersionVector};
 
 use crate::{
     digest::Digest,
+    file,
     input::{EndsTooEarly, Input},
 };
 
@@ -18,8 +21,8 @@ pub const MAX_BLOCKS: u32 = 1 << 16;
 /// 256 MiB.
 pub const MAX_FILE_BYTES: u64 = MAX_BLOCKS as u64 * BLOCK_BYTES as u64;
 /// Changes with the layout.
-const FORMAT: u8 = 1;
-const HEADER_BYTES: usize = 1 + 1 + 8 + VersionVector::BYTES + 8;
+const FORMAT: u8 = 2;
+const HEADER_BYTES: usize = 1 + 1 + 1 + 8 + VersionVector::BYTES + 8;
 pub(crate) const MAX_MANIFEST_BYTES: usize = HEADER_BYTES + (MAX_BLOCKS as usize + 1) * Digest::BYTES;
 
 /// A version that was published: by which epoch of the segment's partition, and what was folded.
@@ -27,6 +30,13 @@ pub(crate) const MAX_MANIFEST_BYTES: usize = HEADER_BYTES + (MAX_BLOCKS as usize
 pub struct Version {
     pub epoch: u64,
     pub vector: VersionVector,
+}
+
+impl Version {
+    /// Whether it dominates the other one, or is the same one of a later epoch.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        self.vector > other.vector || self.vector == other.vector && self.epoch > other.epoch
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +51,10 @@ pub struct Manifest {
 pub enum ManifestError {
     #[error("the manifest has format {0}, but this program reads format {FORMAT}")]
     Format(u8),
+    #[error("the manifest is of a file of format {0}, but this program reads format {format}", format = file::FORMAT)]
+    FileFormat(u8),
+    #[error("the manifest cannot be read from the disk: {0}")]
+    Unreadable(ErrorKind),
     #[error("the manifest belongs to segment {found}, not to segment {expected}")]
     ForeignSegment { expected: SegmentId, found: u8 },
     #[error("the manifest ends too early")]
@@ -116,7 +130,7 @@ impl Manifest {
     /// At most 2 MiB and a header.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES + (self.blocks.len() + 1) * Digest::BYTES);
-        out.extend([FORMAT, self.segment.number()]);
+        out.extend([FORMAT, file::FORMAT, self.segment.number()]);
         out.extend(self.version.epoch.to_le_bytes());
         out.extend(self.version.vector.to_bytes());
         out.extend(self.length.to_le_bytes());
@@ -135,6 +149,10 @@ impl Manifest {
         let format = input.u8()?;
         if format != FORMAT {
             return Err(ManifestError::Format(format));
+        }
+        let format = input.u8()?;
+        if format != file::FORMAT {
+            return Err(ManifestError::FileFormat(format));
         }
         let found = input.u8()?;
         if found != expected.number() {

@@ -5,19 +5,23 @@
 //!    the one with the highest epoch. A version that does not compare with the announced one lacks events that readers have seen: whichever
 //!    its epoch, it does not win.
 //! 2. **Needs.** Every holder that reported needs the winner's manifest, and the blocks whose SHA-256 differs at the same offset. A block
-//!    that is good is never moved.
+//!    that is good, in the current or in the staged version, is never moved.
 //! 3. **Rebuild.** If no holder has a good copy of a block, or no worker has the manifest, one holder folds the winner again from the logs.
-//! 4. **Transfers.** Blocks with the fewest good copies come first; at most two transfers run at a time.
+//!    Not while a report is awaited: it may have what is missing.
+//! 4. **Transfers.** Blocks with the fewest good copies come first; at most two transfers run at a time. Pairs of workers whose last
+//!    transfer failed come last.
+//! 5. **Drops.** When every holder has the winner, the copies of other workers go.
 //!
 //! Workers whose report is missing are no sources and get nothing: whether they hold the segment is the partition table's decision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use contract::SegmentId;
 
 use crate::{
+    digest::Digest,
     manifest::{Manifest, Version},
-    report::{CopyReport, WorkerId},
+    report::{CopyReport, CopyState, WorkerId},
 };
 
 /// Running at a time, of all segments.
@@ -38,15 +42,22 @@ pub struct SegmentCopies<'a> {
     pub announced: Option<Version>,
     /// Of each worker that is online and reported, holder or not. `None`: it has nothing of the segment.
     pub copies: BTreeMap<WorkerId, Option<&'a CopyReport>>,
+    /// Workers that are online, holders or not, but whose report has not come yet.
+    pub awaited: &'a BTreeSet<WorkerId>,
 }
+
+/// Source and receiver of each transfer that failed, until one of that pair succeeds. A rebuild that failed: its worker as both.
+pub type FailedPairs = BTreeSet<(WorkerId, WorkerId)>;
 
 /// Steps to start. A step runs until a report of its worker arrives that was made after its end, or until one of its workers is offline.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     pub rebuilds: Vec<Rebuild>,
     pub transfers: Vec<Transfer>,
-    /// Segments of which two manifests name one version but not one content. Damage cannot cause it: two programs fold in two ways. The
-    /// primary's manifest counts.
+    /// Copies to remove. The worker refuses if it holds the segment by a later partition table.
+    pub drops: Vec<(SegmentId, WorkerId)>,
+    /// Segments of which two manifests name one version but not one content. Damage cannot cause it: two programs of one epoch fold in two
+    /// ways. The primary's manifest counts. Across epochs the versions differ, and the higher epoch wins.
     pub conflicts: Vec<SegmentId>,
 }
 
@@ -58,14 +69,20 @@ pub struct Rebuild {
     pub worker: WorkerId,
 }
 
-/// The receiver adopts the manifest, if `manifest` is set, and fetches the blocks. The source verifies a block before it sends it, the receiver
-/// before it writes it. The source refuses if it has another version by now, the receiver if its own dominates this one.
+/// The receiver begins the version (`SegmentDirectory::begin`), and fetches the blocks. The source verifies a block before it sends it, the
+/// receiver before it writes it. The source refuses if it has another version by now, the receiver if its own is newer.
+///
+/// From a worker to itself: its staged version has all blocks, and only has to be put into place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
     pub segment: SegmentId,
     pub version: Version,
+    /// `Manifest::content` of the version.
+    pub content: Digest,
     pub from: WorkerId,
     pub to: WorkerId,
+    /// Whether the receiver has to fetch the manifest, which the source has as its current or its staged one: it asks for `content`.
+    /// Otherwise the receiver has it, current or staged.
     pub manifest: bool,
     /// At most `BLOCKS_PER_TRANSFER`, those with the fewest good copies first.
     pub blocks: Vec<u32>,
@@ -74,42 +91,60 @@ pub struct Transfer {
 /// A part of the winner that a holder does not have. The order is the order in which needs are met.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Need<'a> {
+    /// Every source failed to send to this holder.
+    has_failed: bool,
     good_copies: usize,
     segment: SegmentId,
     to: &'a WorkerId,
-    /// `None`: the manifest.
-    block: Option<u32>,
+    part: Part,
     /// Workers that have the winner's manifest and this part.
     sources: Vec<&'a WorkerId>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Manifest,
+    /// All blocks are there: the staged version becomes the current one.
+    Promotion,
+    Block(u32),
+}
+
 /// `running`: steps of earlier plans whose end is not reported yet.
-pub fn plan(segments: &[SegmentCopies<'_>], running: &Plan) -> Plan {
+pub fn plan(segments: &[SegmentCopies<'_>], running: &Plan, failed: &FailedPairs) -> Plan {
     let mut plan = Plan::default();
     let mut needs = Vec::new();
     let mut winners = BTreeMap::new();
     for copies in segments {
         let Some(winner) = copies.winner() else { continue };
-        winners.insert(copies.segment, winner);
         let manifest = copies.manifest_of(winner);
         if copies.manifests().any(|other| other.version() == winner && Some(other) != manifest) {
             plan.conflicts.push(copies.segment);
         }
         let of_segment = manifest.map(|manifest| copies.needs(manifest)).unwrap_or_default();
-        let mut rebuilder = running.rebuilds.iter().find(|rebuild| rebuild.segment == copies.segment);
-        let started;
-        if rebuilder.is_none() && manifest.is_none_or(|manifest| copies.is_lost(&of_segment, manifest)) {
-            let first = copies.holders.iter().find(|holder| copies.copies.contains_key(*holder));
-            started = first.map(|worker| Rebuild { segment: copies.segment, version: winner, worker: worker.clone() });
-            rebuilder = started.as_ref();
-            plan.rebuilds.extend(started.clone());
+        let mut rebuilder = running.rebuilds.iter().find(|rebuild| rebuild.segment == copies.segment).cloned();
+        let is_lost = manifest.is_none_or(|manifest| copies.is_lost(&of_segment, manifest));
+        if rebuilder.is_none() && is_lost && copies.awaited.is_empty() {
+            let worker = copies.rebuilder(failed);
+            rebuilder =
+                worker.map(|worker| Rebuild { segment: copies.segment, version: winner, worker: worker.clone() });
+            plan.rebuilds.extend(rebuilder.clone());
+        }
+        if let Some(manifest) = manifest {
+            winners.insert(copies.segment, manifest);
+            plan.drops.extend(copies.drops(manifest).filter(|drop| !running.drops.contains(drop)));
         }
         // A worker that folds the version needs nothing of it.
-        needs.extend(of_segment.into_iter().filter(|need| rebuilder.is_none_or(|rebuild| rebuild.worker != *need.to)));
+        needs.extend(
+            of_segment.into_iter().filter(|need| rebuilder.as_ref().is_none_or(|rebuild| rebuild.worker != *need.to)),
+        );
     }
+    plan.rebuilds.sort_by_key(|rebuild| failed.contains(&(rebuild.worker.clone(), rebuild.worker.clone())));
     plan.rebuilds.truncate(MAX_REBUILDS.saturating_sub(running.rebuilds.len()));
+    for need in &mut needs {
+        need.has_failed = need.sources.iter().all(|from| has_failed(failed, from, need.to));
+    }
     needs.sort();
-    plan.transfers = transfers(&needs, &running.transfers, &winners);
+    plan.transfers = transfers(&needs, &running.transfers, &winners, failed);
     plan
 }
 
@@ -118,8 +153,13 @@ impl<'a> SegmentCopies<'a> {
         self.copies.iter().filter_map(|(worker, copy)| Some((worker, (*copy)?)))
     }
 
+    fn copy(&self, worker: &WorkerId) -> Option<&'a CopyReport> {
+        self.copies.get(worker).copied().flatten()
+    }
+
+    /// Of current versions. A staged one that is current nowhere is a part of something that was lost; it wins only if it was announced.
     fn manifests(&self) -> impl Iterator<Item = &'a Manifest> {
-        self.reported().filter_map(|(_, copy)| copy.manifest.as_ref())
+        self.reported().filter_map(|(_, copy)| copy.current.as_ref()?.manifest.as_ref())
     }
 
     /// Domination and epochs together are no order: the dominated versions have to leave first.
@@ -134,50 +174,91 @@ impl<'a> SegmentCopies<'a> {
         versions.iter().filter(|version| !is_dominated(version)).max_by_key(|version| rank(version)).copied()
     }
 
-    /// The primary's, if several differ.
+    /// The primary's, if several differ. A staged one, if it is current nowhere.
     fn manifest_of(&self, version: Version) -> Option<&'a Manifest> {
-        let copy = |worker| self.copies.get(worker).copied().flatten();
-        let copies = self.holders.iter().chain(self.copies.keys()).filter_map(copy);
-        copies.filter_map(|copy| copy.manifest.as_ref()).find(|manifest| manifest.version() == version)
+        let copies = || self.holders.iter().chain(self.copies.keys()).filter_map(|worker| self.copy(worker));
+        let states = copies().map(|copy| &copy.current).chain(copies().map(|copy| &copy.staged));
+        let mut manifests = states.filter_map(|state| state.as_ref()?.manifest.as_ref());
+        manifests.find(|manifest| manifest.version() == version)
     }
 
     /// What the holders do not have.
     fn needs(&self, manifest: &Manifest) -> Vec<Need<'_>> {
-        let complete: Vec<_> = self.reported().filter(|(_, copy)| copy.manifest.as_ref() == Some(manifest)).collect();
         let mut needs = Vec::new();
         for to in self.holders.iter().filter(|holder| self.copies.contains_key(*holder)) {
-            let copy = self.copies.get(to).copied().flatten();
-            if copy.and_then(|copy| copy.manifest.as_ref()) != Some(manifest) {
-                let sources: Vec<_> = complete.iter().map(|(worker, _)| *worker).collect();
-                needs.push(Need { good_copies: sources.len(), segment: self.segment, to, block: None, sources });
+            let own = self.copy(to).and_then(|copy| version_of(copy, manifest));
+            let mut add = |part, sources: Vec<_>| {
+                let (segment, good_copies) = (self.segment, sources.len());
+                needs.push(Need { has_failed: false, good_copies, segment, to, part, sources });
+            };
+            if own.is_none() {
+                add(Part::Manifest, self.sources(|copy| version_of(copy, manifest).is_some()));
+            } else if own.is_some_and(|own| own.is_complete(manifest)) && !self.is_done(to, manifest) {
+                add(Part::Promotion, vec![to]);
             }
-            for block in (0..manifest.blocks().len() as u32).filter(|&block| !has(copy, manifest, block)) {
-                let good = complete.iter().filter(|(_, copy)| has(Some(copy), manifest, block));
-                let sources: Vec<_> = good.map(|(worker, _)| *worker).collect();
-                let good_copies = sources.len();
-                needs.push(Need { good_copies, segment: self.segment, to, block: Some(block), sources });
+            for block in (0..manifest.blocks().len() as u32).filter(|&block| !self.has(to, manifest, block)) {
+                let has = |state: &CopyState| state.has(manifest, block);
+                add(Part::Block(block), self.sources(|copy| version_of(copy, manifest).is_some_and(has)));
             }
         }
         needs
     }
 
-    /// Whether a needed block is good nowhere. A holder that only lacks the manifest becomes a source when it has adopted it.
+    fn sources(&self, is_source: impl Fn(&CopyReport) -> bool) -> Vec<&WorkerId> {
+        self.reported().filter(|(_, copy)| is_source(copy)).map(|(worker, _)| worker).collect()
+    }
+
+    /// Whether the worker has the block, or will have it as soon as it begins the version.
+    fn has(&self, worker: &WorkerId, manifest: &Manifest, block: u32) -> bool {
+        let Some(copy) = self.copy(worker) else { return false };
+        match version_of(copy, manifest) {
+            Some(state) => state.has(manifest, block),
+            None => copy.states().any(|state| state.has(manifest, block)),
+        }
+    }
+
+    /// Whether the worker's current version is this one, with all blocks.
+    fn is_done(&self, worker: &WorkerId, manifest: &Manifest) -> bool {
+        self.copy(worker).and_then(|copy| copy.current.as_ref()).is_some_and(|state| state.is_complete(manifest))
+    }
+
+    /// Whether a needed block is good nowhere. A holder that only lacks the manifest becomes a source when it has begun the version.
     fn is_lost(&self, needs: &[Need<'_>], manifest: &Manifest) -> bool {
-        let adopts = |block| {
-            let copy = |holder| self.copies.get(holder).copied().flatten();
-            self.holders.iter().any(|holder| has(copy(holder), manifest, block))
-        };
-        needs.iter().any(|need| need.sources.is_empty() && need.block.is_none_or(|block| !adopts(block)))
+        let mut lost = needs.iter().filter(|need| need.sources.is_empty());
+        lost.any(|need| match need.part {
+            Part::Block(block) => !self.holders.iter().any(|holder| self.has(holder, manifest, block)),
+            Part::Manifest | Part::Promotion => false,
+        })
+    }
+
+    fn rebuilder(&self, failed: &FailedPairs) -> Option<&WorkerId> {
+        let online = self.holders.iter().filter(|holder| self.copies.contains_key(*holder));
+        online.min_by_key(|worker| has_failed(failed, worker, worker))
+    }
+
+    fn drops(&self, manifest: &Manifest) -> impl Iterator<Item = (SegmentId, WorkerId)> {
+        let all_done = !self.holders.is_empty() && self.holders.iter().all(|holder| self.is_done(holder, manifest));
+        let others = self.reported().map(|(worker, _)| worker).filter(|worker| !self.holders.contains(worker));
+        others.filter(move |_| all_done).map(|worker| (self.segment, worker.clone()))
     }
 }
 
-fn has(copy: Option<&CopyReport>, manifest: &Manifest, block: u32) -> bool {
-    let found = copy.and_then(|copy| copy.blocks.get(block as usize).copied().flatten());
-    found.is_some() && found == manifest.blocks().get(block as usize).copied()
+/// What a worker has of this version: its current one or its staged one.
+fn version_of<'a>(copy: &'a CopyReport, manifest: &Manifest) -> Option<&'a CopyState> {
+    copy.states().find(|state| state.is_of(manifest))
+}
+
+fn has_failed(failed: &FailedPairs, from: &WorkerId, to: &WorkerId) -> bool {
+    failed.contains(&(from.clone(), to.clone()))
 }
 
 /// Takes the most urgent need, and what else its source can send its receiver in the same transfer.
-fn transfers(needs: &[Need<'_>], running: &[Transfer], winners: &BTreeMap<SegmentId, Version>) -> Vec<Transfer> {
+fn transfers(
+    needs: &[Need<'_>],
+    running: &[Transfer],
+    winners: &BTreeMap<SegmentId, &Manifest>,
+    failed: &FailedPairs,
+) -> Vec<Transfer> {
     let mut started: Vec<Transfer> = Vec::new();
     for need in needs {
         let busy = || running.iter().chain(&started);
@@ -188,15 +269,26 @@ fn transfers(needs: &[Need<'_>], running: &[Transfer], winners: &BTreeMap<Segmen
             continue;
         }
         let load = |worker: &WorkerId| busy().filter(|other| other.from == *worker).count();
-        let Some(from) = need.sources.iter().copied().min_by_key(|worker| load(worker)) else { continue };
-        let Some(&version) = winners.get(&need.segment) else { continue };
+        let rank = |worker: &WorkerId| (has_failed(failed, worker, need.to), load(worker));
+        let Some(from) = need.sources.iter().copied().min_by_key(|worker| rank(worker)) else { continue };
+        let Some(&winner) = winners.get(&need.segment) else { continue };
         let together = needs
             .iter()
             .filter(|other| (other.segment, other.to) == (need.segment, need.to) && other.sources.contains(&from));
-        let manifest = together.clone().any(|other| other.block.is_none());
-        let blocks = together.filter_map(|other| other.block).take(BLOCKS_PER_TRANSFER).collect();
-        let (from, to) = (from.clone(), need.to.clone());
-        started.push(Transfer { segment: need.segment, version, from, to, manifest, blocks });
+        let manifest = together.clone().any(|other| other.part == Part::Manifest);
+        let blocks = together.filter_map(|other| match other.part {
+            Part::Block(block) => Some(block),
+            Part::Manifest | Part::Promotion => None,
+        });
+        started.push(Transfer {
+            segment: need.segment,
+            version: winner.version(),
+            content: winner.content(),
+            from: from.clone(),
+            to: need.to.clone(),
+            manifest,
+            blocks: blocks.take(BLOCKS_PER_TRANSFER).collect(),
+        });
     }
     started
 }

@@ -14,11 +14,12 @@ use crate::{
 /// Longest range of one call, in bytes: 256 blocks.
 pub const MAX_RANGE_BYTES: u64 = 1 << 20;
 
-/// A file with its manifest. It stays readable if a newer version replaces it in the directory.
+/// A file with its manifest, open for reading. It stays readable if a newer version replaces it in the directory.
 #[derive(Debug)]
 pub struct VerifiedFile {
     manifest: Manifest,
-    file: File,
+    /// `None`: the file is missing, so every block counts as missing.
+    file: Option<File>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ pub enum BlockError {
 }
 
 impl VerifiedFile {
-    pub(crate) fn new(manifest: Manifest, file: File) -> Self {
+    pub(crate) fn new(manifest: Manifest, file: Option<File>) -> Self {
         Self { manifest, file }
     }
 
@@ -54,7 +55,8 @@ impl VerifiedFile {
             let offset = u64::from(block) * BLOCK_BYTES as u64;
             return Err(BlockError::BeyondEnd { offset, length: BLOCK_BYTES as u64, end: self.manifest.length() });
         }
-        match read_block(&self.file, block, length)? {
+        let found = self.file.as_ref().map(|file| read_block(file, block, length)).transpose()?.flatten();
+        match found {
             Some(bytes) if self.manifest.accepts(block, &bytes) => Ok(bytes),
             _ => Err(BlockError::Damaged { segment: self.manifest.segment(), block }),
         }
@@ -98,21 +100,13 @@ impl VerifiedFile {
 
     /// SHA-256 of a block as it is on the disk, for the report. `None`: it is not there, or cannot be read.
     pub fn digest_on_disk(&self, block: u32) -> Option<Digest> {
-        let length = self.manifest.block_length(block);
-        read_block(&self.file, block, length).ok().flatten().map(|bytes| Digest::of(&bytes))
+        let bytes = read_block(self.file.as_ref()?, block, self.manifest.block_length(block)).ok().flatten()?;
+        Some(Digest::of(&bytes))
     }
 
-    /// Replaces a block, and returns when it is on the disk. A process that ends in the middle leaves a damaged block, which the next report
-    /// shows.
-    ///
-    /// # Errors
-    /// The bytes are not this block of this version: nothing is written. Or the disk fails.
-    pub fn repair(&self, block: u32, bytes: &[u8]) -> Result<(), BlockError> {
-        if !self.manifest.accepts(block, bytes) {
-            return Err(BlockError::NotThisBlock { block });
-        }
-        self.file.write_all_at(bytes, u64::from(block) * BLOCK_BYTES as u64)?;
-        Ok(self.file.sync_data()?)
+    /// Whether every block is good. Reads the whole file.
+    pub fn is_complete(&self) -> bool {
+        (0..).zip(self.manifest.blocks()).all(|(block, digest)| self.digest_on_disk(block) == Some(*digest))
     }
 }
 

@@ -56,7 +56,7 @@ impl Popularity {
 impl DecayedCount {
     /// The number of events, decayed to the start of period `reference`.
     pub fn at(self, reference: i64) -> f64 {
-        let periods = (reference - self.period).clamp(-1000, 1000) as i32;
+        let periods = reference.saturating_sub(self.period).clamp(-1000, 1000) as i32;
         self.units as f64 / UNITS as f64 * 0.5_f64.powi(periods)
     }
 }
@@ -81,6 +81,7 @@ mod tests {
         // A time that is wrong by millennia hides the item's older events, and nothing overflows.
         three_old.add(i64::MAX);
         assert!(three_old.read().at(reference).is_finite() && three_old.0.len() == 1);
+        assert!(DecayedCount { period: i64::MIN, units: 1 }.at(i64::MAX) < 1e-100);
     }
 
     proptest! {
