@@ -37,7 +37,7 @@ pub enum Step {
 }
 
 /// A block report that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ReadReport {
     pub worker: WorkerId,
     pub incarnation: u64,
@@ -232,3 +232,7 @@ impl From<Vec<u8>> for super::Signed {
         Self { frame: Bytes::from(frame) }
     }
 }
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;
