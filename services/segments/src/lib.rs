@@ -12,6 +12,7 @@
 mod digest;
 mod directory;
 mod file;
+mod health;
 mod incoming;
 mod input;
 mod install;
@@ -24,6 +25,7 @@ mod verified;
 pub use digest::Digest;
 pub use directory::{Found, SegmentDirectory};
 pub use file::{FileError, decode, encode};
+pub use health::Health;
 pub use incoming::Incoming;
 pub use install::WriteError;
 pub use manifest::{

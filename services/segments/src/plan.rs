@@ -163,7 +163,7 @@ impl<'a> SegmentCopies<'a> {
     }
 
     /// Domination and epochs together are no order: the dominated versions have to leave first.
-    fn winner(&self) -> Option<Version> {
+    pub(crate) fn winner(&self) -> Option<Version> {
         let has_announced =
             |version: &Version| self.announced.is_none_or(|announced| version.vector >= announced.vector);
         let versions = self.manifests().map(Manifest::version).chain(self.announced);
@@ -175,7 +175,7 @@ impl<'a> SegmentCopies<'a> {
     }
 
     /// The primary's, if several differ. A staged one, if it is current nowhere.
-    fn manifest_of(&self, version: Version) -> Option<&'a Manifest> {
+    pub(crate) fn manifest_of(&self, version: Version) -> Option<&'a Manifest> {
         let copies = || self.holders.iter().chain(self.copies.keys()).filter_map(|worker| self.copy(worker));
         let states = copies().map(|copy| &copy.current).chain(copies().map(|copy| &copy.staged));
         let mut manifests = states.filter_map(|state| state.as_ref()?.manifest.as_ref());

@@ -112,8 +112,23 @@ impl Reports {
         segment: SegmentId,
         copy: Option<CopyReport>,
     ) -> Result<(), BadReport> {
-        if let Some(copy) = &copy {
-            check_segment(worker, segment, copy)?;
+        self.update_all(worker, incarnation, number, table_epoch, BTreeMap::from([(segment, copy)]))
+    }
+
+    /// As `update`, of several segments at once.
+    ///
+    /// # Errors
+    /// As `update`. What the worker reported before stays, of all segments.
+    pub fn update_all(
+        &mut self,
+        worker: &WorkerId,
+        incarnation: u64,
+        number: u64,
+        table_epoch: u64,
+        copies: BTreeMap<SegmentId, Option<CopyReport>>,
+    ) -> Result<(), BadReport> {
+        for (&segment, copy) in &copies {
+            copy.as_ref().map_or(Ok(()), |copy| check_segment(worker, segment, copy))?;
         }
         let Some(known) = self.0.get_mut(worker) else {
             return Err(BadReport::AllMissing { worker: Arc::clone(worker) });
@@ -123,11 +138,18 @@ impl Reports {
             return Err(BadReport::AllMissing { worker: Arc::clone(worker) });
         }
         (known.number, known.table_epoch) = (number, table_epoch);
-        match copy {
-            Some(copy) => known.copies.insert(segment, copy),
-            None => known.copies.remove(&segment),
-        };
+        for (segment, copy) in copies {
+            match copy {
+                Some(copy) => known.copies.insert(segment, copy),
+                None => known.copies.remove(&segment),
+            };
+        }
         Ok(())
+    }
+
+    /// The newest report of the worker, with later changes of single segments.
+    pub fn of_worker(&self, worker: &str) -> Option<&WorkerReport> {
+        self.0.get(worker)
     }
 
     /// Forgets a worker that is offline: its copies are no sources.

@@ -10,7 +10,7 @@ mod convert;
 mod messages;
 
 pub use self::{
-    convert::{BadMessage, Order, OrderId, Step, segment},
+    convert::{BadMessage, Order, OrderId, ReadReport, Step, segment},
     messages::{
         Accepted, BlockReport, CopyMessage, Finished, OrderMessage, Orders, OrdersWanted, RebuildMessage,
         ReportedSegment, Signed, TransferMessage, VersionMessage,

@@ -1,9 +1,13 @@
 //! Messages ↔ what the program works with. Everything that comes from the network is checked here.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use contract::{SegmentId, VersionVector};
 
-use super::messages::{CopyMessage, OrderMessage, RebuildMessage, ReportedSegment, TransferMessage, VersionMessage};
+use super::messages::{
+    BlockReport, CopyMessage, Finished, OrderMessage, RebuildMessage, ReportedSegment, TransferMessage, VersionMessage,
+};
 use crate::{
     digest::Digest,
     manifest::{MAX_BLOCKS, Manifest, ManifestError, Version},
@@ -32,10 +36,32 @@ pub enum Step {
     Remove,
 }
 
+/// A block report that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadReport {
+    pub worker: WorkerId,
+    pub incarnation: u64,
+    pub number: u64,
+    pub table_epoch: u64,
+    /// See `BlockReport::complete`.
+    pub complete: bool,
+    /// `None`: nothing of the segment is there.
+    pub copies: BTreeMap<SegmentId, Option<CopyReport>>,
+    pub finished: Vec<Finished>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadMessage {
     #[error("there is no segment {0}")]
     NoSuchSegment(u32),
+    #[error("segment {0} is twice in the report")]
+    Twice(SegmentId),
+    #[error("the staged version of segment {0} has no manifest")]
+    StagedWithoutManifest(SegmentId),
+    #[error("the report says that {0} orders have ended, the limit is {MAX_FINISHED}")]
+    TooManyFinished(usize),
+    #[error("a content has {0} bytes instead of 32")]
+    Content(usize),
     #[error("the manifest of segment {segment} cannot be read: {error}")]
     Manifest { segment: SegmentId, error: ManifestError },
     #[error(
@@ -46,24 +72,48 @@ pub enum BadMessage {
     Positions(usize),
     #[error("the order {0} does not say what to do")]
     NoStep(OrderId),
-    #[error("the digest of a file's content has {0} bytes instead of 32")]
-    Content(usize),
 }
 
+/// Ended orders in one report.
+const MAX_FINISHED: usize = 256;
 /// Of a block that is missing: no known bytes have this digest.
 const MISSING: [u8; Digest::BYTES] = [0; Digest::BYTES];
 
-impl CopyMessage {
-    fn new(copy: &CopyState) -> Self {
-        let digest = |block: &Option<Digest>| block.map_or(MISSING, |digest| digest.0);
-        let blocks: Vec<u8> = copy.blocks.iter().flat_map(digest).collect();
+impl ReportedSegment {
+    /// `None`: nothing of the segment is there.
+    pub fn new(segment: SegmentId, copy: Option<&CopyReport>) -> Self {
+        let message = |state: &Option<CopyState>| state.as_ref().map(CopyMessage::from);
         Self {
-            manifest: copy.manifest.as_ref().map(Manifest::encode).unwrap_or_default().into(),
-            blocks: blocks.into(),
+            segment: segment.number().into(),
+            current: copy.and_then(|copy| message(&copy.current)),
+            staged: copy.and_then(|copy| message(&copy.staged)),
         }
     }
 
-    fn read(&self, segment: SegmentId) -> Result<CopyState, BadMessage> {
+    /// # Errors
+    /// There is no such segment, or a manifest or the digests are not those of a copy of it.
+    pub fn read(&self) -> Result<(SegmentId, Option<CopyReport>), BadMessage> {
+        let segment = segment(self.segment)?;
+        let read = |message: &Option<CopyMessage>| message.as_ref().map(|copy| copy.read(segment)).transpose();
+        let copy = CopyReport { current: read(&self.current)?, staged: read(&self.staged)? };
+        if copy.staged.as_ref().is_some_and(|staged| staged.manifest.is_none()) {
+            return Err(BadMessage::StagedWithoutManifest(segment));
+        }
+        Ok((segment, (copy != CopyReport::default()).then_some(copy)))
+    }
+}
+
+impl From<&CopyState> for CopyMessage {
+    fn from(CopyState { manifest, blocks }: &CopyState) -> Self {
+        let blocks: Vec<u8> = blocks.iter().flat_map(|block| block.map_or(MISSING, |digest| digest.0)).collect();
+        Self { manifest: manifest.as_ref().map(Manifest::encode).unwrap_or_default().into(), blocks: blocks.into() }
+    }
+}
+
+impl CopyMessage {
+    /// # Errors
+    /// The manifest is not one of this segment, or the digests are not digests.
+    pub fn read(&self, segment: SegmentId) -> Result<CopyState, BadMessage> {
         let manifest = match self.manifest.is_empty() {
             true => None,
             false => Some(
@@ -79,25 +129,22 @@ impl CopyMessage {
     }
 }
 
-impl ReportedSegment {
-    pub fn new(segment: SegmentId, copy: Option<&CopyReport>) -> Self {
-        let message = |state: Option<&CopyState>| state.map(CopyMessage::new);
-        Self {
-            segment: segment.number().into(),
-            current: message(copy.and_then(|copy| copy.current.as_ref())),
-            staged: message(copy.and_then(|copy| copy.staged.as_ref())),
-        }
-    }
+impl TryFrom<BlockReport> for ReadReport {
+    type Error = BadMessage;
 
-    /// The segment, and what there is of it; `None`: nothing.
-    ///
-    /// # Errors
-    /// There is no such segment, a manifest is not one of it, or the digests are not digests.
-    pub fn read(&self) -> Result<(SegmentId, Option<CopyReport>), BadMessage> {
-        let segment = segment(self.segment)?;
-        let read = |message: &Option<CopyMessage>| message.as_ref().map(|message| message.read(segment)).transpose();
-        let copy = CopyReport { current: read(&self.current)?, staged: read(&self.staged)? };
-        Ok((segment, (copy != CopyReport::default()).then_some(copy)))
+    fn try_from(message: BlockReport) -> Result<Self, BadMessage> {
+        let BlockReport { worker, incarnation, number, table_epoch, complete, segments, finished } = message;
+        let mut copies = BTreeMap::new();
+        for reported in &segments {
+            let (segment, copy) = reported.read()?;
+            if copies.insert(segment, copy).is_some() {
+                return Err(BadMessage::Twice(segment));
+            }
+        }
+        if finished.len() > MAX_FINISHED {
+            return Err(BadMessage::TooManyFinished(finished.len()));
+        }
+        Ok(Self { worker: worker.into(), incarnation, number, table_epoch, complete, copies, finished })
     }
 }
 
@@ -138,11 +185,11 @@ impl From<&Order> for OrderMessage {
             Step::Transfer { version, content, from, address, manifest, blocks } => {
                 message.transfer = Some(TransferMessage {
                     version: Some((*version).into()),
+                    content: Bytes::copy_from_slice(&content.0),
                     from: from.to_string(),
                     address: address.clone(),
                     manifest: *manifest,
                     blocks: blocks.clone(),
-                    content: content.0.to_vec().into(),
                 });
             }
             Step::Rebuild { version } => message.rebuild = Some(RebuildMessage { version: Some((*version).into()) }),
@@ -160,9 +207,9 @@ impl TryFrom<OrderMessage> for Order {
         let version = |version: Option<VersionMessage>| Version::try_from(&version.unwrap_or_default());
         let step = match (transfer, rebuild) {
             (Some(TransferMessage { version: of, content, from, address, manifest, blocks }), None) => {
-                let content = content[..].try_into().map_err(|_| BadMessage::Content(content.len()))?;
-                let content = Digest(content);
-                Step::Transfer { version: version(of)?, content, from: from.into(), address, manifest, blocks }
+                let content = (*content).try_into().map_err(|_| BadMessage::Content(content.len()))?;
+                let (version, content) = (version(of)?, Digest(content));
+                Step::Transfer { version, content, from: from.into(), address, manifest, blocks }
             }
             (None, Some(RebuildMessage { version: of })) => Step::Rebuild { version: version(of)? },
             (None, None) if removes => Step::Remove,
@@ -185,3 +232,7 @@ impl From<Vec<u8>> for super::Signed {
         Self { frame: Bytes::from(frame) }
     }
 }
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;

@@ -128,7 +128,7 @@ pub struct TransferMessage {
     pub manifest: bool,
     #[prost(uint32, repeated, tag = "5")]
     pub blocks: Vec<u32>,
-    /// `Manifest::content` of the version.
+    /// `Manifest::content` of the version, 32 bytes.
     #[prost(bytes = "bytes", tag = "6")]
     pub content: Bytes,
 }
