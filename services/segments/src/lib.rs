@@ -18,6 +18,8 @@ mod install;
 mod manifest;
 mod plan;
 mod report;
+#[cfg(test)]
+mod simulation;
 mod verified;
 
 pub use digest::Digest;
