@@ -7,6 +7,7 @@ mod alerts;
 mod autoscaling;
 mod codecs;
 mod collector;
+mod corruption;
 mod decoupling;
 mod detectors;
 mod exactly_once;
@@ -37,6 +38,7 @@ pub const ALL: &[&Experiment] = &[
     &exactly_once::EXPERIMENT,
     &failover::EXPERIMENT,
     &decoupling::EXPERIMENT,
+    &corruption::EXPERIMENT,
     &autoscaling::EXPERIMENT,
     &alerts::EXPERIMENT,
     &collector::EXPERIMENT,

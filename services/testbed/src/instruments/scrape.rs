@@ -19,6 +19,15 @@ impl Reading {
         )
     }
 
+    /// Of one process; `admin` is the base URL of its admin port.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn get(http: &reqwest::Client, admin: &str) -> reqwest::Result<Self> {
+        let text = http.get(format!("{admin}/metrics")).send().await?.error_for_status()?.text().await?;
+        Ok(Self::of([text.as_str()]))
+    }
+
     /// Sum of the series of this name that carry all of these labels, e.g. `("cache_requests_total", &["result=\"hit\""])`.
     pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         let matching = |series: &str| {

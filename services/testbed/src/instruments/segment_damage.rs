@@ -84,6 +84,17 @@ impl Backup {
         Ok(())
     }
 
+    /// Blocks of the version that is there which differ from those that were saved at the same offset.
+    ///
+    /// # Errors
+    /// Nothing is there.
+    pub fn differing_blocks(&self, directory: &Path, segment: SegmentId) -> anyhow::Result<u64> {
+        let bytes = fs::read(blocks_file(directory, segment)?)?;
+        let saved: Vec<&[u8]> = self.blocks.1.chunks(BLOCK_BYTES).collect();
+        let differs = |(at, block): &(usize, &[u8])| saved.get(*at) != Some(block);
+        Ok(bytes.chunks(BLOCK_BYTES).enumerate().filter(differs).count() as u64)
+    }
+
     /// Whether the directory has another version by now.
     pub fn is_replaced(&self, directory: &Path, segment: SegmentId) -> bool {
         fs::read(manifest_file(directory, segment)).is_ok_and(|bytes| bytes != self.manifest.1)

@@ -14,13 +14,13 @@ use tokio::time::sleep;
 
 use super::damage::Imposed;
 use crate::{
-    instruments::{scrape, segment_damage::Backup, segment_files::Oracle},
+    instruments::{scrape::Reading, segment_damage::Backup, segment_files::Oracle},
     stack::control_plane::ControlPlane,
 };
 
-const POLL: Duration = Duration::from_millis(50);
+pub const POLL: Duration = Duration::from_millis(50);
 /// A damage that is not found or repaired by then is a failure of the run.
-const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(120);
 pub const BLOCKS_MOVED: &str = "testbed_monitor_segment_blocks_moved_total";
 
 pub struct Cluster {
@@ -78,8 +78,8 @@ impl Cluster {
     pub async fn blocks_moved(&self) -> anyhow::Result<u64> {
         let mut moved = 0.0;
         for (_, admin) in &self.monitors {
-            if let Ok(reading) = scrape::metrics(&self.http, admin).await {
-                moved += reading.sum(BLOCKS_MOVED);
+            if let Ok(reading) = Reading::get(&self.http, admin).await {
+                moved += reading.sum(BLOCKS_MOVED, &[]);
             }
         }
         Ok(moved as u64)

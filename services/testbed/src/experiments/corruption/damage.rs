@@ -73,7 +73,7 @@ impl Damage {
 
     /// Each damage has a segment of its own.
     fn segment(self) -> SegmentId {
-        SegmentId::all().nth(self as usize).unwrap_or_else(SegmentId::first)
+        SegmentId::of_partition(self as usize)
     }
 
     pub fn needs_new_version(self) -> bool {

@@ -1,0 +1,233 @@
+//! Figures of the run, and the verdicts. Pure.
+
+use report::{Verdict, numbers::count};
+use segments::BLOCK_BYTES;
+use serde::Serialize;
+
+use super::{TRANSFER_BYTES_PER_S, damage::Damage};
+
+/// Each damage is found and repaired within this time: a pass of the scrubber every 5 s, a report, transfers at the limit.
+const REPAIRED_WITHIN_S: f64 = 30.0;
+/// Beside the bytes at the limit: the failure is detected, the table changes, the new holders report.
+const BACK_BESIDES_S: f64 = 15.0;
+const P99_RATIO: f64 = 1.5;
+/// A p99 of fewer reads says little.
+const LEAST_READS: u64 = 500;
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Measured {
+    pub repairs: Vec<Repair>,
+    pub death: Death,
+    pub switches: Switches,
+    pub files: Files,
+    /// Before the first damage.
+    pub baseline: Latencies,
+    pub list_reads: u64,
+    pub failed_list_reads: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Repair {
+    pub damage: String,
+    /// Copies that were damaged.
+    pub segments: usize,
+    /// Blocks damaged or lost.
+    pub damaged: u64,
+    pub moved: u64,
+    /// Blocks that may be moved.
+    pub allowed: u64,
+    pub found_s: f64,
+    pub repaired_s: f64,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Death {
+    /// Copies that the worker held, and their blocks.
+    pub copies: usize,
+    pub blocks: u64,
+    pub moved: u64,
+    /// Until the monitors failed the worker.
+    pub failed_s: f64,
+    /// Until three copies of each segment were complete again.
+    pub back_s: f64,
+    pub reads: Latencies,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Switches {
+    pub switches: u64,
+    /// Reads near a switch of a replica, and all others of the same time.
+    pub near: Latencies,
+    pub others: Latencies,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Files {
+    /// Files that workers sent whole, each compared with the fold.
+    pub compared: u64,
+    pub wrong: u64,
+    /// Different versions of segments among them.
+    pub versions: u64,
+    /// The worker refused to send a damaged block.
+    pub refused: u64,
+    /// Another version took the place of this one while it was read, or the worker was dead.
+    pub gone: u64,
+    pub megabytes: f64,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Latencies {
+    pub reads: u64,
+    pub failed: u64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+}
+
+impl Latencies {
+    /// Latencies in milliseconds, and whether there was an answer.
+    pub fn of(reads: impl Iterator<Item = (f64, bool)>) -> Self {
+        let (mut answered, mut failed) = (Vec::new(), 0);
+        for (ms, is_answered) in reads {
+            if is_answered { answered.push(ms) } else { failed += 1 }
+        }
+        answered.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let rank = (share * answered.len() as f64).ceil() as usize;
+            answered.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+        };
+        Self { reads: answered.len() as u64 + failed, failed, p50_ms: at(0.5), p99_ms: at(0.99) }
+    }
+}
+
+impl Repair {
+    pub fn text(&self) -> String {
+        let Self { found_s, repaired_s, damaged, moved, .. } = self;
+        format!("found after {found_s:.1} s, repaired after {repaired_s:.1} s, {damaged} blocks damaged, {moved} moved")
+    }
+}
+
+impl Death {
+    pub fn text(&self) -> String {
+        let Self { copies, blocks, failed_s, back_s, .. } = self;
+        format!("failed after {failed_s:.1} s, its {copies} copies ({blocks} blocks) back after {back_s:.1} s")
+    }
+
+    /// The stated time: the bytes at the limit of one worker, and what comes before.
+    pub fn back_within_s(&self) -> f64 {
+        (self.blocks * BLOCK_BYTES as u64) as f64 / TRANSFER_BYTES_PER_S as f64 + BACK_BESIDES_S
+    }
+}
+
+pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
+    let Measured { repairs, death, switches, files, baseline, list_reads, failed_list_reads } = measured;
+    let slowest = repairs.iter().map(|repair| repair.repaired_s).fold(0.0, f64::max);
+    let all = Damage::ALL.len();
+    let excess: Vec<&str> =
+        repairs.iter().filter(|repair| repair.moved > repair.allowed).map(|repair| &*repair.damage).collect();
+    let ratio = |during: &Latencies, before: &Latencies| during.p99_ms / before.p99_ms;
+    let enough = |one: &Latencies| one.reads >= LEAST_READS;
+    let p99 = |name: &str, during: &Latencies, before: &Latencies| {
+        let found = ratio(during, before);
+        let measured = format!("{found:.2} × ({:.1} against {:.1} ms)", during.p99_ms, before.p99_ms);
+        let passed = found <= P99_RATIO && enough(during) && enough(before);
+        let reads = format!("{} and {} reads", count(during.reads as f64), count(before.reads as f64));
+        Verdict::new(name, format!("at most {P99_RATIO} ×"), measured, passed, &reads)
+    };
+    vec![
+        Verdict::new(
+            "Damages repaired",
+            format!("{all}, each within {REPAIRED_WITHIN_S} s"),
+            format!("{}, the slowest within {slowest:.1} s", repairs.len()),
+            repairs.len() == all && slowest <= REPAIRED_WITHIN_S,
+            "",
+        ),
+        Verdict::new(
+            "Blocks moved",
+            "no more than were damaged".to_owned(),
+            format!("{} of {all} damages moved more", excess.len()),
+            excess.is_empty() && !repairs.is_empty(),
+            &excess.join("; "),
+        ),
+        Verdict::new(
+            "Files read from workers",
+            "equal to the fold of the logs".to_owned(),
+            format!("{} of {} differ", count(files.wrong as f64), count(files.compared as f64)),
+            files.wrong == 0 && files.compared > 0,
+            "",
+        ),
+        Verdict::new(
+            "Lists read through the gateway",
+            "none without an answer".to_owned(),
+            format!("{} of {}", count(*failed_list_reads as f64), count(*list_reads as f64)),
+            *failed_list_reads == 0 && *list_reads > 0,
+            "",
+        ),
+        Verdict::new(
+            "Copies of a killed worker",
+            format!("back within {:.0} s", death.back_within_s()),
+            format!("{:.1} s", death.back_s),
+            death.copies > 0 && death.back_s <= death.back_within_s(),
+            "",
+        ),
+        p99("p99 of reads while copies are made", &death.reads, baseline),
+        p99("p99 of reads near a switch of the version", &switches.near, &switches.others),
+    ]
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn measured() -> Measured {
+        let reads = || Latencies { reads: 1_000, failed: 0, p50_ms: 1.0, p99_ms: 4.0 };
+        let repair = |damage: &Damage| Repair {
+            damage: damage.to_string(),
+            segments: 1,
+            damaged: 3,
+            moved: 3,
+            allowed: 3,
+            found_s: 1.0,
+            repaired_s: 2.0,
+        };
+        Measured {
+            repairs: Damage::ALL.iter().map(repair).collect(),
+            death: Death { copies: 12, blocks: 512, moved: 512, failed_s: 2.0, back_s: 10.0, reads: reads() },
+            switches: Switches { switches: 9, near: reads(), others: reads() },
+            files: Files { compared: 500, versions: 20, ..Files::default() },
+            baseline: reads(),
+            list_reads: 9_000,
+            failed_list_reads: 0,
+        }
+    }
+
+    #[test]
+    fn one_fault_fails_its_verdict_only() {
+        let good = measured();
+        assert!(verdicts(&good).iter().all(|verdict| verdict.passed == Some(true)), "{:?}", verdicts(&good));
+        let changes: [fn(&mut Measured); 10] = [
+            |m| drop(m.repairs.pop()),
+            |m| m.repairs[0].repaired_s = 31.0,
+            |m| m.repairs[3].moved = 4,
+            |m| m.files.wrong = 1,
+            |m| m.files.compared = 0,
+            |m| m.failed_list_reads = 1,
+            |m| m.death.back_s = 17.0,
+            |m| m.death.reads.p99_ms = 6.1,
+            |m| m.switches.near.p99_ms = 6.1,
+            |m| m.switches.near.reads = 499,
+        ];
+        for change in changes {
+            let mut bad = measured();
+            change(&mut bad);
+            let failed = verdicts(&bad).iter().filter(|verdict| verdict.passed == Some(false)).count();
+            assert_eq!(failed, 1, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn latencies_are_those_of_answers() {
+        let found = Latencies::of((1..=200).map(|n| (f64::from(n), n != 200)));
+        assert_eq!((found.reads, found.failed, found.p50_ms, found.p99_ms), (200, 1, 100.0, 198.0));
+        assert_eq!(Latencies::of([].into_iter()).reads, 0);
+    }
+}

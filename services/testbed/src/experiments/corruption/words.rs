@@ -1,0 +1,94 @@
+//! The tables of the run. Pure.
+
+use report::{
+    Section, Table,
+    numbers::{count, ms},
+};
+
+use super::judgement::{Latencies, Measured, Repair};
+
+/// # Errors
+/// The figures have no JSON form.
+pub fn section(measured: &Measured) -> anyhow::Result<Section> {
+    let tables = vec![repairs(measured), death(measured), files(measured), latencies(measured)];
+    let meaning = "Each damage is imposed on complete copies while no events flow. It is found when the leading monitor knows of it, and repaired \
+                   when the file of every holder is read from its disk and equals the fold of the logs.";
+    Ok(Section::new("Damaged copies", meaning, serde_json::to_value(measured)?).with_tables(tables))
+}
+
+fn repairs(measured: &Measured) -> Table {
+    let row = |repair: &Repair| {
+        vec![
+            repair.damage.clone(),
+            repair.segments.to_string(),
+            count(repair.damaged as f64),
+            count(repair.moved as f64),
+            format!("{:.1} s", repair.found_s),
+            format!("{:.1} s", repair.repaired_s),
+        ]
+    };
+    let meaning = "A block has 4096 bytes. If the primary or all copies lost what they need, the logs are folded again, and fewer blocks move.";
+    let columns = ["", "segments", "blocks damaged", "blocks moved", "found after", "repaired after"];
+    Table::new("Damages", meaning, &columns, measured.repairs.iter().map(row).collect())
+}
+
+fn death(measured: &Measured) -> Table {
+    let death = &measured.death;
+    let rows = vec![
+        vec!["copies that it held".to_owned(), death.copies.to_string()],
+        vec!["their blocks".into(), count(death.blocks as f64)],
+        vec!["blocks moved, new versions included".into(), count(death.moved as f64)],
+        vec!["failed by the monitors after".into(), format!("{:.1} s", death.failed_s)],
+        vec!["three complete copies of each segment after".into(), format!("{:.1} s", death.back_s)],
+        vec!["stated time at the limit of transfers".into(), format!("{:.0} s", death.back_within_s())],
+    ];
+    Table::new("A worker killed for good", "", &["", ""], rows)
+}
+
+fn files(measured: &Measured) -> Table {
+    let files = &measured.files;
+    let figures = [
+        ("files read whole, and compared with the fold", files.compared),
+        ("different from the fold", files.wrong),
+        ("versions of segments among them", files.versions),
+        ("refused: a block or the manifest is damaged, or nothing is there", files.refused),
+        ("replaced by a newer version while they were read, or the worker was dead", files.gone),
+    ];
+    let mut rows: Vec<Vec<String>> =
+        figures.map(|(name, figure)| vec![name.to_owned(), count(figure as f64)]).into_iter().collect();
+    rows.push(vec!["megabytes".to_owned(), count(files.megabytes)]);
+    Table::new("Files that workers sent", "", &["", ""], rows)
+}
+
+fn latencies(measured: &Measured) -> Table {
+    let switches = format!("near one of {} switches", measured.switches.switches);
+    let rows: [(&str, &Latencies); 4] = [
+        ("before the first damage", &measured.baseline),
+        ("while copies of the killed worker are made", &measured.death.reads),
+        (&switches, &measured.switches.near),
+        ("with the same events, but not near a switch", &measured.switches.others),
+    ];
+    let row = |(name, latencies): (&str, &Latencies)| {
+        let Latencies { reads, failed, p50_ms, p99_ms } = latencies;
+        vec![name.to_owned(), count(*reads as f64), count(*failed as f64), ms(*p50_ms), ms(*p99_ms)]
+    };
+    let columns = ["", "reads", "without an answer", "p50, ms", "p99, ms"];
+    Table::new("Lists read through the gateway", "", &columns, rows.map(row).to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiments::corruption::judgement::tests::measured;
+
+    #[test]
+    fn the_tables_show_all_figures() {
+        let section = section(&measured()).unwrap();
+        let [repairs, death, files, latencies] = section.tables.as_slice() else { panic!("{section:?}") };
+        assert_eq!(repairs.rows[0], ["bits flipped in a replica's copy", "1", "3", "3", "1.0 s", "2.0 s"]);
+        assert_eq!(death.rows[5][1], "16 s");
+        assert_eq!(files.rows[0][1], "500");
+        assert_eq!(latencies.rows[2][0], "near one of 9 switches");
+        assert_eq!(section.measured["files"]["wrong"], 0);
+    }
+}
