@@ -153,6 +153,10 @@ fn a_version_that_the_primary_writes_ends_the_staged_ones_that_it_dominates() {
     // The fetch that was going on ends without effect.
     assert!(!finish_with(incoming, &bytes(2)));
     assert_eq!(current(&directory).all().unwrap(), bytes(3));
+    // So does a repair of a version that was replaced.
+    let repair = directory.begin(manifest(3, &bytes(3))).unwrap();
+    directory.write(segment(), version(3), &bytes(4)).unwrap();
+    assert!(!repair.finish().unwrap());
     // A newer one stays.
     let incoming = directory.begin(manifest(9, &bytes(9))).unwrap();
     directory.write(segment(), version(4), &bytes(4)).unwrap();
