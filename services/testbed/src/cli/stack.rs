@@ -227,6 +227,32 @@ Examples:
         #[arg(value_name = "ACTION")]
         action: ProcessAction,
     },
+    /// Damage a worker's copy of a segment of the model
+    #[command(
+        after_help = "Only for a stack that `up` started. The worker's scrubber finds the damage within a minute, a reader at once; the monitors order
+the repair. `status` shows the copies, `trace --failed` and the dashboard Segments show the repair.
+
+Examples:
+  ./testbed fault segment flip                       a bit of block 0 in the primary's copy of segment 0
+  ./testbed fault segment flip --segment 3 --worker 1 --block 7
+  ./testbed fault segment truncate --segment 3       cuts the file off after one block
+  ./testbed fault segment delete --worker 2          removes the worker's directory with all its segments
+  ./testbed fault segment old --segment 3            puts the version of now back after the next one; needs events meanwhile"
+    )]
+    Segment {
+        /// What to do with the copy
+        #[arg(value_name = "ACTION")]
+        action: SegmentAction,
+        /// Number of the segment
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..16))]
+        segment: u8,
+        /// Number of the worker [default: the segment's primary]
+        #[arg(long, value_name = "N")]
+        worker: Option<u16>,
+        /// Block of 4096 bytes that `flip` damages
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        block: u32,
+    },
     /// Make workers send heartbeats over TCP at once, after they have paused or stopped with an alarm
     #[command(
         after_help = "A message from a monitor has the same effect. Heartbeats over UDP (the default of `up`) never stop.
@@ -250,6 +276,20 @@ pub enum ProcessAction {
     Stop,
     /// Continue a stopped process with SIGCONT
     Resume,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SegmentAction {
+    /// Flip a bit of a block
+    Flip,
+    /// Damage the manifest
+    Manifest,
+    /// Cut the file off after one block
+    Truncate,
+    /// Remove the directory with all segments of the worker
+    Delete,
+    /// Put the version of now back after the next one is published
+    Old,
 }
 
 /// Set the response-time law of the store: base + slope × commands in flight

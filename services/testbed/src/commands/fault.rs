@@ -1,6 +1,8 @@
-//! `testbed fault`: faults of the store by faultproxy, signals to Redis, Kafka, workers and replicas, and the restart of heartbeats.
+//! `testbed fault`: faults of the store by faultproxy, signals to Redis, Kafka, workers and replicas, damage to copies
+//! of segments, and the restart of heartbeats.
 
 mod process;
+mod segment;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -34,6 +36,9 @@ pub async fn run(command: FaultCommand) -> anyhow::Result<ExitCode> {
         FaultCommand::Kafka { action } => process::kafka(action)?,
         FaultCommand::Worker { number, action } => process::worker(number, action)?,
         FaultCommand::Replica { number, action } => process::replica(number, action)?,
+        FaultCommand::Segment { action, segment, worker, block } => {
+            segment::run(action, segment, worker, block).await?;
+        }
         FaultCommand::Resume { workers } => return resume(&super::running_stack()?.endpoints, &workers).await,
     }
     Ok(ExitCode::SUCCESS)

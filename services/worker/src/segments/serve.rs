@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 use contract::{SegmentId, http::problem};
-use segments::{BlockError, Digest, Found, MAX_RANGE_BYTES, VerifiedFile};
+use segments::{BlockError, Digest, Found, MAX_RANGE_BYTES, Manifest, VerifiedFile};
 use serde::Deserialize;
 
 use super::Segments;
@@ -32,8 +32,10 @@ struct ManifestQuery {
     /// Asks for this worker's own copy, whoever is the primary.
     #[serde(default)]
     holder: bool,
-    /// Asks for the manifest of this content, also of a version that is not complete here.
+    /// Asks for the manifest of this content and epoch, also of a version that is not complete here.
     content: Option<String>,
+    #[serde(default)]
+    epoch: u64,
 }
 
 async fn manifest(
@@ -44,7 +46,7 @@ async fn manifest(
 ) -> Response {
     let Some(segment) = SegmentId::new(number) else { return no_such_segment(number) };
     if let Some(content) = &query.content {
-        return segments.by_content(segment, content).await;
+        return segments.by_content(segment, content, query.epoch).await;
     }
     if !query.holder
         && let Some(elsewhere) = segments.redirect(segment)
@@ -139,10 +141,11 @@ fn parse_range(text: &str) -> Option<(u64, u64)> {
 }
 
 impl Segments {
-    async fn by_content(&self, segment: SegmentId, content: &str) -> Response {
-        let content = Digest::parse(content);
+    async fn by_content(&self, segment: SegmentId, content: &str, epoch: u64) -> Response {
+        let wanted = (Digest::parse(content), epoch);
+        let is_wanted = |found: &Manifest| (Some(found.content()), found.version().epoch) == wanted;
         match self.on_disk(move |directory| directory.manifests(segment)).await.flatten() {
-            Ok(manifests) => match manifests.into_iter().find(|manifest| Some(manifest.content()) == content) {
+            Ok(manifests) => match manifests.into_iter().find(is_wanted) {
                 Some(manifest) => ([(header::CONTENT_TYPE, BYTES)], manifest.encode()).into_response(),
                 None => self.another_version(segment),
             },

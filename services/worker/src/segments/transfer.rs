@@ -1,5 +1,7 @@
 //! Step 5, at the receiver: blocks from another worker by HTTP ranges, a version folded again from the logs, a copy removed.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, bail, ensure};
 use contract::SegmentId;
 use reqwest::{StatusCode, header};
@@ -15,6 +17,7 @@ const BLOCKS_PER_REQUEST: usize = MAX_RANGE_BYTES as usize / BLOCK_BYTES;
 pub(super) struct Ordered<'a> {
     pub version: Version,
     pub content: Digest,
+    /// The source's HTTP port, `host:port`. It is this worker itself if only a staged version has to be put into place.
     pub address: &'a str,
     pub manifest: bool,
     pub blocks: &'a [u32],
@@ -31,16 +34,21 @@ impl Segments {
         received: &mut u64,
     ) -> anyhow::Result<()> {
         let Ordered { content, address, blocks, .. } = *order;
-        let manifest = match order.manifest {
-            true => self.fetch_manifest(segment, content, address, received).await?,
-            false => self.own_manifest(segment, content).await?,
+        let is_wanted = move |manifest: &Manifest| (manifest.content(), manifest.version()) == (content, order.version);
+        let own = self.on_disk(move |directory| directory.manifests(segment)).await??;
+        let manifest = match own.into_iter().find(is_wanted) {
+            Some(manifest) => manifest,
+            None if order.manifest => self.fetch_manifest(segment, order, received).await?,
+            None => bail!("this worker has another version of segment {segment} by now"),
         };
-        let is_wanted = manifest.content() == content && manifest.version() == order.version;
-        ensure!(is_wanted, "{address} has another version of segment {segment} by now");
+        ensure!(is_wanted(&manifest), "{address} has another version of segment {segment} by now");
         let _writing = self.write_lock(segment).await;
         let begun = manifest.clone();
         let mut incoming = self.on_disk(move |directory| directory.begin(begun)).await?.context("cannot begin")?;
-        for run in runs(blocks) {
+        // An order may be late: what came since is not fetched again.
+        let missing: BTreeSet<u32> = incoming.missing().into_iter().collect();
+        let blocks: Vec<u32> = blocks.iter().copied().filter(|block| missing.contains(block)).collect();
+        for run in runs(&blocks) {
             let (offset, length) = extent(&manifest, run)?;
             self.0.pace.wait(length).await;
             let bytes = self.fetch_range(segment, &manifest, address, offset, length).await?;
@@ -84,20 +92,15 @@ impl Segments {
         self.on_disk(move |directory| directory.remove(segment)).await?.context("cannot remove the copy")
     }
 
-    async fn own_manifest(&self, segment: SegmentId, content: Digest) -> anyhow::Result<Manifest> {
-        let known = self.on_disk(move |directory| directory.manifests(segment)).await??;
-        let known = known.into_iter().find(|manifest| manifest.content() == content);
-        known.with_context(|| format!("this worker has another version of segment {segment} by now"))
-    }
-
     async fn fetch_manifest(
         &self,
         segment: SegmentId,
-        content: Digest,
-        address: &str,
+        order: &Ordered<'_>,
         received: &mut u64,
     ) -> anyhow::Result<Manifest> {
-        let url = format!("http://{address}/segments/{}/manifest?content={content}", segment.number());
+        let Ordered { version, content, address, .. } = order;
+        let (number, epoch) = (segment.number(), version.epoch);
+        let url = format!("http://{address}/segments/{number}/manifest?content={content}&epoch={epoch}");
         let response = self.0.http.get(&url).send().await.context("the source does not answer")?;
         ensure!(response.status() == StatusCode::OK, "{url} answered {}", response.status());
         let bytes = runtime::http::body_within(response, MAX_MANIFEST_BYTES).await?;

@@ -73,7 +73,7 @@ impl Damage {
 
     /// Each damage has a segment of its own.
     fn segment(self) -> SegmentId {
-        SegmentId::of_partition(self as usize)
+        SegmentId::new(self as u8).expect("there are fewer damages than segments")
     }
 
     pub fn needs_new_version(self) -> bool {
