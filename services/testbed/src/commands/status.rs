@@ -3,8 +3,10 @@
 mod autoscaler;
 mod events;
 mod heartbeats;
+mod segments;
 
 use std::{
+    collections::BTreeMap,
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
     time::Duration,
@@ -60,7 +62,7 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
             None => stacks.iter().map(text).collect(),
         };
         match &beats {
-            Some(beats) => page += &heartbeats::table(beats),
+            Some(beats) => page += &(heartbeats::table(beats) + &segments::table(&beats.segments)),
             None if elsewhere.is_some() => page += "no monitor responds\n",
             None => {}
         }
@@ -78,6 +80,15 @@ async fn show(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         std::io::stdout().flush()?;
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// Name of the worker that is the primary of a partition; `None`: there is none, or no monitor responds.
+///
+/// # Errors
+/// The HTTP client cannot be built.
+pub async fn primary(endpoints: &BTreeMap<String, String>, partition: usize) -> anyhow::Result<Option<String>> {
+    let beats = heartbeats::read(endpoints).await?;
+    Ok(beats.and_then(|beats| Some(beats.partitions.get(partition)?.primary.as_ref()?.to_string())))
 }
 
 fn addresses(stack: &Description) -> String {

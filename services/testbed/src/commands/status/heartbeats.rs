@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use heartbeat::{assign::NodeId, clock::wall_ms, node_state::State, observer::Source};
-use monitor::status::{Event, LoggedEvent, Status};
+use monitor::status::{Event, LoggedEvent, SegmentStatus, Status};
 use serde::Serialize;
 
 use crate::stack::endpoints;
@@ -18,6 +18,8 @@ pub struct Heartbeats {
     pub epoch: u64,
     pub nodes: Vec<Node>,
     pub partitions: Vec<heartbeat::assign::Assignment>,
+    /// Copies of the model's segments, as the leading monitor knows them.
+    pub segments: Vec<SegmentStatus>,
     /// Reported by the monitor with the latest table; the newest last.
     pub changes: Vec<LoggedEvent>,
 }
@@ -94,6 +96,7 @@ fn combine(seen: Vec<(String, Option<Status>)>) -> Option<Heartbeats> {
         monitors: seen.iter().map(|(name, status)| (name.clone(), status.as_ref().map(monitor))).collect(),
         epoch: latest.table.epoch,
         partitions: latest.table.partitions.clone(),
+        segments: answered().find(|(_, status)| status.leading).map(|(_, leader)| leader.segments.clone()).unwrap_or_default(),
         changes: latest.changes.clone(),
         nodes,
     })
@@ -187,6 +190,7 @@ mod tests {
             registry_up: true,
             nodes: vec![node],
             table: Arc::new(Table { epoch, ..Table::default() }),
+            segments: Vec::new(),
             changes: vec![change],
         }
     }
