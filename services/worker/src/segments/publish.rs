@@ -97,10 +97,10 @@ impl Publisher {
         }
         let is_held = |segment: &SegmentId| self.published.contains_key(segment);
         let is_first = self.fold.is_none() || !owned.keys().all(is_held);
-        // Taken, so that a step that fails or ends in the middle begins again.
-        let mut fold = match self.fold.take() {
-            Some(fold) if !is_first => fold,
-            _ => self.begin(owned.keys().copied().collect()).await?,
+        // Taken, so that a step that fails or ends in the middle begins again. A fold of too few segments makes room first.
+        let mut fold = match self.fold.take().filter(|_| !is_first) {
+            Some(fold) => fold,
+            None => self.begin(owned.keys().copied().collect()).await?,
         };
         let events = lists::advance(&mut fold, &self.segments.0.store).await.context("cannot read the logs")?;
         self.segments.0.metrics.folded.inc_by(events);
