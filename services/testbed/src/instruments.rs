@@ -3,6 +3,7 @@
 pub mod codecs;
 pub mod comparison;
 pub mod event_lag;
+pub mod file_readers;
 pub mod generator;
 pub mod machine;
 pub mod measure;

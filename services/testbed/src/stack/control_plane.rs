@@ -140,8 +140,12 @@ impl ControlPlane {
 
     /// Settings of replicas, `key=value`, with which they hold the model's segments. Only with the plan's `segments`.
     pub fn segment_sets(&self) -> Vec<String> {
-        let workers: Vec<&str> = self.workers.iter().map(|worker| &*worker.for_clients).collect();
-        vec!["model.source=segments".to_owned(), format!("model.workers={workers:?}")]
+        vec!["model.source=segments".to_owned(), format!("model.workers={:?}", self.worker_addresses())]
+    }
+
+    /// `host:port` of each worker, as clients reach it.
+    pub fn worker_addresses(&self) -> Vec<String> {
+        self.workers.iter().map(|worker| worker.for_clients.clone()).collect()
     }
 
     /// What Prometheus asks, by the jobs that compose's has for them.

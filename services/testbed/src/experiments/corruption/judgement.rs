@@ -5,6 +5,7 @@ use segments::BLOCK_BYTES;
 use serde::Serialize;
 
 use super::{TRANSFER_BYTES_PER_S, damage::Damage};
+use crate::instruments::file_readers::Files;
 
 /// Each damage is found and repaired within this time: a pass of the scrubber every 5 s, a report, transfers at the limit.
 const REPAIRED_WITHIN_S: f64 = 30.0;
@@ -59,20 +60,6 @@ pub struct Switches {
     /// Reads near a switch of a replica, and all others of the same time.
     pub near: Latencies,
     pub others: Latencies,
-}
-
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Files {
-    /// Files that workers sent whole, each compared with the fold.
-    pub compared: u64,
-    pub wrong: u64,
-    /// Different versions of segments among them.
-    pub versions: u64,
-    /// The worker refused to send a damaged block.
-    pub refused: u64,
-    /// Another version took the place of this one while it was read, or the worker was dead.
-    pub gone: u64,
-    pub megabytes: f64,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]

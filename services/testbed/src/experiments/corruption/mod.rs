@@ -26,7 +26,7 @@ use self::{
     cluster::Cluster,
     damage::Damage,
     judgement::{Measured, Repair},
-    readers::{FileReaders, ListReaders},
+    readers::ListReaders,
     switches::Events,
 };
 use super::{
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     data,
-    instruments::segment_files::Oracle,
+    instruments::{file_readers::FileReaders, segment_files::Oracle},
     stack::{
         control_plane,
         event_stack::{self, EventStack},
@@ -144,7 +144,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     eprintln!("{} events imported; three copies of each segment are complete", dataset.events.len());
 
     let events = Events::new(&gateway, &dataset)?;
-    let files = FileReaders::start(FILE_READERS, &plane, SEED);
+    let files = FileReaders::start(FILE_READERS, &plane.worker_addresses(), SEED);
     let lists = ListReaders::start(&gateway, &dataset, plan.reads)?;
     let mut measured = Measured { baseline: lists.during(tokio::time::sleep(plan.baseline)).await.1, ..Measured::default() };
     for damage in Damage::ALL {

@@ -8,6 +8,7 @@ use super::{
     faults::Imposed,
     oracle::{Compared, Findings, Tally},
 };
+use crate::instruments::file_readers::Files;
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Measured {
@@ -38,6 +39,8 @@ pub struct Measured {
     /// Poison whose position is among the dead letters.
     pub poison_found: Compared,
     pub lists: Lists,
+    /// Files of the model's segments that workers sent during the faults, beside the fold of the logs.
+    pub files: Files,
     /// Copies of a partition's state with one defect each, and the defects that the comparison did not find.
     pub mutants: usize,
     pub missed_mutants: Vec<String>,
@@ -58,6 +61,14 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
         judged("Arrival numbers of lists", "none greater than that of the user's features", &lists.not_newer),
         judged("Lists", "equal to the answer of a miss", &lists.as_on_miss),
     ];
+    let Files { compared, wrong, .. } = measured.files;
+    verdicts.push(Verdict::new(
+        "Files of segments",
+        "equal to the fold of the logs at their version, byte for byte".to_owned(),
+        format!("{} of {} differ", count(wrong as f64), count(compared as f64)),
+        wrong == 0 && compared > 0,
+        "",
+    ));
     let (planned, imposed) = (measured.planned_faults, measured.faults.len());
     verdicts.push(Verdict::new("Faults", format!("{planned}"), format!("{imposed}"), imposed == planned, ""));
     let found = measured.mutants - measured.missed_mutants.len();
@@ -103,6 +114,7 @@ pub mod tests {
             findings,
             poison_found: same,
             lists,
+            files: Files { compared: 5, ..Files::default() },
             mutants: 12,
             ..Measured::default()
         }
@@ -112,7 +124,7 @@ pub mod tests {
     fn one_difference_fails_its_verdict_only() {
         let good = measured();
         assert!(verdicts(&good).iter().all(|verdict| verdict.passed == Some(true)), "{:?}", verdicts(&good));
-        let changes: [fn(&mut Measured); 9] = [
+        let changes: [fn(&mut Measured); 11] = [
             |m| m.findings.acknowledged.different = 1,
             |m| m.findings.log.different = 1,
             |m| m.findings.features.compared = 0,
@@ -120,6 +132,8 @@ pub mod tests {
             |m| m.poison_found.different = 1,
             |m| m.lists.not_newer.different = 1,
             |m| m.lists.as_on_miss.different = 1,
+            |m| m.files.wrong = 1,
+            |m| m.files.compared = 0,
             |m| m.planned_faults = 2,
             |m| m.missed_mutants = vec!["a user is lost".into()],
         ];

@@ -45,6 +45,7 @@ use super::{
 };
 use crate::{
     data,
+    instruments::{file_readers::FileReaders, segment_files::Oracle},
     stack::{
         control_plane::{self, ControlPlane},
         event_stack::{self, EventStack},
@@ -92,6 +93,9 @@ struct Plan {
 const SEED: u64 = 17;
 const POISON_SHARE: f64 = 0.001;
 const WORKERS: usize = 3;
+/// Many versions, so that kills meet all steps of a publication.
+const PUBLISH_EVERY_MS: u64 = 500;
+const FILE_READERS: usize = 2;
 const DRAINED_WITHIN: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -146,6 +150,8 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     let of_plane = control_plane::Plan {
         workers: WORKERS,
         interval_ms: plan.beat.as_millis() as u64,
+        segments: true,
+        worker_sets: vec![format!("segments.publish_every_ms={PUBLISH_EVERY_MS}")],
         ..control_plane::Plan::default()
     };
     let mut plane = stack.start_control_plane(&of_plane).await?;
@@ -179,6 +185,7 @@ async fn send(
     let stop = CancellationToken::new();
     let stalls = tokio::spawn(stalls::watch(stack.mysql()?, Arc::clone(&ledger), stop.clone()));
     let _stop = stop.clone().drop_guard();
+    let files = FileReaders::start(FILE_READERS, &plane.worker_addresses(), SEED);
     let planned = faults::plan(plan.faults, plan.beat, SEED);
     let poison = (plan.events as f64 * POISON_SHARE) as u64;
     let ((), (), faults) = tokio::try_join!(
@@ -194,6 +201,7 @@ async fn send(
     eprintln!("sent in {seconds:.0} s, all processed {drained_s:.1} s later; comparing");
     stop.cancel();
     let longest_stall_s = stalls.await?.as_secs_f64();
+    let files = files.finish().await?;
     let poison = delivered.positions.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut measured = Measured {
         events: ledger.events.load(Relaxed),
@@ -238,6 +246,9 @@ async fn send(
         }
         features.extend(observed.features);
     }
+    let mut oracle = Oracle::default();
+    oracle.read(&stack.store()?).await?;
+    measured.files = spawn_blocking(move || files.judge(&mut oracle)).await??;
     let mut redis = stack.service.redis_for_tools()?;
     measured.lists = cached::check(&mut redis, &gateway, &features, plan.sample).await?;
     Ok(measured)

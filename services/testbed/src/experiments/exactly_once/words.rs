@@ -36,6 +36,9 @@ fn events(measured: &Measured) -> Table {
         ("duplicates dropped", topic.duplicates),
         ("dead letters", topic.dead_letters),
         ("lists older than the features", measured.lists.older),
+        ("files of segments read during the faults", measured.files.compared),
+        ("versions of segments among them", measured.files.versions),
+        ("different from the fold of the logs", measured.files.wrong),
     ];
     let mut rows: Vec<Vec<String>> =
         figures.map(|(name, figure)| vec![name.to_owned(), count(figure as f64)]).into_iter().collect();
