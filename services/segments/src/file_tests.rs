@@ -1,5 +1,5 @@
 use contract::{Event, EventKind, UserId};
-use model::Fold;
+use model::{Fold, NeighbourModel};
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
@@ -87,19 +87,23 @@ proptest! {
         }
     }
 
-    #[test]
-    fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), number in 0_u8..16) {
-        let _ = decode(&bytes, SegmentId::new(number).unwrap());
-    }
-
     /// Bytes that are accepted are the only ones for their contents.
     #[test]
-    fn changed_bytes_are_refused_or_mean_something_else(
-        changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..4),
+    fn changed_bytes_cause_no_panic_and_are_refused_or_mean_something_else(
+        events in prop::collection::vec((0_u8..9, 0_u8..60, 0_i64..1_000_000_000_000), 1..80),
+        number in 0_u8..16,
+        changes in prop::collection::vec((any::<Index>(), any::<u8>()), 0..4),
+        popularity in prop::option::of((any::<Index>(), any::<i64>(), any::<u64>())),
         end in prop::option::of(any::<Index>()),
+        more in prop::collection::vec(any::<u8>(), 0..40),
     ) {
-        let (segment, original) = example();
-        let mut bytes = original.clone();
+        let mut published = folded(&events).swap_remove(usize::from(number));
+        let segment = published.segment;
+        if let Some((row, period, units)) = popularity.filter(|_| !published.rows.is_empty()) {
+            let row = row.index(published.rows.len());
+            published.rows[row].popularity = DecayedCount { period, units };
+        }
+        let mut bytes = encode(&published);
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
@@ -107,8 +111,11 @@ proptest! {
         if let Some(end) = end {
             bytes.truncate(end.index(bytes.len()));
         }
+        bytes.extend(more);
         if let Ok(published) = decode(&bytes, segment) {
             prop_assert_eq!(encode(&published), bytes);
+            // The reader gets past it too.
+            let _ = NeighbourModel::from_segments(&[published]);
         }
     }
 }

@@ -103,10 +103,15 @@ impl Incoming {
     /// The disk fails. The version before is still there then.
     pub fn finish(self) -> io::Result<bool> {
         self.file.sync_all()?;
-        match (self.missing.is_empty(), self.is_staged) {
-            (true, true) => self.directory.promote(&self.manifest),
-            (complete, _) => Ok(complete),
+        if !self.missing.is_empty() {
+            return Ok(false);
         }
+        if self.is_staged {
+            return self.directory.promote(&self.manifest);
+        }
+        // A repair in place ends without effect if the version was replaced or removed meanwhile.
+        let current = self.directory.read_manifest(self.manifest.segment(), Place::Current)?;
+        Ok(current == Some(Ok(self.manifest)))
     }
 }
 

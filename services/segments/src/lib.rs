@@ -20,6 +20,8 @@ mod manifest;
 mod plan;
 mod report;
 pub mod rpc;
+#[cfg(test)]
+mod simulation;
 mod verified;
 
 pub use digest::Digest;

@@ -69,10 +69,11 @@ pub struct Rebuild {
     pub worker: WorkerId,
 }
 
-/// The receiver begins the version (`SegmentDirectory::begin`), and fetches the blocks. The source verifies a block before it sends it, the
-/// receiver before it writes it. The source refuses if it has another version by now, the receiver if its own is newer.
+/// The receiver begins the version (`SegmentDirectory::begin`), and fetches those of the blocks that it misses then. The source verifies a
+/// block before it sends it, the receiver before it writes it. The source refuses if it has another version by now, the receiver if its own
+/// is newer.
 ///
-/// From a worker to itself: its staged version has all blocks, and only has to be put into place.
+/// From a worker to itself: it has the parts on its disk, and only has to put them into place (`begin`, `finish`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
     pub segment: SegmentId,
@@ -104,8 +105,8 @@ struct Need<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Manifest,
-    /// All blocks are there: the staged version becomes the current one.
-    Promotion,
+    /// What the holder's own disk has, but not in the file of the version, or not in its place.
+    Own,
     Block(u32),
 }
 
@@ -186,17 +187,21 @@ impl<'a> SegmentCopies<'a> {
     fn needs(&self, manifest: &Manifest) -> Vec<Need<'_>> {
         let mut needs = Vec::new();
         for to in self.holders.iter().filter(|holder| self.copies.contains_key(*holder)) {
-            let own = self.copy(to).and_then(|copy| version_of(copy, manifest));
             let mut add = |part, sources: Vec<_>| {
                 let (segment, good_copies) = (self.segment, sources.len());
                 needs.push(Need { has_failed: false, good_copies, segment, to, part, sources });
             };
-            if own.is_none() {
-                add(Part::Manifest, self.sources(|copy| version_of(copy, manifest).is_some()));
-            } else if own.is_some_and(|own| own.is_complete(manifest)) && !self.is_done(to, manifest) {
-                add(Part::Promotion, vec![to]);
+            let blocks = 0..manifest.blocks().len() as u32;
+            match self.copy(to).and_then(|copy| version_of(copy, manifest)) {
+                None => add(Part::Manifest, self.sources(|copy| version_of(copy, manifest).is_some())),
+                Some(state) => {
+                    let is_elsewhere = |block| !state.has(manifest, block) && self.has(to, manifest, block);
+                    if state.is_complete(manifest) && !self.is_done(to, manifest) || blocks.clone().any(is_elsewhere) {
+                        add(Part::Own, vec![to]);
+                    }
+                }
             }
-            for block in (0..manifest.blocks().len() as u32).filter(|&block| !self.has(to, manifest, block)) {
+            for block in blocks.filter(|&block| !self.has(to, manifest, block)) {
                 let has = |state: &CopyState| state.has(manifest, block);
                 add(Part::Block(block), self.sources(|copy| version_of(copy, manifest).is_some_and(has)));
             }
@@ -208,13 +213,9 @@ impl<'a> SegmentCopies<'a> {
         self.reported().filter(|(_, copy)| is_source(copy)).map(|(worker, _)| worker).collect()
     }
 
-    /// Whether the worker has the block, or will have it as soon as it begins the version.
+    /// Whether the worker has the block in a file of its own: beginning the version puts it into place.
     fn has(&self, worker: &WorkerId, manifest: &Manifest, block: u32) -> bool {
-        let Some(copy) = self.copy(worker) else { return false };
-        match version_of(copy, manifest) {
-            Some(state) => state.has(manifest, block),
-            None => copy.states().any(|state| state.has(manifest, block)),
-        }
+        self.copy(worker).is_some_and(|copy| copy.states().any(|state| state.has(manifest, block)))
     }
 
     /// Whether the worker's current version is this one, with all blocks.
@@ -227,7 +228,7 @@ impl<'a> SegmentCopies<'a> {
         let mut lost = needs.iter().filter(|need| need.sources.is_empty());
         lost.any(|need| match need.part {
             Part::Block(block) => !self.holders.iter().any(|holder| self.has(holder, manifest, block)),
-            Part::Manifest | Part::Promotion => false,
+            Part::Manifest | Part::Own => false,
         })
     }
 
@@ -278,7 +279,7 @@ fn transfers(
         let manifest = together.clone().any(|other| other.part == Part::Manifest);
         let blocks = together.filter_map(|other| match other.part {
             Part::Block(block) => Some(block),
-            Part::Manifest | Part::Promotion => None,
+            Part::Manifest | Part::Own => None,
         });
         started.push(Transfer {
             segment: need.segment,
