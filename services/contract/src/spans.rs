@@ -81,6 +81,11 @@ pub mod attribute {
     pub const UTILIZATION: &str = "testbed.utilization.percent";
     /// The autoscaler's conditions as Kubernetes shows them: `AbleToScale=True/SucceededRescale …`.
     pub const CONDITIONS: &str = "testbed.conditions";
+    /// Number of a segment of the model.
+    pub const SEGMENT: &str = "testbed.segment";
+    /// Why a copy of a segment is repaired: `damaged`, `stale`, `missing`, `lost`.
+    pub const CAUSE: &str = "testbed.cause";
+
     /// Name of the replica of the span: `api-3`.
     pub const REPLICA: &str = "testbed.replica";
 }
@@ -138,6 +143,10 @@ pub mod name {
 
     /// In a worker: from the table that assigns it partitions until these are fenced. A child of `switch`.
     pub const TAKEOVER: &str = "takeover";
+
+    /// The repair of a worker's copy of a segment, as the root of its trace: from the plan that found it damaged, stale or missing to the
+    /// report that shows it good. Recorded by the leading monitor; orders carry its context.
+    pub const REPAIR_SEGMENT: &str = "repair segment";
 
     /// A decision of the autoscaler, as the root of its trace: until the replicas that it started are ready and those that leave have ended.
     /// Its events are the planner's sentences.

@@ -30,6 +30,8 @@ pub struct MonitorConfig {
     pub registry: Registry,
     /// When a silent worker is suspected, and how many monitors must agree that it has failed.
     pub detect: Detect,
+    /// Care of the copies of the model's segments.
+    pub segments: Segments,
     /// Export of traces and logs over OTLP.
     pub telemetry: TelemetryConfig,
     /// The other monitors: name → `host:port` of their HTTP port. Empty: this monitor decides alone. The first monitor writes them to etcd;
@@ -76,6 +78,8 @@ pub struct Listen {
     pub tcp: SocketAddr,
     /// Address for heartbeats over UDP.
     pub udp: SocketAddr,
+    /// Address for the workers' block reports and polls for orders over gRPC.
+    pub rpc: SocketAddr,
     /// Address of the admin port: health and metrics.
     pub admin: SocketAddr,
     /// `host:port` that other monitors use instead of `http`. Empty: `http` itself.
@@ -124,6 +128,14 @@ pub struct Detect {
     pub forget_after_s: u64,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Segments {
+    /// Milliseconds between two complete block reports of a worker, as `segments.report_every_ms` of the workers. Nothing is folded again
+    /// from the logs before an online worker has had two of them to report.
+    pub report_every_ms: u64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VoteRule {
@@ -149,6 +161,7 @@ impl MonitorConfig {
                 http: loopback(7400),
                 tcp: loopback(7401),
                 udp: loopback(7401),
+                rpc: loopback(7403),
                 admin: loopback(7402),
                 advertise_http: String::new(),
                 plain: false,
@@ -169,6 +182,7 @@ impl MonitorConfig {
                 rebalance_after_ms: 30_000,
                 forget_after_s: 3_600,
             },
+            segments: Segments { report_every_ms: 60_000 },
             peers: BTreeMap::new(),
             peers_version: first_version(),
             telemetry: TelemetryConfig::default(),
@@ -261,6 +275,7 @@ impl Validate for MonitorConfig {
             ("node.max_nodes", self.node.max_nodes as u64, 1..=10_000_000),
             ("listen.drain_ms", self.listen.drain_ms, 0..=60_000),
             ("registry.term_ms", self.registry.term_ms, 2_000..=60_000),
+            ("segments.report_every_ms", self.segments.report_every_ms, 100..=3_600_000),
             ("detect.interval_ms", self.detect.interval_ms, 20..=60_000),
             ("detect.partitioned_after", self.detect.partitioned_after.into(), 4..=1_000),
             ("detect.rebalance_after_ms", self.detect.rebalance_after_ms, 0..=3_600_000),

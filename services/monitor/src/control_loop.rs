@@ -33,6 +33,7 @@ use crate::{
     metrics::Metrics,
     peers::Peers,
     probes::Probes,
+    segments::Segments,
     status::{Event, EventLog, Node, Status},
     status_snapshots,
     suspicions::Suspicions,
@@ -58,6 +59,9 @@ pub struct ControlLoop {
     pub ingest: Arc<Ingest>,
     /// The partition table for workers that poll.
     pub assignments: watch::Sender<Arc<Assignments>>,
+    /// Whether this monitor leads.
+    pub leads: watch::Sender<bool>,
+    pub segments: Segments,
     pub metrics: Metrics,
     pub telemetry: Telemetry,
     pub readiness: Readiness,
@@ -106,6 +110,8 @@ impl ControlLoop {
                 self.act(effect, now, &mut requests, &mut reporting);
             }
             self.publish(now, &mut reporting);
+            let is_leading = self.observer.is_leading(now);
+            self.leads.send_if_modified(|leads| std::mem::replace(leads, is_leading) != is_leading);
             if now >= self.status.due() {
                 let status = self.status_now(now, &requests, &reporting.changes);
                 self.status.publish(now, status);
@@ -149,6 +155,7 @@ impl ControlLoop {
                 self.observer.ballot(now, ballot);
             }
             Input::Follows { node, epoch } => self.observer.follows(now, &node, epoch),
+            Input::Copies(caught_up) => self.observer.copies(caught_up),
             Input::Changed => self.send_request(Request::Read, now, requests),
         }
     }
@@ -422,6 +429,7 @@ impl ControlLoop {
             registry_up: requests.is_up,
             nodes: nodes.collect(),
             table: Arc::clone(&table),
+            segments: self.segments.status(),
             changes: changes.list(),
         }
     }

@@ -1,11 +1,15 @@
-//! Serves HTTP to a bounded number of connections, with small buffers and short timeouts for requests.
+//! Serves HTTP/1.1 or HTTP/2 to a bounded number of connections, with small buffers and short timeouts for requests.
 
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
 use heartbeat::transport::connections::{Connection, Connections};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use runtime::{
     Endpoint,
     net::{Listener, Stream},
@@ -17,10 +21,24 @@ use tower::ServiceExt as _;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum size of a connection's read buffer, and with it of a request header.
 const BUFFER_BYTES: usize = 16 * 1024;
+/// Requests of a connection over HTTP/2 at a time: a report, a poll, and the poll that it replaces.
+const MAX_STREAMS: u32 = 8;
+/// What a connection over HTTP/2 may send before it is read.
+const WINDOW_BYTES: u32 = 128 * 1024;
+/// A connection over HTTP/2 that does not answer is closed after both.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    /// Without TLS, as gRPC clients begin it when they know that the server can.
+    Http2,
+}
 
 /// Serves until `shutdown`, then lets requests in flight finish for at most `drain`. Requests carry their `Connection` as an extension.
 pub async fn serve(
-    mut listener: Listener,
+    (mut listener, protocol): (Listener, Protocol),
     router: Router,
     open: Arc<Connections>,
     shutdown: CancellationToken,
@@ -38,7 +56,7 @@ pub async fn serve(
             tokio::select! {
                 () = end.cancelled() => {}
                 () = admitted.must_close() => {}
-                () = connection(stream, peer, router, Arc::clone(&admitted), shutdown) => {}
+                () = connection((stream, protocol), peer, router, Arc::clone(&admitted), shutdown) => {}
             }
         });
     }
@@ -48,7 +66,7 @@ pub async fn serve(
 }
 
 async fn connection(
-    stream: Stream,
+    (stream, protocol): (Stream, Protocol),
     peer: Endpoint,
     router: Router,
     admitted: Arc<Connection>,
@@ -61,14 +79,32 @@ async fn connection(
         }
         router.clone().oneshot(request)
     });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(BUFFER_BYTES);
-    let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+    let stream = TokioIo::new(stream);
+    // Two types of connection with the same methods and no common trait.
+    macro_rules! serve {
+        ($connection:expr) => {{
+            let mut served = pin!($connection);
+            tokio::select! {
+                ended = served.as_mut() => ended,
+                () = shutdown.cancelled() => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            }
+        }};
+    }
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(BUFFER_BYTES);
+            serve!(http.serve_connection(stream, service))
+        }
+        Protocol::Http2 => {
+            let mut http = http2::Builder::new(TokioExecutor::new());
+            http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(BUFFER_BYTES as u32);
+            http.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+            http.keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_TIMEOUT);
+            serve!(http.serve_connection(stream, service))
         }
     };
     if let Err(error) = ended {

@@ -1,5 +1,7 @@
 //! Inputs of the control loop: from the transports, the probes, the other monitors and etcd.
 
+use std::collections::BTreeMap;
+
 use heartbeat::{
     Nanos,
     assign::NodeId,
@@ -24,6 +26,8 @@ pub enum Input {
         node: NodeId,
         epoch: u64,
     },
+    /// How far the copies of the partitions' segments are: see `Observer::copies`.
+    Copies(BTreeMap<(usize, NodeId), u64>),
     /// Something in the registry has changed.
     Changed,
 }

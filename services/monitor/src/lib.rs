@@ -6,6 +6,8 @@
 //! Begin with [`serve`]. A heartbeat's path, in reading order: 1. `receive` (HTTP) or `heartbeat::transport` (TCP, UDP),
 //! 2. `control_loop`, 3. `heartbeat::observer` (decides: suspicion, ballot, table), 4. `probes`, `peers`, `etcd` (act). It continues in a
 //! worker: 5. `worker/src/follow.rs`, 6. `ownership.rs` (fences), 7. `partitions.rs` (serves, redirects, refuses).
+//!
+//! The care of the segments' copies is in `segments`.
 
 mod bodies;
 mod commit_trace;
@@ -20,6 +22,7 @@ mod peers;
 mod probes;
 mod problems;
 pub mod receive;
+mod segments;
 pub mod status;
 mod status_snapshots;
 mod suspicions;
@@ -51,8 +54,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::MonitorConfig;
 use crate::{
-    config::Listen, control_loop::ControlLoop, etcd::Registry, input::Input, metrics::Metrics, peers::Peers,
+    config::Listen,
+    control_loop::ControlLoop,
+    etcd::Registry,
+    http_server::Protocol,
+    input::Input,
+    metrics::Metrics,
+    peers::Peers,
     probes::Probes,
+    segments::{SegmentMetrics, Segments},
 };
 
 /// Capacity of the control loop's queue: heartbeats, probe answers and ballots.
@@ -64,6 +74,7 @@ const CONNECTIONS_PER_PEER: usize = 3;
 const OTHER_CONNECTIONS: usize = 64;
 /// How long the export of the last spans and logs may take.
 const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
+const MS: u64 = 1_000_000;
 /// Pause before a broken watch on the registry is opened again.
 const WATCH_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -74,7 +85,7 @@ const WATCH_RETRY_PAUSE: Duration = Duration::from_millis(500);
 pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let sockets = Sockets::bind(&config.listen).await?;
     let (series, readiness) = (Series::new(), Readiness::starting("reading the registry", &shutdown));
-    let metrics = Metrics::new(&series)?;
+    let (metrics, of_segments) = (Metrics::new(&series)?, SegmentMetrics::new(&series)?);
     let service = Service { name: "monitor", listen: config.node.id.clone() };
     let telemetry = Telemetry::start(&config.telemetry, service, &series)?;
     let mut admin = AdminPort::open(sockets.admin, &readiness, &series)?;
@@ -89,6 +100,11 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
     let registry = Registry::new(&config.registry.etcd, &config.registry.prefix).await;
     let registry = registry.context("registry.etcd is not valid")?;
     let (assignments, followers) = watch::channel(Arc::default());
+    let (leads, leading) = watch::channel(false);
+    let report_every = config.segments.report_every_ms * MS;
+    let segments = Segments::new(report_every, clock, telemetry.clone(), of_segments);
+    let care = segments.clone().run(followers.clone(), leading, inbox.clone(), shutdown.clone());
+    let rpc = segments::router(segments.clone(), config.node.keys(), shutdown.clone());
     let (status, status_reader) = status_snapshots::channel();
     let router = receive::router(
         Arc::clone(&ingest),
@@ -100,7 +116,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
         &metrics,
     );
     let peers = config.node.max_nodes + config.peers.len();
-    let connections = Connections::new(CONNECTIONS_PER_PEER * peers + OTHER_CONNECTIONS, MAX_UNAUTHENTICATED);
+    let connections = || Connections::new(CONNECTIONS_PER_PEER * peers + OTHER_CONNECTIONS, MAX_UNAUTHENTICATED);
 
     let (tasks, drain) = (TaskTracker::new(), Duration::from_millis(config.listen.drain_ms));
     let (settings, monitors) = (config.settings(), config.monitors());
@@ -129,14 +145,18 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
         status,
         ingest,
         assignments,
+        leads,
+        segments,
         metrics,
         telemetry: telemetry.clone(),
         readiness,
     };
     tasks.spawn(control_loop.run(shutdown.clone()));
+    tasks.spawn(care);
+    tasks.spawn(http_server::serve((sockets.rpc, Protocol::Http2), rpc, connections(), shutdown.clone(), drain));
 
-    tracing::info!(monitor = config.node.id, http = %config.listen.http, "listening");
-    http_server::serve(sockets.http, router, connections, shutdown, drain).await;
+    tracing::info!(monitor = config.node.id, http = %config.listen.http, rpc = %config.listen.rpc, "listening");
+    http_server::serve((sockets.http, Protocol::Http1), router, connections(), shutdown, drain).await;
     lifecycle::drain(&tasks, drain).await;
     telemetry.stop(TELEMETRY_TIMEOUT).await;
     admin.close().await
@@ -144,6 +164,7 @@ pub async fn serve(config: MonitorConfig, shutdown: CancellationToken) -> anyhow
 
 struct Sockets {
     http: Listener,
+    rpc: Listener,
     admin: Listener,
     tcp: TcpListener,
     udp: udp::Receiver,
@@ -154,6 +175,7 @@ impl Sockets {
         let refused = |key: &str, address: SocketAddr| format!("cannot listen on {address} (listen.{key})");
         Ok(Self {
             http: Endpoint::from(listen.http).bind().await.with_context(|| refused("http", listen.http))?,
+            rpc: Endpoint::from(listen.rpc).bind().await.with_context(|| refused("rpc", listen.rpc))?,
             admin: Endpoint::from(listen.admin).bind().await.with_context(|| refused("admin", listen.admin))?,
             tcp: TcpListener::bind(listen.tcp).await.with_context(|| refused("tcp", listen.tcp))?,
             udp: udp::Receiver::bind(listen.udp).await.with_context(|| refused("udp", listen.udp))?,

@@ -27,6 +27,9 @@ pub struct Status {
     pub registry_up: bool,
     pub nodes: Vec<Node>,
     pub table: Arc<Table>,
+    /// Of the segments of which a version is known.
+    #[serde(default)]
+    pub segments: Vec<SegmentStatus>,
     /// Newest last.
     pub changes: Vec<LoggedEvent>,
 }
@@ -48,6 +51,20 @@ pub struct Node {
     pub weight: f64,
     pub primary_of: usize,
     pub replica_of: usize,
+}
+
+/// The copies of a segment, as workers reported them to this monitor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SegmentStatus {
+    pub segment: u8,
+    /// Log entries that were folded: the sum of the version vector's positions.
+    pub version: u64,
+    pub epoch: u64,
+    /// Holders with a complete copy of this version.
+    pub good: usize,
+    pub holders: usize,
+    /// Milliseconds since the primary first reported the announced version to this monitor.
+    pub age_ms: f64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
