@@ -181,5 +181,7 @@ pub mod problem {
     pub const OLD_EPOCH: &str = "/problems/old-epoch";
     /// This worker owns the partition, but does not serve it yet.
     pub const TAKING_OVER: &str = "/problems/taking-over";
+    /// A block of a segment's file is not the one that its manifest states.
+    pub const DAMAGED_BLOCK: &str = "/problems/damaged-block";
     pub const INTERNAL: &str = "/problems/internal";
 }
