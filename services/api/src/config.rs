@@ -1,5 +1,7 @@
 //! The configuration of one replica: settings, defaults and their ranges.
 
+mod model;
+
 use std::{net::SocketAddr, str::FromStr};
 
 use eventlog::KafkaConfig;
@@ -7,6 +9,7 @@ use runtime::{Endpoint, config::Validate, telemetry::TelemetryConfig};
 use serde::{Deserialize, Serialize};
 use stores::{StoreConfig, redis::RedisConfig};
 
+pub use self::model::{ModelConfig, ModelSource};
 use crate::limits::MAX_LIMIT;
 
 /// A named set of guards. Each guard can be switched on or off separately as well.
@@ -53,6 +56,8 @@ pub struct ApiConfig {
     pub http: HttpConfig,
     /// What lists are ranked from: `inline`, the raw log, or `kafka`, the features that workers have prepared from the events in Kafka.
     pub features: FeaturesSource,
+    /// The model that ranks, and where it comes from.
+    pub model: ModelConfig,
     /// The guards between a request and the store.
     pub guards: GuardsConfig,
     /// Cached lists in Redis and in memory.
@@ -199,6 +204,7 @@ impl ApiConfig {
             profile,
             http: HttpConfig::new(guarded),
             features: FeaturesSource::Inline,
+            model: ModelConfig::default(),
             guards: GuardsConfig {
                 bloom: guarded,
                 warmup: guarded,
@@ -316,6 +322,7 @@ impl Validate for ApiConfig {
         if self.http.listen == self.http.admin.into() && !self.http.listen.is_unspecified() {
             problems.push(format!("http.admin: {} is also http.listen", self.http.admin));
         }
+        self.model.validate(problems);
         self.redis.validate(problems);
         self.store.validate(problems);
         self.kafka.validate(problems);

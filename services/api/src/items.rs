@@ -35,13 +35,13 @@ pub async fn neighbours(
 ) -> Result<Json<ItemList>, ApiError> {
     let limit = query::parse(query.as_deref().unwrap_or_default(), &["limit"])?.limit()?;
     let id: ItemId = id.parse().map_err(|error: contract::IdError| ApiError::invalid("id", error.to_string()))?;
-    let index = app
-        .model
+    let model = app.model.current();
+    let index = model
         .neighbours
         .index_of(id.as_str())
         .ok_or_else(|| ApiError::NotFound("the model does not know this item".into()))?;
-    let items = app.model.scored(app.model.neighbours.neighbours(index), limit);
-    Ok(Json(ItemList { model_version: app.model.version, items }))
+    let items = model.scored(model.neighbours.neighbours(index), limit);
+    Ok(Json(ItemList { model_version: model.version, items }))
 }
 
 /// The items that most users like now.
@@ -58,6 +58,7 @@ pub async fn neighbours(
 )]
 pub async fn popular(State(app): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<ItemList>, ApiError> {
     let limit = query::parse(query.as_deref().unwrap_or_default(), &["limit"])?.limit()?;
-    let items = app.model.scored(app.model.neighbours.popular(), limit);
-    Ok(Json(ItemList { model_version: app.model.version, items }))
+    let model = app.model.current();
+    let items = model.scored(model.neighbours.popular(), limit);
+    Ok(Json(ItemList { model_version: model.version, items }))
 }

@@ -29,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use eventlog::{Producer, ProducerMetrics};
-use lists::ModelView;
+use lists::{Model, ModelMetrics, ModelView, SegmentReader};
 use prometheus::Registry;
 use runtime::{
     AdminPort, Endpoint, Exemplars, Readiness, lifecycle,
@@ -40,7 +40,7 @@ use stores::{Store, StoreMetrics, redis::Redis};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use crate::config::{AdmissionMode, ApiConfig, FeaturesSource, Profile};
+pub use crate::config::{AdmissionMode, ApiConfig, FeaturesSource, ModelConfig, ModelSource, Profile};
 use crate::{
     admission::Admission,
     front::Front,
@@ -60,7 +60,8 @@ pub(crate) struct AppState(Arc<AppStateInner>);
 
 pub(crate) struct AppStateInner {
     config: ApiConfig,
-    model: ModelView,
+    /// A request takes the current version once.
+    model: Model,
     /// `None`: switched off.
     guard: Option<Guard>,
     cache: Cache,
@@ -113,11 +114,15 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
     let (leave, drain) = (Duration::from_millis(config.http.leave_ms), Duration::from_millis(config.http.drain_ms));
     let admin = AdminPort::open(admin, &readiness, &registry)?;
     let tasks = TaskTracker::new();
-    let app = tokio::select! {
-        app = start(config, &registry, admin.exemplars(), &readiness, tasks.clone()) => app?,
+    let (app, reader) = tokio::select! {
+        started = start(config, &registry, admin.exemplars(), &readiness, tasks.clone()) => started?,
         () = shutdown.cancelled() => return Ok(()),
     };
     tasks.spawn(guard::rebuild::run(app.clone(), shutdown.clone()));
+    if let Some(reader) = reader {
+        let (model, shutdown) = (app.model.clone(), shutdown.clone());
+        tasks.spawn(async move { shutdown.run_until_cancelled(reader.run(model)).await });
+    }
     // The gateway finds it only now that it is warm.
     let http =
         http.open().await.with_context(|| format!("cannot listen on {} (http.listen)", app.config.http.listen))?;
@@ -131,13 +136,14 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
     served
 }
 
+/// The reader, if there is one, has to run while requests are served.
 async fn start(
     config: ApiConfig,
     registry: &Registry,
     exemplars: &Exemplars,
     readiness: &Readiness,
     tasks: TaskTracker,
-) -> anyhow::Result<AppState> {
+) -> anyhow::Result<(AppState, Option<SegmentReader>)> {
     let metrics = Metrics::new(registry, exemplars, &routes::ALL)?;
     metrics.replicas_expected.set(config.http.replicas.into());
     let service = Service { name: "api", listen: config.http.listen.to_string() };
@@ -156,7 +162,7 @@ async fn start(
     readiness.step("opening connections to the store");
     store.open(config.store.pool_size, STORE_TIMEOUT).await.context("cannot connect to the store")?;
     readiness.step("loading the model");
-    let model = ModelView::load(&store).await?;
+    let (model, reader) = load_model(&config.model, &store, ModelMetrics::new(registry)?, readiness).await?;
     let guard = if config.guards.bloom {
         readiness.step("building the bloom filter");
         let guard = Guard::build(&store, &mut redis, &config.guards, &metrics.guard).await;
@@ -191,5 +197,32 @@ async fn start(
     if app.config.guards.warmup {
         warmup::run(&app, readiness).await;
     }
-    Ok(app)
+    Ok((app, reader))
+}
+
+/// With `segments` it waits for as long as a segment is missing: the other replicas serve meanwhile.
+async fn load_model(
+    config: &ModelConfig,
+    store: &Store,
+    metrics: ModelMetrics,
+    readiness: &Readiness,
+) -> anyhow::Result<(Model, Option<SegmentReader>)> {
+    if config.source == ModelSource::Store {
+        let view = ModelView::load(store).await?;
+        metrics.version.set(view.version as f64);
+        return Ok((Model::new(view), None));
+    }
+    let (workers, poll) = (config.workers.clone(), Duration::from_millis(config.poll_ms));
+    let reader = SegmentReader::new(workers, poll, metrics);
+    let mut reader = reader.context("cannot create the HTTP client for the workers")?;
+    let mut logged = String::new();
+    let waiting = |step: String| {
+        if step != logged {
+            tracing::info!(workers = ?config.workers, "{step}");
+            logged.clone_from(&step);
+        }
+        readiness.step(step);
+    };
+    let model = reader.first(waiting).await;
+    Ok((model, Some(reader)))
 }

@@ -133,7 +133,7 @@ async fn find_list(
         None => UserStatus::MayExist,
     };
     if user_status == UserStatus::Absent {
-        return Ok((Source::Popular, app.model.popular.clone()));
+        return Ok((Source::Popular, app.model.current().popular.clone()));
     }
     // Step 3
     let version = app.memory.keeps_lists().then(|| app.memory.version(user_id));
@@ -152,13 +152,13 @@ async fn find_list(
     };
     // Step 4
     if app.memory.has_no_behaviour(user_id) {
-        return Ok((Source::Popular, app.model.popular.clone()));
+        return Ok((Source::Popular, app.model.current().popular.clone()));
     }
     let request = LoadRequest { user_id: user_id.clone(), limit, user_status, deadline: app.load_deadline(deadline) };
     // Boxed, because it is large: otherwise the future of a hit would contain it.
     match (Box::pin(load::load(app, request, span)).await, stale) {
         (Ok(Some(list)), _) => Ok((Source::Store, list)),
-        (Ok(None), _) => Ok((Source::Popular, app.model.popular.clone())),
+        (Ok(None), _) => Ok((Source::Popular, app.model.current().popular.clone())),
         (Err(error), Some(list)) => {
             tracing::debug!(%error, "load failed, answering with an expired list");
             Ok((Source::Stale, list))
@@ -193,9 +193,9 @@ async fn load_and_rank(
         .inspect_err(|_error| app.metrics.loads.failed.inc())?;
     drop(permit);
     // Step 5
-    let wanted = (*limit).max(app.config.cache.items);
+    let (model, wanted) = (app.model.current(), (*limit).max(app.config.cache.items));
     let ranking = span.child(Kind::Internal, name::RANK);
-    let ranked = behaviour.rank(&app.model, wanted, &app.metrics.loads.rank_seconds);
+    let ranked = behaviour.rank(&model, wanted, &app.metrics.loads.rank_seconds);
     ranking.set(attribute::ITEMS, ranked.as_ref().map_or(0, Vec::len));
     drop(ranking);
     let Some(ranked) = ranked else {
@@ -207,7 +207,7 @@ async fn load_and_rank(
     app.metrics.loads.found.inc();
     // Step 6
     let now_ms = unix_ms();
-    let list = app.model.encode(&ranked, wanted, app.cache.fresh_until(now_ms), behaviour.arrival);
+    let list = model.encode(&ranked, wanted, app.cache.fresh_until(now_ms), behaviour.arrival);
     app.memory.keep_list(user_id, &list, version, now_ms);
     let fill = app.cache.fill(user_id, &list, version, now_ms, span);
     Ok((Some(list), fill))

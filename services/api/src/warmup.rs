@@ -9,7 +9,7 @@ use contract::{ShardId, UserId, keys};
 use runtime::Readiness;
 use tokio::time::Instant;
 
-use crate::{AppState, clock::unix_ms, recommend::Behaviour};
+use crate::{AppState, clock::unix_ms, config::ModelSource, recommend::Behaviour};
 
 const LEASE: Duration = Duration::from_secs(10);
 /// Users per query. `Store::histories` prepares statements only for multiples of 100.
@@ -104,7 +104,11 @@ async fn all_units(app: &AppState, me: &str, readiness: &Readiness) {
 /// True: the unit is done. False: another replica works on it.
 async fn unit(app: &AppState, me: &str, shard: ShardId, rate_limit: &mut RateLimit) -> anyhow::Result<bool> {
     let redis = &mut app.redis.clone();
-    let fill = format!("m{}", app.model.version);
+    // Versions from segments follow each other within seconds, and the replicas must agree on the name.
+    let fill = match app.config.model.source {
+        ModelSource::Store => format!("m{}", app.model.current().version),
+        ModelSource::Segments => "segments".to_owned(),
+    };
     let (key, cursor) = (keys::warmup_unit(&fill, shard.index()), keys::warmup_cursor(&fill, shard.index()));
     let lease_ms = LEASE.as_millis() as u64;
     let (_, holder, warm_already): (Option<String>, Option<String>, Option<usize>) = redis::pipe()
@@ -161,12 +165,12 @@ async fn unit(app: &AppState, me: &str, shard: ShardId, rate_limit: &mut RateLim
 async fn warm(app: &AppState, shard: ShardId, users: &[UserId]) -> anyhow::Result<()> {
     let behaviours = Behaviour::read_many(&app.store, app.config.features, shard, users).await?;
     let now_ms = unix_ms();
-    let wanted = app.config.cache.items;
+    let (model, wanted) = (app.model.current(), app.config.cache.items);
     let mut lists = Vec::with_capacity(behaviours.len());
     for (n, (user_id, behaviour)) in behaviours.into_iter().enumerate() {
-        if let Some(ranked) = behaviour.rank(&app.model, wanted, &app.metrics.loads.rank_seconds) {
+        if let Some(ranked) = behaviour.rank(&model, wanted, &app.metrics.loads.rank_seconds) {
             let fresh_until = app.cache.fresh_until(now_ms);
-            lists.push((user_id, app.model.encode(&ranked, wanted, fresh_until, behaviour.arrival)));
+            lists.push((user_id, model.encode(&ranked, wanted, fresh_until, behaviour.arrival)));
         }
         // Ranking is CPU work, and must not block the admin port and the lease for a whole batch.
         if n % 50 == 49 {

@@ -1,8 +1,8 @@
-//! The item-neighbour model of a process, loaded once at start.
+//! One version of the item-neighbour model, as requests use it.
 
 use anyhow::Context;
 use contract::{ItemId, http::ScoredItem};
-use model::NeighbourModel;
+use model::{NeighbourModel, PublishedSegment};
 use stores::Store;
 
 use crate::ranked_list::RankedList;
@@ -11,6 +11,7 @@ use crate::ranked_list::RankedList;
 pub const MAX_ITEMS: usize = 100;
 
 pub struct ModelView {
+    /// From the store: its number there. From segments: the sum of all positions of their 16 version vectors, which only grows.
     pub version: u64,
     pub neighbours: NeighbourModel,
     /// The popular items, encoded once. Unknown users and users without behaviour get them.
@@ -30,6 +31,13 @@ impl ModelView {
             .with_context(|| format!("cannot decode model {} of the catalogue", stored.version))?;
         tracing::info!(version = stored.version, items = neighbours.items().len(), "model loaded");
         Ok(Self::new(stored.version, neighbours))
+    }
+
+    /// The model of all 16 segments, which may have different versions.
+    pub fn of_segments(segments: &[PublishedSegment]) -> Self {
+        let positions = segments.iter().flat_map(|segment| segment.version.positions());
+        let version = positions.fold(0, |sum: u64, &position| sum.saturating_add(position));
+        Self::new(version, NeighbourModel::from_segments(segments))
     }
 
     fn new(version: u64, neighbours: NeighbourModel) -> Self {

@@ -10,10 +10,13 @@ mod features;
 mod fuzz;
 mod guards;
 mod misses;
+mod model_segments;
 mod newcomers;
 mod outage;
 mod reporting;
 mod rotation;
+#[path = "../../../lists/tests/it/segment_server.rs"]
+mod segment_server;
 mod slots;
 mod telemetry;
 mod work;

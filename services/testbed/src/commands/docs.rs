@@ -51,6 +51,7 @@ fn configuration() -> anyhow::Result<String> {
         root: "ApiConfig",
         source: sources!(
             "api/src/config.rs",
+            "api/src/config/model.rs",
             "stores/src/config.rs",
             "stores/src/gate.rs",
             "stores/src/redis.rs",
