@@ -68,6 +68,8 @@ pub mod attribute {
     /// Blocks of a segment's file that are moved.
     pub const BLOCKS: &str = "testbed.blocks";
     pub const BYTES: &str = "testbed.bytes";
+    /// Why a copy of a segment is repaired: `damaged`, `stale`, `missing`, `lost`.
+    pub const CAUSE: &str = "testbed.cause";
     /// The end of a suspicion: `confirmed`, or the evidence that refuted it. The end of a replica's start: `ready`, `left` or `ended`.
     pub const OUTCOME: &str = "testbed.outcome";
 
@@ -81,11 +83,6 @@ pub mod attribute {
     pub const UTILIZATION: &str = "testbed.utilization.percent";
     /// The autoscaler's conditions as Kubernetes shows them: `AbleToScale=True/SucceededRescale …`.
     pub const CONDITIONS: &str = "testbed.conditions";
-    /// Number of a segment of the model.
-    pub const SEGMENT: &str = "testbed.segment";
-    /// Why a copy of a segment is repaired: `damaged`, `stale`, `missing`, `lost`.
-    pub const CAUSE: &str = "testbed.cause";
-
     /// Name of the replica of the span: `api-3`.
     pub const REPLICA: &str = "testbed.replica";
 }

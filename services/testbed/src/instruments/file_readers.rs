@@ -74,11 +74,7 @@ impl FileReaders {
     }
 }
 
-async fn read_files(
-    addresses: Vec<String>,
-    mut random: StdRng,
-    stop: CancellationToken,
-) -> anyhow::Result<SentFiles> {
+async fn read_files(addresses: Vec<String>, mut random: StdRng, stop: CancellationToken) -> anyhow::Result<SentFiles> {
     let http = runtime::http::plain().timeout(TIMEOUT).build()?;
     let mut files = SentFiles::default();
     while !stop.is_cancelled() {
@@ -118,4 +114,3 @@ impl SentFiles {
         Ok(files)
     }
 }
-

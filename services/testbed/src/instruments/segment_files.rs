@@ -16,7 +16,6 @@ const ROWS_PER_PAGE: usize = 10_000;
 /// A file as a worker sent it. Nothing is verified on the way: the bytes are what is judged.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    pub segment: SegmentId,
     pub version: Version,
     /// Of the bytes, as `Manifest::content`.
     pub content: Digest,
@@ -65,7 +64,7 @@ pub async fn fetch(http: &reqwest::Client, address: &str, segment: SegmentId) ->
         bytes.extend_from_slice(&part);
     }
     let content = Manifest::of(segment, manifest.version(), &bytes)?.content();
-    Ok(Fetched::Whole(Sent { segment, version: manifest.version(), content, bytes: bytes.len() as u64 }))
+    Ok(Fetched::Whole(Sent { version: manifest.version(), content, bytes: bytes.len() as u64 }))
 }
 
 /// The logs, and folds of them.

@@ -83,7 +83,8 @@ impl Servers {
         let listen = &mut monitor.listen;
         (listen.http, listen.tcp, listen.udp, listen.admin) = (loopback(), loopback(), loopback(), loopback());
         monitor.registry.etcd = vec![self.etcd.url.clone()];
-        let known = Monitor { http: listen.http.to_string(), beats: listen.udp.to_string() };
+        let (http, beats) = (listen.http.to_string(), listen.udp.to_string());
+        let known = Monitor { http, beats, rpc: String::new() };
         let mut worker = WorkerConfig::new("worker-0", self.config.clone());
         worker.node.key = KEY.into();
         (worker.listen.http, worker.listen.udp, worker.listen.admin) = (loopback(), loopback(), loopback());

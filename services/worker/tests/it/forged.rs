@@ -46,7 +46,9 @@ async fn a_worker_does_not_follow_a_table_without_the_monitors_seal() {
     (config.listen.http, config.listen.udp, config.listen.admin) = (free(), free(), free());
     config.listen.drain_ms = 0;
     config.beats.interval_ms = 100;
-    config.monitors.insert("m".into(), Monitor { http: monitor.to_string(), beats: free().to_string(), rpc: String::new() });
+    config
+        .monitors
+        .insert("m".into(), Monitor { http: monitor.to_string(), beats: free().to_string(), rpc: String::new() });
     let (stop, http) = (CancellationToken::new(), runtime::http::plain().timeout(DEADLINE).build().unwrap());
     let url = format!("http://{}/partitions", config.listen.http);
     let serving = tokio::spawn(worker::serve(config, stop.clone()));

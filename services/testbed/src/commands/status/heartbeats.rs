@@ -96,7 +96,10 @@ fn combine(seen: Vec<(String, Option<Status>)>) -> Option<Heartbeats> {
         monitors: seen.iter().map(|(name, status)| (name.clone(), status.as_ref().map(monitor))).collect(),
         epoch: latest.table.epoch,
         partitions: latest.table.partitions.clone(),
-        segments: answered().find(|(_, status)| status.leading).map(|(_, leader)| leader.segments.clone()).unwrap_or_default(),
+        segments: answered()
+            .find(|(_, status)| status.leading)
+            .map(|(_, leader)| leader.segments.clone())
+            .unwrap_or_default(),
         changes: latest.changes.clone(),
         nodes,
     })

@@ -19,7 +19,8 @@ pub fn table(segments: &[SegmentStatus]) -> String {
         oldest / 1e3
     );
     for SegmentStatus { segment, good, holders, epoch, .. } in segments.iter().filter(|one| one.good < one.holders) {
-        text += &format!("  {:<14} {good} of {holders} copies are good, epoch {epoch}\n", format!("segment {segment:02}"));
+        text +=
+            &format!("  {:<14} {good} of {holders} copies are good, epoch {epoch}\n", format!("segment {segment:02}"));
     }
     text
 }
@@ -30,7 +31,8 @@ mod tests {
 
     #[test]
     fn segments_without_all_copies_have_a_line() {
-        let status = |segment, good| SegmentStatus { segment, version: 1_200, epoch: 4, good, holders: 3, age_ms: 2_000.0 };
+        let status =
+            |segment, good| SegmentStatus { segment, version: 1_200, epoch: 4, good, holders: 3, age_ms: 2_000.0 };
         assert_eq!(table(&[]), "");
         let text = table(&[status(0, 3), status(1, 2), status(2, 3)]);
         assert_eq!(

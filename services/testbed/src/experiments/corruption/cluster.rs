@@ -41,7 +41,8 @@ impl Cluster {
     pub fn new(plane: &ControlPlane) -> anyhow::Result<Self> {
         let worker = |name: &str, segments: &PathBuf| Holder { name: name.to_owned(), segments: segments.clone() };
         let workers = plane.workers.iter().map(|w| (w.name.clone(), worker(&w.name, &w.segments))).collect();
-        let of = |member: &crate::stack::control_plane::Member| (format!("http://{}", member.http), member.admin.clone());
+        let of =
+            |member: &crate::stack::control_plane::Member| (format!("http://{}", member.http), member.admin.clone());
         Ok(Self {
             http: runtime::http::plain().timeout(Duration::from_secs(2)).build()?,
             monitors: plane.monitors.iter().map(of).collect(),

@@ -146,7 +146,8 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     let events = Events::new(&gateway, &dataset)?;
     let files = FileReaders::start(FILE_READERS, &plane.worker_addresses(), SEED);
     let lists = ListReaders::start(&gateway, &dataset, plan.reads)?;
-    let mut measured = Measured { baseline: lists.during(tokio::time::sleep(plan.baseline)).await.1, ..Measured::default() };
+    let mut measured =
+        Measured { baseline: lists.during(tokio::time::sleep(plan.baseline)).await.1, ..Measured::default() };
     for damage in Damage::ALL {
         let repair = one(&cluster, damage, &events, &store, &mut oracle).await;
         let repair = repair.with_context(|| format!("{damage}"))?;

@@ -76,8 +76,7 @@ pub async fn observe(
         sleep_until(at).await;
     }
     let ended = Instant::now();
-    let is_near =
-        |sent: Instant| switches.iter().any(|switch| sent + BEFORE >= *switch && sent <= *switch + AFTER);
+    let is_near = |sent: Instant| switches.iter().any(|switch| sent + BEFORE >= *switch && sent <= *switch + AFTER);
     let within = |sent: Instant| sent >= began && sent + AFTER < ended;
     Ok(Switches {
         switches: switches.len() as u64,
