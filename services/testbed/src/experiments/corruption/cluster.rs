@@ -21,7 +21,7 @@ use crate::{
 pub const POLL: Duration = Duration::from_millis(50);
 /// A damage that is not found or repaired by then is a failure of the run.
 pub const LIMIT: Duration = Duration::from_secs(120);
-pub const BLOCKS_MOVED: &str = "testbed_monitor_segment_blocks_moved_total";
+pub const BLOCKS_MOVED: &str = "testbed_segment_blocks_moved_total";
 
 pub struct Cluster {
     http: reqwest::Client,
