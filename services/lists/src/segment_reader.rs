@@ -35,6 +35,8 @@ use crate::{current_model::Model, model_view::ModelView};
 
 /// How often a round begins a segment again because a newer version replaced the one being fetched.
 const ATTEMPTS: usize = 3;
+/// Builds take at most a tenth of the time: primaries publish at different times, and a build is CPU time of a process that serves requests.
+const PAUSE_PER_BUILD: u32 = 9;
 /// Workers whose pauses are remembered. Redirects may name further ones than the configured.
 const MAX_RESTING: usize = 256;
 
@@ -114,12 +116,16 @@ impl SegmentReader {
 
     /// Keeps the model up to date until the future is dropped.
     pub async fn run(mut self, model: Model) {
+        let mut not_before = Instant::now();
         loop {
             tokio::time::sleep(self.poll).await;
             self.round().await;
+            let began = Instant::now();
             if !self.changed.segments.is_empty()
+                && began >= not_before
                 && let Some(view) = self.build().await
             {
+                not_before = Instant::now() + began.elapsed() * PAUSE_PER_BUILD;
                 self.metrics.switches.inc();
                 let before = model.switch(view);
                 // Not here: it may take milliseconds, and this thread serves requests.
@@ -289,7 +295,8 @@ impl SegmentReader {
         });
         let built = built.await.map_err(|error| error.to_string());
         let built = built.and_then(|built| built.map_err(|error| error.to_string()));
-        let view = built.inspect_err(|error| tracing::error!(error, "cannot build the model from its segments")).ok()?;
+        let view =
+            built.inspect_err(|error| tracing::error!(error, "cannot build the model from its segments")).ok()?;
         let seconds = started.elapsed().as_secs_f64();
         self.metrics.build_seconds.observe(seconds);
         self.metrics.version.set(view.version as f64);

@@ -32,7 +32,7 @@ use tokio::{sync::OnceCell, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::partition::{OwnedPartition, Stop};
-pub use self::publish::Publisher;
+pub use self::publish::{ModelOfLists, Publisher};
 use crate::{metrics::EventMetrics, ownership::PartitionOwnership};
 
 /// Time for one attempt to create or check the topics.

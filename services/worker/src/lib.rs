@@ -26,6 +26,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use heartbeat::{assign::NodeId, registry::Registration, transport::probe};
+use lists::{ModelMetrics, SegmentReader};
 use prometheus::Registry;
 use runtime::{
     AdminPort, Endpoint, Readiness, lifecycle,
@@ -34,13 +35,13 @@ use runtime::{
 use stores::{RedisMetrics, Store, StoreMetrics};
 use tokio::{
     net::UdpSocket,
-    sync::{Semaphore, watch},
+    sync::{OnceCell, Semaphore, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::WorkerConfig;
 use crate::{
-    events::{EventPath, Publisher},
+    events::{EventPath, ModelOfLists, Publisher},
     health::Limits,
     incarnation::Incarnation,
     metrics::{EventMetrics, Metrics},
@@ -52,6 +53,8 @@ use crate::{
 
 /// How long the export of the last spans and logs may take.
 const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two questions for newer segments.
+const MODEL_POLL: Duration = Duration::from_secs(1);
 /// Minimum pause between two attempts to register or to poll.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 
@@ -113,7 +116,8 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
         shutdown.clone(),
     ));
     let events = if config.kafka.is_on() {
-        let publisher = publisher(&config, &store, stores.redis.clone())?;
+        let model = model_of_lists(&config, &series, &tasks, &stop)?;
+        let publisher = publisher(&config, &store, stores.redis.clone(), model)?;
         let events = EventPath::start(&config.kafka, &store, publisher, &telemetry, EventMetrics::new(&series)?)?;
         events.prepare_topics(&config.kafka, &tasks, &stop);
         Some(events)
@@ -175,10 +179,36 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
 }
 
 /// `None`: no Redis is configured.
-fn publisher(config: &WorkerConfig, store: &Store, metrics: RedisMetrics) -> anyhow::Result<Option<Publisher>> {
+fn publisher(
+    config: &WorkerConfig,
+    store: &Store,
+    metrics: RedisMetrics,
+    model: ModelOfLists,
+) -> anyhow::Result<Option<Publisher>> {
     if config.redis.url.is_empty() {
         return Ok(None);
     }
     let redis = config.redis.guarded(metrics).context("redis.url is not valid")?;
-    Ok(Some(Publisher::new(store.clone(), redis, config.lists.clone())))
+    Ok(Some(Publisher::new(store.clone(), redis, config.lists.clone(), model)))
+}
+
+/// With segments it follows them as the replicas do. This worker redirects itself to the primary of a segment.
+fn model_of_lists(
+    config: &WorkerConfig,
+    series: &Registry,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<ModelOfLists> {
+    if config.segments.dir.is_empty() || config.redis.url.is_empty() {
+        return Ok(ModelOfLists::Store(OnceCell::new()));
+    }
+    let mut reader = SegmentReader::new(vec![config.listen.http_address()], MODEL_POLL, ModelMetrics::new(series)?)?;
+    let (sender, model) = watch::channel(None);
+    let follow = async move {
+        let first = reader.first(|step| tracing::debug!("{step}")).await;
+        sender.send_replace(Some(first.clone()));
+        reader.run(first).await;
+    };
+    tasks.spawn(stop.clone().run_until_cancelled_owned(follow));
+    Ok(ModelOfLists::Segments(model))
 }

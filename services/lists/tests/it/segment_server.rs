@@ -22,7 +22,7 @@ use contract::{
     http::{Problem, problem},
 };
 use model::{Dataset, Fold, GenerateParams, PublishedSegment};
-use segments::{BlockError, Found, SegmentDirectory, Version, VerifiedFile, encode};
+use segments::{BlockError, Found, SegmentDirectory, VerifiedFile, Version, encode};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 

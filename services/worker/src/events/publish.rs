@@ -1,14 +1,17 @@
 //! Step 9: ranks users' lists from their features and writes them to Redis. Each list carries the arrival number of its features, so that
 //! Redis keeps the newer one of two.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context;
 use contract::UserId;
-use lists::{ModelView, RankedList, Replaces, rank_window, set_lists};
+use lists::{Model, ModelView, RankedList, Replaces, rank_window, set_lists};
 use model::Features;
 use stores::{Store, announce, redis::Redis};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::config::ListsConfig;
 
@@ -29,13 +32,33 @@ pub struct Publisher {
     store: Store,
     redis: Redis,
     config: ListsConfig,
+    model: ModelOfLists,
+}
+
+/// The model that the replicas have, too.
+pub enum ModelOfLists {
     /// Loaded for the first lists: a worker may start before there is a model. Later models are for later processes, as in the replicas.
-    model: OnceCell<ModelView>,
+    Store(OnceCell<Arc<ModelView>>),
+    /// `None`: a segment has not been published yet.
+    Segments(watch::Receiver<Option<Model>>),
 }
 
 impl Publisher {
-    pub fn new(store: Store, redis: Redis, config: ListsConfig) -> Self {
-        Self { store, redis, config, model: OnceCell::new() }
+    pub fn new(store: Store, redis: Redis, config: ListsConfig, model: ModelOfLists) -> Self {
+        Self { store, redis, config, model }
+    }
+
+    async fn model(&self) -> anyhow::Result<Arc<ModelView>> {
+        match &self.model {
+            ModelOfLists::Store(loaded) => {
+                let load = async || ModelView::load(&self.store).await.map(Arc::new);
+                loaded.get_or_try_init(load).await.map(Arc::clone)
+            }
+            ModelOfLists::Segments(model) => {
+                let model = model.borrow().as_ref().map(Model::current);
+                model.context("not all segments of the model have been published yet")
+            }
+        }
     }
 
     /// At most `CHUNK` users. Users whose items the model does not know get no list: replicas answer them with the popular items.
@@ -43,7 +66,7 @@ impl Publisher {
     /// # Errors
     /// There is no model yet, or Redis failed. Some lists may have been written; writing them again is harmless.
     pub async fn publish(&self, users: &[Unpublished<'_>]) -> anyhow::Result<()> {
-        let model = self.model.get_or_try_init(|| ModelView::load(&self.store)).await?;
+        let model = &*self.model().await?;
         let redis = &mut self.redis.clone();
         let new: Vec<&UserId> = users.iter().filter(|user| user.announce).map(|user| user.user_id).collect();
         if !new.is_empty() {
