@@ -289,7 +289,8 @@ impl SegmentReader {
         });
         let built = built.await.map_err(|error| error.to_string());
         let built = built.and_then(|built| built.map_err(|error| error.to_string()));
-        let view = built.inspect_err(|error| tracing::error!(error, "cannot build the model from its segments")).ok()?;
+        let view =
+            built.inspect_err(|error| tracing::error!(error, "cannot build the model from its segments")).ok()?;
         let seconds = started.elapsed().as_secs_f64();
         self.metrics.build_seconds.observe(seconds);
         self.metrics.version.set(view.version as f64);

@@ -36,7 +36,8 @@ impl ModelConfig {
     pub(super) fn validate(&self, problems: &mut Vec<String>) {
         if self.source == ModelSource::Segments && self.workers.is_empty() {
             problems.push(
-                "model.workers: is empty; with model.source=segments list the workers, e.g. [\"127.0.0.1:7100\"]".into(),
+                "model.workers: is empty; with model.source=segments list the workers, e.g. [\"127.0.0.1:7100\"]"
+                    .into(),
             );
         }
         if self.workers.len() > MAX_WORKERS {

@@ -1,8 +1,6 @@
 //! Metrics of the model of a process, from the store or from segments.
 
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, Result, core::Collector,
-};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, Result, core::Collector};
 
 use super::failure::Reason;
 
