@@ -17,6 +17,7 @@ pub use self::{
     },
 };
 
+#[expect(clippy::allow_attributes, reason = "the generator writes them")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/testbed.segments.v1.SegmentCare.rs"));
 }
