@@ -6,6 +6,7 @@
 //! the workers and switches its version.
 
 mod current_model;
+mod log_fold;
 mod model_view;
 mod rank;
 mod ranked_list;
@@ -13,6 +14,7 @@ mod segment_reader;
 mod write;
 
 pub use current_model::Model;
+pub use log_fold::{advance, fold_log};
 pub use model_view::{MAX_ITEMS, ModelView};
 pub use rank::{rank_history, rank_window};
 pub use ranked_list::{RankedList, push_json_string};

@@ -9,7 +9,10 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
+};
 use runtime::{
     Endpoint,
     net::{Listener, Stream},
@@ -80,34 +83,33 @@ async fn connection(
         router.clone().oneshot(request)
     });
     let stream = TokioIo::new(stream);
-    // Two types of connection with the same methods and no common trait.
-    macro_rules! serve {
-        ($connection:expr) => {{
-            let mut served = pin!($connection);
-            tokio::select! {
-                ended = served.as_mut() => ended,
-                () = shutdown.cancelled() => {
-                    served.as_mut().graceful_shutdown();
-                    served.await
-                }
-            }
-        }};
-    }
     let ended = match protocol {
         Protocol::Http1 => {
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(BUFFER_BYTES);
-            serve!(http.serve_connection(stream, service))
+            until(http.serve_connection(stream, service), &shutdown).await
         }
         Protocol::Http2 => {
             let mut http = http2::Builder::new(TokioExecutor::new());
             http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(BUFFER_BYTES as u32);
             http.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
             http.keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_TIMEOUT);
-            serve!(http.serve_connection(stream, service))
+            until(http.serve_connection(stream, service), &shutdown).await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(error = &error as &dyn std::error::Error, "a connection over HTTP ended early");
+    }
+}
+
+/// Serves the connection until its client closes it, or until its requests in flight end after `shutdown`.
+async fn until<C: GracefulConnection>(connection: C, shutdown: &CancellationToken) -> Result<(), C::Error> {
+    let mut served = pin!(connection);
+    tokio::select! {
+        ended = served.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
     }
 }

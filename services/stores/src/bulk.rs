@@ -4,14 +4,15 @@ use std::fmt::Write;
 
 use contract::{EventKind, ItemId, ShardId, UserId, shard_of};
 use futures::{StreamExt, TryStreamExt};
-use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row};
+use sqlx::{AssertSqlSafe, Executor, MySqlConnection, Row};
 
 use crate::{
     command_timeout::{BETWEEN_ROWS, CommandTimeout},
     error::StoreError,
     mysql::Store,
-    sql::{forget_features, id_at, push_hex},
-    transaction::finish,
+    numbered::{Arrival, ImportEvent, insert_rows, take_numbers},
+    sql::{forget_features, id_at},
+    transaction::{begin, commit, run_packet},
 };
 
 /// The result of an import.
@@ -23,26 +24,17 @@ pub struct Imported {
     pub present: u64,
 }
 
-/// An event to be imported.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ImportEvent<'a> {
-    pub user_id: &'a UserId,
-    pub item_id: &'a ItemId,
-    pub kind: EventKind,
-    /// Unix milliseconds.
-    pub at_ms: i64,
-    pub weight: f32,
-}
-
-/// Rows per INSERT: enough to make the round trip negligible, and well below `max_allowed_packet`.
+/// Rows per statement, to which the server's time limit applies.
 const ROWS_PER_INSERT: usize = 2_000;
-/// INSERTs per transaction.
-const INSERTS_PER_COMMIT: usize = 20;
+/// Rows per transaction, which is one packet: enough to make the COMMIT negligible, below half of `max_allowed_packet` with the longest ids,
+/// and soon over for the shard's other writers, which wait meanwhile.
+const ROWS_PER_COMMIT: usize = 10_000;
 /// Shards that are written concurrently.
 const WRITERS: usize = 4;
 
 impl Store {
-    /// Adds events and their users. Importing the same data again adds nothing. `progress` gets the number of rows sent so far.
+    /// Adds events and their users. Within a shard the events get arrival numbers in their order. Importing the same data again adds nothing.
+    /// `progress` gets the number of rows sent so far.
     ///
     /// # Errors
     /// A server failed. Written rows stay, and a repeated import completes them.
@@ -68,20 +60,18 @@ impl Store {
     async fn import_shard(
         &self,
         shard: ShardId,
-        mut rows: Vec<ImportEvent<'_>>,
+        rows: Vec<ImportEvent<'_>>,
         report: &impl Fn(usize),
     ) -> Result<Imported, StoreError> {
-        // In the order of the primary key every insert appends.
-        rows.sort_unstable_by(|a, b| {
-            (a.user_id, a.at_ms, a.item_id, a.kind).cmp(&(b.user_id, b.at_ms, b.item_id, b.kind))
-        });
         let schema = shard.schema();
         let mut added = 0;
-        for batch in rows.chunks(ROWS_PER_INSERT * INSERTS_PER_COMMIT) {
+        for batch in rows.chunks(ROWS_PER_COMMIT) {
+            let sql = import_sql(&schema, batch);
             let mut pooled = self.checkout(shard, None).await?;
-            let timeout = pooled.command_timeout();
-            let result = insert_batch(pooled.connection().await?, &schema, batch, report, timeout).await;
+            let timeout = pooled.command_timeout().times((ROWS_PER_COMMIT / ROWS_PER_INSERT) as u32);
+            let result = import_batch(pooled.connection().await?, sql, timeout).await;
             added += pooled.write(result)?;
+            report(batch.len());
         }
         if !rows.is_empty() {
             // The users are derived from the log, so that the statement is the same for a first and a repeated import.
@@ -116,38 +106,14 @@ impl Store {
     }
 }
 
-async fn insert_batch(
+/// Returns the number of rows that were new.
+async fn import_batch(
     connection: &mut MySqlConnection,
-    schema: &str,
-    batch: &[ImportEvent<'_>],
-    report: &impl Fn(usize),
+    sql: String,
     timeout: CommandTimeout,
 ) -> Result<u64, sqlx::Error> {
-    let mut transaction = timeout.run(connection.begin()).await?;
-    let added = insert_rows(&mut transaction, schema, batch, report, timeout).await;
-    finish(transaction, added, timeout).await
-}
-
-async fn insert_rows(
-    connection: &mut MySqlConnection,
-    schema: &str,
-    batch: &[ImportEvent<'_>],
-    report: &impl Fn(usize),
-    timeout: CommandTimeout,
-) -> Result<u64, sqlx::Error> {
-    let mut added = 0;
-    for chunk in batch.chunks(ROWS_PER_INSERT) {
-        let insert = sqlx::raw_sql(AssertSqlSafe(insert_sql(schema, chunk)));
-        let inserted = timeout.run(connection.execute(insert)).await?.rows_affected();
-        if inserted > 0 {
-            let users = chunk.chunk_by(|a, b| a.user_id == b.user_id).map(|of_user| of_user[0].user_id);
-            let forget = sqlx::raw_sql(AssertSqlSafe(forget_features(schema, users)));
-            timeout.run(connection.execute(forget)).await?;
-        }
-        added += inserted;
-        report(chunk.len());
-    }
-    Ok(added)
+    let rows = run_packet(connection, sql, timeout).await?;
+    rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
 }
 
 async fn each_event(
@@ -164,16 +130,22 @@ async fn each_event(
     Ok(())
 }
 
-/// Text with ids as hexadecimal literals: no escaping, and no binding of 10,000 parameters.
-fn insert_sql(schema: &str, rows: &[ImportEvent<'_>]) -> String {
-    let mut sql = String::with_capacity(rows.len() * 90);
-    let _ = write!(sql, "INSERT IGNORE INTO {schema}.behaviour (user_id, at_ms, item_id, kind, weight) VALUES ");
-    for (i, row) in rows.iter().enumerate() {
-        sql.push_str(if i == 0 { "(x'" } else { ",(x'" });
-        push_hex(&mut sql, row.user_id.as_str());
-        let _ = write!(sql, "',{},x'", row.at_ms);
-        push_hex(&mut sql, row.item_id.as_str());
-        let _ = write!(sql, "',{},{})", row.kind.code(), row.weight);
+/// A packet that returns the number of rows that were new. Not a prepared statement, which would bind thousands of parameters.
+fn import_sql(schema: &str, batch: &[ImportEvent<'_>]) -> String {
+    let mut rows: Vec<(usize, &ImportEvent<'_>)> = batch.iter().enumerate().collect();
+    // Of two rows with the same key, the first one remains.
+    rows.sort_by(|(_, a), (_, b)| a.row_key().cmp(&b.row_key()));
+    let users = rows.chunk_by(|(_, a), (_, b)| a.user_id == b.user_id).map(|of_user| of_user[0].1.user_id);
+    let forget = forget_features(schema, users);
+    let mut sql = String::with_capacity(1_000 + 120 * rows.len() + forget.len());
+    begin(&mut sql);
+    take_numbers(&mut sql, schema, rows.len());
+    sql.push_str("SET @added = 0; ");
+    for rows in rows.chunks(ROWS_PER_INSERT) {
+        insert_rows(&mut sql, schema, rows.iter().map(|&(n, row)| (*row, Arrival::Taken(n))));
+        sql.push_str("SET @added = @added + ROW_COUNT(); ");
     }
+    let _ = write!(sql, "{forget} AND @added > 0; ");
+    commit(&mut sql, "SELECT CAST(@added AS UNSIGNED); ");
     sql
 }

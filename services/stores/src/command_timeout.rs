@@ -30,6 +30,11 @@ impl CommandTimeout {
         Self(left.map_or(statement, |left| left.min(statement)) + GRACE)
     }
 
+    /// Of a packet with this number of long statements.
+    pub(crate) fn times(self, statements: u32) -> Self {
+        Self(self.0 * statements)
+    }
+
     /// Runs the command. After the timeout the error is `timed_out`, and the connection must be closed.
     pub(crate) async fn run<T>(self, command: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
         timeout(self.0, command).await.unwrap_or_else(|_elapsed| Err(timed_out()))
@@ -49,6 +54,7 @@ mod tests {
         assert_eq!(CommandTimeout::new(s(3), Some(s(9))), CommandTimeout(s(3) + GRACE));
         assert_eq!(CommandTimeout::new(Duration::ZERO, None), CommandTimeout(LONGEST + GRACE));
         assert_eq!(CommandTimeout::new(Duration::ZERO, Some(s(1))), CommandTimeout(s(1) + GRACE));
+        assert_eq!(CommandTimeout::new(s(3), None).times(5), CommandTimeout((s(3) + GRACE) * 5));
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,7 +35,7 @@ const HISTORY_LIMIT: usize = 1_000;
 const NEWEST_FIRST: &str = "at_ms DESC, item_id DESC, kind DESC";
 
 /// Of all columns of an event but the user. As a double, a weight is written with all digits of the float.
-const JOINED_EVENT: &str = "CONCAT(at_ms,' ',kind,' ',weight+0e0,' ',item_id)";
+pub(crate) const JOINED_EVENT: &str = "CONCAT(at_ms,' ',kind,' ',weight+0e0,' ',item_id)";
 
 impl Store {
     /// The user's newest events, newest first, at most 1000; empty for an unknown user. One MySQL command on an open connection. Events
@@ -175,7 +175,7 @@ pub(crate) fn select_within(timeout: Option<StatementTimeout>) -> String {
 }
 
 /// `at_ms kind weight item_id`. The id is everything after the third space, and may contain spaces.
-fn joined_event(row: &MySqlRow, column: usize) -> Result<LoggedEvent, sqlx::Error> {
+pub(crate) fn joined_event(row: &MySqlRow, column: usize) -> Result<LoggedEvent, sqlx::Error> {
     let bytes: &[u8] = row.try_get_unchecked(column)?;
     let text = std::str::from_utf8(bytes).map_err(|error| decode_error(error.to_string()))?;
     let mut fields = text.splitn(4, ' ');

@@ -1,7 +1,6 @@
 //! Events from Kafka: each batch is one transaction with the fence of its worker and the position in the partition.
 //!
-//! The transaction is one packet, from BEGIN to COMMIT. The server runs it without its client, so that a worker that is stopped in between
-//! holds no locks. After an error, the worker rolls back; if it is stopped before, the server ends the session after `IDLE_LIMIT_S`.
+//! The transaction is one packet (`transaction.rs`), so that a worker that is stopped in between holds no locks.
 
 use std::{collections::HashSet, fmt::Write, sync::Arc};
 
@@ -10,10 +9,12 @@ use sqlx::{AssertSqlSafe, Executor, MySqlConnection, Row, mysql::MySqlDatabaseEr
 
 use crate::{
     command_timeout::CommandTimeout,
-    error::{StoreError, is_broken},
+    error::StoreError,
     fence::{MAX_EPOCH_JUMP, Refused, condition, read_ownership, refusal},
-    mysql::{Store, detached, row_key},
-    sql::{push_double, push_hex, push_integer},
+    mysql::{Store, detached},
+    numbered::{Arrival, ImportEvent, insert_rows},
+    sql::{push_hex, push_integer},
+    transaction::{begin, commit, run_packet},
 };
 
 /// The position of a shard in its partition of the topic.
@@ -69,6 +70,8 @@ pub struct EventBatch {
     pub from_offset: u64,
     /// Offset after the last message.
     pub next_offset: u64,
+    /// As the store must expect, and as the arrival numbers of the events were made with.
+    pub arrival_base: u64,
     /// Events to append to the log. One that is in the log already changes nothing.
     pub events: Vec<ArrivedEvent>,
     /// The features of all users whose events are in the batch. Unknown users are created.
@@ -80,31 +83,22 @@ pub struct EventBatch {
 pub enum BatchRefused {
     #[error(transparent)]
     Fence(Refused),
-    /// Another process has written this batch, or the position was reset.
-    #[error("the store expects offset {stored}")]
-    Position { stored: u64 },
+    /// Another process has written this batch, the position was reset, or events written without Kafka took arrival numbers.
+    #[error("the store expects offset {} with arrival numbers from {}", stored.next_offset, stored.arrival_base)]
+    Position { stored: EventPosition },
     /// The features of a user were deleted after they had been read: events were appended without Kafka, and the features lack them.
     #[error("features in the batch are outdated")]
     Features,
 }
 
-/// A session in the middle of a transaction ends if its client sends nothing for this time.
-const IDLE_LIMIT_S: u32 = 5;
-/// The longest wait for the lock of a row: a batch whose client has given up must not wait on.
-const LOCK_LIMIT_S: u32 = 3;
-
 impl Store {
     /// # Errors
     /// As `history`.
     pub async fn event_position(&self, shard: ShardId) -> Result<EventPosition, StoreError> {
-        let sql: Arc<str> = format!("SELECT next_offset, arrival_base FROM {}.ownership", shard.schema()).into();
         let mut pooled = self.checkout(shard, None).await?;
         let timeout = pooled.command_timeout();
         loop {
-            let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql)));
-            let row = timeout.run(query.fetch_one(pooled.connection().await?)).await;
-            let result =
-                row.and_then(|row| Ok(EventPosition { next_offset: row.try_get(0)?, arrival_base: row.try_get(1)? }));
+            let result = read_position(pooled.connection().await?, shard, timeout).await;
             if let Some(position) = pooled.read(result)? {
                 return Ok(position);
             }
@@ -133,7 +127,7 @@ impl Store {
     }
 
     /// Writes a batch: position, log, users and features, all or nothing, in one transaction that is one command. Refused unless this
-    /// process may write (as for `fence`) and the store expects `batch.from_offset`.
+    /// process may write (as for `fence`) and the store expects `batch.from_offset` and `batch.arrival_base`.
     ///
     /// # Errors
     /// As `history`. The batch may have been written nonetheless: read `event_position`.
@@ -146,52 +140,39 @@ impl Store {
         owner: u64,
     ) -> Result<Result<(), BatchRefused>, StoreError> {
         let sql = batch_sql(shard, batch, now_ms, epoch, owner);
-        let from_offset = batch.from_offset;
+        let expected = EventPosition { next_offset: batch.from_offset, arrival_base: batch.arrival_base };
         let mut pooled = self.checkout(shard, None).await?;
         detached(async move {
             let timeout = pooled.command_timeout();
             let connection = pooled.connection().await?;
-            let result = async {
-                let Err(error) = timeout.run(connection.execute(sqlx::raw_sql(AssertSqlSafe(sql)))).await else {
-                    return Ok(Ok(()));
-                };
-                roll_back(connection, &error, timeout).await?;
-                if is_duplicate_key(&error) {
-                    return why_refused(connection, shard, from_offset, (epoch, owner), timeout).await.map(Err);
+            let result = match run_packet(connection, sql, timeout).await {
+                Ok(_) => Ok(Ok(())),
+                Err(error) if is_duplicate_key(&error) => {
+                    why_refused(connection, shard, expected, (epoch, owner), timeout).await.map(Err)
                 }
-                Err(error)
+                Err(error) => Err(error),
             };
-            let result = result.await;
             pooled.write(result)
         })
         .await
     }
 }
 
-/// Ends the transaction of a batch that failed. An error closes the connection.
-async fn roll_back(
+async fn read_position(
     connection: &mut MySqlConnection,
-    error: &sqlx::Error,
+    shard: ShardId,
     timeout: CommandTimeout,
-) -> Result<(), sqlx::Error> {
-    if is_broken(error) {
-        return Ok(());
-    }
-    let rollback = format!("ROLLBACK; {RESET_LIMITS}");
-    match timeout.run(connection.execute(sqlx::raw_sql(AssertSqlSafe(rollback)))).await {
-        Ok(_) => Ok(()),
-        Err(failed) => {
-            tracing::warn!(%error, rollback = %failed, "the rollback of a failed batch failed, closing the connection");
-            Err(if is_broken(&failed) { failed } else { sqlx::Error::Protocol(format!("ROLLBACK failed: {failed}")) })
-        }
-    }
+) -> Result<EventPosition, sqlx::Error> {
+    let sql = format!("SELECT next_offset, arrival_base FROM {}.ownership", shard.schema());
+    let row = timeout.run(connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql)))).await?;
+    Ok(EventPosition { next_offset: row.try_get(0)?, arrival_base: row.try_get(1)? })
 }
 
 /// Why the store refused the batch, by what its row says now. The row may have changed since; the caller reads it again in any case.
 async fn why_refused(
     connection: &mut MySqlConnection,
     shard: ShardId,
-    from_offset: u64,
+    expected: EventPosition,
     (epoch, owner): (u64, u64),
     timeout: CommandTimeout,
 ) -> Result<BatchRefused, sqlx::Error> {
@@ -199,10 +180,8 @@ async fn why_refused(
     if let Some(refused) = refusal(&current, epoch, owner) {
         return Ok(BatchRefused::Fence(refused));
     }
-    let sql = format!("SELECT next_offset FROM {}.ownership", shard.schema());
-    let row = timeout.run(connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql)))).await?;
-    let stored: u64 = row.try_get(0)?;
-    Ok(if stored == from_offset { BatchRefused::Features } else { BatchRefused::Position { stored } })
+    let stored = read_position(connection, shard, timeout).await?;
+    Ok(if stored == expected { BatchRefused::Features } else { BatchRefused::Position { stored } })
 }
 
 /// The only statements of a batch that can fail in this way are those of `refuse_unless`.
@@ -211,26 +190,24 @@ fn is_duplicate_key(error: &sqlx::Error) -> bool {
     error.is_some_and(|error| error.number() == 1062)
 }
 
-const RESET_LIMITS: &str = "SET SESSION wait_timeout = DEFAULT, innodb_lock_wait_timeout = DEFAULT";
-
 /// Ids and features are hexadecimal: such a literal needs no escaping.
 fn batch_sql(shard: ShardId, batch: &EventBatch, now_ms: i64, epoch: u64, owner: u64) -> String {
     let schema = shard.schema();
     let features: usize = batch.users.iter().map(|user| user.bytes.len()).sum();
     let mut sql = String::with_capacity(1_000 + 150 * batch.events.len() + 300 * batch.users.len() + 2 * features);
-    let (from, next) = (batch.from_offset, batch.next_offset);
+    let EventBatch { from_offset, next_offset, arrival_base, .. } = batch;
     let may_write =
         condition(&epoch.saturating_sub(MAX_EPOCH_JUMP).to_string(), &epoch.to_string(), &owner.to_string());
+    begin(&mut sql);
     let _ = write!(
         sql,
-        "SET SESSION wait_timeout = {IDLE_LIMIT_S}, innodb_lock_wait_timeout = {LOCK_LIMIT_S}; BEGIN; \
-         UPDATE {schema}.ownership SET epoch = {epoch}, owner = {owner}, next_offset = {next} \
-         WHERE next_offset = {from} AND {may_write}; "
+        "UPDATE {schema}.ownership SET epoch = {epoch}, owner = {owner}, next_offset = {next_offset} \
+         WHERE next_offset = {from_offset} AND arrival_base = {arrival_base} AND {may_write}; "
     );
     refuse_unless(&mut sql, &schema, 1);
     push_events(&mut sql, &schema, &batch.events);
     push_users(&mut sql, &schema, &batch.users, now_ms);
-    let _ = write!(sql, "COMMIT; {RESET_LIMITS}");
+    commit(&mut sql, "");
     sql
 }
 
@@ -248,30 +225,14 @@ fn push_events(sql: &mut String, schema: &str, events: &[ArrivedEvent]) {
     if events.is_empty() {
         return;
     }
-    // In the order of the primary key, as all writers of the log.
-    let mut events: Vec<(u64, &ArrivedEvent)> =
-        events.iter().map(|arrived| (first_bytes(&arrived.event.user_id), arrived)).collect();
-    events.sort_unstable_by(|(a_first, a), (b_first, b)| {
-        a_first.cmp(b_first).then_with(|| row_key(&a.event).cmp(&row_key(&b.event)))
+    let mut rows: Vec<(u64, ImportEvent<'_>, u64)> = events
+        .iter()
+        .map(|ArrivedEvent { event, arrival }| (first_bytes(&event.user_id), ImportEvent::of(event), *arrival))
+        .collect();
+    rows.sort_unstable_by(|(a_first, a, _), (b_first, b, _)| {
+        a_first.cmp(b_first).then_with(|| a.row_key().cmp(&b.row_key()))
     });
-    let _ =
-        write!(sql, "INSERT IGNORE INTO {schema}.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES ");
-    for (n, (_, ArrivedEvent { event, arrival })) in events.into_iter().enumerate() {
-        sql.push_str(if n == 0 { "(x'" } else { ",(x'" });
-        push_hex(sql, event.user_id.as_str());
-        sql.push_str("',");
-        push_integer(sql, event.at_ms);
-        sql.push_str(",x'");
-        push_hex(sql, event.item_id.as_str());
-        sql.push_str("',");
-        push_integer(sql, event.kind.code());
-        sql.push(',');
-        push_double(sql, event.weight);
-        sql.push(',');
-        push_integer(sql, *arrival);
-        sql.push(')');
-    }
-    sql.push_str("; ");
+    insert_rows(sql, schema, rows.into_iter().map(|(_, row, arrival)| (row, Arrival::Number(arrival))));
 }
 
 fn push_users(sql: &mut String, schema: &str, users: &[FeaturesRow], now_ms: i64) {
@@ -345,6 +306,7 @@ fn named(row: usize, column: &'static str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transaction::RESET_LIMITS;
 
     #[test]
     fn the_first_bytes_keep_the_order_of_ids() {
@@ -375,8 +337,13 @@ mod tests {
             added: 1,
             continues,
         };
-        let batch =
-            EventBatch { from_offset: 7, next_offset: 9, events, users: vec![row("b'", true), row("a", false)] };
+        let batch = EventBatch {
+            from_offset: 7,
+            next_offset: 9,
+            arrival_base: 1,
+            events,
+            users: vec![row("b'", true), row("a", false)],
+        };
         let sql = batch_sql(ShardId::all().next().unwrap(), &batch, 3, MAX_EPOCH_JUMP + 2, 4);
         let statements: Vec<&str> = sql.split("; ").collect();
         assert_eq!(
@@ -384,7 +351,7 @@ mod tests {
             [
                 "SET SESSION wait_timeout = 5, innodb_lock_wait_timeout = 3",
                 "BEGIN",
-                "UPDATE shard_00.ownership SET epoch = 4294967298, owner = 4, next_offset = 9 WHERE next_offset = 7 AND epoch >= 2 AND (epoch < 4294967298 OR epoch = 4294967298 AND owner IN (0, 4))",
+                "UPDATE shard_00.ownership SET epoch = 4294967298, owner = 4, next_offset = 9 WHERE next_offset = 7 AND arrival_base = 1 AND epoch >= 2 AND (epoch < 4294967298 OR epoch = 4294967298 AND owner IN (0, 4))",
                 "INSERT INTO shard_00.ownership (epoch, counter) SELECT 0, 0 FROM (SELECT ROW_COUNT() AS changed) AS counted WHERE changed <> 1",
                 "INSERT IGNORE INTO shard_00.behaviour (user_id, at_ms, item_id, kind, weight, arrival) VALUES (x'61',-5,x'69',1,1000000.0e0,9),(x'6227',-5,x'69',1,0.10000000149011612e0,8)",
                 "INSERT INTO shard_00.features (user_id, arrival, features) VALUES (x'61',9,x'00ff'),(x'6227',9,x'00ff') ON DUPLICATE KEY UPDATE arrival = VALUES(arrival), features = VALUES(features)",

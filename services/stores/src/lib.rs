@@ -1,10 +1,12 @@
 //! The data stores: MySQL (16 shards on 1 to 16 instances, and the catalogue) and Redis.
 //!
 //! Depends on `contract` (ids, shards, span names) and `runtime` (telemetry). Begin reading with `mysql.rs`, the shards;
-//! `history.rs` reads the log, `ingest.rs` writes batches of events from Kafka, `features.rs` reads what they leave. `pool.rs`, `gate.rs` and
+//! `history.rs` reads a user's part of the log, `ingest.rs` writes batches of events from Kafka, `features.rs` reads what they leave. Every row
+//! of the log gets an arrival number (`numbered.rs`), by which `log_reader.rs` reads the log. `pool.rs`, `gate.rs` and
 //! `dialer.rs` give them connections, and `breaker.rs` stops calls to a server that is down. `redis.rs` is separate from MySQL.
 
 mod announce;
+mod append;
 mod breaker;
 mod bulk;
 mod catalogue;
@@ -17,9 +19,11 @@ mod fence;
 mod gate;
 mod history;
 mod ingest;
+mod log_reader;
 mod metrics;
 mod migrate;
 mod mysql;
+mod numbered;
 mod pool;
 pub mod redis;
 mod spans;
@@ -27,7 +31,7 @@ mod sql;
 mod transaction;
 
 pub use announce::announce;
-pub use bulk::{ImportEvent, Imported};
+pub use bulk::Imported;
 pub use catalogue::StoredModel;
 pub use config::{Flavour, Instance, StoreConfig};
 pub use error::StoreError;
@@ -39,3 +43,4 @@ pub use ingest::{ArrivedEvent, BatchRefused, EventBatch, EventKey, EventPosition
 pub use metrics::{RedisMetrics, StoreMetrics};
 pub use migrate::migrate;
 pub use mysql::Store;
+pub use numbered::ImportEvent;

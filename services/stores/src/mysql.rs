@@ -2,21 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use contract::{Event, ItemId, SHARDS, ShardId, UserId, shard_of, spans::attribute};
+use contract::{SHARDS, ShardId, UserId, shard_of};
 use futures::TryStreamExt;
 use runtime::telemetry::Span;
-use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, mysql::MySqlRow};
+use sqlx::{AssertSqlSafe, MySqlConnection, Row, mysql::MySqlRow};
 use tokio::time::Instant;
 
 use crate::{
-    command_timeout::{BETWEEN_ROWS, CommandTimeout},
+    command_timeout::BETWEEN_ROWS,
     config::{Instance, StoreConfig},
     error::StoreError,
     metrics::{ShardMetrics, StoreMetrics},
     pool::{PendingCheckout, Pool, PooledConnection},
     spans,
-    sql::{forget_features, id_at},
-    transaction::finish,
+    sql::id_at,
 };
 
 /// The shards and the catalogue. Cheap to clone.
@@ -184,41 +183,6 @@ impl Store {
         })
         .await
     }
-
-    /// Appends events to the log without Kafka, and creates unknown users. One transaction per shard, in the order of shards. An event that is in the log
-    /// already changes nothing, so a failed batch can be sent again. Each transaction and each wait before it is a child span of `span`.
-    ///
-    /// # Errors
-    /// As `history`. The events of earlier shards are written.
-    pub async fn append(&self, events: &[Event], now_ms: i64, span: &Span) -> Result<(), StoreError> {
-        for shard in ShardId::all() {
-            let of_shard = events.iter().filter(|event| shard_of(event.user_id.as_str()) == shard);
-            let mut of_shard: Vec<Event> = of_shard.cloned().collect();
-            if of_shard.is_empty() {
-                continue;
-            }
-            // All writers use the same order of rows: two batches with the same events cannot deadlock.
-            of_shard.sort_by(|a, b| row_key(a).cmp(&row_key(b)));
-            let mut pooled = self.traced_checkout(shard, None, span).await?;
-            let query = spans::query(span, "INSERT behaviour", shard, &self.pool(shard).address);
-            query.set(attribute::ITEMS, of_shard.len());
-            detached(async move {
-                let appended = async {
-                    let timeout = pooled.command_timeout();
-                    let result = append_to_shard(pooled.connection().await?, shard, &of_shard, now_ms, timeout).await;
-                    pooled.write(result)
-                };
-                spans::record_error(&query, appended.await)
-            })
-            .await?;
-        }
-        Ok(())
-    }
-}
-
-/// The primary key of the event's row.
-pub(crate) fn row_key(event: &Event) -> (&UserId, i64, &ItemId, u8) {
-    (&event.user_id, event.at_ms, &event.item_id, event.kind.code())
 }
 
 /// Runs the work to completion even if the caller is cancelled: a cancelled query costs its connection.
@@ -226,61 +190,6 @@ pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::spawn(work).await.map_err(|_panicked| StoreError::Invalid(sqlx::Error::WorkerCrashed))?
-}
-
-async fn append_to_shard(
-    connection: &mut MySqlConnection,
-    shard: ShardId,
-    events: &[Event],
-    now_ms: i64,
-    timeout: CommandTimeout,
-) -> Result<(), sqlx::Error> {
-    let mut transaction = timeout.run(connection.begin()).await?;
-    let appended = append_rows(&mut transaction, shard, events, now_ms, timeout).await;
-    finish(transaction, appended, timeout).await
-}
-
-async fn append_rows(
-    connection: &mut MySqlConnection,
-    shard: ShardId,
-    events: &[Event],
-    now_ms: i64,
-    timeout: CommandTimeout,
-) -> Result<(), sqlx::Error> {
-    let schema = shard.schema();
-    let of_users: Vec<&[Event]> = events.chunk_by(|a, b| a.user_id == b.user_id).collect();
-    let mut added = Vec::with_capacity(of_users.len());
-    // The order of tables is that of the worker's batches (`ingest.rs`): log, features, users.
-    for of_user in &of_users {
-        let user_id = of_user[0].user_id.as_str().as_bytes();
-        let marks = vec!["(?,?,?,?,?)"; of_user.len()].join(",");
-        let sql =
-            format!("INSERT IGNORE INTO {schema}.behaviour (user_id, at_ms, item_id, kind, weight) VALUES {marks}");
-        let mut insert = sqlx::query(AssertSqlSafe(sql)).persistent(of_user.len() == 1);
-        for event in *of_user {
-            insert = insert
-                .bind(user_id)
-                .bind(event.at_ms)
-                .bind(event.item_id.as_str().as_bytes())
-                .bind(event.kind.code())
-                .bind(event.weight);
-        }
-        added.push(timeout.run(insert.execute(&mut *connection)).await?.rows_affected());
-    }
-    if added.iter().any(|added| *added > 0) {
-        let users = of_users.iter().map(|of_user| &of_user[0].user_id);
-        let forget = sqlx::raw_sql(AssertSqlSafe(forget_features(&schema, users)));
-        timeout.run(forget.execute(&mut *connection)).await?;
-    }
-    for (of_user, added) in of_users.iter().zip(added) {
-        let sql = format!(
-            "INSERT INTO {schema}.users (user_id, created_at_ms, events) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE events = events + VALUES(events)"
-        );
-        let user_id = of_user[0].user_id.as_str().as_bytes();
-        let count = sqlx::query(AssertSqlSafe(sql)).bind(user_id).bind(now_ms).bind(added);
-        timeout.run(count.execute(&mut *connection)).await?;
-    }
-    Ok(())
 }
 
 async fn each_user(

@@ -44,6 +44,17 @@ pub struct ListsConfig {
     pub stale_ms: u64,
     /// Items of a list, 1 to 100.
     pub items: usize,
+    /// Where the model comes from: `store` or `segments`. As `model.source` of the replicas.
+    pub model: ListsModel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListsModel {
+    /// The newest model in the catalogue when the first list is written. It stays until the worker ends.
+    Store,
+    /// The newest versions of the 16 segments. Needs `segments.dir`.
+    Segments,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -145,7 +156,7 @@ impl WorkerConfig {
             store: StoreConfig { pool_size: 16, checkout_timeout_ms: 2_000, ..store },
             kafka: KafkaConfig::default(),
             redis: RedisConfig { url: String::new(), response_timeout_ms: 500, connect_timeout_ms: 500 },
-            lists: ListsConfig { fresh_ms: 3_600_000, stale_ms: 3_600_000, items: 20 },
+            lists: ListsConfig { fresh_ms: 3_600_000, stale_ms: 3_600_000, items: 20, model: ListsModel::Store },
             segments: SegmentsConfig {
                 dir: String::new(),
                 poll_ms: 500,
@@ -206,6 +217,9 @@ impl Validate for WorkerConfig {
             if !range.contains(&value) {
                 problems.push(format!("{key}: {value} is not in {}..={}", range.start(), range.end()));
             }
+        }
+        if self.lists.model == ListsModel::Segments && self.segments.dir.is_empty() {
+            problems.push("lists.model: segments needs a directory for them (segments.dir)".into());
         }
         if !self.segments.dir.is_empty() {
             for (name, _) in self.monitors.iter().filter(|(_, monitor)| monitor.rpc.is_empty()) {

@@ -41,6 +41,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::WorkerConfig;
 use crate::{
+    config::ListsModel,
     events::{EventPath, ModelOfLists, Publisher},
     health::Limits,
     incarnation::Incarnation,
@@ -199,7 +200,7 @@ fn model_of_lists(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<ModelOfLists> {
-    if config.segments.dir.is_empty() || config.redis.url.is_empty() {
+    if config.lists.model == ListsModel::Store || config.redis.url.is_empty() {
         return Ok(ModelOfLists::Store(OnceCell::new()));
     }
     let mut reader = SegmentReader::new(vec![config.listen.http_address()], MODEL_POLL, ModelMetrics::new(series)?)?;

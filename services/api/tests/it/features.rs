@@ -56,6 +56,7 @@ async fn act(fixture: &Fixture, user: &str, item: &str, at_ms: i64, bytes: Optio
     let batch = EventBatch {
         from_offset: position.next_offset,
         next_offset: position.next_offset + 1,
+        arrival_base: position.arrival_base,
         events: vec![ArrivedEvent { event, arrival }],
         users: vec![FeaturesRow { user_id, arrival, bytes, added: 1, continues }],
     };

@@ -16,6 +16,7 @@ mod outage;
 mod reporting;
 mod rotation;
 #[path = "../../../lists/tests/it/segment_server.rs"]
+#[expect(dead_code, reason = "the tests of `lists` need more of it")]
 mod segment_server;
 mod slots;
 mod telemetry;

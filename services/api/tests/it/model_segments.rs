@@ -1,10 +1,14 @@
 //! The model from segments (`model.source = segments`): answers before, during and after a switch are those of the fold.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use api::{ApiConfig, ModelSource, Profile};
 use contract::{
-    SegmentId, UserId,
+    SegmentId,
     http::{ItemList, Recommendations, ScoredItem},
 };
 use lists::{ModelView, rank_history};
@@ -61,7 +65,10 @@ impl Expected {
             Some(ranked) => view.scored(&ranked, LIMIT),
             None => view.scored(view.neighbours.popular(), LIMIT),
         };
-        assert_eq!(answer.items, expected, "version {}", answer.model_version);
+        // Lists have scores with five decimals.
+        let is_same = |(a, b): (&ScoredItem, &ScoredItem)| a.item_id == b.item_id && (a.score - b.score).abs() < 6e-6;
+        let same = answer.items.len() == expected.len() && answer.items.iter().zip(&expected).all(is_same);
+        assert!(same, "version {}: {:?} instead of {expected:?}", answer.model_version, answer.items);
     }
 }
 
@@ -106,14 +113,14 @@ async fn every_answer_is_of_one_version_while_it_is_switched() {
     let newer = folded.published();
     let folded = Arc::new(folded);
     let stop = CancellationToken::new();
-    let clients: Vec<_> = (0..4)
+    let clients: Vec<_> = (0..2)
         .map(|client| {
             let (http, base, folded, stop) =
                 (replica.http.clone(), replica.base.clone(), Arc::clone(&folded), stop.clone());
             tokio::spawn(async move {
                 let mut seen = Vec::new();
                 while !stop.is_cancelled() {
-                    seen.push(ask(&http, &base, &folded, client + 4 * seen.len()).await);
+                    seen.push(ask(&http, &base, &folded, client + 2 * seen.len()).await);
                 }
                 seen
             })
@@ -133,11 +140,10 @@ async fn every_answer_is_of_one_version_while_it_is_switched() {
     }
     let store = Store::new(fixture.store.clone(), &StoreMetrics::new(&Registry::new()).unwrap()).unwrap();
     let mut histories: BTreeMap<usize, Vec<LoggedEvent>> = BTreeMap::new();
-    let mut versions = std::collections::BTreeSet::new();
+    let mut versions = BTreeSet::new();
     for seen in &seen {
-        if !histories.contains_key(&seen.user) {
-            let user_id: &UserId = &folded.data.users[seen.user];
-            histories.insert(seen.user, store.history(user_id, None, &Span::NONE).await.unwrap());
+        if let Entry::Vacant(history) = histories.entry(seen.user) {
+            history.insert(store.history(&folded.data.users[seen.user], None, &Span::NONE).await.unwrap());
         }
         expected.check_popular(&seen.popular);
         expected.check_neighbours(&seen.item, &seen.neighbours);
@@ -167,18 +173,19 @@ async fn a_replica_is_ready_with_its_first_model_and_keeps_it_without_workers() 
     // `protected`: the warm-up ranks with the model, too.
     let config = config(&fixture, Profile::Protected, &[&server]);
     let readyz = format!("http://{}/readyz", config.http.admin);
-    let starting = tokio::spawn(Replica::start(config));
     let http = reqwest::Client::new();
-    wait_until("it says what it waits for", async || {
-        let Ok(answer) = http.get(&readyz).send().await else { return false };
-        answer.status() == StatusCode::SERVICE_UNAVAILABLE
-            && answer.text().await.unwrap().contains("waiting for segments 3, 7 from the workers")
-    })
-    .await;
-    for number in [3, 7] {
-        server.worker.publish(&published[&SegmentId::new(number).unwrap()], 1);
-    }
-    let replica = starting.await.unwrap();
+    let publish_the_rest = async {
+        wait_until("it says what it waits for", async || {
+            let Ok(answer) = http.get(&readyz).send().await else { return false };
+            answer.status() == StatusCode::SERVICE_UNAVAILABLE
+                && answer.text().await.unwrap().contains("waiting for segments 3, 7 from the workers")
+        })
+        .await;
+        for number in [3, 7] {
+            server.worker.publish(&published[&SegmentId::new(number).unwrap()], 1);
+        }
+    };
+    let (replica, ()) = tokio::join!(Replica::start(config), publish_the_rest);
     let mut expected = Expected::default();
     expected.add(&published.into_values().collect::<Vec<_>>());
     server.fault(Fault::Unavailable);

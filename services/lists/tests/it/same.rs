@@ -104,7 +104,8 @@ async fn fold_batch(store: &Store, shard: ShardId, batch: &[&Event]) {
         continues: stored.contains_key(user_id),
     });
     let (from_offset, next_offset) = (position.next_offset, position.next_offset + batch.len() as u64);
-    let batch = EventBatch { from_offset, next_offset, events: arrived, users: rows.collect() };
+    let arrival_base = position.arrival_base;
+    let batch = EventBatch { from_offset, next_offset, arrival_base, events: arrived, users: rows.collect() };
     store.write_batch(shard, &batch, 0, 1, 1).await.unwrap().unwrap();
 }
 

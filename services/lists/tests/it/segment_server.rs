@@ -46,6 +46,8 @@ pub enum Fault {
     NotASegment,
 }
 
+type Action = Box<dyn FnOnce(&Worker) + Send>;
+
 pub struct SegmentServer {
     pub address: String,
     pub worker: Arc<Worker>,
@@ -59,7 +61,7 @@ pub struct Worker {
     /// The primary of all segments, if it is another worker.
     pub primary: Mutex<Option<String>>,
     /// Done before the next range is read.
-    pub before_range: Mutex<Option<Box<dyn FnOnce(&Worker) + Send>>>,
+    pub before_range: Mutex<Option<Action>>,
     /// Requests answered with a manifest, without one as it is unchanged, and with a range.
     pub manifests: AtomicU64,
     pub unchanged: AtomicU64,
@@ -116,12 +118,10 @@ impl Worker {
         self.directory.write(segment.segment, version, &encode(segment)).unwrap();
     }
 
-    /// The answer to a request for a segment that is not here.
-    fn find(&self, segment: u8) -> Result<VerifiedFile, Response> {
-        let id = SegmentId::new(segment).unwrap();
-        match self.directory.find(id).unwrap() {
-            Found::Version(file) => Ok(file),
-            _ => Err(refused(StatusCode::NOT_FOUND, problem::NOT_FOUND)),
+    fn find(&self, segment: u8) -> Option<VerifiedFile> {
+        match self.directory.find(SegmentId::new(segment).unwrap()).unwrap() {
+            Found::Version(file) => Some(file),
+            _ => None,
         }
     }
 
@@ -143,6 +143,10 @@ fn refused(status: StatusCode, kind: &str) -> Response {
     (status, Json(problem)).into_response()
 }
 
+fn not_here() -> Response {
+    refused(StatusCode::NOT_FOUND, problem::NOT_FOUND)
+}
+
 async fn manifest(
     State(worker): State<Arc<Worker>>,
     Path(segment): Path<u8>,
@@ -157,7 +161,7 @@ async fn manifest(
         let location = format!("http://{primary}/segments/{segment}/manifest");
         return Ok((StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response());
     }
-    let file = worker.find(segment)?;
+    let file = worker.find(segment).ok_or_else(not_here)?;
     let etag = format!("\"{}-{}\"", file.manifest().content(), file.manifest().version().epoch);
     if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
         worker.unchanged.fetch_add(1, Ordering::SeqCst);
@@ -179,10 +183,8 @@ async fn blocks(
     if let Some(before) = before {
         before(&worker);
     }
-    let file = worker.find(segment)?;
-    if file.manifest().content().to_string() != content {
-        return Err(refused(StatusCode::NOT_FOUND, problem::NOT_FOUND));
-    }
+    let file = worker.find(segment).filter(|file| file.manifest().content().to_string() == content);
+    let file = file.ok_or_else(not_here)?;
     let range = headers[header::RANGE].to_str().unwrap().strip_prefix("bytes=").unwrap();
     let (first, last) = range.split_once('-').unwrap();
     let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());

@@ -21,12 +21,14 @@ use segments::{
 
 use super::{
     repairs::Repairs,
-    running::{Ended, Outcome, RunningOrders},
+    running::{Ended, Kind, Outcome, RunningOrders},
 };
 use crate::status::SegmentStatus;
 
 /// A pair of workers whose last transfer failed comes last for this long.
 const FAILED_FOR: Nanos = 60_000_000_000;
+/// A step that failed is not tried again for this long, in the same way.
+const RETRY_AFTER: Nanos = 1_000_000_000;
 /// A worker's first report is awaited for this many report intervals.
 const AWAITED_INTERVALS: u64 = 2;
 
@@ -42,6 +44,8 @@ pub struct Care {
     running: RunningOrders,
     /// Source and receiver, and when their last transfer failed.
     failed: BTreeMap<(NodeId, NodeId), Nanos>,
+    /// Steps that failed a moment ago: segment, source and receiver.
+    paused: BTreeMap<(SegmentId, NodeId, NodeId), Nanos>,
     conflicts: BTreeSet<SegmentId>,
     repairs: Repairs,
     under_replicated_since: Option<Nanos>,
@@ -92,6 +96,7 @@ impl Care {
             announced: BTreeMap::new(),
             running: RunningOrders::default(),
             failed: BTreeMap::new(),
+            paused: BTreeMap::new(),
             conflicts: BTreeSet::new(),
             repairs: Repairs::new(telemetry),
             under_replicated_since: None,
@@ -174,9 +179,16 @@ impl Care {
     }
 
     fn remember(&mut self, now: Nanos, ended: &Ended) {
+        let (from, to) = ended.pair();
         match ended.outcome {
-            Outcome::Done { .. } => _ = self.failed.remove(&ended.pair()),
-            Outcome::Failed(_) | Outcome::TimedOut => _ = self.failed.insert(ended.pair(), now),
+            Outcome::Done { .. } => _ = self.failed.remove(&(from, to)),
+            Outcome::Failed(_) | Outcome::TimedOut => {
+                self.paused.insert((ended.order.segment, from.clone(), to.clone()), now);
+                // A copy that cannot be removed says nothing about the worker's rebuilds.
+                if ended.kind() != Kind::Drop {
+                    self.failed.insert((from, to), now);
+                }
+            }
             Outcome::Offline => {}
         }
     }
@@ -199,6 +211,7 @@ impl Care {
         let ended = self.running.give_up(now, |worker| online.contains_key(worker));
         ended.iter().for_each(|end| self.remember(now, end));
         self.failed.retain(|_, at| now < *at + FAILED_FOR);
+        self.paused.retain(|_, at| now < *at + RETRY_AFTER);
         let mut planned = Planned { ended, ..Planned::default() };
         let holders = self.holders();
         let awaited = self.awaited(now);
@@ -263,6 +276,13 @@ impl Care {
         steps.extend(plan.drops.into_iter().map(|(segment, worker)| (segment, worker, Step::Remove)));
         let mut started = Vec::new();
         for (segment, worker, step) in steps {
+            let source = match &step {
+                Step::Transfer { from, .. } => from,
+                Step::Rebuild { .. } | Step::Remove => &worker,
+            };
+            if self.paused.contains_key(&(segment, source.clone(), worker.clone())) {
+                continue;
+            }
             let traceparent = self.repairs.traceparent(segment, &worker);
             let order = Order { id: rand::random(), segment, step, traceparent };
             self.running.start(now, worker.clone(), order.clone());

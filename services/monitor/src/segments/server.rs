@@ -9,8 +9,11 @@ use heartbeat::{
     frame,
     transport::connections::Connection,
 };
-use segments::rpc::{
-    Accepted, BlockReport, MAX_WAIT_MS, Orders, OrdersWanted, ReadReport, SegmentCare, SegmentCareServer, Signed,
+use segments::{
+    BadReport,
+    rpc::{
+        Accepted, BlockReport, MAX_WAIT_MS, Orders, OrdersWanted, ReadReport, SegmentCare, SegmentCareServer, Signed,
+    },
 };
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +70,7 @@ impl SegmentCare for Server {
             Err(refused) => {
                 metrics.reported(match refused {
                     Refused::Unknown(_) | Refused::NotOnline { .. } => "not_admitted",
-                    Refused::WildEpoch { .. } => "invalid",
+                    Refused::WildEpoch { .. } | Refused::Bad(BadReport::ForeignSegment { .. }) => "invalid",
                     Refused::Bad(_) => "late",
                     Refused::Incomplete(_) => "incomplete",
                 });
@@ -116,7 +119,9 @@ impl From<Refused> for Status {
         let message = refused.to_string();
         match refused {
             Refused::Unknown(_) => Self::permission_denied(message),
-            Refused::WildEpoch { .. } => Self::invalid_argument(message),
+            Refused::WildEpoch { .. } | Refused::Bad(BadReport::ForeignSegment { .. }) => {
+                Self::invalid_argument(message)
+            }
             Refused::NotOnline { .. } | Refused::Bad(_) | Refused::Incomplete(_) => Self::failed_precondition(message),
         }
     }

@@ -55,6 +55,8 @@ impl Monitors {
             config.node.key = KEY.into();
             config.listen.http = *http;
             (config.listen.tcp, config.listen.udp, config.listen.admin) = (address(), address(), address());
+            config.listen.rpc = address();
+            config.segments.report_every_ms = 500;
             config.listen.drain_ms = 100;
             config.registry.etcd = vec![etcd.url.clone()];
             config.registry.term_ms = 2_000;
@@ -159,6 +161,11 @@ pub struct Worker {
 
 impl Worker {
     pub async fn start(monitors: &Monitors, id: &str, incarnation: u64) -> Self {
+        Self::with_routes(monitors, id, incarnation, Router::new()).await
+    }
+
+    /// `routes`: what its HTTP port serves besides probes.
+    pub async fn with_routes(monitors: &Monitors, id: &str, incarnation: u64, routes: Router) -> Self {
         let keys = Keys::new(KEY.as_bytes());
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -178,7 +185,7 @@ impl Worker {
             let question = Question::read(&seals, &question).filter(|question| question.node() == me);
             std::future::ready(question.map(|question| question.answer(&seals, incarnation)).unwrap_or_default())
         };
-        let app = Router::new().route("/probe", post(answer));
+        let app = routes.route("/probe", post(answer));
         probes.spawn(async move { axum::serve(http, app).await.unwrap() });
         let (answering, name) = (keys.clone(), id.to_owned());
         probes.spawn(async move {

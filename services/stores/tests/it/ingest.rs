@@ -49,7 +49,12 @@ fn batch(from: u64, users: usize) -> EventBatch {
         continues: from > 0,
     };
     let users = events.iter().map(row).collect();
-    EventBatch { from_offset: from, next_offset: from + events.len() as u64, events, users }
+    EventBatch { from_offset: from, next_offset: from + events.len() as u64, arrival_base: 1, events, users }
+}
+
+/// The refusal of a batch when the store has this offset.
+fn expects(next_offset: u64) -> Result<(), BatchRefused> {
+    Err(BatchRefused::Position { stored: EventPosition { next_offset, arrival_base: 1 } })
 }
 
 async fn write(store: &Store, batch: &EventBatch) -> Result<(), BatchRefused> {
@@ -89,11 +94,11 @@ async fn a_batch_is_written_once_and_read_back() {
     assert!(written.1.len() == 3 && log.iter().all(|logged| written.1.contains(logged)), "{written:?}");
 
     // The same batch again, as after an answer that was lost.
-    assert_eq!(write(&store, &first).await, Err(BatchRefused::Position { stored: 3 }));
+    assert_eq!(write(&store, &first).await, expects(3));
     assert_eq!(content(&store, &mut connection).await, written);
     // A gap, and an empty batch: messages that are not events.
-    assert_eq!(write(&store, &batch(4, 1)).await, Err(BatchRefused::Position { stored: 3 }));
-    let empty = EventBatch { from_offset: 3, next_offset: 5, events: Vec::new(), users: Vec::new() };
+    assert_eq!(write(&store, &batch(4, 1)).await, expects(3));
+    let empty = EventBatch { from_offset: 3, next_offset: 5, arrival_base: 1, events: Vec::new(), users: Vec::new() };
     assert_eq!(write(&store, &empty).await, Ok(()));
     let none = EventBatch { from_offset: 5, ..empty };
     assert_eq!(write(&store, &none).await, Ok(()), "nothing changes, and nothing is refused");
@@ -207,7 +212,7 @@ async fn batches_of_two_owners_never_mix() {
                         written.push(from);
                         from += 2;
                     }
-                    Err(BatchRefused::Position { stored }) => from = stored,
+                    Err(BatchRefused::Position { stored }) => from = stored.next_offset,
                     Err(BatchRefused::Fence(_)) => break,
                     Err(BatchRefused::Features) => unreachable!("the row of the user is never deleted"),
                 }
@@ -342,8 +347,13 @@ async fn no_query_sorts_or_scans() {
     assert_eq!(store.history(&user(3), None, &Span::NONE).await.unwrap().len(), 200);
     let users: Vec<UserId> = (0..5).map(user).collect();
     assert_eq!(store.histories(shard(), &users).await.unwrap().len(), 5);
+    for after in [0, 1_000, 1_990] {
+        let read = store.log_after(shard(), after, 20).await.unwrap();
+        assert_eq!((read.len(), read[0].arrival), (20.min(2_000 - after as usize), after + 1));
+    }
     let middle = sorted(&mut connection).await;
     assert_eq!(middle.0, before.0, "rows were sorted");
+    assert!(middle.1 - before.1 < 1_500, "the log was scanned: {middle:?} after {before:?}");
     let asked: Vec<&Event> = events.iter().take(50).collect();
     assert_eq!(store.logged(shard(), &asked).await.unwrap().len(), 50);
     let after = sorted(&mut connection).await;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../it/arrivals.rs"]
+mod arrivals;
 #[path = "../it/crash.rs"]
 mod crash;
 #[path = "../it/failure.rs"]

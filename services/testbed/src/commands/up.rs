@@ -259,7 +259,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
                 workers,
                 transport: stack_plan.beats,
                 telemetry,
-                worker_sets: cluster.worker_event_sets(),
+                worker_sets: worker_sets(&cluster),
                 segments: true,
                 ..control_plane::Plan::default()
             };
@@ -320,6 +320,11 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
             plane.restart_dead(&mut cluster.stack).await?;
         }
     }
+}
+
+fn worker_sets(cluster: &ServiceStack) -> Vec<String> {
+    let by_segments = control_plane::LISTS_BY_SEGMENTS.to_owned();
+    cluster.worker_event_sets().into_iter().chain([by_segments]).collect()
 }
 
 /// Delays restarts by `DEAD_FOR`.

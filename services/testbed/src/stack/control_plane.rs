@@ -46,6 +46,9 @@ pub struct Plan {
     pub segments: bool,
 }
 
+/// Setting of workers that rank lists by the segments, as their replicas do (`segment_sets`).
+pub const LISTS_BY_SEGMENTS: &str = "lists.model=segments";
+
 impl Default for Plan {
     fn default() -> Self {
         Self {

@@ -96,6 +96,7 @@ impl Monitor {
         config.node.key = KEY.into();
         (config.listen.http, config.listen.tcp, config.listen.udp, config.listen.admin) =
             (free(), free(), free(), free());
+        config.listen.rpc = free();
         config.registry.etcd = vec![etcd.url.clone()];
         config.detect.interval_ms = INTERVAL.as_millis() as u64;
         let file = stack.child_dir("m0").unwrap().join("config.toml");

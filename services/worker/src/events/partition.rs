@@ -47,8 +47,8 @@ const PUBLISH_SINCE: u64 = 4 * MAX_BATCH as u64;
 pub enum Stop {
     /// The store refused this worker's epoch. The ownership knows it.
     Overruled,
-    /// The store has another position: a write succeeded although its answer was lost, or an operator has changed the position. Or features
-    /// that this task knew were deleted.
+    /// The store has another position: a write succeeded although its answer was lost, events written without Kafka took arrival numbers, or
+    /// an operator has changed the position. Or features that this task knew were deleted.
     Moved,
     /// The topic does not have the stored position.
     OutOfRange(SubscribeError),
@@ -223,11 +223,11 @@ impl<'a> OwnedPartition<'a> {
         metrics.stage("read", reading.elapsed());
         // Step 7
         let folding = Instant::now();
-        let arrival_base = self.position.arrival_base;
+        let EventPosition { next_offset: from_offset, arrival_base } = self.position;
         let folded = catch_unwind(AssertUnwindSafe(|| fold(consumed, known, &logged, arrival_base)));
         let Folded { events, users, late, duplicates } = folded.map_err(|_panic| Unwritten::Poison)?;
         let next_offset = last.offset + 1;
-        let batch = EventBatch { from_offset: self.position.next_offset, next_offset, events, users: rows(&users) };
+        let batch = EventBatch { from_offset, next_offset, arrival_base, events, users: rows(&users) };
         metrics.stage("fold", folding.elapsed());
         // Step 8
         let writing = Instant::now();

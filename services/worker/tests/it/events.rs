@@ -215,7 +215,8 @@ async fn what_is_no_event_becomes_a_dead_letter_and_a_lost_position_stops_the_pa
     servers.send_raw(shard, &[Some(b"\xff\xfe"), None, Some(&foreign), Some(&large)]);
     servers.send(&[event(&user, "i1", 1_000)]).await;
     // A position that the topic does not have.
-    let corrupted = stores::EventBatch { from_offset: 0, next_offset: 77, events: Vec::new(), users: Vec::new() };
+    let (events, users) = (Vec::new(), Vec::new());
+    let corrupted = stores::EventBatch { from_offset: 0, next_offset: 77, arrival_base: 1, events, users };
     servers.store.fence(other, 1, 9, Duration::from_secs(30)).await.unwrap().unwrap();
     servers.store.write_batch(other, &corrupted, 0, 1, 9).await.unwrap().unwrap();
     let mut table = heartbeat::assign::Table::clone(&monitor.table());

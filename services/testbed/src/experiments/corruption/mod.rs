@@ -125,6 +125,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
         workers: WORKERS,
         segments: true,
         worker_sets: vec![
+            control_plane::LISTS_BY_SEGMENTS.to_owned(),
             format!("segments.report_every_ms={REPORT_EVERY_MS}"),
             format!("segments.publish_every_ms={PUBLISH_EVERY_MS}"),
             format!("segments.transfer_bytes_per_s={TRANSFER_BYTES_PER_S}"),

@@ -34,7 +34,6 @@ pub type Key = (UserId, i64, ItemId, EventKind);
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row {
     pub weight: f32,
-    /// 0: it did not come through Kafka.
     pub arrival: u64,
 }
 

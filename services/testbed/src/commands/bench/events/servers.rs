@@ -214,7 +214,8 @@ impl Servers {
             for table in ["behaviour", "users", "features"] {
                 self.mysql.execute(sqlx::raw_sql(AssertSqlSafe(format!("TRUNCATE TABLE {schema}.{table}")))).await?;
             }
-            let reset = format!("UPDATE {schema}.ownership SET next_offset = 0");
+            let reset =
+                format!("UPDATE {schema}.ownership SET arrival_base = arrival_base + next_offset, next_offset = 0");
             self.mysql.execute(sqlx::raw_sql(AssertSqlSafe(reset))).await?;
         }
         self.stack.service.flush_cache().await
