@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use contract::SegmentId;
-use segments::{BLOCK_BYTES, Found, SegmentDirectory};
+use segments::{BLOCK_BYTES, Found, Manifest, SegmentDirectory};
 
 /// Flips a bit in each of these blocks.
 ///
@@ -46,6 +46,26 @@ pub fn manifest(directory: &Path, segment: SegmentId) -> anyhow::Result<()> {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     Ok(fs::write(path, bytes)?)
+}
+
+/// Puts another content in place of the version that is there, with a manifest of the same version that agrees with it: as a worker that
+/// folds in another way would publish it. Each call makes another content.
+///
+/// # Errors
+/// The version is not there, or the files cannot be written.
+pub fn forge(directory: &Path, segment: SegmentId) -> anyhow::Result<()> {
+    let Found::Version(file) = SegmentDirectory::of_another(directory).find(segment)? else {
+        anyhow::bail!("{} has no version of segment {segment}", directory.display());
+    };
+    let mut bytes = fs::read(directory.join(file.manifest().file_name()))?;
+    let last = bytes.last_mut().context("the file is empty")?;
+    *last = last.wrapping_add(1);
+    let forged = Manifest::of(segment, file.manifest().version(), &bytes)?;
+    fs::write(directory.join(forged.file_name()), &bytes)?;
+    // In one step, since the worker may be reading. It removes the file of the former content with the next version.
+    let temporary = directory.join("forged");
+    fs::write(&temporary, forged.encode())?;
+    Ok(fs::rename(temporary, manifest_file(directory, segment))?)
 }
 
 /// Removes the directory with all segments.

@@ -12,7 +12,7 @@ use serde_json::Value;
 /// None of them is deprecated in Grafana 12.
 const PANELS: [&str; 9] =
     ["timeseries", "state-timeline", "stat", "heatmap", "bargauge", "table", "logs", "text", "row"];
-const EXPECTED: [&str; 11] = [
+const EXPECTED: [&str; 12] = [
     "cache-and-guards",
     "capacity",
     "event-path",
@@ -22,6 +22,7 @@ const EXPECTED: [&str; 11] = [
     "request-path",
     "runbook",
     "runtime",
+    "segments",
     "servers",
     "shards",
 ];

@@ -45,7 +45,7 @@ impl SegmentMetrics {
             publish_seconds: Histogram::with_opts(publish.buckets(PUBLISH_S.to_vec()))?,
             versions: by_segment(
                 "testbed_worker_segment_version",
-                "Sum of the positions of the version that this worker published last",
+                "Sum of the positions of the version that this worker published last; 0: none yet",
             )?,
             bytes: by_segment("testbed_worker_segment_bytes", "Size of the file that this worker published last")?,
             served_bytes: counter("testbed_worker_segment_served_bytes_total", "Verified bytes of segments sent")?,
@@ -87,11 +87,15 @@ impl SegmentMetrics {
         }
         REPORTS.iter().for_each(|outcome| drop(metrics.reports.with_label_values(&[outcome])));
         ORDERS.iter().for_each(|outcome| drop(metrics.orders.with_label_values(&[outcome])));
+        for segment in SegmentId::all() {
+            metrics.published(segment, &VersionVector::default(), 0);
+        }
         Ok(metrics)
     }
 
     pub(super) fn published(&self, segment: SegmentId, vector: &VersionVector, bytes: usize) {
-        let label = segment.to_string();
+        // As the monitors' series name it.
+        let label = segment.number().to_string();
         let sum = vector.positions().iter().fold(0_u64, |sum, position| sum.saturating_add(*position));
         self.versions.with_label_values(&[&label]).set(i64::try_from(sum).unwrap_or(i64::MAX));
         self.bytes.with_label_values(&[&label]).set(bytes as i64);

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use contract::SegmentId;
 use faultproxy::Fault as StoreFault;
 use launcher::{ProcessIdentity, Signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    copies::{self, Unmounted},
     events::{FeaturesLock, send_no_events},
     stack::AlertsStack,
 };
+use crate::stack::control_plane::Member;
 
 pub struct Case {
     pub fault: Fault,
@@ -24,6 +27,8 @@ pub struct Case {
 pub enum Fault {
     ReplicaHangs,
     ReplicaStalls,
+    DiskNotMounted,
+    CopyForged,
     MonitorsHang,
     EtcdHangs,
     RedisGone,
@@ -32,13 +37,14 @@ pub enum Fault {
     FeaturesLocked,
     NoEvents,
     WorkerNotReplaced,
+    WorkersHang,
     StoreSlow,
     StoreLate,
     StoreGone,
 }
 
 /// Burn rates last: the windows must no longer contain the errors of other faults.
-pub const CASES: [Case; 13] = [
+pub const CASES: [Case; 16] = [
     Case {
         fault: Fault::ReplicaHangs,
         what: "a replica is stopped (SIGSTOP)",
@@ -48,6 +54,17 @@ pub const CASES: [Case; 13] = [
         fault: Fault::ReplicaStalls,
         what: "a replica is stopped for 100 ms, twice a second",
         alerts: &["RuntimeStalls"],
+    },
+    // While that worker is the primary of some segments: not after it has been failed.
+    Case {
+        fault: Fault::DiskNotMounted,
+        what: "a worker's directory of segments is a link that leads nowhere",
+        alerts: &["SegmentUnderReplicated", "SegmentPublicationStopped"],
+    },
+    Case {
+        fault: Fault::CopyForged,
+        what: "a replica's copy of a segment has another content than the primary's",
+        alerts: &["SegmentConflict"],
     },
     Case {
         fault: Fault::MonitorsHang,
@@ -69,6 +86,7 @@ pub const CASES: [Case; 13] = [
         what: "a worker and two of three monitors are stopped (SIGSTOP)",
         alerts: &["EventPartitionWithoutOwner"],
     },
+    Case { fault: Fault::WorkersHang, what: "all workers are stopped (SIGSTOP)", alerts: &["ModelOld"] },
     Case { fault: Fault::StoreSlow, what: "each query takes 3 s longer", alerts: &["ConnectionPoolExhausted"] },
     Case {
         fault: Fault::StoreLate,
@@ -95,21 +113,30 @@ const RUNNING: Duration = Duration::from_millis(400);
 /// A fault that has begun.
 pub struct Ongoing {
     fault: Fault,
-    pulses: Option<(CancellationToken, JoinHandle<()>)>,
+    /// What goes on until its end.
+    task: Option<(CancellationToken, JoinHandle<()>)>,
     lock: Option<FeaturesLock>,
+    disk: Option<Unmounted>,
 }
 
 impl Fault {
     pub async fn begin(self, stack: &mut AlertsStack) -> anyhow::Result<Ongoing> {
         let proxy = stack.service.proxy.client.clone();
         let later = |ms| StoreFault::Latency { ms, jitter_ms: 0.0 };
-        let (mut pulses, mut lock) = (None, None);
+        let (mut task, mut lock, mut disk) = (None, None, None);
         match self {
             Self::ReplicaHangs => signal(stack, Signal::SIGSTOP)?,
             Self::ReplicaStalls => {
                 let stop = CancellationToken::new();
-                let task = tokio::spawn(pulse(replica(stack)?, stop.clone()));
-                pulses = Some((stop, task));
+                let pulses = tokio::spawn(pulse(replica(stack)?, stop.clone()));
+                task = Some((stop, pulses));
+            }
+            Self::DiskNotMounted => disk = Some(Unmounted::new(&worker(stack)?.segments)?),
+            Self::CopyForged => {
+                let (segment, stop) = (SegmentId::new(0).context("there is no segment")?, CancellationToken::new());
+                let directory = copies::of_a_replica(&stack.control_plane, &stack.http, segment).await?;
+                let forging = tokio::spawn(copies::forge(directory, segment, stop.clone()));
+                task = Some((stop, forging));
             }
             Self::MonitorsHang => signal_monitors(stack, Signal::SIGSTOP)?,
             Self::EtcdHangs => stack.service.stack.kill(stack.control_plane.etcd.child, Signal::SIGSTOP)?,
@@ -129,6 +156,7 @@ impl Fault {
                 signal_monitors(stack, Signal::SIGSTOP)?;
                 signal_worker(stack, Signal::SIGSTOP)?;
             }
+            Self::WorkersHang => signal_workers(stack, Signal::SIGSTOP)?,
             Self::StoreSlow => proxy.add_fault(later(3_000.0)).await?,
             Self::StoreLate => proxy.add_fault(later(400.0)).await?,
             Self::StoreGone => {
@@ -136,7 +164,7 @@ impl Fault {
                 proxy.add_fault(StoreFault::Reset).await?;
             }
         }
-        Ok(Ongoing { fault: self, pulses, lock })
+        Ok(Ongoing { fault: self, task, lock, disk })
     }
 }
 
@@ -144,12 +172,13 @@ impl Ongoing {
     pub async fn end(self, stack: &mut AlertsStack) -> anyhow::Result<()> {
         match self.fault {
             Fault::ReplicaHangs => signal(stack, Signal::SIGCONT)?,
-            Fault::ReplicaStalls => {
-                if let Some((stop, task)) = self.pulses {
+            Fault::ReplicaStalls | Fault::CopyForged => {
+                if let Some((stop, task)) = self.task {
                     stop.cancel();
-                    task.await.context("stopping and continuing a replica")?;
+                    task.await.context("the fault ended early")?;
                 }
             }
+            Fault::DiskNotMounted => self.disk.context("the directory is not moved")?.mount()?,
             Fault::MonitorsHang => signal_monitors(stack, Signal::SIGCONT)?,
             Fault::EtcdHangs => stack.service.stack.kill(stack.control_plane.etcd.child, Signal::SIGCONT)?,
             Fault::RedisGone => stack.service.restart_redis().await?,
@@ -162,6 +191,7 @@ impl Ongoing {
                 signal_worker(stack, Signal::SIGCONT)?;
                 signal_monitors(stack, Signal::SIGCONT)?;
             }
+            Fault::WorkersHang => signal_workers(stack, Signal::SIGCONT)?,
             Fault::StoreSlow | Fault::StoreLate | Fault::StoreGone => stack.service.proxy.client.clear().await?,
         }
         Ok(())
@@ -181,6 +211,14 @@ fn signal_monitors(stack: &mut AlertsStack, signal: Signal) -> anyhow::Result<()
 fn signal_worker(stack: &mut AlertsStack, signal: Signal) -> anyhow::Result<()> {
     let worker = stack.control_plane.workers.first().context("there is no worker")?;
     worker.kill(&mut stack.service.stack, signal)
+}
+
+fn signal_workers(stack: &mut AlertsStack, signal: Signal) -> anyhow::Result<()> {
+    stack.control_plane.workers.iter().try_for_each(|worker| worker.kill(&mut stack.service.stack, signal))
+}
+
+fn worker(stack: &AlertsStack) -> anyhow::Result<&Member> {
+    stack.control_plane.workers.first().context("there is no worker")
 }
 
 fn replica(stack: &AlertsStack) -> anyhow::Result<ProcessIdentity> {

@@ -1,6 +1,7 @@
 //! `experiment alerts`: on a real stack, each alert of deploy/prometheus fires on its own fault and clears when the fault is over. All times
 //! of the rules are divided by one number, so that days pass within minutes.
 
+mod copies;
 mod events;
 mod faults;
 mod stack;
@@ -30,7 +31,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     name: "alerts",
     about: "Every alert made to fire on a real stack by its own fault, and to clear, in windows of seconds instead of hours",
     examples: "Examples:
-  ./testbed experiment alerts              all of deploy/prometheus/alerts.yml (about 8 minutes)
+  ./testbed experiment alerts              all of deploy/prometheus/alerts.yml (about 10 minutes)
   ./testbed experiment alerts --quick      without the burn rates, whose windows are the longest
   ./testbed experiment alerts --alert TargetDown --alert CacheAway
   ./testbed experiment alerts --json | jq '.sections[0].measured.alerts[] | {alert, fires_s, clears_s}'",

@@ -47,7 +47,15 @@ const SETS: [&str; 8] = [
 ];
 
 /// Workers' lists are never fresh: see `SETS`.
-const WORKER_SETS: [&str; 2] = ["lists.fresh_ms=1", "lists.stale_ms=0"];
+const WORKER_SETS: [&str; 5] = [
+    "lists.fresh_ms=1",
+    "lists.stale_ms=0",
+    // Three in the shortest window of an alert about publications.
+    "segments.publish_every_ms=2000",
+    "segments.report_every_ms=1000",
+    "segments.scrub_bytes_per_s=16777216",
+];
+const MONITOR_SETS: [&str; 1] = ["segments.report_every_ms=1000"];
 
 pub struct AlertsStack {
     pub service: ServiceStack,
@@ -55,7 +63,7 @@ pub struct AlertsStack {
     pub load: Load,
     _behaviour: Behaviour,
     pub prometheus: Prometheus,
-    http: reqwest::Client,
+    pub http: reqwest::Client,
 }
 
 /// Answer of Prometheus's `/api/v1/alerts`.
@@ -96,11 +104,19 @@ impl AlertsStack {
         let mut service = ServiceStack::start(plan).await?;
         let dataset = data::Source::Generator(USERS).load().await?.dataset;
         service.load(&dataset).await?;
-        service.start_replicas(Profile::Protected, &[]).await?;
         let worker_sets = service.worker_event_sets().into_iter().chain(WORKER_SETS.map(str::to_owned)).collect();
-        let plan = control_plane::Plan { interval_ms: BEAT_MS, worker_sets, ..control_plane::Plan::default() };
+        let monitor_sets = MONITOR_SETS.map(str::to_owned).to_vec();
+        let plan = control_plane::Plan {
+            interval_ms: BEAT_MS,
+            worker_sets,
+            monitor_sets,
+            segments: true,
+            ..control_plane::Plan::default()
+        };
         let store = service.direct_store();
         let control_plane = ControlPlane::start(&mut service.stack, &plan, &store).await?;
+        service.default_sets(control_plane.segment_sets());
+        service.start_replicas(Profile::Protected, &[]).await?;
         let known = dataset.users.iter().map(|user| user.as_str().to_owned()).collect();
         let http = runtime::http::plain().timeout(TIMEOUT).build()?;
         let load = Load::start(http.clone(), &service.nginx.url, known);
