@@ -80,8 +80,11 @@ impl Cluster {
 
     /// The primary, then the replicas.
     pub async fn holders(&self, segment: SegmentId) -> anyhow::Result<Vec<Holder>> {
-        let table = self.status().await?.table;
-        let assignment = &table.partitions[segment.index()];
+        self.holders_by(&self.status().await?, segment)
+    }
+
+    fn holders_by(&self, status: &Status, segment: SegmentId) -> anyhow::Result<Vec<Holder>> {
+        let assignment = &status.table.partitions[segment.index()];
         let names = assignment.primary.iter().chain(&assignment.replicas);
         names.map(|name| self.workers.get(&**name).cloned().with_context(|| format!("there is no {name}"))).collect()
     }
@@ -155,7 +158,7 @@ impl Cluster {
         }
         for segment in SegmentId::all() {
             let mut versions = Vec::new();
-            for holder in self.holders(segment).await? {
+            for holder in self.holders_by(&status, segment)? {
                 let directory = SegmentDirectory::of_another(&holder.segments);
                 let Found::Version(file) = directory.find(segment)? else {
                     return Ok(Some(format!("{} has no version of segment {segment} on its disk", holder.name)));
