@@ -36,10 +36,11 @@ fn dataset(events: &[(u8, u8, i64, f32)]) -> Dataset {
 /// Each log's events with their arrival numbers, which are those of `Fold::of`.
 fn logs(data: &Dataset) -> Vec<Vec<(u64, Event)>> {
     let mut logs = vec![Vec::new(); 16];
-    for (arrival, e) in (1..).zip(&data.events) {
+    for e in &data.events {
         let (user_id, item_id) = (data.users[e.user as usize].clone(), data.items[e.item as usize].clone());
         let event = Event { user_id, item_id, kind: e.kind, at_ms: e.at_ms, weight: e.weight };
-        logs[shard_of(event.user_id.as_str()).index()].push((arrival, event));
+        let log = &mut logs[shard_of(event.user_id.as_str()).index()];
+        log.push((log.len() as u64 + 1, event));
     }
     logs
 }

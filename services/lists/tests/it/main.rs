@@ -5,4 +5,5 @@
 mod same;
 mod segment_server;
 mod segments;
+mod store_log;
 mod write;

@@ -1,10 +1,7 @@
 //! The model from segments, by real HTTP servers with faults: it is never a wrong one, and it switches as soon as a version is complete.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -277,11 +274,12 @@ async fn readers_see_one_version_each_while_it_is_switched() {
     let following = Following::start(&[&server]).await;
     let mut segments: Vec<PublishedSegment> = folded.published().into_values().collect();
     let mut expected = vec![ModelView::of_segments(&segments)];
-    let stop = Arc::new(AtomicBool::new(false));
-    let (model, stopped) = (following.model.clone(), Arc::clone(&stop));
+    // The reader ends when the test has dropped this, also by a panic.
+    let reading = Arc::new(());
+    let (model, wanted) = (following.model.clone(), Arc::clone(&reading));
     let seen = tokio::task::spawn_blocking(move || {
         let mut seen: Vec<Arc<ModelView>> = Vec::new();
-        while !stopped.load(Ordering::SeqCst) {
+        while Arc::strong_count(&wanted) > 1 {
             let view = model.current();
             if seen.last().is_none_or(|last| !Arc::ptr_eq(last, &view)) {
                 seen.push(view);
@@ -297,7 +295,7 @@ async fn readers_see_one_version_each_while_it_is_switched() {
         let version = expected.last().unwrap().version;
         wait_until("switched", || following.model.current().version == version).await;
     }
-    stop.store(true, Ordering::SeqCst);
+    drop(reading);
     let seen = seen.await.unwrap();
     assert!(seen.len() > 3, "{} versions", seen.len());
     for view in &seen {

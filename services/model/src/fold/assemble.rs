@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, num::NonZero, thread};
 
-use contract::{Event, ItemId, SegmentId, ShardId, shard_of};
+use contract::{Event, ItemId, SHARDS, SegmentId, ShardId, shard_of};
 
 use super::{Fold, NEIGHBOURS_KEPT, PublishedSegment};
 use crate::{
@@ -12,17 +12,21 @@ use crate::{
 };
 
 impl Fold {
-    /// Folds a whole dataset, in its order. An event's place in the dataset, from 1, is its arrival number. `threads` share the logs; the
-    /// result does not depend on their number.
+    /// Folds a whole dataset, in its order. An event's place in its log, from 1, is its arrival number, as in a store that has only this
+    /// dataset. `threads` share the logs; the result does not depend on their number.
     pub fn of(data: &Dataset, held: &[SegmentId], threads: NonZero<usize>) -> Self {
         let logs: Vec<ShardId> = data.users.iter().map(|user| shard_of(user.as_str())).collect();
         let part = |thread: usize| {
             let mut fold = Self::new(held.iter().copied());
-            for (arrival, e) in (1..).zip(&data.events) {
+            let mut arrivals = [0; SHARDS as usize];
+            for e in &data.events {
                 let (user, item) = (e.user as usize, e.item as usize);
-                if logs[user].index() % threads == thread {
+                let log = logs[user].index();
+                if log % threads == thread {
+                    arrivals[log] += 1;
                     let (user_id, item_id) = (data.users[user].clone(), data.items[item].clone());
-                    fold.add(&Event { user_id, item_id, kind: e.kind, at_ms: e.at_ms, weight: e.weight }, arrival);
+                    let event = Event { user_id, item_id, kind: e.kind, at_ms: e.at_ms, weight: e.weight };
+                    fold.add(&event, arrivals[log]);
                 }
             }
             fold

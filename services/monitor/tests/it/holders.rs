@@ -283,11 +283,11 @@ async fn blocks(
 ) -> (StatusCode, Vec<u8>) {
     let segment = SegmentId::new(segment).unwrap();
     let known = disk.directory.manifests(segment).unwrap().into_iter().map(|manifest| manifest.content());
-    let known = known.filter(|known| known.to_string() == content);
+    let mut known = known.filter(|known| known.to_string() == content);
     let range = headers[header::RANGE].to_str().unwrap().strip_prefix("bytes=").unwrap();
     let (first, last) = range.split_once('-').unwrap();
     let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
-    let file = known.last().and_then(|content| disk.directory.by_content(segment, content).unwrap());
+    let file = known.next().and_then(|content| disk.directory.by_content(segment, content).unwrap());
     match file.map(|file| file.range(first, last - first + 1)) {
         Some(Ok(bytes)) => (StatusCode::PARTIAL_CONTENT, bytes),
         Some(Err(_)) => (StatusCode::SERVICE_UNAVAILABLE, Vec::new()),

@@ -46,6 +46,11 @@ pub struct Monitors {
 
 impl Monitors {
     pub async fn start(name: &str, count: usize) -> Self {
+        Self::with_interval(name, count, INTERVAL).await
+    }
+
+    /// `interval`: what the monitors expect of heartbeats. Workers send them once per `INTERVAL`.
+    pub async fn with_interval(name: &str, count: usize, interval: Duration) -> Self {
         let mut stack = Stack::create(name).unwrap();
         let etcd = etcd::start(&mut stack, &etcd::Options::default()).await.unwrap();
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
@@ -60,7 +65,7 @@ impl Monitors {
             config.listen.drain_ms = 100;
             config.registry.etcd = vec![etcd.url.clone()];
             config.registry.term_ms = 2_000;
-            config.detect.interval_ms = INTERVAL.as_millis() as u64;
+            config.detect.interval_ms = interval.as_millis() as u64;
             let others = addresses.iter().filter(|(other, _)| *other != id);
             config.peers = others.map(|(other, http)| (other.clone(), http.to_string())).collect();
             config

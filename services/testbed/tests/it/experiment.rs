@@ -220,6 +220,23 @@ fn each_event_counts_once_through_kills() {
 }
 
 #[test]
+fn damaged_copies_of_the_model_are_repaired() {
+    let Some(home) = Home::with_kafka() else { return };
+    let report = run(&home, "corruption", &["--quick"]);
+    let measured = &report["sections"][0]["measured"];
+    assert_eq!(measured["repairs"].as_array().map(Vec::len), Some(10), "{measured}");
+    let count = |value: &Value| value.as_u64().unwrap();
+    for repair in measured["repairs"].as_array().unwrap() {
+        assert!(count(&repair["moved"]) <= count(&repair["allowed"]), "{repair}");
+    }
+    let [files, death] = [&measured["files"], &measured["death"]];
+    assert_eq!(count(&files["wrong"]), 0, "{files}");
+    assert!(count(&files["compared"]) > 100 && count(&files["versions"]) > 16, "{files}");
+    assert!(count(&death["copies"]) > 0 && count(&measured["switches"]["switches"]) > 0, "{measured}");
+    assert_eq!(count(&measured["failed_list_reads"]), 0, "{measured}");
+}
+
+#[test]
 fn partitions_of_dead_owners_are_consumed_again() {
     let Some(home) = Home::with_kafka() else { return };
     if !launcher::testing::full() {

@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 use contract::{SegmentId, http::problem};
-use segments::{BlockError, Digest, Found, MAX_RANGE_BYTES, Manifest, VerifiedFile};
+use segments::{BlockError, CopyReport, Digest, Found, MAX_RANGE_BYTES, Manifest, VerifiedFile};
 use serde::Deserialize;
 
 use super::Segments;
@@ -60,6 +60,7 @@ async fn manifest(
             return answer(StatusCode::SERVICE_UNAVAILABLE, problem::DAMAGED_BLOCK, error.to_string());
         }
         Ok(Found::Nothing) => {
+            segments.is_gone(segment, |_| true);
             let detail = format!("{} has no version of segment {segment} yet", segments.0.me);
             return answer(StatusCode::SERVICE_UNAVAILABLE, problem::NO_VERSION, detail);
         }
@@ -90,7 +91,7 @@ async fn blocks(
     };
     let file = match segments.on_disk(move |directory| directory.by_content(segment, content)).await.flatten() {
         Ok(Some(file)) => file,
-        Ok(None) => return segments.another_version(segment),
+        Ok(None) => return segments.another_version(segment, Some(content)),
         Err(error) => return disk_failed(&error),
     };
     let length = file.manifest().length();
@@ -142,18 +143,20 @@ fn parse_range(text: &str) -> Option<(u64, u64)> {
 
 impl Segments {
     async fn by_content(&self, segment: SegmentId, content: &str, epoch: u64) -> Response {
-        let wanted = (Digest::parse(content), epoch);
+        let content = Digest::parse(content);
+        let wanted = (content, epoch);
         let is_wanted = |found: &Manifest| (Some(found.content()), found.version().epoch) == wanted;
         match self.on_disk(move |directory| directory.manifests(segment)).await.flatten() {
             Ok(manifests) => match manifests.into_iter().find(is_wanted) {
                 Some(manifest) => ([(header::CONTENT_TYPE, BYTES)], manifest.encode()).into_response(),
-                None => self.another_version(segment),
+                None => self.another_version(segment, content),
             },
             Err(error) => disk_failed(&error),
         }
     }
 
-    fn another_version(&self, segment: SegmentId) -> Response {
+    fn another_version(&self, segment: SegmentId, content: Option<Digest>) -> Response {
+        self.is_gone(segment, |manifest| Some(manifest.content()) == content);
         let detail = format!("{} does not have this version of segment {segment}", self.0.me);
         answer(StatusCode::NOT_FOUND, problem::NOT_FOUND, detail)
     }
@@ -177,6 +180,15 @@ impl Segments {
             response.headers_mut().insert(header::LOCATION, location);
         }
         Some(response)
+    }
+
+    /// A version that was asked for is not on the disk. If the monitors believe that it is, they have to know.
+    fn is_gone(&self, segment: SegmentId, wanted: impl Fn(&Manifest) -> bool) {
+        let known = self.0.copies.get(segment);
+        let manifests = known.iter().flat_map(CopyReport::states).filter_map(|state| state.manifest.as_ref());
+        if manifests.into_iter().any(wanted) {
+            self.found_damage(segment);
+        }
     }
 
     /// Tells the monitors at once. The answer does not wait for it.

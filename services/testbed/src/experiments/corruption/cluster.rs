@@ -21,7 +21,18 @@ use crate::{
 pub const POLL: Duration = Duration::from_millis(50);
 /// A damage that is not found or repaired by then is a failure of the run.
 pub const LIMIT: Duration = Duration::from_secs(120);
-pub const BLOCKS_MOVED: &str = "testbed_segment_blocks_moved_total";
+const SETTLED: Duration = Duration::from_secs(1);
+const BLOCKS_MOVED: &str = "testbed_segment_blocks_moved_total";
+const ORDERS: &str = "testbed_segment_repairs_total";
+const FAILURES: &str = "testbed_segment_repair_failures_total";
+
+/// Counters of the monitors.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Counted {
+    /// Orders that have ended.
+    pub orders: f64,
+    pub blocks_moved: f64,
+}
 
 pub struct Cluster {
     http: reqwest::Client,
@@ -69,25 +80,42 @@ impl Cluster {
 
     /// The primary, then the replicas.
     pub async fn holders(&self, segment: SegmentId) -> anyhow::Result<Vec<Holder>> {
-        let table = self.status().await?.table;
-        let assignment = &table.partitions[segment.index()];
+        self.holders_by(&self.status().await?, segment)
+    }
+
+    fn holders_by(&self, status: &Status, segment: SegmentId) -> anyhow::Result<Vec<Holder>> {
+        let assignment = &status.table.partitions[segment.index()];
         let names = assignment.primary.iter().chain(&assignment.replicas);
         names.map(|name| self.workers.get(&**name).cloned().with_context(|| format!("there is no {name}"))).collect()
     }
 
-    /// Blocks that have been moved by orders of all monitors.
-    pub async fn blocks_moved(&self) -> anyhow::Result<u64> {
-        let mut moved = 0.0;
+    /// What all monitors have counted.
+    pub async fn counted(&self) -> Counted {
+        let mut counted = Counted::default();
         for (_, admin) in &self.monitors {
             if let Ok(reading) = Reading::get(&self.http, admin).await {
-                moved += reading.sum(BLOCKS_MOVED, &[]);
+                counted.orders += reading.sum(ORDERS, &[]) + reading.sum(FAILURES, &[]);
+                counted.blocks_moved += reading.sum(BLOCKS_MOVED, &[]);
             }
         }
-        Ok(moved as u64)
+        counted
     }
 
-    /// Until the monitors know of the damage.
-    pub async fn wait_found(&self, imposed: &Imposed) -> anyhow::Result<Instant> {
+    /// Until no order has ended for a second: the report of the last one comes after its bytes.
+    pub async fn settled(&self) -> Counted {
+        let (mut known, mut since) = (self.counted().await, Instant::now());
+        while since.elapsed() < SETTLED {
+            sleep(POLL).await;
+            let now = self.counted().await;
+            if now != known {
+                (known, since) = (now, Instant::now());
+            }
+        }
+        known
+    }
+
+    /// Until the monitors know of the damage, or an order about it has ended already: the status is a snapshot, and may miss a quick repair.
+    pub async fn wait_found(&self, imposed: &Imposed, before: Counted) -> anyhow::Result<Instant> {
         let begun = Instant::now();
         loop {
             let status = self.status().await?;
@@ -96,7 +124,8 @@ impl Cluster {
                 found.is_some_and(|found| found.good < found.holders)
             };
             // One of them: with many, the first may be repaired before the last is found.
-            if imposed.segments.iter().any(|segment| is_damaged(&segment)) {
+            let is_known = imposed.segments.iter().any(|segment| is_damaged(&segment));
+            if is_known || self.counted().await.orders > before.orders {
                 return Ok(Instant::now());
             }
             ensure!(begun.elapsed() < LIMIT, "the damage was not found within {LIMIT:?}");
@@ -129,7 +158,7 @@ impl Cluster {
         }
         for segment in SegmentId::all() {
             let mut versions = Vec::new();
-            for holder in self.holders(segment).await? {
+            for holder in self.holders_by(&status, segment)? {
                 let directory = SegmentDirectory::of_another(&holder.segments);
                 let Found::Version(file) = directory.find(segment)? else {
                     return Ok(Some(format!("{} has no version of segment {segment} on its disk", holder.name)));

@@ -27,7 +27,7 @@ pub async fn kill(
     let victim = plane.workers.last().context("there is no worker")?;
     let counts = SegmentId::all().filter_map(|segment| block_count(&victim.segments, segment).ok());
     let counts: Vec<u32> = counts.collect();
-    let moved = cluster.blocks_moved().await?;
+    let before = cluster.settled().await;
     let begun = Instant::now();
     victim.kill(&mut stack.service.stack, Signal::SIGKILL)?;
     while cluster.status().await?.table.is_online(&victim.name) {
@@ -36,12 +36,14 @@ pub async fn kill(
     }
     let failed_s = begun.elapsed().as_secs_f64();
     cluster.wait_complete(oracle).await?;
+    let back_s = begun.elapsed().as_secs_f64();
+    let moved = cluster.settled().await.blocks_moved - before.blocks_moved;
     Ok(Death {
         copies: counts.len(),
         blocks: counts.iter().map(|count| u64::from(*count)).sum(),
-        moved: cluster.blocks_moved().await? - moved,
+        moved: moved as u64,
         failed_s,
-        back_s: begun.elapsed().as_secs_f64(),
+        back_s,
         ..Death::default()
     })
 }

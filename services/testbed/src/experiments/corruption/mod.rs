@@ -188,18 +188,20 @@ async fn one(
         oracle.read(store).await?;
         cluster.wait_complete(oracle).await?;
     }
-    let moved = cluster.blocks_moved().await?;
+    let before = cluster.settled().await;
     let imposed = damage.impose(cluster, &backups).await?;
     let begun = std::time::Instant::now();
-    let found = cluster.wait_found(&imposed).await?;
+    let found = cluster.wait_found(&imposed, before).await?;
     cluster.wait_complete(oracle).await?;
+    let repaired_s = begun.elapsed().as_secs_f64();
+    let after = cluster.settled().await;
     Ok(Repair {
         damage: damage.to_string(),
         segments: imposed.segments.len(),
         damaged: imposed.blocks,
-        moved: cluster.blocks_moved().await? - moved,
+        moved: (after.blocks_moved - before.blocks_moved) as u64,
         allowed: imposed.allowed(),
         found_s: found.duration_since(begun).as_secs_f64(),
-        repaired_s: begun.elapsed().as_secs_f64(),
+        repaired_s,
     })
 }
