@@ -1,5 +1,5 @@
--- Every row of the log has an arrival number. Rows without one were imported or appended by earlier versions. Nobody knows their order any
--- more: they get the next numbers, in order of time. Processes of earlier versions must not write afterwards.
+-- Every row of the log has an arrival number. Rows without one were imported or appended by earlier versions. Their order is
+-- unknown: they get the next numbers, in order of time. Processes of earlier versions must not write afterwards.
 
 -- Locks the row, as all writers do: no other transaction takes numbers meanwhile.
 UPDATE ownership SET

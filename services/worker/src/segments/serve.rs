@@ -29,7 +29,7 @@ pub fn router(segments: Segments) -> Router {
 
 #[derive(Debug, Deserialize)]
 struct ManifestQuery {
-    /// Asks for this worker's own copy, whoever is the primary.
+    /// Asks for this worker's own copy, also if another worker is the primary.
     #[serde(default)]
     holder: bool,
     /// Asks for the manifest of this content and epoch, also of a version that is not complete here.

@@ -14,7 +14,6 @@ use segments::{Found, SegmentDirectory};
 use stores::Store;
 use tokio::{sync::Mutex, task::spawn_blocking, time::sleep};
 
-use super::damage::Imposed;
 use crate::{
     instruments::{scrape::Reading, segment_damage::Backup, segment_files::Oracle},
     stack::control_plane::{ControlPlane, Member},
@@ -40,6 +39,7 @@ pub struct Counted {
 
 pub struct Cluster {
     http: reqwest::Client,
+    store: Store,
     oracle: Arc<Mutex<Oracle>>,
     /// Base URLs: of HTTP and of the admin port.
     monitors: Vec<(String, String)>,
@@ -56,7 +56,7 @@ pub struct Holder {
 }
 
 impl Cluster {
-    pub fn new(plane: &ControlPlane) -> anyhow::Result<Self> {
+    pub fn new(plane: &ControlPlane, store: Store) -> anyhow::Result<Self> {
         let worker = |worker: &Member| Holder {
             name: worker.name.clone(),
             segments: worker.segments.clone(),
@@ -68,6 +68,7 @@ impl Cluster {
             |member: &crate::stack::control_plane::Member| (format!("http://{}", member.http), member.admin.clone());
         Ok(Self {
             http: runtime::http::plain().timeout(Duration::from_secs(2)).build()?,
+            store,
             oracle: Arc::default(),
             monitors: plane.monitors.iter().map(of).collect(),
             workers,
@@ -143,7 +144,7 @@ impl Cluster {
     }
 
     /// Until the monitors know of the damage, or an order about it has ended already: the status is a snapshot, and may miss a quick repair.
-    pub async fn wait_found(&self, imposed: &Imposed, before: Counted) -> anyhow::Result<Instant> {
+    pub async fn wait_found(&self, segments: &[SegmentId], before: Counted) -> anyhow::Result<Instant> {
         let begun = Instant::now();
         loop {
             let status = self.status().await?;
@@ -152,7 +153,7 @@ impl Cluster {
                 found.is_some_and(|found| found.good < found.holders)
             };
             // One of them: with many, the first may be repaired before the last is found.
-            let is_known = imposed.segments.iter().any(|segment| is_damaged(&segment));
+            let is_known = segments.iter().any(|segment| is_damaged(&segment));
             if is_known || self.counted().await?.orders > before.orders {
                 return Ok(Instant::now());
             }
@@ -189,7 +190,7 @@ impl Cluster {
             holders.push((segment, self.holders_by(&status, segment)?));
         }
         // Not on a thread that measures latencies.
-        let oracle = Arc::clone(&self.oracle);
+        let oracle = self.oracle().await?;
         spawn_blocking(move || {
             let oracle = &mut oracle.blocking_lock();
             let whys = holders.into_iter().map(|(segment, holders)| wrong_on_disk(segment, &holders, oracle));
@@ -198,17 +199,13 @@ impl Cluster {
         .await?
     }
 
-    /// Reads what is new in the logs.
+    /// What the files have to contain, by the logs as they are now.
     ///
     /// # Errors
     /// The store's.
-    pub async fn read_logs(&self, store: &Store) -> anyhow::Result<()> {
-        self.oracle.lock().await.read(store).await
-    }
-
-    /// What the files have to contain.
-    pub fn oracle(&self) -> Arc<Mutex<Oracle>> {
-        Arc::clone(&self.oracle)
+    pub async fn oracle(&self) -> anyhow::Result<Arc<Mutex<Oracle>>> {
+        self.oracle.lock().await.read(&self.store).await?;
+        Ok(Arc::clone(&self.oracle))
     }
 
     /// Until the copies that were saved have been replaced by a newer version.

@@ -138,8 +138,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     stack.service.default_sets(plane.segment_sets());
     stack.service.start_replicas(Profile::Protected, &[]).await?;
     let (store, gateway) = (stack.store()?, stack.gateway().to_owned());
-    let mut cluster = Cluster::new(&plane)?;
-    cluster.read_logs(&store).await?;
+    let mut cluster = Cluster::new(&plane, store)?;
     cluster.wait_complete().await.context("the first copies are not complete")?;
     eprintln!("{} events imported; three copies of each segment are complete", dataset.events.len());
 
@@ -148,13 +147,12 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     let lists = ListReaders::start(&gateway, &dataset, plan.reads)?;
     let mut measured = Measured::default();
     for damage in Damage::ALL {
-        let repair = one(&cluster, damage, &events, &store).await;
+        let repair = one(&cluster, damage, &events).await;
         let repair = repair.with_context(|| format!("{damage}"))?;
         eprintln!("{damage}: {}", repair.text());
         measured.repairs.push(repair);
     }
     measured.switches = switches::observe(&events, &stack.service, &lists, plan.window).await?;
-    cluster.read_logs(&store).await?;
     cluster.wait_complete().await.context("the copies after the last event are not complete")?;
     measured.baseline = lists.during(tokio::time::sleep(plan.window)).await.1;
     let (death, latencies) = lists.during(deaths::kill(&mut cluster, &plane, &mut stack)).await;
@@ -164,8 +162,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
 
     (measured.list_reads, measured.failed_list_reads) = lists.finish().await?;
     let sent = files.finish().await?;
-    cluster.read_logs(&store).await?;
-    let oracle = cluster.oracle();
+    let oracle = cluster.oracle().await?;
     measured.files = tokio::task::spawn_blocking(move || sent.judge(&mut oracle.blocking_lock())).await??;
     plane.stop(&mut stack.service.stack).await?;
     stack.stop().await?;
@@ -178,13 +175,12 @@ async fn one(cluster: &Cluster, damage: Damage, events: &Events, store: &stores:
     if damage.needs_new_version() {
         events.send(2 * switches::BATCH).await?;
         cluster.wait_new_version(&backups).await?;
-        cluster.read_logs(store).await?;
         cluster.wait_complete().await?;
     }
     let before = cluster.settled().await?;
     let imposed = damage.impose(cluster, &backups).await?;
     let begun = Instant::now();
-    let found = cluster.wait_found(&imposed, before).await?;
+    let found = cluster.wait_found(&imposed.segments, before).await?;
     cluster.wait_complete().await?;
     let repaired_s = begun.elapsed().as_secs_f64();
     let received = cluster.settled().await?.bytes - before.bytes;
