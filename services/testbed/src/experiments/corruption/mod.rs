@@ -170,7 +170,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
 }
 
 /// Imposes one damage, and waits until it is repaired.
-async fn one(cluster: &Cluster, damage: Damage, events: &Events, store: &stores::Store) -> anyhow::Result<Repair> {
+async fn one(cluster: &Cluster, damage: Damage, events: &Events) -> anyhow::Result<Repair> {
     let backups = damage.prepare(cluster).await?;
     if damage.needs_new_version() {
         events.send(2 * switches::BATCH).await?;
