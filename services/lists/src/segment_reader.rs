@@ -181,7 +181,7 @@ impl SegmentReader {
                     Ok(Answer::Unchanged) => return self.same(segment, ask, address),
                     Ok(Answer::Manifest(manifest)) => match is_newer(&manifest, held.map(|held| &held.manifest)) {
                         Some(true) => match self.take(segment, manifest, &address).await {
-                            Ok(()) => return self.newer(segment, address),
+                            Ok(()) => return self.newer(segment, ask, address),
                             Err(Reason::NotFound) if ask == Ask::Primary => return Found::Replaced,
                             Err(_) => {}
                         },
@@ -196,21 +196,25 @@ impl SegmentReader {
     }
 
     fn same(&mut self, segment: SegmentId, ask: Ask, address: String) -> Found {
-        let slot = &mut self.slots[segment.index()];
-        // Another holder does not know whether the primary has a newer version.
         if ask == Ask::Primary {
-            slot.confirmed = Instant::now();
-            slot.source = Some(address);
-            slot.unfinished = None;
+            self.slots[segment.index()].unfinished = None;
         }
+        self.confirm(segment, ask, address);
         Found::Same
     }
 
-    fn newer(&mut self, segment: SegmentId, address: String) -> Found {
-        let slot = &mut self.slots[segment.index()];
-        slot.confirmed = Instant::now();
-        slot.source = Some(address);
+    fn newer(&mut self, segment: SegmentId, ask: Ask, address: String) -> Found {
+        self.confirm(segment, ask, address);
         Found::Newer
+    }
+
+    /// Another holder does not know whether the primary has a newer version.
+    fn confirm(&mut self, segment: SegmentId, ask: Ask, address: String) {
+        if ask == Ask::Primary {
+            let slot = &mut self.slots[segment.index()];
+            slot.confirmed = Instant::now();
+            slot.source = Some(address);
+        }
     }
 
     /// Fetches what is missing of a version, and holds it from then on. Begins with the worker that has sent the manifest.

@@ -20,11 +20,14 @@ impl Store {
     /// # Errors
     /// As `history`.
     pub async fn log_after(&self, shard: ShardId, after: u64, limit: usize) -> Result<Vec<ArrivedEvent>, StoreError> {
-        // Without the hint a server may prefer to scan and sort the whole table, because the index lacks columns.
+        // Only numbers below the end as an earlier statement saw it: MariaDB's snapshot is not taken at one moment, and could show a row
+        // without another one that was committed before it. Without the hint a server may prefer to scan and sort the whole table, because
+        // the index lacks columns.
+        let schema = shard.schema();
         let sql: Arc<str> = format!(
-            "SELECT user_id, arrival, {JOINED_EVENT} FROM {}.behaviour FORCE INDEX (by_arrival) WHERE arrival > {after} \
-             ORDER BY arrival LIMIT {limit}",
-            shard.schema()
+            "SELECT arrival_base + next_offset INTO @log_end FROM {schema}.ownership; \
+             SELECT user_id, arrival, {JOINED_EVENT} FROM {schema}.behaviour FORCE INDEX (by_arrival) \
+             WHERE arrival > {after} AND arrival < @log_end ORDER BY arrival LIMIT {limit}"
         )
         .into();
         let mut pooled = self.checkout(shard, None).await?;

@@ -140,7 +140,7 @@ pub async fn serve(config: WorkerConfig, shutdown: CancellationToken) -> anyhow:
             metrics: SegmentMetrics::new(&series)?,
             telemetry: telemetry.clone(),
         };
-        let segments = Segments::open(&config.segments, parts)?;
+        let segments = Segments::open(&config.segments, parts).await?;
         segments.spawn(&config.monitors, &keys, &incarnation, &tasks, &stop);
         Some(segments)
     };

@@ -27,7 +27,7 @@ use runtime::telemetry::Telemetry;
 use segments::SegmentDirectory;
 use stores::Store;
 use tokio::{
-    sync::{Mutex, MutexGuard, watch},
+    sync::{Mutex, MutexGuard, SetOnce, watch},
     task::spawn_blocking,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -58,6 +58,12 @@ struct Shared {
     copies: Copies,
     /// One task at a time writes a segment.
     writing: [Mutex<()>; SEGMENTS as usize],
+    /// One task at a time reads a copy for the reports: an earlier state must not replace a later one.
+    reading: [Mutex<()>; SEGMENTS as usize],
+    /// All copies have been read once.
+    is_read: SetOnce<()>,
+    /// One fold of all logs at a time, besides that of the publisher.
+    rebuilding: Mutex<()>,
     /// Of all transfers together.
     pace: Pace,
     http: reqwest::Client,
@@ -80,9 +86,11 @@ impl Segments {
     ///
     /// # Errors
     /// The directory cannot be created or read.
-    pub fn open(config: &SegmentsConfig, parts: Parts) -> anyhow::Result<Self> {
+    pub async fn open(config: &SegmentsConfig, parts: Parts) -> anyhow::Result<Self> {
         let Parts { me, store, ownership, latest, metrics, telemetry } = parts;
-        let directory = SegmentDirectory::open(&config.dir)
+        let path = config.dir.clone();
+        let directory = spawn_blocking(move || SegmentDirectory::open(path))
+            .await?
             .with_context(|| format!("cannot open the directory of the segments {} (segments.dir)", config.dir))?;
         // A worker that is the source itself never redirects a request for its own copy.
         let http = runtime::http::plain().connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT).build()?;
@@ -95,6 +103,9 @@ impl Segments {
             latest,
             copies: Copies::default(),
             writing: [const { Mutex::const_new(()) }; SEGMENTS as usize],
+            reading: [const { Mutex::const_new(()) }; SEGMENTS as usize],
+            is_read: SetOnce::new(),
+            rebuilding: Mutex::new(()),
             pace: Pace::new(config.transfer_bytes_per_s),
             http,
             metrics,
@@ -143,6 +154,18 @@ impl Segments {
 
     /// Reads the segment's copy from the disk, so that the next report says what it is now.
     async fn refresh(&self, segment: SegmentId) {
+        let reading = self.0.reading[segment.index()].lock().await;
+        self.read(segment, reading).await;
+    }
+
+    /// As `refresh`, unless the copy is being read already.
+    async fn refresh_unless_read(&self, segment: SegmentId) {
+        if let Ok(reading) = self.0.reading[segment.index()].try_lock() {
+            self.read(segment, reading).await;
+        }
+    }
+
+    async fn read(&self, segment: SegmentId, _reading: MutexGuard<'_, ()>) {
         match self.on_disk(move |directory| directory.report(segment)).await.flatten() {
             Ok(report) => self.0.copies.set(segment, report),
             Err(error) => {

@@ -39,7 +39,7 @@ use tonic::{Status, transport::Channel};
 
 use crate::support::{KEY, Monitors, Worker};
 
-const REPORT_EVERY: Duration = Duration::from_millis(200);
+const REPORT_EVERY: Duration = Duration::from_millis(500);
 
 /// What folding the logs gives: five blocks, of which only the first is the same in all versions.
 pub fn file(segment: SegmentId, version: Version) -> Vec<u8> {
@@ -226,7 +226,9 @@ impl Disk {
                 };
                 anyhow::ensure!(manifest.version() == *version, "the source has another version by now");
                 let mut incoming = self.directory.begin(manifest)?;
-                for &block in blocks {
+                // An order can come twice: from a leader that lost its lease, and from itself when it leads again.
+                let missing = incoming.missing();
+                for &block in blocks.iter().filter(|block| missing.contains(block)) {
                     let (first, length) = (block as usize * BLOCK_BYTES, incoming.manifest().block_length(block));
                     let range = format!("bytes={first}-{}", first + length - 1);
                     let request = self.http.get(format!("{url}/blocks/{content}")).header(header::RANGE, range);

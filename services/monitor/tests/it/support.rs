@@ -61,10 +61,10 @@ impl Monitors {
             config.listen.http = *http;
             (config.listen.tcp, config.listen.udp, config.listen.admin) = (address(), address(), address());
             config.listen.rpc = address();
-            config.segments.report_every_ms = 500;
+            config.segments.report_every_ms = 1_000;
             config.listen.drain_ms = 100;
             config.registry.etcd = vec![etcd.url.clone()];
-            config.registry.term_ms = 2_000;
+            config.registry.term_ms = 2_000.max(interval.as_millis() as u64);
             config.detect.interval_ms = interval.as_millis() as u64;
             let others = addresses.iter().filter(|(other, _)| *other != id);
             config.peers = others.map(|(other, http)| (other.clone(), http.to_string())).collect();
@@ -140,7 +140,14 @@ impl Monitors {
 
     pub async fn metrics(&self, n: usize) -> String {
         let url = format!("http://{}/metrics", self.configs[n].listen.admin);
-        self.http.get(url).send().await.unwrap().text().await.unwrap()
+        let mut found = String::new();
+        eventually("the admin port answers", async || {
+            let Ok(answer) = self.http.get(&url).send().await else { return false };
+            let text = answer.text().await;
+            text.map(|text| found = text).is_ok()
+        })
+        .await;
+        found
     }
 
     pub async fn worker(&self, id: &str) -> Worker {

@@ -232,6 +232,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     let mut plan = Plan::new(STACK, &scenario);
     plan.instances = stack_plan.instances;
     plan.port = stack_plan.port;
+    let replica_sets = stack_plan.sets.clone();
     plan.sets = stack_plan.sets;
     plan.traces = true;
     plan.events = stack_plan.events;
@@ -259,7 +260,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
                 workers,
                 transport: stack_plan.beats,
                 telemetry,
-                worker_sets: worker_sets(&cluster),
+                worker_sets: worker_sets(&cluster, &replica_sets),
                 segments: true,
                 ..control_plane::Plan::default()
             };
@@ -273,7 +274,7 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
         }
     };
     if let Some(plane) = &plane {
-        // Before the user's own settings: `--set model.source=store` keeps the model of the catalogue.
+        // Before the user's own settings: with `--set model.source=store` replicas and workers keep the model of the catalogue.
         cluster.default_sets(plane.segment_sets());
     }
     let quota = cluster.stack.quotas().map_or_else(String::new, |quota| format!(", CPU quota: {quota}"));
@@ -322,9 +323,11 @@ async fn run_stack(stack_plan: StackPlan) -> anyhow::Result<()> {
     }
 }
 
-fn worker_sets(cluster: &ServiceStack) -> Vec<String> {
-    let by_segments = control_plane::LISTS_BY_SEGMENTS.to_owned();
-    cluster.worker_event_sets().into_iter().chain([by_segments]).collect()
+/// Workers rank lists by the same model as the replicas.
+fn worker_sets(cluster: &ServiceStack, replica_sets: &[String]) -> Vec<String> {
+    let by_store = replica_sets.iter().any(|set| set.replace([' ', '"'], "") == "model.source=store");
+    let by_segments = (!by_store).then(|| control_plane::LISTS_BY_SEGMENTS.to_owned());
+    cluster.worker_event_sets().into_iter().chain(by_segments).collect()
 }
 
 /// Delays restarts by `DEAD_FOR`.

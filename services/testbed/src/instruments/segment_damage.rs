@@ -132,6 +132,15 @@ pub fn block_count(directory: &Path, segment: SegmentId) -> anyhow::Result<u32> 
     }
 }
 
+/// Length of the manifest that is there.
+///
+/// # Errors
+/// There is none.
+pub fn manifest_bytes(directory: &Path, segment: SegmentId) -> anyhow::Result<u64> {
+    let path = manifest_file(directory, segment);
+    Ok(fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len())
+}
+
 fn manifest_file(directory: &Path, segment: SegmentId) -> PathBuf {
     directory.join(format!("segment-{segment}.manifest"))
 }

@@ -227,7 +227,7 @@ fn damaged_copies_of_the_model_are_repaired() {
     assert_eq!(measured["repairs"].as_array().map(Vec::len), Some(10), "{measured}");
     let count = |value: &Value| value.as_u64().unwrap();
     for repair in measured["repairs"].as_array().unwrap() {
-        assert!(count(&repair["moved"]) <= count(&repair["allowed"]), "{repair}");
+        assert!(count(&repair["received"]) <= count(&repair["allowed"]), "{repair}");
     }
     let [files, death] = [&measured["files"], &measured["death"]];
     assert_eq!(count(&files["wrong"]), 0, "{files}");

@@ -37,6 +37,8 @@ const PUBLISH_AGAIN: Duration = Duration::from_millis(500);
 const PUBLISH_EVERY: Duration = Duration::from_secs(10);
 /// Messages are a backlog if more of them wait and they were sent before this time.
 const BACKLOG: Duration = Duration::from_secs(1);
+/// How often a batch is written again because others took its arrival numbers.
+const MAX_RENUMBERED: usize = 10;
 /// Lists of a partition that wait for Redis.
 const MAX_UNPUBLISHED: usize = 10_000;
 /// A new owner publishes the lists of the users in the last batches: its predecessor may have ended between steps 8 and 9.
@@ -77,10 +79,15 @@ impl From<ReadError> for Stop {
     }
 }
 
+/// The fold panicked.
+struct Poison;
+
 /// Why a batch was not written.
 enum Unwritten {
     /// A message that makes the fold panic is in it.
     Poison,
+    /// Events written without Kafka took arrival numbers meanwhile: these are the next ones.
+    Renumbered(EventPosition),
     Stop(Stop),
 }
 
@@ -180,25 +187,35 @@ impl<'a> OwnedPartition<'a> {
     /// Writes the messages' events. If the fold panics, one message at a time, and the one at fault becomes a dead letter: it does not
     /// travel from worker to worker.
     async fn process(&mut self, messages: &[Message], span: &Span) -> Result<(), Stop> {
-        match self.write(messages, None, span).await {
-            Err(Unwritten::Poison) => {}
-            Err(Unwritten::Stop(stop)) => return Err(stop),
-            Ok(()) => return Ok(()),
+        if self.write_numbered(messages, None, span).await?.is_ok() {
+            return Ok(());
         }
         for message in messages {
             let one = slice::from_ref(message);
-            match self.write(one, None, span).await {
-                Err(Unwritten::Poison) => {
-                    let reason = "the fold panicked on it";
-                    if let Err(Unwritten::Stop(stop)) = self.write(one, Some(reason), span).await {
-                        return Err(stop);
-                    }
-                }
-                Err(Unwritten::Stop(stop)) => return Err(stop),
-                Ok(()) => {}
+            if self.write_numbered(one, None, span).await?.is_err() {
+                let reason = "the fold panicked on it";
+                self.write_numbered(one, Some(reason), span).await?.ok();
             }
         }
         Ok(())
+    }
+
+    /// Writes again with the next numbers as often as others took these, up to a limit. The inner error: the fold panics.
+    async fn write_numbered(
+        &mut self,
+        messages: &[Message],
+        poison: Option<&str>,
+        span: &Span,
+    ) -> Result<Result<(), Poison>, Stop> {
+        for _ in 0..MAX_RENUMBERED {
+            match self.write(messages, poison, span).await {
+                Ok(()) => return Ok(Ok(())),
+                Err(Unwritten::Poison) => return Ok(Err(Poison)),
+                Err(Unwritten::Renumbered(position)) => self.position = position,
+                Err(Unwritten::Stop(stop)) => return Err(stop),
+            }
+        }
+        Err(Stop::Moved)
     }
 
     /// Steps 5 to 8. `poison`: all messages are dead letters for this reason.
@@ -277,20 +294,23 @@ impl<'a> OwnedPartition<'a> {
     }
 
     /// Step 8
-    async fn commit(&self, batch: &EventBatch) -> Result<(), Stop> {
+    async fn commit(&self, batch: &EventBatch) -> Result<(), Unwritten> {
         let store = &self.path.store;
         let write = async {
             let now_ms = unix_ms();
             Ok(match store.write_batch(self.shard, batch, now_ms, self.epoch, self.ownership.process()).await? {
-                Ok(()) => Ok(true),
-                Err(BatchRefused::Position { .. } | BatchRefused::Features) => Ok(false),
+                Ok(()) => Ok(Ok(())),
+                Err(BatchRefused::Position { stored }) if stored.next_offset == batch.from_offset => {
+                    Ok(Err(Unwritten::Renumbered(stored)))
+                }
+                Err(BatchRefused::Position { .. } | BatchRefused::Features) => Ok(Err(Stop::Moved.into())),
                 Err(BatchRefused::Fence(refused)) => Err(refused),
             })
         };
         let (outcome, result) = match self.ownership.write(self.shard, self.epoch, write).await {
-            Ok(Ok(true)) => ("written", Ok(())),
-            Ok(Ok(false)) => ("refused", Err(Stop::Moved)),
-            Ok(Err(_overruled)) => ("refused", Err(Stop::Overruled)),
+            Ok(Ok(Ok(()))) => ("written", Ok(())),
+            Ok(Ok(Err(unwritten))) => ("refused", Err(unwritten)),
+            Ok(Err(_overruled)) => ("refused", Err(Stop::Overruled.into())),
             Err(error) => ("failed", Err(error.into())),
         };
         self.path.metrics.batch(outcome);

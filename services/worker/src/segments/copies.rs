@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use contract::{SEGMENTS, SegmentId};
-use segments::{CopyReport, rpc::Finished};
+use segments::{
+    CopyReport,
+    rpc::{Finished, OrderId},
+};
 use tokio::sync::watch;
 
 /// Orders that have ended. A monitor that misses one forgets the order after a while.
@@ -60,6 +63,11 @@ impl Copies {
                 state.finished.pop_front();
             }
         });
+    }
+
+    /// Whether this order ended a short time ago.
+    pub fn is_finished(&self, order: OrderId) -> bool {
+        self.0.borrow().finished.iter().any(|(_, finished)| finished.order == order)
     }
 
     /// What has changed after this change; after 0: all copies that are there.

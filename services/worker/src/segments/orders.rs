@@ -18,7 +18,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Polls the monitor for ever.
 pub async fn run(segments: Segments, client: Client) {
     let mut running = JoinSet::new();
-    // The orders that run: a monitor that did not learn of their end hands them out again.
+    // The orders that run. A monitor that has not learned of their end yet hands them out again.
     let mut begun: Vec<u64> = Vec::new();
     loop {
         match client.orders(WAIT).await {
@@ -30,15 +30,15 @@ pub async fn run(segments: Segments, client: Client) {
                     while let Some(end) = running.try_join_next() {
                         ended(Some(end), &mut begun);
                     }
-                    if !begun.contains(&message.id) {
+                    if !begun.contains(&message.id) && !segments.0.copies.is_finished(message.id) {
                         begun.push(message.id);
                         let segments = segments.clone();
                         running.spawn(async move { segments.carry_out(message).await });
                     }
                 }
             }
-            Err(refused) => {
-                client.log(&refused, "a monitor did not answer a poll for orders");
+            Err(error) => {
+                client.log(&error, "a monitor did not answer a poll for orders");
                 sleep(RETRY_PAUSE.mul_f64(rand::random_range(0.5..=1.0))).await;
             }
         }

@@ -19,6 +19,8 @@ use super::Segments;
 
 /// Publishing takes at most a tenth of the time.
 const PAUSE_PER_PUBLICATION: u32 = 9;
+/// `lists::advance` reads no more than this of each log at a time: with fewer events in all, it has reached the ends.
+const A_ROUND: u64 = 100_000;
 /// Pause after an error, before jitter.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -45,11 +47,13 @@ pub async fn run(segments: Segments) {
 
 struct Publisher {
     segments: Segments,
-    /// The state of the logs, for the segments whose primary this worker is or was a moment ago.
+    /// The state of the logs, for the segments whose primary this worker is or was a moment ago. It outlives errors of the store and the disk.
     fold: Option<Fold>,
     /// What is on this worker's disk, of the segments in `fold`.
     published: BTreeMap<SegmentId, VersionVector>,
     pending: Pending,
+    /// The fold was begun and has not reached the end of the logs, or what it found there is not published.
+    is_first: bool,
 }
 
 /// What has been folded but not published.
@@ -85,7 +89,7 @@ impl Pending {
 impl Publisher {
     fn new(segments: Segments) -> Self {
         let pending = Pending { events: 0, since: None, not_before: Instant::now() };
-        Self { segments, fold: None, published: BTreeMap::new(), pending }
+        Self { segments, fold: None, published: BTreeMap::new(), pending, is_first: true }
     }
 
     async fn step(&mut self) -> anyhow::Result<()> {
@@ -96,30 +100,34 @@ impl Publisher {
             return Ok(());
         }
         let is_held = |segment: &SegmentId| self.published.contains_key(segment);
-        let is_first = self.fold.is_none() || !owned.keys().all(is_held);
-        // Taken, so that a step that fails or ends in the middle begins again. A fold of too few segments makes room first.
-        let mut fold = match self.fold.take().filter(|_| !is_first) {
-            Some(fold) => fold,
-            None => self.begin(owned.keys().copied().collect()).await?,
-        };
-        let events = lists::advance(&mut fold, &self.segments.0.store).await.context("cannot read the logs")?;
-        self.segments.0.metrics.folded.inc_by(events);
-        self.pending.folded(events, Instant::now());
+        if self.fold.is_none() || !owned.keys().all(is_held) {
+            self.begin(owned.keys().copied().collect()).await?;
+        }
+        loop {
+            let fold = self.fold.as_mut().context("the fold was begun above")?;
+            let read = lists::advance(fold, &self.segments.0.store).await;
+            let events = read.context("cannot read the logs")?;
+            self.segments.0.metrics.folded.inc_by(events);
+            self.pending.folded(events, Instant::now());
+            // The first version is that of the logs' ends.
+            if !self.is_first || events < A_ROUND {
+                break;
+            }
+        }
         let config = &self.segments.0.config;
         let every = Duration::from_millis(config.publish_every_ms);
-        if is_first || self.pending.is_due(Instant::now(), config.publish_after_events, every) {
-            fold = self.publish(fold, &owned).await?;
+        if self.is_first || self.pending.is_due(Instant::now(), config.publish_after_events, every) {
+            self.publish(&owned).await?;
+            self.is_first = false;
         }
-        self.fold = Some(fold);
         Ok(())
     }
 
-    /// The fold of the whole logs for these segments. A fold has the pairs of its own segments only, so further ones need the logs again.
-    async fn begin(&mut self, held: Vec<SegmentId>) -> anyhow::Result<Fold> {
-        let began = Instant::now();
-        self.published.clear();
-        let fold = lists::fold_log(&self.segments.0.store, &held, None).await.context("cannot fold the logs")?;
-        for segment in held {
+    /// Begins with the whole logs for these segments. A fold has the pairs of its own segments only, so further ones need the logs again.
+    async fn begin(&mut self, held: Vec<SegmentId>) -> anyhow::Result<()> {
+        // A fold of too few segments makes room first.
+        (self.fold, self.published, self.is_first) = (None, BTreeMap::new(), true);
+        for &segment in &held {
             let found = self.segments.on_disk(move |directory| directory.find(segment)).await?;
             let vector = match found {
                 Ok(Found::Version(file)) => Some(file.manifest().version().vector),
@@ -128,22 +136,26 @@ impl Publisher {
             // Nothing there: no fold has this version, so that even the empty one is published.
             self.published.insert(segment, vector.unwrap_or(VersionVector::new([u64::MAX; 16])));
         }
-        tracing::info!(segments = self.published.len(), took = ?began.elapsed(), "the logs are folded from their start");
-        Ok(fold)
+        tracing::info!(segments = held.len(), "folding the logs from their start");
+        self.fold = Some(Fold::new(held));
+        Ok(())
     }
 
-    async fn publish(&mut self, mut fold: Fold, owned: &BTreeMap<SegmentId, u64>) -> anyhow::Result<Fold> {
-        let (began, vector) = (Instant::now(), *fold.version());
+    async fn publish(&mut self, owned: &BTreeMap<SegmentId, u64>) -> anyhow::Result<()> {
+        let began = Instant::now();
         for (&segment, &epoch) in owned {
+            let fold = self.fold.take().context("the fold was lost by a panic")?;
+            let vector = *fold.version();
             if self.published.get(&segment) == Some(&vector) {
+                self.fold = Some(fold);
                 continue;
             }
             let encoding = spawn_blocking(move || {
                 let bytes = fold.publish(segment).map(|segment| encode(&segment));
                 (fold, bytes)
             });
-            let (returned, bytes) = encoding.await.context("encoding a segment panicked")?;
-            fold = returned;
+            let (fold, bytes) = encoding.await.context("encoding a segment panicked")?;
+            self.fold = Some(fold);
             let bytes = bytes.with_context(|| format!("segment {segment} is not folded here"))?;
             let length = bytes.len();
             let _writing = self.segments.write_lock(segment).await;
@@ -164,7 +176,7 @@ impl Publisher {
         let now = Instant::now();
         self.pending.published(began, now);
         self.segments.0.metrics.publish_seconds.observe(now.duration_since(began).as_secs_f64());
-        Ok(fold)
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use bytes::Bytes;
 use heartbeat::{
     assign::NodeId,
     auth::{FrameKind, Keys},
@@ -18,8 +19,11 @@ use heartbeat::{
 use segments::rpc::{
     Accepted, BlockReport, MAX_MESSAGE_BYTES, Orders, OrdersWanted, ReportedSegment, SegmentCareClient, Signed,
 };
-use tokio::time::{Instant, sleep, timeout_at};
-use tonic::{Code, transport::Channel};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout_at},
+};
+use tonic::transport::Channel;
 
 use super::{Segments, copies::News};
 use crate::incarnation::Incarnation;
@@ -66,32 +70,37 @@ impl Client {
         }
     }
 
-    pub fn log(&self, refused: &Refused, what: &str) {
-        tracing::debug!(error = refused as &dyn Error, monitor = self.address, "{what}");
+    pub fn log(&self, error: &anyhow::Error, what: &str) {
+        tracing::debug!(error = &**error as &dyn Error, monitor = self.address, "{what}");
     }
 
-    /// Sends a report of these news.
-    async fn report(&self, news: News, complete: bool, table_epoch: u64) -> Result<Accepted, Refused> {
-        let report = BlockReport {
-            worker: self.me.to_string(),
-            incarnation: self.incarnation.current(),
-            number: self.number.fetch_add(1, Ordering::Relaxed) + 1,
-            table_epoch,
-            complete,
-            segments: news.copies.iter().map(|(segment, copy)| ReportedSegment::new(*segment, copy.as_ref())).collect(),
-            finished: news.finished,
-        };
-        let mut question = Vec::new();
-        frame::sign_protobuf(&self.keys, FrameKind::BlockReport, &report, &mut question);
-        let mut grpc = self.grpc()?;
-        let call = async { grpc.report(request(question.clone(), REPORT_TIMEOUT)).await };
-        let reply = call.await.map_err(Refused::from)?.into_inner();
-        let reply = frame::verify_protobuf_reply(&self.keys, FrameKind::ReportAccepted, &question, &reply.frame);
-        Ok(reply.context("the reply to a block report is not authentic")?)
+    /// Sends a report of these news. It is made on a thread that may wait: its digests may be megabytes.
+    async fn report(&self, news: News, complete: bool, table_epoch: u64) -> anyhow::Result<()> {
+        let (client, number) = (self.clone(), self.number.fetch_add(1, Ordering::Relaxed) + 1);
+        let signing = spawn_blocking(move || {
+            let reported = news.copies.iter().map(|(segment, copy)| ReportedSegment::new(*segment, copy.as_ref()));
+            let report = BlockReport {
+                worker: client.me.to_string(),
+                incarnation: client.incarnation.current(),
+                number,
+                table_epoch,
+                complete,
+                segments: reported.collect(),
+                finished: news.finished,
+            };
+            let mut question = Vec::new();
+            frame::sign_protobuf(&client.keys, FrameKind::BlockReport, &report, &mut question);
+            Bytes::from(question)
+        });
+        let question = signing.await?;
+        let reply = self.grpc()?.report(request(&question, REPORT_TIMEOUT)).await?.into_inner();
+        let reply: Option<Accepted> =
+            frame::verify_protobuf_reply(&self.keys, FrameKind::ReportAccepted, &question, &reply.frame);
+        reply.map(drop).context("the reply to a block report is not authentic")
     }
 
     /// Polls for orders.
-    pub async fn orders(&self, wait: Duration) -> Result<Orders, Refused> {
+    pub async fn orders(&self, wait: Duration) -> anyhow::Result<Orders> {
         let wanted = OrdersWanted {
             worker: self.me.to_string(),
             incarnation: self.incarnation.current(),
@@ -100,11 +109,10 @@ impl Client {
         };
         let mut question = Vec::new();
         frame::sign_protobuf(&self.keys, FrameKind::OrdersWanted, &wanted, &mut question);
-        let mut grpc = self.grpc()?;
-        let reply = grpc.orders(request(question.clone(), wait + POLL_SLACK)).await.map_err(Refused::from)?;
-        let reply = reply.into_inner();
+        let question = Bytes::from(question);
+        let reply = self.grpc()?.orders(request(&question, wait + POLL_SLACK)).await?.into_inner();
         let reply = frame::verify_protobuf_reply(&self.keys, FrameKind::Orders, &question, &reply.frame);
-        Ok(reply.context("the reply to a poll for orders is not authentic")?)
+        reply.context("the reply to a poll for orders is not authentic")
     }
 
     fn grpc(&self) -> anyhow::Result<SegmentCareClient<Channel>> {
@@ -112,34 +120,17 @@ impl Client {
     }
 }
 
-fn request(frame: Vec<u8>, timeout: Duration) -> tonic::Request<Signed> {
-    let mut request = tonic::Request::new(Signed::from(frame));
+fn request(frame: &Bytes, timeout: Duration) -> tonic::Request<Signed> {
+    let mut request = tonic::Request::new(Signed { frame: frame.clone() });
     request.set_timeout(timeout);
     request
-}
-
-/// Why a monitor did not take a message.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// It does not know this worker's copies, or its report was late: it wants all of them.
-    #[error("the monitor wants a complete report: {0}")]
-    Incomplete(String),
-    #[error(transparent)]
-    Failed(#[from] anyhow::Error),
-}
-
-impl From<tonic::Status> for Refused {
-    fn from(status: tonic::Status) -> Self {
-        match status.code() {
-            Code::FailedPrecondition => Self::Incomplete(status.message().to_owned()),
-            code => Self::Failed(anyhow!("{code}: {}", status.message())),
-        }
-    }
 }
 
 /// Reports to the monitor for ever.
 pub async fn run(segments: Segments, client: Client) {
     let every = Duration::from_millis(segments.0.config.report_every_ms);
+    // A complete report of what is not read yet would say that it is missing.
+    segments.0.is_read.wait().await;
     // The last change that the monitor knows; 0: nothing.
     let (mut known, mut complete_due, mut pause) = (0, Instant::now(), FIRST_PAUSE);
     loop {
@@ -147,7 +138,7 @@ pub async fn run(segments: Segments, client: Client) {
         let news = segments.0.copies.since(if is_complete { 0 } else { known });
         let (change, table_epoch) = (news.change, segments.0.ownership.table().epoch);
         match client.report(news, is_complete, table_epoch).await {
-            Ok(_accepted) => {
+            Ok(()) => {
                 segments.0.metrics.reported("accepted");
                 (known, pause) = (change, FIRST_PAUSE);
                 if is_complete {
@@ -156,9 +147,10 @@ pub async fn run(segments: Segments, client: Client) {
                 timeout_at(complete_due, segments.0.copies.changed(known)).await.ok();
                 sleep(GATHER).await;
             }
-            Err(refused) => {
+            Err(error) => {
                 segments.0.metrics.reported("failed");
-                client.log(&refused, "a monitor did not take a block report");
+                client.log(&error, "a monitor did not take a block report");
+                // It may know nothing of this worker's copies any more.
                 complete_due = Instant::now();
                 sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -17,6 +17,7 @@ pub async fn run(segments: Segments) {
     for segment in SegmentId::all() {
         segments.refresh(segment).await;
     }
+    segments.0.is_read.set(()).ok();
     let pace = Pace::new(segments.0.config.scrub_bytes_per_s);
     let at_least = Duration::from_millis(segments.0.config.report_every_ms);
     loop {

@@ -191,10 +191,10 @@ impl Segments {
         }
     }
 
-    /// Tells the monitors at once. The answer does not wait for it.
+    /// Tells the monitors at once. The answer does not wait for it. At most one task per segment reads.
     fn found_damage(&self, segment: SegmentId) {
         let segments = self.clone();
-        tokio::spawn(async move { segments.refresh(segment).await });
+        tokio::spawn(async move { segments.refresh_unless_read(segment).await });
     }
 }
 

@@ -6,7 +6,9 @@ use anyhow::{Context, bail, ensure};
 use contract::SegmentId;
 use reqwest::{StatusCode, header};
 use runtime::telemetry::Span;
-use segments::{BLOCK_BYTES, Digest, MAX_MANIFEST_BYTES, MAX_RANGE_BYTES, Manifest, Version, encode};
+use segments::{
+    BLOCK_BYTES, Digest, Found, MAX_MANIFEST_BYTES, MAX_RANGE_BYTES, Manifest, Version, WriteError, encode,
+};
 
 use super::Segments;
 
@@ -44,7 +46,11 @@ impl Segments {
         ensure!(is_wanted(&manifest), "{address} has another version of segment {segment} by now");
         let _writing = self.write_lock(segment).await;
         let begun = manifest.clone();
-        let mut incoming = self.on_disk(move |directory| directory.begin(begun)).await?.context("cannot begin")?;
+        let mut incoming = match self.on_disk(move |directory| directory.begin(begun)).await? {
+            // A late order.
+            Err(WriteError::Older(_)) => return Ok(()),
+            begun => begun.context("cannot begin")?,
+        };
         // An order may be late: what came since is not fetched again.
         let missing: BTreeSet<u32> = incoming.missing().into_iter().collect();
         let blocks: Vec<u32> = blocks.iter().copied().filter(|block| missing.contains(block)).collect();
@@ -71,24 +77,39 @@ impl Segments {
         Ok(())
     }
 
-    /// Folds the version from the logs. The bytes depend on nothing else.
+    /// Folds the version from the logs. The bytes depend on nothing else. A version that dominates it, as the publisher may have written
+    /// meanwhile, is as good.
     pub(super) async fn rebuild(&self, segment: SegmentId, version: Version) -> anyhow::Result<()> {
+        let _rebuilding = self.0.rebuilding.lock().await;
+        if self.has(segment, version).await? {
+            return Ok(());
+        }
         let fold = lists::fold_log(&self.0.store, &[segment], Some(version.vector)).await;
         let fold = fold.context("cannot fold the logs")?;
-        ensure!(*fold.version() == version.vector, "the logs end before this version of segment {segment}");
         let folding = tokio::task::spawn_blocking(move || fold.publish(segment).map(|published| encode(&published)));
         let bytes = folding.await?.context("the fold has the segment")?;
         let _writing = self.write_lock(segment).await;
-        let written = self.on_disk(move |directory| directory.write(segment, version, &bytes)).await?;
-        written.map(drop).context("cannot write the segment")
+        match self.on_disk(move |directory| directory.write(segment, version, &bytes)).await? {
+            Ok(_) | Err(WriteError::Older(_)) => Ok(()),
+            Err(error) => Err(error).context("cannot write the segment"),
+        }
+    }
+
+    /// Whether the current version is complete, and has all events of this one.
+    async fn has(&self, segment: SegmentId, version: Version) -> anyhow::Result<bool> {
+        let found = self.on_disk(move |directory| directory.find(segment)).await??;
+        let Found::Version(file) = found else { return Ok(false) };
+        let has_events = file.manifest().version().vector >= version.vector;
+        Ok(has_events && self.on_disk(move |_| file.is_complete()).await?)
     }
 
     pub(super) async fn remove(&self, segment: SegmentId) -> anyhow::Result<()> {
+        let _writing = self.write_lock(segment).await;
+        // Under the lock: the wait may be long.
         let table = self.0.ownership.table();
         let assignment = &table.partitions[segment.index()];
         let is_holder = assignment.primary.iter().chain(&assignment.replicas).any(|holder| *holder == self.0.me);
         ensure!(!is_holder, "this worker holds segment {segment} in epoch {}", table.epoch);
-        let _writing = self.write_lock(segment).await;
         self.on_disk(move |directory| directory.remove(segment)).await?.context("cannot remove the copy")
     }
 

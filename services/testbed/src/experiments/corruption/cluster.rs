@@ -3,39 +3,44 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
 use contract::SegmentId;
 use monitor::status::Status;
-use segments::{Found, Manifest, SegmentDirectory};
-use tokio::time::sleep;
+use segments::{Found, SegmentDirectory};
+use stores::Store;
+use tokio::{sync::Mutex, task::spawn_blocking, time::sleep};
 
 use super::damage::Imposed;
 use crate::{
     instruments::{scrape::Reading, segment_damage::Backup, segment_files::Oracle},
-    stack::control_plane::ControlPlane,
+    stack::control_plane::{ControlPlane, Member},
 };
 
 pub const POLL: Duration = Duration::from_millis(50);
 /// A damage that is not found or repaired by then is a failure of the run.
 pub const LIMIT: Duration = Duration::from_secs(120);
 const SETTLED: Duration = Duration::from_secs(1);
-const BLOCKS_MOVED: &str = "testbed_segment_blocks_moved_total";
+/// By workers for orders, also for those that failed.
+const RECEIVED: &str = "testbed_worker_segment_received_bytes_total";
 const ORDERS: &str = "testbed_segment_repairs_total";
 const FAILURES: &str = "testbed_segment_repair_failures_total";
 
-/// Counters of the monitors.
+/// Counters of monitors and workers.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Counted {
     /// Orders that have ended.
     pub orders: f64,
-    pub blocks_moved: f64,
+    /// Received by workers, manifests included.
+    pub bytes: f64,
 }
 
 pub struct Cluster {
     http: reqwest::Client,
+    oracle: Arc<Mutex<Oracle>>,
     /// Base URLs: of HTTP and of the admin port.
     monitors: Vec<(String, String)>,
     workers: BTreeMap<String, Holder>,
@@ -46,16 +51,24 @@ pub struct Cluster {
 pub struct Holder {
     pub name: String,
     pub segments: PathBuf,
+    admin: String,
+    is_dead: bool,
 }
 
 impl Cluster {
     pub fn new(plane: &ControlPlane) -> anyhow::Result<Self> {
-        let worker = |name: &str, segments: &PathBuf| Holder { name: name.to_owned(), segments: segments.clone() };
-        let workers = plane.workers.iter().map(|w| (w.name.clone(), worker(&w.name, &w.segments))).collect();
+        let worker = |worker: &Member| Holder {
+            name: worker.name.clone(),
+            segments: worker.segments.clone(),
+            admin: worker.admin.clone(),
+            is_dead: false,
+        };
+        let workers = plane.workers.iter().map(|one| (one.name.clone(), worker(one))).collect();
         let of =
             |member: &crate::stack::control_plane::Member| (format!("http://{}", member.http), member.admin.clone());
         Ok(Self {
             http: runtime::http::plain().timeout(Duration::from_secs(2)).build()?,
+            oracle: Arc::default(),
             monitors: plane.monitors.iter().map(of).collect(),
             workers,
         })
@@ -89,29 +102,44 @@ impl Cluster {
         names.map(|name| self.workers.get(&**name).cloned().with_context(|| format!("there is no {name}"))).collect()
     }
 
-    /// What all monitors have counted.
-    pub async fn counted(&self) -> Counted {
+    /// What monitors and workers have counted. A killed worker counts no more.
+    ///
+    /// # Errors
+    /// A process does not answer.
+    pub async fn counted(&self) -> anyhow::Result<Counted> {
         let mut counted = Counted::default();
         for (_, admin) in &self.monitors {
-            if let Ok(reading) = Reading::get(&self.http, admin).await {
-                counted.orders += reading.sum(ORDERS, &[]) + reading.sum(FAILURES, &[]);
-                counted.blocks_moved += reading.sum(BLOCKS_MOVED, &[]);
-            }
+            let reading = Reading::get(&self.http, admin).await.context("a monitor")?;
+            counted.orders += reading.sum(ORDERS, &[]) + reading.sum(FAILURES, &[]);
         }
-        counted
+        for worker in self.workers.values().filter(|worker| !worker.is_dead) {
+            let reading = Reading::get(&self.http, &worker.admin).await.with_context(|| worker.name.clone())?;
+            counted.bytes += reading.sum(RECEIVED, &[]);
+        }
+        Ok(counted)
+    }
+
+    /// The worker was killed for good.
+    pub fn died(&mut self, name: &str) {
+        if let Some(worker) = self.workers.get_mut(name) {
+            worker.is_dead = true;
+        }
     }
 
     /// Until no order has ended for a second: the report of the last one comes after its bytes.
-    pub async fn settled(&self) -> Counted {
-        let (mut known, mut since) = (self.counted().await, Instant::now());
+    ///
+    /// # Errors
+    /// A process does not answer.
+    pub async fn settled(&self) -> anyhow::Result<Counted> {
+        let (mut known, mut since) = (self.counted().await?, Instant::now());
         while since.elapsed() < SETTLED {
             sleep(POLL).await;
-            let now = self.counted().await;
+            let now = self.counted().await?;
             if now != known {
                 (known, since) = (now, Instant::now());
             }
         }
-        known
+        Ok(known)
     }
 
     /// Until the monitors know of the damage, or an order about it has ended already: the status is a snapshot, and may miss a quick repair.
@@ -125,7 +153,7 @@ impl Cluster {
             };
             // One of them: with many, the first may be repaired before the last is found.
             let is_known = imposed.segments.iter().any(|segment| is_damaged(&segment));
-            if is_known || self.counted().await.orders > before.orders {
+            if is_known || self.counted().await?.orders > before.orders {
                 return Ok(Instant::now());
             }
             ensure!(begun.elapsed() < LIMIT, "the damage was not found within {LIMIT:?}");
@@ -135,10 +163,10 @@ impl Cluster {
 
     /// Until all holders of all segments have a complete copy, by their reports and on their disks, of one version, and its bytes are the fold
     /// of the logs.
-    pub async fn wait_complete(&self, oracle: &mut Oracle) -> anyhow::Result<()> {
+    pub async fn wait_complete(&self) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            let why = match self.incomplete(oracle).await {
+            let why = match self.incomplete().await {
                 Ok(None) => return Ok(()),
                 Ok(Some(why)) => why,
                 Err(error) => format!("{error:#}"),
@@ -148,7 +176,7 @@ impl Cluster {
         }
     }
 
-    async fn incomplete(&self, oracle: &mut Oracle) -> anyhow::Result<Option<String>> {
+    async fn incomplete(&self) -> anyhow::Result<Option<String>> {
         let status = self.status().await?;
         if status.segments.len() != SegmentId::all().count() {
             return Ok(Some(format!("the monitors know {} segments", status.segments.len())));
@@ -156,26 +184,31 @@ impl Cluster {
         if let Some(bad) = status.segments.iter().find(|found| found.good < found.holders || found.holders < 3) {
             return Ok(Some(format!("segment {} has {} good copies of {}", bad.segment, bad.good, bad.holders)));
         }
+        let mut holders = Vec::new();
         for segment in SegmentId::all() {
-            let mut versions = Vec::new();
-            for holder in self.holders_by(&status, segment)? {
-                let directory = SegmentDirectory::of_another(&holder.segments);
-                let Found::Version(file) = directory.find(segment)? else {
-                    return Ok(Some(format!("{} has no version of segment {segment} on its disk", holder.name)));
-                };
-                let version = file.manifest().version();
-                let bytes = file.all()?;
-                let content = Manifest::of(segment, version, &bytes)?.content();
-                if content != oracle.content(segment, &version.vector)? {
-                    return Ok(Some(format!("the file of segment {segment} on {} is not the fold", holder.name)));
-                }
-                versions.push(version);
-            }
-            if versions.windows(2).any(|pair| pair[0] != pair[1]) {
-                return Ok(Some(format!("the copies of segment {segment} have several versions")));
-            }
+            holders.push((segment, self.holders_by(&status, segment)?));
         }
-        Ok(None)
+        // Not on a thread that measures latencies.
+        let oracle = Arc::clone(&self.oracle);
+        spawn_blocking(move || {
+            let oracle = &mut oracle.blocking_lock();
+            let whys = holders.into_iter().map(|(segment, holders)| wrong_on_disk(segment, &holders, oracle));
+            Ok(whys.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().next())
+        })
+        .await?
+    }
+
+    /// Reads what is new in the logs.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn read_logs(&self, store: &Store) -> anyhow::Result<()> {
+        self.oracle.lock().await.read(store).await
+    }
+
+    /// What the files have to contain.
+    pub fn oracle(&self) -> Arc<Mutex<Oracle>> {
+        Arc::clone(&self.oracle)
     }
 
     /// Until the copies that were saved have been replaced by a newer version.
@@ -190,4 +223,23 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// What is wrong with the segment's copies on the disks; `None`: each is complete, of the same version, and the fold of the logs.
+fn wrong_on_disk(segment: SegmentId, holders: &[Holder], oracle: &mut Oracle) -> anyhow::Result<Option<String>> {
+    let mut versions = Vec::new();
+    for Holder { name, segments, .. } in holders {
+        let Found::Version(file) = SegmentDirectory::of_another(segments).find(segment)? else {
+            return Ok(Some(format!("{name} has no version of segment {segment} on its disk")));
+        };
+        // Compares every block with the manifest.
+        file.all()?;
+        let (version, content) = (file.manifest().version(), file.manifest().content());
+        if content != oracle.content(segment, &version.vector)? {
+            return Ok(Some(format!("the file of segment {segment} on {name} is not the fold of the logs")));
+        }
+        versions.push(version);
+    }
+    let is_one = versions.windows(2).all(|pair| pair[0] == pair[1]);
+    Ok((!is_one).then(|| format!("the copies of segment {segment} have several versions")))
 }

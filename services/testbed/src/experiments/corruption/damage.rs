@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use contract::SegmentId;
 
 use super::cluster::Cluster;
@@ -46,15 +46,9 @@ pub struct Imposed {
     pub segments: Vec<SegmentId>,
     /// Blocks that were damaged or lost, in all copies.
     pub blocks: u64,
-    /// No copy has what is needed: the logs are folded again, and the other copies get blocks from the new one.
-    pub needs_logs: bool,
-}
-
-impl Imposed {
-    /// How many blocks may be moved.
-    pub fn allowed(&self) -> u64 {
-        self.blocks
-    }
+    /// Copies without the right manifest, and the length of one.
+    pub manifests: u64,
+    pub manifest_bytes: u64,
 }
 
 impl Damage {
@@ -102,7 +96,8 @@ impl Damage {
         let [primary, replica, third] = holders.as_slice() else { anyhow::bail!("segment {segment} has no 3 holders") };
         let count = segment_damage::block_count(&primary.segments, segment)?;
         let last = count.saturating_sub(1);
-        let mut imposed = Imposed { segments: vec![segment], ..Imposed::default() };
+        let manifest_bytes = segment_damage::manifest_bytes(&primary.segments, segment)?;
+        let mut imposed = Imposed { segments: vec![segment], manifest_bytes, ..Imposed::default() };
         match self {
             Self::FlipReplica | Self::FlipPrimary => {
                 let directory = if self == Self::FlipPrimary { &primary.segments } else { &replica.segments };
@@ -111,12 +106,15 @@ impl Damage {
                 segment_damage::flip(directory, segment, &blocks)?;
                 imposed.blocks = blocks.len() as u64;
             }
-            Self::Manifest => segment_damage::manifest(&primary.segments, segment)?,
+            Self::Manifest => {
+                segment_damage::manifest(&primary.segments, segment)?;
+                imposed.manifests = 1;
+            }
             Self::AllManifests => {
                 for holder in &holders {
                     segment_damage::manifest(&holder.segments, segment)?;
                 }
-                imposed.needs_logs = true;
+                imposed.manifests = 3;
             }
             Self::Truncated => {
                 segment_damage::truncate(&replica.segments, segment, 1)?;
@@ -129,6 +127,9 @@ impl Damage {
                     if let Ok(count) = segment_damage::block_count(directory, segment) {
                         imposed.segments.push(segment);
                         imposed.blocks += u64::from(count);
+                        imposed.manifests += 1;
+                        let bytes = segment_damage::manifest_bytes(directory, segment)?;
+                        imposed.manifest_bytes = imposed.manifest_bytes.max(bytes);
                     }
                 }
                 segment_damage::delete(directory)?;
@@ -136,9 +137,11 @@ impl Damage {
             Self::Stale => {
                 let backup = backups.get(&segment).context("nothing was saved before the new version")?;
                 imposed.blocks = backup.differing_blocks(&primary.segments, segment)?;
+                imposed.manifests = 1;
                 backup.restore(&replica.segments, segment)?;
             }
             Self::DifferentBlocks => {
+                ensure!(count >= 3, "segment {segment} has {count} blocks, and 3 different ones are needed");
                 for (block, holder) in [(0, primary), (last / 2, replica), (last, third)] {
                     segment_damage::flip(&holder.segments, segment, &[block])?;
                 }
@@ -148,7 +151,7 @@ impl Damage {
                 for holder in &holders {
                     segment_damage::flip(&holder.segments, segment, &[last / 2])?;
                 }
-                (imposed.blocks, imposed.needs_logs) = (3, true);
+                imposed.blocks = 3;
             }
         }
         Ok(imposed)

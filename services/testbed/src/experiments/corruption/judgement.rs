@@ -1,5 +1,6 @@
 //! Figures of the run, and the verdicts. Pure.
 
+use contract::SEGMENTS;
 use report::{Verdict, numbers::count};
 use segments::BLOCK_BYTES;
 use serde::Serialize;
@@ -12,6 +13,8 @@ const REPAIRED_WITHIN_S: f64 = 30.0;
 /// Beside the bytes at the limit: the failure is detected, the table changes, the new holders report.
 const BACK_BESIDES_S: f64 = 15.0;
 const P99_RATIO: f64 = 1.5;
+/// Of each segment more than one.
+const LEAST_VERSIONS: u64 = 2 * SEGMENTS as u64;
 /// A p99 of fewer reads says little.
 const LEAST_READS: u64 = 500;
 
@@ -21,7 +24,7 @@ pub struct Measured {
     pub death: Death,
     pub switches: Switches,
     pub files: Files,
-    /// Before the first damage.
+    /// Before the worker is killed.
     pub baseline: Latencies,
     pub list_reads: u64,
     pub failed_list_reads: u64,
@@ -34,8 +37,11 @@ pub struct Repair {
     pub segments: usize,
     /// Blocks damaged or lost.
     pub damaged: u64,
-    pub moved: u64,
-    /// Blocks that may be moved.
+    /// Copies without the right manifest.
+    pub manifests: u64,
+    /// Bytes that workers received for orders, also for those that failed.
+    pub received: u64,
+    /// The damaged blocks and the manifests.
     pub allowed: u64,
     pub found_s: f64,
     pub repaired_s: f64,
@@ -46,7 +52,8 @@ pub struct Death {
     /// Copies that the worker held, and their blocks.
     pub copies: usize,
     pub blocks: u64,
-    pub moved: u64,
+    /// Bytes that the others received.
+    pub received: u64,
     /// Until the monitors failed the worker.
     pub failed_s: f64,
     /// Until three copies of each segment were complete again.
@@ -57,7 +64,7 @@ pub struct Death {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Switches {
     pub switches: u64,
-    /// Reads near a switch of a replica, and all others of the same time.
+    /// Reads while a replica fetches a version, builds its model and switches; and all others, with the same events.
     pub near: Latencies,
     pub others: Latencies,
 }
@@ -88,8 +95,10 @@ impl Latencies {
 
 impl Repair {
     pub fn text(&self) -> String {
-        let Self { found_s, repaired_s, damaged, moved, .. } = self;
-        format!("found after {found_s:.1} s, repaired after {repaired_s:.1} s, {damaged} blocks damaged, {moved} moved")
+        let Self { found_s, repaired_s, damaged, received, .. } = self;
+        format!(
+            "found after {found_s:.1} s, repaired after {repaired_s:.1} s, {damaged} blocks damaged, {received} bytes moved"
+        )
     }
 }
 
@@ -110,7 +119,7 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
     let slowest = repairs.iter().map(|repair| repair.repaired_s).fold(0.0, f64::max);
     let all = Damage::ALL.len();
     let excess: Vec<&str> =
-        repairs.iter().filter(|repair| repair.moved > repair.allowed).map(|repair| &*repair.damage).collect();
+        repairs.iter().filter(|repair| repair.received > repair.allowed).map(|repair| &*repair.damage).collect();
     let ratio = |during: &Latencies, before: &Latencies| during.p99_ms / before.p99_ms;
     let enough = |one: &Latencies| one.reads >= LEAST_READS;
     let p99 = |name: &str, during: &Latencies, before: &Latencies| {
@@ -129,8 +138,8 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
             "",
         ),
         Verdict::new(
-            "Blocks moved",
-            "no more than were damaged".to_owned(),
+            "Bytes moved",
+            "no more than the damaged blocks and manifests".to_owned(),
             format!("{} of {all} damages moved more", excess.len()),
             excess.is_empty() && !repairs.is_empty(),
             &excess.join("; "),
@@ -139,8 +148,8 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
             "Files read from workers",
             "equal to the fold of the logs".to_owned(),
             format!("{} of {} differ", count(files.wrong as f64), count(files.compared as f64)),
-            files.wrong == 0 && files.compared > 0,
-            "",
+            files.wrong == 0 && files.compared > 0 && files.versions >= LEAST_VERSIONS && files.refused > 0,
+            &format!("{} versions; {} refused", count(files.versions as f64), count(files.refused as f64)),
         ),
         Verdict::new(
             "Lists read through the gateway",
@@ -171,16 +180,17 @@ pub mod tests {
             damage: damage.to_string(),
             segments: 1,
             damaged: 3,
-            moved: 3,
-            allowed: 3,
+            manifests: 0,
+            received: 12_288,
+            allowed: 12_288,
             found_s: 1.0,
             repaired_s: 2.0,
         };
         Measured {
             repairs: Damage::ALL.iter().map(repair).collect(),
-            death: Death { copies: 12, blocks: 512, moved: 512, failed_s: 2.0, back_s: 10.0, reads: reads() },
+            death: Death { copies: 12, blocks: 512, received: 2 << 20, failed_s: 2.0, back_s: 10.0, reads: reads() },
             switches: Switches { switches: 9, near: reads(), others: reads() },
-            files: Files { compared: 500, versions: 20, ..Files::default() },
+            files: Files { compared: 500, versions: 40, refused: 9, ..Files::default() },
             baseline: reads(),
             list_reads: 9_000,
             failed_list_reads: 0,
@@ -191,12 +201,14 @@ pub mod tests {
     fn one_fault_fails_its_verdict_only() {
         let good = measured();
         assert!(verdicts(&good).iter().all(|verdict| verdict.passed == Some(true)), "{:?}", verdicts(&good));
-        let changes: [fn(&mut Measured); 10] = [
+        let changes: [fn(&mut Measured); 12] = [
             |m| drop(m.repairs.pop()),
             |m| m.repairs[0].repaired_s = 31.0,
-            |m| m.repairs[3].moved = 4,
+            |m| m.repairs[3].received = 12_289,
             |m| m.files.wrong = 1,
             |m| m.files.compared = 0,
+            |m| m.files.versions = 31,
+            |m| m.files.refused = 0,
             |m| m.failed_list_reads = 1,
             |m| m.death.back_s = 17.0,
             |m| m.death.reads.p99_ms = 6.1,

@@ -15,12 +15,13 @@ mod words;
 
 use std::{
     process::ExitCode,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
 use api::Profile;
 use clap::{Args, FromArgMatches};
+use segments::BLOCK_BYTES;
 
 use self::{
     cluster::Cluster,
@@ -35,7 +36,7 @@ use super::{
 };
 use crate::{
     data,
-    instruments::{file_readers::FileReaders, segment_files::Oracle},
+    instruments::file_readers::FileReaders,
     stack::{
         control_plane,
         event_stack::{self, EventStack},
@@ -49,7 +50,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     examples: "Examples:
   ./testbed experiment corruption            20,000 users, 2,000 items, all damages (about 6 minutes)
   ./testbed experiment corruption --quick    1,000 users, 500 items, the same damages (about 2 minutes)
-  ./testbed experiment corruption --json | jq '.sections[0].measured.repairs[] | {damage, found_s, repaired_s, damaged, moved}'",
+  ./testbed experiment corruption --json | jq '.sections[0].measured.repairs[] | {damage, found_s, repaired_s, damaged, received}'",
     args: CorruptionArgs::augment_args,
     run: |matches| Box::pin(async move { run(CorruptionArgs::from_arg_matches(&matches)?).await }),
 };
@@ -65,16 +66,15 @@ struct Plan {
     items: u32,
     /// Lists that are read per second.
     reads: u32,
-    /// Without faults, before the others.
-    baseline: Duration,
-    /// With events and new versions.
-    switching: Duration,
+    /// Of the publications. Long, so that there is time between two.
+    publish_every: Duration,
+    /// With new versions, and once without.
+    window: Duration,
 }
 
 const SEED: u64 = 19;
 const WORKERS: usize = 4;
 const REPORT_EVERY_MS: u64 = 5_000;
-const PUBLISH_EVERY_MS: u64 = 2_000;
 /// Of each worker.
 pub const TRANSFER_BYTES_PER_S: u64 = 2 << 20;
 const SCRUB_BYTES_PER_S: u64 = 16 << 20;
@@ -87,15 +87,15 @@ async fn run(args: CorruptionArgs) -> anyhow::Result<ExitCode> {
             users: 1_000,
             items: 500,
             reads: 100,
-            baseline: Duration::from_secs(10),
-            switching: Duration::from_secs(15),
+            publish_every: Duration::from_secs(2),
+            window: Duration::from_secs(10),
         },
         false => Plan {
             users: 20_000,
             items: 2_000,
-            reads: 100,
-            baseline: Duration::from_secs(60),
-            switching: Duration::from_secs(60),
+            reads: 200,
+            publish_every: Duration::from_secs(10),
+            window: Duration::from_secs(60),
         },
     };
     let measured = measure(&plan).await?;
@@ -106,7 +106,7 @@ async fn run(args: CorruptionArgs) -> anyhow::Result<ExitCode> {
              random segments from random workers, {} requests/s read lists through the gateway.",
             REPORT_EVERY_MS / 1000,
             TRANSFER_BYTES_PER_S >> 20,
-            PUBLISH_EVERY_MS / 1000,
+            plan.publish_every.as_secs(),
             plan.reads
         ),
         sections: vec![words::section(&measured)?],
@@ -127,80 +127,74 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
         worker_sets: vec![
             control_plane::LISTS_BY_SEGMENTS.to_owned(),
             format!("segments.report_every_ms={REPORT_EVERY_MS}"),
-            format!("segments.publish_every_ms={PUBLISH_EVERY_MS}"),
+            format!("segments.publish_every_ms={}", plan.publish_every.as_millis()),
             format!("segments.transfer_bytes_per_s={TRANSFER_BYTES_PER_S}"),
             format!("segments.scrub_bytes_per_s={SCRUB_BYTES_PER_S}"),
         ],
         monitor_sets: vec![format!("segments.report_every_ms={REPORT_EVERY_MS}")],
         ..control_plane::Plan::default()
     };
-    let mut plane = stack.start_control_plane(&of_plane).await?;
+    let plane = stack.start_control_plane(&of_plane).await?;
     stack.service.default_sets(plane.segment_sets());
     stack.service.start_replicas(Profile::Protected, &[]).await?;
     let (store, gateway) = (stack.store()?, stack.gateway().to_owned());
-    let mut oracle = Oracle::default();
-    oracle.read(&store).await?;
-    let cluster = Cluster::new(&plane)?;
-    cluster.wait_complete(&mut oracle).await.context("the first copies are not complete")?;
+    let mut cluster = Cluster::new(&plane)?;
+    cluster.read_logs(&store).await?;
+    cluster.wait_complete().await.context("the first copies are not complete")?;
     eprintln!("{} events imported; three copies of each segment are complete", dataset.events.len());
 
     let events = Events::new(&gateway, &dataset)?;
     let files = FileReaders::start(FILE_READERS, &plane.worker_addresses(), SEED);
     let lists = ListReaders::start(&gateway, &dataset, plan.reads)?;
-    let mut measured =
-        Measured { baseline: lists.during(tokio::time::sleep(plan.baseline)).await.1, ..Measured::default() };
+    let mut measured = Measured::default();
     for damage in Damage::ALL {
-        let repair = one(&cluster, damage, &events, &store, &mut oracle).await;
+        let repair = one(&cluster, damage, &events, &store).await;
         let repair = repair.with_context(|| format!("{damage}"))?;
         eprintln!("{damage}: {}", repair.text());
         measured.repairs.push(repair);
     }
-    let switching = switches::observe(&events, &stack.service, &lists, plan.switching).await?;
-    measured.switches = switching;
-    oracle.read(&store).await?;
-    cluster.wait_complete(&mut oracle).await.context("the copies after the last event are not complete")?;
-    let (death, latencies) = lists.during(deaths::kill(&cluster, &mut plane, &mut stack, &mut oracle)).await;
+    measured.switches = switches::observe(&events, &stack.service, &lists, plan.window).await?;
+    cluster.read_logs(&store).await?;
+    cluster.wait_complete().await.context("the copies after the last event are not complete")?;
+    measured.baseline = lists.during(tokio::time::sleep(plan.window)).await.1;
+    let (death, latencies) = lists.during(deaths::kill(&mut cluster, &plane, &mut stack)).await;
     measured.death = death?;
     measured.death.reads = latencies;
     eprintln!("killed worker: {}", measured.death.text());
 
     (measured.list_reads, measured.failed_list_reads) = lists.finish().await?;
     let sent = files.finish().await?;
-    oracle.read(&store).await?;
-    measured.files = tokio::task::spawn_blocking(move || sent.judge(&mut oracle)).await??;
+    cluster.read_logs(&store).await?;
+    let oracle = cluster.oracle();
+    measured.files = tokio::task::spawn_blocking(move || sent.judge(&mut oracle.blocking_lock())).await??;
     plane.stop(&mut stack.service.stack).await?;
     stack.stop().await?;
     Ok(measured)
 }
 
 /// Imposes one damage, and waits until it is repaired.
-async fn one(
-    cluster: &Cluster,
-    damage: Damage,
-    events: &Events,
-    store: &stores::Store,
-    oracle: &mut Oracle,
-) -> anyhow::Result<Repair> {
+async fn one(cluster: &Cluster, damage: Damage, events: &Events, store: &stores::Store) -> anyhow::Result<Repair> {
     let backups = damage.prepare(cluster).await?;
     if damage.needs_new_version() {
         events.send(2 * switches::BATCH).await?;
         cluster.wait_new_version(&backups).await?;
-        oracle.read(store).await?;
-        cluster.wait_complete(oracle).await?;
+        cluster.read_logs(store).await?;
+        cluster.wait_complete().await?;
     }
-    let before = cluster.settled().await;
+    let before = cluster.settled().await?;
     let imposed = damage.impose(cluster, &backups).await?;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let found = cluster.wait_found(&imposed, before).await?;
-    cluster.wait_complete(oracle).await?;
+    cluster.wait_complete().await?;
     let repaired_s = begun.elapsed().as_secs_f64();
-    let after = cluster.settled().await;
+    let received = cluster.settled().await?.bytes - before.bytes;
     Ok(Repair {
         damage: damage.to_string(),
         segments: imposed.segments.len(),
         damaged: imposed.blocks,
-        moved: (after.blocks_moved - before.blocks_moved) as u64,
-        allowed: imposed.allowed(),
+        manifests: imposed.manifests,
+        received: received as u64,
+        allowed: imposed.blocks * BLOCK_BYTES as u64 + imposed.manifests * imposed.manifest_bytes,
         found_s: found.duration_since(begun).as_secs_f64(),
         repaired_s,
     })

@@ -46,7 +46,9 @@ impl ListReaders {
             tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
             let mut in_flight = JoinSet::new();
             for url in users.into_iter().cycle() {
-                tick.tick().await;
+                if until.run_until_cancelled(tick.tick()).await.is_none() {
+                    break;
+                }
                 let (http, reads) = (http.clone(), Arc::clone(&into));
                 in_flight.spawn(async move {
                     let sent = Instant::now();
@@ -57,8 +59,9 @@ impl ListReaders {
                 });
                 while in_flight.try_join_next().is_some() {}
             }
+            in_flight.join_all().await;
         };
-        let task = tokio::spawn(async move { until.run_until_cancelled(sending).await.unwrap_or_default() });
+        let task = tokio::spawn(sending);
         Ok(Self { stop, task, reads })
     }
 
@@ -68,7 +71,7 @@ impl ListReaders {
         let done = work.await;
         let ended = Instant::now();
         // The reads in flight.
-        sleep(TIMEOUT / 2).await;
+        sleep(TIMEOUT).await;
         (done, self.latencies(|read| read.sent >= began && read.sent < ended))
     }
 

@@ -15,8 +15,8 @@ use crate::{instruments::scrape::Reading, stack::service::ServiceStack};
 pub const BATCH: usize = 20;
 const EVERY: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A read this long before the switch was seen, or after it, is one during the switch: the model is built before.
-const BEFORE: Duration = Duration::from_millis(700);
+/// A read this long before the switch was seen, or after it, is one during the switch: the replica fetches and builds before.
+const BEFORE: Duration = Duration::from_millis(1_500);
 const AFTER: Duration = Duration::from_millis(100);
 pub const SWITCHES: &str = "model_switches_total";
 

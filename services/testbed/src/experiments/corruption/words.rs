@@ -22,13 +22,15 @@ fn repairs(measured: &Measured) -> Table {
             repair.damage.clone(),
             repair.segments.to_string(),
             count(repair.damaged as f64),
-            count(repair.moved as f64),
+            repair.manifests.to_string(),
+            count(repair.received as f64),
             format!("{:.1} s", repair.found_s),
             format!("{:.1} s", repair.repaired_s),
         ]
     };
-    let meaning = "A block has 4096 bytes. If the primary or all copies lost what they need, the logs are folded again, and fewer blocks move.";
-    let columns = ["", "segments", "blocks damaged", "blocks moved", "found after", "repaired after"];
+    let meaning = "A block has 4096 bytes. Bytes: what workers received from each other, failed attempts and manifests included. If no copy has what is \
+                   needed, the logs are folded again, and less moves.";
+    let columns = ["", "segments", "blocks damaged", "manifests", "bytes moved", "found after", "repaired after"];
     Table::new("Damages", meaning, &columns, measured.repairs.iter().map(row).collect())
 }
 
@@ -37,7 +39,7 @@ fn death(measured: &Measured) -> Table {
     let rows = vec![
         vec!["copies that it held".to_owned(), death.copies.to_string()],
         vec!["their blocks".into(), count(death.blocks as f64)],
-        vec!["blocks moved, new versions included".into(), count(death.moved as f64)],
+        vec!["bytes that the others received".into(), count(death.received as f64)],
         vec!["failed by the monitors after".into(), format!("{:.1} s", death.failed_s)],
         vec!["three complete copies of each segment after".into(), format!("{:.1} s", death.back_s)],
         vec!["stated time at the limit of transfers".into(), format!("{:.0} s", death.back_within_s())],
@@ -63,17 +65,19 @@ fn files(measured: &Measured) -> Table {
 fn latencies(measured: &Measured) -> Table {
     let switches = format!("near one of {} switches", measured.switches.switches);
     let rows: [(&str, &Latencies); 4] = [
-        ("before the first damage", &measured.baseline),
+        ("before the kill", &measured.baseline),
         ("while copies of the killed worker are made", &measured.death.reads),
         (&switches, &measured.switches.near),
-        ("with the same events, but not near a switch", &measured.switches.others),
+        ("between, with the same events", &measured.switches.others),
     ];
     let row = |(name, latencies): (&str, &Latencies)| {
         let Latencies { reads, failed, p50_ms, p99_ms } = latencies;
         vec![name.to_owned(), count(*reads as f64), count(*failed as f64), ms(*p50_ms), ms(*p99_ms)]
     };
     let columns = ["", "reads", "without an answer", "p50, ms", "p99, ms"];
-    Table::new("Lists read through the gateway", "", &columns, rows.map(row).to_vec())
+    let meaning =
+        "Of lists only the answer's status and latency are judged; their contents follow from the files above.";
+    Table::new("Lists read through the gateway", meaning, &columns, rows.map(row).to_vec())
 }
 
 #[cfg(test)]
@@ -85,7 +89,7 @@ mod tests {
     fn the_tables_show_all_figures() {
         let section = section(&measured()).unwrap();
         let [repairs, death, files, latencies] = section.tables.as_slice() else { panic!("{section:?}") };
-        assert_eq!(repairs.rows[0], ["bits flipped in a replica's copy", "1", "3", "3", "1.0 s", "2.0 s"]);
+        assert_eq!(repairs.rows[0], ["bits flipped in a replica's copy", "1", "3", "0", "12,288", "1.0 s", "2.0 s"]);
         assert_eq!(death.rows[5][1], "16 s");
         assert_eq!(files.rows[0][1], "500");
         assert_eq!(latencies.rows[2][0], "near one of 9 switches");

@@ -1,5 +1,6 @@
 //! Figures of the run, and the verdicts. Pure.
 
+use contract::SEGMENTS;
 use report::{Verdict, numbers::count};
 use serde::Serialize;
 
@@ -61,13 +62,13 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
         judged("Arrival numbers of lists", "none greater than that of the user's features", &lists.not_newer),
         judged("Lists", "equal to the answer of a miss", &lists.as_on_miss),
     ];
-    let Files { compared, wrong, .. } = measured.files;
+    let Files { compared, wrong, versions, .. } = measured.files;
     verdicts.push(Verdict::new(
         "Files of segments",
         "equal to the fold of the logs at their version, byte for byte".to_owned(),
         format!("{} of {} differ", count(wrong as f64), count(compared as f64)),
-        wrong == 0 && compared > 0,
-        "",
+        wrong == 0 && versions >= 2 * u64::from(SEGMENTS),
+        &format!("{} versions", count(versions as f64)),
     ));
     let (planned, imposed) = (measured.planned_faults, measured.faults.len());
     verdicts.push(Verdict::new("Faults", format!("{planned}"), format!("{imposed}"), imposed == planned, ""));
@@ -114,7 +115,7 @@ pub mod tests {
             findings,
             poison_found: same,
             lists,
-            files: Files { compared: 5, ..Files::default() },
+            files: Files { compared: 50, versions: 40, ..Files::default() },
             mutants: 12,
             ..Measured::default()
         }
@@ -133,7 +134,7 @@ pub mod tests {
             |m| m.lists.not_newer.different = 1,
             |m| m.lists.as_on_miss.different = 1,
             |m| m.files.wrong = 1,
-            |m| m.files.compared = 0,
+            |m| m.files.versions = 31,
             |m| m.planned_faults = 2,
             |m| m.missed_mutants = vec!["a user is lost".into()],
         ];
