@@ -1,8 +1,11 @@
 //! One version of the item-neighbour model, as requests use it.
 
+use std::sync::Arc;
+
 use anyhow::Context;
-use contract::{ItemId, http::ScoredItem};
-use model::{NeighbourModel, PublishedSegment};
+use contract::{ItemId, SegmentId, http::ScoredItem};
+use model::{ModelItems, NeighbourModel, PublishedSegment};
+use segments::{FileError, decode};
 use stores::Store;
 
 use crate::ranked_list::RankedList;
@@ -38,6 +41,24 @@ impl ModelView {
         let positions = segments.iter().flat_map(|segment| segment.version.positions());
         let version = positions.fold(0, |sum: u64, &position| sum.saturating_add(position));
         Self::new(version, NeighbourModel::from_segments(segments))
+    }
+
+    /// As `of_segments`, from the segments' files, of which one is decoded at a time.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn of_files(files: &[(SegmentId, Arc<Vec<u8>>)]) -> Result<Self, FileError> {
+        let (mut items, mut version) = (ModelItems::default(), 0_u64);
+        for (segment, bytes) in files {
+            let segment = decode(bytes, *segment)?;
+            version = segment.version.positions().iter().fold(version, |sum, position| sum.saturating_add(*position));
+            items.add(&segment);
+        }
+        let mut assembly = items.assemble();
+        for (segment, bytes) in files {
+            assembly.add(&decode(bytes, *segment)?);
+        }
+        Ok(Self::new(version, assembly.finish()))
     }
 
     fn new(version: u64, neighbours: NeighbourModel) -> Self {

@@ -21,7 +21,7 @@ use std::{
 };
 
 use contract::SegmentId;
-use segments::{FileError, Manifest, decode};
+use segments::{Manifest, decode};
 use tokio::{task::spawn_blocking, time::Instant};
 
 pub use self::metrics::ModelMetrics;
@@ -292,11 +292,7 @@ impl SegmentReader {
         let files: Vec<(SegmentId, Arc<Vec<u8>>)> =
             self.slots.iter().filter_map(|slot| Some((slot.segment, Arc::clone(&slot.held.as_ref()?.bytes)))).collect();
         let started = Instant::now();
-        let built = spawn_blocking(move || {
-            let segments: Result<Vec<_>, FileError> =
-                files.iter().map(|(segment, bytes)| decode(bytes, *segment)).collect();
-            segments.map(|segments| ModelView::of_segments(&segments))
-        });
+        let built = spawn_blocking(move || ModelView::of_files(&files));
         let built = built.await.map_err(|error| error.to_string());
         let built = built.and_then(|built| built.map_err(|error| error.to_string()));
         let view =

@@ -34,6 +34,7 @@
 //! Numbers are the same on every machine: there are only operations whose results IEEE 754 defines (+, ×, ÷, √), in a fixed order.
 
 mod assemble;
+mod assembly;
 mod pairs;
 mod popularity;
 mod published;
@@ -45,6 +46,7 @@ use contract::{Event, ItemId, SEGMENTS, SegmentId, ShardId, UserId, VersionVecto
 use foldhash::{fast, quality};
 
 pub use self::{
+    assembly::{Assembly, ModelItems},
     popularity::DecayedCount,
     published::{PublishedRow, PublishedSegment},
 };
@@ -136,6 +138,14 @@ impl Fold {
             }
         }
         true
+    }
+
+    /// Gives the pairs of a segment back: it cannot be published any more.
+    pub fn release(&mut self, segment: SegmentId) {
+        self.held[segment.index()] = false;
+        for item in self.items.iter_mut().filter(|item| item.segment == segment) {
+            item.pairs = HashMap::default();
+        }
     }
 
     /// Says that a log has no events up to `arrival` beyond those that were added: numbers may be left out.

@@ -254,3 +254,16 @@ fn movielens_in_order_of_the_file() {
 fn movielens_in_order_of_time() {
     check_movielens(in_order_of_time, 0.1156 - 0.009);
 }
+
+#[test]
+fn a_segment_that_is_released_is_not_published_and_the_others_stay() {
+    let data = generate(&GenerateParams { users: 60, items: 40, clusters: 5, ..GenerateParams::default() }).unwrap();
+    let whole = Fold::of(&data, &segments(), ONE);
+    let mut fold = whole.clone();
+    let gone = segments()[3];
+    fold.release(gone);
+    for segment in segments() {
+        let expected = if segment == gone { None } else { whole.publish(segment) };
+        assert_eq!(fold.publish(segment), expected);
+    }
+}

@@ -24,7 +24,7 @@ mod records;
 pub use dataset::{Dataset, DatasetBuilder, Interaction};
 pub use encode::DecodeError;
 pub use features::{BadFeatures, Features};
-pub use fold::{DecayedCount, Fold, NEIGHBOURS_KEPT, Overlap, PublishedRow, PublishedSegment};
+pub use fold::{Assembly, DecayedCount, Fold, ModelItems, NEIGHBOURS_KEPT, Overlap, PublishedRow, PublishedSegment};
 pub use generate::{GenerateError, GenerateParams, generate};
 pub use neighbours::{NeighbourModel, Params, Scored};
 pub use parse::{BadRows, ParseError, ParseReport, parse, write_csv};

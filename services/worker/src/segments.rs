@@ -18,7 +18,12 @@ mod scrub;
 mod serve;
 mod transfer;
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use contract::{SEGMENTS, SegmentId};
@@ -132,11 +137,16 @@ impl Segments {
         }
     }
 
-    /// Segments of which this worker is the primary now, with the epoch of their partitions. Segment i belongs to partition i.
-    fn owned(&self) -> BTreeMap<SegmentId, u64> {
+    /// Segments that the table gives to this worker as their primary. Segment i belongs to partition i.
+    fn owned(&self) -> BTreeSet<SegmentId> {
+        SegmentId::all().filter(|segment| self.0.ownership.owned(segment.index()).is_some()).collect()
+    }
+
+    /// Those of them whose fences are set, with the epoch of their partitions: it may publish them.
+    fn serving(&self) -> BTreeMap<SegmentId, u64> {
         let serving = self.0.ownership.serving().0;
-        let owned = SegmentId::all().filter(|segment| serving & (1 << segment.number()) != 0);
-        owned.filter_map(|segment| Some((segment, self.0.ownership.owned(segment.index())?.0))).collect()
+        let served = SegmentId::all().filter(|segment| serving & (1 << segment.number()) != 0);
+        served.filter_map(|segment| Some((segment, self.0.ownership.owned(segment.index())?.0))).collect()
     }
 
     /// Runs what reads or writes the disk on a thread that may wait.

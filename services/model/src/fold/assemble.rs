@@ -1,15 +1,11 @@
-//! The whole model, from its segments.
+//! The fold of a whole dataset.
 
-use std::{collections::BTreeSet, num::NonZero, thread};
+use std::{num::NonZero, thread};
 
-use contract::{Event, ItemId, SHARDS, SegmentId, ShardId, shard_of};
+use contract::{Event, SHARDS, SegmentId, ShardId, shard_of};
 
-use super::{Fold, NEIGHBOURS_KEPT, PublishedSegment};
-use crate::{
-    dataset::Dataset,
-    features::Features,
-    neighbours::{BuiltFrom, NeighbourModel, POPULAR_KEPT, Params, Scored, best_first},
-};
+use super::Fold;
+use crate::dataset::Dataset;
 
 impl Fold {
     /// Folds a whole dataset, in its order. An event's place in its log, from 1, is its arrival number, as in a store that has only this
@@ -40,36 +36,5 @@ impl Fold {
             }
             fold
         })
-    }
-}
-
-impl NeighbourModel {
-    /// Items are in order of id. The segments may have different versions: a neighbour without a row has no neighbours itself.
-    pub fn from_segments(segments: &[PublishedSegment]) -> Self {
-        let rows = || segments.iter().flat_map(|segment| &segment.rows);
-        let ids: BTreeSet<&ItemId> =
-            rows().flat_map(|row| row.neighbours.iter().map(|(id, _)| id).chain([&row.item])).collect();
-        let ids: Vec<ItemId> = ids.into_iter().cloned().collect();
-        let number = |id: &ItemId| ids.binary_search(id).expect("the ids of all rows") as u32;
-        let mut neighbours: Vec<Vec<Scored>> = vec![Vec::new(); ids.len()];
-        for row in rows() {
-            let scored = row.neighbours.iter().map(|(id, score)| (number(id), *score));
-            neighbours[number(&row.item) as usize] = scored.collect();
-        }
-        let newest = rows().map(|row| row.popularity.period).max().unwrap_or(0);
-        let mut popular: Vec<Scored> =
-            rows().map(|row| (number(&row.item), row.popularity.at(newest) as f32)).collect();
-        popular.retain(|&(_, score)| score > 0.0);
-        best_first(&mut popular, POPULAR_KEPT);
-        let built_from = BuiltFrom {
-            users: segments.iter().map(|segment| segment.users).max().unwrap_or(0),
-            events: segments.iter().map(|segment| segment.events).max().unwrap_or(0),
-        };
-        let params = Params {
-            history_cap: Features::MAX_ITEMS as u32,
-            neighbours_per_item: NEIGHBOURS_KEPT as u32,
-            ..Params::default()
-        };
-        Self::from_parts(ids, neighbours, popular, params, built_from)
     }
 }

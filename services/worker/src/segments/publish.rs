@@ -4,7 +4,7 @@
 //! its predecessor published. `due` decides when, and is pure.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     error::Error,
     time::{Duration, Instant},
 };
@@ -47,7 +47,7 @@ pub async fn run(segments: Segments) {
 
 struct Publisher {
     segments: Segments,
-    /// The state of the logs, for the segments whose primary this worker is or was a moment ago. It outlives errors of the store and the disk.
+    /// The state of the logs, for the segments whose primary this worker is. It outlives errors of the store and the disk.
     fold: Option<Fold>,
     /// What is on this worker's disk, of the segments in `fold`.
     published: BTreeMap<SegmentId, VersionVector>,
@@ -100,9 +100,10 @@ impl Publisher {
             return Ok(());
         }
         let is_held = |segment: &SegmentId| self.published.contains_key(segment);
-        if self.fold.is_none() || !owned.keys().all(is_held) {
-            self.begin(owned.keys().copied().collect()).await?;
+        if self.fold.is_none() || !owned.iter().all(is_held) {
+            self.begin(owned.iter().copied().collect()).await?;
         }
+        self.release(&owned);
         loop {
             let fold = self.fold.as_mut().context("the fold was begun above")?;
             let read = lists::advance(fold, &self.segments.0.store).await;
@@ -117,8 +118,10 @@ impl Publisher {
         let config = &self.segments.0.config;
         let every = Duration::from_millis(config.publish_every_ms);
         if self.is_first || self.pending.is_due(Instant::now(), config.publish_after_events, every) {
-            self.publish(&owned).await?;
-            self.is_first = false;
+            // Without all fences the first version waits: `is_first` stays.
+            let serving = self.segments.serving();
+            self.publish(&serving).await?;
+            self.is_first = serving.len() < owned.len();
         }
         Ok(())
     }
@@ -141,9 +144,21 @@ impl Publisher {
         Ok(())
     }
 
-    async fn publish(&mut self, owned: &BTreeMap<SegmentId, u64>) -> anyhow::Result<()> {
+    /// Gives back the memory of segments that have another primary now.
+    fn release(&mut self, owned: &BTreeSet<SegmentId>) {
+        let Some(fold) = &mut self.fold else { return };
+        self.published.retain(|segment, _| {
+            let is_owned = owned.contains(segment);
+            if !is_owned {
+                fold.release(*segment);
+            }
+            is_owned
+        });
+    }
+
+    async fn publish(&mut self, serving: &BTreeMap<SegmentId, u64>) -> anyhow::Result<()> {
         let began = Instant::now();
-        for (&segment, &epoch) in owned {
+        for (&segment, &epoch) in serving {
             let fold = self.fold.take().context("the fold was lost by a panic")?;
             let vector = *fold.version();
             if self.published.get(&segment) == Some(&vector) {
