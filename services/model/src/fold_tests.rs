@@ -257,7 +257,8 @@ fn movielens_in_order_of_time() {
 
 #[test]
 fn a_segment_that_is_released_is_not_published_and_the_others_stay() {
-    let data = generate(&GenerateParams { users: 60, items: 40, clusters: 5, ..GenerateParams::default() }).unwrap();
+    let events: Vec<_> = (0..200_u8).map(|n| (n % 23, n % 17, i64::from(n) * DAY, 1.0)).collect();
+    let data = dataset(&events);
     let whole = Fold::of(&data, &segments(), ONE);
     let mut fold = whole.clone();
     let gone = segments()[3];
