@@ -103,10 +103,6 @@ impl Care {
         }
     }
 
-    pub fn leads(&self) -> bool {
-        self.leads_since.is_some()
-    }
-
     /// The table and the leadership as they are now. Copies of workers that are not online are no sources; what an earlier incarnation
     /// reported is forgotten.
     pub fn follow(&mut self, now: Nanos, assignments: Arc<Assignments>, leads: bool) {
@@ -167,7 +163,9 @@ impl Care {
         Ok(ended)
     }
 
-    fn check_online(&self, worker: &NodeId, incarnation: u64) -> Result<(), Refused> {
+    /// # Errors
+    /// This incarnation is not online.
+    pub fn check_online(&self, worker: &NodeId, incarnation: u64) -> Result<(), Refused> {
         match self.online.get(worker) {
             Some((online, _)) if *online == incarnation => Ok(()),
             None if !self.assignments.table.nodes.contains_key(worker) => Err(Refused::Unknown(worker.clone())),
