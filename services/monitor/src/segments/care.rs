@@ -107,7 +107,7 @@ impl Care {
     /// reported is forgotten.
     pub fn follow(&mut self, now: Nanos, assignments: Arc<Assignments>, leads: bool) {
         if !leads {
-            self.running.clear();
+            self.running.keep_rebuilds();
             self.repairs.clear();
             self.leads_since = None;
         } else if self.leads_since.is_none() {
@@ -295,7 +295,7 @@ impl Care {
     /// This incarnation is not online.
     pub fn hand_out(&mut self, now: Nanos, worker: &NodeId, incarnation: u64) -> Result<Vec<Order>, Refused> {
         self.check_online(worker, incarnation)?;
-        Ok(self.running.hand_out(now, worker))
+        Ok(if self.leads_since.is_some() { self.running.hand_out(now, worker) } else { Vec::new() })
     }
 
     /// Workers whose polls should get orders now.
