@@ -10,6 +10,7 @@ mod bodies;
 mod care;
 mod metrics;
 mod polls;
+mod refusals;
 mod repairs;
 mod running;
 mod server;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     care::{Care, Planned, Refused},
     polls::Polls,
+    refusals::Refusals,
     running::{Ended, Outcome, REPEAT_AFTER},
 };
 pub use self::{metrics::SegmentMetrics, server::router};
@@ -47,6 +49,7 @@ pub struct Segments(Arc<Shared>);
 struct Shared {
     care: Mutex<Care>,
     polls: Polls,
+    refusals: Refusals,
     /// Something was reported: the task plans.
     reported: Notify,
     clock: Clock,
@@ -57,7 +60,8 @@ impl Segments {
     /// `report_every`: the workers' interval.
     pub fn new(report_every: Nanos, clock: Clock, telemetry: Telemetry, metrics: SegmentMetrics) -> Self {
         let care = Mutex::new(Care::new(report_every, telemetry));
-        Self(Arc::new(Shared { care, polls: Polls::default(), reported: Notify::new(), clock, metrics }))
+        let (polls, refusals) = (Polls::default(), Refusals::default());
+        Self(Arc::new(Shared { care, polls, refusals, reported: Notify::new(), clock, metrics }))
     }
 
     /// Plans after each change, until `stop`.
@@ -95,17 +99,13 @@ impl Segments {
     fn step(&self, assignments: Arc<Assignments>, leads: bool) {
         let now = self.0.clock.now();
         let mut care = self.care();
-        let has_changed = care.leads() != leads;
         care.follow(now, assignments, leads);
         let planned = care.plan(now);
         let due: Vec<NodeId> = care.due(now).cloned().collect();
         self.0.metrics.under_replicated.set(care.under_replicated_seconds(now));
         drop(care);
         self.record(&planned);
-        match has_changed {
-            true => self.0.polls.wake_all(),
-            false => self.0.polls.wake(&due),
-        }
+        self.0.polls.wake(&due);
     }
 
     fn record(&self, planned: &Planned) {
@@ -139,43 +139,29 @@ impl Segments {
         }
     }
 
-    /// Takes a report. Returns whether this monitor leads.
-    fn report(&self, report: ReadReport) -> Result<bool, Refused> {
-        let mut care = self.care();
-        let ended = care.report(self.0.clock.now(), report)?;
-        let leads = care.leads();
-        drop(care);
+    fn report(&self, report: ReadReport) -> Result<(), Refused> {
+        let ended = self.care().report(self.0.clock.now(), report)?;
         self.record_ends(&ended);
         self.0.reported.notify_one();
-        Ok(leads)
+        Ok(())
     }
 
-    /// Waits for orders. Returns whether this monitor leads; at once when that changes. `None`: a newer poll has replaced this one.
-    async fn orders(
-        &self,
-        worker: &NodeId,
-        incarnation: u64,
-        wait: Duration,
-    ) -> Result<Option<(bool, Vec<Order>)>, Refused> {
+    /// Waits for orders. `None`: a newer poll has replaced this one.
+    async fn orders(&self, worker: &NodeId, incarnation: u64, wait: Duration) -> Result<Option<Vec<Order>>, Refused> {
         let until = Instant::now() + wait;
+        // A process that gave way to another one of its name must not end that one's polls.
+        self.care().check_online(worker, incarnation)?;
         let poll = self.0.polls.begin(worker);
-        let led = self.care().leads();
         loop {
             if poll.is_replaced() {
                 return Ok(None);
             }
-            let (leads, orders) = self.hand_out(worker, incarnation)?;
-            if leads != led || !orders.is_empty() || Instant::now() >= until {
-                return Ok(Some((leads, orders)));
+            let orders = self.care().hand_out(self.0.clock.now(), worker, incarnation)?;
+            if !orders.is_empty() || Instant::now() >= until {
+                return Ok(Some(orders));
             }
             timeout_at(until, poll.woken()).await.ok();
         }
-    }
-
-    fn hand_out(&self, worker: &NodeId, incarnation: u64) -> Result<(bool, Vec<Order>), Refused> {
-        let mut care = self.care();
-        let orders = care.hand_out(self.0.clock.now(), worker, incarnation)?;
-        Ok((care.leads(), orders))
     }
 
     /// For `GET /status`.
@@ -188,3 +174,7 @@ impl Segments {
         self.0.care.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[path = "segments/segments_tests.rs"]
+mod tests;

@@ -71,6 +71,41 @@ fn a_version_is_written_read_and_replaced() {
     assert!(matches!(earlier, WriteError::Older(_)), "{earlier}");
 }
 
+/// What is written to this name fails as on a full disk.
+fn fill(path: PathBuf) {
+    std::os::unix::fs::symlink("/dev/full", path.with_added_extension("tmp")).unwrap();
+}
+
+#[test]
+fn a_write_that_fails_leaves_nothing_on_a_full_disk() {
+    let (_root, directory) = directory();
+    directory.write(segment(), version(1), &bytes(1)).unwrap();
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(&directory.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort_unstable();
+        names
+    };
+    let before = names();
+    let second = Manifest::of(segment(), version(2), &bytes(2)).unwrap();
+    for full in [directory.blocks_path(&second), directory.manifest_path(segment(), Place::Current)] {
+        fill(full);
+        let error = directory.write(segment(), version(2), &bytes(2)).unwrap_err();
+        assert!(matches!(&error, WriteError::Io(error) if error.kind() == ErrorKind::StorageFull), "{error:?}");
+        assert_eq!(names(), before);
+    }
+    fill(directory.manifest_path(segment(), Place::Staged));
+    let error = directory.begin(second).unwrap_err();
+    assert!(matches!(&error, WriteError::Io(error) if error.kind() == ErrorKind::StorageFull), "{error:?}");
+    assert_eq!(names(), before);
+    assert_eq!(found(&directory).all().unwrap(), bytes(1));
+    // The blocks of a version whose manifest was damaged stay: another copy's manifest makes them usable again.
+    flip(&directory.manifest_path(segment(), Place::Current), 9);
+    fill(directory.manifest_path(segment(), Place::Current));
+    directory.write(segment(), version(1), &bytes(1)).unwrap_err();
+    assert_eq!(names(), before);
+}
+
 #[test]
 fn no_bad_byte_is_returned() {
     let (_root, directory) = directory();

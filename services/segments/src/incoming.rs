@@ -36,7 +36,18 @@ impl SegmentDirectory {
             return Err(WriteError::Older(segment));
         }
         fs::create_dir_all(&self.path)?;
-        let path = self.blocks_path(&manifest);
+        let was_there = self.blocks_path(&manifest).exists();
+        let begun = self.gather(&manifest);
+        if begun.is_err() && !was_there {
+            self.remove_if_unnamed(&manifest);
+        }
+        let (file, missing, is_staged) = begun?;
+        Ok(Incoming { directory: self.clone(), manifest, file, missing, is_staged })
+    }
+
+    /// The version's file with the blocks that are here, the others, and whether the version is the staged one.
+    fn gather(&self, manifest: &Manifest) -> io::Result<(File, BTreeSet<u32>, bool)> {
+        let (segment, path) = (manifest.segment(), self.blocks_path(manifest));
         // A file that cannot be opened gives no blocks.
         let known: Vec<File> = self
             .block_files(segment)?
@@ -65,9 +76,9 @@ impl SegmentDirectory {
         let is_at = |place| Ok::<bool, io::Error>(self.read_manifest(segment, place)? == Some(Ok(manifest.clone())));
         let is_staged = !is_at(Place::Current)?;
         if is_staged && !is_at(Place::Staged)? {
-            self.stage(&manifest)?;
+            self.stage(manifest)?;
         }
-        Ok(Incoming { directory: self.clone(), manifest, file, missing, is_staged })
+        Ok((file, missing, is_staged))
     }
 }
 

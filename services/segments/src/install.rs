@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use contract::SegmentId;
@@ -65,17 +65,27 @@ impl SegmentDirectory {
         }
         fs::create_dir_all(&self.path)?;
         let path = self.blocks_path(&manifest);
-        self.put(path.clone(), bytes)?;
-        // The blocks must not come after the manifest that names them.
-        self.sync()?;
-        self.put(self.manifest_path(segment, Place::Current), &manifest.encode())?;
-        self.sync()?;
+        let was_there = path.exists();
+        if let Err(error) = self.put_version(&manifest, &path, bytes) {
+            if !was_there {
+                self.remove_if_unnamed(&manifest);
+            }
+            return Err(error.into());
+        }
         let staged = self.read_manifest(segment, Place::Staged)?.and_then(Result::ok);
         if staged.is_none_or(|staged| staged.version().vector <= version.vector) {
             remove(self.manifest_path(segment, Place::Staged))?;
         }
         self.remove_unnamed(segment)?;
         Ok(VerifiedFile::new(manifest, Some(File::open(path)?)))
+    }
+
+    fn put_version(&self, manifest: &Manifest, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.put(path, bytes)?;
+        // The blocks must not come after the manifest that names them.
+        self.sync()?;
+        self.put(&self.manifest_path(manifest.segment(), Place::Current), &manifest.encode())?;
+        self.sync()
     }
 
     /// Removes the current and the staged version, for a worker that holds the segment no more.
@@ -95,7 +105,7 @@ impl SegmentDirectory {
 
     /// Makes a manifest the staged one, instead of the one before. Its blocks come later.
     pub(crate) fn stage(&self, manifest: &Manifest) -> io::Result<()> {
-        self.put(self.manifest_path(manifest.segment(), Place::Staged), &manifest.encode())?;
+        self.put(&self.manifest_path(manifest.segment(), Place::Staged), &manifest.encode())?;
         self.sync()?;
         // Without a manifest of the current version, its blocks cannot be told from others.
         match self.read_manifest(manifest.segment(), Place::Current)? {
@@ -131,13 +141,25 @@ impl SegmentDirectory {
         Ok(current.is_some_and(|current| current.version().is_newer_than(&manifest.version())))
     }
 
-    /// Writes a file to a temporary name, and renames it when it is on the disk. The caller syncs the directory.
-    fn put(&self, path: PathBuf, bytes: &[u8]) -> io::Result<()> {
+    /// Writes a file to a temporary name, and renames it when it is on the disk. The caller syncs the directory. After an error nothing of it
+    /// is left: a full disk must not fill further with each attempt.
+    fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = path.with_added_extension(TEMPORARY);
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(temporary, path)
+        let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            // If it cannot be removed, the next `open` does it.
+            let _ = fs::remove_file(temporary);
+        }
+        written
+    }
+
+    /// After a failed write: removes the file with the version's blocks, if no manifest names it. If it cannot be removed, the next version that
+    /// is written does it.
+    pub(crate) fn remove_if_unnamed(&self, manifest: &Manifest) {
+        let is_unnamed = |named: Vec<Manifest>| !named.iter().any(|named| named.content() == manifest.content());
+        if self.manifests(manifest.segment()).is_ok_and(is_unnamed) {
+            let _ = remove(self.blocks_path(manifest));
+        }
     }
 
     /// Removes the files of blocks that no manifest names.
@@ -150,6 +172,12 @@ impl SegmentDirectory {
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// A file that is missing is no error.

@@ -23,7 +23,12 @@ pub const MAX_FILE_BYTES: u64 = MAX_BLOCKS as u64 * BLOCK_BYTES as u64;
 /// Changes with the layout.
 const FORMAT: u8 = 2;
 const HEADER_BYTES: usize = 1 + 1 + 1 + 8 + VersionVector::BYTES + 8;
-pub const MAX_MANIFEST_BYTES: usize = HEADER_BYTES + (MAX_BLOCKS as usize + 1) * Digest::BYTES;
+pub const MAX_MANIFEST_BYTES: usize = encoded_bytes(MAX_BLOCKS as usize);
+
+/// Bytes of the manifest of a file with this many blocks.
+pub(crate) const fn encoded_bytes(blocks: usize) -> usize {
+    HEADER_BYTES + (blocks + 1) * Digest::BYTES
+}
 
 /// A version that was published: by which epoch of the segment's partition, and what was folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub struct Manifest {
     segment: SegmentId,
     version: Version,
     length: u64,
+    /// Of the length and the blocks. Requests ask for it, so it is computed once.
+    content: Digest,
     blocks: Vec<Digest>,
 }
 
@@ -87,7 +94,13 @@ impl Manifest {
         if length > MAX_FILE_BYTES {
             return Err(TooLong(length));
         }
-        Ok(Self { segment, version, length, blocks: bytes.chunks(BLOCK_BYTES).map(Digest::of).collect() })
+        Ok(Self::new(segment, version, length, bytes.chunks(BLOCK_BYTES).map(Digest::of).collect()))
+    }
+
+    fn new(segment: SegmentId, version: Version, length: u64, blocks: Vec<Digest>) -> Self {
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.extend(blocks.iter().flat_map(|digest| digest.0));
+        Self { segment, version, length, content: Digest::of(&bytes), blocks }
     }
 
     pub fn segment(&self) -> SegmentId {
@@ -122,19 +135,22 @@ impl Manifest {
 
     /// Depends on the file only: two epochs that publish the same bytes have the same content.
     pub fn content(&self) -> Digest {
-        let mut bytes = self.length.to_le_bytes().to_vec();
-        bytes.extend(self.blocks.iter().flat_map(|digest| digest.0));
-        Digest::of(&bytes)
+        self.content
+    }
+
+    /// `"CONTENT-EPOCH"` with the quotes: the entity tag of the manifest over HTTP.
+    pub fn etag(&self) -> String {
+        format!("\"{}-{}\"", self.content, self.version.epoch)
     }
 
     /// Name of the file with the blocks.
     pub fn file_name(&self) -> String {
-        format!("segment-{}-{}.blocks", self.segment, &self.content().to_string()[..32])
+        format!("segment-{}-{}.blocks", self.segment, &self.content.to_string()[..32])
     }
 
     /// At most 2 MiB and a header.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER_BYTES + (self.blocks.len() + 1) * Digest::BYTES);
+        let mut out = Vec::with_capacity(encoded_bytes(self.blocks.len()));
         out.extend([FORMAT, file::FORMAT, self.segment.number()]);
         out.extend(self.version.epoch.to_le_bytes());
         out.extend(self.version.vector.to_bytes());
@@ -169,7 +185,7 @@ impl Manifest {
             return Err(ManifestError::Length(length));
         }
         let count = length.div_ceil(BLOCK_BYTES as u64) as usize;
-        let size = HEADER_BYTES + (count + 1) * Digest::BYTES;
+        let size = encoded_bytes(count);
         if bytes.len() != size {
             return Err(ManifestError::Size { length, expected: size, found: bytes.len() });
         }
@@ -178,7 +194,7 @@ impl Manifest {
             return Err(ManifestError::Damaged);
         }
         let blocks = blocks.as_chunks().0.iter().copied().map(Digest).collect();
-        Ok(Self { segment: expected, version, length, blocks })
+        Ok(Self::new(expected, version, length, blocks))
     }
 }
 

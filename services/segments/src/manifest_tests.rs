@@ -35,6 +35,14 @@ fn the_content_depends_on_the_file_only() {
 }
 
 #[test]
+fn the_etag_has_the_content_and_the_epoch() {
+    let of = |epoch| Manifest::of(segment(3), Version { epoch, ..version() }, b"same").unwrap();
+    assert_eq!(of(6).etag(), format!("\"{}-6\"", of(1).content()));
+    let decoded = Manifest::decode(&of(6).encode(), segment(3)).unwrap();
+    assert_eq!((decoded.etag(), decoded.content()), (of(6).etag(), of(6).content()));
+}
+
+#[test]
 fn what_is_wrong_is_said() {
     let bytes = Manifest::of(segment(3), version(), &[0; 5000]).unwrap().encode();
     let with = |at: usize, new: &[u8]| {

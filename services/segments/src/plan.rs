@@ -186,15 +186,21 @@ impl<'a> SegmentCopies<'a> {
     /// What the holders do not have.
     fn needs(&self, manifest: &Manifest) -> Vec<Need<'_>> {
         let mut needs = Vec::new();
+        // Whole manifests are compared here, once for each copy: a segment may have 65,536 blocks.
+        let of_version = |(worker, copy)| Some((worker, version_of(copy, manifest)?));
+        let states: Vec<(&WorkerId, &CopyState)> = self.reported().filter_map(of_version).collect();
+        let sources = |is_source: &dyn Fn(&CopyState) -> bool| {
+            states.iter().filter(|(_, state)| is_source(state)).map(|(worker, _)| *worker).collect()
+        };
         for to in self.holders.iter().filter(|holder| self.copies.contains_key(*holder)) {
             let mut add = |part, sources: Vec<_>| {
                 let (segment, good_copies) = (self.segment, sources.len());
                 needs.push(Need { has_failed: false, good_copies, segment, to, part, sources });
             };
             let blocks = 0..manifest.blocks().len() as u32;
-            match self.copy(to).and_then(|copy| version_of(copy, manifest)) {
-                None => add(Part::Manifest, self.sources(|copy| version_of(copy, manifest).is_some())),
-                Some(state) => {
+            match states.iter().find(|(worker, _)| *worker == to) {
+                None => add(Part::Manifest, sources(&|_| true)),
+                Some((_, state)) => {
                     let is_elsewhere = |block| !state.has(manifest, block) && self.has(to, manifest, block);
                     if state.is_complete(manifest) && !self.is_done(to, manifest) || blocks.clone().any(is_elsewhere) {
                         add(Part::Own, vec![to]);
@@ -202,15 +208,10 @@ impl<'a> SegmentCopies<'a> {
                 }
             }
             for block in blocks.filter(|&block| !self.has(to, manifest, block)) {
-                let has = |state: &CopyState| state.has(manifest, block);
-                add(Part::Block(block), self.sources(|copy| version_of(copy, manifest).is_some_and(has)));
+                add(Part::Block(block), sources(&|state| state.has(manifest, block)));
             }
         }
         needs
-    }
-
-    fn sources(&self, is_source: impl Fn(&CopyReport) -> bool) -> Vec<&WorkerId> {
-        self.reported().filter(|(_, copy)| is_source(copy)).map(|(worker, _)| worker).collect()
     }
 
     /// Whether the worker has the block in a file of its own: beginning the version puts it into place.

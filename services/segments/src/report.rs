@@ -99,26 +99,11 @@ impl Reports {
         Ok(())
     }
 
-    /// Replaces what the worker reported of one segment. `None`: it has nothing of it.
+    /// Replaces what the worker reported of these segments. `None`: it has nothing of it.
     ///
     /// # Errors
-    /// The report is foreign, late or old, or the worker has not reported all segments since its start. What it reported before stays.
-    pub fn update(
-        &mut self,
-        worker: &WorkerId,
-        incarnation: u64,
-        number: u64,
-        table_epoch: u64,
-        segment: SegmentId,
-        copy: Option<CopyReport>,
-    ) -> Result<(), BadReport> {
-        self.update_all(worker, incarnation, number, table_epoch, BTreeMap::from([(segment, copy)]))
-    }
-
-    /// As `update`, of several segments at once.
-    ///
-    /// # Errors
-    /// As `update`. What the worker reported before stays, of all segments.
+    /// The report is foreign, late or old, or the worker has not reported all segments since its start. What it reported before
+    /// stays, of all segments.
     pub fn update_all(
         &mut self,
         worker: &WorkerId,
@@ -209,6 +194,10 @@ mod tests {
         SegmentId::new(number).unwrap()
     }
 
+    fn one(number: u8, copy: Option<CopyReport>) -> BTreeMap<SegmentId, Option<CopyReport>> {
+        BTreeMap::from([(segment(number), copy)])
+    }
+
     fn known(reports: &Reports) -> Vec<u8> {
         let has = |number: &u8| reports.of(segment(*number)).get("w").is_some_and(Option::is_some);
         (0..16).filter(has).collect()
@@ -241,23 +230,23 @@ mod tests {
     fn one_segment_is_replaced_after_a_step() {
         let (mut reports, worker) = (Reports::default(), WorkerId::from("w"));
         let all_missing = Err(BadReport::AllMissing { worker: Arc::clone(&worker) });
-        assert_eq!(reports.update(&worker, 7, 1, 5, segment(2), Some(copy(2))), all_missing);
+        assert_eq!(reports.update_all(&worker, 7, 1, 5, one(2, Some(copy(2)))), all_missing);
         reports.accept(report((7, 2), 5, 3, copy(3))).unwrap();
-        reports.update(&worker, 7, 3, 5, segment(2), Some(copy(2))).unwrap();
+        reports.update_all(&worker, 7, 3, 5, one(2, Some(copy(2)))).unwrap();
         assert_eq!(known(&reports), [2, 3]);
-        reports.update(&worker, 7, 4, 6, segment(3), None).unwrap();
+        reports.update_all(&worker, 7, 4, 6, one(3, None)).unwrap();
         assert_eq!(known(&reports), [2]);
         let late = Err(BadReport::Late { worker: Arc::clone(&worker), incarnation: 7, number: 4 });
-        assert_eq!(reports.update(&worker, 7, 4, 6, segment(2), None), late);
+        assert_eq!(reports.update_all(&worker, 7, 4, 6, one(2, None)), late);
         // A report of all segments that was made before the step.
         assert!(matches!(reports.accept(report((7, 3), 6, 3, copy(3))), Err(BadReport::Late { .. })));
-        assert!(matches!(reports.update(&worker, 7, 5, 5, segment(2), None), Err(BadReport::OldEpoch { .. })));
+        assert!(matches!(reports.update_all(&worker, 7, 5, 5, one(2, None)), Err(BadReport::OldEpoch { .. })));
         assert!(matches!(
-            reports.update(&worker, 7, 5, 6, segment(2), Some(copy(3))),
+            reports.update_all(&worker, 7, 5, 6, one(2, Some(copy(3)))),
             Err(BadReport::ForeignSegment { .. })
         ));
         // After a restart nothing is known of the other segments.
-        assert_eq!(reports.update(&worker, 8, 1, 6, segment(2), None), all_missing);
+        assert_eq!(reports.update_all(&worker, 8, 1, 6, one(2, None)), all_missing);
         assert_eq!(known(&reports), [2]);
     }
 }

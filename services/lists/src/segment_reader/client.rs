@@ -14,15 +14,13 @@ use reqwest::{
     header::{IF_NONE_MATCH, LOCATION, RANGE},
     redirect::Policy,
 };
-use segments::{Digest, MAX_BLOCKS, Manifest};
+use segments::{Digest, MAX_MANIFEST_BYTES, Manifest};
 
 use super::{failure::Failure, file::Held};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// For a manifest or a range; each has about 2 MiB at most.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// The digests of all blocks, and more than the rest of a manifest.
-const MAX_MANIFEST_BYTES: usize = MAX_BLOCKS as usize * Digest::BYTES + 1_024;
 /// A problem document is shorter; an unrelated server may use the port.
 const MAX_PROBLEM_BYTES: usize = 16 << 10;
 

@@ -91,7 +91,7 @@ impl Unfinished {
 
     /// To be called when no block is missing.
     pub fn finish(self) -> Held {
-        let etag = format!("\"{}-{}\"", self.manifest.content(), self.manifest.version().epoch);
+        let etag = self.manifest.etag();
         Held { manifest: self.manifest, bytes: Arc::new(self.bytes), etag }
     }
 

@@ -162,7 +162,7 @@ async fn manifest(
         return Ok((StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response());
     }
     let file = worker.find(segment).ok_or_else(not_here)?;
-    let etag = format!("\"{}-{}\"", file.manifest().content(), file.manifest().version().epoch);
+    let etag = file.manifest().etag();
     if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
         worker.unchanged.fetch_add(1, Ordering::SeqCst);
         return Ok(StatusCode::NOT_MODIFIED.into_response());

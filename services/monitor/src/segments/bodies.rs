@@ -16,9 +16,10 @@ use tokio::{
 };
 use tonic::Status;
 
-/// Reports that are read and checked at a time: of connections that have sent an authentic message, and of others.
-const AUTHENTICATED_REPORTS: usize = 4;
-const UNAUTHENTICATED_REPORTS: usize = 2;
+/// Reports that are read and checked at a time: of connections that have sent an authentic message, and of others. Each may have
+/// `MAX_FRAME_BYTES`.
+const AUTHENTICATED_REPORTS: usize = 2;
+const UNAUTHENTICATED_REPORTS: usize = 1;
 /// From the headers of a request to the end of its body, with the wait for its turn.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Of a gRPC message: a flag and a length.

@@ -103,15 +103,11 @@ impl Care {
         }
     }
 
-    pub fn leads(&self) -> bool {
-        self.leads_since.is_some()
-    }
-
     /// The table and the leadership as they are now. Copies of workers that are not online are no sources; what an earlier incarnation
     /// reported is forgotten.
     pub fn follow(&mut self, now: Nanos, assignments: Arc<Assignments>, leads: bool) {
         if !leads {
-            self.running.clear();
+            self.running.keep_rebuilds();
             self.repairs.clear();
             self.leads_since = None;
         } else if self.leads_since.is_none() {
@@ -167,7 +163,9 @@ impl Care {
         Ok(ended)
     }
 
-    fn check_online(&self, worker: &NodeId, incarnation: u64) -> Result<(), Refused> {
+    /// # Errors
+    /// This incarnation is not online.
+    pub fn check_online(&self, worker: &NodeId, incarnation: u64) -> Result<(), Refused> {
         match self.online.get(worker) {
             Some((online, _)) if *online == incarnation => Ok(()),
             None if !self.assignments.table.nodes.contains_key(worker) => Err(Refused::Unknown(worker.clone())),
@@ -297,7 +295,7 @@ impl Care {
     /// This incarnation is not online.
     pub fn hand_out(&mut self, now: Nanos, worker: &NodeId, incarnation: u64) -> Result<Vec<Order>, Refused> {
         self.check_online(worker, incarnation)?;
-        Ok(self.running.hand_out(now, worker))
+        Ok(if self.leads_since.is_some() { self.running.hand_out(now, worker) } else { Vec::new() })
     }
 
     /// Workers whose polls should get orders now.

@@ -156,7 +156,7 @@ fn a_failed_step_is_tried_with_another_source_and_again_after_a_pause() {
     story.now += RETRY_AFTER;
     assert_eq!(story.orders().len(), 1);
     // Its end is never reported.
-    story.now += 60 * S;
+    story.now += 61 * S;
     let planned = story.care.plan(story.now);
     assert_eq!((planned.ended.len(), &planned.ended[0].outcome), (1, &Outcome::TimedOut));
 }
@@ -178,6 +178,56 @@ fn nothing_is_folded_again_while_an_online_worker_may_still_report() {
     assert_eq!(story.orders(), Vec::<String>::new());
     story.report("c", Some(flipped(7)), vec![]);
     assert_eq!(story.orders(), ["=a"]);
+}
+
+#[test]
+fn one_rebuild_of_a_segment_runs_at_a_time_also_when_the_lead_was_lost_meanwhile() {
+    let mut story = Story::begin(Telemetry::default());
+    story.good();
+    for worker in ["a", "b", "c"] {
+        story.report(worker, Some(flipped(7)), vec![]);
+    }
+    assert_eq!(story.orders(), ["=a"]);
+    let order = story.handed_out("a");
+    story.now += 300 * S;
+    assert_eq!(story.orders(), Vec::<String>::new(), "it may take long");
+    story.care.follow(story.now, three(1), false);
+    assert_eq!(story.orders(), Vec::<String>::new());
+    assert_eq!(story.care.hand_out(story.now, &id("a"), 1), Ok(vec![]), "another monitor leads");
+    story.care.follow(story.now, three(1), true);
+    assert_eq!(story.orders(), Vec::<String>::new());
+    assert_eq!(story.handed_out("a"), order);
+    story.now += 300 * S;
+    assert_eq!(story.orders(), ["=b"], "it took too long");
+}
+
+/// A worker reports an order as carried out if it has a newer version by then.
+#[test]
+fn an_order_that_was_overtaken_does_not_count_against_its_workers() {
+    let mut story = Story::begin(Telemetry::default());
+    story.good();
+    story.report("b", Some(flipped(7)), vec![]);
+    assert_eq!(story.orders(), ["a>b"]);
+    let order = story.handed_out("b");
+    let ended = story.report("b", Some(copy(9)), done(&order));
+    assert_eq!(ended[0].outcome, Outcome::Done { bytes: 0 });
+    assert_eq!((story.care.failed.len(), story.care.paused.len()), (0, 0));
+    // The newer version is the winner now.
+    assert_eq!(story.orders(), ["b>a", "b>c"]);
+    let order = story.handed_out("a");
+    story.report("a", Some(copy(9)), done(&order));
+    story.report("c", Some(flipped(9)), vec![]);
+    for worker in ["a", "b"] {
+        story.report(worker, Some(flipped(9)), vec![]);
+    }
+    // So is a rebuild: its worker publishes a version that dominates it.
+    let order = story.handed_out("c");
+    story.report("c", Some(flipped(9)), done(&order));
+    assert_eq!(story.orders(), ["=a"]);
+    let order = story.handed_out("a");
+    story.report("a", Some(copy(11)), done(&order));
+    assert_eq!((story.care.failed.len(), story.care.paused.len()), (0, 0));
+    assert_eq!(story.orders(), ["a>b", "a>c"]);
 }
 
 #[test]

@@ -79,7 +79,10 @@ impl SegmentMetrics {
         match ended.outcome {
             Outcome::Done { bytes } => {
                 self.repairs.with_label_values(&[ended.kind().as_str()]).inc();
-                self.blocks_moved.inc_by(ended.blocks() as u64);
+                // An order that was overtaken moves nothing.
+                if bytes > 0 {
+                    self.blocks_moved.inc_by(ended.blocks() as u64);
+                }
                 self.bytes_moved.inc_by(bytes);
             }
             Outcome::Failed(_) | Outcome::TimedOut => self.failures.inc(),

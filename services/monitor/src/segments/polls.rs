@@ -34,10 +34,6 @@ impl Polls {
         workers.into_iter().filter_map(|worker| waiting.get(worker)).for_each(|wake| wake.notify_one());
     }
 
-    pub fn wake_all(&self) {
-        self.lock().values().for_each(|wake| wake.notify_one());
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Notify>>> {
         // Every change is complete when a panic could happen.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 
 use heartbeat::{Nanos, assign::NodeId};
 use segments::{
-    Plan, Rebuild, Transfer,
+    BLOCK_BYTES, Plan, Rebuild, Transfer,
     rpc::{Finished, Order, OrderId, Step},
 };
 
-/// An order without a report of its end is given up.
-const MAX_TIME: Nanos = 60_000_000_000;
+const SECOND: Nanos = 1_000_000_000;
+/// An order without a report of its end is given up after this time; a transfer after the time of its blocks too.
+const MAX_TIME: Nanos = 60 * SECOND;
+/// A rebuild reads all logs from their start: minutes with many users.
+const MAX_REBUILD_TIME: Nanos = 600 * SECOND;
+/// The slowest transfer that is not given up, in bytes/s.
+const MIN_RATE: u64 = 64 << 10;
 /// An order that was handed out is handed out to a later poll too after this time, since the reply may have been lost.
-pub const REPEAT_AFTER: Nanos = 1_000_000_000;
+pub const REPEAT_AFTER: Nanos = SECOND;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -98,8 +103,10 @@ impl RunningOrders {
         self.0.insert(order.id, Running { order, worker, since: now, handed_out: None });
     }
 
-    pub fn clear(&mut self) {
-        self.0.clear();
+    /// Forgets all orders but the rebuilds that a worker may have begun. A monitor that leads again must not order them a second time.
+    pub fn keep_rebuilds(&mut self) {
+        let is_rebuild = |order: &Order| matches!(order.step, Step::Rebuild { .. });
+        self.0.retain(|_, running| is_rebuild(&running.order) && running.handed_out.is_some());
     }
 
     /// For the next plan.
@@ -138,7 +145,7 @@ impl RunningOrders {
             if !source.into_iter().chain([&running.worker]).all(&is_online) {
                 return Some(Outcome::Offline);
             }
-            (now >= running.since + MAX_TIME).then_some(Outcome::TimedOut)
+            (now >= running.since + running.max_time()).then_some(Outcome::TimedOut)
         };
         let given_up: Vec<_> = self.0.iter().filter_map(|(id, running)| Some((*id, why(running)?))).collect();
         let remove = |(id, outcome): (OrderId, Outcome)| Some(ended(self.0.remove(&id)?, outcome));
@@ -162,6 +169,14 @@ impl RunningOrders {
 }
 
 impl Running {
+    fn max_time(&self) -> Nanos {
+        match &self.order.step {
+            Step::Transfer { blocks, .. } => MAX_TIME + (blocks.len() * BLOCK_BYTES) as u64 * SECOND / MIN_RATE,
+            Step::Rebuild { .. } => MAX_REBUILD_TIME,
+            Step::Remove => MAX_TIME,
+        }
+    }
+
     fn is_due(&self, now: Nanos) -> bool {
         self.handed_out.is_none_or(|at| now >= at + REPEAT_AFTER)
     }
@@ -177,7 +192,7 @@ mod tests {
 
     use super::*;
 
-    const S: Nanos = 1_000_000_000;
+    const S: Nanos = SECOND;
 
     fn started() -> RunningOrders {
         let mut orders = RunningOrders::default();
@@ -185,14 +200,16 @@ mod tests {
         orders.start(0, "a".into(), order(1, Step::Remove));
         let version = segments::Version { epoch: 1, vector: contract::VersionVector::default() };
         let (content, from, address) = (segments::Digest::of(b""), "b".into(), "b:1".to_owned());
-        let transfer = Step::Transfer { version, content, from, address, manifest: true, blocks: vec![3] };
+        let transfer = Step::Transfer { version, content, from, address, manifest: true, blocks: vec![3; 32] };
         orders.start(0, "a".into(), order(2, transfer));
+        orders.start(0, "c".into(), order(3, Step::Rebuild { version }));
         orders
     }
 
     #[test]
     fn an_order_is_handed_out_again_until_its_worker_says_that_it_has_ended() {
         let mut orders = started();
+        orders.hand_out(0, "c");
         let ids = |orders: Vec<Order>| orders.iter().map(|order| order.id).collect::<Vec<_>>();
         assert_eq!((ids(orders.hand_out(0, "a")), ids(orders.hand_out(0, "b"))), (vec![1, 2], vec![]));
         assert_eq!((ids(orders.hand_out(1, "a")), orders.due(1).count()), (vec![], 0));
@@ -202,7 +219,7 @@ mod tests {
         let ended = orders.finish("a", &finished).unwrap();
         assert_eq!((ended.kind(), ended.outcome.clone()), (Kind::Drop, Outcome::Done { bytes: 0 }));
         assert_eq!(orders.finish("a", &finished), None);
-        assert_eq!(orders.as_plan().transfers[0].blocks, [3]);
+        assert_eq!(orders.as_plan().transfers[0].blocks, [3; 32]);
         let failed = Finished { order: 2, error: "no".into(), bytes: 7 };
         let ended = orders.finish("a", &failed).unwrap();
         assert_eq!((ended.pair(), ended.outcome), (("b".into(), "a".into()), Outcome::Failed("no".into())));
@@ -214,7 +231,30 @@ mod tests {
         assert!(orders.give_up(59 * S, |_| true).is_empty());
         let ended = orders.give_up(59 * S, |worker| &**worker != "b");
         assert_eq!((ended.len(), ended[0].order.id, &ended[0].outcome), (1, 2, &Outcome::Offline));
-        assert_eq!(orders.give_up(60 * S, |_| true)[0].outcome, Outcome::TimedOut);
+        let timed_out = |orders: &mut RunningOrders, now| -> Vec<Kind> {
+            let ended = orders.give_up(now, |_| true);
+            assert!(ended.iter().all(|end| end.outcome == Outcome::TimedOut), "{ended:?}");
+            ended.iter().map(Ended::kind).collect()
+        };
+        assert_eq!(timed_out(&mut orders, 60 * S), [Kind::Drop]);
+        assert_eq!(timed_out(&mut orders, 600 * S - 1), []);
+        assert_eq!(timed_out(&mut orders, 600 * S), [Kind::Rebuild]);
+        assert_eq!(orders.as_plan(), Plan::default());
+        // 32 blocks at 64 KiB/s: two seconds.
+        let mut orders = started();
+        assert_eq!(timed_out(&mut orders, 62 * S - 1), [Kind::Drop]);
+        assert_eq!(timed_out(&mut orders, 62 * S), [Kind::Transfer]);
+    }
+
+    #[test]
+    fn only_rebuilds_that_were_handed_out_are_kept() {
+        let mut orders = started();
+        ["a", "c"].iter().for_each(|worker| drop(orders.hand_out(0, worker)));
+        orders.keep_rebuilds();
+        let kept = orders.as_plan();
+        assert_eq!((kept.rebuilds.len(), kept.transfers.len(), kept.drops.len()), (1, 0, 0));
+        let mut orders = started();
+        orders.keep_rebuilds();
         assert_eq!(orders.as_plan(), Plan::default());
     }
 }

@@ -48,35 +48,37 @@ impl SegmentCare for Server {
         let metrics = &self.segments.0.metrics;
         let (connection, question) = parts(request);
         let (keys, read) = (self.keys.clone(), question.frame.clone());
-        // Digests of up to 16 MiB are compared.
+        // Digests of up to 34 MiB are compared.
         let report = spawn_blocking(move || {
             let report = frame::verify_protobuf::<BlockReport>(&keys, FrameKind::BlockReport, &read)?;
-            Some(ReadReport::try_from(report))
+            let worker = NodeId::from(report.worker.as_str());
+            Some((worker, ReadReport::try_from(report)))
         });
-        let Some(report) = report.await.map_err(|_| Status::internal("the report could not be checked"))? else {
+        let Some((worker, report)) = report.await.map_err(|_| Status::internal("the report could not be checked"))?
+        else {
             metrics.reported("unauthenticated");
             return Err(unauthenticated("block report"));
         };
         authenticate(connection);
-        let report = report.inspect_err(|_| metrics.reported("invalid"))?;
-        match self.segments.report(report) {
-            Ok(leads) => {
-                metrics.reported("accepted");
-                let reply = Accepted { leads };
-                Ok(Response::new(
-                    frame::sign_protobuf_reply(&self.keys, FrameKind::ReportAccepted, &question.frame, &reply).into(),
-                ))
+        let refusals = &self.segments.0.refusals;
+        let report = report.inspect_err(|bad| {
+            metrics.reported("invalid");
+            refusals.record(&worker, "invalid", bad);
+        })?;
+        if let Err(refused) = self.segments.report(report) {
+            let outcome = refused.outcome();
+            metrics.reported(outcome);
+            // That is a question, which each worker answers after a monitor's start.
+            if !matches!(refused, Refused::Incomplete(_)) {
+                refusals.record(&worker, outcome, &refused);
             }
-            Err(refused) => {
-                metrics.reported(match refused {
-                    Refused::Unknown(_) | Refused::NotOnline { .. } => "not_admitted",
-                    Refused::WildEpoch { .. } | Refused::Bad(BadReport::ForeignSegment { .. }) => "invalid",
-                    Refused::Bad(_) => "late",
-                    Refused::Incomplete(_) => "incomplete",
-                });
-                Err(refused.into())
-            }
+            return Err(refused.into());
         }
+        metrics.reported("accepted");
+        refusals.end(&worker);
+        let reply =
+            frame::sign_protobuf_reply(&self.keys, FrameKind::ReportAccepted, &question.frame, &Accepted::default());
+        Ok(Response::new(reply.into()))
     }
 
     async fn orders(&self, request: Request<Signed>) -> Result<Response<Signed>, Status> {
@@ -90,10 +92,10 @@ impl SegmentCare for Server {
         let Some(found) = self.stop.run_until_cancelled(waiting).await else {
             return Err(Status::unavailable("this monitor is stopping"));
         };
-        let Some((leads, orders)) = found? else {
+        let Some(orders) = found? else {
             return Err(Status::aborted("a newer poll of this worker has replaced this one"));
         };
-        let reply = Orders { leads, orders: orders.iter().map(Into::into).collect() };
+        let reply = Orders { orders: orders.iter().map(Into::into).collect() };
         Ok(Response::new(frame::sign_protobuf_reply(&self.keys, FrameKind::Orders, &question.frame, &reply).into()))
     }
 }
@@ -112,6 +114,18 @@ fn authenticate(connection: Option<Arc<Connection>>) {
 
 fn unauthenticated(what: &str) -> Status {
     Status::unauthenticated(format!("a {what} needs a MAC with the key that all have (node.key)"))
+}
+
+impl Refused {
+    /// One of `metrics::REPORT_OUTCOMES`.
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) | Self::NotOnline { .. } => "not_admitted",
+            Self::WildEpoch { .. } | Self::Bad(BadReport::ForeignSegment { .. }) => "invalid",
+            Self::Bad(_) => "late",
+            Self::Incomplete(_) => "incomplete",
+        }
+    }
 }
 
 impl From<Refused> for Status {

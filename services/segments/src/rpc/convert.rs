@@ -68,6 +68,10 @@ pub enum BadMessage {
         "the digests of segment {segment} have {bytes} bytes, which is no number of digests, or above the limit of {MAX_BLOCKS}"
     )]
     Digests { segment: SegmentId, bytes: usize },
+    #[error(
+        "the blocks of segment {0} are reported as those of the manifest, but there is no manifest, or there are other digests"
+    )]
+    NotAsStated(SegmentId),
     #[error("a version vector has {0} positions instead of 16")]
     Positions(usize),
     #[error("the order {0} does not say what to do")]
@@ -105,14 +109,18 @@ impl ReportedSegment {
 
 impl From<&CopyState> for CopyMessage {
     fn from(CopyState { manifest, blocks }: &CopyState) -> Self {
-        let blocks: Vec<u8> = blocks.iter().flat_map(|block| block.map_or(MISSING, |digest| digest.0)).collect();
-        Self { manifest: manifest.as_ref().map(Manifest::encode).unwrap_or_default().into(), blocks: blocks.into() }
+        let stated = manifest.as_ref().map(Manifest::blocks);
+        let as_stated = stated.is_some_and(|stated| blocks.iter().copied().eq(stated.iter().copied().map(Some)));
+        let digest = |block: &Option<Digest>| block.map_or(MISSING, |digest| digest.0);
+        let blocks = if as_stated { Vec::new() } else { blocks.iter().flat_map(digest).collect() };
+        let manifest = manifest.as_ref().map(Manifest::encode).unwrap_or_default();
+        Self { manifest: manifest.into(), blocks: blocks.into(), as_stated }
     }
 }
 
 impl CopyMessage {
     /// # Errors
-    /// The manifest is not one of this segment, or the digests are not digests.
+    /// The manifest is not one of this segment, or the digests are not digests, or not those of the manifest although the message says so.
     pub fn read(&self, segment: SegmentId) -> Result<CopyState, BadMessage> {
         let manifest = match self.manifest.is_empty() {
             true => None,
@@ -120,6 +128,11 @@ impl CopyMessage {
                 Manifest::decode(&self.manifest, segment).map_err(|error| BadMessage::Manifest { segment, error })?,
             ),
         };
+        if self.as_stated {
+            let manifest = manifest.filter(|_| self.blocks.is_empty()).ok_or(BadMessage::NotAsStated(segment))?;
+            let blocks = manifest.blocks().iter().copied().map(Some).collect();
+            return Ok(CopyState { manifest: Some(manifest), blocks });
+        }
         let (digests, rest) = self.blocks.as_chunks::<{ Digest::BYTES }>();
         if !rest.is_empty() || digests.len() > MAX_BLOCKS as usize {
             return Err(BadMessage::Digests { segment, bytes: self.blocks.len() });

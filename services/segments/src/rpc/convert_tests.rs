@@ -1,4 +1,10 @@
+use prost::Message;
+
 use super::*;
+use crate::{
+    manifest::{BLOCK_BYTES, encoded_bytes},
+    rpc::LARGEST_REPORT_BYTES,
+};
 
 fn segment_3() -> SegmentId {
     SegmentId::new(3).unwrap()
@@ -8,6 +14,10 @@ fn state(bytes: &[u8]) -> CopyState {
     let version = Version { epoch: 4, vector: VersionVector::new([9; 16]) };
     let manifest = Manifest::of(segment_3(), version, bytes).unwrap();
     CopyState { blocks: vec![Some(Digest::of(bytes)), None], manifest: Some(manifest) }
+}
+
+fn complete(bytes: &[u8]) -> CopyState {
+    CopyState { blocks: vec![Some(Digest::of(bytes))], ..state(bytes) }
 }
 
 fn report(segments: Vec<ReportedSegment>) -> BlockReport {
@@ -21,12 +31,44 @@ fn a_report_is_read_as_it_was_written() {
         CopyReport { current: Some(state(b"one")), staged: None },
         CopyReport { current: Some(no_manifest), staged: Some(state(b"two")) },
         CopyReport { current: None, staged: Some(state(b"two")) },
+        CopyReport { current: Some(complete(b"one")), staged: Some(complete(b"two")) },
+        CopyReport {
+            current: Some(CopyState { blocks: vec![Some(Digest::of(b"two"))], ..state(b"one") }),
+            staged: None,
+        },
+        CopyReport { current: Some(CopyState { blocks: Vec::new(), ..state(b"one") }), staged: None },
     ];
     for copy in copies.iter().map(Some).chain([None]) {
         let read = ReadReport::try_from(report(vec![ReportedSegment::new(segment_3(), copy)])).unwrap();
         assert_eq!((&*read.worker, read.incarnation, read.number, read.table_epoch), ("w", 7, 2, 5));
         assert_eq!(read.copies, BTreeMap::from([(segment_3(), copy.cloned())]));
     }
+}
+
+#[test]
+fn digests_are_sent_once_if_the_blocks_are_those_of_the_manifest() {
+    let (good, damaged) = (CopyMessage::from(&complete(b"one")), CopyMessage::from(&state(b"one")));
+    assert!(good.as_stated && good.blocks.is_empty());
+    assert!(!damaged.as_stated && damaged.blocks.len() == 2 * Digest::BYTES);
+}
+
+#[test]
+fn a_report_of_16_segments_of_64_mib_all_damaged_and_staged_fits() {
+    let blocks = (64 << 20) / BLOCK_BYTES;
+    let copy = CopyMessage {
+        manifest: vec![1; encoded_bytes(blocks)].into(),
+        blocks: vec![1; blocks * Digest::BYTES].into(),
+        as_stated: false,
+    };
+    let of_segment = |segment: SegmentId| ReportedSegment {
+        segment: segment.number().into(),
+        current: Some(copy.clone()),
+        staged: Some(copy.clone()),
+    };
+    let finished = vec![Finished { order: u64::MAX, error: "e".repeat(256), bytes: u64::MAX }; MAX_FINISHED];
+    let report = BlockReport { finished, ..report(SegmentId::all().map(of_segment).collect()) };
+    let length = report.encoded_len();
+    assert!((LARGEST_REPORT_BYTES - (1 << 20)..LARGEST_REPORT_BYTES).contains(&length), "{length}");
 }
 
 #[test]
@@ -46,6 +88,9 @@ fn what_is_wrong_in_a_report_is_said() {
     assert!(current(&|copy| copy.blocks = vec![7; 33].into()).contains("33 bytes"));
     let too_many = (MAX_BLOCKS as usize + 1) * Digest::BYTES;
     assert!(current(&|copy| copy.blocks = vec![7; too_many].into()).contains("above the limit"));
+    let no_manifest = current(&|copy| (copy.manifest, copy.as_stated) = (Bytes::new(), true));
+    assert!(no_manifest.contains("there is no manifest"), "{no_manifest}");
+    assert!(current(&|copy| copy.as_stated = true).contains("there are other digests"));
     let staged = |reported: &mut ReportedSegment| reported.staged = Some(CopyMessage::default());
     assert_eq!(read(&staged), "the staged version of segment 03 has no manifest");
     let twice = ReadReport::try_from(report(vec![written.clone(), written.clone()]));

@@ -49,9 +49,12 @@ pub struct CopyMessage {
     /// Empty: missing or damaged.
     #[prost(bytes = "bytes", tag = "1")]
     pub manifest: Bytes,
-    /// SHA-256 of each block, 32 bytes each; zeros: missing, or it cannot be read.
+    /// SHA-256 of each block, 32 bytes each; zeros: missing, or it cannot be read. Empty if `as_stated`.
     #[prost(bytes = "bytes", tag = "2")]
     pub blocks: Bytes,
+    /// Every block has the digest that the manifest states, as usual.
+    #[prost(bool, tag = "3")]
+    pub as_stated: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -67,11 +70,8 @@ pub struct Finished {
 }
 
 /// The monitor has the report.
-#[derive(Clone, PartialEq, Message)]
-pub struct Accepted {
-    #[prost(bool, tag = "1")]
-    pub leads: bool,
-}
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Accepted {}
 
 #[derive(Clone, PartialEq, Message)]
 pub struct OrdersWanted {
@@ -89,9 +89,7 @@ pub struct OrdersWanted {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Orders {
-    #[prost(bool, tag = "1")]
-    pub leads: bool,
-    #[prost(message, repeated, tag = "2")]
+    #[prost(message, repeated, tag = "1")]
     pub orders: Vec<OrderMessage>,
 }
 

@@ -67,7 +67,7 @@ async fn manifest(
         Err(error) => return disk_failed(&error),
     };
     let manifest = file.manifest();
-    let tag = format!("\"{}-{}\"", manifest.content(), manifest.version().epoch);
+    let tag = manifest.etag();
     let is_known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let mut response = match is_known {
         true => StatusCode::NOT_MODIFIED.into_response(),
