@@ -4,10 +4,9 @@ use std::{collections::BTreeSet, num::NonZero, thread};
 
 use contract::{Event, ItemId, SHARDS, SegmentId, ShardId, shard_of};
 
-use super::{Fold, NEIGHBOURS_KEPT, PublishedSegment};
+use super::{DecayedCount, Fold, PublishedSegment};
 use crate::{
     dataset::Dataset,
-    features::Features,
     neighbours::{BuiltFrom, NeighbourModel, POPULAR_KEPT, Params, Scored, best_first},
 };
 
@@ -56,20 +55,20 @@ impl NeighbourModel {
             let scored = row.neighbours.iter().map(|(id, score)| (number(id), *score));
             neighbours[number(&row.item) as usize] = scored.collect();
         }
-        let newest = rows().map(|row| row.popularity.period).max().unwrap_or(0);
-        let mut popular: Vec<Scored> =
-            rows().map(|row| (number(&row.item), row.popularity.at(newest) as f32)).collect();
-        popular.retain(|&(_, score)| score > 0.0);
-        best_first(&mut popular, POPULAR_KEPT);
+        let popular = most_popular(rows().map(|row| (number(&row.item), row.popularity)));
         let built_from = BuiltFrom {
             users: segments.iter().map(|segment| segment.users).max().unwrap_or(0),
             events: segments.iter().map(|segment| segment.events).max().unwrap_or(0),
         };
-        let params = Params {
-            history_cap: Features::MAX_ITEMS as u32,
-            neighbours_per_item: NEIGHBOURS_KEPT as u32,
-            ..Params::default()
-        };
-        Self::from_parts(ids, neighbours, popular, params, built_from)
+        Self::from_parts(ids, neighbours, popular, Params::default(), built_from)
     }
+}
+
+/// The popular list. `counts`: of each item, by position.
+pub(super) fn most_popular(counts: impl Iterator<Item = (u32, DecayedCount)> + Clone) -> Vec<Scored> {
+    let newest = counts.clone().map(|(_, count)| count.period).max().unwrap_or(0);
+    let mut popular: Vec<Scored> = counts.map(|(item, count)| (item, count.at(newest) as f32)).collect();
+    popular.retain(|&(_, score)| score > 0.0);
+    best_first(&mut popular, POPULAR_KEPT);
+    popular
 }
