@@ -4,7 +4,8 @@
 use std::{error::Error, hint::black_box, num::NonZero, time::Instant};
 
 use model::{
-    BadRows, GenerateParams, HistoryItem, NeighbourModel, Params, Scratch, generate, leave_last_out, parse, write_csv,
+    BadRows, GenerateParams, HistoryItem, Interaction, NeighbourModel, Scratch, generate, leave_last_out, parse,
+    write_csv,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,10 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for threads in [1, 2] {
         let started = Instant::now();
         let threads = NonZero::new(threads).ok_or("no threads")?;
-        black_box(NeighbourModel::build(&data, &Params::default(), threads)?);
+        black_box(NeighbourModel::build(&data, threads));
         println!("built with {threads} thread(s) in {:?}", started.elapsed());
     }
-    let model = NeighbourModel::build(&data, &Params::default(), NonZero::<usize>::MIN)?;
+    let model = NeighbourModel::build(&data, NonZero::<usize>::MIN);
     let started = Instant::now();
     let (header, rows) = model.to_rows();
     let rows: Vec<_> = rows.map(|(id, row)| (id.to_string(), row)).collect();
@@ -39,13 +40,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let again = NeighbourModel::from_rows(&header, rows)?;
     println!("decoded in {:?}, equal: {}", started.elapsed(), again == model);
 
+    let positions: Vec<Option<u32>> = data.items.iter().map(|id| model.index_of(id.as_str())).collect();
+    let position = |event: &Interaction| positions[event.item as usize];
     let mut scratch = Scratch::default();
     for length in [12, 100] {
         let histories: Vec<Vec<HistoryItem>> = data
             .events
             .chunks(length)
             .take(20_000)
-            .map(|events| events.iter().map(|e| HistoryItem { item: e.item, weight: e.weight }).collect())
+            .map(|events| {
+                events.iter().filter_map(|e| Some(HistoryItem { item: position(e)?, weight: e.weight })).collect()
+            })
             .collect();
         let started = Instant::now();
         for history in &histories {
@@ -55,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let started = Instant::now();
-    let report = leave_last_out(&data, &Params::default())?;
+    let report = leave_last_out(&data)?;
     println!("quality in {:?}: {report:#?}", started.elapsed());
     Ok(())
 }

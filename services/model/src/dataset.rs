@@ -112,8 +112,28 @@ impl Dataset {
         repeats.len() as u64
     }
 
-    /// Each user's events, oldest first; events of the same millisecond stay in input order.
-    pub fn timelines(&self) -> Timelines {
+    /// Positions of the events, user by user, each user's in order of time, item and kind. The model is folded in this order, which does not
+    /// depend on the order of the dataset.
+    pub fn in_order_of_time(&self) -> Vec<usize> {
+        // Each id is compared once per event otherwise.
+        let mut by_id: Vec<u32> = (0..).take(self.items.len()).collect();
+        by_id.sort_unstable_by_key(|&item| &self.items[item as usize]);
+        let mut rank = vec![0_u32; by_id.len()];
+        for (place, item) in (0..).zip(by_id) {
+            rank[item as usize] = place;
+        }
+        let mut lines = self.by_user();
+        for range in lines.starts.windows(2) {
+            lines.order[range[0]..range[1]].sort_unstable_by_key(|&at| {
+                let e = &self.events[at];
+                (e.at_ms, rank[e.item as usize], e.kind)
+            });
+        }
+        lines.order
+    }
+
+    /// Each user's events, in the order of the dataset.
+    pub(crate) fn by_user(&self) -> Timelines {
         let mut starts = vec![0_usize; self.users.len() + 1];
         for e in &self.events {
             starts[e.user as usize + 1] += 1;
@@ -128,10 +148,16 @@ impl Dataset {
             order[*slot] = at;
             *slot += 1;
         }
-        for user in 0..self.users.len() {
-            order[starts[user]..starts[user + 1]].sort_by_key(|&at| self.events[at].at_ms);
-        }
         Timelines { starts, order }
+    }
+
+    /// Each user's events, oldest first; events of the same millisecond stay in input order.
+    pub fn timelines(&self) -> Timelines {
+        let mut lines = self.by_user();
+        for range in lines.starts.windows(2) {
+            lines.order[range[0]..range[1]].sort_by_key(|&at| self.events[at].at_ms);
+        }
+        lines
     }
 }
 
@@ -143,7 +169,7 @@ pub struct Timelines {
 }
 
 impl Timelines {
-    /// Positions in `Dataset::events` of one user's events, oldest first.
+    /// Positions in `Dataset::events` of one user's events.
     pub fn of(&self, user: u32) -> &[usize] {
         let user = user as usize;
         &self.order[self.starts[user]..self.starts[user + 1]]
@@ -188,6 +214,31 @@ mod tests {
                 (0, EventKind::View, 6, 1.0)
             ]
         );
+    }
+
+    #[test]
+    fn the_order_of_time_does_not_depend_on_the_input() {
+        let mut rows = [
+            ("u", "b", EventKind::View, 3),
+            ("v", "x", EventKind::View, 1),
+            ("u", "a", EventKind::Cart, 3),
+            ("u", "z", EventKind::View, 2),
+            ("u", "a", EventKind::View, 3),
+        ];
+        for _ in 0..2 {
+            let mut b = DatasetBuilder::default();
+            b.push("u", "first", EventKind::View, 0, 1.0).unwrap();
+            rows.iter().for_each(|&(user, item, kind, at)| b.push(user, item, kind, at, 1.0).unwrap());
+            let (data, _) = b.finish();
+            let order = data.in_order_of_time().into_iter().map(|at| {
+                let e = &data.events[at];
+                (data.items[e.item as usize].as_str(), e.kind)
+            });
+            let (view, cart) = (EventKind::View, EventKind::Cart);
+            let expected = [("first", view), ("z", view), ("a", view), ("a", cart), ("b", view), ("x", view)];
+            assert_eq!(order.collect::<Vec<_>>(), expected);
+            rows.reverse();
+        }
     }
 
     #[test]

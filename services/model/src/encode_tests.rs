@@ -9,7 +9,7 @@ type Rows = (Vec<u8>, Vec<(String, Vec<u8>)>);
 
 fn small() -> NeighbourModel {
     let params = GenerateParams { users: 60, items: 40, clusters: 4, ..GenerateParams::default() };
-    NeighbourModel::build(&generate(&params).unwrap(), &Params::default(), NonZero::<usize>::MIN).unwrap()
+    NeighbourModel::build(&generate(&params).unwrap(), NonZero::<usize>::MIN)
 }
 
 fn rows_of(model: &NeighbourModel) -> Rows {
@@ -33,9 +33,31 @@ fn rows_in_any_order_give_the_model_back() {
 
 #[test]
 fn the_empty_model_too() {
-    let model = NeighbourModel::build(&crate::Dataset::default(), &Params::default(), NonZero::<usize>::MIN).unwrap();
+    let model = NeighbourModel::build(&crate::Dataset::default(), NonZero::<usize>::MIN);
     let (header, rows) = rows_of(&model);
     assert_eq!(NeighbourModel::from_rows(&header, rows).unwrap(), model);
+}
+
+/// Written by the build that summed over whole histories: two pairs, items in order of appearance, a history cap of 200.
+#[test]
+fn models_of_earlier_versions_still_load() {
+    let bytes = |hex: &str| -> Vec<u8> {
+        let digit = |c: u8| (c as char).to_digit(16).unwrap() as u8;
+        hex.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+    };
+    let header = "010300000002000000000000000300000000000000c8000000640000000000003f000020410000f041000040400000f04103000000\
+                  010000000000803f000000000000003f020000000000003f";
+    let rows =
+        [("b", "0100000000010001000000d43c9f3e"), ("a", "0101000000010000000000d43c9f3e"), ("c", "01020000000000")];
+    let rows: Vec<(String, Vec<u8>)> = rows.map(|(id, row)| (id.to_owned(), bytes(row))).into();
+    let model = NeighbourModel::from_rows(&bytes(header), rows.clone()).unwrap();
+    assert_eq!(model.built_from(), BuiltFrom { users: 2, events: 3 });
+    assert_eq!(*model.params(), Params { history_cap: 200, ..Params::default() });
+    assert_eq!((model.index_of("b"), model.index_of("a"), model.index_of("c")), (Some(0), Some(1), Some(2)));
+    assert_eq!(model.neighbours(0), [(1, 0.311_010_96)]);
+    assert_eq!(model.popular(), [(1, 1.0), (0, 0.5), (2, 0.5)]);
+    // The layout is the same in both directions.
+    assert_eq!(rows_of(&model), (bytes(header), rows));
 }
 
 #[test]

@@ -19,25 +19,17 @@
 //! score(i, j) = pairs(i, j) / √((visitors(i) + 2) × (visitors(j) + 2))
 //! ```
 //!
-//! What changed against `neighbours.rs`, which sums over each user's whole history, and why:
-//!
-//! * Places and times between two items are those of the moment when the second one arrives. There, a late event moves the places of up to
-//!   10,000 pairs.
-//! * The window of `Features`, 100 items, replaces the newest 200 of a history: an item that leaves takes nothing with it. A repeated event
-//!   of an item adds no pairs, and its strength counts from then on.
-//! * Sums are integers, not f32, and ties go by id, not by the order of input: otherwise equal replicas would differ.
-//! * The damping is a square root and popularity grows in straight lines, because powers may differ in the last digit.
-//!
-//! On ml-100k (`cargo test -p model --lib -- movielens --nocapture`) NDCG@10 is 0.1156 ± 0.0083 if events arrive in order of time and 0.1107 if
-//! they arrive in the order of the file, which is random. Built from whole histories it is 0.1156 ± 0.008; popularity has 0.0449.
+//! `build.rs` makes the same model of a whole dataset in less memory. `neighbours.rs` says what changed against the former formula, and why.
 //!
 //! Numbers are the same on every machine: there are only operations whose results IEEE 754 defines (+, ×, ÷, √), in a fixed order.
 
 mod assemble;
 mod assembly;
+mod build;
 mod pairs;
 mod popularity;
 mod published;
+mod scores;
 mod window;
 
 use std::collections::HashMap;
@@ -51,11 +43,7 @@ pub use self::{
     published::{PublishedRow, PublishedSegment},
 };
 use self::{popularity::Popularity, window::Window};
-
-/// Neighbours kept per item.
-pub const NEIGHBOURS_KEPT: usize = 100;
-/// Prevents a perfect score of two items that only one user has.
-const PRIOR_VISITORS: f64 = 2.0;
+use crate::neighbours::Scored;
 
 /// Counts and windows of all items and users, and the pairs of the items in some segments: a window's new item needs the whole window, and
 /// a score needs the counts of both items, in whichever segments they are.
@@ -126,12 +114,10 @@ impl Fold {
         let id = |item: u32| &items[item as usize].id;
         let Some(place) = window.enter(item, event.at_ms, event.weight, id) else { return true };
         items[item as usize].visitors += 1;
-        let visits = window.visits();
-        for (other_place, other) in visits.iter().enumerate().filter(|(other_place, _)| *other_place != place) {
-            let amount = pairs::amount(&visits[place], other, place.abs_diff(other_place));
-            for (from, to) in [(item, other.item), (other.item, item)] {
+        for (other, amount) in pairs::with(window.visits(), place, |_| true) {
+            for (from, to) in [(item, other), (other, item)] {
                 let from = &mut items[from as usize];
-                if amount > 0 && held[from.segment.index()] {
+                if held[from.segment.index()] {
                     let sum = from.pairs.entry(to).or_default();
                     *sum = sum.saturating_add(amount);
                 }
@@ -206,23 +192,16 @@ impl Fold {
     }
 
     fn row(&self, item: &ItemState) -> PublishedRow {
-        let of = |item: &ItemState| item.visitors as f64 + PRIOR_VISITORS;
         let score = |(&other, &sum): (&u32, &u64)| {
-            let other = &self.items[other as usize];
-            (&other.id, (pairs::value(sum) / (of(item) * of(other)).sqrt()) as f32)
+            (other, scores::score(sum, item.visitors, self.items[other as usize].visitors))
         };
-        let mut scored: Vec<(&ItemId, f32)> = item.pairs.iter().map(score).collect();
-        // Best first; equal scores by id, so that the result does not depend on numbers and hashes.
-        let order = |a: &(&ItemId, f32), b: &(&ItemId, f32)| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(b.0));
-        if scored.len() > NEIGHBOURS_KEPT {
-            scored.select_nth_unstable_by(NEIGHBOURS_KEPT, order);
-            scored.truncate(NEIGHBOURS_KEPT);
-        }
-        scored.sort_unstable_by(order);
+        let mut scored: Vec<Scored> = item.pairs.iter().map(score).collect();
+        let id = |item: u32| &self.items[item as usize].id;
+        scores::keep_best(&mut scored, id);
         PublishedRow {
             item: item.id.clone(),
             popularity: item.popularity.read(),
-            neighbours: scored.into_iter().map(|(id, score)| (id.clone(), score)).collect(),
+            neighbours: scored.into_iter().map(|(other, score)| (id(other).clone(), score)).collect(),
         }
     }
 

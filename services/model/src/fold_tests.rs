@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     dataset::{Dataset, DatasetBuilder},
     features::Features,
-    neighbours::{NeighbourModel, Params},
+    neighbours::{NEIGHBOURS_KEPT, NeighbourModel},
     parse::{BadRows, parse},
     quality::{QualityReport, judge, movielens},
 };
@@ -232,11 +232,11 @@ fn check_movielens(order: fn(&Dataset) -> Dataset, at_least: f64) {
     let ordered = order(&data);
     let batch = Fold::of(&ordered, &segments(), TWO);
     assert!(all_of(&batch) == all_of(&stream(&logs(&ordered), &segments(), 19)));
+    assert!(NeighbourModel::build(&ordered, TWO) == NeighbourModel::from_segments(&all_of(&batch)));
     drop(batch);
 
-    let build =
-        |train: &Dataset| Ok(NeighbourModel::from_segments(&all_of(&Fold::of(&order(train), &segments(), TWO))));
-    let QualityReport { model, popularity, .. } = judge(&data, &Params::default(), build).unwrap();
+    let build = |train: &Dataset| NeighbourModel::from_segments(&all_of(&Fold::of(&order(train), &segments(), TWO)));
+    let QualityReport { model, popularity, .. } = judge(&data, build).unwrap();
     println!(
         "ml-100k, folded: NDCG@10 {:.4} ± {:.4}, popularity {:.4}",
         model.ndcg, model.ndcg_standard_error, popularity.ndcg

@@ -220,7 +220,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        neighbours::Params,
         parse::{BadRows, parse, write_csv},
         quality::leave_last_out,
     };
@@ -285,7 +284,7 @@ mod tests {
 
     #[test]
     fn tastes_can_be_learned() {
-        let report = leave_last_out(&generate(&small()).unwrap(), &Params::default()).unwrap();
+        let report = leave_last_out(&generate(&small()).unwrap()).unwrap();
         assert!(report.ndcg_ratio.unwrap() > 2.0, "{report:?}");
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     dataset::Dataset,
-    neighbours::{BadParam, NeighbourModel, Params, Scored, popularity},
+    neighbours::{NeighbourModel, Params, Scored, best_first},
     rank::{HistoryItem, Scratch},
 };
 
@@ -26,7 +26,7 @@ const PROTOCOL: &str = "Leave-last-out by time. Of every user with at least 2 di
     recall@10 equals HR@10. Every interaction counts as positive, low ratings too. Other users' interactions after the \
     held-out one stay in the training data, as is usual for this protocol, so the figures compare rankings and do not \
     predict online success. 'popularity' counts interactions; 'recent_popularity' is the list served to cold users, \
-    whose interactions lose half their weight per half-life. The model's defaults were chosen on ml-100k by predicting \
+    whose interactions lose half their weight per 30 days. The model's constants were chosen on ml-100k by predicting \
     the last item but one, with the last removed.";
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -65,39 +65,41 @@ pub struct Metrics {
 pub enum QualityError {
     #[error("no user has two distinct items, so no item can be held out")]
     NoUsersToEvaluate,
-    #[error(transparent)]
-    Params(#[from] BadParam),
 }
 
 /// Builds a model without the last item of each user, and ranks that item with it. See `QualityReport::protocol`.
 ///
 /// # Errors
-/// No user to evaluate, or a parameter out of range.
-pub fn leave_last_out(data: &Dataset, params: &Params) -> Result<QualityReport, QualityError> {
+/// No user to evaluate.
+pub fn leave_last_out(data: &Dataset) -> Result<QualityReport, QualityError> {
     let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-    judge(data, params, |train| NeighbourModel::build(train, params, threads))
+    judge(data, |train| NeighbourModel::build(&in_order_of_time(train), threads))
+}
+
+/// As `data import` writes it. Sorted after an item was held out: which one, depends on the order of the file.
+fn in_order_of_time(train: &Dataset) -> Dataset {
+    let events = train.in_order_of_time().into_iter().map(|at| train.events[at]).collect();
+    Dataset { users: train.users.clone(), items: train.items.clone(), events }
 }
 
 /// As `leave_last_out`, for a model that `build` makes of the training data. It may number its items in another way.
 ///
 /// # Errors
-/// No user to evaluate, or `build` failed.
+/// No user to evaluate.
 pub(crate) fn judge(
     data: &Dataset,
-    params: &Params,
-    build: impl FnOnce(&Dataset) -> Result<NeighbourModel, BadParam>,
+    build: impl FnOnce(&Dataset) -> NeighbourModel,
 ) -> Result<QualityReport, QualityError> {
     let (train, held_out) = hold_out(data);
     if held_out.is_empty() {
         return Err(QualityError::NoUsersToEvaluate);
     }
     let started = Instant::now();
-    let model = build(&train)?;
+    let model = build(&train);
     let build_s = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
-    let popular = popularity(&train, None);
-    let recent = popularity(&train, Some(params.popular_half_life_days));
+    let popular = by_count(&train);
     let timelines = train.timelines();
     let (mut of_model, mut of_popular, mut of_recent) = (Tally::default(), Tally::default(), Tally::default());
     let mut scratch = Scratch::default();
@@ -105,6 +107,14 @@ pub(crate) fn judge(
     let mut seen = vec![false; train.items.len()];
     // An item whose events are all held out may be unknown.
     let in_model: Vec<Option<u32>> = train.items.iter().map(|id| model.index_of(id.as_str())).collect();
+    let mut in_train = vec![None; model.items().len()];
+    for (item, known) in (0_u32..).zip(&in_model) {
+        if let Some(known) = known {
+            in_train[*known as usize] = Some(item);
+        }
+    }
+    let recent: Vec<Scored> =
+        model.popular().iter().filter_map(|&(known, score)| Some((in_train[known as usize]?, score))).collect();
     for &(user, item) in &held_out {
         history.clear();
         for &at in timelines.of(user).iter().rev() {
@@ -122,6 +132,7 @@ pub(crate) fn judge(
     }
     let rank_s = started.elapsed().as_secs_f64();
 
+    let params = *model.params();
     let (model, popularity, recent_popularity) = (of_model.metrics(), of_popular.metrics(), of_recent.metrics());
     let ratio = |of: f64, over: f64| (over > 0.0).then(|| of / over);
     Ok(QualityReport {
@@ -136,10 +147,21 @@ pub(crate) fn judge(
         recent_popularity,
         ndcg_ratio: ratio(model.ndcg, popularity.ndcg),
         hit_rate_ratio: ratio(model.hit_rate, popularity.hit_rate),
-        params: *params,
+        params,
         build_s,
         rank_s,
     })
+}
+
+/// All items, those with most events first.
+fn by_count(data: &Dataset) -> Vec<Scored> {
+    let mut counts = vec![0_u32; data.items.len()];
+    for e in &data.events {
+        counts[e.item as usize] += 1;
+    }
+    let mut scored: Vec<Scored> = (0..).zip(counts.into_iter().map(|count| count as f32)).collect();
+    best_first(&mut scored, data.items.len());
+    scored
 }
 
 /// The training data, and the held-out pairs (user, item).

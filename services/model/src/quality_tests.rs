@@ -73,15 +73,30 @@ fn a_pattern_is_found_that_popularity_cannot_know() {
     events.extend(
         names.iter().zip(&more).map(|([u, ..], c)| (u.as_str(), c.as_str(), if u.len() % 2 == 0 { 0 } else { 3 })),
     );
-    let report = leave_last_out(&dataset(&events), &Params::default()).unwrap();
+    let report = leave_last_out(&dataset(&events)).unwrap();
     assert_eq!((report.users_evaluated, report.users, report.items), (400, 400, 120));
     assert!(report.model.hit_rate > 0.9 && report.popularity.hit_rate < 0.5, "{report:?}");
 }
 
 #[test]
+fn recent_popularity_is_the_list_for_cold_users() {
+    const YEAR: i64 = 365 * 86_400_000;
+    let names: Vec<[String; 3]> =
+        (0..100).map(|n| [format!("u{n}"), format!("old{}", n % 20), format!("last{n}")]).collect();
+    let mut events: Vec<_> =
+        names.iter().flat_map(|[u, old, last]| [(u.as_str(), old.as_str(), 1), (u, last, 2)]).collect();
+    // Two events with "new" stay in the training data, beside five with each of 20 old items; one is held out.
+    events.extend([("v", "new", YEAR), ("v", "x", YEAR + 1), ("w", "new", YEAR), ("w", "y", YEAR + 1)]);
+    events.extend([("z", "old0", 1), ("z", "new", YEAR)]);
+    let report = leave_last_out(&dataset(&events)).unwrap();
+    assert_eq!(report.users_evaluated, 103);
+    assert_eq!((report.popularity.hit_rate, report.recent_popularity.hit_rate), (0.0, 1.0 / 103.0));
+}
+
+#[test]
 fn no_user_to_evaluate_is_an_error() {
     let data = dataset(&[("u", "a", 1), ("u", "a", 2)]);
-    assert_eq!(leave_last_out(&data, &Params::default()), Err(QualityError::NoUsersToEvaluate));
+    assert_eq!(leave_last_out(&data), Err(QualityError::NoUsersToEvaluate));
 }
 
 /// MovieLens 100K, whose licence does not allow it in the repository. `None`: it is not on this machine; the test prints that.
@@ -109,7 +124,7 @@ fn movielens_is_recommended_far_better_than_by_popularity() {
     let (data, report) = parse(file, BadRows::Refuse).unwrap();
     assert_eq!((report.rows, report.duplicates), (100_000, 0));
     assert_eq!((data.users.len(), data.items.len()), (943, 1682));
-    let report = leave_last_out(&data, &Params::default()).unwrap();
+    let report = leave_last_out(&data).unwrap();
     assert_eq!(report.users_evaluated, 943);
     // Published: 0.087 for popularity (see the module). This checks the protocol, not the model.
     assert!((0.08..0.095).contains(&report.popularity.hit_rate), "{report:?}");

@@ -86,7 +86,7 @@ impl Store {
         Ok(Imported { added, present: rows.len() as u64 - added })
     }
 
-    /// Calls `each` with every event of the shard, ordered by user and time.
+    /// Calls `each` with every event of the shard, in order of arrival.
     ///
     /// # Errors
     /// A server failed.
@@ -95,8 +95,9 @@ impl Store {
         shard: ShardId,
         mut each: impl FnMut(UserId, ItemId, EventKind, i64, f32),
     ) -> Result<(), StoreError> {
+        // Without the hint a server may prefer to sort the whole table, because the index lacks columns.
         let sql = format!(
-            "SELECT user_id, item_id, kind, at_ms, weight FROM {}.behaviour ORDER BY user_id, at_ms, item_id, kind",
+            "SELECT user_id, item_id, kind, at_ms, weight FROM {}.behaviour FORCE INDEX (by_arrival) ORDER BY arrival",
             shard.schema()
         );
         let mut pooled = self.checkout(shard, None).await?;

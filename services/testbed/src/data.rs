@@ -4,7 +4,7 @@ use std::{fs::File, num::NonZero, path::Path, time::SystemTime};
 
 use anyhow::{Context, bail};
 use contract::ShardId;
-use model::{BadRows, Dataset, DatasetBuilder, GenerateParams, NeighbourModel, Params, ParseReport};
+use model::{BadRows, Dataset, DatasetBuilder, GenerateParams, NeighbourModel, ParseReport};
 use stores::{ImportEvent, Imported, Store};
 
 /// Source of a data set.
@@ -88,19 +88,23 @@ fn most_first(count: usize, occurrences: impl Iterator<Item = u32>) -> Vec<usize
     order
 }
 
-/// Writes the events and their users into the shards. The argument of `progress` is the number of rows sent so far.
+/// Writes the events and their users into the shards. Each user's events arrive in order of time, also if the file has another order: the model
+/// depends on it. The argument of `progress` is the number of rows sent so far.
 pub async fn import(store: &Store, dataset: &Dataset, progress: impl Fn(usize)) -> anyhow::Result<Imported> {
-    let rows = dataset.events.iter().map(|event| ImportEvent {
-        user_id: &dataset.users[event.user as usize],
-        item_id: &dataset.items[event.item as usize],
-        kind: event.kind,
-        at_ms: event.at_ms,
-        weight: event.weight,
+    let rows = dataset.in_order_of_time().into_iter().map(|at| {
+        let event = &dataset.events[at];
+        ImportEvent {
+            user_id: &dataset.users[event.user as usize],
+            item_id: &dataset.items[event.item as usize],
+            kind: event.kind,
+            at_ms: event.at_ms,
+            weight: event.weight,
+        }
     });
     store.import(rows.collect(), progress).await.context("cannot write the events to the store")
 }
 
-/// Builds the model from all events of the shards, so that it does not depend on the number of imports. Stores the model and returns its
+/// Builds the model from all events of the shards in their order of arrival, as the segments are folded. Stores the model and returns its
 /// version.
 pub async fn build_model(store: &Store) -> anyhow::Result<u64> {
     let mut all = DatasetBuilder::default();
@@ -120,8 +124,7 @@ pub async fn build_model(store: &Store) -> anyhow::Result<u64> {
     }
     let (dataset, _) = all.finish();
     let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-    let build = move || NeighbourModel::build(&dataset, &Params::default(), threads);
-    let model = tokio::task::spawn_blocking(build).await??;
+    let model = tokio::task::spawn_blocking(move || NeighbourModel::build(&dataset, threads)).await?;
     let (header, rows) = model.to_rows();
     let rows: Vec<_> = rows.collect();
     let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_millis() as i64);

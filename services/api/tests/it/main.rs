@@ -28,7 +28,7 @@ use std::{net::SocketAddr, time::Duration};
 use api::{ApiConfig, Profile};
 use contract::http::{Problem, Recommendations};
 use launcher::{Signal, Stack, free_port, mariadb, redis};
-use model::{GenerateParams, NeighbourModel, Params};
+use model::{GenerateParams, NeighbourModel};
 use prometheus::Registry;
 use reqwest::{Client, Response, StatusCode};
 use sqlx::{ConnectOptions, Executor, MySqlConnection, mysql::MySqlConnectOptions};
@@ -79,7 +79,7 @@ impl Fixture {
             weight: event.weight,
         });
         writer.import(rows.collect(), |_| ()).await.unwrap();
-        let built = NeighbourModel::build(&dataset, &Params::default(), std::num::NonZero::<usize>::MIN).unwrap();
+        let built = NeighbourModel::build(&dataset, std::num::NonZero::<usize>::MIN);
         let (header, rows) = built.to_rows();
         writer.save_model(&header, &rows.collect::<Vec<_>>(), 0).await.unwrap();
         Some(Self { stack, redis, mysql, store, dataset })

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs::File, num::NonZero, path::PathBuf};
 use contract::{Event, EventKind, ShardId, UserId, shard_of};
 use launcher::{Stack, mariadb};
 use lists::{ModelView, rank_history, rank_window};
-use model::{BadRows, Dataset, Features, GenerateParams, NeighbourModel, Params};
+use model::{BadRows, Dataset, Features, GenerateParams, NeighbourModel};
 use prometheus::Registry;
 use runtime::telemetry::Span;
 use stores::{ArrivedEvent, EventBatch, FeaturesRow, ImportEvent, Store, StoreConfig, StoreMetrics};
@@ -53,7 +53,7 @@ async fn import(store: &Store, events: &[Event]) {
 }
 
 async fn load_model(store: &Store, data: &Dataset) -> ModelView {
-    let built = NeighbourModel::build(data, &Params::default(), NonZero::<usize>::MIN).unwrap();
+    let built = NeighbourModel::build(data, NonZero::<usize>::MIN);
     let (header, rows) = built.to_rows();
     store.save_model(&header, &rows.collect::<Vec<_>>(), 0).await.unwrap();
     ModelView::load(store).await.unwrap()

@@ -4,11 +4,8 @@ use std::collections::BTreeSet;
 
 use contract::ItemId;
 
-use super::{DecayedCount, NEIGHBOURS_KEPT, PublishedSegment};
-use crate::{
-    features::Features,
-    neighbours::{BuiltFrom, NeighbourModel, POPULAR_KEPT, Params, Scored, best_first},
-};
+use super::{DecayedCount, PublishedSegment};
+use crate::neighbours::{BuiltFrom, NeighbourModel, POPULAR_KEPT, Params, Scored, best_first};
 
 /// First pass: the items of all segments.
 #[derive(Debug, Default)]
@@ -59,16 +56,8 @@ impl Assembly {
 
     /// The segments may have different versions: a neighbour without a row has no neighbours itself.
     pub fn finish(self) -> NeighbourModel {
-        let newest = self.counts.iter().map(|(_, count)| count.period).max().unwrap_or(0);
-        let popular = self.counts.iter().map(|(item, count)| (*item, count.at(newest) as f32));
-        let mut popular: Vec<Scored> = popular.filter(|&(_, score)| score > 0.0).collect();
-        best_first(&mut popular, POPULAR_KEPT);
-        let params = Params {
-            history_cap: Features::MAX_ITEMS as u32,
-            neighbours_per_item: NEIGHBOURS_KEPT as u32,
-            ..Params::default()
-        };
-        NeighbourModel::from_parts(self.items, self.neighbours, popular, params, self.built_from)
+        let popular = most_popular(self.counts.iter().copied());
+        NeighbourModel::from_parts(self.items, self.neighbours, popular, Params::default(), self.built_from)
     }
 }
 
@@ -81,4 +70,13 @@ impl NeighbourModel {
         segments.iter().for_each(|segment| assembly.add(segment));
         assembly.finish()
     }
+}
+
+/// The popular list. `counts`: of each item, by position.
+pub(super) fn most_popular(counts: impl Iterator<Item = (u32, DecayedCount)> + Clone) -> Vec<Scored> {
+    let newest = counts.clone().map(|(_, count)| count.period).max().unwrap_or(0);
+    let mut popular: Vec<Scored> = counts.map(|(item, count)| (item, count.at(newest) as f32)).collect();
+    popular.retain(|&(_, score)| score > 0.0);
+    best_first(&mut popular, POPULAR_KEPT);
+    popular
 }

@@ -15,8 +15,18 @@ const STEP: f64 = 0.933_032_991_536_807_4;
 /// Time between two items at which their pair counts half.
 const HALF_GAP_MS: f64 = 30.0 * 86_400_000.0;
 
+/// The other items of the window with which the item at `place` makes a pair when it enters, as far as they are `wanted`, and what each pair
+/// adds, in units.
+pub(super) fn with(visits: &[Visit], place: usize, wanted: impl Fn(u32) -> bool) -> impl Iterator<Item = (u32, u64)> {
+    let new = &visits[place];
+    let others = visits.iter().enumerate();
+    let others = others.filter(move |(other_place, other)| *other_place != place && wanted(other.item));
+    let pairs = others.map(move |(other_place, other)| (other.item, amount(new, other, place.abs_diff(other_place))));
+    pairs.filter(|&(_, amount)| amount > 0)
+}
+
 /// In units. `places`: between the two, 1 or more. The same whichever comes first.
-pub(super) fn amount(one: &Visit, other: &Visit, places: usize) -> u64 {
+fn amount(one: &Visit, other: &Visit, places: usize) -> u64 {
     let gap_ms = one.at_ms.abs_diff(other.at_ms) as f64;
     let gap = BY_PLACES[places.min(BY_PLACES.len() - 1)] * (HALF_GAP_MS / (HALF_GAP_MS + gap_ms));
     // Rounds to the nearest unit.

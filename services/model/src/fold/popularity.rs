@@ -45,6 +45,10 @@ impl Popularity {
         self.0.truncate(self.0.partition_point(|known| newest - known.0 < PERIODS_KEPT));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn read(&self) -> DecayedCount {
         let Some(&(period, _)) = self.0.first() else { return DecayedCount::default() };
         // Each shift is below `PERIODS_KEPT`.

@@ -53,6 +53,11 @@ impl Window {
         known.is_none().then_some(place)
     }
 
+    /// For another user.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     pub(super) fn renumber(&mut self, number: impl Fn(u32) -> u32) {
         for visit in &mut self.0 {
             visit.item = number(visit.item);

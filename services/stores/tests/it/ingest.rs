@@ -65,6 +65,7 @@ async fn write(store: &Store, batch: &EventBatch) -> Result<(), BatchRefused> {
 async fn content(store: &Store, connection: &mut MySqlConnection) -> (u64, Vec<(UserId, i64)>, u64, usize) {
     let mut log = Vec::new();
     store.each_event(shard(), |user_id, _, _, at_ms, _| log.push((user_id, at_ms))).await.unwrap();
+    log.sort();
     let sql = format!(
         "SELECT CAST(COALESCE(SUM(events), 0) AS UNSIGNED), (SELECT COUNT(*) FROM {0}.features) FROM {0}.users",
         shard().schema()

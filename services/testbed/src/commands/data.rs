@@ -5,7 +5,7 @@ mod prepare;
 use std::{fs::File, io::Write, process::ExitCode};
 
 use anyhow::Context;
-use model::{BadRows, Params};
+use model::BadRows;
 use prometheus::Registry;
 use serde_json::json;
 use stores::{Store, StoreMetrics};
@@ -78,7 +78,7 @@ fn quality(file: &std::path::Path, strict: bool, json: bool) -> anyhow::Result<E
     if parsed.bad_rows > 0 {
         eprintln!("{parsed}");
     }
-    let report = model::leave_last_out(&dataset, &Params::default())?;
+    let report = model::leave_last_out(&dataset)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(ExitCode::SUCCESS);

@@ -18,7 +18,7 @@ use contract::{
 use eventlog::{Consumer, ConsumerMetrics, KafkaConfig};
 use launcher::{Stack, etcd, free_port, kafka, mariadb, redis};
 use lists::RankedList;
-use model::{BadRows, Dataset, GenerateParams, Interaction, NeighbourModel, Params};
+use model::{BadRows, Dataset, GenerateParams, Interaction, NeighbourModel};
 use monitor::MonitorConfig;
 use prometheus::Registry;
 use reqwest::{Client, StatusCode};
@@ -69,7 +69,7 @@ impl Servers {
         stores::migrate(&config).await.unwrap();
         let store = Store::new(config.clone(), &StoreMetrics::new(&Registry::new()).unwrap()).unwrap();
         let threads = std::num::NonZero::<usize>::MIN;
-        let built = NeighbourModel::build(dataset, &Params::default(), threads).unwrap();
+        let built = NeighbourModel::build(dataset, threads);
         let (header, rows) = built.to_rows();
         store.save_model(&header, &rows.collect::<Vec<_>>(), 0).await.unwrap();
         let stop = CancellationToken::new();

@@ -123,7 +123,7 @@ async fn save_model(store: &Store) {
         }
     }
     let threads = std::num::NonZero::<usize>::MIN;
-    let model = model::NeighbourModel::build(&all.finish().0, &model::Params::default(), threads).unwrap();
+    let model = model::NeighbourModel::build(&all.finish().0, threads);
     let (header, rows) = model.to_rows();
     store.save_model(&header, &rows.collect::<Vec<_>>(), 0).await.unwrap();
 }
