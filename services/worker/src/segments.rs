@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use contract::{SEGMENTS, SegmentId};
-use heartbeat::{assign::NodeId, auth::Keys, transport::assignments::Assignments};
+use heartbeat::{assign::NodeId, auth::Keys, ownership::Phase, transport::assignments::Assignments};
 use runtime::telemetry::Telemetry;
 use segments::SegmentDirectory;
 use stores::Store;
@@ -132,11 +132,11 @@ impl Segments {
         }
     }
 
-    /// Segments of which this worker is the primary now, with the epoch of their partitions. Segment i belongs to partition i.
-    fn owned(&self) -> BTreeMap<SegmentId, u64> {
-        let serving = self.0.ownership.serving().0;
-        let owned = SegmentId::all().filter(|segment| serving & (1 << segment.number()) != 0);
-        owned.filter_map(|segment| Some((segment, self.0.ownership.owned(segment.index())?.0))).collect()
+    /// Segments of which this worker is the primary by the table, with the epochs and phases of their partitions. Segment i belongs to
+    /// partition i.
+    fn owned(&self) -> BTreeMap<SegmentId, (u64, Phase)> {
+        let owned = |segment: SegmentId| Some((segment, self.0.ownership.owned(segment.index())?));
+        SegmentId::all().filter_map(owned).collect()
     }
 
     /// Runs what reads or writes the disk on a thread that may wait.
