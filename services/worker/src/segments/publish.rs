@@ -112,16 +112,21 @@ impl Publisher {
             self.begin(owned.into_keys().collect());
         }
         self.find_published(&served).await?;
-        loop {
+        let read = loop {
             let fold = self.fold.as_mut().context("the fold was begun above")?;
+            let before = fold.events();
             let read = lists::advance(fold, &self.segments.0.store).await;
-            let events = read.context("cannot read the logs")?;
+            // Also after an error: the logs of the other servers were folded.
+            let events = fold.events() - before;
             self.segments.0.metrics.folded.inc_by(events);
             self.pending.folded(events, Instant::now());
             // The first version is that of the logs' ends.
-            if !self.is_first || events < A_ROUND {
-                break;
+            if read.is_err() || !self.is_first || events < A_ROUND {
+                break read.map(drop).context("cannot read the logs");
             }
+        };
+        if self.is_first && read.is_err() {
+            return read;
         }
         let config = &self.segments.0.config;
         let every = Duration::from_millis(config.publish_every_ms);
@@ -129,7 +134,7 @@ impl Publisher {
             self.publish(&served).await?;
             self.is_first = false;
         }
-        Ok(())
+        read
     }
 
     /// Begins with the whole logs for these segments. A fold has the pairs of its own segments only, so further ones need the logs again.

@@ -5,7 +5,7 @@ mod orders;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use contract::{Event, EventKind, SegmentId, VersionVector};
+use contract::{Event, EventKind, SegmentId, VersionVector, shard_of};
 use heartbeat::registry::Registration;
 use model::{Dataset, Fold, GenerateParams};
 use prometheus::Registry;
@@ -37,9 +37,13 @@ struct World {
 }
 
 impl World {
-    /// `None`: the server is not installed, and the test counts as skipped.
+    /// One server. `None`: it is not installed, and the test counts as skipped.
     async fn start() -> Option<Self> {
-        let stores = Stores::start(1).await?;
+        Self::with_servers(1).await
+    }
+
+    async fn with_servers(count: usize) -> Option<Self> {
+        let stores = Stores::start(count).await?;
         let store = Store::new(stores.direct.clone(), &StoreMetrics::new(&Registry::new()).unwrap()).unwrap();
         let params = GenerateParams { users: 60, items: 300, clusters: 5, ..GenerateParams::default() };
         let imported = import(&store, &model::generate(&params).unwrap()).await;
@@ -249,6 +253,28 @@ async fn the_fold_goes_on_after_the_store_was_down_and_no_version_goes_back() {
             assert!(before.is_none_or(|before| before <= vector), "segment {of} goes back");
         }
     }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_server_has_is_published_while_another_one_is_down() {
+    let Some(world) = World::with_servers(2).await else { return };
+    let worker = world.primary("w", &ALL, A_DAY_MS).await;
+    world.reported("w", &ALL).await;
+    world.stores.relays[1].vanish(BLACK_HOLES[0]).await;
+    let even = ALL.map(|number| number & !1);
+    until("the partitions of one server are served", async || {
+        world.monitor.report("w").is_some_and(|report| report.serving == 0x5555)
+    })
+    .await;
+    let user = (0..).map(|n| format!("late{n}")).find(|user| shard_of(user).index() == 0).unwrap();
+    world.append(&user, "i-late", 1_900_000_000_000).await;
+    world.reported("w", &even).await;
+    world.stores.relays[1].come_back().await;
+    // Without a further event.
+    world.reported("w", &ALL).await;
+    assert_eq!(folded(&worker).await, Some((world.imported + 1) as f64), "no event is folded again");
+    world.serves_the_fold(&worker).await;
     world.stop().await;
 }
 
