@@ -95,6 +95,11 @@ impl Fold {
         &self.version
     }
 
+    /// Number of events folded, of all logs.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
     /// Adds an event of its user's log. `arrival`: above 0, ascending within the log, gaps are allowed. `false`: the log was read beyond it
     /// already, and nothing changes. The log must not have the same event twice.
     pub fn add(&mut self, event: &Event, arrival: u64) -> bool {

@@ -27,7 +27,7 @@ use std::{
 
 use anyhow::Context;
 use contract::{SEGMENTS, SegmentId};
-use heartbeat::{assign::NodeId, auth::Keys, transport::assignments::Assignments};
+use heartbeat::{assign::NodeId, auth::Keys, ownership::Phase, transport::assignments::Assignments};
 use runtime::telemetry::Telemetry;
 use segments::SegmentDirectory;
 use stores::Store;
@@ -137,6 +137,7 @@ impl Segments {
         }
     }
 
+<<<<<<< HEAD
     /// Segments that the table gives to this worker as their primary. Segment i belongs to partition i.
     fn owned(&self) -> BTreeSet<SegmentId> {
         SegmentId::all().filter(|segment| self.0.ownership.owned(segment.index()).is_some()).collect()
@@ -147,6 +148,13 @@ impl Segments {
         let serving = self.0.ownership.serving().0;
         let served = SegmentId::all().filter(|segment| serving & (1 << segment.number()) != 0);
         served.filter_map(|segment| Some((segment, self.0.ownership.owned(segment.index())?.0))).collect()
+=======
+    /// Segments of which this worker is the primary by the table, with the epochs and phases of their partitions. Segment i belongs to
+    /// partition i.
+    fn owned(&self) -> BTreeMap<SegmentId, (u64, Phase)> {
+        let owned = |segment: SegmentId| Some((segment, self.0.ownership.owned(segment.index())?));
+        SegmentId::all().filter_map(owned).collect()
+>>>>>>> wtest
     }
 
     /// Runs what reads or writes the disk on a thread that may wait.

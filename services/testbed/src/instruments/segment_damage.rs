@@ -73,7 +73,10 @@ pub fn forge(directory: &Path, segment: SegmentId) -> anyhow::Result<()> {
 /// # Errors
 /// It is not there.
 pub fn delete(directory: &Path) -> anyhow::Result<()> {
-    fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))
+    // At once: its worker may write a file while others are removed.
+    let gone = directory.with_extension("gone");
+    let renamed = fs::rename(directory, &gone).and_then(|()| fs::remove_dir_all(&gone));
+    renamed.with_context(|| format!("cannot remove {}", directory.display()))
 }
 
 /// Files of a version, to be put back later.

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::Context;
 use contract::{SegmentId, VersionVector};
+use heartbeat::ownership::Phase;
 use model::Fold;
 use segments::{Found, Version, WriteError, encode};
 use tokio::{task::spawn_blocking, time::sleep};
@@ -47,12 +48,18 @@ pub async fn run(segments: Segments) {
 
 struct Publisher {
     segments: Segments,
+<<<<<<< HEAD
     /// The state of the logs, for the segments whose primary this worker is. It outlives errors of the store and the disk.
+=======
+    /// The state of the logs. It outlives errors of the store and the disk.
+>>>>>>> wtest
     fold: Option<Fold>,
-    /// What is on this worker's disk, of the segments in `fold`.
+    /// The segments in `fold`: those whose primary this worker is by the table, or was a moment ago.
+    held: BTreeSet<SegmentId>,
+    /// What is on this worker's disk, of the segments that it serves.
     published: BTreeMap<SegmentId, VersionVector>,
     pending: Pending,
-    /// The fold was begun and has not reached the end of the logs, or what it found there is not published.
+    /// The fold was begun and has not reached the end of the logs, or a segment has been served since then that is not published.
     is_first: bool,
 }
 
@@ -89,48 +96,83 @@ impl Pending {
 impl Publisher {
     fn new(segments: Segments) -> Self {
         let pending = Pending { events: 0, since: None, not_before: Instant::now() };
-        Self { segments, fold: None, published: BTreeMap::new(), pending, is_first: true }
+        Self { segments, fold: None, held: BTreeSet::new(), published: BTreeMap::new(), pending, is_first: true }
     }
 
     async fn step(&mut self) -> anyhow::Result<()> {
         let owned = self.segments.owned();
-        self.segments.0.metrics.primaries.set(owned.len() as i64);
+        let is_served = |(segment, (epoch, phase))| (phase == Phase::Serving).then_some((segment, epoch));
+        let served: BTreeMap<SegmentId, u64> = owned.clone().into_iter().filter_map(is_served).collect();
+        self.segments.0.metrics.primaries.set(served.len() as i64);
         if owned.is_empty() {
-            (self.fold, self.published) = (None, BTreeMap::new());
+            (self.fold, self.held, self.published) = (None, BTreeSet::new(), BTreeMap::new());
             return Ok(());
         }
+<<<<<<< HEAD
         let is_held = |segment: &SegmentId| self.published.contains_key(segment);
         if self.fold.is_none() || !owned.iter().all(is_held) {
             self.begin(owned.iter().copied().collect()).await?;
         }
         self.release(&owned);
         loop {
+=======
+        // Partitions are taken over one by one, and none is served while the store is silent: the logs are not folded again for that.
+        if served.is_empty() {
+            return Ok(());
+        }
+        if self.fold.is_none() || !owned.keys().all(|segment| self.held.contains(segment)) {
+            self.begin(owned.into_keys().collect());
+        }
+        self.find_published(&served).await?;
+        let read = loop {
+>>>>>>> wtest
             let fold = self.fold.as_mut().context("the fold was begun above")?;
+            let before = fold.events();
             let read = lists::advance(fold, &self.segments.0.store).await;
-            let events = read.context("cannot read the logs")?;
+            // Also after an error: the logs of the other servers were folded.
+            let events = fold.events() - before;
             self.segments.0.metrics.folded.inc_by(events);
             self.pending.folded(events, Instant::now());
             // The first version is that of the logs' ends.
-            if !self.is_first || events < A_ROUND {
-                break;
+            if read.is_err() || !self.is_first || events < A_ROUND {
+                break read.map(drop).context("cannot read the logs");
             }
+        };
+        if self.is_first && read.is_err() {
+            return read;
         }
         let config = &self.segments.0.config;
         let every = Duration::from_millis(config.publish_every_ms);
         if self.is_first || self.pending.is_due(Instant::now(), config.publish_after_events, every) {
+<<<<<<< HEAD
             // Without all fences the first version waits: `is_first` stays.
             let serving = self.segments.serving();
             self.publish(&serving).await?;
             self.is_first = serving.len() < owned.len();
+=======
+            self.publish(&served).await?;
+            self.is_first = false;
+>>>>>>> wtest
         }
-        Ok(())
+        read
     }
 
     /// Begins with the whole logs for these segments. A fold has the pairs of its own segments only, so further ones need the logs again.
-    async fn begin(&mut self, held: Vec<SegmentId>) -> anyhow::Result<()> {
+    fn begin(&mut self, held: BTreeSet<SegmentId>) {
+        tracing::info!(segments = held.len(), "folding the logs from their start");
         // A fold of too few segments makes room first.
-        (self.fold, self.published, self.is_first) = (None, BTreeMap::new(), true);
-        for &segment in &held {
+        self.fold = None;
+        self.fold = Some(Fold::new(held.iter().copied()));
+        (self.held, self.published, self.is_first) = (held, BTreeMap::new(), true);
+    }
+
+    /// Finds what is on the disk of segments that are served since the last step. Between two times its copy may have been replaced or removed.
+    async fn find_published(&mut self, served: &BTreeMap<SegmentId, u64>) -> anyhow::Result<()> {
+        self.published.retain(|segment, _| served.contains_key(segment));
+        for &segment in served.keys() {
+            if self.published.contains_key(&segment) {
+                continue;
+            }
             let found = self.segments.on_disk(move |directory| directory.find(segment)).await?;
             let vector = match found {
                 Ok(Found::Version(file)) => Some(file.manifest().version().vector),
@@ -138,12 +180,12 @@ impl Publisher {
             };
             // Nothing there: no fold has this version, so that even the empty one is published.
             self.published.insert(segment, vector.unwrap_or(VersionVector::new([u64::MAX; 16])));
+            self.is_first = true;
         }
-        tracing::info!(segments = held.len(), "folding the logs from their start");
-        self.fold = Some(Fold::new(held));
         Ok(())
     }
 
+<<<<<<< HEAD
     /// Gives back the memory of segments that have another primary now.
     fn release(&mut self, owned: &BTreeSet<SegmentId>) {
         let Some(fold) = &mut self.fold else { return };
@@ -159,6 +201,11 @@ impl Publisher {
     async fn publish(&mut self, serving: &BTreeMap<SegmentId, u64>) -> anyhow::Result<()> {
         let began = Instant::now();
         for (&segment, &epoch) in serving {
+=======
+    async fn publish(&mut self, served: &BTreeMap<SegmentId, u64>) -> anyhow::Result<()> {
+        let began = Instant::now();
+        for (&segment, &epoch) in served {
+>>>>>>> wtest
             let fold = self.fold.take().context("the fold was lost by a panic")?;
             let vector = *fold.version();
             if self.published.get(&segment) == Some(&vector) {

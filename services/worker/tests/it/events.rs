@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::{
     monitor::Monitor,
     relay::until,
-    support::{Stores, Worker, configure},
+    support::{Stores, Worker, configure, metric},
 };
 
 /// Kafka, Redis and a store with a model of the items `i0` to `i9`.
@@ -137,12 +137,6 @@ fn event(user: &UserId, item: &str, at_ms: i64) -> Event {
 fn users(shard: ShardId, count: usize) -> Vec<UserId> {
     let all = (0..).map(|n| UserId::new(&format!("u{n}")).unwrap());
     all.filter(|user| shard_of(user.as_str()) == shard).take(count).collect()
-}
-
-/// Value of the series, e.g. `testbed_worker_event_lag{partition="0"}`.
-async fn metric(admin: SocketAddr, series: &str) -> Option<f64> {
-    let text = reqwest::get(format!("http://{admin}/metrics")).await.ok()?.text().await.ok()?;
-    text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

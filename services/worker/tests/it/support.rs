@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use launcher::{Stack, free_port, mariadb};
 use stores::StoreConfig;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use worker::{
     WorkerConfig,
@@ -19,6 +20,8 @@ use crate::{
 pub struct Stores {
     pub relays: Vec<Relay>,
     pub config: StoreConfig,
+    /// Without the relays.
+    pub direct: StoreConfig,
     stack: Stack,
 }
 
@@ -29,16 +32,18 @@ impl Stores {
             return None;
         }
         let mut stack = Stack::create("test-worker").unwrap();
-        let (mut relays, mut addresses, options) = (Vec::new(), Vec::new(), mariadb::Options::default());
+        let (mut relays, mut servers) = (Vec::new(), Vec::new());
+        let options = mariadb::Options::default();
         for n in 0..count {
             let server = mariadb::start(&mut stack, &format!("mysql-{n:02}"), &options).await.unwrap();
             let relay = Relay::start(server.port).await;
-            addresses.push(relay.address.to_string());
+            servers.push(format!("127.0.0.1:{}", server.port));
             relays.push(relay);
         }
-        let config = StoreConfig::spread_over(&addresses);
+        let addresses: Vec<_> = relays.iter().map(|relay| relay.address.to_string()).collect();
+        let (config, direct) = (StoreConfig::spread_over(&addresses), StoreConfig::spread_over(&servers));
         stores::migrate(&config).await.unwrap();
-        Some(Self { relays, config, stack })
+        Some(Self { relays, config, direct, stack })
     }
 
     pub async fn stop(self) {
@@ -49,8 +54,10 @@ impl Stores {
 /// Ends when it is dropped.
 pub struct Worker {
     pub http: SocketAddr,
+    admin: SocketAddr,
     client: reqwest::Client,
-    _stop: DropGuard,
+    serving: JoinHandle<()>,
+    stop: DropGuard,
 }
 
 impl Worker {
@@ -59,12 +66,29 @@ impl Worker {
     }
 
     pub fn serve(config: WorkerConfig) -> Self {
-        let (stop, http) = (CancellationToken::new(), config.listen.http);
+        let (stop, http, admin) = (CancellationToken::new(), config.listen.http, config.listen.admin);
         let serving = worker::serve(config, stop.clone());
-        tokio::spawn(async move { serving.await.unwrap() });
+        let serving = tokio::spawn(async move { serving.await.unwrap() });
         let redirect = reqwest::redirect::Policy::none();
         let client = runtime::http::plain().redirect(redirect).timeout(Duration::from_secs(30)).build().unwrap();
-        Self { http, client, _stop: stop.drop_guard() }
+        Self { http, admin, client, serving, stop: stop.drop_guard() }
+    }
+
+    /// Returns when the worker has ended.
+    pub async fn stop(self) {
+        drop(self.stop);
+        self.serving.await.unwrap();
+    }
+
+    /// Value of the series, e.g. `testbed_worker_event_lag{partition="0"}`.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        metric(self.admin, series).await
+    }
+
+    /// Follows no redirects.
+    pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let request = self.client.get(format!("http://{}{path}", self.http));
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap()
     }
 
     /// A write to a partition. `unserved_by`: workers that the client had no success with. `None`: no response.
@@ -86,6 +110,12 @@ impl Worker {
     pub async fn serves(&self, partition: usize) -> bool {
         self.count(partition, None).await == Some(200)
     }
+}
+
+/// Value of the series at an admin port.
+pub async fn metric(admin: SocketAddr, series: &str) -> Option<f64> {
+    let text = reqwest::get(format!("http://{admin}/metrics")).await.ok()?.text().await.ok()?;
+    text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
 /// A worker of this monitor with free ports.
