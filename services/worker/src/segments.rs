@@ -18,12 +18,7 @@ mod scrub;
 mod serve;
 mod transfer;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use contract::{SEGMENTS, SegmentId};
@@ -137,24 +132,11 @@ impl Segments {
         }
     }
 
-<<<<<<< HEAD
-    /// Segments that the table gives to this worker as their primary. Segment i belongs to partition i.
-    fn owned(&self) -> BTreeSet<SegmentId> {
-        SegmentId::all().filter(|segment| self.0.ownership.owned(segment.index()).is_some()).collect()
-    }
-
-    /// Those of them whose fences are set, with the epoch of their partitions: it may publish them.
-    fn serving(&self) -> BTreeMap<SegmentId, u64> {
-        let serving = self.0.ownership.serving().0;
-        let served = SegmentId::all().filter(|segment| serving & (1 << segment.number()) != 0);
-        served.filter_map(|segment| Some((segment, self.0.ownership.owned(segment.index())?.0))).collect()
-=======
     /// Segments of which this worker is the primary by the table, with the epochs and phases of their partitions. Segment i belongs to
     /// partition i.
     fn owned(&self) -> BTreeMap<SegmentId, (u64, Phase)> {
         let owned = |segment: SegmentId| Some((segment, self.0.ownership.owned(segment.index())?));
         SegmentId::all().filter_map(owned).collect()
->>>>>>> wtest
     }
 
     /// Runs what reads or writes the disk on a thread that may wait.

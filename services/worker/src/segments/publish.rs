@@ -48,13 +48,9 @@ pub async fn run(segments: Segments) {
 
 struct Publisher {
     segments: Segments,
-<<<<<<< HEAD
-    /// The state of the logs, for the segments whose primary this worker is. It outlives errors of the store and the disk.
-=======
     /// The state of the logs. It outlives errors of the store and the disk.
->>>>>>> wtest
     fold: Option<Fold>,
-    /// The segments in `fold`: those whose primary this worker is by the table, or was a moment ago.
+    /// The segments in `fold`: those whose primary this worker is by the table.
     held: BTreeSet<SegmentId>,
     /// What is on this worker's disk, of the segments that it serves.
     published: BTreeMap<SegmentId, VersionVector>,
@@ -108,24 +104,17 @@ impl Publisher {
             (self.fold, self.held, self.published) = (None, BTreeSet::new(), BTreeMap::new());
             return Ok(());
         }
-<<<<<<< HEAD
-        let is_held = |segment: &SegmentId| self.published.contains_key(segment);
-        if self.fold.is_none() || !owned.iter().all(is_held) {
-            self.begin(owned.iter().copied().collect()).await?;
-        }
-        self.release(&owned);
-        loop {
-=======
         // Partitions are taken over one by one, and none is served while the store is silent: the logs are not folded again for that.
         if served.is_empty() {
             return Ok(());
         }
-        if self.fold.is_none() || !owned.keys().all(|segment| self.held.contains(segment)) {
-            self.begin(owned.into_keys().collect());
+        let owned: BTreeSet<SegmentId> = owned.into_keys().collect();
+        self.release(&owned);
+        if self.fold.is_none() || !owned.is_subset(&self.held) {
+            self.begin(owned);
         }
         self.find_published(&served).await?;
         let read = loop {
->>>>>>> wtest
             let fold = self.fold.as_mut().context("the fold was begun above")?;
             let before = fold.events();
             let read = lists::advance(fold, &self.segments.0.store).await;
@@ -144,17 +133,18 @@ impl Publisher {
         let config = &self.segments.0.config;
         let every = Duration::from_millis(config.publish_every_ms);
         if self.is_first || self.pending.is_due(Instant::now(), config.publish_after_events, every) {
-<<<<<<< HEAD
-            // Without all fences the first version waits: `is_first` stays.
-            let serving = self.segments.serving();
-            self.publish(&serving).await?;
-            self.is_first = serving.len() < owned.len();
-=======
             self.publish(&served).await?;
             self.is_first = false;
->>>>>>> wtest
         }
         read
+    }
+
+    /// Gives back the memory of segments that have another primary now.
+    fn release(&mut self, owned: &BTreeSet<SegmentId>) {
+        if let Some(fold) = &mut self.fold {
+            self.held.difference(owned).for_each(|segment| fold.release(*segment));
+            self.held.retain(|segment| owned.contains(segment));
+        }
     }
 
     /// Begins with the whole logs for these segments. A fold has the pairs of its own segments only, so further ones need the logs again.
@@ -185,27 +175,9 @@ impl Publisher {
         Ok(())
     }
 
-<<<<<<< HEAD
-    /// Gives back the memory of segments that have another primary now.
-    fn release(&mut self, owned: &BTreeSet<SegmentId>) {
-        let Some(fold) = &mut self.fold else { return };
-        self.published.retain(|segment, _| {
-            let is_owned = owned.contains(segment);
-            if !is_owned {
-                fold.release(*segment);
-            }
-            is_owned
-        });
-    }
-
-    async fn publish(&mut self, serving: &BTreeMap<SegmentId, u64>) -> anyhow::Result<()> {
-        let began = Instant::now();
-        for (&segment, &epoch) in serving {
-=======
     async fn publish(&mut self, served: &BTreeMap<SegmentId, u64>) -> anyhow::Result<()> {
         let began = Instant::now();
         for (&segment, &epoch) in served {
->>>>>>> wtest
             let fold = self.fold.take().context("the fold was lost by a panic")?;
             let vector = *fold.version();
             if self.published.get(&segment) == Some(&vector) {
