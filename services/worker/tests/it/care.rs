@@ -123,7 +123,7 @@ impl SegmentCare for Server {
             self.0.refused.fetch_add(1, Ordering::SeqCst);
             return Err(refused);
         }
-        let reply = Accepted { leads: true };
+        let reply = Accepted {};
         let reply = frame::sign_protobuf_reply(&self.0.keys, FrameKind::ReportAccepted, &question, &reply);
         Ok(Response::new(reply.into()))
     }
@@ -140,7 +140,7 @@ impl SegmentCare for Server {
             orders = all.remove(&worker).unwrap_or_default();
             false
         });
-        let reply = Orders { leads: true, orders };
+        let reply = Orders { orders };
         let reply = frame::sign_protobuf_reply(&self.0.keys, FrameKind::Orders, &question, &reply);
         Ok(Response::new(reply.into()))
     }
