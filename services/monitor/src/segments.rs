@@ -176,5 +176,5 @@ impl Segments {
 }
 
 #[cfg(test)]
-#[path = "segments/segments_tests.rs"]
+#[path = "segments_tests.rs"]
 mod tests;

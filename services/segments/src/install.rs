@@ -141,8 +141,8 @@ impl SegmentDirectory {
         Ok(current.is_some_and(|current| current.version().is_newer_than(&manifest.version())))
     }
 
-    /// Writes a file to a temporary name, and renames it when it is on the disk. The caller syncs the directory. After an error nothing of it
-    /// is left: a full disk must not fill further with each attempt.
+    /// Writes a file to a temporary name, and renames it when it is on the disk. The caller syncs the directory. After an error nothing of
+    /// it is left: a full disk must not fill further with each attempt.
     fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = path.with_added_extension(TEMPORARY);
         let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
@@ -153,8 +153,8 @@ impl SegmentDirectory {
         written
     }
 
-    /// After a failed write: removes the file with the version's blocks, if no manifest names it. If it cannot be removed, the next version that
-    /// is written does it.
+    /// After a failed write: removes the file with the version's blocks, if no manifest names it. If it cannot be removed, the next version
+    /// that is written does it.
     pub(crate) fn remove_if_unnamed(&self, manifest: &Manifest) {
         let is_unnamed = |named: Vec<Manifest>| !named.iter().any(|named| named.content() == manifest.content());
         if self.manifests(manifest.segment()).is_ok_and(is_unnamed) {
