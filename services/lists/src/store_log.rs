@@ -1,15 +1,22 @@
 //! Folds the 16 logs of the store. A fold depends only on the version up to which it has read, not on its reader, nor on when and how often it
 //! read: so any worker can make any segment of any version again.
 
+use std::time::Duration;
+
 use contract::{SegmentId, ShardId, VersionVector};
 use model::Fold;
 use stores::{Store, StoreError};
-use tokio::task::yield_now;
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 /// Events per read of a log: about 300 KiB.
 const PAGE: usize = 2_000;
 /// Reads of a log per `advance`, so that it ends also while events arrive faster than it folds them.
 const PAGES_PER_ADVANCE: usize = 50;
+/// Between two pages of a log.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Events between two pauses for other tasks. Each adds up to 100 pairs.
 const EVENTS_PER_PAUSE: usize = 100;
 
@@ -80,6 +87,7 @@ async fn read_on(
         if after >= until {
             break;
         }
+        let began = Instant::now();
         let page = store.log_after(shard, after, PAGE).await.map_err(|source| LogError::Store { shard, source })?;
         for (n, arrived) in page.iter().enumerate() {
             if arrived.arrival > until {
@@ -93,6 +101,8 @@ async fn read_on(
         if page.len() < PAGE {
             break;
         }
+        // A long log takes at most half of a core: what serves requests runs beside.
+        sleep(began.elapsed().min(LONGEST_PAUSE)).await;
     }
     Ok(events)
 }

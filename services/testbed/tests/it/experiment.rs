@@ -229,7 +229,7 @@ fn damaged_copies_of_the_model_are_repaired() {
     for repair in measured["repairs"].as_array().unwrap() {
         assert!(count(&repair["received"]) <= count(&repair["allowed"]), "{repair}");
     }
-    let [files, death] = [&measured["files"], &measured["death"]];
+    let [files, death] = [&measured["files"], &measured["deaths"][0]];
     assert_eq!(count(&files["wrong"]), 0, "{files}");
     assert!(count(&files["compared"]) > 100 && count(&files["versions"]) > 16, "{files}");
     assert!(count(&death["copies"]) > 0 && count(&measured["switches"]["switches"]) > 0, "{measured}");

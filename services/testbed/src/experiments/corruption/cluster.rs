@@ -120,10 +120,10 @@ impl Cluster {
         Ok(counted)
     }
 
-    /// The worker was killed for good.
-    pub fn died(&mut self, name: &str) {
+    /// Whether the worker is dead now, and cannot be asked.
+    pub fn is_dead(&mut self, name: &str, is_dead: bool) {
         if let Some(worker) = self.workers.get_mut(name) {
-            worker.is_dead = true;
+            worker.is_dead = is_dead;
         }
     }
 

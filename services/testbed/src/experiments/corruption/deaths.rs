@@ -1,29 +1,66 @@
-//! A worker is killed for good: its copies are made again on the others.
+//! Workers are killed: their copies are made again on the others.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use contract::SegmentId;
 use launcher::Signal;
 use tokio::time::sleep;
 
 use super::{
     cluster::{Cluster, LIMIT, POLL},
-    judgement::Death,
+    judgement::{Death, Latencies},
+    readers::ListReaders,
 };
 use crate::{
     instruments::segment_damage::block_count,
     stack::{control_plane::ControlPlane, event_stack::EventStack},
 };
 
+/// Kills each of the last workers, one after the other. Reads before each death and during it are measured.
+///
 /// # Errors
 /// The copies do not come back in time.
-pub async fn kill(cluster: &mut Cluster, plane: &ControlPlane, stack: &mut EventStack) -> anyhow::Result<Death> {
-    let victim = plane.workers.last().context("there is no worker")?;
+pub async fn kill_each(
+    deaths: usize,
+    cluster: &mut Cluster,
+    plane: &mut ControlPlane,
+    stack: &mut EventStack,
+    lists: &ListReaders,
+    before_each: Duration,
+) -> anyhow::Result<(Vec<Death>, [Latencies; 2])> {
+    let (mut seen, mut before, mut during) = (Vec::new(), Vec::new(), Vec::new());
+    for number in (0..plane.workers.len()).rev().take(deaths) {
+        before.extend(lists.during(sleep(before_each)).await.1);
+        let (death, reads) = lists.during(kill(number, cluster, plane, stack)).await;
+        let death = death?;
+        eprintln!("killed worker: {}", death.text());
+        seen.push(death);
+        during.extend(reads);
+        let worker = &mut plane.workers[number];
+        worker.restart(&mut stack.service.stack).await?;
+        let begun = Instant::now();
+        while !cluster.status().await?.table.is_online(&worker.name) {
+            ensure!(begun.elapsed() < LIMIT, "the worker did not come back within {LIMIT:?}");
+            sleep(POLL).await;
+        }
+        cluster.is_dead(&worker.name, false);
+        cluster.wait_complete().await?;
+    }
+    Ok((seen, [before, during].map(|reads| Latencies::of(reads.iter().map(|read| (read.ms, read.is_answered))))))
+}
+
+async fn kill(
+    number: usize,
+    cluster: &mut Cluster,
+    plane: &ControlPlane,
+    stack: &mut EventStack,
+) -> anyhow::Result<Death> {
+    let victim = &plane.workers[number];
     let counts = SegmentId::all().filter_map(|segment| block_count(&victim.segments, segment).ok());
     let counts: Vec<u32> = counts.collect();
-    cluster.died(&victim.name);
-    let before = cluster.settled().await?;
+    cluster.is_dead(&victim.name, true);
+    let before = cluster.counted().await?;
     let begun = Instant::now();
     victim.kill(&mut stack.service.stack, Signal::SIGKILL)?;
     while cluster.status().await?.table.is_online(&victim.name) {
@@ -33,13 +70,12 @@ pub async fn kill(cluster: &mut Cluster, plane: &ControlPlane, stack: &mut Event
     let failed_s = begun.elapsed().as_secs_f64();
     cluster.wait_complete().await?;
     let back_s = begun.elapsed().as_secs_f64();
-    let received = cluster.settled().await?.bytes - before.bytes;
+    let received = cluster.counted().await?.bytes - before.bytes;
     Ok(Death {
         copies: counts.len(),
         blocks: counts.iter().map(|count| u64::from(*count)).sum(),
         received: received as u64,
         failed_s,
         back_s,
-        ..Death::default()
     })
 }

@@ -2,7 +2,7 @@
 //! read files from all workers and lists from the API. Each damage must be found and repaired, with no more blocks than were damaged, and no
 //! reader may get a bad byte: every file that a worker sent is compared with the fold of the logs, which is computed here.
 //!
-//! Begin with [`measure`]. `damage` says what is done, `cluster` waits for the repair, `readers` read meanwhile, `deaths` kills a worker, and
+//! Begin with [`measure`]. `damage` says what is done, `cluster` waits for the repair, `readers` read meanwhile, `deaths` kills workers, and
 //! `switches` publishes versions under load. `judgement` and `words` are pure.
 
 mod cluster;
@@ -68,8 +68,9 @@ struct Plan {
     reads: u32,
     /// Of the publications. Long, so that there is time between two.
     publish_every: Duration,
-    /// With new versions, and once without.
+    /// With new versions, and in all before the deaths.
     window: Duration,
+    deaths: usize,
 }
 
 const SEED: u64 = 19;
@@ -89,6 +90,7 @@ async fn run(args: CorruptionArgs) -> anyhow::Result<ExitCode> {
             reads: 100,
             publish_every: Duration::from_secs(2),
             window: Duration::from_secs(10),
+            deaths: 1,
         },
         false => Plan {
             users: 20_000,
@@ -96,6 +98,7 @@ async fn run(args: CorruptionArgs) -> anyhow::Result<ExitCode> {
             reads: 200,
             publish_every: Duration::from_secs(10),
             window: Duration::from_secs(60),
+            deaths: 3,
         },
     };
     let measured = measure(&plan).await?;
@@ -134,7 +137,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
         monitor_sets: vec![format!("segments.report_every_ms={REPORT_EVERY_MS}")],
         ..control_plane::Plan::default()
     };
-    let plane = stack.start_control_plane(&of_plane).await?;
+    let mut plane = stack.start_control_plane(&of_plane).await?;
     stack.service.default_sets(plane.segment_sets());
     stack.service.start_replicas(Profile::Protected, &[]).await?;
     let (store, gateway) = (stack.store()?, stack.gateway().to_owned());
@@ -154,11 +157,9 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     }
     measured.switches = switches::observe(&events, &stack.service, &lists, plan.window).await?;
     cluster.wait_complete().await.context("the copies after the last event are not complete")?;
-    measured.baseline = lists.during(tokio::time::sleep(plan.window)).await.1;
-    let (death, latencies) = lists.during(deaths::kill(&mut cluster, &plane, &mut stack)).await;
-    measured.death = death?;
-    measured.death.reads = latencies;
-    eprintln!("killed worker: {}", measured.death.text());
+    let window = plan.window / plan.deaths as u32;
+    let deaths = deaths::kill_each(plan.deaths, &mut cluster, &mut plane, &mut stack, &lists, window).await?;
+    (measured.deaths, [measured.before_deaths, measured.during_deaths]) = deaths;
 
     (measured.list_reads, measured.failed_list_reads) = lists.finish().await?;
     let sent = files.finish().await?;

@@ -65,14 +65,15 @@ impl ListReaders {
         Ok(Self { stop, task, reads })
     }
 
-    /// Also returns the latencies of the reads that were sent during the work.
-    pub async fn during<T>(&self, work: impl Future<Output = T>) -> (T, Latencies) {
+    /// Also returns the reads that were sent during the work.
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> (T, Vec<Read>) {
         let began = Instant::now();
         let done = work.await;
         let ended = Instant::now();
         // The reads in flight.
         sleep(TIMEOUT).await;
-        (done, self.latencies(|read| read.sent >= began && read.sent < ended))
+        let is_during = |read: &&Read| read.sent >= began && read.sent < ended;
+        (done, lock(&self.reads).iter().filter(is_during).copied().collect())
     }
 
     pub fn latencies(&self, of: impl Fn(&Read) -> bool) -> Latencies {

@@ -5,12 +5,12 @@ use report::{
     numbers::{count, ms},
 };
 
-use super::judgement::{Latencies, Measured, Repair};
+use super::judgement::{Death, Latencies, Measured, Repair};
 
 /// # Errors
 /// The figures have no JSON form.
 pub fn section(measured: &Measured) -> anyhow::Result<Section> {
-    let tables = vec![repairs(measured), death(measured), files(measured), latencies(measured)];
+    let tables = vec![repairs(measured), deaths(measured), files(measured), latencies(measured)];
     let meaning = "Each damage is imposed on complete copies while no events flow. It is found when the leading monitor knows of it, and repaired \
                    when the file of every holder is read from its disk and equals the fold of the logs.";
     Ok(Section::new("Damaged copies", meaning, serde_json::to_value(measured)?).with_tables(tables))
@@ -34,17 +34,21 @@ fn repairs(measured: &Measured) -> Table {
     Table::new("Damages", meaning, &columns, measured.repairs.iter().map(row).collect())
 }
 
-fn death(measured: &Measured) -> Table {
-    let death = &measured.death;
-    let rows = vec![
-        vec!["copies that it held".to_owned(), death.copies.to_string()],
-        vec!["their blocks".into(), count(death.blocks as f64)],
-        vec!["bytes that the others received".into(), count(death.received as f64)],
-        vec!["failed by the monitors after".into(), format!("{:.1} s", death.failed_s)],
-        vec!["three complete copies of each segment after".into(), format!("{:.1} s", death.back_s)],
-        vec!["stated time at the limit of transfers".into(), format!("{:.0} s", death.back_within_s())],
-    ];
-    Table::new("A worker killed for good", "", &["", ""], rows)
+fn deaths(measured: &Measured) -> Table {
+    let row = |death: &Death| {
+        vec![
+            death.copies.to_string(),
+            count(death.blocks as f64),
+            count(death.received as f64),
+            format!("{:.1} s", death.failed_s),
+            format!("{:.1} s", death.back_s),
+            format!("{:.0} s", death.back_within_s()),
+        ]
+    };
+    let meaning = "Times from the kill. Back: three complete copies of each segment, without the killed worker. Stated: its bytes at the limit of one \
+                   worker's transfers, and 15 s.";
+    let columns = ["copies", "blocks", "bytes received", "failed after", "back after", "stated"];
+    Table::new("Killed workers", meaning, &columns, measured.deaths.iter().map(row).collect())
 }
 
 fn files(measured: &Measured) -> Table {
@@ -65,8 +69,8 @@ fn files(measured: &Measured) -> Table {
 fn latencies(measured: &Measured) -> Table {
     let switches = format!("near one of {} switches", measured.switches.switches);
     let rows: [(&str, &Latencies); 4] = [
-        ("before the kill", &measured.baseline),
-        ("while copies of the killed worker are made", &measured.death.reads),
+        ("before the kills", &measured.before_deaths),
+        ("while copies of a killed worker are made", &measured.during_deaths),
         (&switches, &measured.switches.near),
         ("between, with the same events", &measured.switches.others),
     ];
@@ -88,9 +92,9 @@ mod tests {
     #[test]
     fn the_tables_show_all_figures() {
         let section = section(&measured()).unwrap();
-        let [repairs, death, files, latencies] = section.tables.as_slice() else { panic!("{section:?}") };
+        let [repairs, deaths, files, latencies] = section.tables.as_slice() else { panic!("{section:?}") };
         assert_eq!(repairs.rows[0], ["bits flipped in a replica's copy", "1", "3", "0", "12,288", "1.0 s", "2.0 s"]);
-        assert_eq!(death.rows[5][1], "16 s");
+        assert_eq!(deaths.rows[0][5], "16 s");
         assert_eq!(files.rows[0][1], "500");
         assert_eq!(latencies.rows[2][0], "near one of 9 switches");
         assert_eq!(section.measured["files"]["wrong"], 0);
