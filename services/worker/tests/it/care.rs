@@ -147,7 +147,6 @@ impl SegmentCare for Server {
 }
 
 impl Server {
-    #[expect(clippy::result_large_err, reason = "the interface of gRPC")]
     fn accept(&self, report: ReadReport) -> Result<(), Status> {
         if self.0.refuses.load(Ordering::SeqCst) {
             return Err(Status::failed_precondition("as the test wants it"));
