@@ -15,8 +15,9 @@ use tokio::{
 const PAGE: usize = 2_000;
 /// Reads of a log per `advance`, so that it ends also while events arrive faster than it folds them.
 const PAGES_PER_ADVANCE: usize = 50;
-/// Between two pages of a log.
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// Between two pages of a log, in times of a page.
+const PAUSE_PER_PAGE: u32 = 3;
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// Events between two pauses for other tasks. Each adds up to 100 pairs.
 const EVENTS_PER_PAUSE: usize = 100;
 
@@ -101,8 +102,8 @@ async fn read_on(
         if page.len() < PAGE {
             break;
         }
-        // A long log takes at most half of a core: what serves requests runs beside.
-        sleep(began.elapsed().min(LONGEST_PAUSE)).await;
+        // A long log takes at most a quarter of a core: what serves requests runs beside.
+        sleep((began.elapsed() * PAUSE_PER_PAGE).min(LONGEST_PAUSE)).await;
     }
     Ok(events)
 }

@@ -163,27 +163,34 @@ impl Cluster {
     }
 
     /// Until all holders of all segments have a complete copy, by their reports and on their disks, of one version, and its bytes are the fold
-    /// of the logs.
-    pub async fn wait_complete(&self) -> anyhow::Result<()> {
-        let begun = Instant::now();
+    /// of the logs. `None`: they were at once.
+    pub async fn wait_complete(&self) -> anyhow::Result<Option<Duration>> {
+        let (begun, mut waited) = (Instant::now(), None);
         loop {
             let why = match self.incomplete().await {
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(waited),
                 Ok(Some(why)) => why,
                 Err(error) => format!("{error:#}"),
             };
             ensure!(begun.elapsed() < LIMIT, "not complete within {LIMIT:?}: {why}");
             sleep(POLL).await;
+            waited = Some(begun.elapsed());
         }
+    }
+
+    /// Which copies are not complete by the reports.
+    pub fn unreported(status: &Status) -> Option<String> {
+        if status.segments.len() != SegmentId::all().count() {
+            return Some(format!("the monitors know {} segments", status.segments.len()));
+        }
+        let bad = status.segments.iter().find(|found| found.good < found.holders || found.holders < 3)?;
+        Some(format!("segment {} has {} good copies of {}", bad.segment, bad.good, bad.holders))
     }
 
     async fn incomplete(&self) -> anyhow::Result<Option<String>> {
         let status = self.status().await?;
-        if status.segments.len() != SegmentId::all().count() {
-            return Ok(Some(format!("the monitors know {} segments", status.segments.len())));
-        }
-        if let Some(bad) = status.segments.iter().find(|found| found.good < found.holders || found.holders < 3) {
-            return Ok(Some(format!("segment {} has {} good copies of {}", bad.segment, bad.good, bad.holders)));
+        if let Some(why) = Self::unreported(&status) {
+            return Ok(Some(why));
         }
         let mut holders = Vec::new();
         for segment in SegmentId::all() {
