@@ -1,42 +1,14 @@
 use std::path::Path;
 
-use contract::VersionVector;
 use proptest::prelude::*;
-use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    examples::{LENGTH, bytes, current, directory, segment, version},
     install::WriteError,
     manifest::Version,
     verified::{BlockError, MAX_RANGE_BYTES},
 };
-
-const LENGTH: usize = 3 * BLOCK_BYTES + 100;
-
-fn segment() -> SegmentId {
-    SegmentId::new(3).unwrap()
-}
-
-fn version(position: u64) -> Version {
-    Version { epoch: 1, vector: VersionVector::new([position; 16]) }
-}
-
-fn bytes(seed: u8) -> Vec<u8> {
-    (0..LENGTH).map(|at| (at / 100) as u8 ^ seed).collect()
-}
-
-fn directory() -> (TempDir, SegmentDirectory) {
-    let root = TempDir::new().unwrap();
-    let directory = SegmentDirectory::open(root.path().join("segments")).unwrap();
-    (root, directory)
-}
-
-fn found(directory: &SegmentDirectory) -> VerifiedFile {
-    match directory.find(segment()).unwrap() {
-        Found::Version(file) => file,
-        other => panic!("{other:?}"),
-    }
-}
 
 fn blocks_path(directory: &SegmentDirectory) -> PathBuf {
     let files = directory.block_files(segment()).unwrap();
@@ -57,8 +29,8 @@ fn a_version_is_written_read_and_replaced() {
     assert_eq!(directory.report(segment()).unwrap(), None);
     let first = directory.write(segment(), version(1), &bytes(1)).unwrap();
     let second = directory.write(segment(), version(2), &bytes(2)).unwrap();
-    assert_eq!(found(&directory).all().unwrap(), bytes(2));
-    assert_eq!(second.manifest(), found(&directory).manifest());
+    assert_eq!(current(&directory).all().unwrap(), bytes(2));
+    assert_eq!(second.manifest(), current(&directory).manifest());
     assert_eq!(first.all().unwrap(), bytes(1), "a reader keeps the version that it has open");
     blocks_path(&directory);
     let older = directory.write(segment(), version(1), &bytes(1)).unwrap_err();
@@ -66,7 +38,7 @@ fn a_version_is_written_read_and_replaced() {
     assert!(matches!(directory.begin(first.manifest().clone()), Err(WriteError::Older(_))));
     // The same version of a later epoch.
     directory.write(segment(), Version { epoch: 9, ..version(2) }, &bytes(2)).unwrap();
-    assert_eq!(found(&directory).manifest().version().epoch, 9);
+    assert_eq!(current(&directory).manifest().version().epoch, 9);
     let earlier = directory.write(segment(), version(2), &bytes(2)).unwrap_err();
     assert!(matches!(earlier, WriteError::Older(_)), "{earlier}");
 }
@@ -98,7 +70,7 @@ fn a_write_that_fails_leaves_nothing_on_a_full_disk() {
     let error = directory.begin(second).unwrap_err();
     assert!(matches!(&error, WriteError::Io(error) if error.kind() == ErrorKind::StorageFull), "{error:?}");
     assert_eq!(names(), before);
-    assert_eq!(found(&directory).all().unwrap(), bytes(1));
+    assert_eq!(current(&directory).all().unwrap(), bytes(1));
     // The blocks of a version whose manifest was damaged stay: another copy's manifest makes them usable again.
     flip(&directory.manifest_path(segment(), Place::Current), 9);
     fill(directory.manifest_path(segment(), Place::Current));
@@ -130,7 +102,7 @@ fn a_file_that_is_cut_off_or_gone_is_damaged_and_reading_creates_nothing() {
     let path = blocks_path(&directory);
     File::options().write(true).open(&path).unwrap().set_len(BLOCK_BYTES as u64 + 5).unwrap();
     let lost = |directory: &SegmentDirectory| {
-        let file = found(directory);
+        let file = current(directory);
         (0..4).filter(|&block| file.block(block).is_err()).collect::<Vec<u32>>()
     };
     let reported = |directory: &SegmentDirectory| {
@@ -146,7 +118,7 @@ fn a_file_that_is_cut_off_or_gone_is_damaged_and_reading_creates_nothing() {
     // A file whose reads fail.
     fs::create_dir(&path).unwrap();
     assert_eq!(reported(&directory), [false; 4]);
-    assert!(matches!(found(&directory).block(0), Err(BlockError::Io(_))));
+    assert!(matches!(current(&directory).block(0), Err(BlockError::Io(_))));
 }
 
 #[test]
@@ -177,7 +149,7 @@ fn a_directory_that_is_gone_is_empty_and_is_made_again() {
     assert_eq!(directory.begin(manifest).unwrap().missing(), [0, 1, 2, 3]);
     delete();
     directory.write(segment(), version(1), &bytes(1)).unwrap();
-    assert_eq!(found(&directory).all().unwrap(), bytes(1));
+    assert_eq!(current(&directory).all().unwrap(), bytes(1));
 }
 
 #[test]
@@ -191,7 +163,7 @@ fn a_reader_of_versions_that_are_replaced_gets_one_of_them_without_a_gap() {
         }
     });
     while !writing.is_finished() {
-        let file = found(&directory);
+        let file = current(&directory);
         assert_eq!(file.all().unwrap(), bytes(file.manifest().version().vector.positions()[0] as u8));
     }
     writing.join().unwrap();

@@ -1,30 +1,15 @@
 use std::path::Path;
 
-use contract::{SegmentId, VersionVector};
-use tempfile::TempDir;
+use contract::SegmentId;
 
 use super::*;
 use crate::{
     digest::Digest,
     directory::Found,
+    examples::{bytes, current, directory, segment, version},
     manifest::{ManifestError, Version},
     report::CopyState,
-    verified::VerifiedFile,
 };
-
-const LENGTH: usize = 3 * BLOCK_BYTES + 100;
-
-fn segment() -> SegmentId {
-    SegmentId::new(3).unwrap()
-}
-
-fn version(position: u64) -> Version {
-    Version { epoch: 1, vector: VersionVector::new([position; 16]) }
-}
-
-fn bytes(seed: u8) -> Vec<u8> {
-    (0..LENGTH).map(|at| (at / 100) as u8 ^ seed).collect()
-}
 
 fn manifest(position: u64, bytes: &[u8]) -> Manifest {
     Manifest::of(segment(), version(position), bytes).unwrap()
@@ -32,19 +17,6 @@ fn manifest(position: u64, bytes: &[u8]) -> Manifest {
 
 fn block(bytes: &[u8], number: u32) -> &[u8] {
     bytes.chunks(BLOCK_BYTES).nth(number as usize).unwrap()
-}
-
-fn directory() -> (TempDir, SegmentDirectory) {
-    let root = TempDir::new().unwrap();
-    let directory = SegmentDirectory::open(root.path().join("segments")).unwrap();
-    (root, directory)
-}
-
-fn current(directory: &SegmentDirectory) -> VerifiedFile {
-    match directory.find(segment()).unwrap() {
-        Found::Version(file) => file,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn staged(directory: &SegmentDirectory) -> Option<CopyState> {

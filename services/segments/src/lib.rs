@@ -11,6 +11,8 @@
 
 mod digest;
 mod directory;
+#[cfg(test)]
+mod examples;
 mod file;
 mod health;
 mod incoming;

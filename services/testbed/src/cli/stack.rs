@@ -229,8 +229,9 @@ Examples:
     },
     /// Damage a worker's copy of a segment of the model
     #[command(
-        after_help = "Only for a stack that `up` started. The worker's scrubber finds the damage within a minute, a reader at once; the monitors order
-the repair. `status` shows the copies, `trace` and the dashboard Segments show the repair.
+        after_help = "Only for a stack that `up` started. The worker's scrubber finds the damage within a minute,
+a reader at once; the monitors order the repair. `status` shows the copies, `trace` and the
+dashboard Segments show the repair.
 
 Examples:
   ./testbed fault segment flip                       a bit of block 0 in the primary's copy of segment 0

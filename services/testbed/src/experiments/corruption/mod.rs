@@ -1,6 +1,6 @@
 //! `experiment corruption`: the copies of the model's segments are damaged in every way that is known, one after the other, while clients
-//! read files from all workers and lists from the API. Each damage must be found and repaired, with no more blocks than were damaged, and no
-//! reader may get a bad byte: every file that a worker sent is compared with the fold of the logs, which is computed here.
+//! read files from all workers and lists from the API. Each damage must be found and repaired, with no more bytes than the damaged blocks
+//! and manifests have, and no reader may get a bad byte: every file that a worker sent is compared with the fold of the logs, which is computed here.
 //!
 //! Begin with [`measure`]. `damage` says what is done, `cluster` waits for the repair, `readers` read meanwhile, `deaths` kills workers, and
 //! `switches` publishes versions under load. `judgement` and `words` are pure.
@@ -48,7 +48,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     about: "Copies of the model's segments are flipped, cut off, deleted and replaced by old ones: is each damage found and repaired, with how many \
             blocks, and does a reader ever get a bad byte? And how long until a killed worker's copies are back?",
     examples: "Examples:
-  ./testbed experiment corruption            20,000 users, 2,000 items, all damages (about 6 minutes)
+  ./testbed experiment corruption            20,000 users, 2,000 items, all damages (about 4 minutes)
   ./testbed experiment corruption --quick    1,000 users, 500 items, the same damages (about 2 minutes)
   ./testbed experiment corruption --json | jq '.sections[0].measured.repairs[] | {damage, found_s, repaired_s, damaged, received}'",
     args: CorruptionArgs::augment_args,
