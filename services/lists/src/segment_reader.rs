@@ -21,8 +21,9 @@ use std::{
 };
 
 use contract::SegmentId;
+use runtime::background;
 use segments::{Manifest, decode};
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::time::Instant;
 
 pub use self::metrics::ModelMetrics;
 use self::{
@@ -129,7 +130,7 @@ impl SegmentReader {
                 self.metrics.switches.inc();
                 let before = model.switch(view);
                 // Not here: it may take milliseconds, and this thread serves requests.
-                drop(spawn_blocking(move || drop(before)));
+                drop(tokio::spawn(background::run(move || drop(before))));
             }
         }
     }
@@ -292,7 +293,7 @@ impl SegmentReader {
         let files: Vec<(SegmentId, Arc<Vec<u8>>)> =
             self.slots.iter().filter_map(|slot| Some((slot.segment, Arc::clone(&slot.held.as_ref()?.bytes)))).collect();
         let started = Instant::now();
-        let built = spawn_blocking(move || ModelView::of_files(&files));
+        let built = background::run(move || ModelView::of_files(&files));
         let built = built.await.map_err(|error| error.to_string());
         let built = built.and_then(|built| built.map_err(|error| error.to_string()));
         let view =
@@ -330,7 +331,7 @@ async fn off_thread<T: Send + 'static>(
     mut file: Unfinished,
     work: impl FnOnce(&mut Unfinished) -> T + Send + 'static,
 ) -> Result<(Unfinished, T), Reason> {
-    let done = spawn_blocking(move || {
+    let done = background::run(move || {
         let result = work(&mut file);
         (file, result)
     });

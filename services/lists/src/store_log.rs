@@ -11,12 +11,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Events per read of a log: about 300 KiB.
-const PAGE: usize = 2_000;
+/// Events per read of a log: about 75 KiB, and a millisecond of the store's time.
+const PAGE: usize = 500;
 /// Reads of a log per `advance`, so that it ends also while events arrive faster than it folds them.
-const PAGES_PER_ADVANCE: usize = 50;
+const PAGES_PER_ADVANCE: usize = 200;
 /// Between two pages of a log, in times of a page.
-const PAUSE_PER_PAGE: u32 = 3;
+const PAUSE_PER_PAGE: u32 = 7;
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// Events between two pauses for other tasks. Each adds up to 100 pairs.
 const EVENTS_PER_PAUSE: usize = 100;
@@ -102,7 +102,7 @@ async fn read_on(
         if page.len() < PAGE {
             break;
         }
-        // A long log takes at most a quarter of a core: what serves requests runs beside.
+        // A long log takes at most an eighth of a core: what serves requests runs beside.
         sleep((began.elapsed() * PAUSE_PER_PAGE).min(LONGEST_PAUSE)).await;
     }
     Ok(events)

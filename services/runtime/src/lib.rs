@@ -5,6 +5,7 @@
 //! serve → drain with a deadline (`api::serve` is an example).
 
 pub mod admin;
+pub mod background;
 pub mod client;
 pub mod config;
 pub mod exemplars;

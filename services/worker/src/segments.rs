@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use anyhow::Context;
 use contract::{SEGMENTS, SegmentId};
 use heartbeat::{assign::NodeId, auth::Keys, ownership::Phase, transport::assignments::Assignments};
-use runtime::telemetry::Telemetry;
+use runtime::{background, telemetry::Telemetry};
 use segments::SegmentDirectory;
 use stores::Store;
 use tokio::{
@@ -139,13 +139,13 @@ impl Segments {
         SegmentId::all().filter_map(owned).collect()
     }
 
-    /// Runs what reads or writes the disk on a thread that may wait.
+    /// Runs what reads or writes the disk on a thread that may wait, also for a core: it hashes whole files.
     async fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&SegmentDirectory) -> T + Send + 'static,
     ) -> io::Result<T> {
         let shared = Arc::clone(&self.0);
-        spawn_blocking(move || work(&shared.directory)).await.map_err(io::Error::other)
+        Ok(background::run(move || work(&shared.directory)).await?)
     }
 
     async fn write_lock(&self, segment: SegmentId) -> MutexGuard<'_, ()> {

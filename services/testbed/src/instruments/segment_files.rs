@@ -1,9 +1,13 @@
 //! Files of segments as workers send them, and what they have to contain: the fold of the logs at their version vectors, computed here.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use anyhow::{Context, ensure};
-use contract::{SHARDS, SegmentId, ShardId, VersionVector};
+use contract::{SHARDS, SegmentId, ShardId, VersionVector, http::ScoredItem};
+use lists::ModelView;
 use model::Fold;
 use reqwest::{StatusCode, header};
 use segments::{Digest, MAX_FILE_BYTES, MAX_MANIFEST_BYTES, MAX_RANGE_BYTES, Manifest, Version, encode};
@@ -12,6 +16,8 @@ use stores::{ArrivedEvent, Store};
 /// Folds that are kept: versions of different primaries do not follow each other, those of one primary do.
 const MAX_FOLDS: usize = 4;
 const ROWS_PER_PAGE: usize = 10_000;
+/// Of an item, as answers are compared.
+pub const NEIGHBOURS: usize = 20;
 
 /// A file as a worker sent it. Nothing is verified on the way: the bytes are what is judged.
 #[derive(Debug, Clone)]
@@ -73,9 +79,31 @@ pub struct Oracle {
     logs: [Vec<ArrivedEvent>; SHARDS as usize],
     folds: Vec<Fold>,
     known: HashMap<(SegmentId, VersionVector), Digest>,
+    /// By item, the lists of its neighbours in all versions that were asked for; `None`: they are not wanted.
+    lists: Option<HashMap<String, HashSet<ListHash>>>,
+}
+
+/// Of a list of items with their scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListHash(u64);
+
+pub fn hash_of(list: &[ScoredItem]) -> ListHash {
+    let mut hasher = DefaultHasher::new();
+    list.iter().for_each(|item| (&item.item_id, item.score.to_bits()).hash(&mut hasher));
+    ListHash(hasher.finish())
 }
 
 impl Oracle {
+    /// Also keeps the neighbours of each item in each version.
+    pub fn with_lists() -> Self {
+        Self { lists: Some(HashMap::new()), ..Self::default() }
+    }
+
+    /// Whether a version that was asked for has this list of the item's neighbours.
+    pub fn has_list(&self, item: &str, list: ListHash) -> bool {
+        self.lists.as_ref().and_then(|lists| lists.get(item)).is_some_and(|known| known.contains(&list))
+    }
+
     /// Reads what is new in the logs.
     ///
     /// # Errors
@@ -122,11 +150,20 @@ impl Oracle {
         }
         ensure!(fold.version() == vector, "the logs have no version {vector:?} of segment {segment}");
         // All segments of this version: others of the same primary follow.
+        let mut all = Vec::new();
         for segment in SegmentId::all() {
             let published = fold.publish(segment).context("the fold has all segments")?;
             let version = Version { epoch: 0, vector: *vector };
             let content = Manifest::of(segment, version, &encode(&published))?.content();
             self.known.insert((segment, *vector), content);
+            all.push(published);
+        }
+        if let Some(lists) = &mut self.lists {
+            let view = ModelView::of_segments(&all);
+            for (index, item) in view.neighbours.items().iter().enumerate() {
+                let list = view.scored(view.neighbours.neighbours(index as u32), NEIGHBOURS);
+                lists.entry(item.as_str().to_owned()).or_default().insert(hash_of(&list));
+            }
         }
         if self.folds.len() >= MAX_FOLDS {
             self.folds.remove(0);

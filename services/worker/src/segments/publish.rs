@@ -13,8 +13,9 @@ use anyhow::Context;
 use contract::{SegmentId, VersionVector};
 use heartbeat::ownership::Phase;
 use model::Fold;
+use runtime::background;
 use segments::{Found, Version, WriteError, encode};
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::time::sleep;
 
 use super::Segments;
 
@@ -184,7 +185,7 @@ impl Publisher {
                 self.fold = Some(fold);
                 continue;
             }
-            let encoding = spawn_blocking(move || {
+            let encoding = background::run(move || {
                 let bytes = fold.publish(segment).map(|segment| encode(&segment));
                 (fold, bytes)
             });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, bail, ensure};
 use contract::SegmentId;
 use reqwest::{StatusCode, header};
-use runtime::telemetry::Span;
+use runtime::{background, telemetry::Span};
 use segments::{
     BLOCK_BYTES, Digest, Found, MAX_MANIFEST_BYTES, MAX_RANGE_BYTES, Manifest, Version, WriteError, encode,
 };
@@ -86,7 +86,7 @@ impl Segments {
         }
         let fold = lists::fold_log(&self.0.store, &[segment], Some(version.vector)).await;
         let fold = fold.context("cannot fold the logs")?;
-        let folding = tokio::task::spawn_blocking(move || fold.publish(segment).map(|published| encode(&published)));
+        let folding = background::run(move || fold.publish(segment).map(|published| encode(&published)));
         let bytes = folding.await?.context("the fold has the segment")?;
         let _writing = self.write_lock(segment).await;
         match self.on_disk(move |directory| directory.write(segment, version, &bytes)).await? {

@@ -69,7 +69,7 @@ impl Cluster {
         Ok(Self {
             http: runtime::http::plain().timeout(Duration::from_secs(2)).build()?,
             store,
-            oracle: Arc::default(),
+            oracle: Arc::new(Mutex::new(Oracle::with_lists())),
             monitors: plane.monitors.iter().map(of).collect(),
             workers,
         })

@@ -5,7 +5,7 @@ use report::{Verdict, numbers::count};
 use segments::BLOCK_BYTES;
 use serde::Serialize;
 
-use super::{TRANSFER_BYTES_PER_S, damage::Damage};
+use super::{TRANSFER_BYTES_PER_S, answers::Answers, damage::Damage};
 use crate::instruments::file_readers::Files;
 
 /// Each damage is found and repaired within this time: a pass of the scrubber every 5 s, a report, transfers at the limit.
@@ -27,6 +27,7 @@ pub struct Measured {
     pub during_deaths: Latencies,
     pub switches: Switches,
     pub files: Files,
+    pub answers: Answers,
     pub list_reads: u64,
     pub failed_list_reads: u64,
 }
@@ -115,8 +116,17 @@ impl Death {
 }
 
 pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
-    let Measured { repairs, deaths, before_deaths, during_deaths, switches, files, list_reads, failed_list_reads } =
-        measured;
+    let Measured {
+        repairs,
+        deaths,
+        before_deaths,
+        during_deaths,
+        switches,
+        files,
+        answers,
+        list_reads,
+        failed_list_reads,
+    } = measured;
     let slowest = repairs.iter().map(|repair| repair.repaired_s).fold(0.0, f64::max);
     let all = Damage::ALL.len();
     let longest = deaths.iter().map(|death| death.back_s).fold(0.0, f64::max);
@@ -162,6 +172,13 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
             "",
         ),
         Verdict::new(
+            "Neighbours read from the API",
+            "equal to the fold of the logs at one of its versions".to_owned(),
+            format!("{} of {} differ", count(answers.wrong as f64), count(answers.compared as f64)),
+            answers.wrong == 0 && answers.compared > 0 && answers.lists > 1,
+            "",
+        ),
+        Verdict::new(
             "Copies of a killed worker",
             format!("back within {stated:.0} s"),
             format!("{longest:.1} s at most, of {} deaths", deaths.len()),
@@ -196,6 +213,7 @@ pub mod tests {
             during_deaths: reads(),
             switches: Switches { switches: 9, near: reads(), others: reads() },
             files: Files { compared: 500, versions: 40, refused: 9, ..Files::default() },
+            answers: Answers { compared: 900, wrong: 0, lists: 300 },
             list_reads: 9_000,
             failed_list_reads: 0,
         }
@@ -205,7 +223,7 @@ pub mod tests {
     fn one_fault_fails_its_verdict_only() {
         let good = measured();
         assert!(verdicts(&good).iter().all(|verdict| verdict.passed == Some(true)), "{:?}", verdicts(&good));
-        let changes: [fn(&mut Measured); 13] = [
+        let changes: [fn(&mut Measured); 15] = [
             |m| drop(m.repairs.pop()),
             |m| m.repairs[0].repaired_s = 31.0,
             |m| m.repairs[3].received = 12_289,
@@ -213,6 +231,8 @@ pub mod tests {
             |m| m.files.compared = 0,
             |m| m.files.versions = 31,
             |m| m.files.refused = 0,
+            |m| m.answers.wrong = 1,
+            |m| m.answers.compared = 0,
             |m| m.failed_list_reads = 1,
             |m| m.deaths[0].back_s = 17.0,
             |m| m.during_deaths.p99_ms = 6.1,

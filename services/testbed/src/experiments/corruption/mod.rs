@@ -1,10 +1,12 @@
 //! `experiment corruption`: the copies of the model's segments are damaged in every way that is known, one after the other, while clients
 //! read files from all workers and lists from the API. Each damage must be found and repaired, with no more bytes than the damaged blocks
-//! and manifests have, and no reader may get a bad byte: every file that a worker sent is compared with the fold of the logs, which is computed here.
+//! and manifests have, and no reader may get a bad byte: every file that a worker sent, and every
+//! list of an item's neighbours that the API gave, is compared with the fold of the logs, which is computed here.
 //!
-//! Begin with [`measure`]. `damage` says what is done, `cluster` waits for the repair, `readers` read meanwhile, `deaths` kills workers, and
+//! Begin with [`measure`]. `damage` says what is done, `cluster` waits for the repair, `readers` and `answers` read meanwhile, `deaths` kills workers, and
 //! `switches` publishes versions under load. `judgement` and `words` are pure.
 
+mod answers;
 mod cluster;
 mod damage;
 mod deaths;
@@ -24,6 +26,7 @@ use clap::{Args, FromArgMatches};
 use segments::BLOCK_BYTES;
 
 use self::{
+    answers::AnswerReader,
     cluster::Cluster,
     damage::Damage,
     judgement::{Measured, Repair},
@@ -106,7 +109,7 @@ async fn run(args: CorruptionArgs) -> anyhow::Result<ExitCode> {
         what: format!(
             "Two replicas that hold the model's 16 segments, Kafka, MySQL, Redis, three monitors and {WORKERS} workers: three copies of each segment. \
              Workers report and scrub every {} s, fetch at most {} MiB/s each, and publish {} s after an event. {FILE_READERS} clients read files of \
-             random segments from random workers, {} requests/s read lists through the gateway.",
+             random segments from random workers, {} requests/s read lists through the gateway, and another client neighbours of random items.",
             REPORT_EVERY_MS / 1000,
             TRANSFER_BYTES_PER_S >> 20,
             plan.publish_every.as_secs(),
@@ -148,6 +151,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     let events = Events::new(&gateway, &dataset)?;
     let files = FileReaders::start(FILE_READERS, &plane.worker_addresses(), SEED);
     let lists = ListReaders::start(&gateway, &dataset, plan.reads)?;
+    let neighbours = AnswerReader::start(&gateway, &dataset, SEED);
     let mut measured = Measured::default();
     for damage in Damage::ALL {
         let repair = one(&cluster, damage, &events).await;
@@ -162,9 +166,14 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     (measured.deaths, [measured.before_deaths, measured.during_deaths]) = deaths;
 
     (measured.list_reads, measured.failed_list_reads) = lists.finish().await?;
-    let sent = files.finish().await?;
+    let (given, sent) = (neighbours.finish().await?, files.finish().await?);
     let oracle = cluster.oracle().await?;
-    measured.files = tokio::task::spawn_blocking(move || sent.judge(&mut oracle.blocking_lock())).await??;
+    let judging = move || -> anyhow::Result<_> {
+        let oracle = &mut oracle.blocking_lock();
+        let files = sent.judge(oracle)?;
+        Ok((files, given.judge(oracle)))
+    };
+    (measured.files, measured.answers) = tokio::task::spawn_blocking(judging).await??;
     plane.stop(&mut stack.service.stack).await?;
     stack.stop().await?;
     Ok(measured)

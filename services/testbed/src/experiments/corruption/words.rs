@@ -53,17 +53,21 @@ fn deaths(measured: &Measured) -> Table {
 
 fn files(measured: &Measured) -> Table {
     let files = &measured.files;
+    let answers = &measured.answers;
     let figures = [
         ("files read whole, and compared with the fold", files.compared),
         ("different from the fold", files.wrong),
         ("versions of segments among them", files.versions),
         ("refused: a block or the manifest is damaged, or nothing is there", files.refused),
         ("replaced by a newer version while they were read, or the worker was dead", files.gone),
+        ("lists of neighbours that the API gave, and compared with the fold", answers.compared),
+        ("different from the fold", answers.wrong),
+        ("different lists among them", answers.lists),
     ];
     let mut rows: Vec<Vec<String>> =
         figures.map(|(name, figure)| vec![name.to_owned(), count(figure as f64)]).into_iter().collect();
     rows.push(vec!["megabytes".to_owned(), count(files.megabytes)]);
-    Table::new("Files that workers sent", "", &["", ""], rows)
+    Table::new("Files that workers sent, and answers made of them", "", &["", ""], rows)
 }
 
 fn latencies(measured: &Measured) -> Table {
@@ -79,8 +83,7 @@ fn latencies(measured: &Measured) -> Table {
         vec![name.to_owned(), count(*reads as f64), count(*failed as f64), ms(*p50_ms), ms(*p99_ms)]
     };
     let columns = ["", "reads", "without an answer", "p50, ms", "p99, ms"];
-    let meaning =
-        "Of lists only the answer's status and latency are judged; their contents follow from the files above.";
+    let meaning = "Of these lists only status and latency are judged: most come from the cache, where they are as old as it permits.";
     Table::new("Lists read through the gateway", meaning, &columns, rows.map(row).to_vec())
 }
 
