@@ -21,9 +21,11 @@ use tokio::{
 /// Below nginx's idle timeout of 75 s, so that no request is sent on a connection that nginx is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEADERS: usize = 32;
-/// Limit of a response, head and body. The API's responses are shorter.
-const MAX_RESPONSE_BYTES: usize = 1 << 20;
+/// Limit of a response, head and body. The API's responses are shorter than a kibibyte.
+const MAX_RESPONSE_BYTES: usize = 16 << 20;
 const READ_BYTES: usize = 4096;
+/// An idle connection keeps at most this.
+const MAX_IDLE_BUFFER: usize = 64 << 10;
 
 pub(crate) struct Client {
     addresses: Vec<SocketAddr>,
@@ -52,16 +54,22 @@ pub(crate) enum Failure {
     Timeout,
     /// No connection could be opened.
     Connect,
-    /// The connection broke before the response was complete, or the response is not valid HTTP with a `Content-Length`.
+    /// The connection broke before the response was complete, or the response is not valid HTTP/1, or too long.
     Broken,
 }
 
-/// Status of a response and the range of its body in the buffer.
-struct ResponseHead {
+/// A response that has arrived completely.
+struct Complete {
     status: u16,
-    body_start: usize,
-    body_end: usize,
+    body: Body,
     keep_alive: bool,
+}
+
+enum Body {
+    /// In the buffer.
+    Range(std::ops::Range<usize>),
+    /// Put together from chunks.
+    Joined(Vec<u8>),
 }
 
 impl Client {
@@ -117,7 +125,7 @@ impl Client {
         // may send it again.
         if let Some(mut idle) = self.take_idle() {
             match idle.exchange(request).await {
-                Ok(head) => return Ok(self.response(idle, &head)),
+                Ok(complete) => return Ok(self.response(idle, complete)),
                 Err(failure) if !idle.buffer.is_empty() => return Err(failure),
                 Err(_) => {}
             }
@@ -125,8 +133,8 @@ impl Client {
         let stream = TcpStream::connect(self.addresses.as_slice()).await.map_err(|_| Failure::Connect)?;
         stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
         let mut fresh = Connection { stream, buffer: Vec::with_capacity(READ_BYTES), idle_since: Instant::now() };
-        let head = fresh.exchange(request).await?;
-        Ok(self.response(fresh, &head))
+        let complete = fresh.exchange(request).await?;
+        Ok(self.response(fresh, complete))
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -140,49 +148,91 @@ impl Client {
         None
     }
 
-    fn response(&self, mut connection: Connection, head: &ResponseHead) -> Response {
-        let body = connection.buffer[head.body_start..head.body_end].to_vec();
-        if head.keep_alive {
+    fn response(&self, mut connection: Connection, complete: Complete) -> Response {
+        let Complete { status, body, keep_alive } = complete;
+        let body = match body {
+            Body::Range(range) => connection.buffer[range].to_vec(),
+            Body::Joined(body) => body,
+        };
+        if keep_alive {
+            connection.buffer.clear();
+            connection.buffer.shrink_to(MAX_IDLE_BUFFER);
             connection.idle_since = Instant::now();
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
-        Response { status: head.status, body }
+        Response { status, body }
     }
 }
 
 impl Connection {
-    async fn exchange(&mut self, request: &[u8]) -> Result<ResponseHead, Failure> {
+    async fn exchange(&mut self, request: &[u8]) -> Result<Complete, Failure> {
         self.buffer.clear();
         self.stream.write_all(request).await.map_err(|_| Failure::Broken)?;
         loop {
             self.buffer.reserve(READ_BYTES);
             let read = self.stream.read_buf(&mut self.buffer).await.map_err(|_| Failure::Broken)?;
-            if read == 0 || self.buffer.len() > MAX_RESPONSE_BYTES {
-                return Err(Failure::Broken);
+            let has_ended = read == 0;
+            if let Some(complete) = parse(&self.buffer, has_ended)? {
+                return Ok(complete);
             }
-            match parse(&self.buffer)? {
-                Some(head) if head.body_end <= self.buffer.len() => return Ok(head),
-                _ => {}
+            if has_ended || self.buffer.len() > MAX_RESPONSE_BYTES {
+                return Err(Failure::Broken);
             }
         }
     }
 }
 
-/// Parses the head of a response; `None` if it is not complete.
-fn parse(buffer: &[u8]) -> Result<Option<ResponseHead>, Failure> {
+/// `None`: the response is not complete. `has_ended`: the server has closed the connection.
+fn parse(buffer: &[u8], has_ended: bool) -> Result<Option<Complete>, Failure> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(body_start) = head.parse(buffer).map_err(|_| Failure::Broken)? else {
+    let httparse::Status::Complete(start) = head.parse(buffer).map_err(|_| Failure::Broken)? else {
         return Ok(None);
     };
     let value = |name: &str| head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|h| h.value);
-    let length = value("content-length").and_then(|length| std::str::from_utf8(length).ok()?.parse::<usize>().ok());
-    // The gateway and the API always send a Content-Length.
-    let length = length.filter(|length| *length <= MAX_RESPONSE_BYTES).ok_or(Failure::Broken)?;
-    let keep_alive =
-        head.version == Some(1) && !value("connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
+    let is = |name: &str, word: &[u8]| value(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
     let status = head.code.ok_or(Failure::Broken)?;
-    Ok(Some(ResponseHead { status, body_start, body_end: body_start + length, keep_alive }))
+    let keep_alive = head.version == Some(1) && !is("connection", b"close");
+    let received = buffer.len() - start;
+    // RFC 9112, section 6.3. Our own gateway and API always send a Content-Length.
+    if matches!(status, 204 | 304) {
+        return Ok(Some(Complete { status, body: Body::Range(start..start), keep_alive }));
+    }
+    if is("transfer-encoding", b"chunked") {
+        let body = join_chunks(&buffer[start..])?;
+        return Ok(body.map(|body| Complete { status, body: Body::Joined(body), keep_alive }));
+    }
+    let Some(length) = value("content-length") else {
+        let body = Body::Range(start..buffer.len());
+        return Ok(has_ended.then_some(Complete { status, body, keep_alive: false }));
+    };
+    let length = std::str::from_utf8(length).ok().and_then(|length| length.parse::<usize>().ok());
+    let length = length.filter(|length| *length <= MAX_RESPONSE_BYTES).ok_or(Failure::Broken)?;
+    let body = Body::Range(start..start + length);
+    Ok((received >= length).then_some(Complete { status, body, keep_alive }))
+}
+
+/// The body without its chunks' heads; `None`: the last chunk is not here.
+fn join_chunks(mut rest: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+    let mut body = Vec::new();
+    loop {
+        let size = httparse::parse_chunk_size(rest).map_err(|_| Failure::Broken)?;
+        let httparse::Status::Complete((start, size)) = size else { return Ok(None) };
+        let size = usize::try_from(size).ok().filter(|size| *size <= MAX_RESPONSE_BYTES).ok_or(Failure::Broken)?;
+        if size == 0 {
+            // Trailers, and an empty line.
+            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+            let trailers = httparse::parse_headers(&rest[start..], &mut headers).map_err(|_| Failure::Broken)?;
+            return Ok(trailers.is_complete().then_some(body));
+        }
+        let Some(chunk) = rest.get(start..start + size) else { return Ok(None) };
+        body.extend_from_slice(chunk);
+        match rest.get(start + size..start + size + 2) {
+            Some(b"\r\n") => rest = &rest[start + size + 2..],
+            Some(_) => return Err(Failure::Broken),
+            None => return Ok(None),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -244,9 +294,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn bodies_of_other_servers_are_read_to_their_end() {
+        let chunked =
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r|\nhel\r\n2\r\nl|o\r\n0\r\nx: y\r\n|\r\n";
+        let (empty, until_closed) = ("HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nhel|lo");
+        let (client, served) = serve(vec![vec![chunked, empty, until_closed], vec![chunked]]).await;
+        for (status, body) in [(200, "hello"), (204, ""), (200, "hello"), (200, "hello")] {
+            assert_eq!(client.get("/", None).await, Ok(Response { status, body: body.into() }));
+        }
+        assert_eq!(served.await.unwrap().len(), 4);
+    }
+
+    #[tokio::test]
     async fn an_incomplete_or_invalid_response_is_broken() {
-        for bad in ["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", "SSH-2.0\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", ""]
-        {
+        for bad in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel",
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello?!0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffff\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Le",
+            "SSH-2.0\r\n\r\n",
+            "",
+        ] {
             let (client, served) = serve(vec![vec![bad]]).await;
             assert_eq!(client.get("/", None).await, Err(Failure::Broken), "{bad}");
             served.await.unwrap();
