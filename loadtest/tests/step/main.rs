@@ -4,6 +4,8 @@
     reason = "a failed test is what an unwrap is for; clippy exempts test functions, not their helpers"
 )]
 
+mod open;
+
 use std::{
     collections::HashSet,
     io::{BufRead, BufReader},
@@ -25,6 +27,7 @@ use axum::{
 };
 use loadtest::{
     ChildMessage, Progress, StepOutcome, StepPlan,
+    arrivals::Arrivals,
     curve::{Curve, Point},
     loadgen_main,
     plan::Phase,
@@ -103,6 +106,7 @@ fn setup(base_url: &str, known: usize) -> Setup {
         worker_threads: 1,
         metrics: None,
         telemetry: None,
+        arrivals: Arrivals::Closed,
     };
     Setup { plan, _folder: folder }
 }
