@@ -74,6 +74,8 @@ impl OpenInstants {
     fn next_part(&mut self) -> Option<()> {
         self.before += self.planned();
         let start = self.part.end;
+        // Empty, so that nothing follows the end: every slot asks once more.
+        self.part = start..start;
         if start >= self.end_us {
             return None;
         }
@@ -115,7 +117,9 @@ mod tests {
         let curve = (!factors.is_empty()).then(|| RateCurve::new(factors.to_vec()).unwrap());
         let measure_ms = if factors.is_empty() { 10_000 } else { 1000 * factors.len() as u64 };
         let plan = StepPlan { users: per_s, seed, warm_up_ms: 2000, measure_ms, ..plan::tests::plan() };
-        let all: Vec<Arrival> = OpenInstants::of(&plan, &Open { spacing, max_in_flight: 1, curve }).collect();
+        let mut instants = OpenInstants::of(&plan, &Open { spacing, max_in_flight: 1, curve });
+        let all: Vec<Arrival> = instants.by_ref().collect();
+        assert_eq!([instants.next(), instants.next()], [None, None]);
         assert!(all.iter().map(|arrival| arrival.number).eq(0..all.len() as u64));
         all.into_iter().map(|arrival| arrival.planned_us).collect()
     }

@@ -10,8 +10,8 @@ use super::{
 
 const TITLE: &str = "Skip-corrected latency, ms";
 const MEANING: &str = "What users who do not wait would have seen: a request that was skipped because its user waited counts as well, from \
-                       its planned instant to the end of that wait. Measured latency leaves such requests out, so that it looks better in an \
-                       overload.";
+                       its planned instant to the end of that wait. Measured latency counts each wait once, so that it shows rare long \
+                       stalls too seldom. Where most requests are slow, the corrected mean is the lower one.";
 
 /// A figure in its two forms.
 type Pair = (&'static str, fn(&Step) -> f64, fn(&Latency) -> f64);
