@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use loadtest::{ChildMessage, StepPlan, scenario::KnownIds};
+use loadtest::{ChildMessage, StepPlan, arrivals::Arrivals, scenario::KnownIds};
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +44,7 @@ fn measure(arguments: &[String]) -> Result<()> {
         worker_threads: number(1, 2)? as usize,
         metrics: None,
         telemetry: None,
+        arrivals: Arrivals::Closed,
     };
     std::fs::write(&plan.known_ids, (0..200_000).map(|number| format!("u{number}\n")).collect::<String>())?;
     let path = folder.path().join("plan.json");

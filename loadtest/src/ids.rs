@@ -131,6 +131,7 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::*;
+    use crate::arrivals::Arrivals;
 
     fn plan(unknown_share: f64, known: KnownIds) -> StepPlan {
         StepPlan {
@@ -151,6 +152,7 @@ mod tests {
             worker_threads: 1,
             metrics: None,
             telemetry: None,
+            arrivals: Arrivals::Closed,
         }
     }
 

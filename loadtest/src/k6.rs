@@ -44,11 +44,12 @@ pub struct K6Plan {
 
 impl K6Plan {
     /// # Errors
-    /// The step is out of range, or has a curve or `slo_ms`, which the script does not support.
+    /// The step is out of range, or has a curve, `slo_ms` or open arrivals, which the script does not support.
     pub fn new(step: StepPlan, pacing: Pacing, summary: &Path) -> Result<Self> {
         step.check()?;
         ensure!(step.curve.is_none(), "k6 cannot run a step with a curve: use the engine goose");
         ensure!(step.slo_ms.is_none(), "k6 cannot count the requests beyond slo_ms: use the engine goose");
+        ensure!(step.arrivals.is_closed(), "k6 cannot repeat arrivals = \"open\": use the engine goose");
         Ok(Self {
             step,
             pacing,
@@ -183,6 +184,9 @@ pub fn outcome(plan: &StepPlan, summary: &str) -> Result<K6Outcome> {
         series: Vec::new(),
         latency_curve: points.into_iter().chain([(100.0, latency.max_ms)]).filter(|_| answered > 0).collect(),
         hdr_log: String::new(),
+        arrivals: plan.arrivals.describe(),
+        dropped: 0,
+        corrected: None,
     };
     Ok(K6Outcome { step, dropped_iterations: summary.count("dropped_iterations") })
 }

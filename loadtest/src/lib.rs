@@ -1,11 +1,12 @@
 //! The load generator: it sends the requests of a scenario's step and measures the responses.
 //!
-//! `scenario` defines the load, `plan` is one step of it, `curve` its number of users over time, `run` sends the requests in a separate process (`child`), and `recorder`
+//! `scenario` defines the load, `plan` is one step of it, `arrivals` how its requests arrive, `curve` its number of users over time, `run` sends the requests in a separate process (`child`), and `recorder`
 //! measures. `model` computes the figures of a queueing system with the same parameters. `behaviour` invents events, and `event_load`
 //! sends them.
 //! It depends on `contract` and `runtime` of this workspace. Begin reading at `run::run_step`.
 
 pub mod answer;
+pub mod arrivals;
 pub mod behaviour;
 pub mod child;
 mod client;
@@ -16,7 +17,9 @@ mod ids;
 pub mod k6;
 mod live;
 pub mod model;
+mod open_instants;
 pub mod plan;
+pub mod rate_curve;
 mod recorder;
 pub mod run;
 pub mod scenario;

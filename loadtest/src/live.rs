@@ -31,6 +31,7 @@ pub(crate) struct Live {
     planned: IntCounter,
     sent: IntCounter,
     skipped: IntCounter,
+    dropped: IntCounter,
     good: IntCounter,
     errors: IntCounterVec,
     /// Handles of the known classes; those of `bad_status_…` are resolved on use.
@@ -54,21 +55,28 @@ impl Live {
         let known_errors = known_errors
             .map(|class| Ok((class, errors.get_metric_with_label_values(&[class])?)))
             .collect::<prometheus::Result<_>>()?;
-        let users = IntGauge::new("users", "Users of the running step; with a curve, as many as it has now")?;
+        let users = IntGauge::new(
+            "users",
+            "Users of the running step; with a curve, as many as it has now; 0 with open arrivals",
+        )?;
         let offered = Gauge::new(
             "offered_requests_per_second",
-            "Planned requests per second of the running step; with a curve, those of its users now",
+            "Planned requests per second of the running step; with a curve, those of now",
         )?;
         let step = GaugeVec::new(Opts::new("step", "1 while the step of this name runs"), &["step"])?;
         register(&registry, step)?.get_metric_with_label_values(&[plan.name.as_str()])?.set(1.0);
         let live = Self {
             users: register(&registry, users)?,
             offered: register(&registry, offered)?,
-            planned: counter("requests_planned_total", "Planned requests: sent or skipped")?,
+            planned: counter("requests_planned_total", "Planned requests: sent, skipped or dropped")?,
             sent: counter("requests_sent_total", "Requests sent")?,
             skipped: counter(
                 "requests_skipped_total",
                 "Planned requests that were not sent because the user still waited for a response",
+            )?,
+            dropped: counter(
+                "requests_dropped_total",
+                "Open arrivals that were not sent because as many requests as allowed were in flight",
             )?,
             good: counter("requests_good_total", "Responses with status 2xx that name their source")?,
             latency: histogram(
@@ -91,9 +99,8 @@ impl Live {
 
     /// Shows the users of this instant, in milliseconds since the common start.
     pub(crate) fn users(&self, plan: &StepPlan, ms: u64) {
-        let users = plan.users_at(ms);
-        self.users.set(i64::from(users));
-        self.offered.set(f64::from(users) * 1000.0 / plan.interval_ms as f64);
+        self.users.set(i64::from(plan.users_at(ms)));
+        self.offered.set(plan.offered_at(ms));
     }
 
     pub(crate) fn sent(&self, lag: Duration) {
@@ -114,6 +121,11 @@ impl Live {
                 None => self.errors.with_label_values(&[class.as_ref()]).inc(),
             },
         }
+    }
+
+    pub(crate) fn dropped(&self, count: u64) {
+        self.planned.inc_by(count);
+        self.dropped.inc_by(count);
     }
 
     /// Serves `/metrics` on this address until `stop`.
@@ -155,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_planned_is_sent_or_skipped() {
+    fn what_was_planned_is_sent_skipped_or_dropped() {
         let live = Live::new(&plan::tests::plan()).unwrap();
         for ms in [1, 2, 700] {
             live.sent(Duration::from_micros(300));
@@ -165,8 +177,10 @@ mod tests {
         live.completed(Duration::from_secs(3), Some(&Cow::Borrowed(class::CLIENT_TIMEOUT)), 2);
         live.sent(Duration::ZERO);
         live.completed(Duration::from_millis(5), Some(&Cow::Borrowed("bad_status_418")), 0);
+        live.dropped(4);
         for (series, expected) in [
-            ("loadgen_requests_planned_total", 8.0),
+            ("loadgen_requests_planned_total", 12.0),
+            ("loadgen_requests_dropped_total", 4.0),
             ("loadgen_requests_sent_total", 5.0),
             ("loadgen_requests_skipped_total", 3.0),
             ("loadgen_requests_good_total", 3.0),

@@ -24,11 +24,15 @@ use crate::{
 /// Time of a request that is refused without a query.
 const REFUSAL_MS: f64 = 3.0;
 
-/// The expected figures of a step with `users` users whose requests all need the store. `None` without a law.
+/// The expected figures of a step with `users` users whose requests all need the store. `None` without a law and
+/// with open arrivals, which the model does not know.
 ///
 /// The same arguments give the same figures.
 pub fn step(scenario: &Scenario, users: u32, seed: u64) -> Option<ModelFigures> {
     let Law::Modelled { base_ms, slope_ms, spread } = scenario.law else { return None };
+    if !scenario.arrivals.is_closed() {
+        return None;
+    }
     let factor = LogNormal::new(-spread * spread / 2.0, spread).ok()?;
     let store = Store {
         base_us: base_ms * 1000.0,

@@ -15,9 +15,11 @@ use hdrhistogram::{
     },
 };
 use runtime::telemetry::TelemetryConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    arrivals::Arrivals,
     curve::{Curve, MAX_USERS},
     figures::{Second, Sources},
     scenario::{KnownIds, Scenario},
@@ -32,7 +34,7 @@ pub struct StepPlan {
     /// Base URL of the gateway, such as `http://127.0.0.1:8080`. Only plain HTTP to a loopback address is accepted, so that a typing
     /// error cannot load a foreign service.
     pub base_url: String,
-    /// Users that send during the whole step (1 to 20,000); with a curve, its first value, for the warm-up (0 to 20,000).
+    /// With open arrivals, planned requests per second (1 to 20,000). Else users that send during the whole step (1 to 20,000); with a curve, its first value, for the warm-up (0 to 20,000).
     pub users: u32,
     /// Users over the measured part; `None`: always the same. A user sends while the curve is above its number, so that the last user
     /// to come is the first to leave. A request in flight when its user leaves is completed.
@@ -69,6 +71,9 @@ pub struct StepPlan {
     /// Sampling and destination of the requests' spans; `None`: no spans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub telemetry: Option<TelemetryConfig>,
+    /// How requests arrive. With open arrivals there is no `curve` of users, `interval_ms` is 1,000 and `arrival_grid_ms` 0.
+    #[serde(default, skip_serializing_if = "Arrivals::is_closed")]
+    pub arrivals: Arrivals,
 }
 
 /// Longest measured part: four hours. Each measured second needs 20 kB of memory in the load generator.
@@ -95,6 +100,7 @@ impl StepPlan {
             worker_threads: 1,
             metrics: None,
             telemetry: None,
+            arrivals: scenario.arrivals.clone(),
         }
     }
 
@@ -118,6 +124,7 @@ impl StepPlan {
             None => ensure!((1..=MAX_USERS).contains(&self.users), "users must be 1..={MAX_USERS}, is {}", self.users),
             Some(curve) => self.check_curve(curve)?,
         }
+        self.check_open()?;
         ensure!((10..=60_000).contains(&self.interval_ms), "interval_ms must be 10..=60000, is {}", self.interval_ms);
         ensure!(
             self.arrival_grid_ms <= self.interval_ms,
@@ -145,6 +152,19 @@ impl StepPlan {
         Ok(())
     }
 
+    fn check_open(&self) -> Result<()> {
+        let Some(open) = self.arrivals.open() else { return Ok(()) };
+        open.check(self.users, self.measure_ms)?;
+        ensure!(self.curve.is_none(), "a curve of users belongs to closed arrivals");
+        ensure!(
+            (self.interval_ms, self.arrival_grid_ms) == (1000, 0),
+            "with open arrivals interval_ms must be 1000 and arrival_grid_ms 0, they are {} and {}",
+            self.interval_ms,
+            self.arrival_grid_ms
+        );
+        Ok(())
+    }
+
     /// `Curve::new` has checked the curve itself.
     fn check_curve(&self, curve: &Curve) -> Result<()> {
         let (first, end_ms) = (curve.first_users(), curve.end_ms());
@@ -157,19 +177,37 @@ impl StepPlan {
         Ok(())
     }
 
-    /// Largest number of users at a time. As many are started, because a user that comes again is the same user.
+    /// Largest number of users at a time. As many are started, because a user that comes again is the same user. With open arrivals: slots,
+    /// each of which sends one request at a time.
     pub fn all_users(&self) -> u32 {
+        if let Some(open) = self.arrivals.open() {
+            return open.slots(self.users, self.timeout_ms);
+        }
         self.curve.as_ref().map_or(self.users, Curve::peak)
     }
 
-    /// Users at an instant, in milliseconds since the start of the warm-up.
+    /// Users at an instant, in milliseconds since the start of the warm-up; 0 with open arrivals.
     pub fn users_at(&self, ms: u64) -> u32 {
+        if !self.arrivals.is_closed() {
+            return 0;
+        }
         let measured_ms = ms.checked_sub(self.warm_up_ms);
         self.curve.as_ref().zip(measured_ms).map_or(self.users, |(curve, ms)| curve.users_at(ms))
     }
 
+    /// Planned requests per second at an instant, in milliseconds since the start of the warm-up.
+    pub fn offered_at(&self, ms: u64) -> f64 {
+        match self.arrivals.open() {
+            Some(open) => open.per_s_at(self.users, ms.saturating_sub(self.warm_up_ms) / 1000),
+            None => f64::from(self.users_at(ms)) * 1000.0 / self.interval_ms as f64,
+        }
+    }
+
     /// Planned requests per second; with a curve, the mean over the measured part.
     pub fn offered_per_s(&self) -> f64 {
+        if let Some(open) = self.arrivals.open() {
+            return open.mean_per_s(self.users, self.measure_ms);
+        }
         let users = self.curve.as_ref().map_or(f64::from(self.users), |curve| curve.mean_users(self.measure_ms));
         users * 1000.0 / self.interval_ms as f64
     }
@@ -202,14 +240,15 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepOutcome {
     pub name: String,
-    /// With a curve: those of the warm-up.
+    /// With a curve: those of the warm-up. With open arrivals: the step's planned requests per second.
     pub users: u32,
     /// Start of the measured part, Unix time in milliseconds.
     pub started_ms: u64,
     /// End of the measured part, Unix time in milliseconds.
     pub ended_ms: u64,
     pub measured_s: f64,
-    /// Planned requests per second: users / interval. With a curve: the mean of its users over the measured part / interval.
+    /// Planned requests per second: users / interval. With a curve: the mean of its users over the measured part / interval. With open
+    /// arrivals: the mean of the planned rate.
     pub offered_per_s: f64,
     pub sent: u64,
     /// Completed requests: good responses, error responses and failures, client timeouts included.
@@ -249,12 +288,22 @@ pub struct StepOutcome {
     pub series: Vec<Second>,
     /// `[percentile 0..=100, ms]` of all completed requests, ascending.
     pub latency_curve: Vec<(f64, f64)>,
-    /// Text of an HDR histogram log in µs with the tags `all` and `good`.
+    /// Text of an HDR histogram log in µs with the tags `all` and `good`, and with closed arrivals `corrected`.
     pub hdr_log: String,
+    /// How requests arrived, in words.
+    #[serde(default)]
+    pub arrivals: String,
+    /// Open arrivals that were not sent because as many requests as allowed were in flight, by their planned instant.
+    #[serde(default)]
+    pub dropped: u64,
+    /// Skip-corrected latency, only with closed arrivals: that of `latency`, and in addition for each skipped request the time from its
+    /// planned instant to the end of the request that its user waited for. Users who do not wait would have seen this latency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Latency>,
 }
 
 /// Latencies in milliseconds; all 0 without a request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     pub mean_ms: f64,
     pub p50_ms: f64,

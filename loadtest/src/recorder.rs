@@ -22,11 +22,14 @@ pub(crate) struct Recorder {
     slo_us: u64,
     sent: u64,
     skipped: u64,
+    dropped: u64,
     good: u64,
     beyond_slo: u64,
     errors: BTreeMap<Cow<'static, str>, u64>,
     all_us: Histogram<u64>,
     good_us: Histogram<u64>,
+    /// For each skipped instant, the time to the end of the request that its user waited for.
+    skipped_us: Histogram<u64>,
     lag_us: Histogram<u64>,
     known: Sources,
     unknown: Sources,
@@ -65,11 +68,13 @@ impl Recorder {
             slo_us: plan.slo_ms.map_or(u64::MAX, |slo_ms| slo_ms * 1000),
             sent: 0,
             skipped: 0,
+            dropped: 0,
             good: 0,
             beyond_slo: 0,
             errors: BTreeMap::new(),
             all_us: Histogram::new_with_bounds(1, MAX_US, 3)?,
             good_us: Histogram::new_with_bounds(1, MAX_US, 3)?,
+            skipped_us: Histogram::new_with_bounds(1, MAX_US, 3)?,
             lag_us: Histogram::new_with_bounds(1, MAX_US, 3)?,
             known: Sources::default(),
             unknown: Sources::default(),
@@ -90,8 +95,23 @@ impl Recorder {
         }
     }
 
-    pub(crate) fn skipped(&mut self, instants_us: impl Iterator<Item = u64>) {
-        self.skipped += instants_us.filter(|instant| self.window.contains(instant)).count() as u64;
+    /// Instants that passed while their user waited for a request that ended at `ended_us`. Returns their number. An instant counts by itself,
+    /// its latency by the end, as that of a completed request.
+    pub(crate) fn skipped(&mut self, instants_us: impl Iterator<Item = u64>, ended_us: u64) -> u64 {
+        let mut count = 0;
+        for instant in instants_us {
+            count += 1;
+            self.skipped += u64::from(self.window.contains(&instant));
+            if self.window.contains(&ended_us) {
+                self.skipped_us.saturating_record(ended_us.saturating_sub(instant).clamp(1, MAX_US));
+            }
+        }
+        count
+    }
+
+    /// An open arrival that was not sent because all slots were busy.
+    pub(crate) fn dropped(&mut self, planned_us: u64) {
+        self.dropped += u64::from(self.window.contains(&planned_us));
     }
 
     pub(crate) fn completed(&mut self, request: Completed) {
@@ -128,6 +148,7 @@ impl Recorder {
     pub(crate) fn merge(mut self, other: &Self) -> Result<Self> {
         self.sent += other.sent;
         self.skipped += other.skipped;
+        self.dropped += other.dropped;
         self.good += other.good;
         self.beyond_slo += other.beyond_slo;
         for (class, count) in &other.errors {
@@ -135,6 +156,7 @@ impl Recorder {
         }
         self.all_us.add(&other.all_us)?;
         self.good_us.add(&other.good_us)?;
+        self.skipped_us.add(&other.skipped_us)?;
         self.lag_us.add(&other.lag_us)?;
         self.known = sum(&self.known, &other.known);
         self.unknown = sum(&self.unknown, &other.unknown);
@@ -143,6 +165,16 @@ impl Recorder {
             mine.add(theirs)?;
         }
         Ok(self)
+    }
+
+    /// Latency of all requests and skipped instants; `None` with open arrivals, of which none waits for an answer.
+    fn corrected_us(&self, plan: &StepPlan) -> Result<Option<Histogram<u64>>> {
+        if !plan.arrivals.is_closed() {
+            return Ok(None);
+        }
+        let mut corrected = self.all_us.clone();
+        corrected.add(&self.skipped_us)?;
+        Ok(Some(corrected))
     }
 
     /// Figures of the step; `wall_start` is the Unix time of the common start.
@@ -166,6 +198,9 @@ impl Recorder {
             .iter()
             .enumerate()
             .map(|(second, bucket)| Second { beyond_slo: counted(bucket.beyond_slo), ..bucket.second(second as u32) });
+        let corrected_us = self.corrected_us(plan)?;
+        let mut tagged = vec![("all", &self.all_us), ("good", &self.good_us)];
+        tagged.extend(corrected_us.iter().map(|corrected| ("corrected", corrected)));
         let lag = |quantile| millis(self.lag_us.value_at_quantile(quantile));
         Ok(StepOutcome {
             name: plan.name.clone(),
@@ -191,7 +226,10 @@ impl Recorder {
             repeated_ids,
             series: series.collect(),
             latency_curve: curve(&self.all_us),
-            hdr_log: hdr_log(&plan.name, started, length, &[("all", &self.all_us), ("good", &self.good_us)])?,
+            hdr_log: hdr_log(&plan.name, started, length, &tagged)?,
+            arrivals: plan.arrivals.describe(),
+            dropped: self.dropped,
+            corrected: corrected_us.as_ref().map(Latency::of),
             errors: self.errors.into_iter().map(|(class, count)| (class.into_owned(), count)).collect(),
             known_sources: self.known,
             unknown_sources: self.unknown,
@@ -258,138 +296,4 @@ fn sum(a: &Sources, b: &Sources) -> Sources {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{plan::Phase, scenario::KnownIds};
-
-    /// One second of warm-up, two measured; one user a second.
-    fn plan() -> StepPlan {
-        StepPlan {
-            name: "test".into(),
-            base_url: String::new(),
-            users: 1,
-            curve: None,
-            interval_ms: 1000,
-            arrival_grid_ms: 0,
-            timeout_ms: 3000,
-            slo_ms: None,
-            warm_up_ms: 1000,
-            measure_ms: 2000,
-            unknown_share: 0.5,
-            known: KnownIds::Once,
-            known_ids: "-".into(),
-            seed: 1,
-            worker_threads: 1,
-            metrics: None,
-            telemetry: None,
-        }
-    }
-
-    fn request(recorder: &mut Recorder, known: bool, times_ms: [u64; 3], result: Result<Source, &'static str>) {
-        let [planned_us, sent_us, ended_us] = times_ms.map(|ms| ms * 1000);
-        recorder.sent(planned_us, sent_us);
-        recorder.completed(Completed { planned_us, ended_us, known, result: result.map_err(Cow::Borrowed) });
-    }
-
-    fn outcome(recorder: Recorder) -> StepOutcome {
-        recorder.outcome(&plan(), std::time::Duration::from_secs(1_700_000_000), 3).unwrap()
-    }
-
-    #[test]
-    fn a_request_belongs_to_the_window_by_its_end() {
-        let mut recorder = Recorder::new(&plan()).unwrap();
-        request(&mut recorder, true, [100, 101, 999], Ok(Source::Cache)); // before
-        request(&mut recorder, true, [900, 902, 1000], Ok(Source::Cache)); // sent before, ended within
-        request(&mut recorder, false, [2500, 2510, 2999], Ok(Source::Popular)); // within
-        request(&mut recorder, true, [2900, 2900, 3000], Ok(Source::Store)); // sent within, ended after
-        recorder.skipped([999_999, 1_000_000, 2_999_999, 3_000_000].into_iter());
-        let outcome = outcome(recorder);
-        assert_eq!((outcome.sent, outcome.answered, outcome.good, outcome.skipped), (2, 2, 2, 2));
-        assert_eq!((outcome.known_answered, outcome.known_sources.cache, outcome.unknown_sources.popular), (1, 1, 1));
-        assert_eq!((outcome.started_ms, outcome.ended_ms), (1_700_000_001_000, 1_700_000_003_000));
-        assert_eq!((outcome.offered_per_s, outcome.answered_per_s, outcome.repeated_ids), (1.0, 1.0, 3));
-        // From the plan, not from the send: 100 ms and 499 ms.
-        assert!((outcome.latency.mean_ms - 299.5).abs() < 1.0, "{:?}", outcome.latency);
-        assert!((outcome.send_lag.max_ms - 10.0).abs() < 0.1, "{:?}", outcome.send_lag);
-        let series: Vec<_> = outcome.series.iter().map(|second| (second.second, second.sent, second.good)).collect();
-        assert_eq!(series, [(0, 0, 1), (1, 2, 1)]);
-    }
-
-    #[test]
-    fn errors_count_by_class_and_against_personal_answers() {
-        let mut recorder = Recorder::new(&plan()).unwrap();
-        for (known, result) in [
-            (true, Ok(Source::Store)),
-            (true, Ok(Source::Stale)),
-            (true, Ok(Source::Popular)),
-            (true, Err("client_timeout")),
-            (false, Err("client_timeout")),
-            (false, Err("connect")),
-        ] {
-            request(&mut recorder, known, [1000, 1000, 1500], result);
-        }
-        let outcome = outcome(recorder);
-        assert_eq!((outcome.errors["client_timeout"], outcome.errors["connect"], outcome.error_pct), (2, 1, 50.0));
-        assert_eq!((outcome.known_answered, outcome.known_personal_pct), (4, Some(50.0)));
-        assert_eq!(outcome.series[0].errors, 3);
-    }
-
-    #[test]
-    fn shards_add_up_and_seconds_are_told_while_they_pass() {
-        let shards = [1, 2].map(|count| {
-            let mut recorder = Recorder::new(&plan()).unwrap();
-            for _ in 0..count {
-                request(&mut recorder, true, [1000, 1001, 1100], Ok(Source::Cache));
-                request(&mut recorder, false, [1000, 1001, 1200], Err("connect"));
-            }
-            recorder
-        });
-        let second = progress(&plan(), 1, shards.iter()).unwrap();
-        assert_eq!((second.phase, second.elapsed_s, second.total_s), (Phase::Measure, 2, 3));
-        assert_eq!((second.sent, second.good, second.errors), (6, 3, 3));
-        assert_eq!(progress(&plan(), 0, shards.iter()).unwrap().p99_ms, None);
-        let [first, second] = shards;
-        let outcome = outcome(first.merge(&second).unwrap());
-        assert_eq!((outcome.sent, outcome.answered, outcome.good, outcome.errors["connect"]), (6, 6, 3, 3));
-        assert_eq!(outcome.known_sources.cache, 3);
-        assert!((outcome.series[0].p99_ms.unwrap() - 200.0).abs() < 4.0);
-    }
-
-    #[test]
-    fn late_and_failed_requests_are_beyond_the_slo() {
-        let plan = StepPlan { slo_ms: Some(200), ..plan() };
-        let shards = [(); 2].map(|()| {
-            let mut recorder = Recorder::new(&plan).unwrap();
-            request(&mut recorder, true, [100, 100, 900], Ok(Source::Cache)); // late, in the warm-up
-            request(&mut recorder, true, [1000, 1150, 1200], Ok(Source::Cache)); // in time
-            request(&mut recorder, true, [1000, 1150, 1201], Ok(Source::Cache)); // late by its plan, not by its sending
-            request(&mut recorder, true, [2000, 2000, 2100], Err("connect"));
-            request(&mut recorder, true, [2000, 2000, 2900], Err("client_timeout"));
-            request(&mut recorder, true, [2000, 2000, 3000], Ok(Source::Cache)); // late, after the window
-            recorder
-        });
-        let [first, second] = shards;
-        let merged = first.merge(&second).unwrap();
-        let outcome = merged.outcome(&plan, std::time::Duration::ZERO, 0).unwrap();
-        assert_eq!(outcome.beyond_slo, Some(6));
-        assert_eq!(outcome.series.iter().map(|second| second.beyond_slo).collect::<Vec<_>>(), [Some(2), Some(4)]);
-    }
-
-    #[test]
-    fn nothing_is_beyond_an_slo_that_is_not_there() {
-        let mut recorder = Recorder::new(&plan()).unwrap();
-        request(&mut recorder, true, [1000, 1000, 2500], Err("client_timeout"));
-        let outcome = outcome(recorder);
-        assert_eq!((outcome.beyond_slo, outcome.series[1].beyond_slo), (None, None));
-        assert!(!serde_json::to_string(&outcome).unwrap().contains("beyond_slo"));
-    }
-
-    #[test]
-    fn nothing_measured_is_all_zeros() {
-        let outcome = outcome(Recorder::new(&plan()).unwrap());
-        assert_eq!((outcome.answered, outcome.error_pct, outcome.known_personal_pct), (0, 0.0, None));
-        assert_eq!(outcome.latency, Latency::default());
-        assert_eq!(outcome.latency_curve, []);
-        assert!(serde_json::to_string(&outcome).unwrap().contains("\"p99_ms\":null"));
-    }
-}
+mod tests;

@@ -1,8 +1,9 @@
 //! Runs one step of a load test. goose starts the users and waits for them; this module is what a user does.
 //!
-//! Each user sends at fixed instants, one request at a time. Instants that pass while it waits for a response are skipped and counted.
-//! Latency starts at the planned instant, so it includes the delay of a late load generator. goose measures nothing: its histograms are
-//! coarse, and its bookkeeping costs more than the request.
+//! Closed arrivals: each user sends at fixed instants, one request at a time. Instants that pass while it waits for a response are skipped
+//! and counted. Open arrivals: the users are slots. A free slot takes the next arrival before its instant and sends it then; an arrival
+//! whose instant passed while all slots were busy is dropped and counted. starts at the planned instant, so it includes the delay of a late load
+//! generator. goose measures nothing: its histograms are coarse, and its bookkeeping costs more than the request.
 
 use std::{
     borrow::Cow,
@@ -14,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use contract::http::Source;
 use goose::{
     GooseAttack,
     client::GooseClientBuilder,
@@ -33,9 +35,10 @@ use crate::{
     client::Client,
     ids::Ids,
     live::Live,
+    open_instants::{Arrival, OpenInstants},
     plan::{Progress, StepOutcome, StepPlan},
     recorder::{Completed, Recorder, progress as second_of},
-    timetable::Timetable,
+    timetable::{Instants, Timetable},
     trace::{self, Outcome},
 };
 
@@ -59,7 +62,7 @@ struct Step {
     plan: StepPlan,
     client: Client,
     ids: Ids,
-    timetable: Timetable,
+    schedule: Schedule,
     /// End of the step, in µs since the common start.
     end_us: u64,
     shards: [Mutex<Recorder>; SHARDS],
@@ -69,6 +72,21 @@ struct Step {
     start: watch::Sender<Option<Start>>,
     stop: AtomicBool,
     telemetry: Telemetry,
+}
+
+/// When requests are sent.
+enum Schedule {
+    Closed(Timetable),
+    /// Arrivals that no slot has taken.
+    Open(Mutex<OpenInstants>),
+}
+
+/// A request that ended.
+struct Ended {
+    /// In µs since the common start.
+    at_us: u64,
+    /// Source of a good response, or the class of the error.
+    result: Result<Source, Cow<'static, str>>,
 }
 
 #[derive(Clone, Copy)]
@@ -128,7 +146,7 @@ fn check_open_files(users: u32) -> Result<()> {
     let needed = u64::from(users) + FILES_BESIDES_CONNECTIONS;
     ensure!(
         limit >= needed,
-        "{users} users need {needed} open files, but the limit is {limit}: raise it (ulimit -n) or use fewer users"
+        "{users} users or slots need {needed} open files, but the limit is {limit}: raise it (ulimit -n), or use fewer users or a lower max_in_flight"
     );
     Ok(())
 }
@@ -149,7 +167,7 @@ fn attack(step: &Arc<Step>) -> Result<GooseAttack> {
         let step = Arc::clone(&step);
         let number = user.weighted_users_index;
         Box::pin(async move {
-            step.user(number).await;
+            step.run(number).await;
             Ok(())
         })
     }));
@@ -191,9 +209,9 @@ async fn interrupted() {
     }
 }
 
-fn lock(shard: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
-    // Recording does not panic halfway.
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Neither recording nor counting instants panics halfway.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Step {
@@ -205,7 +223,10 @@ impl Step {
         Ok(Self {
             client,
             ids: Ids::new(&plan, &known)?,
-            timetable: Timetable::of(&plan),
+            schedule: match plan.arrivals.open() {
+                None => Schedule::Closed(Timetable::of(&plan)),
+                Some(open) => Schedule::Open(Mutex::new(OpenInstants::of(&plan, open))),
+            },
             end_us: (plan.warm_up_ms + plan.measure_ms) * 1000,
             shards: [Mutex::new(Recorder::new(&plan)?), Mutex::new(Recorder::new(&plan)?)],
             live: plan.metrics.map(|_| Live::new(&plan)).transpose()?,
@@ -217,11 +238,31 @@ impl Step {
         })
     }
 
-    async fn user(&self, number: usize) {
-        let mut instants = self.timetable.user(number).peekable();
-        let start = self.all_ready().await;
-        let now_us = || start.elapsed().as_micros() as u64;
+    /// The whole step of one user or slot.
+    async fn run(&self, number: usize) {
         let shard = &self.shards[number % SHARDS];
+        let start = match &self.schedule {
+            Schedule::Closed(timetable) => {
+                // Before the common start: a curve may have a thousand points.
+                let instants = timetable.user(number);
+                let start = self.all_ready().await;
+                self.user(number, start, instants, shard).await;
+                start
+            }
+            Schedule::Open(arrivals) => {
+                let start = self.all_ready().await;
+                self.slot(start, arrivals, shard).await;
+                start
+            }
+        };
+        if number == 0 && !self.stop.load(Ordering::Relaxed) {
+            // The step lasts until its end, even if no user is left.
+            sleep_until(start + Duration::from_micros(self.end_us)).await;
+        }
+    }
+
+    async fn user(&self, number: usize, start: Instant, instants: Instants, shard: &Mutex<Recorder>) {
+        let mut instants = instants.peekable();
         let mut random = SmallRng::seed_from_u64(self.plan.seed.wrapping_add(number as u64));
         let mut path = PATH.to_owned();
         while let Some(planned_us) = instants.next() {
@@ -231,34 +272,72 @@ impl Step {
             }
             path.truncate(PATH.len());
             let known = self.ids.append(&mut random, &mut path);
-            let sent_us = now_us();
-            lock(shard).sent(planned_us, sent_us);
-            if let Some(live) = &self.live {
-                live.sent(Duration::from_micros(sent_us.saturating_sub(planned_us)));
-            }
-            let (sent_at, departure) = (std::time::Instant::now(), self.telemetry.start_trace());
-            let outcome = request(&self.client, &path, departure).await;
-            let url = || format!("{}{path}", self.plan.base_url.trim_end_matches('/'));
-            trace::record(&self.telemetry, departure, sent_at, url, &outcome);
-            let result = outcome.result;
-            let ended_us = now_us();
-            // Without an allocation if the response came in time.
-            let skipped: Vec<u64> = std::iter::from_fn(|| instants.next_if(|instant| *instant < ended_us)).collect();
-            if let Some(live) = &self.live {
-                live.completed(
-                    Duration::from_micros(ended_us.saturating_sub(planned_us)),
-                    result.as_ref().err(),
-                    skipped.len() as u64,
-                );
-            }
-            let mut recorder = lock(shard);
-            recorder.completed(Completed { planned_us, ended_us, known, result });
-            recorder.skipped(skipped.into_iter());
+            let ended = self.send(start, planned_us, &path, shard).await;
+            let skipped = std::iter::from_fn(|| instants.next_if(|instant| *instant < ended.at_us));
+            let skipped = lock(shard).skipped(skipped, ended.at_us);
+            self.completed(planned_us, known, ended, skipped, shard);
         }
-        if number == 0 {
-            // The step lasts until its end, even if no user is left.
-            sleep_until(start + Duration::from_micros(self.end_us)).await;
+    }
+
+    /// Sends one request at a time. The ids belong to the arrival, so that they do not depend on which slot is free.
+    async fn slot(&self, start: Instant, arrivals: &Mutex<OpenInstants>, shard: &Mutex<Recorder>) {
+        let mut path = PATH.to_owned();
+        while let Some(Arrival { number, planned_us }) = self.next_arrival(start, arrivals, shard) {
+            sleep_until(start + Duration::from_micros(planned_us)).await;
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            path.truncate(PATH.len());
+            let mut random = SmallRng::seed_from_u64(self.plan.seed.wrapping_add(number));
+            let known = self.ids.append(&mut random, &mut path);
+            let ended = self.send(start, planned_us, &path, shard).await;
+            self.completed(planned_us, known, ended, 0, shard);
         }
+    }
+
+    /// Takes the next arrival whose instant is still to come. Arrivals are taken in their order and free slots hold theirs in advance, so
+    /// one that is past when it is taken found all slots busy: it is dropped. A slot that holds an arrival and wakes up late is not this
+    /// case: it sends, and the delay is send lag.
+    fn next_arrival(&self, start: Instant, arrivals: &Mutex<OpenInstants>, shard: &Mutex<Recorder>) -> Option<Arrival> {
+        let mut arrivals = lock(arrivals);
+        let now_us = micros_since(start);
+        let mut dropped = 0;
+        let next = loop {
+            match arrivals.next() {
+                Some(past) if past.planned_us < now_us => {
+                    lock(shard).dropped(past.planned_us);
+                    dropped += 1;
+                }
+                next => break next,
+            }
+        };
+        if let Some(live) = &self.live {
+            live.dropped(dropped);
+        }
+        next
+    }
+
+    /// Sends a request and waits for its end.
+    async fn send(&self, start: Instant, planned_us: u64, path: &str, shard: &Mutex<Recorder>) -> Ended {
+        let sent_us = micros_since(start);
+        lock(shard).sent(planned_us, sent_us);
+        if let Some(live) = &self.live {
+            live.sent(Duration::from_micros(sent_us.saturating_sub(planned_us)));
+        }
+        let (sent_at, departure) = (std::time::Instant::now(), self.telemetry.start_trace());
+        let outcome = request(&self.client, path, departure).await;
+        let url = || format!("{}{path}", self.plan.base_url.trim_end_matches('/'));
+        trace::record(&self.telemetry, departure, sent_at, url, &outcome);
+        Ended { at_us: micros_since(start), result: outcome.result }
+    }
+
+    fn completed(&self, planned_us: u64, known: bool, ended: Ended, skipped: u64, shard: &Mutex<Recorder>) {
+        let Ended { at_us: ended_us, result } = ended;
+        if let Some(live) = &self.live {
+            let latency = Duration::from_micros(ended_us.saturating_sub(planned_us));
+            live.completed(latency, result.as_ref().err(), skipped);
+        }
+        lock(shard).completed(Completed { planned_us, ended_us, known, result });
     }
 
     /// Waits for the common start, which the last user sets.
@@ -277,6 +356,10 @@ impl Step {
             let _ = start.changed().await;
         }
     }
+}
+
+fn micros_since(start: Instant) -> u64 {
+    start.elapsed().as_micros() as u64
 }
 
 fn telemetry(plan: &StepPlan) -> Result<Telemetry> {

@@ -3,6 +3,7 @@
 //! The testbed's scenarios are built in. Others are read from TOML files of the same form. Parsing checks every range once, so the
 //! values of a [`Scenario`] are valid.
 
+mod arrivals;
 mod read;
 
 use std::path::Path;
@@ -11,15 +12,19 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
-use crate::figures::{ArticleFigures, Tolerances};
+use crate::{
+    arrivals::Arrivals,
+    figures::{ArticleFigures, Tolerances},
+};
 use read::{Errors, Table, integer, number};
 
 /// Name and TOML text of each built-in scenario.
-pub const BUILT_IN: [(&str, &str); 6] = [
+pub const BUILT_IN: [(&str, &str); 7] = [
     ("article", include_str!("../scenarios/article.toml")),
     ("penetration", include_str!("../scenarios/penetration.toml")),
     ("overload", include_str!("../scenarios/overload.toml")),
     ("outage", include_str!("../scenarios/outage.toml")),
+    ("open", include_str!("../scenarios/open.toml")),
     ("zipf", include_str!("../scenarios/zipf.toml")),
     ("smoke", include_str!("../scenarios/smoke.toml")),
 ];
@@ -41,9 +46,10 @@ pub struct Scenario {
     pub name: String,
     /// One sentence that the report shows.
     pub description: String,
-    /// Number of users of each step: 1 to 50 steps, each with 1 to 20,000 users, all different.
+    /// Number of users of each step: 1 to 50 steps, each with 1 to 20,000 users, all different. With open arrivals they are requests per
+    /// second.
     pub steps: Vec<u32>,
-    /// Time between two planned requests of one user, in milliseconds (10 to 60,000).
+    /// Time between two planned requests of one user, in milliseconds (10 to 60,000). Only with closed arrivals; with open ones it is 1,000.
     pub interval_ms: u64,
     /// Grid of the users' first requests, in milliseconds (0 to 10). Users between two grid points send together. 0 spreads all users
     /// evenly over the interval.
@@ -76,6 +82,8 @@ pub struct Scenario {
     /// Figures that the article states, in the tables `[[article.baseline]]` and `[[article.protected]]`.
     #[serde(skip)]
     pub article: Vec<ArticleRow>,
+    /// How requests arrive; by default `closed`. `open` needs the table `[open]`.
+    pub arrivals: Arrivals,
 }
 
 /// How the load generator selects the ids of existing users.
@@ -192,21 +200,25 @@ impl Scenario {
         let names = BUILT_IN.map(|(name, _)| name).join(", ");
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("{name_or_path} is neither a built-in scenario ({names}) nor a readable file"))?;
-        Self::parse(name_or_path, &text)
+        Self::parse_in(name_or_path, &text, path.parent().unwrap_or(Path::new("")))
     }
 
-    /// Parses a scenario; `origin` names the text in error messages.
+    /// Parses a scenario; `origin` names the text in error messages. The file of a curve is relative to the working directory.
     ///
     /// # Errors
     /// Lists all errors of the text with line and field.
     pub fn parse(origin: &str, text: &str) -> Result<Self> {
+        Self::parse_in(origin, text, Path::new(""))
+    }
+
+    fn parse_in(origin: &str, text: &str, folder: &Path) -> Result<Self> {
         let (document, syntax) = DeTable::parse_recoverable(text);
         if !syntax.is_empty() {
             let lines: Vec<_> = syntax.iter().map(ToString::to_string).collect();
             bail!("scenario {origin} is not valid TOML:\n{}", lines.join("\n"));
         }
         let errors = Errors::new(text);
-        let scenario = read_scenario(Table::document(&errors, document.get_ref()));
+        let scenario = read_scenario(Table::document(&errors, document.get_ref()), folder);
         let lines = errors.into_lines();
         if !lines.is_empty() {
             let noun = if lines.len() == 1 { "error" } else { "errors" };
@@ -237,7 +249,12 @@ impl Scenario {
         })
     }
 
-    /// Planned requests per second of a step.
+    /// A step in words: `200 users`, or `200 requests/s` with open arrivals.
+    pub fn step_in_words(&self, step: u32) -> String {
+        if self.arrivals.is_closed() { format!("{step} users") } else { format!("{step} requests/s") }
+    }
+
+    /// Planned requests per second of a step; with a curve of open arrivals, before its factors.
     pub fn offered_per_s(&self, users: u32) -> f64 {
         f64::from(users) * 1000.0 / self.interval_ms as f64
     }
@@ -276,7 +293,7 @@ impl KnownIds {
 }
 
 /// Replaces invalid values by defaults: the caller drops the result when an error was found.
-fn read_scenario(document: Table<'_>) -> Scenario {
+fn read_scenario(document: Table<'_>, folder: &Path) -> Scenario {
     let steps = document.required("steps", |t, key| {
         t.list(key, 1..=MAX_STEPS, |value| integer(value, &(1..=MAX_USERS.into())).map(|users| users as u32))
     });
@@ -313,11 +330,13 @@ fn read_scenario(document: Table<'_>) -> Scenario {
     let faults = document.tables("faults", MAX_FAULTS).into_iter();
     let faults = faults.map(|fault| read_fault(fault, steps.len(), measure_s)).collect();
     let article = document.table("article").map(|table| read_article(table, &steps)).unwrap_or_default();
+    let arrivals::Keys { arrivals, interval_ms, arrival_grid_ms } =
+        arrivals::read(&document, &steps, measure_s, folder);
     let scenario = Scenario {
         name: document.required("name", Table::text),
         description: document.required("description", Table::text),
-        interval_ms: document.required("interval_ms", |t, key| t.integer(key, 10..=60_000)),
-        arrival_grid_ms: document.integer("arrival_grid_ms", 0..=10).unwrap_or_default(),
+        interval_ms,
+        arrival_grid_ms,
         timeout_ms: document.required("timeout_ms", |t, key| t.integer(key, 10..=60_000)),
         warm_up_s: document.required("warm_up_s", |t, key| t.integer(key, 0..=600)) as u32,
         measure_s,
@@ -331,6 +350,7 @@ fn read_scenario(document: Table<'_>) -> Scenario {
         faults,
         tolerances: document.table("tolerances").map(read_tolerances),
         article,
+        arrivals,
         steps,
     };
     if scenario.name.is_empty() || scenario.name.contains(['/', '\\']) {

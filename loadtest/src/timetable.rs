@@ -1,4 +1,4 @@
-//! The planned instants of all users of a step. Pure; times in µs since the common start.
+//! The planned instants of all users of a step with closed arrivals. Pure; times in µs since the common start.
 
 use std::ops::Range;
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    arrivals::{Arrivals, Open, Spacing},
     curve::{Curve, Point},
     scenario::KnownIds,
 };
@@ -28,6 +29,7 @@ fn plan() -> StepPlan {
         worker_threads: 1,
         metrics: None,
         telemetry: None,
+        arrivals: Arrivals::Closed,
     }
 }
 
@@ -96,6 +98,8 @@ fn the_script_knows_what_it_is_told() {
     assert!(SCRIPT.contains("dropped_iterations: ['count==0']"));
     let curve = Curve::new(vec![Point { at_ms: 0, users: 4 }]).unwrap();
     let cannot = [StepPlan { curve: Some(curve), ..plan() }, StepPlan { slo_ms: Some(100), ..plan() }];
+    let open = Open { spacing: Spacing::Poisson, max_in_flight: 10, curve: None };
+    let cannot = cannot.into_iter().chain([StepPlan { arrivals: Arrivals::Open(open), ..plan() }]);
     for (step, word) in cannot.into_iter().zip(["a curve", "slo_ms"]) {
         let error = K6Plan::new(step, Pacing::Closed, Path::new("x")).unwrap_err().to_string();
         assert!(error.contains(word) && error.contains("use the engine goose"), "{error}");

@@ -20,6 +20,7 @@ pub(crate) fn plan() -> StepPlan {
         worker_threads: 1,
         metrics: None,
         telemetry: None,
+        arrivals: Arrivals::Closed,
     }
 }
 

@@ -46,7 +46,7 @@ fn a_file_is_read_and_a_missing_one_named() {
     let error = Scenario::load("nowhere.toml").unwrap_err().to_string();
     assert!(
         error.contains(
-            "nowhere.toml is neither a built-in scenario (article, penetration, overload, outage, zipf, smoke)"
+            "nowhere.toml is neither a built-in scenario (article, penetration, overload, outage, open, zipf, smoke)"
         ),
         "{error}"
     );
@@ -66,7 +66,10 @@ fn every_error_is_reported_with_line_and_field() {
     assert!(found[0].starts_with("line 1: timeout_ms is missing"), "{found:#?}");
     assert!(found[1].starts_with("line 5: interval_ms must be 10..=60000, is 0"), "{found:#?}");
     assert!(found[2].starts_with("line 8: arrival_grid_ms must be 0..=10, is 11"), "{found:#?}");
-    assert!(found[3].starts_with("line 9: timeout is unknown; known here: arrival_grid_ms, article"), "{found:#?}");
+    assert!(
+        found[3].starts_with("line 9: timeout is unknown; known here: arrival_grid_ms, arrivals, article"),
+        "{found:#?}"
+    );
     assert!(found[4].contains("ids.unknown_share must be 0..=1, is 1.5"), "{found:#?}");
     assert!(found[5].contains("store.pool_size must be an integer, is a string"), "{found:#?}");
     assert!(found[6].contains("store.order must be \"newest\" or \"oldest\""), "{found:#?}");

@@ -7,6 +7,7 @@
 pub mod analysis;
 mod charts;
 mod conclude;
+mod corrected;
 pub mod diff;
 mod document;
 mod files;
@@ -35,8 +36,8 @@ pub use document::Document;
 pub use files::{write_findings, write_report};
 pub use findings::{Findings, StepConditions};
 pub use schema::{
-    ArticleFigures, DataInfo, DataSource, Knee, Law, Machine, ModelFigures, Report, Revision, Row, SCHEMA_VERSION,
-    ScenarioInfo, Second, Sources, Stage, Step, TimeSpent, Waterfall,
+    ArticleFigures, DataInfo, DataSource, Knee, Latency, Law, Machine, ModelFigures, Report, Revision, Row,
+    SCHEMA_VERSION, ScenarioInfo, Second, Sources, Stage, Step, TimeSpent, Waterfall,
 };
 pub use section::{Chart, Curve, Drawing, Section, Table, Verdict};
 pub use validity::{Validity, not_judged};

@@ -53,6 +53,7 @@ pub(crate) fn report() -> Report {
             timeout_ms: 3000,
             unknown_share: vec![0.5; TABLE.len()],
             known: "once".into(),
+            arrivals: loadtest::arrivals::Arrivals::Closed.describe(),
         },
         law: Law::Modelled { base_ms: 70.8, base_ms_scenario: 74.0, overhead_ms: 3.2, slope_ms: 0.2, spread: 0.3 },
         machine: Machine {
@@ -115,6 +116,7 @@ pub(crate) fn with_extras() -> Report {
     report.sections = vec![soak, surge()];
     for step in &mut report.steps {
         step.known_good_per_s = Some(step.good_per_s / 2.0);
+        step.corrected = Some(Latency { mean_ms: step.mean_ms * 1.5, p50_ms: step.p50_ms * 1.5, ..Latency::default() });
     }
     report.scenario.unknown_share = vec![0.0, 0.2, 0.5, 0.75, 0.9];
     recorded(&mut report);

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-pub use loadtest::figures::{ArticleFigures, ModelFigures, Second, Sources};
+pub use loadtest::{
+    figures::{ArticleFigures, ModelFigures, Second, Sources},
+    plan::Latency,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +81,10 @@ pub struct ScenarioInfo {
     /// How the ids of known users are picked: `once` (in turn: none comes again within a step while there are others), or in
     /// other words, e.g. `zipf 1.1`.
     pub known: String,
+    /// How requests arrive, in words: closed (users wait for their answers; each step is a number of users) or open (each step is a rate).
+    /// Empty in reports from before open arrivals: they are closed.
+    #[serde(default)]
+    pub arrivals: String,
 }
 
 /// The response time of the store.
@@ -172,6 +179,9 @@ pub struct Step {
     pub known_good_per_s: Option<f64>,
     /// Planned seconds that passed while a user still waited; count over the step.
     pub skipped: u64,
+    /// Open arrivals that were not sent because as many requests as allowed were in flight; count over the step.
+    #[serde(default)]
+    pub dropped: u64,
 
     /// From the planned instant to the end of the request, over every answered one; 0 if there was none.
     pub mean_ms: f64,
@@ -180,6 +190,10 @@ pub struct Step {
     pub p99_ms: f64,
     pub p999_ms: f64,
     pub max_ms: f64,
+    /// Skip-corrected latency of closed arrivals: each skipped request counts too, from its planned instant to the end of the request that its
+    /// user waited for. Null where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Latency>,
 
     /// Errors of those answered.
     pub error_pct: f64,

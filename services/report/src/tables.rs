@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     analysis::{HELD_MAX_ERROR_PCT, HELD_MIN_ANSWERED_PCT, StepState, over_repeats, step_state},
+    corrected,
     findings::Findings,
     numbers::{NO_FIGURE, count, ms, pct, per_request},
     schema::{ArticleFigures, ModelFigures, Report, Step},
@@ -91,7 +92,8 @@ pub(super) fn shares_differ(report: &Report) -> bool {
     report.scenario.unknown_share.windows(2).any(|pair| pair[0] != pair[1])
 }
 
-fn offered(report: &Report, users: u32) -> f64 {
+/// Planned requests per second of a step.
+pub(super) fn offered(report: &Report, users: u32) -> f64 {
     report.steps.iter().find(|s| s.users == users).map_or(f64::from(users), |s| s.offered_per_s)
 }
 
@@ -160,6 +162,14 @@ const SPECS: &[Spec] = &[
         rank: Rank::Main,
         figure: |s| Some(s.good_per_s),
         model: |m| Some(m.good_per_s),
+        ..PLAIN
+    },
+    Spec {
+        title: "Good of offered, %",
+        meaning: "Good answers as a share of the plan. What was skipped because a user waited, dropped or failed is missing from it.",
+        rank: Rank::Main,
+        show: pct,
+        figure: |s| (s.offered_per_s > 0.0).then(|| 100.0 * s.good_per_s / s.offered_per_s),
         ..PLAIN
     },
     Spec {
@@ -254,6 +264,13 @@ const SPECS: &[Spec] = &[
         title: "Skipped requests",
         meaning: "Planned requests that were not sent because the user still waited for an answer; number in the step.",
         figure: |s| Some(s.skipped as f64),
+        ..PLAIN
+    },
+    Spec {
+        title: "Dropped arrivals",
+        meaning: "Open arrivals that were not sent because as many requests as allowed were in flight; number in the step. Closed arrivals \
+                  are skipped instead.",
+        figure: |s| Some(s.dropped as f64),
         ..PLAIN
     },
     Spec {
@@ -376,7 +393,8 @@ pub(super) fn details(report: &Report) -> Vec<Table> {
             s.rss_mb.clone()
         }),
     ];
-    tables.into_iter().filter(|table| table.head.len() > 1).collect()
+    let by_name = tables.into_iter().filter(|table| table.head.len() > 1);
+    corrected::table(report).into_iter().chain(by_name).collect()
 }
 
 fn by_name(
@@ -407,6 +425,7 @@ fn by_name(
 pub(super) fn conditions(report: &Report) -> Vec<(String, String)> {
     let mut all = vec![
         ("Scenario".into(), format!("{}: {}", report.scenario.name, report.scenario.description)),
+        ("Arrivals".into(), words::arrivals(report)),
         ("Law of the store's delay".into(), words::law(&report.law)),
         ("Machine".into(), words::machine(&report.machine)),
         ("Data".into(), words::data(report)),

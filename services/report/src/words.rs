@@ -1,6 +1,6 @@
 //! What the figures say, in sentences.
 
-use loadtest::figures::Tolerances;
+use loadtest::{arrivals::Arrivals, figures::Tolerances};
 
 use super::{
     analysis::{StepState, over_repeats, step_state, timeout_share_pct, typical},
@@ -30,6 +30,7 @@ pub(super) fn opening(report: &Report) -> String {
         0 => String::new(),
         grid => format!(" Requests are sent at multiples of {grid} ms, several at a time."),
     };
+    let arrivals = arrivals(report);
     let again: u64 = report.steps.iter().map(|step| step.repeated_ids).sum();
     let known = match s.known.as_str() {
         "once" if again == 0 => "no known user is asked for twice in a step".into(),
@@ -39,13 +40,19 @@ pub(super) fn opening(report: &Report) -> String {
         other => format!("known users are picked by: {other}"),
     };
     format!(
-        "The service was offered {range}, {} s each after {} s of warm-up{repeats}.{together} {} of the requests ask for users that do \
+        "The service was offered {range}, {} s each after {} s of warm-up{repeats}. Arrivals are {arrivals}.{together} {} of the requests ask for users that do \
          not exist; {known}. A request unanswered after {} s is an error.",
         plain(s.measure_s),
         plain(s.warm_up_s),
         unknown_share(&s.unknown_share),
         plain(s.timeout_ms as f64 / 1000.0),
     )
+}
+
+/// How requests arrived. Older reports do not say it: all of them have closed arrivals.
+pub(super) fn arrivals(report: &Report) -> String {
+    let said = &report.scenario.arrivals;
+    if said.is_empty() { Arrivals::Closed.describe() } else { said.clone() }
 }
 
 /// "50 %", "10 % to 90 %".

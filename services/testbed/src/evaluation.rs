@@ -250,6 +250,8 @@ impl Evaluation<'_> {
         let users = scenario.steps.iter().copied().min().unwrap_or(1);
         let mut plan = StepPlan::of(scenario, users, 0, known_ids, &target.gateway);
         (plan.warm_up_ms, plan.measure_ms) = if self.plan.quick { (3_000, 5_000) } else { (5_000, 15_000) };
+        // A curve may be shorter than the calibration.
+        plan.arrivals = plan.arrivals.at_constant_rate();
         let mut attempts = 0;
         let step = loop {
             // The ids are the same each time.
@@ -339,7 +341,7 @@ impl Evaluation<'_> {
     ) -> anyhow::Result<(Step, Vec<Waterfall>)> {
         let (scenario, users) = (&self.plan.scenario, plan.users);
         let mut samples = Vec::new();
-        let mut show = self.bar.follow(&format!("{}, {users} users", variant.name));
+        let mut show = self.bar.follow(&format!("{}, {}", variant.name, scenario.step_in_words(users)));
         let watch = |now: &Progress| {
             let measured_s = now.elapsed_s.saturating_sub(scenario.warm_up_s);
             if self.plan.soak && measured_s > 0 && measured_s.is_multiple_of(60) {
@@ -412,6 +414,7 @@ pub fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
         timeout_ms: scenario.timeout_ms,
         unknown_share: scenario.unknown_share.clone(),
         known: scenario.known.describe(),
+        arrivals: scenario.arrivals.describe(),
     }
 }
 

@@ -21,7 +21,7 @@ use super::soak;
   ./testbed evaluate --repeat 3                        three rounds; the report gives median and spread
   ./testbed evaluate --soak 30m                        one protected step for half an hour: do memory, files or latency grow?")]
 pub struct EvaluateArgs {
-    /// A built-in scenario (article, penetration, overload, outage, zipf, smoke) or a TOML file
+    /// A built-in scenario (article, penetration, overload, outage, open, zipf, smoke) or a TOML file
     #[arg(long, default_value = "article", value_name = "NAME|FILE")]
     pub scenario: String,
     /// File with behaviour data to import [default: synthetic users]

@@ -18,13 +18,14 @@ use super::whole_seconds;
   ./testbed load smoke
   ./testbed load article --step 3000
   ./testbed load zipf --out /tmp/zipf
+  ./testbed load open                     requests that do not wait for answers
   ./testbed load smoke --engine k6        figures of goose and of k6, which runs the same step
   ./testbed load zipf --step 500 --engine k6-open"
 )]
 pub struct LoadArgs {
     #[command(subcommand)]
     pub command: Option<LoadCommand>,
-    /// A built-in scenario (article, penetration, overload, outage, zipf, smoke) or a TOML file
+    /// A built-in scenario (article, penetration, overload, outage, open, zipf, smoke) or a TOML file
     #[arg(value_name = "NAME|FILE", required_unless_present = "users", conflicts_with = "users")]
     pub scenario: Option<String>,
     /// Instead of a scenario: number of users. Each sends one request per second after a warm-up of 3 s; the timeout is 3 s, all ids exist,
@@ -34,7 +35,7 @@ pub struct LoadArgs {
     /// Duration of the measured load with --users, in whole seconds, e.g. 30s or 2m
     #[arg(long = "for", value_name = "TIME", requires = "users", value_parser = whole_seconds)]
     pub lasting: Option<u32>,
-    /// Only run this step, by its number of users
+    /// Only run this step, by its number of users (open arrivals: requests per second)
     #[arg(long, value_name = "USERS", conflicts_with = "users")]
     pub step: Option<u32>,
     /// Load generator: goose; goose, then k6 with the same users; or goose, then k6 with a constant arrival rate (open loop)

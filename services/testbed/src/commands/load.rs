@@ -34,7 +34,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         return events::run(events).await;
     }
     let (scenario, steps) = scenario(&args)?;
-    let twin = Twin::of(args.engine)?;
+    let twin = Twin::of(args.engine, &scenario)?;
     let created = SystemTime::now();
     let up = super::running_stack()?;
     let dir = launcher::orphans::find()?.into_iter().find(|found| found.description.as_ref() == Some(&up));
@@ -132,9 +132,9 @@ fn scenario(args: &LoadArgs) -> anyhow::Result<(Scenario, Vec<(usize, u32)>)> {
     let steps: Vec<_> = all.filter(|(_, users)| args.step.is_none_or(|only| only == *users)).collect();
     if steps.is_empty() {
         bail!(
-            "scenario {} has no step of {} users; it has {:?}",
+            "scenario {} has no step of {}; it has {:?}",
             scenario.name,
-            args.step.unwrap_or_default(),
+            scenario.step_in_words(args.step.unwrap_or_default()),
             scenario.steps
         );
     }
@@ -164,9 +164,12 @@ struct Twin {
 
 impl Twin {
     /// Finds the program before the first step, so that a missing program is reported at once.
-    fn of(engine: Engine) -> anyhow::Result<Option<Self>> {
+    fn of(engine: Engine, scenario: &Scenario) -> anyhow::Result<Option<Self>> {
         let (pacing, name) = match engine {
             Engine::Goose => return Ok(None),
+            _ if !scenario.arrivals.is_closed() => {
+                bail!("k6 cannot repeat scenario {}, whose arrivals are open: use --engine goose", scenario.name)
+            }
             Engine::K6 => (Pacing::Closed, "k6"),
             Engine::K6Open => (Pacing::Open, "k6-open"),
         };
@@ -198,7 +201,8 @@ impl Load<'_> {
         let bar = progress::bar(seconds * steps.len() as u64 * engines, "starting");
         let mut measured = Vec::new();
         for (done, (n, users)) in steps.into_iter().enumerate() {
-            stage(&bar, &format!("{users} users"));
+            let name = self.scenario.step_in_words(users);
+            stage(&bar, &name);
             let base = done as u64 * seconds * engines;
             let plan = StepPlan::of(self.scenario, users, n, &self.known_ids, &self.target.gateway);
             let sample_ratio = recording::sample_ratio(&plan);
@@ -207,7 +211,7 @@ impl Load<'_> {
             let show = |now: &loadtest::plan::Progress| {
                 bar.set_position(base + u64::from(now.elapsed_s));
                 let what = if now.phase == Phase::WarmUp { "warm-up" } else { "measuring" };
-                bar.set_message(format!("{users} users: {what}, {}/s good", now.good));
+                bar.set_message(format!("{name}: {what}, {}/s good", now.good));
             };
             let faults = self.scenario.faults_of(n);
             self.empty_cache().await?;
@@ -215,13 +219,13 @@ impl Load<'_> {
             let mut hdr_log = None;
             if let Some(out) = &self.out {
                 std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
-                let name = format!("{}-{users}-1.hlog", self.profile);
-                loadtest::plan::write_hdr_log(&out.join(&name), &outcome)?;
-                hdr_log = Some(name);
+                let file = format!("{}-{users}-1.hlog", self.profile);
+                loadtest::plan::write_hdr_log(&out.join(&file), &outcome)?;
+                hdr_log = Some(file);
             }
             measured.push(Step { profile: self.profile.clone(), hdr_log, ..step });
             if let Some(twin) = &self.twin {
-                stage(&bar, &format!("{users} users, {}", twin.name));
+                stage(&bar, &format!("{name}, {}", twin.name));
                 self.empty_cache().await?;
                 let step = measure::k6::step(&mut stack, &self.target, &twin.program, &plan, twin.pacing).await?;
                 measured.push(Step { profile: format!("{} {}", self.profile, twin.name), ..step });

@@ -98,6 +98,7 @@ pub mod sample {
                 timeout_ms: 3000,
                 unknown_share: vec![0.0, 0.2, 0.5, 0.75, 0.9],
                 known: "once".into(),
+                arrivals: String::new(),
             },
             law: Law::None,
             machine: Machine::default(),

@@ -126,6 +126,8 @@ fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot, validity:
         good_per_s: outcome.good_per_s,
         known_good_per_s: Some(known_good as f64 / outcome.measured_s),
         skipped: outcome.skipped,
+        dropped: outcome.dropped,
+        corrected: outcome.corrected,
         mean_ms: latency.mean_ms,
         p50_ms: latency.p50_ms,
         p90_ms: latency.p90_ms,

@@ -6,7 +6,7 @@ use crate::Home;
 fn errors_say_what_to_do() {
     let home = Home::bare();
     for (args, expected) in [
-        (&["evaluate", "--scenario", "no-such"][..], "article, penetration, overload, outage, zipf, smoke"),
+        (&["evaluate", "--scenario", "no-such"][..], "article, penetration, overload, outage, open, zipf, smoke"),
         (&["evaluate", "--users", "0"], "1..=10000000"),
         (&["evaluate", "--law", "murphy"], "none"),
         (&["evaluate", "--scenario", "smoke", "--law", "modelled"], "has no law"),
@@ -32,7 +32,7 @@ fn errors_say_what_to_do() {
         (&["report", "diff", "a", "b", "--fail-on", "p98_ms>1"], "p99_ms"),
         (&["report", "diff", "a", "b", "--fail-on", "p99_ms"], "KEY>N%"),
         (&["report", "diff", "a", "b", "--fail-on", "good_per_s<5%"], "good_per_s>5%"),
-        (&["load", "no-such"], "article, penetration, overload, outage, zipf, smoke"),
+        (&["load", "no-such"], "article, penetration, overload, outage, open, zipf, smoke"),
         (&["load", "smoke", "--engine", "ab"], "k6"),
         (&["load", "events"], "--rate"),
         (&["load", "events", "--rate", "0"], "1..=50000"),

@@ -42,6 +42,7 @@ pub fn table() -> anyhow::Result<String> {
     let source = Source::read(&[
         include_str!("../../../../../loadtest/src/scenario.rs"),
         include_str!("../../../../../loadtest/src/figures.rs"),
+        include_str!("../../../../../loadtest/src/arrivals.rs"),
     ]);
     let mut text = String::from("| key | required | values | meaning |\n|---|---|---|---|\n");
     for Found { path, required, accepts } in found {
@@ -193,6 +194,7 @@ fn meaning(source: &Source, path: &str) -> String {
         "store" => &["Store"],
         "faults" => &["Fault", "FaultKind"],
         "outage" => &["Outage"],
+        "open" => &["Open"],
         "tolerances" => &["Tolerances"],
         _ => &["ArticleRow", "ArticleFigures"],
     };

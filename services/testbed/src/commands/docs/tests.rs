@@ -92,6 +92,8 @@ fn settings_have_defaults_ranges_and_meanings() {
         "| `monitors.NAME.http` |",
         "| `max_connections` |",
         "| `interval_ms` | yes | 10 to 60000 |",
+        "| `arrivals` | no | \"closed\" or \"open\" |",
+        "| `open.max_in_flight` | no | 1 to 20000; only with `arrivals = \"open\"` |",
         "| `steps` | yes | list: 1 to 50 elements, each 1 to 20000 |",
         "| `ids.known` | yes | \"once\" or \"zipf\" |",
         "| `law.kind` | no | \"modelled\" or \"none\" |",

@@ -324,6 +324,9 @@ pub mod tests {
             series: Vec::new(),
             latency_curve: Vec::new(),
             hdr_log: String::new(),
+            arrivals: String::new(),
+            dropped: 0,
+            corrected: None,
         }
     }
 }

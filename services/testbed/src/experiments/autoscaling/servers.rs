@@ -103,6 +103,7 @@ impl Servers {
             worker_threads: 1,
             metrics: None,
             telemetry: None,
+            arrivals: loadtest::arrivals::Arrivals::Closed,
         }
     }
 
