@@ -14,6 +14,7 @@ pub mod event_load;
 pub mod figures;
 mod ids;
 pub mod k6;
+pub mod latency_bands;
 mod live;
 pub mod model;
 pub mod plan;

@@ -168,6 +168,11 @@ impl StepPlan {
         self.curve.as_ref().zip(measured_ms).map_or(self.users, |(curve, ms)| curve.users_at(ms))
     }
 
+    /// Planned requests per second at an instant, in milliseconds since the start of the warm-up.
+    pub fn offered_per_s_at(&self, ms: u64) -> f64 {
+        f64::from(self.users_at(ms)) * 1000.0 / self.interval_ms as f64
+    }
+
     /// Planned requests per second; with a curve, the mean over the measured part.
     pub fn offered_per_s(&self) -> f64 {
         let users = self.curve.as_ref().map_or(f64::from(self.users), |curve| curve.mean_users(self.measure_ms));
@@ -195,6 +200,15 @@ pub struct Progress {
     pub errors: u64,
     /// 99th percentile of the latency of the requests that ended in this second; `None` without such a request.
     pub p99_ms: Option<f64>,
+    /// Median of the same latencies; `None` without such a request.
+    #[serde(default)]
+    pub p50_ms: Option<f64>,
+    /// Longest of the same latencies; `None` without such a request.
+    #[serde(default)]
+    pub max_ms: Option<f64>,
+    /// Planned requests per second in this second, from the plan.
+    #[serde(default)]
+    pub offered_per_s: f64,
 }
 
 /// Figures of the measured part of a step. A completed request counts if it ended in the measured part, as in the model. A sent or

@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 
 use crate::{
     figures::{Second, Sources},
+    latency_bands,
     plan::{Latency, Progress, SendLag, StepOutcome, StepPlan, curve, hdr_log, millis},
 };
 
@@ -41,7 +42,7 @@ struct SecondCounts {
     good: u64,
     errors: u64,
     beyond_slo: u64,
-    /// Two significant digits: only the 99th percentile is read, and every second of every shard has a histogram.
+    /// Two significant digits, because every second of every shard has a histogram; percentiles and bands of latency are read.
     latency_us: Histogram<u32>,
 }
 
@@ -224,6 +225,9 @@ pub(crate) fn progress<'a>(
         good: figures.good,
         errors: figures.errors,
         p99_ms: figures.p99_ms,
+        p50_ms: figures.p50_ms,
+        max_ms: figures.p50_ms.map(|_| millis(total.latency_us.max())),
+        offered_per_s: plan.offered_per_s_at(u64::from(second) * 1000),
     })
 }
 
@@ -243,8 +247,19 @@ impl SecondCounts {
 
     /// Without `beyond_slo`: only the plan says whether it was counted.
     fn second(&self, second: u32) -> Second {
-        let p99_ms = (!self.latency_us.is_empty()).then(|| millis(self.latency_us.value_at_quantile(0.99)));
-        Second { second, sent: self.sent, good: self.good, errors: self.errors, beyond_slo: None, p99_ms }
+        let latency_us = (!self.latency_us.is_empty()).then_some(&self.latency_us);
+        let at = |quantile| latency_us.map(|latency_us| millis(latency_us.value_at_quantile(quantile)));
+        Second {
+            second,
+            sent: self.sent,
+            good: self.good,
+            errors: self.errors,
+            beyond_slo: None,
+            p99_ms: at(0.99),
+            mean_ms: latency_us.map(|latency_us| latency_us.mean() / 1000.0),
+            p50_ms: at(0.5),
+            latency_counts: latency_bands::counts(&self.latency_us),
+        }
     }
 }
 
@@ -346,13 +361,21 @@ mod tests {
         });
         let second = progress(&plan(), 1, shards.iter()).unwrap();
         assert_eq!((second.phase, second.elapsed_s, second.total_s), (Phase::Measure, 2, 3));
-        assert_eq!((second.sent, second.good, second.errors), (6, 3, 3));
+        assert_eq!((second.sent, second.good, second.errors, second.offered_per_s), (6, 3, 3, 1.0));
+        assert!(second.p50_ms.is_some_and(|p50| (p50 - 100.0).abs() < 2.0), "{second:?}");
+        assert!(second.max_ms.is_some_and(|max| (max - 200.0).abs() < 4.0), "{second:?}");
         assert_eq!(progress(&plan(), 0, shards.iter()).unwrap().p99_ms, None);
         let [first, second] = shards;
         let outcome = outcome(first.merge(&second).unwrap());
         assert_eq!((outcome.sent, outcome.answered, outcome.good, outcome.errors["connect"]), (6, 6, 3, 3));
         assert_eq!(outcome.known_sources.cache, 3);
-        assert!((outcome.series[0].p99_ms.unwrap() - 200.0).abs() < 4.0);
+        let told = &outcome.series[0];
+        assert!((told.p99_ms.unwrap() - 200.0).abs() < 4.0);
+        assert!((told.p50_ms.unwrap() - 100.0).abs() < 2.0 && (told.mean_ms.unwrap() - 150.0).abs() < 3.0, "{told:?}");
+        // Three of 100 ms and three of 200 ms, each below an edge of its own: 131 and 262 ms.
+        let bands: Vec<_> = told.latency_counts.iter().enumerate().filter(|(_, count)| **count > 0).collect();
+        assert_eq!(bands, [(18, &3), (20, &3)]);
+        assert_eq!(crate::latency_bands::upper_edge_ms(18), 131.072);
     }
 
     #[test]

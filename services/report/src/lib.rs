@@ -6,6 +6,7 @@
 
 pub mod analysis;
 mod charts;
+pub mod compare;
 mod conclude;
 pub mod diff;
 mod document;
@@ -13,6 +14,7 @@ mod files;
 mod findings;
 mod html;
 mod markdown;
+pub mod noise;
 pub mod numbers;
 #[cfg(test)]
 mod sample;
@@ -32,7 +34,7 @@ mod words;
 pub use loadtest::figures::Tolerances;
 
 pub use document::Document;
-pub use files::{write_findings, write_report};
+pub use files::{write_comparison, write_findings, write_report};
 pub use findings::{Findings, StepConditions};
 pub use schema::{
     ArticleFigures, DataInfo, DataSource, Knee, Law, Machine, ModelFigures, Report, Revision, Row, SCHEMA_VERSION,
@@ -40,3 +42,4 @@ pub use schema::{
 };
 pub use section::{Chart, Curve, Drawing, Section, Table, Verdict};
 pub use validity::{Validity, not_judged};
+pub use words::score;
