@@ -139,36 +139,28 @@ struct OverRate<'a> {
 
 fn over_rate(report: &Report, chart: &OverRate, series: Vec<Series>) -> String {
     let offered = |users: u32| f64::from(users) * 1000.0 / report.scenario.interval_ms.max(1) as f64;
-    let users = report.user_steps();
+    draw_over_rate(&report.user_steps(), offered, chart, series, &[])
+}
+
+/// A series gives its figure for each of `users`; `offered` places these on the axis. `tags`: short names beside the ends of the lines.
+fn draw_over_rate(
+    users: &[u32],
+    offered: impl Fn(u32) -> f64,
+    chart: &OverRate,
+    series: Vec<Series>,
+    tags: &[String],
+) -> String {
     let rates: Vec<f64> = users.iter().map(|&u| offered(u)).collect();
-    let measured = series.into_iter().map(|s| {
-        let points = users.iter().filter_map(|&u| Some((offered(u), (s.value)(u)?, (s.doubtful)(u)))).collect();
-        RateLine { label: s.label, class: s.class, shape: s.shape, points }
-    });
-    draw_over_rate(&rates, chart, measured.collect(), &[])
-}
-
-/// A line over the offered rate.
-struct RateLine {
-    label: String,
-    class: String,
-    shape: usize,
-    /// Offered, the figure, and whether the step is invalid.
-    points: Vec<(f64, f64, bool)>,
-}
-
-/// `tags`: short names beside the ends of the lines.
-fn draw_over_rate(rates: &[f64], chart: &OverRate, series: Vec<RateLine>, tags: &[String]) -> String {
     let mut drawn = Vec::new();
     let mut keys = Vec::new();
     let mut described = Vec::new();
     let mut any_doubtful = false;
     let mut top = if chart.ideal { rates.iter().copied().fold(0.0, f64::max) } else { 0.0 };
     for s in series {
-        let points: Vec<Point> = s
-            .points
+        let points: Vec<Point> = users
             .iter()
-            .map(|&(x, y, doubtful)| {
+            .filter_map(|&u| Some((offered(u), (s.value)(u)?, (s.doubtful)(u))))
+            .map(|(x, y, doubtful)| {
                 let note = if doubtful { " (invalid step)" } else { "" };
                 let hint =
                     format!("{}: {}{} at {} requests/s offered{note}", s.label, (chart.show)(y), chart.unit, count(x));
@@ -192,7 +184,7 @@ fn draw_over_rate(rates: &[f64], chart: &OverRate, series: Vec<RateLine>, tags: 
     }
     let caption =
         Caption { id: chart.id, title: chart.title, description: &format!("Line chart. {}.", described.join("; ")) };
-    let x = Axis::at_values("requests/s offered", rates, |v| format!("{v:.0}"));
+    let x = Axis::at_values("requests/s offered", &rates, |v| format!("{v:.0}"));
     let y = Axis::from_zero(chart.y_label, top, |v| if v < 1000.0 { plain(v) } else { count(v) });
     let lead = if any_doubtful { format!("{} !: an invalid step.", chart.lead) } else { chart.lead.to_owned() };
     figure(chart.title, &lead, &tagged_lines(&caption, &x, &y, rule, &drawn, tags), &keys)

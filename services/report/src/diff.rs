@@ -181,7 +181,7 @@ pub fn diff(before: &Report, after: &Report, conditions: &[Condition]) -> Diff {
             }
         }
         let shown = KEYS.iter().filter(|key| key.main || conditions.iter().any(|c| c.key.name == key.name));
-        let sides = [before, after].map(|report| Side::of(report, &profile, users));
+        let sides = [(before, 1), (after, 2)].map(|(report, seed)| Side::of(report, &profile, users, seed));
         diff.changes.extend(shown.map(|key| sides_differ(change(before, after, &profile, users, key), key, &sides)));
     }
     if judged == 0 && !conditions.is_empty() {
@@ -221,10 +221,10 @@ struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    fn of(report: &'a Report, profile: &'a str, users: u32) -> Self {
+    fn of(report: &'a Report, profile: &'a str, users: u32, seed: u64) -> Self {
         let runs: Vec<&Step> = report.runs(profile, users).filter(|step| step.valid).collect();
         let seconds: Vec<&Second> = runs.iter().flat_map(|step| &step.series).collect();
-        Self { seconds: Resampled::of(&seconds), runs }
+        Self { seconds: Resampled::of(&seconds, seed), runs }
     }
 
     fn values(&self, key: &Key) -> Vec<f64> {
@@ -296,8 +296,8 @@ pub fn render(diff: &Diff) -> String {
     }
     if of(Basis::Seconds) {
         out.push_str(&format!(
-            "· ≥: fewer than {} valid repeats in one of the reports, so the interval is from the spread between the seconds of the steps. It does \
-             not contain what changes from run to run: the noise is at least this. Measure with --repeat {0} or more\n",
+            "· ≥: fewer than {} valid repeats in one of the reports, so the interval is from the spread between the seconds of the steps.\n  It \
+             does not contain what changes from run to run: the noise is at least this. Measure with --repeat {0} or more\n",
             noise::MIN_REPEATS
         ));
     }

@@ -74,7 +74,7 @@ fn inside(report: &Report) -> String {
     let panels: Vec<(String, String)> = report.user_steps().into_iter().map(panel).collect();
     let highest = panels.len().saturating_sub(1);
     format!(
-        "<section aria-labelledby=\"inside\"><h2 id=\"inside\">Inside the steps</h2>\n{}<div class=\"charts\">{}</div></section>\n",
+        "<section aria-labelledby=\"inside\"><h2 id=\"inside\">Inside the steps</h2>\n{}<div class=\"charts one\">{}</div></section>\n",
         choice("step", "Step", panels, highest),
         charts::cpu(report)
     )

@@ -50,7 +50,7 @@ pub fn of_repeats(before: &[f64], after: &[f64]) -> Option<Noise> {
         return None;
     }
     let difference = mean(after) - mean(before);
-    let mut random = Random::new();
+    let mut random = Random(1);
     let mut resampled = |values: &[f64]| {
         let sum: f64 = values.iter().filter_map(|_| values.get(random.below(values.len()))).sum();
         sum / values.len() as f64
@@ -106,10 +106,6 @@ fn students_t(degrees: usize) -> f64 {
 struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
-        Self(1)
-    }
-
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

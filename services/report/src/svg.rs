@@ -185,7 +185,7 @@ pub(super) fn lines(caption: &Caption, x: &Axis, y: &Axis, rule: Option<[(f64, f
     tagged_lines(caption, x, y, rule, lines, &[])
 }
 
-/// As [`lines`], with a short name beside the end of each line.
+/// As [`lines`], with a short name beside the end of each line; an empty one is not drawn.
 pub(super) fn tagged_lines(
     caption: &Caption,
     x: &Axis,
@@ -236,7 +236,8 @@ fn drawn_lines(x: &Axis, y: &Axis, lines: &[Line]) -> String {
 /// Names at the right edge, at the height of their line's last point as far as they do not cover each other.
 fn drawn_tags(x: &Axis, y: &Axis, lines: &[Line], tags: &[String]) -> String {
     const APART: f64 = 11.0;
-    let ends = lines.iter().zip(tags).filter_map(|(line, tag)| {
+    let named = lines.iter().zip(tags).filter(|(_, tag)| !tag.is_empty());
+    let ends = named.filter_map(|(line, tag)| {
         let last = line.points.iter().rev().find(|point| point.y.is_finite())?;
         Some((spot(x, y, last.x, last.y).1, &line.class, tag))
     });

@@ -1,12 +1,12 @@
 //! Several reports in one chart: a line each.
 
 use super::{
-    Figure, OverRate, RateLine, curve_class, draw_over_rate, marker, pct,
+    Figure, OverRate, Series, curve_class, draw_over_rate, marker, pct,
     percentiles::{Measured, by_percentile},
 };
 use crate::{
     analysis::{over_repeats, typical},
-    compare::Comparison,
+    compare::{Comparison, Run},
     numbers::{count, ms},
     schema::Step,
     svg::escape,
@@ -82,28 +82,30 @@ pub(crate) fn over_rate_of_runs(comparison: &Comparison, profile: &str, n: usize
             |s| Some(s.good_per_s),
         ),
     ];
-    let rates: Vec<f64> = comparison.rates(profile).into_iter().map(|rate| rate as f64).collect();
+    let rates = comparison.rates(profile);
+    let steps: Vec<u32> = (0..).zip(&rates).map(|(n, _)| n).collect();
+    let offered = |n: u32| rates.get(n as usize).map_or(f64::NAN, |rate| *rate as f64);
     let tags = tags(comparison);
     let drawn = charts.into_iter().map(|(name, chart, figure)| {
         let id = format!("{name}-{n}");
         let chart = OverRate { id: &id, ..chart };
-        draw_over_rate(&rates, &chart, lines(comparison, profile, figure), &tags)
+        draw_over_rate(&steps, offered, &chart, series(comparison, profile, &rates, figure), &tags)
     });
     drawn.collect()
 }
 
-fn lines(comparison: &Comparison, profile: &str, figure: Figure) -> Vec<RateLine> {
-    let of_run = |(run, one): (usize, &crate::compare::Run)| {
-        let point = |rate: u64| {
-            let users = one.users_at(profile, rate)?;
-            let median = over_repeats(&one.report, profile, users, figure)?.median;
-            Some((rate as f64, median, one.report.runs(profile, users).any(|step| !step.valid)))
-        };
-        RateLine {
+/// A line per report. Its steps are the indices of the rates, because users of different scenarios offer different rates.
+fn series<'a>(comparison: &'a Comparison, profile: &'a str, rates: &'a [u64], figure: Figure) -> Vec<Series<'a>> {
+    let of_run = |(run, one): (usize, &'a Run)| {
+        let users = move |n: u32| one.users_at(profile, *rates.get(n as usize)?);
+        Series {
             label: comparison.label(run),
             class: curve_class(run),
             shape: shape(run),
-            points: comparison.rates(profile).into_iter().filter_map(point).collect(),
+            value: Box::new(move |n| Some(over_repeats(&one.report, profile, users(n)?, figure)?.median)),
+            doubtful: Box::new(move |n| {
+                users(n).is_some_and(|users| one.report.runs(profile, users).any(|step| !step.valid))
+            }),
         }
     };
     comparison.runs().iter().enumerate().map(of_run).collect()

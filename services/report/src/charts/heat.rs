@@ -57,7 +57,7 @@ fn heat_map(step: &Step, id: &str) -> String {
     let shades = SHADES.iter().enumerate().map(|(n, (_, label))| key(format!("heat h{n}"), Swatch::Box, label));
     let percentiles = [key("q0".into(), Swatch::Bare, "p50"), key("q1".into(), Swatch::Bare, "p99")];
     let keys: Vec<Key> = shades.chain(percentiles).collect();
-    let lead = "The darker, the more of the requests that ended in a second took as long.";
+    let lead = "The stronger the colour, the more of the requests that ended in a second took as long.";
     figure(&title, lead, &heat(&caption, &x, &y, &cells, &lines, &hints), &keys)
 }
 

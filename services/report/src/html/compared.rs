@@ -14,7 +14,7 @@ pub(crate) fn render_comparison(comparison: &Comparison) -> String {
     if differences.rows.is_empty() {
         body.push_str("<p class=\"note\">All conditions that the reports state are the same.</p>\n");
     } else {
-        body.push_str(&plain_table(&differences));
+        body.push_str(&format!("<div class=\"left\">{}</div>\n", plain_table(&differences)));
     }
     body.push_str("</section>\n");
     let profiles = comparison.profiles();
