@@ -57,6 +57,16 @@ pub struct Second {
     pub beyond_slo: Option<u64>,
     /// 99th percentile of the latency of the requests that ended in this second, in milliseconds; null without such a request.
     pub p99_ms: Option<f64>,
+    /// Mean of the same latencies, in milliseconds; absent without such a request, and in older reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_ms: Option<f64>,
+    /// Median of the same latencies, in milliseconds; absent as the mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50_ms: Option<f64>,
+    /// Requests that ended in this second, by the band of their latency ([`crate::latency_bands`]), without the empty bands at the end;
+    /// absent as the mean.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub latency_counts: Vec<u64>,
 }
 
 /// Limits that a reproduction of the article must meet. A figure equal to its limit passes.

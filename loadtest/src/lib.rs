@@ -15,6 +15,7 @@ pub mod event_load;
 pub mod figures;
 mod ids;
 pub mod k6;
+pub mod latency_bands;
 mod live;
 pub mod model;
 mod open_instants;

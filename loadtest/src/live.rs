@@ -100,7 +100,7 @@ impl Live {
     /// Shows the users of this instant, in milliseconds since the common start.
     pub(crate) fn users(&self, plan: &StepPlan, ms: u64) {
         self.users.set(i64::from(plan.users_at(ms)));
-        self.offered.set(plan.offered_at(ms));
+        self.offered.set(plan.offered_per_s_at(ms));
     }
 
     pub(crate) fn sent(&self, lag: Duration) {

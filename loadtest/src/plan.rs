@@ -196,7 +196,7 @@ impl StepPlan {
     }
 
     /// Planned requests per second at an instant, in milliseconds since the start of the warm-up.
-    pub fn offered_at(&self, ms: u64) -> f64 {
+    pub fn offered_per_s_at(&self, ms: u64) -> f64 {
         match self.arrivals.open() {
             Some(open) => open.per_s_at(self.users, ms.saturating_sub(self.warm_up_ms) / 1000),
             None => f64::from(self.users_at(ms)) * 1000.0 / self.interval_ms as f64,
@@ -233,6 +233,15 @@ pub struct Progress {
     pub errors: u64,
     /// 99th percentile of the latency of the requests that ended in this second; `None` without such a request.
     pub p99_ms: Option<f64>,
+    /// Median of the same latencies; `None` without such a request.
+    #[serde(default)]
+    pub p50_ms: Option<f64>,
+    /// Longest of the same latencies; `None` without such a request.
+    #[serde(default)]
+    pub max_ms: Option<f64>,
+    /// Planned requests per second in this second, from the plan.
+    #[serde(default)]
+    pub offered_per_s: f64,
 }
 
 /// Figures of the measured part of a step. A completed request counts if it ended in the measured part, as in the model. A sent or

@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 
 use crate::{
     figures::{Second, Sources},
+    latency_bands,
     plan::{Latency, Progress, SendLag, StepOutcome, StepPlan, curve, hdr_log, millis},
 };
 
@@ -44,7 +45,7 @@ struct SecondCounts {
     good: u64,
     errors: u64,
     beyond_slo: u64,
-    /// Two significant digits: only the 99th percentile is read, and every second of every shard has a histogram.
+    /// Two significant digits, because every second of every shard has a histogram; percentiles and bands of latency are read.
     latency_us: Histogram<u32>,
 }
 
@@ -262,6 +263,9 @@ pub(crate) fn progress<'a>(
         good: figures.good,
         errors: figures.errors,
         p99_ms: figures.p99_ms,
+        p50_ms: figures.p50_ms,
+        max_ms: figures.p50_ms.map(|_| millis(total.latency_us.max())),
+        offered_per_s: plan.offered_per_s_at(u64::from(second) * 1000),
     })
 }
 
@@ -281,8 +285,19 @@ impl SecondCounts {
 
     /// Without `beyond_slo`: only the plan says whether it was counted.
     fn second(&self, second: u32) -> Second {
-        let p99_ms = (!self.latency_us.is_empty()).then(|| millis(self.latency_us.value_at_quantile(0.99)));
-        Second { second, sent: self.sent, good: self.good, errors: self.errors, beyond_slo: None, p99_ms }
+        let latency_us = (!self.latency_us.is_empty()).then_some(&self.latency_us);
+        let at = |quantile| latency_us.map(|latency_us| millis(latency_us.value_at_quantile(quantile)));
+        Second {
+            second,
+            sent: self.sent,
+            good: self.good,
+            errors: self.errors,
+            beyond_slo: None,
+            p99_ms: at(0.99),
+            mean_ms: latency_us.map(|latency_us| latency_us.mean() / 1000.0),
+            p50_ms: at(0.5),
+            latency_counts: latency_bands::counts(&self.latency_us),
+        }
     }
 }
 

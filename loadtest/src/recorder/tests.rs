@@ -91,13 +91,21 @@ fn shards_add_up_and_seconds_are_told_while_they_pass() {
     });
     let second = progress(&plan(), 1, shards.iter()).unwrap();
     assert_eq!((second.phase, second.elapsed_s, second.total_s), (Phase::Measure, 2, 3));
-    assert_eq!((second.sent, second.good, second.errors), (6, 3, 3));
+    assert_eq!((second.sent, second.good, second.errors, second.offered_per_s), (6, 3, 3, 1.0));
+    assert!(second.p50_ms.is_some_and(|p50| (p50 - 100.0).abs() < 2.0), "{second:?}");
+    assert!(second.max_ms.is_some_and(|max| (max - 200.0).abs() < 4.0), "{second:?}");
     assert_eq!(progress(&plan(), 0, shards.iter()).unwrap().p99_ms, None);
     let [first, second] = shards;
     let outcome = outcome(first.merge(&second).unwrap());
     assert_eq!((outcome.sent, outcome.answered, outcome.good, outcome.errors["connect"]), (6, 6, 3, 3));
     assert_eq!(outcome.known_sources.cache, 3);
-    assert!((outcome.series[0].p99_ms.unwrap() - 200.0).abs() < 4.0);
+    let told = &outcome.series[0];
+    assert!((told.p99_ms.unwrap() - 200.0).abs() < 4.0);
+    assert!((told.p50_ms.unwrap() - 100.0).abs() < 2.0 && (told.mean_ms.unwrap() - 150.0).abs() < 3.0, "{told:?}");
+    // Three of 100 ms and three of 200 ms, each below an edge of its own: 131 and 262 ms.
+    let bands: Vec<_> = told.latency_counts.iter().enumerate().filter(|(_, count)| **count > 0).collect();
+    assert_eq!(bands, [(18, &3), (20, &3)]);
+    assert_eq!(crate::latency_bands::upper_edge_ms(18), 131.072);
 }
 
 #[test]

@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(model::step(&scenario, 200, 1), None);
         let plan = StepPlan::of(&scenario, 200, 0, Path::new("-"), "http://127.0.0.1:80");
         plan.check().unwrap();
-        assert_eq!((plan.offered_per_s(), plan.users_at(5000), plan.offered_at(5000)), (200.0, 0, 200.0));
+        assert_eq!((plan.offered_per_s(), plan.users_at(5000), plan.offered_per_s_at(5000)), (200.0, 0, 200.0));
         let default = with(&[("max_in_flight = 2000\n", "")], "").unwrap();
         assert_eq!(default.arrivals.open().map(|open| open.max_in_flight), Some(DEFAULT_MAX_IN_FLIGHT));
     }

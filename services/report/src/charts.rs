@@ -1,6 +1,9 @@
 //! Which charts a report gets. Each is a `<figure>` with its legend.
 
+mod compared;
+mod heat;
 mod over_time;
+mod percentiles;
 mod sections;
 mod time_spent;
 
@@ -9,8 +12,11 @@ use std::collections::BTreeMap;
 use super::analysis::{over_repeats, typical};
 use super::numbers::{count, ms, pct, per_request, plain};
 use super::schema::{Report, Step};
-use super::svg::{Axis, Bar, Caption, Line, Point, bars, escape, lines, marker};
+use super::svg::{Axis, Bar, Caption, Line, Point, bars, escape, lines, marker, tagged_lines};
+pub(super) use compared::{by_percentile_of_runs, over_rate_of_runs, run_key};
+pub(super) use heat::heat_maps;
 pub(super) use over_time::timelines;
+pub(super) use percentiles::percentiles;
 pub(super) use sections::of_section;
 pub(super) use time_spent::time_spent;
 
@@ -27,6 +33,8 @@ struct Key {
 
 enum Swatch {
     Line(usize),
+    /// A line without markers.
+    Bare,
     Rule,
     Area,
     Hatch,
@@ -41,6 +49,7 @@ fn figure(title: &str, lead: &str, svg: &str, keys: &[Key]) -> String {
                 Swatch::Line(shape) => {
                     format!("<polyline class=\"line\" points=\"1,7 27,7\"/>{}", marker(shape, 14.0, 7.0))
                 }
+                Swatch::Bare => "<polyline class=\"line\" points=\"1,7 27,7\"/>".into(),
                 Swatch::Rule => "<line class=\"rule\" x1=\"1\" x2=\"27\" y1=\"7\" y2=\"7\"/>".into(),
                 Swatch::Area => "<rect class=\"area-good\" x=\"4\" y=\"1\" width=\"20\" height=\"12\"/>".into(),
                 Swatch::Hatch => "<rect class=\"hatch-key\" x=\"4\" y=\"1\" width=\"20\" height=\"12\"/>".into(),
@@ -63,6 +72,16 @@ fn figure(title: &str, lead: &str, svg: &str, keys: &[Key]) -> String {
 
 fn profile_class(index: usize) -> String {
     format!("s{}", index % PROFILE_COLOURS)
+}
+
+/// There are six colours; a second set of them is dashed, a third one dotted.
+fn curve_class(index: usize) -> String {
+    let again = match index / PROFILE_COLOURS {
+        0 => "",
+        1 => " again",
+        _ => " third",
+    };
+    format!("{}{again}", profile_class(index))
 }
 
 /// A line over the steps.
@@ -120,7 +139,17 @@ struct OverRate<'a> {
 
 fn over_rate(report: &Report, chart: &OverRate, series: Vec<Series>) -> String {
     let offered = |users: u32| f64::from(users) * 1000.0 / report.scenario.interval_ms.max(1) as f64;
-    let users = report.user_steps();
+    draw_over_rate(&report.user_steps(), offered, chart, series, &[])
+}
+
+/// A series gives its figure for each of `users`; `offered` places these on the axis. `tags`: short names beside the ends of the lines.
+fn draw_over_rate(
+    users: &[u32],
+    offered: impl Fn(u32) -> f64,
+    chart: &OverRate,
+    series: Vec<Series>,
+    tags: &[String],
+) -> String {
     let rates: Vec<f64> = users.iter().map(|&u| offered(u)).collect();
     let mut drawn = Vec::new();
     let mut keys = Vec::new();
@@ -158,7 +187,7 @@ fn over_rate(report: &Report, chart: &OverRate, series: Vec<Series>) -> String {
     let x = Axis::at_values("requests/s offered", &rates, |v| format!("{v:.0}"));
     let y = Axis::from_zero(chart.y_label, top, |v| if v < 1000.0 { plain(v) } else { count(v) });
     let lead = if any_doubtful { format!("{} !: an invalid step.", chart.lead) } else { chart.lead.to_owned() };
-    figure(chart.title, &lead, &lines(&caption, &x, &y, rule, &drawn), &keys)
+    figure(chart.title, &lead, &tagged_lines(&caption, &x, &y, rule, &drawn, tags), &keys)
 }
 
 /// Mean latency, errors, good answers and what causes them over the offered rate.
@@ -245,60 +274,6 @@ fn real_users(report: &Report) -> String {
     over_rate(report, &known, series(report, |_| None, |_| None, |s| s.known_good_per_s))
 }
 
-/// Latency by percentile, each profile's highest step.
-pub(super) fn percentiles(report: &Report) -> String {
-    let Some(&users) = report.user_steps().last() else { return String::new() };
-    let mut drawn = Vec::new();
-    let mut keys = Vec::new();
-    let mut described = Vec::new();
-    // Equal room for each nine: 90, 99, 99.9, …
-    let nines = |percentile: f64| -(1.0 - percentile / 100.0).max(1e-5).log10();
-    for (i, profile) in report.profiles.iter().enumerate() {
-        let Some(step) = typical(report, profile, users).filter(|s| !s.latency_curve.is_empty()) else { continue };
-        let points = step
-            .latency_curve
-            .iter()
-            .map(|&(p, v)| Point {
-                x: nines(p),
-                y: v.max(1e-3),
-                hint: format!("{profile}: {} % within {} ms", plain(p), ms(v)),
-                ..Point::default()
-            })
-            .collect();
-        described.push(format!(
-            "{profile}: p50 {} ms, p99 {} ms, longest {} ms",
-            ms(step.p50_ms),
-            ms(step.p99_ms),
-            ms(step.max_ms)
-        ));
-        keys.push(Key { class: profile_class(i), swatch: Swatch::Line(i), label: profile.clone() });
-        drawn.push(Line { class: profile_class(i), shape: Some(i), points });
-    }
-    if drawn.is_empty() {
-        return String::new();
-    }
-    let deepest = drawn.iter().flat_map(|l| &l.points).map(|p| p.x).fold(2.0, f64::max);
-    let named =
-        [(0.0, "0"), (50.0, "50"), (90.0, "90"), (99.0, "99"), (99.9, "99.9"), (99.99, "99.99"), (99.999, "99.999")];
-    let mut ticks: Vec<(f64, String)> = named
-        .iter()
-        .map(|(p, text)| (nines(*p), (*text).to_string()))
-        .filter(|(at, _)| *at <= deepest + 1e-9)
-        .collect();
-    if ticks.last().is_some_and(|t| t.0 < deepest - 1e-9) {
-        // The axis has to reach the last point; a tick without words does.
-        ticks.push((deepest, String::new()));
-    }
-    let y = Axis::decades("latency, ms (log scale)", drawn.iter().flat_map(|l| &l.points).map(|p| p.y));
-    let x = Axis::ticks("percent of requests with at most this latency", ticks);
-    let title = format!("Latency by percentile at {} requests/s", offered_text(report, users));
-    let caption =
-        Caption { id: "percentiles", title: &title, description: &format!("Line chart. {}.", described.join("; ")) };
-    // Markers at every point of a dense curve would be a smear.
-    thin_markers(&mut drawn);
-    figure(&title, "Requests further to the right are rarer and slower.", &lines(&caption, &x, &y, None, &drawn), &keys)
-}
-
 /// Splits each dense line into the bare line and a few marked points of it.
 fn thin_markers(drawn: &mut Vec<Line>) {
     const MARKED: usize = 12;
@@ -311,10 +286,6 @@ fn thin_markers(drawn: &mut Vec<Line>) {
         drawn.push(Line { class: class.clone(), shape: None, points: bare });
         drawn.push(Line { class: format!("{class} marks"), shape: line.shape, points: marks });
     }
-}
-
-fn offered_text(report: &Report, users: u32) -> String {
-    count(report.steps.iter().find(|s| s.users == users).map_or(f64::NAN, |s| s.offered_per_s))
 }
 
 /// Cores used by kind of process: every step with up to two profiles, else the highest two.

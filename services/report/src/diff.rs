@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::{
     analysis::{StepState, over_repeats, step_state},
+    noise::{self, Basis, Noise, Resampled, Sums},
     numbers::{NO_FIGURE, count, ms, pct, per_request, signed},
-    schema::{Report, Step},
+    schema::{Report, Second, Step},
     words,
 };
 
@@ -17,25 +18,27 @@ pub struct Key {
     /// A rate gets worse by falling, a latency by rising.
     lower_is_worse: bool,
     figure: fn(&Step) -> Option<f64>,
+    /// The same from sums over seconds; `None`: seconds do not have it.
+    of_seconds: fn(&Sums) -> Option<f64>,
     show: fn(f64) -> String,
     /// Shown whether or not a condition asks for it.
     main: bool,
 }
 
-const KEY: Key = Key { name: "", lower_is_worse: false, figure: |_| None, show: ms, main: false };
+const KEY: Key = Key { name: "", lower_is_worse: false, figure: |_| None, of_seconds: |_| None, show: ms, main: false };
 const RATE: Key = Key { lower_is_worse: true, show: count, ..KEY };
 
 /// Every figure that a condition may name.
 pub const KEYS: &[Key] = &[
-    Key { name: "mean_ms", figure: |s| Some(s.mean_ms), main: true, ..KEY },
-    Key { name: "p50_ms", figure: |s| Some(s.p50_ms), ..KEY },
-    Key { name: "p90_ms", figure: |s| Some(s.p90_ms), ..KEY },
-    Key { name: "p99_ms", figure: |s| Some(s.p99_ms), main: true, ..KEY },
-    Key { name: "p999_ms", figure: |s| Some(s.p999_ms), ..KEY },
+    Key { name: "mean_ms", figure: |s| Some(s.mean_ms), of_seconds: Sums::mean_ms, main: true, ..KEY },
+    Key { name: "p50_ms", figure: |s| Some(s.p50_ms), of_seconds: |s| s.quantile_ms(0.5), ..KEY },
+    Key { name: "p90_ms", figure: |s| Some(s.p90_ms), of_seconds: |s| s.quantile_ms(0.9), ..KEY },
+    Key { name: "p99_ms", figure: |s| Some(s.p99_ms), of_seconds: |s| s.quantile_ms(0.99), main: true, ..KEY },
+    Key { name: "p999_ms", figure: |s| Some(s.p999_ms), of_seconds: |s| s.quantile_ms(0.999), ..KEY },
     Key { name: "max_ms", figure: |s| Some(s.max_ms), ..KEY },
-    Key { name: "error_pct", figure: |s| Some(s.error_pct), show: pct, main: true, ..KEY },
-    Key { name: "answered_per_s", figure: |s| Some(s.answered_per_s), ..RATE },
-    Key { name: "good_per_s", figure: |s| Some(s.good_per_s), main: true, ..RATE },
+    Key { name: "error_pct", figure: |s| Some(s.error_pct), of_seconds: Sums::error_pct, show: pct, main: true, ..KEY },
+    Key { name: "answered_per_s", figure: |s| Some(s.answered_per_s), of_seconds: Sums::answered_per_s, ..RATE },
+    Key { name: "good_per_s", figure: |s| Some(s.good_per_s), of_seconds: Sums::good_per_s, main: true, ..RATE },
     Key { name: "known_good_per_s", figure: |s| s.known_good_per_s, ..RATE },
     Key { name: "known_personal_pct", figure: |s| s.known_personal_pct, show: pct, ..RATE },
     Key { name: "hit_ratio", figure: |s| s.hit_ratio, show: per_request, ..RATE },
@@ -134,6 +137,12 @@ pub struct Change {
     pub after: Option<f64>,
     /// Below 0: better. Null where there is no percentage, as from 0 to another value.
     pub worse_pct: Option<f64>,
+    /// after − before, of the means of the repeats; null where one has no such figure.
+    pub difference: Option<f64>,
+    /// Of the difference; null where it is unknown.
+    pub noise: Option<Noise>,
+    /// Whether the interval of the noise excludes zero; null where it is unknown.
+    pub exceeds_noise: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -172,7 +181,8 @@ pub fn diff(before: &Report, after: &Report, conditions: &[Condition]) -> Diff {
             }
         }
         let shown = KEYS.iter().filter(|key| key.main || conditions.iter().any(|c| c.key.name == key.name));
-        diff.changes.extend(shown.map(|key| change(before, after, &profile, users, key)));
+        let sides = [(before, 1), (after, 2)].map(|(report, seed)| Side::of(report, &profile, users, seed));
+        diff.changes.extend(shown.map(|key| sides_differ(change(before, after, &profile, users, key), key, &sides)));
     }
     if judged == 0 && !conditions.is_empty() {
         diff.failures.push("no step could be judged: the reports have no valid step in common".into());
@@ -199,7 +209,40 @@ fn change(before: &Report, after: &Report, profile: &str, users: u32, key: &'sta
     let median = |report: &Report| over_repeats(report, profile, users, key.figure).map(|spread| spread.median);
     let (before, after) = (median(before), median(after));
     let worse_pct = before.zip(after).map(|(old, new)| worse_pct(key, old, new)).filter(|pct| pct.is_finite());
-    Change { profile: profile.to_owned(), users, key: key.name, before, after, worse_pct }
+    let profile = profile.to_owned();
+    let (difference, noise, exceeds_noise) = (None, None, None);
+    Change { profile, users, key: key.name, before, after, worse_pct, difference, noise, exceeds_noise }
+}
+
+/// The valid repeats of a step in one report, and their seconds.
+struct Side<'a> {
+    runs: Vec<&'a Step>,
+    seconds: Option<Resampled>,
+}
+
+impl<'a> Side<'a> {
+    fn of(report: &'a Report, profile: &'a str, users: u32, seed: u64) -> Self {
+        let runs: Vec<&Step> = report.runs(profile, users).filter(|step| step.valid).collect();
+        let seconds: Vec<&Second> = runs.iter().flat_map(|step| &step.series).collect();
+        Self { seconds: Resampled::of(&seconds, seed), runs }
+    }
+
+    fn values(&self, key: &Key) -> Vec<f64> {
+        self.runs.iter().filter_map(|step| (key.figure)(step)).filter(|value| value.is_finite()).collect()
+    }
+}
+
+/// Adds the difference and its noise.
+fn sides_differ(change: Change, key: &Key, [before, after]: &[Side; 2]) -> Change {
+    let (old, new) = (before.values(key), after.values(key));
+    if old.is_empty() || new.is_empty() {
+        return change;
+    }
+    let means = [&old, &new].map(|values| values.iter().sum::<f64>() / values.len() as f64);
+    let noise = noise::of_repeats(&old, &new)
+        .or_else(|| noise::of_seconds(before.seconds.as_ref()?, after.seconds.as_ref()?, means, key.of_seconds));
+    let exceeds_noise = noise.map(|noise| noise.is_exceeded());
+    Change { difference: Some(means[1] - means[0]), noise, exceeds_noise, ..change }
 }
 
 /// Profiles in the order of the reports, users ascending.
@@ -237,23 +280,26 @@ pub fn render(diff: &Diff) -> String {
         if step != Some((&change.profile, change.users)) {
             step = Some((&change.profile, change.users));
             let name = format!("{} at {} users", change.profile, change.users);
-            out.push_str(&format!("{name:<40}{:>12}{:>12}{:>14}\n", "before", "after", "change"));
+            out.push_str(&format!(
+                "{name:<30}{:>10}{:>10}{:>12}{:>22}  {:<20}\n",
+                "before", "after", "difference", "95 % interval", "change"
+            ));
         }
-        let show = KEYS.iter().find(|key| key.name == change.key).map_or(ms as fn(f64) -> String, |key| key.show);
-        let [before, after] = [change.before, change.after].map(|v| v.map_or_else(|| NO_FIGURE.into(), show));
-        let percent = match (change.before, change.after) {
-            (Some(old), Some(new)) if old != 0.0 => format!("{} %", signed(100.0 * (new - old) / old.abs())),
-            (Some(old), Some(new)) if old == new => "0.0 %".into(),
-            _ => NO_FIGURE.into(),
-        };
-        let sign = match change.worse_pct {
-            Some(worse) if worse >= 0.05 => " worse",
-            Some(worse) if worse <= -0.05 => " better",
-            _ => "",
-        };
-        let line = format!("  {:<38}{before:>12}{after:>12}{percent:>14}{sign}", change.key);
-        out.push_str(line.trim_end());
+        out.push_str(line(change).trim_end());
         out.push('\n');
+    }
+    let of = |basis| diff.changes.iter().any(|change| change.noise.is_some_and(|noise| noise.basis == basis));
+    if of(Basis::Repeats) {
+        out.push_str(
+            "· differences and intervals are those of the means of the repeats; before and after are medians\n",
+        );
+    }
+    if of(Basis::Seconds) {
+        out.push_str(&format!(
+            "· ≥: fewer than {} valid repeats in one of the reports, so the interval is from the spread between the seconds of the steps.\n  It \
+             does not contain what changes from run to run: the noise is at least this. Measure with --repeat {0} or more\n",
+            noise::MIN_REPEATS
+        ));
     }
     for remark in &diff.remarks {
         out.push_str(&format!("· {remark}\n"));
@@ -262,4 +308,42 @@ pub fn render(diff: &Diff) -> String {
         out.push_str(&format!("✗ {failure}\n"));
     }
     out
+}
+
+/// A figure: before, after, difference, interval, percentage, and whether the difference exceeds the noise.
+fn line(change: &Change) -> String {
+    let show = KEYS.iter().find(|key| key.name == change.key).map_or(ms as fn(f64) -> String, |key| key.show);
+    let shown = |value: Option<f64>| value.map_or_else(|| NO_FIGURE.into(), show);
+    let with_sign = |value: f64| match show(value.abs()) {
+        text if value < 0.0 => format!("−{text}"),
+        text if value > 0.0 => format!("+{text}"),
+        text => text,
+    };
+    let difference = change.difference.map_or_else(|| NO_FIGURE.into(), with_sign);
+    let interval = change.noise.map_or_else(
+        || NO_FIGURE.into(),
+        |noise| {
+            let at_least = if noise.basis == Basis::Seconds { "≥ " } else { "" };
+            format!("{at_least}{}…{}", with_sign(noise.low), with_sign(noise.high))
+        },
+    );
+    let percent = match (change.before, change.after) {
+        (Some(old), Some(new)) if old != 0.0 => format!("{} %", signed(100.0 * (new - old) / old.abs())),
+        (Some(old), Some(new)) if old == new => "0.0 %".into(),
+        _ => NO_FIGURE.into(),
+    };
+    let sign = match change.worse_pct {
+        Some(worse) if worse >= 0.05 => " worse",
+        Some(worse) if worse <= -0.05 => " better",
+        _ => "",
+    };
+    let verdict = match change.exceeds_noise {
+        Some(true) if change.noise.is_some_and(|noise| noise.basis == Basis::Seconds) => "exceeds the known noise",
+        Some(true) => "exceeds the noise",
+        Some(false) => "within the noise",
+        None => "noise unknown",
+    };
+    let [before, after] = [change.before, change.after].map(shown);
+    let percent = format!("{percent}{sign}");
+    format!("  {:<28}{before:>10}{after:>10}{difference:>12}{interval:>22}  {percent:<20}{verdict}", change.key)
 }

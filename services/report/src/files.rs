@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{findings::Findings, html, markdown, schema::Report};
+use super::{compare::Comparison, findings::Findings, html, markdown, schema::Report};
 
 /// Writes `report.json`, `report.md` and the self-contained `report.html` into `out`, which is created if missing.
 ///
@@ -21,6 +21,15 @@ pub fn write_report(report: &Report, out: &Path) -> Result<()> {
 /// The folder or a file cannot be written.
 pub fn write_findings(findings: &Findings, out: &Path) -> Result<()> {
     write(out, findings, &markdown::render_findings(findings), &html::render_findings(findings))
+}
+
+/// Writes the self-contained page of a comparison to this file.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_comparison(comparison: &Comparison, page: &Path) -> Result<()> {
+    std::fs::write(page, html::render_comparison(comparison))
+        .with_context(|| format!("cannot write {}", page.display()))
 }
 
 fn write(out: &Path, report: &impl serde::Serialize, markdown: &str, html: &str) -> Result<()> {

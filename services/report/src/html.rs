@@ -1,14 +1,18 @@
 //! `report.html`: one file, nothing loaded from elsewhere, no script.
 
+mod compared;
+
 use super::{
     charts,
     findings::Findings,
+    numbers::count,
     schema::Report,
     section::{Section, Table, Verdict},
     svg::escape,
     tables::{self, Block, Cell, Flag, Rank},
     traces, words,
 };
+pub(super) use compared::render_comparison;
 
 /// From this number of columns on, a table does not share its line with another one.
 const WIDE_COLUMNS: usize = 5;
@@ -53,14 +57,50 @@ fn steps(report: &Report) -> String {
     body.push_str(&format!("<section aria-labelledby=\"load\"><h2 id=\"load\">Under rising load</h2><div class=\"charts\">{}</div></section>\n", charts::load(report)));
     body.push_str(&figures(report, &blocks));
     body.push_str(&sections(&report.sections));
-    body.push_str(&format!(
-        "<section aria-labelledby=\"inside\"><h2 id=\"inside\">Inside the highest steps</h2><div class=\"charts\">{}{}{}</div></section>\n",
-        charts::timelines(report),
-        charts::percentiles(report),
-        charts::cpu(report)
-    ));
+    body.push_str(&inside(report));
     body.push_str(&time_spent(report));
     body
+}
+
+/// Answers second by second and latencies of a step that the reader chooses, at first the highest.
+fn inside(report: &Report) -> String {
+    let panel = |users: u32| {
+        let offered = report.steps.iter().find(|step| step.users == users).map_or(f64::NAN, |step| step.offered_per_s);
+        let charts =
+            [charts::timelines(report, users), charts::percentiles(report, users), charts::heat_maps(report, users)]
+                .concat();
+        (format!("{}/s", count(offered)), format!("<div class=\"charts\">{charts}</div>"))
+    };
+    let panels: Vec<(String, String)> = report.user_steps().into_iter().map(panel).collect();
+    let highest = panels.len().saturating_sub(1);
+    format!(
+        "<section aria-labelledby=\"inside\"><h2 id=\"inside\">Inside the steps</h2>\n{}<div class=\"charts one\">{}</div></section>\n",
+        choice("step", "Step", panels, highest),
+        charts::cpu(report)
+    )
+}
+
+/// Panels of which one is shown; `(label, HTML)` each. Radio buttons and the style sheet do it without a script. `name`: unique in the page,
+/// `[a-z0-9-]+`.
+fn choice(name: &str, of_what: &str, panels: Vec<(String, String)>, chosen: usize) -> String {
+    match panels.as_slice() {
+        [] => return String::new(),
+        [(_, only)] => return format!("{only}\n"),
+        _ => {}
+    }
+    let panels: String = panels
+        .iter()
+        .enumerate()
+        .map(|(n, (label, html))| {
+            let checked = if n == chosen { " checked=\"\"" } else { "" };
+            format!(
+                "<input type=\"radio\" name=\"{name}\" id=\"{name}-{n}\"{checked}/><label for=\"{name}-{n}\">{}</label>\n\
+                 <div class=\"panel\">{html}</div>\n",
+                escape(label)
+            )
+        })
+        .collect();
+    format!("<div class=\"choice\" role=\"group\" aria-label=\"{of_what}\">\n{panels}</div>\n")
 }
 
 fn sections(sections: &[Section]) -> String {

@@ -6,6 +6,7 @@
 
 pub mod analysis;
 mod charts;
+pub mod compare;
 mod conclude;
 mod corrected;
 pub mod diff;
@@ -14,6 +15,7 @@ mod files;
 mod findings;
 mod html;
 mod markdown;
+pub mod noise;
 pub mod numbers;
 #[cfg(test)]
 mod sample;
@@ -33,7 +35,7 @@ mod words;
 pub use loadtest::figures::Tolerances;
 
 pub use document::Document;
-pub use files::{write_findings, write_report};
+pub use files::{write_comparison, write_findings, write_report};
 pub use findings::{Findings, StepConditions};
 pub use schema::{
     ArticleFigures, DataInfo, DataSource, Knee, Latency, Law, Machine, ModelFigures, Report, Revision, Row,
@@ -41,3 +43,4 @@ pub use schema::{
 };
 pub use section::{Chart, Curve, Drawing, Section, Table, Verdict};
 pub use validity::{Validity, not_judged};
+pub use words::score;

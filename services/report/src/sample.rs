@@ -1,7 +1,10 @@
 //! A made-up report for tests: figures near the model's, marked as a sample. Nothing in it was measured.
 
+mod seconds;
+
 use std::collections::BTreeMap;
 
+use self::seconds::{curve, series};
 use crate::{
     findings::Findings,
     schema::*,
@@ -372,34 +375,4 @@ fn own((name, value): (&str, f64)) -> (String, f64) {
 fn cpu(load: f64, at_full: [f64; 6]) -> BTreeMap<String, f64> {
     let names = ["api", "redis", "mariadb", "nginx", "faultproxy", "loadtest"];
     names.into_iter().zip(at_full).map(|(name, cores)| (name.to_string(), 0.01 + cores * load)).collect()
-}
-
-fn series(answered: f64, error_pct: f64, p99: f64) -> Vec<Second> {
-    (0..60)
-        .map(|second| {
-            let wave = f64::from(second * 37 % 23) / 23.0 - 0.5;
-            let all = answered * (1.0 + 0.03 * wave);
-            let errors = (all * error_pct / 100.0 * (1.0 + 0.8 * wave)).round() as u64;
-            Second {
-                second,
-                sent: all as u64,
-                good: all as u64 - errors,
-                errors,
-                p99_ms: Some(p99 * (1.0 + 0.05 * wave)),
-                ..Second::default()
-            }
-        })
-        .collect()
-}
-
-fn curve(p50: f64, p99: f64) -> Vec<(f64, f64)> {
-    let mut all: Vec<(f64, f64)> = (0..40)
-        .map(|i| f64::from(i) / 10.0)
-        .map(|nines| {
-            let percentile = 100.0 * (1.0 - 10_f64.powf(-nines));
-            (percentile, p50 * 0.6 + (p99 - p50 * 0.6) * (nines / 2.0).powi(2).min(1.0 + 0.3 * (nines - 2.0)))
-        })
-        .collect();
-    all.push((100.0, p99 * 1.7));
-    all
 }

@@ -88,9 +88,19 @@ pub fn by_minute(series: &[Second]) -> Vec<Second> {
                 .any(|s| s.beyond_slo.is_some())
                 .then(|| mean(|s| s.beyond_slo.unwrap_or_default())),
             p99_ms: median(seconds.iter().filter_map(|second| second.p99_ms).collect()),
+            mean_ms: median(seconds.iter().filter_map(|second| second.mean_ms).collect()),
+            p50_ms: median(seconds.iter().filter_map(|second| second.p50_ms).collect()),
+            latency_counts: mean_counts(seconds),
         }
     });
     minutes.collect()
+}
+
+/// Per second, band by band.
+fn mean_counts(seconds: &[Second]) -> Vec<u64> {
+    let bands = seconds.iter().map(|second| second.latency_counts.len()).max().unwrap_or(0);
+    let sum = |band| seconds.iter().filter_map(|second: &Second| second.latency_counts.get(band)).sum::<u64>();
+    (0..bands).map(|band| (sum(band) as f64 / seconds.len() as f64).round() as u64).collect()
 }
 
 /// The lines through the minutes.

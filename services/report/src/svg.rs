@@ -1,6 +1,9 @@
 //! Charts as inline SVG: axes, lines, areas and bars. Colours come from the page's style sheet, by class. Nothing here knows a report.
 
+mod heat;
+
 use super::numbers::plain;
+pub(super) use heat::{Cell, heat};
 
 /// Units of the drawing; the page scales it.
 const WIDTH: f64 = 480.0;
@@ -179,12 +182,31 @@ fn frame(x: &Axis, y: &Axis) -> String {
 
 /// Lines with markers. `rule`: a straight line without marker from the first point to the second, e.g. an ideal.
 pub(super) fn lines(caption: &Caption, x: &Axis, y: &Axis, rule: Option<[(f64, f64); 2]>, lines: &[Line]) -> String {
+    tagged_lines(caption, x, y, rule, lines, &[])
+}
+
+/// As [`lines`], with a short name beside the end of each line; an empty one is not drawn.
+pub(super) fn tagged_lines(
+    caption: &Caption,
+    x: &Axis,
+    y: &Axis,
+    rule: Option<[(f64, f64); 2]>,
+    lines: &[Line],
+    tags: &[String],
+) -> String {
     let mut out = open(caption, HEIGHT);
     out.push_str(&frame(x, y));
     if let Some([a, b]) = rule {
         let ((x1, y1), (x2, y2)) = (spot(x, y, a.0, a.1), spot(x, y, b.0, b.1));
         out.push_str(&format!("<line class=\"rule\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>"));
     }
+    out.push_str(&drawn_lines(x, y, lines));
+    out.push_str(&drawn_tags(x, y, lines, tags));
+    out + "</svg>"
+}
+
+fn drawn_lines(x: &Axis, y: &Axis, lines: &[Line]) -> String {
+    let mut out = String::new();
     for line in lines {
         let spots: Vec<(f64, f64)> = line.points.iter().map(|p| spot(x, y, p.x, p.y)).collect();
         out.push_str(&format!(
@@ -208,7 +230,34 @@ pub(super) fn lines(caption: &Caption, x: &Axis, y: &Axis, rule: Option<[(f64, f
         }
         out.push_str("</g>");
     }
-    out + "</svg>"
+    out
+}
+
+/// Names at the right edge, at the height of their line's last point as far as they do not cover each other.
+fn drawn_tags(x: &Axis, y: &Axis, lines: &[Line], tags: &[String]) -> String {
+    const APART: f64 = 11.0;
+    let named = lines.iter().zip(tags).filter(|(_, tag)| !tag.is_empty());
+    let ends = named.filter_map(|(line, tag)| {
+        let last = line.points.iter().rev().find(|point| point.y.is_finite())?;
+        Some((spot(x, y, last.x, last.y).1, &line.class, tag))
+    });
+    let mut ends: Vec<(f64, &String, &String)> = ends.collect();
+    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut lowest = HEIGHT - BOTTOM - (ends.len().saturating_sub(1)) as f64 * APART;
+    let mut next = TOP;
+    let mut out = String::new();
+    for (at, class, tag) in ends {
+        let at = at.max(next).min(lowest.max(next));
+        (next, lowest) = (at + APART, lowest + APART);
+        out.push_str(&format!(
+            "<text class=\"tag {}\" x=\"{}\" y=\"{:.1}\">{}</text>",
+            escape(class),
+            WIDTH - RIGHT + 4.0,
+            at + 4.0,
+            escape(tag)
+        ));
+    }
+    out
 }
 
 fn path(spots: &[(f64, f64)]) -> String {

@@ -5,6 +5,7 @@ use super::{
 };
 
 mod arrivals;
+mod comparing;
 mod diffing;
 mod experiments;
 mod html_page;

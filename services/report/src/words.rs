@@ -192,7 +192,7 @@ fn because(s: &Step) -> String {
 }
 
 /// "11 of 12 passed, 1 failed".
-pub(super) fn score(verdicts: &[Verdict]) -> String {
+pub fn score(verdicts: &[Verdict]) -> String {
     let number = |wanted: Option<bool>| verdicts.iter().filter(|v| v.passed == wanted).count();
     let (passed, failed, open) = (number(Some(true)), number(Some(false)), number(None));
     let mut text = format!("{passed} of {} passed", verdicts.len());

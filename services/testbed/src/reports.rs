@@ -1,5 +1,7 @@
 //! Where reports go, and how they are shown.
 
+pub mod listed;
+
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},

@@ -8,23 +8,18 @@ use crate::{
     svg::{Axis, Caption, Slice, areas},
 };
 
-/// The highest steps second by second: the two highest with up to two profiles, else the highest.
-pub(crate) fn timelines(report: &Report) -> String {
-    let mut users = report.user_steps();
-    users.drain(..users.len().saturating_sub(if report.profiles.len() <= 2 { 2 } else { 1 }));
-    let mut out = String::new();
-    for users in users {
-        // One height for all panels of a step, so that they compare.
-        let steps: Vec<&Step> =
-            report.profiles.iter().filter_map(|p| typical(report, p, users)).filter(|s| !s.series.is_empty()).collect();
-        let top = steps.iter().flat_map(|s| s.series.iter().map(|x| (x.good + x.errors) as f64)).fold(0.0, f64::max);
-        for (i, step) in steps.iter().enumerate() {
-            let title = format!("{} at {} requests/s, second by second", step.profile, count(step.offered_per_s));
-            let level = Level { per_s: step.offered_per_s, name: "offered" };
-            out.push_str(&answers(&title, "", &step.series, &level, top, &format!("time-{users}-{i}")));
-        }
-    }
-    out
+/// A step second by second, each profile.
+pub(crate) fn timelines(report: &Report, users: u32) -> String {
+    // One height for all panels of a step, so that they compare.
+    let steps: Vec<&Step> =
+        report.profiles.iter().filter_map(|p| typical(report, p, users)).filter(|s| !s.series.is_empty()).collect();
+    let top = steps.iter().flat_map(|s| s.series.iter().map(|x| (x.good + x.errors) as f64)).fold(0.0, f64::max);
+    let panels = steps.iter().enumerate().map(|(i, step)| {
+        let title = format!("{} at {} requests/s, second by second", step.profile, count(step.offered_per_s));
+        let level = Level { per_s: step.offered_per_s, name: "offered" };
+        answers(&title, "", &step.series, &level, top, &format!("time-{users}-{i}"))
+    });
+    panels.collect()
 }
 
 /// A rate to compare the answers with.

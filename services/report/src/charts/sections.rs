@@ -1,9 +1,9 @@
 //! Charts of a section: curves on log scales, figures over time, answers of each second.
 
 use super::{
-    Axis, Caption, Key, Line, PROFILE_COLOURS, Point, Swatch, count, figure, lines,
+    Axis, Caption, Key, Line, Point, Swatch, count, curve_class, figure, lines,
     over_time::{Level, answers, ticks},
-    plain, profile_class, thin_markers,
+    plain, thin_markers,
 };
 use crate::section::{Chart, Curve, Drawing, Section};
 
@@ -46,7 +46,7 @@ fn draw_curves(id: &str, chart: &Chart, labels: [&str; 2], curves: &[Curve], axe
     let [x_label, y_label] = labels;
     let (mut all, mut keys) = (Vec::new(), Vec::new());
     for (i, curve) in curves.iter().enumerate() {
-        let class = class(i);
+        let class = curve_class(i);
         keys.push(Key { class: class.clone(), swatch: Swatch::Line(i), label: curve.name.clone() });
         let point = |&(x, y): &(f64, f64)| {
             let hint = format!("{}: {} {x_label}, {} {y_label}", curve.name, plain(x), plain(y));
@@ -58,10 +58,4 @@ fn draw_curves(id: &str, chart: &Chart, labels: [&str; 2], curves: &[Curve], axe
     let description = format!("Line chart: {y_label} over {x_label}. {}", chart.meaning);
     let caption = Caption { id, title: &chart.title, description: &description };
     figure(&chart.title, &chart.meaning, &lines(&caption, axes.0, axes.1, None, &all), &keys)
-}
-
-/// There are six colours; a second set of them is dashed.
-fn class(i: usize) -> String {
-    let again = if i >= PROFILE_COLOURS { " again" } else { "" };
-    format!("{}{again}", profile_class(i))
 }

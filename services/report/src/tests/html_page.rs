@@ -30,6 +30,26 @@ fn check_nesting(page: &str) -> usize {
     tags
 }
 
+/// Whole, self-contained, without broken numbers, script or duplicate ids.
+pub(super) fn check(page: &str) {
+    assert!(check_nesting(page) > 50);
+    for word in
+        ["NaN", ">inf", "\"inf", "-inf", "null", "http:", "https:", "src=", "@import", "<script", "<link", "<iframe"]
+    {
+        assert!(!page.contains(word), "{word}");
+    }
+    assert!(page.split("href=\"").skip(1).all(|u| u.starts_with('#')));
+    let mut ids: Vec<&str> = page.split(" id=\"").skip(1).filter_map(|s| s.split('"').next()).collect();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all);
+    // Each button has its label.
+    let labels = page.split(" for=\"").skip(1).filter_map(|s| s.split('"').next());
+    assert!(labels.clone().all(|id| ids.contains(&id)));
+    assert_eq!(labels.count(), page.matches("type=\"radio\"").count());
+}
+
 fn pages() -> Vec<(Report, String)> {
     let mut invalid = sample::report();
     invalid.steps.iter_mut().for_each(|s| s.valid = false);
@@ -98,7 +118,17 @@ fn every_step_law_and_verdict_is_there() {
         }
     }
     let (_, page) = &pages()[0];
-    for id in ["latency", "errors", "good", "percentiles", "time-4000-0", "time-5000-1", "cpu"] {
+    for id in [
+        "latency",
+        "errors",
+        "good",
+        "percentiles-1000",
+        "percentiles-5000",
+        "time-1000-0",
+        "time-5000-1",
+        "heat-4000-1",
+        "cpu",
+    ] {
         assert!(page.contains(&format!("aria-labelledby=\"{id}-t {id}-d\"")), "{id}");
     }
 }
@@ -175,4 +205,35 @@ fn what_an_invalid_step_measured_is_marked_in_the_charts() {
     step.valid = false;
     // Latency, errors, good answers, queries of the store.
     assert_eq!(marks(&report), 4);
+}
+
+#[test]
+fn one_step_is_shown_and_the_others_can_be_chosen() {
+    let all = pages();
+    let (report, page) = &all[0];
+    check(page);
+    assert_eq!(page.matches("type=\"radio\"").count(), report.user_steps().len());
+    assert_eq!(page.matches("checked=\"\"").count(), 1, "the highest");
+    assert!(page.contains("id=\"step-4\" checked=\"\"/><label for=\"step-4\">5,000/s</label>"));
+    // A single step needs no choice, and without counts by latency there is no heat map.
+    let mut one = report.clone();
+    one.steps.retain(|step| step.users == 1000);
+    one.steps.iter_mut().flat_map(|step| &mut step.series).for_each(|second| second.latency_counts.clear());
+    let page = html::render(&one);
+    check(&page);
+    assert!(!page.contains("type=\"radio\"") && !page.contains("heat-1000"));
+}
+
+#[test]
+fn a_long_series_shares_columns() {
+    let mut report = sample::report();
+    for step in &mut report.steps {
+        let seconds = step.series.iter().cycle().take(14_400).cloned().enumerate();
+        step.series = seconds.map(|(second, one)| Second { second: second as u32, ..one }).collect();
+    }
+    let page = html::render(&report);
+    check(&page);
+    let map =
+        page.split("id=\"heat-5000-0-t\"").nth(1).and_then(|rest| rest.split("</svg>").next()).expect("a heat map");
+    assert_eq!(map.matches("class=\"touch\"").count(), 240);
 }

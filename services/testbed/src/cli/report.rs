@@ -65,25 +65,33 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
-/// Print a report, render its pages again, or compare two reports
+/// Print a report, list all of them, render its pages again, or compare reports
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Examples:
   ./testbed report                       the newest report
+  ./testbed report --list                all reports: number, time, scenario or experiment, checks, path
+  ./testbed report 2                     the second newest one
+  ./testbed report outage                the only one whose name begins so
   ./testbed report reports/2026-01-31T12-00-00-article --render
-  ./testbed report diff reports/before reports/after --fail-on 'p99_ms>10%'"
+  ./testbed report diff reports/before reports/after --fail-on 'p99_ms>10%'
+  ./testbed report compare 3 2 1 --out page.html"
 )]
 pub struct ReportArgs {
     #[command(subcommand)]
     pub command: Option<ReportCommand>,
-    /// Directory with report.json [default: the newest below reports/]
-    #[arg(value_name = "DIR")]
-    pub dir: Option<PathBuf>,
+    /// Directory with report.json, number in the list, or begin of a directory's name below reports/ with or without its time
+    /// [default: the newest]
+    #[arg(value_name = "REPORT")]
+    pub report: Option<PathBuf>,
+    /// List the reports below reports/, of evaluations and experiments
+    #[arg(long, conflicts_with_all = ["report", "render"])]
+    pub list: bool,
     /// Write report.md and report.html again from report.json
     #[arg(long)]
     pub render: bool,
-    /// Print report.json instead of the table
+    /// Print report.json instead of the table; with --list, the list as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -91,14 +99,35 @@ pub struct ReportArgs {
 #[derive(Subcommand)]
 pub enum ReportCommand {
     Diff(DiffArgs),
+    Compare(CompareArgs),
 }
 
-/// Compare two reports step by step; exit code 2 if a --fail-on condition holds
+/// Draw 2 to 16 reports over each other: one self-contained page with steps, percentiles, a table and the conditions that differ
+#[derive(Args)]
+#[command(after_help = "Steps are the same if profile and offered requests/s are.
+
+Examples:
+  ./testbed report compare reports/before reports/after --out page.html
+  ./testbed report compare 3 2 1 --out page.html       by their numbers in ./testbed report --list")]
+pub struct CompareArgs {
+    /// Reports with steps of load: directory, report.json, number in the list, or begin of a name
+    #[arg(value_name = "REPORT", required = true)]
+    pub reports: Vec<PathBuf>,
+    /// The page to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Compare two reports step by step, and say which differences exceed the noise; exit code 2 if a --fail-on condition holds
 #[derive(Args)]
 #[command(
     after_help = "A condition is KEY>N% (worse by more than N percent: higher, or for rates lower), or KEY>N, KEY<N
 (value in the second report). Repeated steps are compared by their median. Invalid steps are not judged.
 A step that is missing in the second report, or a condition without any valid step, fails.
+
+The noise is a 95 % interval of the difference of the means: from the repeats if both reports have 3 valid ones or more, otherwise
+from the spread between the seconds of the steps. The latter is a lower bound, marked ≥: it does not contain what changes from run to
+run. --fail-on does not look at the noise.
 
 Keys: mean_ms p50_ms p90_ms p99_ms p999_ms max_ms error_pct answered_per_s good_per_s
   known_good_per_s known_personal_pct hit_ratio store_queries_per_request store_timeouts skipped

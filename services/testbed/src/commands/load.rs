@@ -8,11 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCo
 use anyhow::{Context, bail};
 use api::Profile;
 use launcher::Stack;
-use loadtest::{
-    k6::Pacing,
-    plan::{Phase, StepPlan},
-    scenario::Scenario,
-};
+use loadtest::{k6::Pacing, plan::StepPlan, scenario::Scenario};
 use report::{self, DataInfo, DataSource, Law, Report, ScenarioInfo, Step};
 
 use runtime::telemetry::TelemetryConfig;
@@ -198,7 +194,7 @@ impl Load<'_> {
         stack.batch();
         let seconds = u64::from(self.scenario.warm_up_s + self.scenario.measure_s);
         let engines = if self.twin.is_some() { 2 } else { 1 };
-        let bar = progress::bar(seconds * steps.len() as u64 * engines, "starting");
+        let bar = progress::load_bar(seconds * steps.len() as u64 * engines);
         let mut measured = Vec::new();
         for (done, (n, users)) in steps.into_iter().enumerate() {
             let name = self.scenario.step_in_words(users);
@@ -208,11 +204,7 @@ impl Load<'_> {
             let sample_ratio = recording::sample_ratio(&plan);
             let telemetry = self.telemetry.clone().map(|telemetry| TelemetryConfig { sample_ratio, ..telemetry });
             let plan = StepPlan { metrics: self.metrics, telemetry, ..plan };
-            let show = |now: &loadtest::plan::Progress| {
-                bar.set_position(base + u64::from(now.elapsed_s));
-                let what = if now.phase == Phase::WarmUp { "warm-up" } else { "measuring" };
-                bar.set_message(format!("{name}: {what}, {}/s good", now.good));
-            };
+            let show = progress::follow(&bar, &name, base);
             let faults = self.scenario.faults_of(n);
             self.empty_cache().await?;
             let (step, outcome) = measure::step(&mut stack, &self.target, &plan, faults, show).await?;

@@ -1,7 +1,7 @@
 //! The progress of an evaluation.
 
 use indicatif::ProgressBar;
-use loadtest::plan::{Phase, Progress};
+use loadtest::plan::Progress;
 
 use crate::progress::{self, stage};
 
@@ -13,7 +13,7 @@ pub struct Bar {
 
 impl Bar {
     pub fn new(length_s: u64) -> Self {
-        Self { bar: progress::bar(length_s, "starting"), done_s: 0 }
+        Self { bar: progress::load_bar(length_s), done_s: 0 }
     }
 
     pub fn stage(&self, text: &str) {
@@ -23,12 +23,7 @@ impl Bar {
     /// Names a part of the load, and moves with it.
     pub fn follow(&self, label: &str) -> impl FnMut(&Progress) + use<> {
         self.stage(label);
-        let (bar, done_s, label) = (self.bar.clone(), self.done_s, label.to_owned());
-        move |now| {
-            bar.set_position(done_s + u64::from(now.elapsed_s));
-            let what = if now.phase == Phase::WarmUp { "warm-up" } else { "measuring" };
-            bar.set_message(format!("{label}: {what}, {}/s good", now.good));
-        }
+        progress::follow(&self.bar, label, self.done_s)
     }
 
     /// A part of the load is over.

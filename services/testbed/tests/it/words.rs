@@ -57,6 +57,10 @@ fn errors_say_what_to_do() {
         (&["fault", "show"], "./testbed up"),
         (&["report"], "./testbed evaluate"),
         (&["report", "no-such"], "no-such"),
+        (&["report", "7"], "there is no report 7"),
+        (&["report", "--list", "no-such"], "cannot be used with"),
+        (&["report", "compare", "no-such-a", "no-such-b", "--out", "x.html"], "no-such-a"),
+        (&["report", "compare", "a", "b"], "--out"),
         (&["serve", "api", "--set", "store.pool_size=0", "--set", "cache.items=0"], "store.pool_size"),
         (&["serve", "api", "--set", "store.pool_size=0", "--set", "cache.items=0"], "cache.items"),
         (&["serve", "api", "--set", "nonsense"], "key=value"),
@@ -177,9 +181,51 @@ fn reports_are_compared_and_judged() {
     assert_eq!(json["changes"].as_array().unwrap().len(), 5);
     // The command without another one is what it was.
     assert!(home.ok(&["report", "before"]).contains("protected"));
+    assert!(plain.status.success() && text(&plain).contains("noise unknown"), "{}", text(&plain));
     home.ok(&["report", "before", "--render"]);
     assert!(home.path().join("before/report.html").is_file());
     assert_eq!(home.json(&["report", "after", "--json"])["steps"][0]["p99_ms"].as_f64(), Some(12.0));
+}
+
+#[test]
+fn reports_are_listed_named_and_drawn_over_each_other() {
+    let home = Home::bare();
+    let write = |name: &str, report: &serde_json::Value| {
+        let dir = home.path().join("reports").join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("report.json"), report.to_string()).unwrap();
+    };
+    assert_eq!(home.json(&["report", "--list", "--json"]).as_array().map(Vec::len), Some(0));
+    write("2026-01-01T00-00-00-article", &report(10.0));
+    write("2026-01-02T00-00-00-article", &report(12.0));
+    let mut later = report(11.0);
+    later["schema_version"] = 99.into();
+    write("2026-01-03T00-00-00-later", &later);
+    let mut none = report(11.0);
+    none["steps"] = serde_json::json!([]);
+    write("2026-01-04T00-00-00-none", &none);
+    let list = home.json(&["report", "--list", "--json"]);
+    assert_eq!((list[2]["number"].as_u64(), list[2]["kind"].as_str()), (Some(3), Some("evaluation")), "{list}");
+    assert!(home.ok(&["report", "--list"]).contains("schema version is 99"));
+    assert_eq!(home.json(&["report", "4", "--json"])["steps"][0]["p99_ms"].as_f64(), Some(10.0));
+    assert_eq!(home.json(&["report", "2026-01-02", "--json"])["steps"][0]["p99_ms"].as_f64(), Some(12.0));
+    let error = home.fails(&["report", "article"]);
+    assert!(error.contains("means 2 reports"), "{error}");
+
+    let compare = |names: &[&str]| [&["report", "compare"], names, &["--out", "page.html"]].concat();
+    assert_eq!(home.ok(&compare(&["4", "3"])), "page.html\n");
+    let page = std::fs::read_to_string(home.path().join("page.html")).unwrap();
+    assert!(page.contains("2026-01-02T00-00-00-article") && page.contains("Comparison of 2 reports"));
+    for (names, expected) in [
+        (&["4", "4"][..], "are the same report"),
+        (&["4", "later"], "schema version is 99"),
+        (&["4", "none"], "has no steps of load"),
+        (&["4"], "2 to 16 reports, and 1"),
+        (&["3"; 17], "2 to 16 reports, and 17"),
+    ] {
+        let error = home.fails(&compare(names));
+        assert!(error.contains(expected), "{names:?}: {error}");
+    }
 }
 
 #[test]
