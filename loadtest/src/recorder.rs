@@ -6,6 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use anyhow::Result;
 use contract::http::Source;
 use hdrhistogram::Histogram;
+use statistics::has_percentile;
 
 use crate::{
     figures::{Second, Sources},
@@ -41,7 +42,7 @@ struct SecondCounts {
     good: u64,
     errors: u64,
     beyond_slo: u64,
-    /// Two significant digits: only the 99th percentile is read, and every second of every shard has a histogram.
+    /// Two significant digits: only the 99th percentile and the maximum are read, and every second of every shard has a histogram.
     latency_us: Histogram<u32>,
 }
 
@@ -224,6 +225,7 @@ pub(crate) fn progress<'a>(
         good: figures.good,
         errors: figures.errors,
         p99_ms: figures.p99_ms,
+        max_ms: figures.max_ms,
     })
 }
 
@@ -243,8 +245,16 @@ impl SecondCounts {
 
     /// Without `beyond_slo`: only the plan says whether it was counted.
     fn second(&self, second: u32) -> Second {
-        let p99_ms = (!self.latency_us.is_empty()).then(|| millis(self.latency_us.value_at_quantile(0.99)));
-        Second { second, sent: self.sent, good: self.good, errors: self.errors, beyond_slo: None, p99_ms }
+        let ended = self.latency_us.len();
+        Second {
+            second,
+            sent: self.sent,
+            good: self.good,
+            errors: self.errors,
+            beyond_slo: None,
+            p99_ms: has_percentile(99.0, ended).then(|| millis(self.latency_us.value_at_quantile(0.99))),
+            max_ms: (ended > 0).then(|| millis(self.latency_us.max())),
+        }
     }
 }
 
@@ -347,12 +357,29 @@ mod tests {
         let second = progress(&plan(), 1, shards.iter()).unwrap();
         assert_eq!((second.phase, second.elapsed_s, second.total_s), (Phase::Measure, 2, 3));
         assert_eq!((second.sent, second.good, second.errors), (6, 3, 3));
-        assert_eq!(progress(&plan(), 0, shards.iter()).unwrap().p99_ms, None);
+        assert_eq!(progress(&plan(), 0, shards.iter()).unwrap().max_ms, None);
         let [first, second] = shards;
         let outcome = outcome(first.merge(&second).unwrap());
         assert_eq!((outcome.sent, outcome.answered, outcome.good, outcome.errors["connect"]), (6, 6, 3, 3));
         assert_eq!(outcome.known_sources.cache, 3);
-        assert!((outcome.series[0].p99_ms.unwrap() - 200.0).abs() < 4.0);
+        assert!((outcome.series[0].max_ms.unwrap() - 200.0).abs() < 4.0);
+        assert_eq!(outcome.series[0].p99_ms, None, "six requests have no 99th percentile");
+    }
+
+    #[test]
+    fn a_second_has_a_percentile_from_a_thousand_requests_on() {
+        let second = |count: u64| {
+            let mut recorder = Recorder::new(&plan()).unwrap();
+            for n in 0..count {
+                request(&mut recorder, true, [1000, 1001, if n < 20 { 1200 } else { 1100 }], Ok(Source::Cache));
+            }
+            outcome(recorder).series[0].clone()
+        };
+        assert_eq!(second(999).tail().map(Tail::name), Some("max"));
+        let full = second(1000);
+        assert_eq!(full.tail().map(Tail::name), Some("p99"));
+        assert!((full.p99_ms.unwrap() - 200.0).abs() < 4.0 && (full.max_ms.unwrap() - 200.0).abs() < 4.0, "{full:?}");
+        assert_eq!(second(0).tail(), None);
     }
 
     #[test]

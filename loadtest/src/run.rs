@@ -22,6 +22,7 @@ use goose::{
 };
 use rand::{SeedableRng, rngs::SmallRng};
 use runtime::telemetry::{Context as TraceContext, Service, TRACEPARENT, Telemetry};
+use statistics::seed::mixed;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -33,7 +34,7 @@ use crate::{
     client::Client,
     ids::Ids,
     live::Live,
-    plan::{Progress, StepOutcome, StepPlan},
+    plan::{Progress, StepOutcome, StepPlan, stream},
     recorder::{Completed, Recorder, progress as second_of},
     timetable::Timetable,
     trace::{self, Outcome},
@@ -222,7 +223,7 @@ impl Step {
         let start = self.all_ready().await;
         let now_us = || start.elapsed().as_micros() as u64;
         let shard = &self.shards[number % SHARDS];
-        let mut random = SmallRng::seed_from_u64(self.plan.seed.wrapping_add(number as u64));
+        let mut random = SmallRng::seed_from_u64(mixed(self.plan.seed, &stream::user(number)));
         let mut path = PATH.to_owned();
         while let Some(planned_us) = instants.next() {
             sleep_until(start + Duration::from_micros(planned_us)).await;

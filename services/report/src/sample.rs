@@ -83,6 +83,7 @@ pub(crate) fn report() -> Report {
         waterfalls: Vec::new(),
         verdicts: Vec::new(),
         changed: Vec::new(),
+        seed: None,
         remarks: vec!["SAMPLE: all figures are made up.".into()],
     };
     report.conclude(Some(&crate::Tolerances::default()));
@@ -108,6 +109,7 @@ pub(crate) fn with_extras() -> Report {
     let minute = |minute: u32| SoakMinute {
         minute,
         p99_ms: Some(12.0),
+        max_ms: None,
         rss_mb: [own(("api", 400.0 + f64::from(minute)))].into(),
         open_files: [own(("api", 120.0))].into(),
     };
@@ -384,6 +386,7 @@ fn series(answered: f64, error_pct: f64, p99: f64) -> Vec<Second> {
                 good: all as u64 - errors,
                 errors,
                 p99_ms: Some(p99 * (1.0 + 0.05 * wave)),
+                max_ms: Some(p99 * 1.5),
                 ..Second::default()
             }
         })

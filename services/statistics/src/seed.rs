@@ -68,8 +68,9 @@ mod tests {
 
     #[test]
     fn a_million_seeds_of_users_and_steps_differ() {
-        let steps: Vec<u64> =
-            (1..=2).flat_map(|run| (0..10).flat_map(move |repeat| (0..10).map(move |step| of_step(run, repeat, step)))).collect();
+        let steps: Vec<u64> = (1..=2)
+            .flat_map(|run| (0..10).flat_map(move |repeat| (0..10).map(move |step| of_step(run, repeat, step))))
+            .collect();
         assert!(steps.iter().all(|seed| *seed < 1 << 53));
         let mut all: HashSet<u64> = steps.iter().copied().collect();
         assert_eq!(all.len(), 200);
@@ -90,7 +91,8 @@ mod tests {
     #[test]
     fn parts_count_by_their_order_and_number() {
         let different: HashSet<u64> =
-            [mixed(1, &[]), mixed(1, &[0]), mixed(1, &[0, 0]), mixed(1, &[0, 1]), mixed(1, &[1, 0]), mixed(2, &[0, 1])].into();
+            [mixed(1, &[]), mixed(1, &[0]), mixed(1, &[0, 0]), mixed(1, &[0, 1]), mixed(1, &[1, 0]), mixed(2, &[0, 1])]
+                .into();
         assert_eq!(different.len(), 6);
     }
 
