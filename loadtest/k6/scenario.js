@@ -15,6 +15,8 @@ const closed = order.pacing === 'closed';
 // One copy for all VUs: a list of 200,000 ids per VU would fill the memory.
 const ids = new SharedArray('ids', () => open(plan.known_ids).split('\n').filter((id) => id !== ''));
 
+// Small enough for exact products below: a seed has up to 53 bits.
+const seed = plan.seed % 4294967296;
 const warmUpMs = plan.warm_up_ms;
 const endMs = plan.warm_up_ms + plan.measure_ms;
 // Enough for the VUs of a step to hear of the common start.
@@ -85,7 +87,7 @@ let knownRequests = 0;
 export default function (data) {
   const now = () => Date.now() - data.start;
   if (planned === null) {
-    randomSeed(plan.seed * 1000003 + __VU);
+    randomSeed(seed * 1000003 + __VU);
     // Even phases, in an order that is not that of the VUs' start.
     planned = (((__VU - 1) * coprime(plan.users)) % plan.users) * (plan.interval_ms / plan.users);
     if (plan.arrival_grid_ms > 0) planned -= planned % plan.arrival_grid_ms;
@@ -105,7 +107,7 @@ export default function (data) {
 
 // One request of nobody in particular. k6 starts it on time or drops it: planned is now.
 export function arrival(data) {
-  if (planned === null) randomSeed(plan.seed * 1000003 + __VU);
+  if (planned === null) randomSeed(seed * 1000003 + __VU);
   planned = Date.now() - data.start;
   ask(data, planned, () => Date.now() - data.start);
 }
@@ -160,7 +162,7 @@ function judge(answer) {
 function nextKnown() {
   const n = ids.length;
   if (plan.known.kind === 'zipf') return ids[zipf(n, plan.known.exponent)];
-  const number = knownRequests * plan.users + (__VU - 1) + plan.seed * 7919;
+  const number = knownRequests * plan.users + (__VU - 1) + seed * 7919;
   knownRequests += 1;
   return ids[(number * coprime(n)) % n];
 }

@@ -55,8 +55,12 @@ pub struct Second {
     /// an objective.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beyond_slo: Option<u64>,
-    /// 99th percentile of the latency of the requests that ended in this second, in milliseconds; null without such a request.
+    /// 99th percentile of the latency of the requests that ended in this second, in milliseconds; null if fewer than 1,000 ended.
     pub p99_ms: Option<f64>,
+    /// Longest latency of the requests that ended in this second, in milliseconds; null without such a request, and in reports from before
+    /// it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ms: Option<f64>,
     /// Mean of the same latencies, in milliseconds; absent without such a request, and in older reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_ms: Option<f64>,
@@ -67,6 +71,42 @@ pub struct Second {
     /// absent as the mean.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub latency_counts: Vec<u64>,
+}
+
+/// How slow the slowest requests of a second were, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Tail {
+    P99(f64),
+    /// Too few requests for a 99th percentile.
+    Max(f64),
+}
+
+impl Tail {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::P99(_) => "p99",
+            Self::Max(_) => "max",
+        }
+    }
+
+    pub fn ms(self) -> f64 {
+        match self {
+            Self::P99(ms) | Self::Max(ms) => ms,
+        }
+    }
+}
+
+impl Second {
+    /// Requests that ended, good or not.
+    pub fn ended(&self) -> u64 {
+        self.good + self.errors
+    }
+
+    /// The 99th percentile if enough requests ended for it, else the maximum; `None` without a request. A report from before maxima were
+    /// recorded has only percentiles, of any number of requests: they count as such.
+    pub fn tail(&self) -> Option<Tail> {
+        self.p99_ms.map(Tail::P99).or(self.max_ms.map(Tail::Max))
+    }
 }
 
 /// Limits that a reproduction of the article must meet. A figure equal to its limit passes.

@@ -9,8 +9,12 @@ use anyhow::{Result, bail, ensure};
 use contract::UserId;
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use rand_distr::{Distribution, Zipf};
+use statistics::seed::mixed;
 
-use crate::{plan::StepPlan, scenario::KnownIds};
+use crate::{
+    plan::{StepPlan, stream},
+    scenario::KnownIds,
+};
 
 /// Bounds the memory: 20 million ids of 64 bytes need more than a gigabyte.
 const MAX_IDS: usize = 20_000_000;
@@ -59,7 +63,7 @@ impl Ids {
         ensure!(!lines.is_empty() || plan.unknown_share == 1.0, "the list of known ids is empty");
         let popularity = match plan.known {
             KnownIds::Once => {
-                lines.shuffle(&mut SmallRng::seed_from_u64(plan.seed));
+                lines.shuffle(&mut SmallRng::seed_from_u64(mixed(plan.seed, &stream::IDS)));
                 None
             }
             KnownIds::Zipf { exponent } => Some(Zipf::new(lines.len().max(1) as f64, exponent)?),

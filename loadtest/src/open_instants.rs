@@ -7,15 +7,14 @@ use std::ops::Range;
 
 use rand::{SeedableRng, rngs::SmallRng};
 use rand_distr::{Distribution, Exp1};
+use statistics::seed::mixed;
 
 use crate::{
     arrivals::{Open, Spacing},
-    plan::StepPlan,
+    plan::{StepPlan, stream},
 };
 
 const SECOND_US: u64 = 1_000_000;
-/// Tells the random numbers of the gaps from those of the ids.
-const GAPS: u64 = 0x6761_7073;
 
 /// A planned request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +48,7 @@ impl OpenInstants {
     pub(crate) fn of(plan: &StepPlan, open: &Open) -> Self {
         let mut random = match open.spacing {
             Spacing::Constant => None,
-            Spacing::Poisson => Some(SmallRng::seed_from_u64(plan.seed ^ GAPS)),
+            Spacing::Poisson => Some(SmallRng::seed_from_u64(mixed(plan.seed, &stream::INSTANTS))),
         };
         Self {
             open: open.clone(),

@@ -61,7 +61,8 @@ pub struct StepPlan {
     pub known: KnownIds,
     /// File with the ids of existing users, one per line; at least one unless `unknown_share` is 1.
     pub known_ids: PathBuf,
-    /// Seed of the users' phases and of the order of ids. Unknown ids are `x-<seed>-<n>`: each step needs its own seed.
+    /// Seed of the step, below 2⁵³. All else that is drawn has a seed mixed from it, see [`stream`]. Unknown ids are `x-<seed>-<n>`: each step
+    /// needs its own seed.
     pub seed: u64,
     /// Threads of the load generator's process (1 to 8).
     pub worker_threads: usize,
@@ -76,11 +77,36 @@ pub struct StepPlan {
     pub arrivals: Arrivals,
 }
 
+/// Seed of a run without a seed of its own.
+pub const DEFAULT_RUN_SEED: u64 = 1;
+
+/// Seeds of what a step draws: `statistics::seed::mixed(plan.seed, …)` with these parts.
+pub(crate) mod stream {
+    /// Order of the users' phases.
+    pub(crate) const PHASES: [u64; 1] = [0];
+    /// Order of the known ids.
+    pub(crate) const IDS: [u64; 1] = [1];
+
+    /// The instants of open arrivals.
+    pub(crate) const INSTANTS: [u64; 1] = [3];
+
+    /// What one of the open arrivals draws, by its number.
+    pub(crate) fn arrival(number: u64) -> [u64; 2] {
+        [4, number]
+    }
+
+    /// What one user draws, by its number.
+    pub(crate) fn user(number: usize) -> [u64; 2] {
+        [2, number as u64]
+    }
+}
+
 /// Longest measured part: four hours. Each measured second needs 20 kB of memory in the load generator.
 pub const MAX_MEASURE_S: u32 = 14_400;
 
 impl StepPlan {
-    /// A step of a scenario with this number of users; `n`, the step's index, selects the share of unknown ids and the seed.
+    /// A step of a scenario with this number of users; `n`, the step's index, selects the share of unknown ids and the seed, which is that of
+    /// the first repeat of a run with [`DEFAULT_RUN_SEED`].
     pub fn of(scenario: &Scenario, users: u32, n: usize, known_ids: &Path, base_url: &str) -> Self {
         Self {
             name: format!("{} {users}", scenario.name),
@@ -96,7 +122,7 @@ impl StepPlan {
             unknown_share: scenario.unknown_share.get(n).copied().unwrap_or_default(),
             known: scenario.known,
             known_ids: known_ids.to_owned(),
-            seed: 1 + n as u64,
+            seed: statistics::seed::of_step(DEFAULT_RUN_SEED, 1, n),
             worker_threads: 1,
             metrics: None,
             telemetry: None,
@@ -231,7 +257,7 @@ pub struct Progress {
     pub sent: u64,
     pub good: u64,
     pub errors: u64,
-    /// 99th percentile of the latency of the requests that ended in this second; `None` without such a request.
+    /// 99th percentile of the latency of the requests that ended in this second; `None` if fewer than 1,000 ended.
     pub p99_ms: Option<f64>,
     /// Median of the same latencies; `None` without such a request.
     #[serde(default)]

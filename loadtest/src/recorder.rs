@@ -6,6 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use anyhow::Result;
 use contract::http::Source;
 use hdrhistogram::Histogram;
+use statistics::has_percentile;
 
 use crate::{
     figures::{Second, Sources},
@@ -264,7 +265,7 @@ pub(crate) fn progress<'a>(
         errors: figures.errors,
         p99_ms: figures.p99_ms,
         p50_ms: figures.p50_ms,
-        max_ms: figures.p50_ms.map(|_| millis(total.latency_us.max())),
+        max_ms: figures.max_ms,
         offered_per_s: plan.offered_per_s_at(u64::from(second) * 1000),
     })
 }
@@ -287,13 +288,15 @@ impl SecondCounts {
     fn second(&self, second: u32) -> Second {
         let latency_us = (!self.latency_us.is_empty()).then_some(&self.latency_us);
         let at = |quantile| latency_us.map(|latency_us| millis(latency_us.value_at_quantile(quantile)));
+        let ended = self.latency_us.len();
         Second {
             second,
             sent: self.sent,
             good: self.good,
             errors: self.errors,
             beyond_slo: None,
-            p99_ms: at(0.99),
+            p99_ms: at(0.99).filter(|_| has_percentile(99.0, ended)),
+            max_ms: latency_us.map(|latency_us| millis(latency_us.max())),
             mean_ms: latency_us.map(|latency_us| latency_us.mean() / 1000.0),
             p50_ms: at(0.5),
             latency_counts: latency_bands::counts(&self.latency_us),

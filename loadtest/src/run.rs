@@ -24,6 +24,7 @@ use goose::{
 };
 use rand::{SeedableRng, rngs::SmallRng};
 use runtime::telemetry::{Context as TraceContext, Service, TRACEPARENT, Telemetry};
+use statistics::seed::mixed;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -36,7 +37,7 @@ use crate::{
     ids::Ids,
     live::Live,
     open_instants::{Arrival, OpenInstants},
-    plan::{Progress, StepOutcome, StepPlan},
+    plan::{Progress, StepOutcome, StepPlan, stream},
     recorder::{Completed, Recorder, progress as second_of},
     timetable::{Instants, Timetable},
     trace::{self, Outcome},
@@ -263,7 +264,7 @@ impl Step {
 
     async fn user(&self, number: usize, start: Instant, instants: Instants, shard: &Mutex<Recorder>) {
         let mut instants = instants.peekable();
-        let mut random = SmallRng::seed_from_u64(self.plan.seed.wrapping_add(number as u64));
+        let mut random = SmallRng::seed_from_u64(mixed(self.plan.seed, &stream::user(number)));
         let mut path = PATH.to_owned();
         while let Some(planned_us) = instants.next() {
             sleep_until(start + Duration::from_micros(planned_us)).await;
@@ -288,7 +289,7 @@ impl Step {
                 return;
             }
             path.truncate(PATH.len());
-            let mut random = SmallRng::seed_from_u64(self.plan.seed.wrapping_add(number));
+            let mut random = SmallRng::seed_from_u64(mixed(self.plan.seed, &stream::arrival(number)));
             let known = self.ids.append(&mut random, &mut path);
             let ended = self.send(start, planned_us, &path, shard).await;
             self.completed(planned_us, known, ended, 0, shard);

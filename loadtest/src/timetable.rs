@@ -2,7 +2,13 @@
 
 use std::ops::Range;
 
-use crate::{curve::Curve, plan::StepPlan, schedule};
+use statistics::seed::mixed;
+
+use crate::{
+    curve::Curve,
+    plan::{StepPlan, stream},
+    schedule,
+};
 
 /// When each user of a step sends.
 pub(crate) struct Timetable {
@@ -29,7 +35,12 @@ impl Timetable {
         let curve = plan.curve.clone().unwrap_or_else(|| Curve::constant(plan.users));
         let interval_us = plan.interval_ms * 1000;
         Self {
-            phases_us: schedule::group_phases(&curve.levels(), interval_us, plan.arrival_grid_ms * 1000, plan.seed),
+            phases_us: schedule::group_phases(
+                &curve.levels(),
+                interval_us,
+                plan.arrival_grid_ms * 1000,
+                mixed(plan.seed, &stream::PHASES),
+            ),
             curve,
             warm_up_ms: plan.warm_up_ms,
             measure_ms: plan.measure_ms,
@@ -94,7 +105,7 @@ mod tests {
     #[test]
     fn a_surge_is_an_even_load_on_top_of_another() {
         let plan = plan(600, &[(2000, 600), (2000, 2130), (5000, 2130), (5000, 600)]);
-        let phases = |users: u32| schedule::group_phases(&[users], 1_000_000, 0, plan.seed);
+        let phases = |users: u32| schedule::group_phases(&[users], 1_000_000, 0, mixed(plan.seed, &stream::PHASES));
         let seconds = |phase: u64, seconds: Range<u64>| seconds.map(|second| second * 1_000_000 + phase).collect();
         let steady = phases(600).into_iter().map(|phase| seconds(phase, 0..12));
         let surge = phases(1530).into_iter().map(|phase| seconds(phase, 5..8));

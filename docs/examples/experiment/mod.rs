@@ -9,6 +9,7 @@ use clap::{Args, FromArgMatches};
 use launcher::{Stack, redis};
 use report::{Chart, Curve, Drawing, Section, Table, Verdict};
 use serde::Serialize;
+use statistics::percentile;
 use tokio::task::JoinSet;
 
 use super::{
@@ -87,17 +88,16 @@ async fn step(client: &::redis::Client, connections: u32, length: Duration) -> a
     while let Some(done) = tasks.join_next().await {
         times.extend(done??);
     }
-    Ok(measured(connections, times, length))
+    Ok(measured(connections, &times, length))
 }
 
-fn measured(connections: u32, mut times: Vec<f64>, length: Duration) -> Measured {
-    times.sort_by(f64::total_cmp);
-    let at = |percent: usize| times.get((times.len() * percent).div_ceil(100).saturating_sub(1)).copied();
+fn measured(connections: u32, times: &[f64], length: Duration) -> Measured {
+    let at = |percent| percentile(times, percent);
     Measured {
         connections,
         pings_per_s: times.len() as f64 / length.as_secs_f64(),
-        p50_ms: at(50).unwrap_or(f64::INFINITY),
-        p99_ms: at(99).unwrap_or(f64::INFINITY),
+        p50_ms: at(50.0).unwrap_or(f64::INFINITY),
+        p99_ms: at(99.0).unwrap_or(f64::INFINITY),
     }
 }
 
@@ -129,10 +129,10 @@ mod tests {
     #[test]
     fn percentiles_are_nearest_ranks_and_judged() {
         let times: Vec<f64> = (1..=200).map(f64::from).collect();
-        let one = measured(4, times, Duration::from_secs(2));
+        let one = measured(4, &times, Duration::from_secs(2));
         assert_eq!((one.pings_per_s, one.p50_ms, one.p99_ms), (100.0, 100.0, 198.0));
         assert_eq!(verdicts(&[one])[0].passed, Some(false));
-        assert_eq!(measured(1, Vec::new(), STEP).p99_ms, f64::INFINITY, "no answer is never in time");
+        assert_eq!(measured(1, &[], STEP).p99_ms, f64::INFINITY, "no answer is never in time");
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! and its deadline is the detection.
 
 use serde::Serialize;
+use statistics::percentile;
 
 use crate::{
     Nanos,
@@ -223,22 +224,17 @@ impl QualityMeter {
     }
 
     pub fn quality(&self) -> Quality {
-        let mut detection = self.detection.clone();
-        detection.sort_unstable();
         let seconds = |nanos: Nanos| nanos as f64 / NANOS_PER_S;
-        // Nearest rank.
-        let at = |share: f64| {
-            let rank = (share * detection.len() as f64).ceil() as usize;
-            detection.get(rank.saturating_sub(1)).copied().map_or(0.0, seconds)
-        };
+        let detection: Vec<f64> = self.detection.iter().copied().map(seconds).collect();
+        let at = |percent| percentile(&detection, percent).unwrap_or(0.0);
         let observed_s = seconds(self.observed).max(1e-9);
         let (recurrence, recurred) = self.recurrence;
         Quality {
             crashes: detection.len(),
-            detection_mean_s: detection.iter().copied().map(seconds).sum::<f64>() / detection.len().max(1) as f64,
-            detection_p50_s: at(0.5),
-            detection_p99_s: at(0.99),
-            detection_max_s: at(1.0),
+            detection_mean_s: detection.iter().sum::<f64>() / detection.len().max(1) as f64,
+            detection_p50_s: at(50.0),
+            detection_p99_s: at(99.0),
+            detection_max_s: at(100.0),
             mistakes: self.mistakes,
             mistakes_per_day: self.mistakes as f64 * DAY_S / observed_s,
             mistake_recurrence_s: (recurred > 0).then(|| seconds(recurrence) / recurred as f64),

@@ -1,6 +1,7 @@
 //! What follows from the figures: how far each profile goes, and whether the tolerances are met. Pure.
 
 use loadtest::figures::Tolerances;
+use statistics::{Interval, has_percentile, mean, mean_interval, median};
 
 use super::{
     numbers::{NO_FIGURE, count, ms, pct, signed},
@@ -16,9 +17,20 @@ pub const HELD_MIN_ANSWERED_PCT: f64 = 99.0;
 /// A figure over the repeats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
+    pub mean: f64,
+    /// One wild repeat hardly moves it; `diff` compares it.
     pub median: f64,
     pub min: f64,
     pub max: f64,
+    /// Of the mean, at 95 %; `None` with fewer than three repeats. Always computed from the steps, never stored.
+    pub interval: Option<Interval>,
+}
+
+impl Spread {
+    /// The interval, or the figure alone where there is none.
+    fn ends(&self) -> Interval {
+        self.interval.unwrap_or(Interval { low: self.mean, high: self.mean })
+    }
 }
 
 impl Report {
@@ -36,27 +48,28 @@ impl Report {
     }
 }
 
-/// Median, least and greatest of a figure over the valid repeats; over all of them when none is valid. None: no figure.
+/// Mean, median, least and greatest of a figure over the valid repeats; over all of them when none is valid. None: no figure.
 pub fn over_repeats(
     report: &Report,
     profile: &str,
     users: u32,
     figure: impl Fn(&Step) -> Option<f64>,
 ) -> Option<Spread> {
+    let values: Vec<f64> = counted(report, profile, users).filter_map(figure).filter(|v| v.is_finite()).collect();
+    let min = values.iter().copied().min_by(f64::total_cmp)?;
+    let max = values.iter().copied().max_by(f64::total_cmp)?;
+    Some(Spread { mean: mean(&values)?, median: median(&values)?, min, max, interval: mean_interval(&values) })
+}
+
+/// The valid repeats; all of them when none is valid.
+pub(super) fn counted<'a>(report: &'a Report, profile: &'a str, users: u32) -> impl Iterator<Item = &'a Step> {
     let any_valid = report.runs(profile, users).any(|s| s.valid);
-    let runs = report.runs(profile, users).filter(|s| s.valid || !any_valid);
-    let mut values: Vec<f64> = runs.filter_map(figure).filter(|v| v.is_finite()).collect();
-    values.sort_by(f64::total_cmp);
-    let (min, max) = (*values.first()?, *values.last()?);
-    let middle = values.len() / 2;
-    let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
-    Some(Spread { median, min, max })
+    report.runs(profile, users).filter(move |s| s.valid || !any_valid)
 }
 
 /// The repeat to draw: the valid one in the middle by mean latency.
 pub fn typical<'a>(report: &'a Report, profile: &'a str, users: u32) -> Option<&'a Step> {
-    let any_valid = report.runs(profile, users).any(|s| s.valid);
-    let mut runs: Vec<&Step> = report.runs(profile, users).filter(|s| s.valid || !any_valid).collect();
+    let mut runs: Vec<&Step> = counted(report, profile, users).collect();
     runs.sort_by(|a, b| a.mean_ms.total_cmp(&b.mean_ms));
     runs.get(runs.len().saturating_sub(1) / 2).copied()
 }
@@ -80,9 +93,9 @@ pub fn step_state(report: &Report, profile: &str, users: u32) -> StepState {
     if !runs.any(|s| s.valid) {
         return StepState::Invalid;
     }
-    let median = |figure: fn(&Step) -> f64| over_repeats(report, profile, users, |s| Some(figure(s))).map(|s| s.median);
-    let few_errors = median(|s| s.error_pct).is_some_and(|v| v <= HELD_MAX_ERROR_PCT);
-    let answered = median(answered_pct).is_some_and(|v| v >= HELD_MIN_ANSWERED_PCT);
+    let mean = |figure: fn(&Step) -> f64| over_repeats(report, profile, users, |s| Some(figure(s))).map(|s| s.mean);
+    let few_errors = mean(|s| s.error_pct).is_some_and(|v| v <= HELD_MAX_ERROR_PCT);
+    let answered = mean(answered_pct).is_some_and(|v| v >= HELD_MIN_ANSWERED_PCT);
     if few_errors && answered { StepState::Held } else { StepState::NotHeld }
 }
 
@@ -107,14 +120,14 @@ pub fn knee(report: &Report, profile: &str) -> Knee {
             .max_by(f64::total_cmp),
     };
     for users in report.user_steps() {
-        let median = |figure: fn(&Step) -> f64| {
-            over_repeats(report, profile, users, |s| Some(figure(s))).map_or(f64::NAN, |s| s.median)
+        let mean = |figure: fn(&Step) -> f64| {
+            over_repeats(report, profile, users, |s| Some(figure(s))).map_or(f64::NAN, |s| s.mean)
         };
         match step_state(report, profile, users) {
             StepState::Missing => continue,
             StepState::Held => {
                 knee.held_users = Some(users);
-                knee.held_per_s = Some(median(|s| s.offered_per_s));
+                knee.held_per_s = Some(mean(|s| s.offered_per_s));
                 continue;
             }
             StepState::Invalid => {
@@ -124,10 +137,10 @@ pub fn knee(report: &Report, profile: &str) -> Knee {
             StepState::NotHeld => {
                 knee.why = format!(
                     "{} % errors, {} of {} requests/s answered ({} %)",
-                    pct(median(|s| s.error_pct)),
-                    count(median(|s| s.answered_per_s)),
-                    count(median(|s| s.offered_per_s)),
-                    pct(median(answered_pct)),
+                    pct(mean(|s| s.error_pct)),
+                    count(mean(|s| s.answered_per_s)),
+                    count(mean(|s| s.offered_per_s)),
+                    pct(mean(answered_pct)),
                 );
             }
         }
@@ -169,6 +182,9 @@ struct Criterion<'a> {
     show: fn(f64) -> String,
 }
 
+/// Rounding of the arithmetic must not fail a limit that is met exactly.
+const ROUNDING: f64 = 1e-9;
+
 #[derive(Clone, Copy)]
 enum Limit {
     /// At most this far from zero, either way.
@@ -185,6 +201,22 @@ impl Limit {
             Self::AtMost(limit) => value - limit,
             Self::AtLeast(limit) => limit - value,
         }
+    }
+
+    /// Whether a figure meets the limit; `None`: its interval has values that do and values that do not.
+    fn met(self, figure: &Spread) -> Option<bool> {
+        let Interval { low, high } = figure.ends();
+        let within = |value: f64| self.excess(value) <= ROUNDING;
+        if within(low) && within(high) {
+            return Some(true);
+        }
+        // The value that is furthest within; the limit may lie on both sides of an interval around zero.
+        let best = match self {
+            Self::Within(_) => 0.0_f64.clamp(low, high),
+            Self::AtMost(_) => low,
+            Self::AtLeast(_) => high,
+        };
+        if within(best) { None } else { Some(false) }
     }
 }
 
@@ -280,7 +312,7 @@ fn overload_criteria(t: &Tolerances) -> [Criterion<'_>; 5] {
             unit: " ms",
             show: ms,
             ..protected("Protected: fast under overload", format!("p99 ≤ {p99} ms"), Limit::AtMost(p99), |s| {
-                Some(s.p99_ms)
+                has_percentile(99.0, s.samples()).then_some(s.p99_ms)
             })
         },
         protected(
@@ -319,27 +351,38 @@ fn all_valid(report: &Report, profile: &str) -> Verdict {
     }
 }
 
+/// Passed if the interval of every step is within the limit, failed if that of one step is outside it as a whole, else undecided. A step with
+/// fewer than three repeats has no interval, and its figure decides.
 fn verdict(report: &Report, c: &Criterion) -> Verdict {
     let mut notes = Vec::new();
-    let (mut unjudged, mut invalid) = (false, false);
-    let mut worst: Option<(u32, f64)> = None;
+    let (mut unjudged, mut undecided, mut failed) = (false, false, false);
+    let mut worst: Option<(u32, Spread)> = None;
     let steps: Vec<u32> =
         report.user_steps().into_iter().filter(|users| c.only_users.is_none_or(|only| only.contains(users))).collect();
+    let shown = |f: &Spread| match f.interval {
+        Some(i) if i.low < i.high => {
+            format!("{}{} [{}, {}]", (c.show)(f.mean), c.unit, (c.show)(i.low), (c.show)(i.high))
+        }
+        None if f.min < f.max => format!("{}{} ({}…{})", (c.show)(f.mean), c.unit, (c.show)(f.min), (c.show)(f.max)),
+        _ => format!("{}{}", (c.show)(f.mean), c.unit),
+    };
     for &users in &steps {
         let figure = over_repeats(report, c.profile, users, c.figure);
         let state = step_state(report, c.profile, users);
-        invalid |= state == StepState::Invalid;
+        undecided |= state == StepState::Invalid;
         let problem = match (state, figure) {
             (StepState::Missing, _) => "not run",
             (StepState::Invalid, _) => "invalid, not judged",
             (_, None) => "no such figure",
             (_, Some(f)) => {
-                let shown = (c.show)(f.median);
-                let range =
-                    if f.min < f.max { format!(" ({}…{})", (c.show)(f.min), (c.show)(f.max)) } else { String::new() };
-                notes.push(format!("{users}: {shown}{}{range}", c.unit));
-                if worst.is_none_or(|(_, w)| c.limit.excess(f.median) > c.limit.excess(w)) {
-                    worst = Some((users, f.median));
+                let met = c.limit.met(&f);
+                failed |= met == Some(false);
+                undecided |= met.is_none();
+                unjudged |= met.is_none();
+                let open = if met.is_none() { ": the limit is within the interval" } else { "" };
+                notes.push(format!("{users}: {}{open}", shown(&f)));
+                if worst.is_none_or(|(_, w)| c.limit.excess(f.mean) > c.limit.excess(w.mean)) {
+                    worst = Some((users, f));
                 }
                 continue;
             }
@@ -351,15 +394,13 @@ fn verdict(report: &Report, c: &Criterion) -> Verdict {
         notes.push("none of its steps was run".into());
         unjudged = true;
     }
-    // Rounding of the arithmetic must not fail a limit that is met exactly.
-    let failed = worst.is_some_and(|(_, w)| c.limit.excess(w) > 1e-9);
     Verdict {
         name: c.name.into(),
         expected: c.expected.clone(),
-        measured: worst.map_or_else(|| NO_FIGURE.into(), |(users, w)| format!("{}{} at {users}", (c.show)(w), c.unit)),
+        measured: worst.map_or_else(|| NO_FIGURE.into(), |(users, f)| format!("{} at {users}", shown(&f))),
         // A pass needs every step; a single failure is enough to fail.
         passed: if failed { Some(false) } else { (!unjudged).then_some(true) },
-        undecided: !failed && invalid,
+        undecided: !failed && undecided,
         note: notes.join(" · "),
     }
 }

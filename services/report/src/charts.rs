@@ -9,6 +9,8 @@ mod time_spent;
 
 use std::collections::BTreeMap;
 
+use statistics::Interval;
+
 use super::analysis::{over_repeats, typical};
 use super::numbers::{count, ms, pct, per_request, plain};
 use super::schema::{Report, Step};
@@ -90,6 +92,8 @@ struct Series<'a> {
     class: String,
     shape: usize,
     value: Box<dyn Fn(u32) -> Option<f64> + 'a>,
+    /// Drawn as whiskers.
+    interval: Box<dyn Fn(u32) -> Option<Interval> + 'a>,
     /// Whether the step is invalid.
     doubtful: Box<dyn Fn(u32) -> bool + 'a>,
 }
@@ -109,6 +113,7 @@ fn series<'a>(report: &'a Report, article: Figure, model: Figure, measured: Figu
                 class: class.into(),
                 shape,
                 value: Box::new(move |users| report.runs(profile, users).find_map(figure)),
+                interval: Box::new(|_| None),
                 doubtful: Box::new(|_| false),
             });
         }
@@ -118,7 +123,8 @@ fn series<'a>(report: &'a Report, article: Figure, model: Figure, measured: Figu
             label: profile.clone(),
             class: profile_class(i),
             shape: i,
-            value: Box::new(move |users| over_repeats(report, profile, users, measured).map(|s| s.median)),
+            value: Box::new(move |users| over_repeats(report, profile, users, measured).map(|s| s.mean)),
+            interval: Box::new(move |users| over_repeats(report, profile, users, measured)?.interval),
             doubtful: Box::new(move |users| report.runs(profile, users).any(|step| !step.valid)),
         });
     }
@@ -154,18 +160,22 @@ fn draw_over_rate(
     let mut drawn = Vec::new();
     let mut keys = Vec::new();
     let mut described = Vec::new();
-    let mut any_doubtful = false;
+    let (mut any_doubtful, mut any_interval) = (false, false);
     let mut top = if chart.ideal { rates.iter().copied().fold(0.0, f64::max) } else { 0.0 };
     for s in series {
         let points: Vec<Point> = users
             .iter()
-            .filter_map(|&u| Some((offered(u), (s.value)(u)?, (s.doubtful)(u))))
-            .map(|(x, y, doubtful)| {
+            .filter_map(|&u| Some((offered(u), (s.value)(u)?, (s.interval)(u), (s.doubtful)(u))))
+            .map(|(x, y, interval, doubtful)| {
                 let note = if doubtful { " (invalid step)" } else { "" };
-                let hint =
-                    format!("{}: {}{} at {} requests/s offered{note}", s.label, (chart.show)(y), chart.unit, count(x));
+                let ends = interval
+                    .map_or_else(String::new, |i| format!(" [{}, {}]", (chart.show)(i.low), (chart.show)(i.high)));
+                let (label, shown, unit) = (&s.label, (chart.show)(y), chart.unit);
+                let hint = format!("{label}: {shown}{ends}{unit} at {} requests/s offered{note}", count(x));
                 any_doubtful |= doubtful;
-                Point { x, y, hint, doubtful }
+                any_interval |= interval.is_some();
+                top = interval.map_or(top, |i| top.max(i.high));
+                Point { x, y, hint, doubtful, whisker: interval.map(|i| (i.low, i.high)) }
             })
             .collect();
         top = points.iter().map(|p| p.y).fold(top, f64::max);
@@ -186,7 +196,13 @@ fn draw_over_rate(
         Caption { id: chart.id, title: chart.title, description: &format!("Line chart. {}.", described.join("; ")) };
     let x = Axis::at_values("requests/s offered", &rates, |v| format!("{v:.0}"));
     let y = Axis::from_zero(chart.y_label, top, |v| if v < 1000.0 { plain(v) } else { count(v) });
-    let lead = if any_doubtful { format!("{} !: an invalid step.", chart.lead) } else { chart.lead.to_owned() };
+    let mut lead = chart.lead.to_owned();
+    if any_interval {
+        lead.push_str(" Whiskers: confidence interval of the mean over the repeats.");
+    }
+    if any_doubtful {
+        lead.push_str(" !: an invalid step.");
+    }
     figure(chart.title, &lead, &tagged_lines(&caption, &x, &y, rule, &drawn, tags), &keys)
 }
 

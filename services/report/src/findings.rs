@@ -107,6 +107,7 @@ impl Findings {
             waterfalls: conditions.waterfalls,
             changed: conditions.changed,
             remarks: self.remarks.clone(),
+            seed: None,
         })
     }
 }

@@ -267,6 +267,7 @@ fn checks(verdicts: &[Verdict]) -> String {
             let (class, sign, result) = match v.passed {
                 Some(true) => ("good", "✓", "passed"),
                 Some(false) => ("bad", "✗", "failed"),
+                None if v.undecided => ("open", "?", "undecided"),
                 None => ("open", "–", "not judged"),
             };
             format!(

@@ -110,7 +110,7 @@ fn push_blocks(out: &mut String, report: &Report, blocks: &[Block], rank: Rank) 
         let head: Vec<String> = std::iter::once(String::new()).chain(tables::columns(report)).collect();
         let rows = block.rows.iter().map(|row| {
             let cells = row.cells.iter().map(|c| {
-                let range = c.range.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
+                let range = c.range.as_ref().map(|r| format!(" {r}")).unwrap_or_default();
                 let sign = if c.flag == Flag::Plain { String::new() } else { format!(" {}", c.flag.sign()) };
                 format!("{}{range}{sign}", c.text)
             });
@@ -129,6 +129,7 @@ fn push_checks(out: &mut String, verdicts: &[Verdict]) {
         let result = match v.passed {
             Some(true) => "✓ passed",
             Some(false) => "✗ failed",
+            None if v.undecided => "? undecided",
             None => "– not judged",
         };
         vec![result.into(), v.name.clone(), v.expected.clone(), v.measured.clone(), v.note.clone()]

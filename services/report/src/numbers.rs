@@ -13,6 +13,18 @@ pub fn ms(value: f64) -> String {
     }
 }
 
+/// Name of a curve of [`tail`]s.
+pub const TAIL: &str = "p99, ms (max of fewer than 1,000 requests)";
+
+/// A 99th percentile in milliseconds; without one, the maximum by its name: "89", "max 240".
+pub fn tail(p99_ms: Option<f64>, max_ms: Option<f64>) -> String {
+    match (p99_ms, max_ms) {
+        (Some(p99), _) => ms(p99),
+        (None, Some(max)) => format!("max {}", ms(max)),
+        (None, None) => NO_FIGURE.into(),
+    }
+}
+
 /// Percent: "0.0", "0.03", "4.7".
 pub fn pct(value: f64) -> String {
     if !value.is_finite() {
@@ -81,6 +93,12 @@ mod tests {
         assert_eq!([0.0, 0.0006, 0.02, 1.017].map(per_request), ["0.00", "0.0006", "0.02", "1.02"]);
         assert_eq!([0.0, 0.31, -2.06].map(signed), ["0.0", "+0.3", "−2.1"]);
         assert_eq!([74.0, 0.2, 70.125, 100.0].map(plain), ["74", "0.2", "70.125", "100"]);
+    }
+
+    #[test]
+    fn a_maximum_is_named() {
+        let shown = [(Some(89.4), Some(240.0)), (None, Some(240.0)), (None, None)].map(|(p99, max)| tail(p99, max));
+        assert_eq!(shown, ["89", "max 240", "–"]);
     }
 
     #[test]

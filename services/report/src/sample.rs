@@ -87,6 +87,7 @@ pub(crate) fn report() -> Report {
         waterfalls: Vec::new(),
         verdicts: Vec::new(),
         changed: Vec::new(),
+        seed: None,
         remarks: vec!["SAMPLE: all figures are made up.".into()],
     };
     report.conclude(Some(&crate::Tolerances::default()));
@@ -112,6 +113,7 @@ pub(crate) fn with_extras() -> Report {
     let minute = |minute: u32| SoakMinute {
         minute,
         p99_ms: Some(12.0),
+        max_ms: None,
         rss_mb: [own(("api", 400.0 + f64::from(minute)))].into(),
         open_files: [own(("api", 120.0))].into(),
     };

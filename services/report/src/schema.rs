@@ -37,6 +37,7 @@ pub struct Report {
     pub profiles: Vec<String>,
     /// How often each step of each profile was run.
     pub repeats: u32,
+    /// In the order in which they were measured.
     pub steps: Vec<Step>,
     /// One per profile, in the order of `profiles`. Filled by [`Report::conclude`].
     #[serde(default)]
@@ -57,6 +58,9 @@ pub struct Report {
     /// What a reader must know to read the figures rightly. [`Report::conclude`] adds its own.
     #[serde(default)]
     pub remarks: Vec<String>,
+    /// Of the run: the seeds of the steps and the order of the rounds follow from it. Null in reports from before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 /// The load as it was ordered.
@@ -166,6 +170,9 @@ pub struct Step {
     /// Why each measurement of this step before this one was not valid, in their order. Their figures are not kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub discarded: Vec<String>,
+    /// Below 2⁵³. The variants of one repeat share it, so that they get the same users and ids. Null in reports from before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 
     /// The plan: users / interval.
     pub offered_per_s: f64,
@@ -194,6 +201,10 @@ pub struct Step {
     /// user waited for. Null where it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrected: Option<Latency>,
+    /// Requests that these latencies are of. Reports show a percentile only if at least ten of them are expected beyond it, else the
+    /// maximum. Null in reports from before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<u64>,
 
     /// Errors of those answered.
     pub error_pct: f64,
@@ -252,6 +263,11 @@ pub struct Step {
 }
 
 impl Step {
+    /// Requests that the latencies are of; without the field, those of the series.
+    pub fn samples(&self) -> u64 {
+        self.samples.unwrap_or_else(|| self.series.iter().map(Second::ended).sum())
+    }
+
     /// This one, measured again because the one before was not valid.
     #[must_use]
     pub fn after(self, before: Self) -> Self {

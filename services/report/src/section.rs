@@ -65,7 +65,8 @@ pub struct Verdict {
     pub passed: Option<bool>,
     /// Each step's figure, and what kept a step from being judged.
     pub note: String,
-    /// True: the verdict is open because a step that it needs was not valid. Absent in JSON if false.
+    /// True: the verdict is open because a step that it needs was not valid, or because the confidence interval of a figure has values that
+    /// meet the limit and values that do not. Absent in JSON if false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub undecided: bool,
 }

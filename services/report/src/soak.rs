@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use loadtest::figures::Tail;
 use serde::{Deserialize, Serialize};
+use statistics::median;
 
 use super::{
     numbers::{count, plain},
     schema::{Second, Step},
     section::{Chart, Curve, Drawing, Section, Table, Verdict},
-    trend::{least_squares, median},
+    trend::{least_squares, typical_tail},
     validity::not_judged,
 };
 
@@ -29,8 +31,11 @@ pub struct Soak {
 pub struct SoakMinute {
     /// Since the measured part began, from 0.
     pub minute: u32,
-    /// Median of the seconds' p99; null when nothing ended in the minute.
+    /// Median of the seconds' p99; null when too few requests ended in a second.
     pub p99_ms: Option<f64>,
+    /// Instead of it, the median of the seconds' longest requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ms: Option<f64>,
     /// Resident memory in MiB at the minute's end, by kind of process (replicas summed).
     pub rss_mb: BTreeMap<String, f64>,
     /// Open file descriptors at the minute's end, by kind of process.
@@ -62,22 +67,27 @@ pub fn minutes(samples: Vec<Sample>, series: &[Second]) -> Vec<SoakMinute> {
     let minute = |(minute, sample): (usize, Sample)| {
         let minute = minute as u32;
         let seconds = series.iter().filter(|second| second.second / 60 == minute);
-        SoakMinute {
-            minute,
-            p99_ms: median(seconds.filter_map(|second| second.p99_ms).collect()),
-            rss_mb: sample.rss_mb,
-            open_files: sample.open_files,
-        }
+        let (p99_ms, max_ms) = p99_or_max(typical_tail(seconds));
+        SoakMinute { minute, p99_ms, max_ms, rss_mb: sample.rss_mb, open_files: sample.open_files }
     };
     samples.into_iter().enumerate().map(minute).collect()
 }
 
-/// One entry a minute instead of one a second: averages, and the median of the p99. Hours of seconds make no readable chart.
+fn p99_or_max(tail: Option<Tail>) -> (Option<f64>, Option<f64>) {
+    match tail {
+        Some(Tail::P99(ms)) => (Some(ms), None),
+        Some(Tail::Max(ms)) => (None, Some(ms)),
+        None => (None, None),
+    }
+}
+
+/// One entry a minute instead of one a second: averages, and the tail of a typical second. Hours of seconds make no readable chart.
 pub fn by_minute(series: &[Second]) -> Vec<Second> {
     let minutes = series.chunks(60).map(|seconds| {
         let mean = |value: fn(&Second) -> u64| {
             (seconds.iter().map(value).sum::<u64>() as f64 / seconds.len() as f64).round() as u64
         };
+        let (p99_ms, max_ms) = p99_or_max(typical_tail(seconds));
         Second {
             second: seconds.first().map_or(0, |second| second.second),
             sent: mean(|s| s.sent),
@@ -87,9 +97,10 @@ pub fn by_minute(series: &[Second]) -> Vec<Second> {
                 .iter()
                 .any(|s| s.beyond_slo.is_some())
                 .then(|| mean(|s| s.beyond_slo.unwrap_or_default())),
-            p99_ms: median(seconds.iter().filter_map(|second| second.p99_ms).collect()),
-            mean_ms: median(seconds.iter().filter_map(|second| second.mean_ms).collect()),
-            p50_ms: median(seconds.iter().filter_map(|second| second.p50_ms).collect()),
+            p99_ms,
+            max_ms,
+            mean_ms: median(&seconds.iter().filter_map(|second| second.mean_ms).collect::<Vec<_>>()),
+            p50_ms: median(&seconds.iter().filter_map(|second| second.p50_ms).collect::<Vec<_>>()),
             latency_counts: mean_counts(seconds),
         }
     });
@@ -109,6 +120,7 @@ pub fn conclude(minutes: Vec<SoakMinute>) -> Soak {
     let counted = minutes.get(skipped..).unwrap_or_default();
     let mut slopes = Vec::new();
     slopes.extend(slope("latency p99, ms".into(), counted, |minute| minute.p99_ms));
+    slopes.extend(slope("longest latency of a second, ms".into(), counted, |minute| minute.max_ms));
     for name in names(counted, |minute| &minute.rss_mb) {
         slopes.extend(slope(format!("{name} memory, MiB"), counted, |minute| minute.rss_mb.get(&name).copied()));
     }

@@ -117,6 +117,8 @@ pub(super) struct Point {
     pub(super) hint: String,
     /// Drawn with an exclamation mark.
     pub(super) doubtful: bool,
+    /// Ends of a vertical line through the point.
+    pub(super) whisker: Option<(f64, f64)>,
 }
 
 pub(super) struct Line {
@@ -221,8 +223,10 @@ fn drawn_lines(x: &Axis, y: &Axis, lines: &[Line]) -> String {
                 } else {
                     String::new()
                 };
+                let ends = point.whisker.map(|(low, high)| (spot(x, y, point.x, low).1, spot(x, y, point.x, high).1));
                 out.push_str(&format!(
-                    "<g>{}{doubt}<title>{}</title></g>",
+                    "<g>{}{}{doubt}<title>{}</title></g>",
+                    ends.map_or_else(String::new, |(low, high)| whisker(*px, low, high)),
                     marker(shape, *px, *py),
                     escape(&point.hint)
                 ));
@@ -262,6 +266,14 @@ fn drawn_tags(x: &Axis, y: &Axis, lines: &[Line], tags: &[String]) -> String {
 
 fn path(spots: &[(f64, f64)]) -> String {
     spots.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ")
+}
+
+/// A vertical line with a short bar at each end.
+fn whisker(x: f64, low: f64, high: f64) -> String {
+    let (left, right) = (x - 4.0, x + 4.0);
+    format!(
+        "<path class=\"whisker\" d=\"M{x:.1} {low:.1}V{high:.1}M{left:.1} {low:.1}H{right:.1}M{left:.1} {high:.1}H{right:.1}\"/>"
+    )
 }
 
 /// Six shapes, so that lines differ without colour.

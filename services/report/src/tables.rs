@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use statistics::has_percentile;
+
 use super::{
-    analysis::{HELD_MAX_ERROR_PCT, HELD_MIN_ANSWERED_PCT, StepState, over_repeats, step_state},
+    analysis::{HELD_MAX_ERROR_PCT, HELD_MIN_ANSWERED_PCT, Spread, StepState, counted, over_repeats, step_state},
     corrected,
     findings::Findings,
     numbers::{NO_FIGURE, count, ms, pct, per_request},
@@ -40,7 +42,7 @@ pub(super) struct Row {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Cell {
     pub(super) text: String,
-    /// "93…99" with several repeats that differ.
+    /// With repeats that differ: the interval of the mean, "[93, 99]", or of two repeats both, "93…99".
     pub(super) range: Option<String>,
     pub(super) flag: Flag,
 }
@@ -111,6 +113,8 @@ struct Spec {
     model: FromModel,
     /// `(value, offered)`: past the limit for a step that is held.
     bad: fn(f64, f64) -> bool,
+    /// A percentile, in percent: without enough requests for it, the longest request is shown.
+    percentile: Option<f64>,
 }
 
 const PLAIN: Spec = Spec {
@@ -122,6 +126,7 @@ const PLAIN: Spec = Spec {
     article: |_| None,
     model: |_| None,
     bad: |_, _| false,
+    percentile: None,
 };
 
 const SPECS: &[Spec] = &[
@@ -144,6 +149,7 @@ const SPECS: &[Spec] = &[
         article: |a| Some(a.error_pct),
         model: |m| Some(m.error_pct),
         bad: |value, _| value > HELD_MAX_ERROR_PCT,
+        ..PLAIN
     },
     Spec {
         title: "Answered/s",
@@ -182,10 +188,11 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Latency p99, ms",
-        meaning: "99 % of the requests were at most as long.",
+        meaning: "99 % of the requests were at most as long. max: of fewer than 1,000 requests, the longest.",
         rank: Rank::Why,
         show: ms,
         figure: |s| Some(s.p99_ms),
+        percentile: Some(99.0),
         ..PLAIN
     },
     Spec {
@@ -228,9 +235,10 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Latency p99.9, ms",
-        meaning: "99.9 % of the requests were at most as long.",
+        meaning: "99.9 % of the requests were at most as long. max: of fewer than 10,000 requests, the longest.",
         show: ms,
         figure: |s| Some(s.p999_ms),
+        percentile: Some(99.9),
         ..PLAIN
     },
     Spec {
@@ -355,16 +363,27 @@ fn quoted_cell(value: Option<f64>, offered: f64, spec: &Spec) -> Cell {
 }
 
 fn measured_cell(report: &Report, profile: &str, users: u32, spec: &Spec) -> Cell {
-    let Some(spread) = over_repeats(report, profile, users, spec.figure) else {
+    let lacks = |percent: f64| counted(report, profile, users).any(|step| !has_percentile(percent, step.samples()));
+    let is_maximum = spec.percentile.is_some_and(lacks);
+    let figure: Figure = if is_maximum { |s| Some(s.max_ms) } else { spec.figure };
+    let Some(spread) = over_repeats(report, profile, users, figure) else {
         return Cell { text: NO_FIGURE.into(), range: None, flag: Flag::Plain };
     };
-    let (low, high) = ((spec.show)(spread.min), (spec.show)(spread.max));
     let flag = match step_state(report, profile, users) {
         StepState::Invalid => Flag::Invalid,
-        _ if (spec.bad)(spread.median, offered(report, users)) => Flag::Bad,
+        _ if (spec.bad)(spread.mean, offered(report, users)) => Flag::Bad,
         _ => Flag::Plain,
     };
-    Cell { text: (spec.show)(spread.median), range: (low != high).then(|| format!("{low}…{high}")), flag }
+    let name = if is_maximum { "max " } else { "" };
+    Cell { text: format!("{name}{}", (spec.show)(spread.mean)), range: range(&spread, spec.show), flag }
+}
+
+/// `None` if the ends look alike.
+fn range(spread: &Spread, show: fn(f64) -> String) -> Option<String> {
+    let (low, high) = spread.interval.map_or((spread.min, spread.max), |interval| (interval.low, interval.high));
+    let (low, high) = (show(low), show(high));
+    let text = if spread.interval.is_some() { format!("[{low}, {high}]") } else { format!("{low}…{high}") };
+    (low != high).then_some(text)
 }
 
 /// Tables whose columns differ between reports: errors by class, sources of answers, CPU and memory by process.
@@ -412,7 +431,7 @@ fn by_name(
             // A class that did not occur is zero, not unknown.
             row.extend(names.iter().map(|name| {
                 let value = |s: &Step| Some(figures(s).get(name).copied().unwrap_or(0.0));
-                over_repeats(report, profile, users, value).map_or_else(|| NO_FIGURE.into(), |v| show(v.median))
+                over_repeats(report, profile, users, value).map_or_else(|| NO_FIGURE.into(), |v| show(v.mean))
             }));
             rows.push(row);
         }
@@ -432,6 +451,8 @@ pub(super) fn conditions(report: &Report) -> Vec<(String, String)> {
         ("Source code".into(), words::revision(&report.revision)),
         ("Begun".into(), report.created.clone()),
     ];
+    all.extend(report.seed.map(|seed| ("Seed".into(), seed.to_string())));
+    all.extend(words::order_of_rounds(report).map(|words| ("Order of the rounds".into(), words)));
     all.extend(traces::conditions(report).map(|words| ("Recorded requests".into(), words)));
     all.extend(report.versions.iter().map(|(name, version)| (format!("Version: {name}"), version.clone())));
     all

@@ -160,7 +160,10 @@ fn verdicts(all: &[Verdict], paint: &Paint) -> Vec<String> {
             Some(false) => {
                 wrap_hanging(&line("✗"), 6 + name_width).into_iter().map(|l| paint.bad(&l)).collect::<Vec<_>>()
             }
-            None => wrap_hanging(&line("–"), 6 + name_width).into_iter().map(|l| paint.dim(&l)).collect(),
+            None => {
+                let sign = if v.undecided { "?" } else { "–" };
+                wrap_hanging(&line(sign), 6 + name_width).into_iter().map(|l| paint.dim(&l)).collect()
+            }
         });
         if v.passed != Some(true) && !v.note.is_empty() {
             lines.extend(wrap(&v.note, &" ".repeat(6 + name_width)).into_iter().map(|l| paint.dim(&l)));
@@ -229,7 +232,7 @@ fn draw(block: &Block, heads: &[String], band: &Range<usize>, grid: &Layout, pai
     lines
 }
 
-/// The figures and, where repeats differ, least…greatest below them.
+/// The figures and, where repeats differ, the interval below them.
 fn draw_row(row: &Row, cells: &[Cell], grid: &Layout, paint: &Paint) -> Vec<String> {
     let name = pad_right(&row.label, grid.label);
     let mut line = if row.measured { name } else { paint.dim(&name) };

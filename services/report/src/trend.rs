@@ -1,5 +1,8 @@
 //! Straight lines through figures over time, and the time until a load is back to normal. Pure.
 
+use loadtest::figures::Tail;
+use statistics::median;
+
 use super::schema::Second;
 
 /// A least-squares line.
@@ -32,44 +35,60 @@ pub fn least_squares(points: &[(f64, f64)]) -> Option<Line> {
 
 /// A second is normal up to this share of errors …
 const NORMAL_ERROR_PCT: f64 = 1.0;
-/// … and up to this many times the p99 from before the surge …
-const NORMAL_P99_TIMES: f64 = 2.0;
+/// … and up to this many times the tail (p99, or the maximum of fewer than 1,000 requests) from before the surge …
+const NORMAL_TAIL_TIMES: f64 = 2.0;
 /// … or so much more, where that is little.
-const NORMAL_P99_SLACK_MS: f64 = 20.0;
+const NORMAL_TAIL_SLACK_MS: f64 = 20.0;
 /// As many in a row are a return; a single good second between bad ones is none.
 const NORMAL_SECONDS: usize = 3;
 
 /// How a series returned to normal after a surge or an outage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Return {
-    /// Median over the seconds before the surge; null when nothing ended in them.
-    pub normal_p99_ms: Option<f64>,
+    /// Of a typical second before the surge; `None` when nothing ended in them.
+    pub normal: Option<Tail>,
     /// From the end of the surge to the first of three normal seconds in a row; null: not within the series.
     pub after_s: Option<u32>,
 }
 
+impl Return {
+    /// If that is the tail of a typical second before the surge.
+    pub fn normal_p99_ms(&self) -> Option<f64> {
+        self.normal.filter(|tail| matches!(tail, Tail::P99(_))).map(Tail::ms)
+    }
+
+    /// If there were too few requests for a 99th percentile.
+    pub fn normal_max_ms(&self) -> Option<f64> {
+        self.normal.filter(|tail| matches!(tail, Tail::Max(_))).map(Tail::ms)
+    }
+}
+
 pub fn back_to_normal(series: &[Second], surge: std::ops::Range<u32>) -> Return {
     let before = series.iter().filter(|second| second.second < surge.start);
-    let normal_p99_ms = median(before.filter_map(|second| second.p99_ms).collect());
-    let Some(p99) = normal_p99_ms else { return Return { normal_p99_ms, after_s: None } };
-    let limit_ms = (p99 * NORMAL_P99_TIMES).max(p99 + NORMAL_P99_SLACK_MS);
+    let normal_tail = typical_tail(before);
+    let Some(tail) = normal_tail else { return Return { normal: None, after_s: None } };
+    let limit_ms = (tail.ms() * NORMAL_TAIL_TIMES).max(tail.ms() + NORMAL_TAIL_SLACK_MS);
     let normal = |second: &Second| {
-        let ended = second.good + second.errors;
+        let ended = second.ended();
         ended > 0
             && second.errors as f64 * 100.0 <= ended as f64 * NORMAL_ERROR_PCT
-            && second.p99_ms.is_some_and(|p99| p99 <= limit_ms)
+            && second.tail().is_some_and(|tail| tail.ms() <= limit_ms)
     };
     let after: Vec<&Second> = series.iter().filter(|second| second.second >= surge.end).collect();
     let at = after.windows(NORMAL_SECONDS).position(|row| row.iter().all(|second| normal(second)));
-    Return { normal_p99_ms, after_s: at.map(|at| after[at].second - surge.end) }
+    Return { normal: normal_tail, after_s: at.map(|at| after[at].second - surge.end) }
 }
 
-/// `None` of nothing.
-pub fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let upper = *values.get(middle)?;
-    Some(if values.len() % 2 == 1 { upper } else { (values[middle - 1] + upper) / 2.0 })
+/// The tail of a typical second: the median of the seconds' 99th percentiles, or of their maxima if less than a quarter of the seconds with
+/// requests had enough of them for a percentile. `None` without requests.
+pub fn typical_tail<'a>(seconds: impl IntoIterator<Item = &'a Second>) -> Option<Tail> {
+    let seconds: Vec<&Second> = seconds.into_iter().filter(|second| second.tail().is_some()).collect();
+    let p99s: Vec<f64> = seconds.iter().filter_map(|second| second.p99_ms).collect();
+    if p99s.len() * 4 >= seconds.len() {
+        return median(&p99s).map(Tail::P99);
+    }
+    let maxima: Vec<f64> = seconds.iter().filter_map(|second| second.max_ms).collect();
+    median(&maxima).map(Tail::Max)
 }
 
 #[cfg(test)]
@@ -121,7 +140,7 @@ mod tests {
         assert_eq!(after(&[(0, 100.0), (0, 100.0), (0, 201.0), (0, 100.0), (0, 100.0), (0, 100.0)]), Some(3));
         assert_eq!(after(&[(0, 100.0), (0, 100.0)]), None, "the series is over too soon");
         assert_eq!(after(&[(500, 100.0); 20]), None);
-        assert_eq!(back_to_normal(&series(&[]), 10..20).normal_p99_ms, Some(100.0));
+        assert_eq!(back_to_normal(&series(&[]), 10..20).normal, Some(Tail::P99(100.0)));
     }
 
     #[test]
@@ -129,6 +148,18 @@ mod tests {
         let mut quiet = series(&[(0, 100.0); 6]);
         quiet[20..23].iter_mut().for_each(|second| (second.good, second.p99_ms) = (0, None));
         assert_eq!(back_to_normal(&quiet, 10..20).after_s, Some(3));
-        assert_eq!(back_to_normal(&[], 10..20), Return { normal_p99_ms: None, after_s: None });
+        assert_eq!(back_to_normal(&[], 10..20), Return { normal: None, after_s: None });
+    }
+
+    #[test]
+    fn a_typical_second_with_few_requests_has_a_maximum() {
+        let second = |p99_ms, max_ms| Second { good: 1, p99_ms, max_ms: Some(max_ms), ..Second::default() };
+        let (few, many) = (second(None, 30.0), second(Some(10.0), 40.0));
+        assert_eq!(typical_tail([&few, &few, &few, &few, &many]), Some(Tail::Max(30.0)));
+        assert_eq!(typical_tail([&few, &few, &few, &many]), Some(Tail::P99(10.0)));
+        assert_eq!(typical_tail([&Second::default()]), None);
+        let after: Vec<Second> = (0..8).map(|at| Second { second: at, ..few.clone() }).collect();
+        let back = back_to_normal(&after, 2..4);
+        assert_eq!((back.normal_p99_ms(), back.normal_max_ms(), back.after_s), (None, Some(30.0), Some(0)));
     }
 }

@@ -1,6 +1,7 @@
 //! What the figures say, in sentences.
 
 use loadtest::{arrivals::Arrivals, figures::Tolerances};
+use statistics::has_percentile;
 
 use super::{
     analysis::{StepState, over_repeats, step_state, timeout_share_pct, typical},
@@ -22,7 +23,7 @@ pub(super) fn opening(report: &Report) -> String {
         _ => "no requests".into(),
     };
     let repeats = if report.repeats > 1 {
-        format!(", {} times; figures are medians, with minimum…maximum where they differ", report.repeats)
+        format!(", {} times; figures are means over the repeats", report.repeats)
     } else {
         String::new()
     };
@@ -41,11 +42,12 @@ pub(super) fn opening(report: &Report) -> String {
     };
     format!(
         "The service was offered {range}, {} s each after {} s of warm-up{repeats}. Arrivals are {arrivals}.{together} {} of the requests ask for users that do \
-         not exist; {known}. A request unanswered after {} s is an error.",
+         not exist; {known}. A request unanswered after {} s is an error. {}",
         plain(s.measure_s),
         plain(s.warm_up_s),
         unknown_share(&s.unknown_share),
         plain(s.timeout_ms as f64 / 1000.0),
+        intervals(report.repeats),
     )
 }
 
@@ -53,6 +55,43 @@ pub(super) fn opening(report: &Report) -> String {
 pub(super) fn arrivals(report: &Report) -> String {
     let said = &report.scenario.arrivals;
     if said.is_empty() { Arrivals::Closed.describe() } else { said.clone() }
+}
+
+/// What the intervals are, or why there are none.
+fn intervals(repeats: u32) -> String {
+    match repeats {
+        0 | 1 => "One run: no interval.".into(),
+        2 => "Two repeats: no interval, but both figures where they differ (a…b).".into(),
+        _ => "[a, b]: interval of the mean over the repeats (percentile bootstrap, 95 %).".into(),
+    }
+}
+
+/// What an interval of so few repeats is worth.
+fn worth_of_intervals(repeats: u32) -> Option<String> {
+    let (found, resamples) = (u64::from(repeats), statistics::bootstrap::distinct_resamples(u64::from(repeats)));
+    let (what, covers) = match found {
+        3 => ("the range of the three figures", "75"),
+        4 => ("nearly the range of the four figures", "80"),
+        5 => ("a little less than the range of the five figures", "84"),
+        6..10 => ("narrower than their range", "86 to 90"),
+        _ => return None,
+    };
+    Some(format!(
+        "{found} repeats have {resamples} distinct resamples, so an interval is {what}. If the figures scatter like a normal distribution, it \
+         contains the true mean in about {covers} % of all runs, not in 95 %. More repeats (--repeat) make it honest. It says nothing about what \
+         all repeats of this run share, such as the machine.",
+    ))
+}
+
+/// "1: protected, baseline · 2: baseline, protected"; `None` of a single round.
+pub(super) fn order_of_rounds(report: &Report) -> Option<String> {
+    let round = |repeat: u32| {
+        let mut names: Vec<&str> =
+            report.steps.iter().filter(|s| s.repeat == repeat).map(|s| s.profile.as_str()).collect();
+        names.dedup();
+        format!("{repeat}: {}", names.join(", "))
+    };
+    (report.repeats > 1).then(|| (1..=report.repeats).map(round).collect::<Vec<_>>().join(" · "))
 }
 
 /// "50 %", "10 % to 90 %".
@@ -114,7 +153,7 @@ pub(super) fn headlines(report: &Report) -> Vec<Headline> {
 fn headline(report: &Report, knee: &Knee) -> Headline {
     let profile = knee.profile.clone();
     let rate = |users: u32| {
-        count(over_repeats(report, &profile, users, |s| Some(s.offered_per_s)).map_or(f64::NAN, |s| s.median))
+        count(over_repeats(report, &profile, users, |s| Some(s.offered_per_s)).map_or(f64::NAN, |s| s.mean))
     };
     let step = |users: u32| typical(report, &profile, users);
     let (title, text, held) = match (knee.held_users, knee.broke_at_users) {
@@ -151,10 +190,14 @@ fn state(s: &Step) -> String {
     } else {
         format!("{} % of the requests fail", pct(s.error_pct))
     };
+    let slowest = if has_percentile(99.0, s.samples()) {
+        format!("{} ms at the 99th percentile", ms(s.p99_ms))
+    } else {
+        format!("{} ms at most", ms(s.max_ms))
+    };
     format!(
-        "{errors}, an answer takes {} ms on average and {} ms at the 99th percentile, and the store gets {} queries per request{}",
+        "{errors}, an answer takes {} ms on average and {slowest}, and the store gets {} queries per request{}",
         ms(s.mean_ms),
-        ms(s.p99_ms),
         per_request(s.store_queries_per_request),
         guards(s),
     )
@@ -191,13 +234,18 @@ fn because(s: &Step) -> String {
     }
 }
 
-/// "11 of 12 passed, 1 failed".
+/// "11 of 12 passed, 1 failed", "10 of 12 passed, 2 undecided".
 pub fn score(verdicts: &[Verdict]) -> String {
     let number = |wanted: Option<bool>| verdicts.iter().filter(|v| v.passed == wanted).count();
-    let (passed, failed, open) = (number(Some(true)), number(Some(false)), number(None));
+    let (passed, failed) = (number(Some(true)), number(Some(false)));
+    let undecided = verdicts.iter().filter(|v| v.passed.is_none() && v.undecided).count();
+    let open = number(None) - undecided;
     let mut text = format!("{passed} of {} passed", verdicts.len());
     if failed > 0 {
         text.push_str(&format!(", {failed} failed"));
+    }
+    if undecided > 0 {
+        text.push_str(&format!(", {undecided} undecided"));
     }
     if open > 0 {
         text.push_str(&format!(", {open} not judged"));
@@ -278,9 +326,10 @@ pub(super) fn remarks(report: &Report, tolerances: Option<&Tolerances>) -> Vec<S
     }
     if report.repeats > 1 && report.steps.iter().any(|s| !s.valid) {
         out.push(
-            "Medians are over the valid repeats; a step with no valid repeat shows all of them and is marked.".into(),
+            "Means are over the valid repeats; a step with no valid repeat shows all of them and is marked.".into(),
         );
     }
+    out.extend(worth_of_intervals(report.repeats));
     let repeated = |t: &Tolerances| report.steps.iter().any(|s| s.profile == t.baseline && s.repeated_ids > 0);
     if report.scenario.known == "once" && tolerances.is_some_and(repeated) {
         out.push(

@@ -3,6 +3,7 @@
 
 mod bar;
 mod conditions;
+mod order;
 
 use std::{
     path::{Path, PathBuf},
@@ -54,13 +55,15 @@ pub struct Plan {
     /// Names the stack.
     pub command: &'static str,
     pub scenario: Scenario,
-    /// In the plan they are run, in every round.
+    /// In the order of the report; see [`order::of_round`] for that of the runs.
     pub variants: Vec<Variant>,
     pub source: data::Source,
     /// Short steps and a short calibration; the report says so.
     pub quick: bool,
     /// Rounds.
     pub repeat: u32,
+    /// Decides users, ids and phases of each step, and the order of the variants.
+    pub seed: u64,
     /// How often a step is measured at most, until it is valid.
     pub attempts: u32,
     pub instances: u16,
@@ -191,7 +194,7 @@ impl Evaluation<'_> {
         let known_ids = service.write_known_ids(&loaded.dataset)?;
         let (law, doubt) = self.calibrate(&mut service, law, &known_ids).await?;
         for repeat in 1..=plan.repeat {
-            for variant in &plan.variants {
+            for variant in order::of_round(plan, repeat) {
                 self.variant(&mut service, variant, repeat, &law, &known_ids, after_steps).await?;
             }
         }
@@ -218,6 +221,7 @@ impl Evaluation<'_> {
             quick: plan.quick,
             profiles: plan.variants.iter().map(|variant| variant.name.clone()).collect(),
             repeats: plan.repeat,
+            seed: Some(plan.seed),
             steps: std::mem::take(&mut self.steps),
             knees: Vec::new(),
             verdicts: Vec::new(),
@@ -248,7 +252,10 @@ impl Evaluation<'_> {
         let target = target(service)?;
         let scenario = &self.plan.scenario;
         let users = scenario.steps.iter().copied().min().unwrap_or(1);
-        let mut plan = StepPlan::of(scenario, users, 0, known_ids, &target.gateway);
+        let mut plan = StepPlan {
+            seed: statistics::seed::of_step(self.plan.seed, 0, 0),
+            ..StepPlan::of(scenario, users, 0, known_ids, &target.gateway)
+        };
         (plan.warm_up_ms, plan.measure_ms) = if self.plan.quick { (3_000, 5_000) } else { (5_000, 15_000) };
         // A curve may be shorter than the calibration.
         plan.arrivals = plan.arrivals.at_constant_rate();
@@ -301,13 +308,16 @@ impl Evaluation<'_> {
         let target = target(service)?;
         let empties_cache = empties_cache(scenario, variant);
         let attempts = if starts_alike(self.plan, variant)? { self.plan.attempts } else { 1 };
+        // In the scenario's order in every round: an overloaded step leaves queues and cold caches to the one after it, and a cache warms up
+        // from step to step. Another order would measure other states.
         for (n, &users) in scenario.steps.iter().enumerate() {
             if empties_cache {
                 service.flush_cache().await?;
             }
             let plan = StepPlan::of(scenario, users, n, known_ids, &target.gateway);
             let telemetry = self.recording.as_ref().map(|recording| recording.telemetry(&plan));
-            let plan = StepPlan { telemetry, ..plan };
+            let seed = statistics::seed::of_step(self.plan.seed, repeat, n);
+            let plan = StepPlan { telemetry, seed, ..plan };
             let (mut step, mut examples) = self.step(service, &target, variant, repeat, n, &plan).await?;
             // Validity does not depend on the service's result, so measuring again favours none.
             while !step.valid && step.discarded.len() + 1 < attempts as usize {
@@ -419,10 +429,31 @@ pub fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use loadtest::scenario::KnownIds;
 
     use super::*;
+
+    /// A plan without variants.
+    pub fn plan(scenario: Scenario, sets: &[&str]) -> Plan {
+        Plan {
+            command: "test",
+            scenario,
+            variants: Vec::new(),
+            source: data::Source::Generator(1),
+            quick: false,
+            repeat: 1,
+            seed: 1,
+            attempts: 3,
+            instances: 1,
+            sets: sets.iter().map(|set| (*set).to_owned()).collect(),
+            soak: false,
+            traces: false,
+            after_steps_s: 0,
+            out: PathBuf::new(),
+            created: SystemTime::UNIX_EPOCH,
+        }
+    }
 
     #[test]
     fn known_users_are_enough_for_a_step() {

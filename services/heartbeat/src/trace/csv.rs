@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, Write};
 
+use statistics::median;
 use thiserror::Error;
 
 use super::{SentBeat, Trace};
@@ -96,9 +97,8 @@ fn beat(line: &str) -> Result<SentBeat, String> {
 
 fn median_interval(beats: &[SentBeat]) -> Nanos {
     let between = |pair: &[SentBeat]| (pair[1].sent - pair[0].sent) / (pair[1].sequence - pair[0].sequence);
-    let mut intervals: Vec<Nanos> = beats.windows(2).map(between).collect();
-    let middle = intervals.len() / 2;
-    if intervals.is_empty() { 0 } else { *intervals.select_nth_unstable(middle).1 }
+    let intervals: Vec<f64> = beats.windows(2).map(|pair| between(pair) as f64).collect();
+    median(&intervals).map_or(0, |nanos| nanos as Nanos)
 }
 
 #[cfg(test)]

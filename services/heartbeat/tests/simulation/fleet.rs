@@ -5,7 +5,7 @@ use heartbeat::Nanos;
 use crate::{
     config::{Config, MS, SECOND},
     faults::{Fault, Kind, Who},
-    quantile,
+    percentile_s,
     random::Random,
     world::World,
 };
@@ -27,7 +27,7 @@ fn fleet(seed: u64, workers: usize, length: Nanos) {
     assert_eq!(world.checks.breach, None);
     assert_eq!(world.failed_alive, [], "a healthy worker was failed");
     assert_eq!(world.detected.len(), crashes, "every crash is confirmed");
-    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|q| quantile(&mut world.detected, q));
+    let [p50, p99, max] = [50.0, 99.0, 100.0].map(|percent| percentile_s(&world.detected, percent));
     println!(
         "{workers} workers, {} s, 5 % loss: {crashes} crashes confirmed, p50 {p50:.2} s, p99 {p99:.2} s, max {max:.2} s; no healthy worker failed",
         length / SECOND
@@ -74,7 +74,7 @@ fn paused(seeds: std::ops::Range<u64>) {
             late.push(after);
         }
     }
-    let [p50, max] = [0.5, 1.0].map(|q| quantile(&mut late, q));
+    let [p50, max] = [50.0, 100.0].map(|percent| percentile_s(&late, percent));
     println!(
         "{count} pauses of a monitor: {} real deaths confirmed {p50:.2} s after it, {max:.2} s at most",
         late.len()

@@ -39,10 +39,10 @@ fn run(config: Config) -> World {
     world
 }
 
-fn quantile(values: &mut [Nanos], q: f64) -> f64 {
-    values.sort_unstable();
-    let at = ((values.len() - 1) as f64 * q).round() as usize;
-    values[at] as f64 / SECOND as f64
+/// In seconds.
+fn percentile_s(values: &[Nanos], percent: f64) -> f64 {
+    let seconds: Vec<f64> = values.iter().map(|nanos| *nanos as f64 / SECOND as f64).collect();
+    statistics::percentile(&seconds, percent).unwrap_or(f64::NAN)
 }
 
 /// Seeds of the test that always runs. Mutants of the log are caught by the same ones.
@@ -112,10 +112,10 @@ fn failovers(seeds: std::ops::Range<u64>) {
         }
     });
     let mut sums = sums.into_inner().expect("no run has panicked");
-    let mut detected = std::mem::take(&mut sums.detected);
+    let detected = std::mem::take(&mut sums.detected);
     let Sums { breaches, writes, fenced, by_loss, moved, tables, .. } = sums;
     assert!(writes > 0 && !detected.is_empty());
-    let [p50, p99] = [0.5, 0.99].map(|q| quantile(&mut detected, q));
+    let [p50, p99] = [50.0, 99.0].map(|percent| percentile_s(&detected, percent));
     println!(
         "{count} failover seeds: {writes} writes, {fenced} stopped by the fence, {tables} tables after the first fault, {by_loss} healthy workers failed by loss of 20 % and more, {moved} partitions taken from healthy workers, {} crashes confirmed, p50 {p50:.2} s, p99 {p99:.2} s",
         detected.len()

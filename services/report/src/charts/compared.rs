@@ -102,7 +102,8 @@ fn series<'a>(comparison: &'a Comparison, profile: &'a str, rates: &'a [u64], fi
             label: comparison.label(run),
             class: curve_class(run),
             shape: shape(run),
-            value: Box::new(move |n| Some(over_repeats(&one.report, profile, users(n)?, figure)?.median)),
+            value: Box::new(move |n| Some(over_repeats(&one.report, profile, users(n)?, figure)?.mean)),
+            interval: Box::new(move |n| over_repeats(&one.report, profile, users(n)?, figure)?.interval),
             doubtful: Box::new(move |n| {
                 users(n).is_some_and(|users| one.report.runs(profile, users).any(|step| !step.valid))
             }),

@@ -1,5 +1,7 @@
 //! Charts of answers over time: the seconds of a step.
 
+use loadtest::figures::Tail;
+
 use super::{Key, Swatch, figure};
 use crate::{
     analysis::typical,
@@ -37,11 +39,12 @@ pub(super) fn answers(title: &str, lead: &str, series: &[Second], level: &Level,
             lower: s.good as f64,
             upper: s.errors as f64,
             hint: format!(
-                "second {}: {} good, {} errors, p99 {} ms",
+                "second {}: {} good, {} errors, {} {} ms",
                 s.second,
                 count(s.good as f64),
                 count(s.errors as f64),
-                ms(s.p99_ms.unwrap_or(f64::NAN))
+                s.tail().map_or("p99", Tail::name),
+                ms(s.tail().map_or(f64::NAN, Tail::ms))
             ),
         })
         .collect();

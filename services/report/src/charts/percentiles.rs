@@ -1,5 +1,7 @@
 //! Latency by percentile, as HdrHistogram plots it: each further nine has the same room.
 
+use statistics::has_percentile;
+
 use super::{
     Axis, Caption, Key, Line, Point, Swatch, count, figure, ms, plain, profile_class, tagged_lines, thin_markers,
 };
@@ -45,13 +47,9 @@ pub(super) fn by_percentile(id: &str, title: &str, measured: &[Measured], tags: 
             hint: format!("{}: {} % within {} ms", one.name, plain(p), ms(v)),
             ..Point::default()
         });
-        described.push(format!(
-            "{}: p50 {} ms, p99 {} ms, longest {} ms",
-            one.name,
-            ms(step.p50_ms),
-            ms(step.p99_ms),
-            ms(step.max_ms)
-        ));
+        let p99 =
+            if has_percentile(99.0, step.samples()) { format!("p99 {} ms, ", ms(step.p99_ms)) } else { String::new() };
+        described.push(format!("{}: p50 {} ms, {p99}longest {} ms", one.name, ms(step.p50_ms), ms(step.max_ms)));
         keys.push(Key { class: one.class.clone(), swatch: Swatch::Line(one.shape), label: one.name.clone() });
         shown_tags.extend(tags.get(n).cloned());
         drawn.push(Line { class: one.class.clone(), shape: Some(one.shape), points: points.collect() });

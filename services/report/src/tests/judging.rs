@@ -169,16 +169,20 @@ fn a_scenario_without_article_and_model_has_no_verdicts() {
 }
 
 #[test]
-fn repeats_are_judged_by_their_median() {
+fn repeats_are_judged_by_the_interval_of_their_mean() {
     let mut report = sample::repeated();
     let mean = |r: &Report| over_repeats(r, "baseline", 1000, |s| Some(s.mean_ms)).expect("three repeats");
     let spread = mean(&report);
-    assert!(spread.min < spread.median && spread.median < spread.max, "{spread:?}");
-    assert!((spread.median - 93.0 * 1.02).abs() < 1e-9, "{spread:?}");
+    let interval = spread.interval.expect("three repeats have an interval");
+    assert!((spread.mean - 93.0 * 1.02 * (1.0 + 1.04 + 0.97) / 3.0).abs() < 1e-9, "{spread:?}");
+    assert_eq!((interval.low, interval.high), (spread.min, spread.max), "of three repeats it is their range");
 
-    // One wild repeat moves the median no further than its neighbour; an invalid one does not count at all.
+    // One wild repeat widens the interval; an invalid one does not count at all.
     report.steps.iter_mut().find(|s| s.repeat == 2).expect("a second repeat").mean_ms = 5000.0;
-    assert!((mean(&report).median - 93.0 * 1.02).abs() < 1e-9);
+    report.conclude(Some(&Tolerances::default()));
+    let open = verdict(&report, "mean latency like the model");
+    assert!(open.passed.is_none() && open.undecided, "{open:?}");
+    assert!(open.note.contains("the limit is within the interval"), "{open:?}");
     report.steps.iter_mut().find(|s| s.repeat == 2).expect("a second repeat").valid = false;
     assert!(mean(&report).max < 100.0);
     report.conclude(Some(&Tolerances::default()));
@@ -222,4 +226,71 @@ fn a_step_measured_again_says_so_and_why() {
     assert_eq!(told.len(), 1, "{:?}", report.remarks);
     assert!(told[0].contains("baseline at 5,000 requests/s (send lag, then 95 % CPU)"), "{told:?}");
     assert!(report.steps.iter().any(|s| s.users == 5000 && s.valid && s.discarded.len() == 2));
+}
+
+/// Three repeats of one figure of the protected profile at 4000 users, and the verdict on it.
+fn of_three(name: &str, set: fn(&mut Step, f64), values: [f64; 3]) -> (Option<bool>, bool) {
+    let mut report = sample::repeated();
+    for (repeat, value) in (1..).zip(values) {
+        let of = |s: &&mut Step| s.profile == "protected" && s.users == 4000 && s.repeat == repeat;
+        set(report.steps.iter_mut().find(of).expect("a step of the sample"), value);
+    }
+    report.conclude(Some(&Tolerances::default()));
+    let found = verdict(&report, name);
+    (found.passed, found.undecided)
+}
+
+#[test]
+fn a_verdict_needs_the_whole_interval() {
+    // At most 0.9 %.
+    let errors = |values| of_three("few errors under overload", |s, value| s.error_pct = value, values);
+    assert_eq!(errors([0.1, 0.2, 0.9]), (Some(true), false));
+    assert_eq!(errors([0.1, 0.2, 0.91]), (None, true));
+    assert_eq!(errors([0.8, 2.0, 2.1]), (None, true));
+    assert_eq!(errors([0.91, 2.0, 2.1]), (Some(false), false));
+    // At least 99 % of 4000 requests/s.
+    let answered = |values| of_three("the offer is answered", |s, value| s.answered_per_s = value, values);
+    assert_eq!(answered([3960.0, 3990.0, 4000.0]), (Some(true), false));
+    assert_eq!(answered([3959.0, 3990.0, 4000.0]), (None, true));
+    assert_eq!(answered([3900.0, 3910.0, 3959.0]), (Some(false), false));
+}
+
+#[test]
+fn a_limit_on_both_sides_is_missed_only_beyond_one_of_them() {
+    let deviating = |factors: [f64; 3]| {
+        let mut report = sample::repeated();
+        for (repeat, factor) in (1..).zip(factors) {
+            let of = |s: &&mut Step| s.profile == "baseline" && s.users == 2000 && s.repeat == repeat;
+            let step = report.steps.iter_mut().find(of).expect("a step of the sample");
+            step.mean_ms = factor * step.model.as_ref().expect("the model's figures").mean_ms;
+        }
+        report.conclude(Some(&Tolerances::default()));
+        verdict(&report, "mean latency like the model").passed
+    };
+    // Within 10 %.
+    assert_eq!(deviating([0.91, 1.0, 1.09]), Some(true));
+    assert_eq!(deviating([0.8, 1.0, 1.3]), None, "both limits are within the interval");
+    assert_eq!(deviating([1.05, 1.2, 1.3]), None);
+    assert_eq!(deviating([1.11, 1.2, 1.3]), Some(false));
+    assert_eq!(deviating([0.7, 0.8, 0.89]), Some(false));
+}
+
+#[test]
+fn two_repeats_have_no_interval_and_their_mean_decides() {
+    let mut report = sample::repeated();
+    report.steps.retain(|s| s.repeat < 3);
+    report.repeats = 2;
+    for step in report.steps.iter_mut().filter(|s| s.profile == "protected" && s.users == 4000) {
+        step.error_pct = if step.repeat == 1 { 0.5 } else { 1.2 };
+    }
+    report.conclude(Some(&Tolerances::default()));
+    assert_eq!(verdict(&report, "few errors under overload").passed, Some(true));
+    assert!(over_repeats(&report, "protected", 4000, |s| Some(s.error_pct)).is_some_and(|s| s.interval.is_none()));
+}
+
+#[test]
+fn too_few_requests_have_no_p99_to_be_judged() {
+    let report = concluded(|r| step(r, "protected", 4000).samples = Some(999));
+    let fast = verdict(&report, "fast under overload");
+    assert!(fast.passed.is_none() && fast.note.contains("4000: no such figure"), "{fast:?}");
 }

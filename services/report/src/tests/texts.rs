@@ -213,7 +213,7 @@ fn words_of(text: &str) -> String {
 fn repeats_show_their_spread_and_invalid_steps_their_sign() {
     let mut report = sample::repeated();
     let text = terminal::render(&report, false);
-    assert!(text.contains("92…99"), "{text}");
+    assert!(text.contains("[189, 202]"), "{text}");
     report.steps.iter_mut().filter(|s| s.profile == "protected" && s.users == 2000).for_each(|s| s.valid = false);
     report.conclude(Some(&Tolerances::default()));
     let text = terminal::render(&report, false);
@@ -252,4 +252,30 @@ fn that_no_user_came_twice_is_said_only_where_none_did() {
     (report.steps[0].repeated_ids, report.steps[1].repeated_ids) = (3, 4);
     let text = markdown::render(&report);
     assert!(!text.contains("asked for twice") && text.contains("7 requests asked for a user again"), "{text}");
+}
+
+#[test]
+fn percentiles_of_few_requests_are_maxima_by_name() {
+    let mut report = sample::report();
+    report.steps.iter_mut().filter(|s| s.profile == "protected" && s.users == 1000).for_each(|s| {
+        (s.samples, s.max_ms) = (Some(999), 61.0);
+    });
+    report.conclude(None);
+    for text in [terminal::render(&report, false), crate::markdown::render(&report), crate::html::render(&report)] {
+        assert!(text.contains("max 61"), "{text}");
+        assert_eq!(text.matches("One run: no interval.").count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn an_undecided_verdict_is_shown_as_such() {
+    let mut report = sample::repeated();
+    let of = |s: &&mut crate::Step| s.profile == "protected" && s.users == 4000 && s.repeat == 2;
+    report.steps.iter_mut().find(of).expect("a step of the sample").error_pct = 5.0;
+    report.conclude(Some(&Tolerances::default()));
+    let text = terminal::render(&report, false);
+    assert!(text.contains("11 of 12 passed, 1 undecided") && text.contains("? Protected: few errors"), "{text}");
+    assert!(crate::markdown::render(&report).contains("? undecided"));
+    let page = crate::html::render(&report);
+    assert!(page.contains("? undecided") && page.contains("class=\"whisker\""), "whiskers in the charts");
 }

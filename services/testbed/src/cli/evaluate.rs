@@ -18,7 +18,7 @@ use super::soak;
   ./testbed evaluate --data ratings.inter              your behaviour data (RecBole .inter or CSV)
   ./testbed evaluate --set guards.bloom=off            one setting of the replicas changed, in both profiles
   ./testbed evaluate --ablation                        protected, and protected with one guard off at a time
-  ./testbed evaluate --repeat 3                        three rounds; the report gives median and spread
+  ./testbed evaluate --repeat 3                        three rounds; the report gives means with intervals
   ./testbed evaluate --soak 30m                        one protected step for half an hour: do memory, files or latency grow?")]
 pub struct EvaluateArgs {
     /// A built-in scenario (article, penetration, overload, outage, open, zipf, smoke) or a TOML file
@@ -45,9 +45,12 @@ pub struct EvaluateArgs {
     /// Run the profile protected, then protected with each guard switched off in turn
     #[arg(long, conflicts_with = "profiles")]
     pub ablation: bool,
-    /// Number of rounds; each round runs every profile
+    /// Number of rounds; each round runs every profile, in an order of its own. From 3 on, the report has intervals
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub repeat: u32,
+    /// Seed of the run: it decides users, ids and phases of each step, and the order of the profiles in each round
+    #[arg(long, default_value_t = loadtest::plan::DEFAULT_RUN_SEED, value_name = "N")]
+    pub seed: u64,
     /// Most attempts to measure a step until it is valid [default: 3, or 1 with --quick, --soak or --law none]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
     pub attempts: Option<u32>,

@@ -42,6 +42,7 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
         source,
         quick: args.quick,
         repeat: args.repeat,
+        seed: args.seed,
         attempts: args.attempts.unwrap_or(if once { 1 } else { ATTEMPTS }),
         instances: args.instances,
         sets: args.sets,

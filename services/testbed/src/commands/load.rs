@@ -99,6 +99,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         waterfalls: Vec::new(),
         verdicts: Vec::new(),
         changed: Vec::new(),
+        seed: None,
         remarks,
     };
     report.conclude(None);

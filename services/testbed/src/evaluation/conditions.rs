@@ -55,31 +55,10 @@ pub fn changed(plan: &Plan) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::PathBuf, time::SystemTime};
-
     use loadtest::scenario::{Fault, FaultKind};
 
     use super::*;
-    use crate::data;
-
-    fn plan(scenario: Scenario, sets: &[&str]) -> Plan {
-        Plan {
-            command: "test",
-            scenario,
-            variants: Vec::new(),
-            source: data::Source::Generator(1),
-            quick: false,
-            repeat: 1,
-            attempts: 3,
-            instances: 1,
-            sets: sets.iter().map(|set| (*set).to_owned()).collect(),
-            soak: false,
-            traces: false,
-            after_steps_s: 0,
-            out: PathBuf::new(),
-            created: SystemTime::UNIX_EPOCH,
-        }
-    }
+    use crate::evaluation::tests::plan;
 
     fn without_warmup() -> Variant {
         let sets = vec!["guards.warmup=off".to_owned()];

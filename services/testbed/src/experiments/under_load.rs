@@ -44,6 +44,7 @@ pub fn plan(scenario: Scenario, variants: Vec<Variant>, args: &LoadArgs, sets: &
         source: data::Source::Generator(evaluation::QUICK_USERS),
         quick: args.run.quick,
         repeat: args.repeat,
+        seed: loadtest::plan::DEFAULT_RUN_SEED,
         attempts: 1,
         instances: 1,
         sets: sets.iter().map(|set| (*set).to_owned()).collect(),
@@ -122,6 +123,7 @@ pub mod sample {
             sections: Vec::new(),
             waterfalls: Vec::new(),
             changed: Vec::new(),
+            seed: None,
             remarks: Vec::new(),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use report::{Machine, Revision};
 use serde::Serialize;
+use statistics::{median, percentile};
 
 /// The figures of one run of one side. The unit is in the name.
 pub type Figures = BTreeMap<&'static str, f64>;
@@ -103,11 +104,8 @@ pub struct Spread {
 impl Spread {
     /// NaN throughout without runs.
     pub fn of(runs: Vec<f64>) -> Self {
-        let mut sorted = runs.clone();
-        sorted.sort_by(f64::total_cmp);
-        let at = |n: usize| sorted.get(n).copied().unwrap_or(f64::NAN);
-        let last = sorted.len().saturating_sub(1);
-        Self { median: (at(sorted.len() / 2) + at(last / 2)) / 2.0, min: at(0), max: at(last), runs }
+        let at = |percent| percentile(&runs, percent).unwrap_or(f64::NAN);
+        Self { median: median(&runs).unwrap_or(f64::NAN), min: at(0.0), max: at(100.0), runs }
     }
 }
 

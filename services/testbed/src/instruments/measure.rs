@@ -75,8 +75,12 @@ pub async fn step<S: HasStack>(
         Some(log) => gateway_mean_ms(log, log_offset, outcome.started_ms, outcome.ended_ms).await?,
         None => None,
     };
-    let step =
-        Step { gateway_mean_ms, rss_mb: rss, ..figures(outcome, &window.before, &window.after, &window.validity) };
+    let step = Step {
+        seed: Some(plan.seed),
+        gateway_mean_ms,
+        rss_mb: rss,
+        ..figures(outcome, &window.before, &window.after, &window.validity)
+    };
     Ok((step, window.outcome))
 }
 
@@ -134,6 +138,7 @@ fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot, validity:
         p99_ms: latency.p99_ms,
         p999_ms: latency.p999_ms,
         max_ms: latency.max_ms,
+        samples: Some(outcome.answered),
         error_pct: outcome.error_pct,
         store_timeouts: outcome.errors.get("store-checkout-timeout").copied().unwrap_or(0),
         errors: outcome.errors.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use contract::spans::{attribute, name, system};
 use report::{Row, Stage, TimeSpent, Waterfall};
+use statistics::median;
 use tracestore::{Kind, Reason, Span, Trace, waterfall};
 
 /// Of a waterfall in a report.
@@ -42,14 +43,13 @@ pub fn time_spent(traces: &[Trace], sample_ratio: f64) -> Option<TimeSpent> {
         }
     }
     let stage = |name: &&str| {
-        let mut times = by_stage.remove(*name).unwrap_or_default();
-        times.sort_by(f64::total_cmp);
+        let times = by_stage.remove(*name).unwrap_or_default();
         Stage {
             name: (*name).to_owned(),
             // The empty sum would be -0.0, which is printed with its sign.
             mean_ms: times.iter().fold(0.0, |sum, ms| sum + ms) / requests as f64,
             requests: times.len() as u64,
-            median_ms: times.get(times.len() / 2).copied(),
+            median_ms: median(&times),
         }
     };
     (requests > 0).then(|| TimeSpent { sample_ratio, requests, stages: STAGES.iter().map(stage).collect() })

@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context;
 use launcher::Description;
 use loadtest::event_load::{self, EventLoad, EventLoadOutcome, EventProgress};
+use statistics::has_percentile;
 
 use crate::{
     cli::EventsArgs,
@@ -60,8 +61,10 @@ fn text(outcome: &EventLoadOutcome) -> String {
     ];
     lines.extend(outcome.errors.iter().map(|(class, requests)| format!("    {class:<28} {requests} requests")));
     if let Some(latency) = &outcome.latency {
-        let [p50, p90, p99, max] = [latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms];
-        lines.push(format!("  latency    p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"));
+        let [p50, p90, max] = [latency.p50_ms, latency.p90_ms, latency.max_ms];
+        let p99 =
+            if has_percentile(99.0, *requests) { format!("p99 {:.1} ms, ", latency.p99_ms) } else { String::new() };
+        lines.push(format!("  latency    p50 {p50:.1} ms, p90 {p90:.1} ms, {p99}max {max:.1} ms"));
     }
     lines.join("\n") + "\n"
 }
@@ -88,10 +91,12 @@ mod tests {
         };
         let shown = text(&outcome);
         for part in
-            ["120 events in 30 requests, 2.0 s", "accepted   100 (50/s)", "overloaded", "5 requests", "p99 3.0 ms"]
+            ["120 events in 30 requests, 2.0 s", "accepted   100 (50/s)", "overloaded", "5 requests", "max 4.0 ms"]
         {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
+        assert!(!shown.contains("p99"), "of 30 requests: {shown}");
+        assert!(text(&EventLoadOutcome { requests: 1_000, ..outcome.clone() }).contains("p99 3.0 ms, max 4.0 ms"));
         assert!(!text(&EventLoadOutcome { latency: None, ..outcome }).contains("latency"));
     }
 }

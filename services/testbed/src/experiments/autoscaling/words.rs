@@ -2,8 +2,9 @@
 
 use report::{
     Chart, Curve, Drawing, Section, Table,
-    numbers::{NO_FIGURE, count, ms, pct},
+    numbers::{NO_FIGURE, TAIL, count, ms, pct},
 };
+use statistics::median;
 
 use super::{
     Measured,
@@ -126,12 +127,12 @@ fn demand(measured: &Measured) -> Table {
 fn starts(measured: &Measured) -> Table {
     let row = |run: &Run| {
         let times = &run.time_to_ready_s;
-        let seconds = |value: Option<&f64>| value.map_or_else(|| NO_FIGURE.into(), |seconds| format!("{seconds:.2}"));
+        let seconds = |value: Option<f64>| value.map_or_else(|| NO_FIGURE.into(), |seconds| format!("{seconds:.2}"));
         vec![
             run.variant.clone(),
             count(times.len() as f64),
-            seconds(times.get(times.len() / 2)),
-            seconds(times.last()),
+            seconds(median(times)),
+            seconds(times.last().copied()),
             format!("{:.3}", run.cpu_over_quota_max),
         ]
     };
@@ -179,11 +180,11 @@ fn charts(run: &Run) -> [Chart; 2] {
             curve("ready", |now| now.ready),
         ],
     };
-    let p99 = run.seconds.iter().filter_map(|second| Some((f64::from(second.second), second.p99_ms?)));
+    let tails = run.seconds.iter().filter_map(|second| Some((f64::from(second.second), second.tail()?.ms())));
     let latency = Drawing::OverTime {
         x_label: "second of the run".into(),
-        y_label: "p99, ms".into(),
-        curves: vec![Curve { name: "p99".into(), points: p99.collect() }],
+        y_label: "p99 or max, ms".into(),
+        curves: vec![Curve { name: TAIL.into(), points: tails.collect() }],
     };
     let meaning = format!("{} % of the planned requests were beyond the SLO.", pct(run.requests.beyond_slo_pct));
     [

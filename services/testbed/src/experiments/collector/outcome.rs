@@ -1,6 +1,7 @@
 //! The requests and their spans, period by period. Pure.
 
 use anyhow::ensure;
+use loadtest::figures::Tail;
 use report::{Second, Table, Validity, Verdict, trend};
 use serde::Serialize;
 
@@ -34,7 +35,7 @@ impl Receiver {
 #[derive(Debug, Serialize)]
 pub struct Period {
     receiver: Receiver,
-    /// Median of its seconds.
+    /// Median of its seconds; of their longest requests where too few ended for a 99th percentile.
     p99_ms: f64,
     errors: u64,
     spans_sent: f64,
@@ -124,11 +125,10 @@ pub fn measured(
 fn period(series: &[Second], ends: &[Boundary], n: u32, period_s: u32) -> Period {
     let within = n * period_s..(n + 1) * period_s;
     let seconds: Vec<&Second> = series.iter().filter(|second| within.contains(&second.second)).collect();
-    let p99s = seconds.iter().filter_map(|second| second.p99_ms).collect();
     let (before, after) = (&ends[0], &ends[1]);
     Period {
         receiver: Receiver::of_period(n),
-        p99_ms: trend::median(p99s).unwrap_or(f64::NAN),
+        p99_ms: trend::typical_tail(seconds.iter().copied()).map_or(f64::NAN, Tail::ms),
         errors: seconds.iter().map(|second| second.errors).sum(),
         spans_sent: after.replicas.since(&before.replicas, SENT, &[]),
         spans_dropped: after.replicas.since(&before.replicas, DROPPED, &[]),
@@ -151,7 +151,7 @@ pub fn table(measured: &Measured) -> Table {
     };
     Table::new(
         "Period by period",
-        "p99 is the median of the period's seconds; memory is that of the replicas at its end; resumed counts from the receiver's start to the \
+        "p99 is the median of the period's seconds (of their longest requests where fewer than 1,000 ended); memory is that of the replicas at its end; resumed counts from the receiver's start to the \
          first accepted batch.",
         &["receiver", "p99, ms", "errors", "spans sent", "dropped", "memory, MiB", "resumed after, s"],
         measured.periods.iter().enumerate().map(row).collect(),

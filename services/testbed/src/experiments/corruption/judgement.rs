@@ -4,6 +4,7 @@ use contract::SEGMENTS;
 use report::{Verdict, numbers::count};
 use segments::BLOCK_BYTES;
 use serde::Serialize;
+use statistics::percentile;
 
 use super::{TRANSFER_BYTES_PER_S, answers::Answers, damage::Damage};
 use crate::instruments::file_readers::Files;
@@ -85,12 +86,8 @@ impl Latencies {
         for (ms, is_answered) in reads {
             if is_answered { answered.push(ms) } else { failed += 1 }
         }
-        answered.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            let rank = (share * answered.len() as f64).ceil() as usize;
-            answered.get(rank.saturating_sub(1)).copied().unwrap_or_default()
-        };
-        Self { reads: answered.len() as u64 + failed, failed, p50_ms: at(0.5), p99_ms: at(0.99) }
+        let at = |percent| percentile(&answered, percent).unwrap_or_default();
+        Self { reads: answered.len() as u64 + failed, failed, p50_ms: at(50.0), p99_ms: at(99.0) }
     }
 }
 

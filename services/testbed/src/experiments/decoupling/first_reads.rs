@@ -6,9 +6,10 @@ use anyhow::ensure;
 use contract::http::Recommendations;
 use reqwest::StatusCode;
 use serde_json::json;
+use statistics::percentile;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::judgement::{FirstReads, quantile};
+use super::judgement::FirstReads;
 
 /// Between the begins of two users.
 const EVERY: Duration = Duration::from_millis(100);
@@ -77,21 +78,17 @@ async fn list(http: &reqwest::Client, replica: &str, user: &str) -> anyhow::Resu
 }
 
 fn summary(all: &[Seen], failed: u64) -> FirstReads {
-    let sorted = |durations: &mut dyn Iterator<Item = Duration>| {
-        let mut ms: Vec<f64> = durations.map(|duration| duration.as_secs_f64() * 1e3).collect();
-        ms.sort_by(f64::total_cmp);
-        ms
-    };
-    let latencies = sorted(&mut all.iter().map(|seen| seen.latency));
-    let ages = sorted(&mut all.iter().filter_map(|seen| seen.age));
+    let in_ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let latencies: Vec<f64> = all.iter().map(|seen| in_ms(seen.latency)).collect();
+    let ages: Vec<f64> = all.iter().filter_map(|seen| seen.age).map(in_ms).collect();
     let at_once = ages.iter().filter(|age| **age == 0.0).count();
     FirstReads {
         users: all.len() as u64,
         shows_pct: 100.0 * at_once as f64 / all.len().max(1) as f64,
-        p50_ms: quantile(&latencies, 0.5),
-        p99_ms: quantile(&latencies, 0.99),
-        age_p50_ms: quantile(&ages, 0.5),
-        age_p99_ms: quantile(&ages, 0.99),
+        p50_ms: percentile(&latencies, 50.0),
+        p99_ms: percentile(&latencies, 99.0),
+        age_p50_ms: percentile(&ages, 50.0),
+        age_p99_ms: percentile(&ages, 99.0),
         never: (all.len() - ages.len()) as u64,
         failed,
     }

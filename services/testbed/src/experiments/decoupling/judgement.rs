@@ -164,12 +164,6 @@ impl Backlog {
     }
 }
 
-/// The value below which this share of the sorted values lies; `None` without values.
-pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied()
-}
-
 /// As Prometheus interpolates: linear within a bucket, and the last bound for what lies beyond it. `buckets`: upper bound and cumulative
 /// count, ascending. NaN without values.
 pub fn histogram_quantile(buckets: &[(f64, f64)], share: f64) -> f64 {
@@ -335,10 +329,7 @@ pub mod tests {
     }
 
     #[test]
-    fn quantiles_of_values_and_of_histograms() {
-        let values: Vec<f64> = (1..=200).map(f64::from).collect();
-        assert_eq!([0.0, 0.5, 0.99, 1.0].map(|share| quantile(&values, share)), [1.0, 100.0, 198.0, 200.0].map(Some));
-        assert_eq!(quantile(&[], 0.5), None);
+    fn quantiles_of_histograms() {
         let buckets = [(0.1, 50.0), (0.5, 50.0), (1.0, 99.0), (f64::INFINITY, 100.0)];
         assert_eq!([0.25, 0.5, 1.0].map(|share| histogram_quantile(&buckets, share)), [0.05, 0.1, 1.0]);
         assert!((histogram_quantile(&buckets, 0.745) - 0.75).abs() < 1e-9);

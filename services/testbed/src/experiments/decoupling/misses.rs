@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus};
 use reqwest::StatusCode;
+use statistics::percentile;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 
 use super::{
-    judgement::{Features, Misses, quantile},
+    judgement::{Features, Misses},
     servers::Target,
 };
 
@@ -44,10 +45,9 @@ pub(super) struct Latencies {
 }
 
 impl Latencies {
-    pub(super) fn summary(mut self, features: Features, rows: f64) -> Misses {
-        self.ms.sort_by(f64::total_cmp);
-        let at = |share| quantile(&self.ms, share).unwrap_or(f64::NAN);
-        Misses { features, reads: self.ms.len() as u64, others: self.others, p50_ms: at(0.5), p99_ms: at(0.99), rows }
+    pub(super) fn summary(self, features: Features, rows: f64) -> Misses {
+        let at = |percent| percentile(&self.ms, percent).unwrap_or(f64::NAN);
+        Misses { features, reads: self.ms.len() as u64, others: self.others, p50_ms: at(50.0), p99_ms: at(99.0), rows }
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use report::Verdict;
 use serde::Serialize;
+use statistics::{median, percentile};
 
 /// Freshness after a failover: the same bound as without one.
 pub const FRESH_S: f64 = 2.0;
@@ -124,9 +125,8 @@ impl Series {
     /// Median and maximum of a figure over the deaths of this kind; `None`: without a figure, or not reached by one of them.
     pub fn figure(&self, death: Death, figure: fn(&Sample) -> Option<f64>) -> Option<(f64, f64)> {
         let of_kind = self.samples.iter().filter(|sample| sample.death == death);
-        let mut all: Vec<f64> = of_kind.map(figure).collect::<Option<_>>()?;
-        all.sort_by(f64::total_cmp);
-        Some((*all.get((all.len().checked_sub(1)?) / 2)?, *all.last()?))
+        let all: Vec<f64> = of_kind.map(figure).collect::<Option<_>>()?;
+        Some((median(&all)?, percentile(&all, 100.0)?))
     }
 }
 
@@ -141,11 +141,10 @@ pub fn fresh_again_s(fresh: &[Fresh], waiting: &[Duration], killed: Duration, en
         let late = fresh.iter().filter(|one| one.sent < until && one.visible >= until).map(|one| one.sent);
         let never = waiting.iter().copied().filter(|sent| *sent < until);
         let ages = late.chain(never).map(|sent| until - sent);
-        let mut all: Vec<Duration> = visible.map(|one| one.visible - one.sent).chain(ages).collect();
-        all.sort_unstable();
-        let p99 = all.get((all.len() * 99).div_ceil(100).saturating_sub(1));
+        let all: Vec<f64> =
+            visible.map(|one| one.visible - one.sent).chain(ages).map(|age| age.as_secs_f64()).collect();
         // A window without events shows nothing good.
-        p99.is_some_and(|p99| p99.as_secs_f64() <= FRESH_S)
+        percentile(&all, 99.0).is_some_and(|p99| p99 <= FRESH_S)
     };
     let good: Vec<bool> = ends.iter().map(|until| is_good(*until)).collect();
     let after_last_bad = good.iter().rposition(|good| !good).map_or(0, |bad| bad + 1);

@@ -19,8 +19,11 @@ pub struct Outage {
     pub restarted_s: f64,
     /// It answers; since `restarted_s` it recovered.
     pub answering_s: f64,
-    /// Median of the seconds' p99 before the kill; null when nothing ended there.
+    /// Median of the seconds' p99 before the kill; null when too few requests ended in them.
     pub normal_p99_ms: Option<f64>,
+    /// Instead of it, the median of the seconds' longest requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normal_max_ms: Option<f64>,
     /// From the second of the restart to the first of three normal seconds in a row, as in `report::trend`.
     pub back_after_s: Option<u32>,
     /// Of the load over the whole run, by class. Each known user of the load had a list in Redis when it began.
@@ -105,6 +108,7 @@ pub mod sample {
             restarted_s: 35.1,
             answering_s: 35.6,
             normal_p99_ms: Some(120.0),
+            normal_max_ms: None,
             back_after_s: Some(2),
             known_answered: 82_500,
             known_sources: Sources { cache: 60_000, store: 12_500, popular: 0, stale: 10_000 },

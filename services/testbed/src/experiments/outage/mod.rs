@@ -16,7 +16,7 @@ use api::Profile;
 use clap::{Args, FromArgMatches};
 use contract::keys;
 use loadtest::{
-    plan::{Phase, StepPlan},
+    plan::{DEFAULT_RUN_SEED, Phase, StepPlan},
     scenario::Scenario,
 };
 use report::trend;
@@ -165,7 +165,7 @@ async fn outage(after: &mut AfterSteps<'_>, timing: Timing, server: Server) -> a
         name: format!("{} {server}", scenario.name),
         measure_ms: u64::from(timing.length_s()) * 1000,
         // Other unknown ids than in the steps and in the other outage.
-        seed: 1 + scenario.steps.len() as u64 + server as u64,
+        seed: statistics::seed::of_step(DEFAULT_RUN_SEED, 1, scenario.steps.len() + server as usize),
         ..StepPlan::of(scenario, users, 0, &load_ids, &target.gateway)
     };
     let mut show = after.bar.follow(&format!("{}, {server} is killed", after.variant.name));
@@ -210,7 +210,8 @@ async fn outage(after: &mut AfterSteps<'_>, timing: Timing, server: Server) -> a
         killed_s,
         restarted_s,
         answering_s: since(answering_ms),
-        normal_p99_ms: back.normal_p99_ms,
+        normal_p99_ms: back.normal_p99_ms(),
+        normal_max_ms: back.normal_max_ms(),
         back_after_s: back.after_s,
         before: phase(&window.before, &killed),
         during: phase(&killed, &restarted),

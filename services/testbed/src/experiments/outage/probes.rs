@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use anyhow::{Context, ensure};
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
+use statistics::percentile;
 use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep_until},
@@ -188,15 +189,13 @@ pub(super) fn count(probes: &[Probe], listed: bool, away: &Range<u64>) -> Probes
     let number = |among: &[&Probe], answers: &[Answer]| {
         among.iter().filter(|probe| answers.contains(&probe.answer)).count() as u64
     };
-    let mut latencies: Vec<f64> = during.iter().map(|probe| probe.latency_ms).collect();
-    latencies.sort_by(f64::total_cmp);
-    let at = (latencies.len() * 99).div_ceil(100).checked_sub(1);
+    let latencies: Vec<f64> = during.iter().map(|probe| probe.latency_ms).collect();
     Probes {
         asked: during.len() as u64,
         good: number(&during, &[Answer::Good, Answer::Wrong]),
         refused: number(&during, &[Answer::Refused]),
         failed: number(&during, &[Answer::Failed]),
-        p99_ms: at.map(|at| latencies[at]),
+        p99_ms: percentile(&latencies, 99.0),
         compared: number(&of, &[Answer::Good, Answer::Wrong]),
         wrong: number(&of, &[Answer::Wrong]),
     }

@@ -1,8 +1,9 @@
 //! Tables and charts of outages. Pure.
 
+use loadtest::figures::Tail;
 use report::{
     Chart, Curve, Drawing, Second, Section, Table,
-    numbers::{NO_FIGURE, count, ms, pct, plain},
+    numbers::{NO_FIGURE, TAIL, count, ms, pct, plain, tail},
 };
 
 use super::figures::{Outage, OutagePhase, Probes, error_pct};
@@ -40,12 +41,12 @@ fn charts(of: &Outage, name: &str) -> [Chart; 2] {
     // Both begin at 0 and should stay low, so they share an axis.
     let latency = Drawing::OverTime {
         x_label: "second of the run".into(),
-        y_label: "p99 in ms, errors in %".into(),
-        curves: vec![curve("p99, ms", |second| second.p99_ms), curve("errors, %", error_pct)],
+        y_label: "p99 or max in ms, errors in %".into(),
+        curves: vec![curve(TAIL, |second| second.tail().map(Tail::ms)), curve("errors, %", error_pct)],
     };
     [
         Chart::new(&format!("{name} is killed"), &meaning, answers),
-        Chart::new(&format!("{name} is killed: errors and p99"), &meaning, latency),
+        Chart::new(&format!("{name} is killed: errors and latency"), &meaning, latency),
     ]
 }
 
@@ -61,7 +62,7 @@ fn summary(outages: &[Outage], name: &impl Fn(&Outage) -> String) -> Table {
         ("p99 without a list, ms", |o| figure(o.unlisted.p99_ms)),
         ("store queries/s", |o| phases(o, |phase| phase.store_queries_per_s)),
         ("CPU, % of all cores", |o| phases(o, |phase| phase.cpu_pct)),
-        ("p99 of the load before, ms", |o| figure(o.normal_p99_ms)),
+        ("p99 of the load before, ms", |o| tail(o.normal_p99_ms, o.normal_max_ms)),
         ("back to normal after", back),
     ];
     let row =
@@ -107,7 +108,7 @@ fn seconds(outages: &[Outage], name: &impl Fn(&Outage) -> String) -> Table {
                     count(s.sent as f64),
                     count(s.good as f64),
                     error_pct(s).map_or_else(|| NO_FIGURE.into(), pct),
-                    s.p99_ms.map_or_else(|| NO_FIGURE.into(), ms),
+                    tail(s.p99_ms, s.max_ms),
                 ]
             })
             .collect()

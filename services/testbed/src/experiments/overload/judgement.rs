@@ -4,8 +4,8 @@ use report::{
     Report, Verdict,
     analysis::{StepState, over_repeats, step_state},
     numbers::{NO_FIGURE, count, pct},
-    trend::median,
 };
+use statistics::median;
 
 use super::surge::Recovery;
 use crate::experiments::under_load::{QUICK, note};
@@ -67,7 +67,7 @@ fn recovery_verdict(report: &Report, all: &[Recovery], profile: &String, not_jud
     let first = of.first()?;
     // A run that never returned is later than any that did.
     let seconds: Vec<f64> = of.iter().map(|r| r.back_after_s.map_or(f64::INFINITY, f64::from)).collect();
-    let back = median(seconds).unwrap_or(f64::INFINITY);
+    let back = median(&seconds).unwrap_or(f64::INFINITY);
     let figures = format!(
         "{} requests/s, {} for {} s, then {} again; {} good/s in the surge",
         count(first.base_per_s),
@@ -94,7 +94,7 @@ struct Goodput {
 
 /// At the lowest step of at least this offer (a scenario may round it by 2 %), and at the best.
 fn goodput(report: &Report, profile: &str, beyond_per_s: f64) -> Option<Goodput> {
-    let good = |users: u32| over_repeats(report, profile, users, |s| Some(s.good_per_s)).map(|spread| spread.median);
+    let good = |users: u32| over_repeats(report, profile, users, |s| Some(s.good_per_s)).map(|spread| spread.mean);
     let offered = |users: u32| f64::from(users) * 1000.0 / report.scenario.interval_ms.max(1) as f64;
     let valid = |users: &u32| matches!(step_state(report, profile, *users), StepState::Held | StepState::NotHeld);
     let users: Vec<u32> = report.user_steps().into_iter().filter(valid).collect();

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use loadtest::{
     curve::{Curve, Point},
-    plan::StepPlan,
+    plan::{DEFAULT_RUN_SEED, StepPlan},
     scenario::Scenario,
 };
 use report::{
     Chart, Drawing, Second, Section, Table, Validity,
-    numbers::{NO_FIGURE, count, ms},
+    numbers::{count, tail},
     trend,
 };
 use serde::Serialize;
@@ -42,8 +42,11 @@ pub struct Recovery {
     pub surge_from_s: u32,
     /// Second of `series` in which it is over.
     pub surge_to_s: u32,
-    /// Median of the seconds' p99 before the surge; null when nothing ended there.
+    /// Median of the seconds' p99 before the surge; null when too few requests ended in them.
     pub normal_p99_ms: Option<f64>,
+    /// Instead of it, the median of the seconds' longest requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normal_max_ms: Option<f64>,
     /// Good answers during the surge.
     pub surge_good_per_s: f64,
     /// From the end of the surge to the first of three normal seconds in a row; null: not within the series.
@@ -70,7 +73,8 @@ impl Surge {
             name: format!("{} surge", scenario.name),
             curve: Some(Curve::new(points.to_vec())?),
             measure_ms: to_ms + u64::from(self.after_s) * 1000,
-            seed: 1 + scenario.steps.len() as u64,
+            // Other ids than in the steps.
+            seed: statistics::seed::of_step(DEFAULT_RUN_SEED, 1, scenario.steps.len()),
             ..StepPlan::of(scenario, base, 0, known_ids, gateway)
         })
     }
@@ -100,7 +104,8 @@ impl Surge {
             peak_per_s: scenario.offered_per_s(self.peak_users),
             surge_from_s: during.start,
             surge_to_s: during.end,
-            normal_p99_ms: back.normal_p99_ms,
+            normal_p99_ms: back.normal_p99_ms(),
+            normal_max_ms: back.normal_max_ms(),
             surge_good_per_s: good as f64 / f64::from(self.for_s.max(1)),
             back_after_s: back.after_s,
             validity: window.validity,
@@ -124,14 +129,14 @@ pub fn section(recoveries: &[Recovery], repeats: u32) -> anyhow::Result<Section>
             count(r.base_per_s),
             count(r.peak_per_s),
             count(r.surge_good_per_s),
-            r.normal_p99_ms.map_or_else(|| NO_FIGURE.into(), ms),
+            tail(r.normal_p99_ms, r.normal_max_ms),
             r.back_after_s.map_or_else(|| "not within the run".into(), |s| format!("{s} s")),
         ]
     };
     let table = Table::new(
         "Back to normal",
         "A second is normal with at most 1 % errors and a p99 of at most twice the p99 before the surge, or 20 ms more where that is \
-         higher. Back to normal is the first of three normal seconds in a row, counted from the end of the surge.",
+         higher; with fewer than 1,000 requests in a second, its longest one (max) instead of the p99. Back to normal is the first of three normal seconds in a row, counted from the end of the surge.",
         &["", "steady/s", "surge/s", "good/s in it", "p99 before, ms", "back to normal after"],
         recoveries.iter().map(row).collect(),
     );

@@ -22,9 +22,9 @@ fn verdict(report: &Report, profile: &str, judged: bool) -> Option<Verdict> {
     let shares = report.scenario.steps.iter().copied().zip(report.scenario.unknown_share.iter().copied());
     let mut steps: Vec<(u32, f64)> = shares.collect();
     steps.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let known = |users: u32| over_repeats(report, profile, users, |s| s.known_good_per_s).map(|spread| spread.median);
+    let known = |users: u32| over_repeats(report, profile, users, |s| s.known_good_per_s).map(|spread| spread.mean);
     let queries = |users: u32| {
-        over_repeats(report, profile, users, |s| Some(s.store_queries_per_request)).map(|spread| spread.median)
+        over_repeats(report, profile, users, |s| Some(s.store_queries_per_request)).map(|spread| spread.mean)
     };
     let clean_users = steps.iter().find(|(_, share)| *share == 0.0)?.0;
     let clean = known(clean_users).filter(|known| *known > 0.0)?;

@@ -5,6 +5,7 @@ use std::fmt;
 use heartbeat::assign::NodeId;
 use report::Verdict;
 use serde::Serialize;
+use statistics::percentile;
 
 use super::{
     fence_off::FenceOff,
@@ -184,18 +185,12 @@ impl Series {
         self.percentile_of(|sample| kill.is_none_or(|kill| sample.kill == kill), figure, percent)
     }
 
-    /// A switch-over that did not happen is later than all others.
+    /// A switch-over that did not happen is later than all others; infinite without samples.
     pub fn percentile_of(&self, counts: impl Fn(&Sample) -> bool, figure: Figure, percent: f64) -> f64 {
         let of = self.samples.iter().filter(|sample| counts(sample));
-        percentile(of.map(|sample| figure(sample).unwrap_or(f64::INFINITY)).collect(), percent)
+        let values: Vec<f64> = of.map(|sample| figure(sample).unwrap_or(f64::INFINITY)).collect();
+        percentile(&values, percent).unwrap_or(f64::INFINITY)
     }
-}
-
-/// The nearest rank; infinite without values.
-pub fn percentile(mut values: Vec<f64>, percent: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let rank = (percent / 100.0 * values.len() as f64).ceil() as usize;
-    values.get(rank.max(1) - 1).copied().unwrap_or(f64::INFINITY)
 }
 
 /// Only the majority is judged: the others are there to compare with.

@@ -1,10 +1,11 @@
 //! The table of the switch-overs. Pure.
 
 use report::{Section, Table};
+use statistics::percentile;
 
 use super::{
     fence_off::FenceOff,
-    judgement::{FIGURES, Kill, Sample, Series, ms, percentile},
+    judgement::{FIGURES, Kill, Sample, Series, ms},
     traces::{Parts, Row, Slowest},
 };
 
@@ -31,8 +32,9 @@ fn parts(all: &[Series]) -> Table {
     let row = |series: &Series| {
         let known: Vec<Parts> = series.samples.iter().filter_map(|sample| sample.parts).collect();
         let cells = PARTS.map(|part| {
+            let values: Vec<f64> = known.iter().map(part).collect();
             let [p50, p99, slowest] =
-                [50.0, 99.0, 100.0].map(|percent| percentile(known.iter().map(part).collect(), percent));
+                [50.0, 99.0, 100.0].map(|percent| percentile(&values, percent).unwrap_or(f64::NAN));
             if known.is_empty() { "-".into() } else { format!("{p50:.0} / {p99:.0} / {slowest:.0}") }
         });
         let name = format!("{}, {} ms", series.strategy, series.interval_ms);

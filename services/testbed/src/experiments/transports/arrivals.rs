@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use heartbeat::Nanos;
 use serde::Serialize;
+use statistics::percentile;
 
 use super::Over;
 
@@ -53,20 +54,21 @@ pub fn figures<'a>(
     let mut by_node: BTreeMap<u64, Vec<Nanos>> = (0..nodes).map(|node| (node, Vec::new())).collect();
     for arrival in arrivals {
         if during.contains(&arrival.sent) {
-            delays.push(arrival.received.saturating_sub(arrival.sent));
+            delays.push(arrival.received.saturating_sub(arrival.sent) as f64 / 1e6);
         }
         by_node.entry(arrival.node).or_default().push(arrival.received);
     }
-    delays.sort_unstable();
+    // NaN without arrivals.
+    let delay_ms = |percent| percentile(&delays, percent).unwrap_or(f64::NAN);
     let silences: Vec<Nanos> = by_node.values_mut().map(|received| longest_silence(received, &during)).collect();
     let longer_than = |limit| silences.iter().filter(|&&silence| silence > limit).count() as u64;
     let length = Duration::from_nanos(during.end.saturating_sub(during.start));
     Figures {
         due: nodes * (length.as_secs_f64() / interval.as_secs_f64()).round() as u64,
         arrived: delays.len() as u64,
-        delay_p50_ms: quantile_ms(&delays, 0.5),
-        delay_p99_ms: quantile_ms(&delays, 0.99),
-        delay_max_ms: quantile_ms(&delays, 1.0),
+        delay_p50_ms: delay_ms(50.0),
+        delay_p99_ms: delay_ms(99.0),
+        delay_max_ms: delay_ms(100.0),
         silence_max_s: silences.iter().max().map_or(0.0, |&longest| longest as f64 / 1e9),
         suspected: longer_than(SUSPECTED),
         offline: longer_than(OFFLINE),
@@ -83,13 +85,6 @@ fn longest_silence(received: &mut [Nanos], during: &Range<Nanos>) -> Nanos {
     let after = received.iter().copied().find(|&at| at >= during.end).unwrap_or(during.end);
     let all: Vec<Nanos> = std::iter::once(before).chain(within).chain([after]).collect();
     all.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
-}
-
-/// NaN of nothing.
-fn quantile_ms(sorted: &[Nanos], quantile: f64) -> f64 {
-    let last = sorted.len().saturating_sub(1);
-    let at = (quantile * last as f64).round() as usize;
-    sorted.get(at).map_or(f64::NAN, |&nanos| nanos as f64 / 1e6)
 }
 
 #[cfg(test)]
