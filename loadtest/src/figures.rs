@@ -40,6 +40,9 @@ pub struct ModelFigures {
     pub good_per_s: f64,
 }
 
+/// A request that was sent later than this after its planned instant, in milliseconds, is late.
+pub const LATE_MS: u64 = 10;
+
 /// One measured second of a step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Second {
@@ -57,6 +60,16 @@ pub struct Second {
     pub beyond_slo: Option<u64>,
     /// 99th percentile of the latency of the requests that ended in this second, in milliseconds; null without such a request.
     pub p99_ms: Option<f64>,
+    /// Requests that were due in this second or before and were then sent in it or later, more than [`LATE_MS`] after their planned instant.
+    /// Absent in reports from before it was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<u64>,
+    /// Longest time from the planned instant of such a request until it was sent, in milliseconds; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_lag_max_ms: Option<f64>,
+    /// Busy share of the machine's CPU in this second, in percent; absent where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_pct: Option<f64>,
 }
 
 /// Limits that a reproduction of the article must meet. A figure equal to its limit passes.

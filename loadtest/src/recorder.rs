@@ -8,7 +8,7 @@ use contract::http::Source;
 use hdrhistogram::Histogram;
 
 use crate::{
-    figures::{Second, Sources},
+    figures::{LATE_MS, Second, Sources},
     plan::{Latency, Progress, SendLag, StepOutcome, StepPlan, curve, hdr_log, millis},
 };
 
@@ -41,6 +41,9 @@ struct SecondCounts {
     good: u64,
     errors: u64,
     beyond_slo: u64,
+    /// See `Second::late`.
+    late: u64,
+    late_max_us: u64,
     /// Two significant digits: only the 99th percentile is read, and every second of every shard has a histogram.
     latency_us: Histogram<u32>,
 }
@@ -84,9 +87,19 @@ impl Recorder {
         if let Some(second) = self.seconds.get_mut((sent_us / SECOND_US) as usize) {
             second.sent += 1;
         }
+        let lag_us = sent_us.saturating_sub(planned_us);
+        if lag_us > LATE_MS * 1000 {
+            // Late in each second from its planned instant: a generator that stands still sends nothing in these seconds.
+            let last = self.seconds.len().saturating_sub(1);
+            let [from, to] = [planned_us, sent_us].map(|at_us| ((at_us / SECOND_US) as usize).min(last));
+            for second in self.seconds.get_mut(from..=to).into_iter().flatten() {
+                second.late += 1;
+                second.late_max_us = second.late_max_us.max(lag_us);
+            }
+        }
         if self.window.contains(&sent_us) {
             self.sent += 1;
-            self.lag_us.saturating_record(sent_us.saturating_sub(planned_us));
+            self.lag_us.saturating_record(lag_us);
         }
     }
 
@@ -229,7 +242,8 @@ pub(crate) fn progress<'a>(
 
 impl SecondCounts {
     fn none() -> Result<Self> {
-        Ok(Self { sent: 0, good: 0, errors: 0, beyond_slo: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? })
+        let latency_us = Histogram::new_with_bounds(1, MAX_US, 2)?;
+        Ok(Self { sent: 0, good: 0, errors: 0, beyond_slo: 0, late: 0, late_max_us: 0, latency_us })
     }
 
     fn add(&mut self, other: &Self) -> Result<()> {
@@ -237,6 +251,8 @@ impl SecondCounts {
         self.good += other.good;
         self.errors += other.errors;
         self.beyond_slo += other.beyond_slo;
+        self.late += other.late;
+        self.late_max_us = self.late_max_us.max(other.late_max_us);
         self.latency_us.add(&other.latency_us)?;
         Ok(())
     }
@@ -244,7 +260,16 @@ impl SecondCounts {
     /// Without `beyond_slo`: only the plan says whether it was counted.
     fn second(&self, second: u32) -> Second {
         let p99_ms = (!self.latency_us.is_empty()).then(|| millis(self.latency_us.value_at_quantile(0.99)));
-        Second { second, sent: self.sent, good: self.good, errors: self.errors, beyond_slo: None, p99_ms }
+        Second {
+            second,
+            sent: self.sent,
+            good: self.good,
+            errors: self.errors,
+            p99_ms,
+            late: Some(self.late),
+            send_lag_max_ms: (self.late > 0).then(|| millis(self.late_max_us)),
+            ..Second::default()
+        }
     }
 }
 
@@ -313,6 +338,22 @@ mod tests {
         assert!((outcome.send_lag.max_ms - 10.0).abs() < 0.1, "{:?}", outcome.send_lag);
         let series: Vec<_> = outcome.series.iter().map(|second| (second.second, second.sent, second.good)).collect();
         assert_eq!(series, [(0, 0, 1), (1, 2, 1)]);
+    }
+
+    #[test]
+    fn a_request_is_late_in_each_second_from_its_planned_instant_until_it_was_sent() {
+        let shards = [(); 2].map(|()| {
+            let mut recorder = Recorder::new(&plan()).unwrap();
+            request(&mut recorder, true, [1500, 1510, 1600], Ok(Source::Cache)); // not more than 10 ms
+            request(&mut recorder, true, [1900, 2400, 2500], Ok(Source::Cache));
+            request(&mut recorder, true, [2900, 9000, 9100], Ok(Source::Cache)); // sent after the end
+            recorder
+        });
+        let [first, second] = shards;
+        let outcome = outcome(first.merge(&second).unwrap());
+        let late: Vec<_> =
+            outcome.series.iter().map(|second| (second.sent, second.late, second.send_lag_max_ms)).collect();
+        assert_eq!(late, [(2, Some(2), Some(500.0)), (2, Some(4), Some(6100.0))]);
     }
 
     #[test]

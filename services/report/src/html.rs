@@ -1,7 +1,7 @@
 //! `report.html`: one file, nothing loaded from elsewhere, no script.
 
 use super::{
-    charts,
+    attempts, charts,
     findings::Findings,
     schema::Report,
     section::{Section, Table, Verdict},
@@ -227,6 +227,7 @@ fn checks(verdicts: &[Verdict]) -> String {
             let (class, sign, result) = match v.passed {
                 Some(true) => ("good", "✓", "passed"),
                 Some(false) => ("bad", "✗", "failed"),
+                None if v.undecided => ("open", "?", "undecided"),
                 None => ("open", "–", "not judged"),
             };
             format!(
@@ -259,8 +260,12 @@ fn remarks(remarks: &[String]) -> String {
 
 fn details(report: &Report) -> String {
     let tables: String = tables::details(report).iter().map(plain_table).collect();
+    let fold = |table: &Table| {
+        format!("<details><summary>{}</summary>{}</details>\n", escape(&table.title), plain_table(table))
+    };
+    let folded: String = attempts::folded(report).iter().map(fold).collect();
     format!(
-        "<section aria-labelledby=\"details\"><h2 id=\"details\">Details</h2>\n<div class=\"tables\">{}<div>{tables}</div></div></section>\n",
+        "<section aria-labelledby=\"details\"><h2 id=\"details\">Details</h2>\n<div class=\"tables\">{}<div>{tables}</div></div>{folded}</section>\n",
         block_table(report, &tables::blocks(report), Rank::Detail, "More of each step")
     )
 }

@@ -9,7 +9,7 @@ use super::{
     schema::{Second, Step},
     section::{Chart, Curve, Drawing, Section, Table, Verdict},
     trend::{least_squares, median},
-    validity::not_judged,
+    validity::{mean_cpu_pct, not_judged},
 };
 
 const TITLE: &str = "Soak";
@@ -88,6 +88,9 @@ pub fn by_minute(series: &[Second]) -> Vec<Second> {
                 .any(|s| s.beyond_slo.is_some())
                 .then(|| mean(|s| s.beyond_slo.unwrap_or_default())),
             p99_ms: median(seconds.iter().filter_map(|second| second.p99_ms).collect()),
+            late: seconds.iter().any(|s| s.late.is_some()).then(|| mean(|s| s.late.unwrap_or_default())),
+            send_lag_max_ms: seconds.iter().filter_map(|second| second.send_lag_max_ms).max_by(f64::total_cmp),
+            cpu_pct: mean_cpu_pct(seconds),
         }
     });
     minutes.collect()

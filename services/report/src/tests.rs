@@ -4,6 +4,7 @@ use super::{
     Document, Findings, Tolerances, Verdict, html, markdown, sample, schema::*, terminal, write_findings, write_report,
 };
 
+mod attempts;
 mod diffing;
 mod experiments;
 mod html_page;

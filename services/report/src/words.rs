@@ -187,10 +187,14 @@ fn because(s: &Step) -> String {
 /// "11 of 12 passed, 1 failed".
 pub(super) fn score(verdicts: &[Verdict]) -> String {
     let number = |wanted: Option<bool>| verdicts.iter().filter(|v| v.passed == wanted).count();
-    let (passed, failed, open) = (number(Some(true)), number(Some(false)), number(None));
+    let undecided = verdicts.iter().filter(|v| v.passed.is_none() && v.undecided).count();
+    let (passed, failed, open) = (number(Some(true)), number(Some(false)), number(None) - undecided);
     let mut text = format!("{passed} of {} passed", verdicts.len());
     if failed > 0 {
         text.push_str(&format!(", {failed} failed"));
+    }
+    if undecided > 0 {
+        text.push_str(&format!(", {undecided} undecided"));
     }
     if open > 0 {
         text.push_str(&format!(", {open} not judged"));
@@ -261,11 +265,15 @@ pub(super) fn remarks(report: &Report, tolerances: Option<&Tolerances>) -> Vec<S
         .steps
         .iter()
         .filter(|s| !s.discarded.is_empty())
-        .map(|s| format!("{} at {} requests/s ({})", s.profile, count(s.offered_per_s), s.discarded.join(", then ")))
+        .map(|s| {
+            let reasons: Vec<String> = s.discarded.iter().map(|attempt| attempt.invalid_reasons.join("; ")).collect();
+            format!("{} at {} requests/s ({})", s.profile, count(s.offered_per_s), reasons.join(", then "))
+        })
         .collect();
     if !again.is_empty() {
         out.push(format!(
-            "Measured again because the machine or the load generator was the limit; only the last measurement is shown: {}.",
+            "Measured again because the machine or the load generator was the limit; the figures are those of the last measurement, and the \
+             earlier ones are listed under 'Attempts': {}.",
             again.join("; ")
         ));
     }
