@@ -12,9 +12,9 @@ pub struct Scheduling {
     pub run_queue_ms_per_s: BTreeMap<String, f64>,
     /// Milliseconds that a thread of the load generator waited for a core each time it was woken up, on average; null when not measured.
     pub generator_wait_ms: Option<f64>,
-    /// Cores that a cgroup's quota allows, summed over the processes of a kind; a kind without a quota is absent.
+    /// Cores that a cgroup's quota allows a process of this kind, the one that was held back longest; a kind without a quota is absent.
     pub quota_cores: BTreeMap<String, f64>,
-    /// Milliseconds in which a cgroup's quota was used up, summed over the processes of a kind; a kind without a quota is absent.
+    /// Milliseconds in which the quota of that process was used up; a kind without a quota is absent.
     pub throttled_ms: BTreeMap<String, f64>,
     /// Policy and nice value: `SCHED_BATCH, nice -10`.
     pub policy: BTreeMap<String, String>,

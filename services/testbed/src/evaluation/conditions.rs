@@ -71,6 +71,7 @@ mod tests {
             quick: false,
             repeat: 1,
             attempts: 3,
+            calibration_attempts: 3,
             instances: 1,
             sets: sets.iter().map(|set| (*set).to_owned()).collect(),
             soak: false,

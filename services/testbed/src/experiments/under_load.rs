@@ -8,7 +8,7 @@ use loadtest::scenario::Scenario;
 use super::publish::RunArgs;
 use crate::{
     data,
-    evaluation::{self, Plan, Variant},
+    evaluation::{self, CALIBRATION_ATTEMPTS, Plan, Variant},
     reports,
 };
 
@@ -45,6 +45,7 @@ pub fn plan(scenario: Scenario, variants: Vec<Variant>, args: &LoadArgs, sets: &
         quick: args.run.quick,
         repeat: args.repeat,
         attempts: 1,
+        calibration_attempts: if args.run.quick { 1 } else { CALIBRATION_ATTEMPTS },
         instances: 1,
         sets: sets.iter().map(|set| (*set).to_owned()).collect(),
         soak: false,

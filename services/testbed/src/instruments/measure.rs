@@ -75,8 +75,12 @@ pub async fn step<S: HasStack>(
         Some(log) => gateway_mean_ms(log, log_offset, outcome.started_ms, outcome.ended_ms).await?,
         None => None,
     };
-    let step =
-        Step { gateway_mean_ms, rss_mb: rss, ..figures(outcome, &window.before, &window.after, &window.validity) };
+    let step = Step {
+        gateway_mean_ms,
+        rss_mb: rss,
+        scheduling: Some(window.scheduling),
+        ..figures(outcome, &window.before, &window.after, &window.validity)
+    };
     Ok((step, window.outcome))
 }
 
