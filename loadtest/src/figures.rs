@@ -40,6 +40,9 @@ pub struct ModelFigures {
     pub good_per_s: f64,
 }
 
+/// A request that was sent later than this after its planned instant, in milliseconds, is late.
+pub const LATE_MS: u64 = 10;
+
 /// One measured second of a step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Second {
@@ -71,6 +74,16 @@ pub struct Second {
     /// absent as the mean.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub latency_counts: Vec<u64>,
+    /// Requests that were due in this second or before and were then sent in it or later, more than [`LATE_MS`] after their planned instant.
+    /// Absent in reports from before it was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<u64>,
+    /// Longest time from the planned instant of such a request until it was sent, in milliseconds; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_lag_max_ms: Option<f64>,
+    /// Busy share of the machine's CPU in this second, in percent; absent where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_pct: Option<f64>,
 }
 
 /// How slow the slowest requests of a second were, in milliseconds.

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use statistics::has_percentile;
 
 use crate::{
-    figures::{Second, Sources},
+    figures::{LATE_MS, Second, Sources},
     latency_bands,
     plan::{Latency, Progress, SendLag, StepOutcome, StepPlan, curve, hdr_log, millis},
 };
@@ -46,6 +46,9 @@ struct SecondCounts {
     good: u64,
     errors: u64,
     beyond_slo: u64,
+    /// See `Second::late`.
+    late: u64,
+    late_max_us: u64,
     /// Two significant digits, because every second of every shard has a histogram; percentiles and bands of latency are read.
     latency_us: Histogram<u32>,
 }
@@ -91,9 +94,19 @@ impl Recorder {
         if let Some(second) = self.seconds.get_mut((sent_us / SECOND_US) as usize) {
             second.sent += 1;
         }
+        let lag_us = sent_us.saturating_sub(planned_us);
+        if lag_us > LATE_MS * 1000 {
+            // Late in each second from its planned instant: a generator that stands still sends nothing in these seconds.
+            let last = self.seconds.len().saturating_sub(1);
+            let [from, to] = [planned_us, sent_us].map(|at_us| ((at_us / SECOND_US) as usize).min(last));
+            for second in self.seconds.get_mut(from..=to).into_iter().flatten() {
+                second.late += 1;
+                second.late_max_us = second.late_max_us.max(lag_us);
+            }
+        }
         if self.window.contains(&sent_us) {
             self.sent += 1;
-            self.lag_us.saturating_record(sent_us.saturating_sub(planned_us));
+            self.lag_us.saturating_record(lag_us);
         }
     }
 
@@ -272,7 +285,8 @@ pub(crate) fn progress<'a>(
 
 impl SecondCounts {
     fn none() -> Result<Self> {
-        Ok(Self { sent: 0, good: 0, errors: 0, beyond_slo: 0, latency_us: Histogram::new_with_bounds(1, MAX_US, 2)? })
+        let latency_us = Histogram::new_with_bounds(1, MAX_US, 2)?;
+        Ok(Self { sent: 0, good: 0, errors: 0, beyond_slo: 0, late: 0, late_max_us: 0, latency_us })
     }
 
     fn add(&mut self, other: &Self) -> Result<()> {
@@ -280,6 +294,8 @@ impl SecondCounts {
         self.good += other.good;
         self.errors += other.errors;
         self.beyond_slo += other.beyond_slo;
+        self.late += other.late;
+        self.late_max_us = self.late_max_us.max(other.late_max_us);
         self.latency_us.add(&other.latency_us)?;
         Ok(())
     }
@@ -294,12 +310,14 @@ impl SecondCounts {
             sent: self.sent,
             good: self.good,
             errors: self.errors,
-            beyond_slo: None,
             p99_ms: at(0.99).filter(|_| has_percentile(99.0, ended)),
             max_ms: latency_us.map(|latency_us| millis(latency_us.max())),
             mean_ms: latency_us.map(|latency_us| latency_us.mean() / 1000.0),
             p50_ms: at(0.5),
             latency_counts: latency_bands::counts(&self.latency_us),
+            late: Some(self.late),
+            send_lag_max_ms: (self.late > 0).then(|| millis(self.late_max_us)),
+            ..Second::default()
         }
     }
 }

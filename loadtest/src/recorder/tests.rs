@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     arrivals::{Arrivals, Open, Spacing},
+    figures::Tail,
     plan::Phase,
     scenario::KnownIds,
 };
@@ -61,6 +62,21 @@ fn a_request_belongs_to_the_window_by_its_end() {
 }
 
 #[test]
+fn a_request_is_late_in_each_second_from_its_planned_instant_until_it_was_sent() {
+    let shards = [(); 2].map(|()| {
+        let mut recorder = Recorder::new(&plan()).unwrap();
+        request(&mut recorder, true, [1500, 1510, 1600], Ok(Source::Cache)); // not more than 10 ms
+        request(&mut recorder, true, [1900, 2400, 2500], Ok(Source::Cache));
+        request(&mut recorder, true, [2900, 9000, 9100], Ok(Source::Cache)); // sent after the end
+        recorder
+    });
+    let [first, second] = shards;
+    let outcome = outcome(first.merge(&second).unwrap());
+    let late: Vec<_> = outcome.series.iter().map(|second| (second.sent, second.late, second.send_lag_max_ms)).collect();
+    assert_eq!(late, [(2, Some(2), Some(500.0)), (2, Some(4), Some(6100.0))]);
+}
+
+#[test]
 fn errors_count_by_class_and_against_personal_answers() {
     let mut recorder = Recorder::new(&plan()).unwrap();
     for (known, result) in [
@@ -94,18 +110,35 @@ fn shards_add_up_and_seconds_are_told_while_they_pass() {
     assert_eq!((second.sent, second.good, second.errors, second.offered_per_s), (6, 3, 3, 1.0));
     assert!(second.p50_ms.is_some_and(|p50| (p50 - 100.0).abs() < 2.0), "{second:?}");
     assert!(second.max_ms.is_some_and(|max| (max - 200.0).abs() < 4.0), "{second:?}");
-    assert_eq!(progress(&plan(), 0, shards.iter()).unwrap().p99_ms, None);
+    assert_eq!(progress(&plan(), 0, shards.iter()).unwrap().max_ms, None);
     let [first, second] = shards;
     let outcome = outcome(first.merge(&second).unwrap());
     assert_eq!((outcome.sent, outcome.answered, outcome.good, outcome.errors["connect"]), (6, 6, 3, 3));
     assert_eq!(outcome.known_sources.cache, 3);
     let told = &outcome.series[0];
-    assert!((told.p99_ms.unwrap() - 200.0).abs() < 4.0);
+    assert!((told.max_ms.unwrap() - 200.0).abs() < 4.0);
+    assert_eq!(told.p99_ms, None, "six requests have no 99th percentile");
     assert!((told.p50_ms.unwrap() - 100.0).abs() < 2.0 && (told.mean_ms.unwrap() - 150.0).abs() < 3.0, "{told:?}");
     // Three of 100 ms and three of 200 ms, each below an edge of its own: 131 and 262 ms.
     let bands: Vec<_> = told.latency_counts.iter().enumerate().filter(|(_, count)| **count > 0).collect();
     assert_eq!(bands, [(18, &3), (20, &3)]);
     assert_eq!(crate::latency_bands::upper_edge_ms(18), 131.072);
+}
+
+#[test]
+fn a_second_has_a_percentile_from_a_thousand_requests_on() {
+    let second = |count: u64| {
+        let mut recorder = Recorder::new(&plan()).unwrap();
+        for n in 0..count {
+            request(&mut recorder, true, [1000, 1001, if n < 20 { 1200 } else { 1100 }], Ok(Source::Cache));
+        }
+        outcome(recorder).series[0].clone()
+    };
+    assert_eq!(second(999).tail().map(Tail::name), Some("max"));
+    let full = second(1000);
+    assert_eq!(full.tail().map(Tail::name), Some("p99"));
+    assert!((full.p99_ms.unwrap() - 200.0).abs() < 4.0 && (full.max_ms.unwrap() - 200.0).abs() < 4.0, "{full:?}");
+    assert_eq!(second(0).tail(), None);
 }
 
 #[test]

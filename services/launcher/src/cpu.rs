@@ -12,7 +12,10 @@ use nix::{
     unistd::{Pid, SysconfVar, sysconf},
 };
 
-use crate::process::{Stat, all_pids};
+use crate::{
+    process::{Stat, all_pids},
+    quota::ProcessQuota,
+};
 
 static TICKS_PER_SECOND: LazyLock<f64> = LazyLock::new(|| {
     let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten();
@@ -77,13 +80,22 @@ pub struct MachineCpu {
     pub idle_s: f64,
     /// Seconds of all cores that the hypervisor gave to other machines.
     pub stolen_s: f64,
+    /// Of this process, as a container has it; `None` where all cores may be used.
+    pub quota: Option<ProcessQuota>,
 }
 
 impl MachineCpu {
-    /// Busy share since `earlier`, 0..=1. Stolen time counts as busy.
+    /// Busy share since `earlier`, 0..=1: of all cores, and where a quota applies to this process, of the quota if that is busier. Stolen
+    /// time counts as busy.
     pub fn busy_share_since(self, earlier: Self) -> f64 {
         let all_s = self.all_s_since(earlier);
-        if all_s > 0.0 { (1.0 - (self.idle_s - earlier.idle_s) / all_s).clamp(0.0, 1.0) } else { 0.0 }
+        let share = |used_s: f64, of_s: f64| if of_s > 0.0 { (used_s / of_s).clamp(0.0, 1.0) } else { 0.0 };
+        let of_cores = share(all_s - (self.idle_s - earlier.idle_s), all_s);
+        let of_quota = self
+            .quota
+            .zip(earlier.quota)
+            .map_or(0.0, |(now, then)| share(now.used_s - then.used_s, self.seconds_since(earlier) * now.cores));
+        of_cores.max(of_quota)
     }
 
     /// Stolen share since `earlier`, 0..=1.
@@ -92,13 +104,41 @@ impl MachineCpu {
         if all_s > 0.0 { ((self.stolen_s - earlier.stolen_s) / all_s).clamp(0.0, 1.0) } else { 0.0 }
     }
 
+    /// The accounts at an instant between two others, as if all had grown evenly.
+    #[must_use]
+    pub fn between(earlier: Self, later: Self, at: Instant) -> Self {
+        let whole_s = later.seconds_since(earlier);
+        let part = at.saturating_duration_since(earlier.at).as_secs_f64();
+        let share = if whole_s > 0.0 { (part / whole_s).clamp(0.0, 1.0) } else { 0.0 };
+        let mix = |from: f64, to: f64| from + share * (to - from);
+        let quota = earlier.quota.zip(later.quota).map(|(from, to)| ProcessQuota {
+            used_s: mix(from.used_s, to.used_s),
+            throttled_s: mix(from.throttled_s, to.throttled_s),
+            ..to
+        });
+        Self {
+            at: earlier.at + Duration::from_secs_f64(share * whole_s),
+            idle_s: mix(earlier.idle_s, later.idle_s),
+            stolen_s: mix(earlier.stolen_s, later.stolen_s),
+            quota,
+            ..later
+        }
+    }
+
+    fn seconds_since(self, earlier: Self) -> f64 {
+        self.at.saturating_duration_since(earlier.at).as_secs_f64()
+    }
+
     fn all_s_since(self, earlier: Self) -> f64 {
-        self.at.saturating_duration_since(earlier.at).as_secs_f64() * f64::from(self.cores)
+        self.seconds_since(earlier) * f64::from(self.cores)
     }
 }
 
+/// The only measure of how busy the machine is, in and outside of containers.
 pub fn machine() -> Option<MachineCpu> {
-    parse_machine(&fs::read_to_string("/proc/stat").ok()?, Instant::now())
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let at = Instant::now();
+    Some(MachineCpu { quota: ProcessQuota::of(std::process::id()), ..parse_machine(&text, at)? })
 }
 
 fn parse_machine(text: &str, at: Instant) -> Option<MachineCpu> {
@@ -107,7 +147,8 @@ fn parse_machine(text: &str, at: Instant) -> Option<MachineCpu> {
     // user nice system idle iowait irq softirq steal
     let fields: Vec<f64> = line.split_ascii_whitespace().take(8).map_while(|field| field.parse().ok()).collect();
     let seconds = |field: usize| Some(fields.get(field)? / *TICKS_PER_SECOND);
-    Some(MachineCpu { at, cores: u32::try_from(cores).ok()?, idle_s: seconds(3)? + seconds(4)?, stolen_s: seconds(7)? })
+    let cores = u32::try_from(cores).ok()?;
+    Some(MachineCpu { at, cores, idle_s: seconds(3)? + seconds(4)?, stolen_s: seconds(7)?, quota: None })
 }
 
 #[cfg(test)]
@@ -127,9 +168,27 @@ mod tests {
         let later = parse_machine(&stat(115.0, 9.0), at + Duration::from_secs(10)).unwrap();
         assert!((later.busy_share_since(earlier) - 0.25).abs() < 1e-9);
         assert!((later.stolen_share_since(earlier) - 0.05).abs() < 1e-9);
+        let middle = MachineCpu::between(earlier, later, at + Duration::from_secs(4));
+        assert_eq!((middle.idle_s, middle.at), (106.0, at + Duration::from_secs(4)));
         assert_eq!((earlier.busy_share_since(earlier), earlier.stolen_share_since(earlier)), (0.0, 0.0));
         assert_eq!(parse_machine("cpu  1 2 3\n", at), None);
         assert_eq!(parse_machine("", at), None);
+    }
+
+    #[test]
+    fn in_a_container_busy_is_a_share_of_its_quota() {
+        let at = Instant::now();
+        let accounts = |seconds: u64, idle_s: f64, used_s: f64| MachineCpu {
+            at: at + Duration::from_secs(seconds),
+            cores: 8,
+            idle_s,
+            stolen_s: 0.0,
+            quota: Some(ProcessQuota { cores: 0.5, used_s, throttled_s: 0.0 }),
+        };
+        let busy = |idle_s, used_s| accounts(10, idle_s, used_s).busy_share_since(accounts(0, 0.0, 0.0));
+        assert_eq!(busy(75.0, 4.75), 0.95, "the host is nearly idle, the container is not");
+        assert_eq!(busy(4.0, 1.0), 0.95, "the host is busy with others");
+        assert_eq!(busy(76.0, 6.0), 1.0);
     }
 
     #[test]

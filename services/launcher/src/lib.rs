@@ -26,6 +26,7 @@ mod programs;
 pub mod prometheus;
 pub mod quota;
 pub mod redis;
+pub mod scheduling;
 mod spawner;
 mod stack;
 pub mod testing;

@@ -71,6 +71,9 @@ pub(crate) struct Stat {
     pub(crate) user_ticks: u64,
     pub(crate) system_ticks: u64,
     pub(crate) start_ticks: u64,
+    pub(crate) nice: i32,
+    /// As in sched.h.
+    pub(crate) policy: u64,
 }
 
 impl Stat {
@@ -95,6 +98,8 @@ impl Stat {
             user_ticks: number(11)?,
             system_ticks: number(12)?,
             start_ticks: number(19)?,
+            nice: fields.get(16)?.parse().ok()?,
+            policy: number(38)?,
         })
     }
 }
@@ -111,7 +116,7 @@ mod tests {
 
     #[test]
     fn stat_of_a_command_with_parentheses() {
-        let text = "42 (a) b (c)) S 7 42 42 0 -1 4194560 5 0 0 0 11 12 0 0 20 0 1 0 98765 1000 2 3\n";
+        let text = "42 (a) b (c)) S 7 42 42 0 -1 4194560 5 0 0 0 11 12 0 0 20 -10 1 0 98765 1000 2 3 0 0 0 0 0 0 0 0 0 0 0 0 17 1 0 3 0 0 0\n";
         let expected = Stat {
             command: "a) b (c)".into(),
             state: 'S',
@@ -119,6 +124,8 @@ mod tests {
             user_ticks: 11,
             system_ticks: 12,
             start_ticks: 98765,
+            nice: -10,
+            policy: 3,
         };
         assert_eq!(Stat::parse(text), Some(expected));
         assert_eq!(Stat::parse("42 (short) S 1"), None);

@@ -5,6 +5,7 @@
 
 mod hierarchy;
 mod limit;
+mod of_process;
 mod usage;
 
 use std::{
@@ -19,8 +20,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-pub use self::usage::CpuUsage;
 use self::{hierarchy::Hierarchy, limit::Limit};
+pub use self::{of_process::ProcessQuota, usage::CpuUsage};
 use crate::process::wait_blocking;
 
 /// Time for the last processes of a cgroup to end: they were killed, and some kernels let a throttled process end only in its next period.

@@ -225,7 +225,10 @@ pub fn judge(report: &Report, t: &Tolerances) -> Vec<Verdict> {
     if report.steps.iter().all(|s| s.article.is_none() && s.model.is_none()) {
         return Vec::new();
     }
-    let mut verdicts = vec![all_valid(report, &t.baseline)];
+    let mut verdicts = vec![
+        all_valid(report, "Baseline steps are valid", |s| s.profile == t.baseline),
+        all_valid(report, "Protected steps are valid", |s| s.profile == t.protected),
+    ];
     verdicts.extend(criteria(t).iter().map(|c| verdict(report, c)));
     if let Some(reason) = not_judged_because(report) {
         for v in &mut verdicts {
@@ -334,18 +337,19 @@ pub fn timeout_share_pct(step: &Step) -> Option<f64> {
     (errors > 0).then(|| 100.0 * step.store_timeouts as f64 / errors as f64)
 }
 
-fn all_valid(report: &Report, profile: &str) -> Verdict {
-    let runs: Vec<&Step> = report.steps.iter().filter(|s| s.profile == profile).collect();
+/// Undecided with an invalid step: what it would have shown is unknown. Not judged without steps.
+pub fn all_valid(report: &Report, name: &str, counts: impl Fn(&Step) -> bool) -> Verdict {
+    let runs: Vec<&Step> = report.steps.iter().filter(|s| counts(s)).collect();
     let bad: Vec<String> = runs
         .iter()
         .filter(|s| !s.valid)
-        .map(|s| format!("{} (repeat {}): {}", s.users, s.repeat, s.invalid_reasons.join(", ")))
+        .map(|s| format!("{} {} (repeat {}): {}", s.profile, s.users, s.repeat, s.invalid_reasons.join(", ")))
         .collect();
     Verdict {
-        name: "Baseline steps are valid".into(),
+        name: name.into(),
         expected: "every one".into(),
         measured: format!("{} of {}", runs.len() - bad.len(), runs.len()),
-        passed: (!runs.is_empty()).then_some(bad.is_empty()),
+        passed: (!runs.is_empty() && bad.is_empty()).then_some(true),
         undecided: !bad.is_empty(),
         note: bad.join("; "),
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     findings::Findings,
-    schema::{Report, SCHEMA_VERSION},
+    schema::{Report, SCHEMA_VERSION, Step},
 };
 
 /// The report of an evaluation, or of an experiment.
@@ -26,7 +26,7 @@ impl Document {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(text).context("it is no report: it is not JSON")?;
+        let mut value: Value = serde_json::from_str(text).context("it is no report: it is not JSON")?;
         let version = value.get("schema_version").and_then(Value::as_u64).context("it is no report")?;
         let is_experiment = value.get("experiment").is_some();
         let removed = ["recoveries", "outages", "soak"].into_iter().find(|field| value.get(field).is_some());
@@ -41,10 +41,16 @@ impl Document {
                 "its schema version is 1 and it has '{field}', which is a section since version {SCHEMA_VERSION}: make the report again, or \
                  read it with the revision that wrote it (revision.git in the file)"
             ),
+            // Version 3 changed the measurements before a step's last one, see `upgrade`.
+            (2, ..) => {}
             _ => ensure!(
                 version == u64::from(SCHEMA_VERSION),
-                "its schema version is {version}, and this program reads {SCHEMA_VERSION}: use the revision of the testbed that wrote it"
+                "its schema version is {version}, and this program reads versions up to {SCHEMA_VERSION}: use the revision of the testbed \
+                 that wrote it (revision.git in the file)"
             ),
+        }
+        if version < u64::from(SCHEMA_VERSION) {
+            upgrade(&mut value)?;
         }
         if is_experiment {
             return Ok(Self::Experiment(serde_json::from_value(value).context("it is no report of an experiment")?));
@@ -59,4 +65,15 @@ impl Document {
             Self::Experiment(findings) => findings.steps_report(),
         }
     }
+}
+
+/// Before version 3, `discarded` had the reasons of each earlier measurement as one text. Each becomes a step without figures.
+fn upgrade(value: &mut Value) -> Result<()> {
+    let steps = value.get_mut("steps").and_then(Value::as_array_mut);
+    for attempt in steps.into_iter().flatten().filter_map(|step| step.get_mut("discarded")?.as_array_mut()).flatten() {
+        if let Some(reasons) = attempt.as_str() {
+            *attempt = serde_json::to_value(Step { invalid_reasons: vec![reasons.to_owned()], ..Step::default() })?;
+        }
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 mod compared;
 
 use super::{
-    charts,
+    attempts, charts,
     findings::Findings,
     numbers::count,
     schema::Report,
@@ -300,8 +300,12 @@ fn remarks(remarks: &[String]) -> String {
 
 fn details(report: &Report) -> String {
     let tables: String = tables::details(report).iter().map(plain_table).collect();
+    let fold = |table: &Table| {
+        format!("<details><summary>{}</summary>{}</details>\n", escape(&table.title), plain_table(table))
+    };
+    let folded: String = attempts::folded(report).iter().map(fold).collect();
     format!(
-        "<section aria-labelledby=\"details\"><h2 id=\"details\">Details</h2>\n<div class=\"tables\">{}<div>{tables}</div></div></section>\n",
+        "<section aria-labelledby=\"details\"><h2 id=\"details\">Details</h2>\n<div class=\"tables\">{}<div>{tables}</div></div>{folded}</section>\n",
         block_table(report, &tables::blocks(report), Rank::Detail, "More of each step")
     )
 }

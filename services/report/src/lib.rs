@@ -5,6 +5,7 @@
 //! Begin reading at `schema::Report`.
 
 pub mod analysis;
+mod attempts;
 mod charts;
 pub mod compare;
 mod conclude;
@@ -19,6 +20,7 @@ pub mod noise;
 pub mod numbers;
 #[cfg(test)]
 mod sample;
+mod scheduling;
 pub mod schema;
 mod section;
 pub mod soak;
@@ -37,10 +39,11 @@ pub use loadtest::figures::Tolerances;
 pub use document::Document;
 pub use files::{write_comparison, write_findings, write_report};
 pub use findings::{Findings, StepConditions};
+pub use scheduling::Scheduling;
 pub use schema::{
     ArticleFigures, DataInfo, DataSource, Knee, Latency, Law, Machine, ModelFigures, Report, Revision, Row,
     SCHEMA_VERSION, ScenarioInfo, Second, Sources, Stage, Step, TimeSpent, Waterfall,
 };
 pub use section::{Chart, Curve, Drawing, Section, Table, Verdict};
-pub use validity::{Validity, not_judged};
+pub use validity::{Validity, invalid_because, not_judged};
 pub use words::score;

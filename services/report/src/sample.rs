@@ -154,7 +154,8 @@ fn surge() -> Section {
 
 /// An experiment with steps of load and the sections of [`with_extras`].
 pub(crate) fn findings() -> Findings {
-    let validity = Validity { send_lag_p99_ms: 2.1, cpu_pct: 97.0, reasons: vec!["97 % CPU is above 90 %".into()] };
+    let invalid_seconds = vec!["12: 97 % CPU is above 90 %".into()];
+    let validity = Validity { invalid_seconds, ..Validity::of(2.1, 97.0) };
     Findings {
         experiment: "overload".into(),
         what: "three <ways>".into(),

@@ -11,10 +11,13 @@ pub use loadtest::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::section::{Section, Verdict};
+use super::{
+    scheduling::Scheduling,
+    section::{Section, Verdict},
+};
 
 /// Raised when a reader of the previous version would misread the file; new optional fields do not raise it.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// One evaluation: the conditions it ran under, every step of every profile and repeat, and what follows from them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -167,9 +170,10 @@ pub struct Step {
     /// Why not; empty when valid.
     #[serde(default)]
     pub invalid_reasons: Vec<String>,
-    /// Why each measurement of this step before this one was not valid, in their order. Their figures are not kept.
+    /// The measurements of this step before this one, none of which was valid, in their order; none of them has such a list itself. Of a
+    /// report before version 3 only their reasons are known: their offer is 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub discarded: Vec<String>,
+    pub discarded: Vec<Step>,
     /// Below 2⁵³. The variants of one repeat share it, so that they get the same users and ids. Null in reports from before it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -260,6 +264,9 @@ pub struct Step {
     /// Where the time of recorded requests went; only where requests were recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_spent: Option<TimeSpent>,
+    /// Absent in reports from before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduling: Option<Scheduling>,
 }
 
 impl Step {
@@ -270,9 +277,9 @@ impl Step {
 
     /// This one, measured again because the one before was not valid.
     #[must_use]
-    pub fn after(self, before: Self) -> Self {
-        let mut discarded = before.discarded;
-        discarded.push(before.invalid_reasons.join("; "));
+    pub fn after(self, mut before: Self) -> Self {
+        let mut discarded = std::mem::take(&mut before.discarded);
+        discarded.push(before);
         Self { discarded, ..self }
     }
 }

@@ -4,6 +4,8 @@ use loadtest::figures::Second;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::validity::Validity;
+
 /// One question and its figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Section {
@@ -110,5 +112,15 @@ impl Verdict {
             note: note.to_owned(),
             undecided: false,
         }
+    }
+
+    /// Of a window of load: undecided with the reason if the window is not valid. A verdict that is not judged stays so.
+    #[must_use]
+    pub fn within(self, validity: &Validity) -> Self {
+        if validity.is_valid() || self.passed.is_none() {
+            return self;
+        }
+        let note = [validity.note(), self.note].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+        Self { passed: None, undecided: true, note: note.join("; "), ..self }
     }
 }

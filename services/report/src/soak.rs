@@ -11,7 +11,7 @@ use super::{
     schema::{Second, Step},
     section::{Chart, Curve, Drawing, Section, Table, Verdict},
     trend::{least_squares, typical_tail},
-    validity::not_judged,
+    validity::{mean_cpu_pct, not_judged},
 };
 
 const TITLE: &str = "Soak";
@@ -102,6 +102,9 @@ pub fn by_minute(series: &[Second]) -> Vec<Second> {
             mean_ms: median(&seconds.iter().filter_map(|second| second.mean_ms).collect::<Vec<_>>()),
             p50_ms: median(&seconds.iter().filter_map(|second| second.p50_ms).collect::<Vec<_>>()),
             latency_counts: mean_counts(seconds),
+            late: seconds.iter().any(|s| s.late.is_some()).then(|| mean(|s| s.late.unwrap_or_default())),
+            send_lag_max_ms: seconds.iter().filter_map(|second| second.send_lag_max_ms).max_by(f64::total_cmp),
+            cpu_pct: mean_cpu_pct(seconds),
         }
     });
     minutes.collect()

@@ -480,6 +480,8 @@ pub(super) fn conditions_of_findings(findings: &Findings) -> Vec<(String, String
         } else {
             format!("no: {}", validity.reasons.join("; "))
         };
+        let words = [words, validity.seconds_note()].into_iter().filter(|part| !part.is_empty());
+        let words = words.collect::<Vec<_>>().join("; ");
         (format!("Valid: {window}"), words)
     }));
     all

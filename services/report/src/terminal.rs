@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{
+    attempts,
     findings::Findings,
     schema::Report,
     section::{Section, Verdict},
@@ -98,6 +99,10 @@ fn steps(report: &Report, paint: &Paint) -> Vec<String> {
         out.extend(table(&part, &tables::columns(report), paint));
     }
     out.extend(wrap(&tables::legend(report), INDENT).into_iter().map(|line| paint.dim(&line)));
+    let again = attempts::count_in_words(report);
+    if !again.is_empty() {
+        out.extend(wrap(&again, INDENT).into_iter().map(|line| paint.dim(&line)));
+    }
     out.push(String::new());
     out.extend(sections(&report.sections, paint));
     out
@@ -160,10 +165,10 @@ fn verdicts(all: &[Verdict], paint: &Paint) -> Vec<String> {
             Some(false) => {
                 wrap_hanging(&line("✗"), 6 + name_width).into_iter().map(|l| paint.bad(&l)).collect::<Vec<_>>()
             }
-            None => {
-                let sign = if v.undecided { "?" } else { "–" };
-                wrap_hanging(&line(sign), 6 + name_width).into_iter().map(|l| paint.dim(&l)).collect()
+            None if v.undecided => {
+                wrap_hanging(&line("?"), 6 + name_width).into_iter().map(|l| paint.warn(&l)).collect::<Vec<_>>()
             }
+            None => wrap_hanging(&line("–"), 6 + name_width).into_iter().map(|l| paint.dim(&l)).collect(),
         });
         if v.passed != Some(true) && !v.note.is_empty() {
             lines.extend(wrap(&v.note, &" ".repeat(6 + name_width)).into_iter().map(|l| paint.dim(&l)));

@@ -5,6 +5,7 @@ use super::{
 };
 
 mod arrivals;
+mod attempts;
 mod comparing;
 mod diffing;
 mod experiments;

@@ -3,7 +3,7 @@
 use loadtest::figures::Tail;
 use statistics::median;
 
-use super::schema::Second;
+use super::{schema::Second, validity::invalid_because};
 
 /// A least-squares line.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,10 +45,21 @@ const NORMAL_SECONDS: usize = 3;
 /// How a series returned to normal after a surge or an outage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Return {
-    /// Of a typical second before the surge; `None` when nothing ended in them.
+    /// Of a typical valid second before the surge; `None` when nothing ended in them.
     pub normal: Option<Tail>,
-    /// From the end of the surge to the first of three normal seconds in a row; null: not within the series.
+    /// From the end of the surge to the first of three normal and valid seconds in a row; null: not within the series.
     pub after_s: Option<u32>,
+    /// The same if each second that is not valid had been normal: the return was not sooner.
+    pub earliest_s: Option<u32>,
+}
+
+/// Whether a return within `limit_s` is certain; `None`: it depends on seconds that are not valid.
+pub fn returned_within(limit_s: f64, after_s: f64, earliest_s: f64) -> Option<bool> {
+    match (after_s <= limit_s, earliest_s <= limit_s) {
+        (true, _) => Some(true),
+        (false, false) => Some(false),
+        (false, true) => None,
+    }
 }
 
 impl Return {
@@ -64,9 +75,14 @@ impl Return {
 }
 
 pub fn back_to_normal(series: &[Second], surge: std::ops::Range<u32>) -> Return {
+    let is_valid = |second: &Second| invalid_because(second).is_none();
     let before = series.iter().filter(|second| second.second < surge.start);
-    let normal_tail = typical_tail(before);
-    let Some(tail) = normal_tail else { return Return { normal: None, after_s: None } };
+    let normal_tail = typical_tail(before.clone().filter(|second| is_valid(second)));
+    let Some(tail) = normal_tail else {
+        // With a valid second nothing ended before the surge; otherwise all is open.
+        let earliest_s = (!before.clone().any(is_valid) && before.count() > 0).then_some(0);
+        return Return { normal: None, after_s: None, earliest_s };
+    };
     let limit_ms = (tail.ms() * NORMAL_TAIL_TIMES).max(tail.ms() + NORMAL_TAIL_SLACK_MS);
     let normal = |second: &Second| {
         let ended = second.ended();
@@ -75,8 +91,15 @@ pub fn back_to_normal(series: &[Second], surge: std::ops::Range<u32>) -> Return 
             && second.tail().is_some_and(|tail| tail.ms() <= limit_ms)
     };
     let after: Vec<&Second> = series.iter().filter(|second| second.second >= surge.end).collect();
-    let at = after.windows(NORMAL_SECONDS).position(|row| row.iter().all(|second| normal(second)));
-    Return { normal: normal_tail, after_s: at.map(|at| after[at].second - surge.end) }
+    let first = |counts: &dyn Fn(&Second) -> bool| {
+        let at = after.windows(NORMAL_SECONDS).position(|row| row.iter().all(|second| counts(second)));
+        at.map(|at| after[at].second - surge.end)
+    };
+    Return {
+        normal: normal_tail,
+        after_s: first(&|second| normal(second) && is_valid(second)),
+        earliest_s: first(&|second| normal(second) || !is_valid(second)),
+    }
 }
 
 /// The tail of a typical second: the median of the seconds' 99th percentiles, or of their maxima if less than a quarter of the seconds with
@@ -133,6 +156,26 @@ mod tests {
     }
 
     #[test]
+    fn a_second_that_is_not_valid_decides_nothing() {
+        let back = |after: &[(u64, f64)], invalid: &[usize]| {
+            let mut series = series(after);
+            invalid.iter().for_each(|&n| series[n].cpu_pct = Some(97.0));
+            let back = back_to_normal(&series, 10..20);
+            (back.after_s, back.earliest_s)
+        };
+        let normal = [(0, 100.0); 6];
+        assert_eq!(back(&normal, &[5, 15]), (Some(0), Some(0)), "seconds before and within the surge");
+        assert_eq!(back(&normal, &[20]), (Some(1), Some(0)));
+        let slow = [(500, 100.0), (500, 100.0), (0, 100.0), (0, 100.0), (0, 100.0)];
+        assert_eq!(back(&slow, &[21]), (Some(2), Some(1)), "an invalid second may have been normal");
+        let every: Vec<usize> = (0..10).collect();
+        assert_eq!(back(&normal, &every), (None, Some(0)), "what is normal is unknown");
+        let within = |after, earliest| returned_within(5.0, after, earliest);
+        assert_eq!((within(5.0, 2.0), within(6.0, 5.0), within(6.0, 6.0)), (Some(true), None, Some(false)));
+        assert_eq!(within(f64::INFINITY, f64::INFINITY), Some(false));
+    }
+
+    #[test]
     fn a_return_is_three_normal_seconds_in_a_row() {
         let after = |seconds: &[(u64, f64)]| back_to_normal(&series(seconds), 10..20).after_s;
         assert_eq!(after(&[(0, 100.0); 5]), Some(0));
@@ -148,7 +191,7 @@ mod tests {
         let mut quiet = series(&[(0, 100.0); 6]);
         quiet[20..23].iter_mut().for_each(|second| (second.good, second.p99_ms) = (0, None));
         assert_eq!(back_to_normal(&quiet, 10..20).after_s, Some(3));
-        assert_eq!(back_to_normal(&[], 10..20), Return { normal: None, after_s: None });
+        assert_eq!(back_to_normal(&[], 10..20), Return { normal: None, after_s: None, earliest_s: None });
     }
 
     #[test]

@@ -316,11 +316,15 @@ pub(super) fn remarks(report: &Report, tolerances: Option<&Tolerances>) -> Vec<S
         .steps
         .iter()
         .filter(|s| !s.discarded.is_empty())
-        .map(|s| format!("{} at {} requests/s ({})", s.profile, count(s.offered_per_s), s.discarded.join(", then ")))
+        .map(|s| {
+            let reasons: Vec<String> = s.discarded.iter().map(|attempt| attempt.invalid_reasons.join("; ")).collect();
+            format!("{} at {} requests/s ({})", s.profile, count(s.offered_per_s), reasons.join(", then "))
+        })
         .collect();
     if !again.is_empty() {
         out.push(format!(
-            "Measured again because the machine or the load generator was the limit; only the last measurement is shown: {}.",
+            "Measured again because the machine or the load generator was the limit; the figures are those of the last measurement, and the \
+             earlier ones are listed under 'Attempts': {}.",
             again.join("; ")
         ));
     }

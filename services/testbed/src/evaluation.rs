@@ -1,6 +1,7 @@
 //! A scenario on a stack of its own: servers → data → calibration → each variant, each step → report. `evaluate` and `experiment` say what
 //! to run, and judge the report.
 
+mod attempts;
 mod bar;
 mod conditions;
 mod order;
@@ -22,8 +23,11 @@ use report::{
     soak::{self, Soak},
 };
 
-pub use self::bar::Bar;
-use self::conditions::{base_in_force, changed, empties_cache, model_applies, starts_alike};
+pub use self::{attempts::CALIBRATION_ATTEMPTS, bar::Bar};
+use self::{
+    attempts::{keep_log, not_calibrated},
+    conditions::{base_in_force, changed, empties_cache, model_applies, starts_alike},
+};
 use crate::{
     data,
     instruments::{
@@ -66,6 +70,8 @@ pub struct Plan {
     pub seed: u64,
     /// How often a step is measured at most, until it is valid.
     pub attempts: u32,
+    /// The same for the calibration, on which all steps depend.
+    pub calibration_attempts: u32,
     pub instances: u16,
     /// Settings of every replica.
     pub sets: Vec<String>,
@@ -237,7 +243,10 @@ impl Evaluation<'_> {
 
     /// The law that makes the whole stack as slow as the scenario asks: its base less the real stack's own latency, measured without any
     /// law at the lowest step. The real store's time is not subtracted, as the law includes it. Also answers a remark if the measurement
-    /// was not valid.
+    /// of a quick run was not valid.
+    ///
+    /// # Errors
+    /// No measurement was valid, and the run is to be judged: an unknown law has no figures worth a verdict.
     async fn calibrate(
         &mut self,
         service: &mut ServiceStack,
@@ -265,20 +274,21 @@ impl Evaluation<'_> {
             service.flush_cache().await?;
             let (step, _) = measure::step(service, &target, &plan, Vec::new(), |_| ()).await?;
             attempts += 1;
-            if step.valid || attempts >= self.plan.attempts {
+            if step.valid || attempts >= self.plan.calibration_attempts {
                 break step;
             }
         };
         service.stop_replicas().await?;
+        let reasons = step.invalid_reasons.join("; ");
+        ensure!(step.valid || self.plan.quick, not_calibrated(attempts, &reasons));
         ensure!(step.error_pct < 1.0, "the stack answers with errors even without a law: {:?}", step.errors);
         let store_ms = step.store_upstream_mean_ms.unwrap_or(0.0) * step.store_queries_per_request;
         let overhead_ms = ((step.mean_ms - store_ms).max(0.0) * 10.0).round() / 10.0;
         let base_ms = base_in_force(scenario_base, overhead_ms)?;
         let doubt = (!step.valid).then(|| {
             format!(
-                "The stack's own latency was measured {attempts} time(s), and the last measurement was not valid ({}): {overhead_ms} ms may be \
-                 too high, and the law's base too low by the difference.",
-                step.invalid_reasons.join("; ")
+                "The stack's own latency was measured {attempts} time(s), and the last measurement was not valid ({reasons}): {overhead_ms} ms \
+                 may be too high, and the law's base too low by the difference."
             )
         });
         Ok((LawInfo::Modelled { base_ms, base_ms_scenario: scenario_base, overhead_ms, slope_ms, spread }, doubt))
@@ -325,6 +335,7 @@ impl Evaluation<'_> {
                 if empties_cache {
                     service.flush_cache().await?;
                 }
+                keep_log(&self.plan.out, &mut step)?;
                 let again = self.step(service, &target, variant, repeat, n, &plan).await?;
                 (step, examples) = (again.0.after(step), again.1);
             }
@@ -445,6 +456,7 @@ pub mod tests {
             repeat: 1,
             seed: 1,
             attempts: 3,
+            calibration_attempts: 3,
             instances: 1,
             sets: sets.iter().map(|set| (*set).to_owned()).collect(),
             soak: false,

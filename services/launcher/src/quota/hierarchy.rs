@@ -8,6 +8,8 @@ use std::{
 use anyhow::Context as _;
 use nix::unistd::{AccessFlags, access};
 
+use super::of_process::Directories;
+
 /// In cgroup v2 a cgroup with processes has no controllers for those below it. So the owner moves here, beside the stacks' cgroups.
 const OWNER: &str = "testbed-owner";
 const DELEGATE: &str = "systemd-run --user --scope -p Delegate=cpu COMMAND";
@@ -115,6 +117,22 @@ pub fn find() -> Result<Hierarchy, String> {
         read: &|path| fs::read_to_string(path),
         writable: &|path| Ok(access(path, AccessFlags::W_OK)?),
     })
+}
+
+/// Where the CPU accounts of a process are, by `/proc/self/mountinfo` and the process's `/proc/PID/cgroup`. `None`: not mounted here.
+pub fn cpu_directories(mounts: &str, own: &str) -> Option<Directories> {
+    let mounts: Vec<Mount> = mounts.lines().filter_map(Mount::parse).collect();
+    let v1 = |controller: &str| {
+        let has = |mount: &&Mount| mount.kind == "cgroup" && mount.options.iter().any(|option| option == controller);
+        let mount = mounts.iter().find(has)?;
+        Some((mount.directory(own_path(own, controller).ok()?).ok()?, mount.point.clone()))
+    };
+    if let Some((cpu, point)) = v1("cpu") {
+        return Some(Directories { cpu, point, usage: Some(v1("cpuacct")?.0) });
+    }
+    let mount = mounts.iter().find(|mount| mount.kind == "cgroup2")?;
+    let cpu = mount.directory(own_path(own, "").ok()?).ok()?;
+    Some(Directories { cpu, point: mount.point.clone(), usage: None })
 }
 
 fn decide(system: &System<'_>) -> Result<Hierarchy, String> {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use launcher::{Cores, CpuUsage, QuotaChoice, QuotaMode, Stack, orphans, testing};
+use launcher::{Cores, CpuUsage, QuotaChoice, QuotaMode, Stack, orphans, scheduling::ProcessQuota, testing};
 
 use crate::{Victim, eventually, found, log_of, shell, wait_if_victim};
 
@@ -69,6 +69,10 @@ async fn busy_children_stay_within_their_quotas() {
         );
         assert!(to.throttled_periods > from.throttled_periods && to.throttled_s > from.throttled_s, "{to:?}");
         assert!(to.periods >= to.throttled_periods);
+        // The same is found from the process alone, as it is for processes of other owners.
+        let found = ProcessQuota::of(stack.pid(children[n]).unwrap()).unwrap();
+        assert!((found.cores - quotas[n]).abs() < 0.01 * quotas[n], "{found:?}");
+        assert!(found.throttled_s >= to.throttled_s && found.used_s >= to.used_s, "{found:?} {to:?}");
     }
 
     stack.stop_child(children[0]).await.unwrap();

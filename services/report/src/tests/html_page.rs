@@ -3,7 +3,7 @@
 use super::*;
 
 /// Open tags in order; fails on what is not closed, closed twice or nested wrongly.
-fn check_nesting(page: &str) -> usize {
+pub fn check_nesting(page: &str) -> usize {
     const VOID: [&str; 3] = ["meta", "wbr", "!doctype"];
     let mut open: Vec<String> = Vec::new();
     let mut tags = 0;

@@ -23,6 +23,11 @@ fn schema() -> Value {
     schema
 }
 
+/// What of a report does not match the schema.
+pub fn problems_of(report: &Value) -> Vec<String> {
+    problems(&schema(), report)
+}
+
 /// `UPDATE_SCHEMA=1` writes the file instead.
 #[test]
 fn the_schema_file_is_current() {

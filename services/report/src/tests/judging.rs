@@ -26,7 +26,7 @@ fn failed(report: &Report) -> Vec<&str> {
 #[test]
 fn a_run_like_the_model_passes_every_check() {
     let report = concluded(|_| {});
-    assert_eq!(report.verdicts.len(), 12);
+    assert_eq!(report.verdicts.len(), 13);
     for v in &report.verdicts {
         assert_eq!(v.passed, Some(true), "{v:?}");
     }
@@ -91,7 +91,7 @@ fn each_tolerance_fails_on_its_own() {
         let report = concluded(change);
         let failed = failed(&report);
         assert!(failed.len() == 1 && failed[0].contains(name), "{name}: {failed:?}");
-        assert_eq!(report.verdicts.iter().filter(|v| v.passed == Some(true)).count(), 11, "{name}");
+        assert_eq!(report.verdicts.iter().filter(|v| v.passed == Some(true)).count(), 12, "{name}");
     }
 }
 
@@ -118,9 +118,21 @@ fn an_invalid_step_is_not_judged_and_forbids_a_pass() {
     let v = verdict(&report, "mean latency like the model");
     assert_eq!(v.passed, None);
     assert!(v.note.contains("4000: invalid, not judged") && !v.note.contains("9,999"), "{}", v.note);
-    assert_eq!(failed(&report), ["Baseline steps are valid"]);
+    assert_eq!(failed(&report), [""; 0]);
+    let all = verdict(&report, "Baseline steps are valid");
+    assert_eq!((all.passed, all.undecided), (None, true));
+    assert!(all.note.contains("baseline 4000 (repeat 1): send lag p99 14 ms"), "{}", all.note);
     assert_eq!(report.knees[0].broke_at_users, Some(4000));
     assert!(report.knees[0].why.contains("send lag p99 14 ms"), "{}", report.knees[0].why);
+
+    // Nor is an invalid step of the protected profile a success, even one that no other check is about.
+    let report = concluded(|r| {
+        let s = step(r, "protected", 2000);
+        (s.valid, s.invalid_reasons) = (false, vec!["97 % CPU is above 90 %".into()]);
+    });
+    let all = verdict(&report, "Protected steps are valid");
+    assert_eq!((all.passed, all.undecided, all.measured.as_str()), (None, true, "4 of 5"));
+    assert!(report.verdicts.iter().filter(|v| v.name != all.name).all(|v| v.passed == Some(true)));
 
     // Another step's failure stays a failure.
     let report = concluded(|r| {
@@ -153,7 +165,7 @@ fn quick_runs_real_stores_real_data_and_changed_conditions_are_not_judged() {
             change(r);
             step(r, "protected", 4000).p99_ms = 999.0;
         });
-        assert_eq!(report.verdicts.len(), 12);
+        assert_eq!(report.verdicts.len(), 13);
         assert!(report.verdicts.iter().all(|v| v.passed.is_none() && !v.note.is_empty()), "{:?}", report.verdicts);
     }
 }
@@ -186,7 +198,7 @@ fn repeats_are_judged_by_the_interval_of_their_mean() {
     report.steps.iter_mut().find(|s| s.repeat == 2).expect("a second repeat").valid = false;
     assert!(mean(&report).max < 100.0);
     report.conclude(Some(&Tolerances::default()));
-    assert_eq!(failed(&report), ["Baseline steps are valid"]);
+    assert!(verdict(&report, "Baseline steps are valid").undecided);
     assert!(verdict(&report, "mean latency like the model").passed == Some(true));
 }
 
@@ -213,19 +225,6 @@ fn remarks_explain_the_excess_and_the_lowered_base() {
         r.law = Law::None;
     });
     assert!(plain.remarks.is_empty(), "{:?}", plain.remarks);
-}
-
-#[test]
-fn a_step_measured_again_says_so_and_why() {
-    let report = concluded(|r| {
-        let last = step(r, "baseline", 5000);
-        let attempt = |reason: &str| Step { invalid_reasons: vec![reason.into()], ..Step::default() };
-        *last = last.clone().after(attempt("95 % CPU").after(attempt("send lag")));
-    });
-    let told: Vec<_> = report.remarks.iter().filter(|r| r.starts_with("Measured again")).collect();
-    assert_eq!(told.len(), 1, "{:?}", report.remarks);
-    assert!(told[0].contains("baseline at 5,000 requests/s (send lag, then 95 % CPU)"), "{told:?}");
-    assert!(report.steps.iter().any(|s| s.users == 5000 && s.valid && s.discarded.len() == 2));
 }
 
 /// Three repeats of one figure of the protected profile at 4000 users, and the verdict on it.

@@ -186,7 +186,7 @@ fn the_terminal_shows_figures_and_verdicts() {
         "✓ protected (bloom filter and warmed cache in front of the store) holds every step, up to 5,000 requests/s",
         "are store checkout timeouts",
         "modelled: 74 ms + 0.2 ms × commands in flight",
-        "Checks: 12 of 12 passed",
+        "Checks: 13 of 13 passed",
         "SAMPLE",
     ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
@@ -195,7 +195,7 @@ fn the_terminal_shows_figures_and_verdicts() {
     report.steps[4].mean_ms = 10_000.0;
     report.conclude(Some(&Tolerances::default()));
     let text = terminal::render(&report, false);
-    assert!(text.contains("10 of 12 passed, 2 failed") && text.contains("10,000"), "{text}");
+    assert!(text.contains("11 of 13 passed, 2 failed") && text.contains("10,000"), "{text}");
     let words = words_of(&text);
     assert!(words.contains("50 % of the requests ask for users that do not exist; no known user"), "{text}");
     report.law = Law::None;
@@ -274,7 +274,7 @@ fn an_undecided_verdict_is_shown_as_such() {
     report.steps.iter_mut().find(of).expect("a step of the sample").error_pct = 5.0;
     report.conclude(Some(&Tolerances::default()));
     let text = terminal::render(&report, false);
-    assert!(text.contains("11 of 12 passed, 1 undecided") && text.contains("? Protected: few errors"), "{text}");
+    assert!(text.contains("12 of 13 passed, 1 undecided") && text.contains("? Protected: few errors"), "{text}");
     assert!(crate::markdown::render(&report).contains("? undecided"));
     let page = crate::html::render(&report);
     assert!(page.contains("? undecided") && page.contains("class=\"whisker\""), "whiskers in the charts");

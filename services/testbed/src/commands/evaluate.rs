@@ -5,12 +5,16 @@ use std::{path::Path, process::ExitCode, time::SystemTime};
 
 use api::Profile;
 use loadtest::scenario::{Law, Scenario};
-use report::{Report, soak};
+use report::{
+    Report,
+    analysis::{all_valid, not_judged_because},
+    soak,
+};
 
 use crate::{
     cli::EvaluateArgs,
     data,
-    evaluation::{self, Plan, Variant},
+    evaluation::{self, CALIBRATION_ATTEMPTS, Plan, Variant},
     exit, reports,
 };
 
@@ -44,6 +48,7 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
         repeat: args.repeat,
         seed: args.seed,
         attempts: args.attempts.unwrap_or(if once { 1 } else { ATTEMPTS }),
+        calibration_attempts: args.attempts.unwrap_or(if args.quick { 1 } else { CALIBRATION_ATTEMPTS }),
         instances: args.instances,
         sets: args.sets,
         soak: args.soak.is_some(),
@@ -53,6 +58,10 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     };
     let mut report = evaluation::run(&plan).await?;
     report.conclude(tolerances.as_ref());
+    if report.verdicts.is_empty() && not_judged_because(&report).is_none() {
+        // No tolerances: the steps are shown, and those that are not valid are no success.
+        report.verdicts.push(all_valid(&report, "Steps are valid", |_| true));
+    }
     let soak = soak::of(&report.sections);
     report.verdicts.extend(soak.map(|soak| soak::verdict(&soak, &report.steps)));
     publish(&report, &plan.out, args.json)

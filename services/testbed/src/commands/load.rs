@@ -111,7 +111,12 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     } else {
         reports::print(&report);
     }
-    Ok(ExitCode::SUCCESS)
+    // Nothing is judged here, but figures of an invalid step are no success.
+    let valid = report::analysis::all_valid(&report, "steps are valid", |_| true);
+    if valid.undecided {
+        eprintln!("undecided: {} steps are valid; {}", valid.measured, valid.note);
+    }
+    Ok(exit::judged([&valid]))
 }
 
 /// The scenario, and the selected steps with their indices.

@@ -8,7 +8,7 @@ use loadtest::scenario::Scenario;
 use super::publish::RunArgs;
 use crate::{
     data,
-    evaluation::{self, Plan, Variant},
+    evaluation::{self, CALIBRATION_ATTEMPTS, Plan, Variant},
     reports,
 };
 
@@ -46,6 +46,7 @@ pub fn plan(scenario: Scenario, variants: Vec<Variant>, args: &LoadArgs, sets: &
         repeat: args.repeat,
         seed: loadtest::plan::DEFAULT_RUN_SEED,
         attempts: 1,
+        calibration_attempts: if args.run.quick { 1 } else { CALIBRATION_ATTEMPTS },
         instances: 1,
         sets: sets.iter().map(|set| (*set).to_owned()).collect(),
         soak: false,

@@ -13,10 +13,14 @@ use loadtest::{
     child::ChildMessage,
     plan::{Progress, StepOutcome, StepPlan},
 };
-use report::Validity;
+use report::{Scheduling, Validity};
 use tokio::time::{Instant, sleep_until};
 
-use super::target::{Snapshot, Target};
+use super::{
+    cpu_watch::CpuWatch,
+    scheduling::NICE,
+    target::{Snapshot, Target},
+};
 use crate::stack::service::{ServiceStack, own_program};
 
 /// Between two looks at what the generator printed.
@@ -57,6 +61,7 @@ pub struct Window {
     pub before: Snapshot,
     /// Counters when it ends.
     pub after: Snapshot,
+    pub scheduling: Scheduling,
     pub validity: Validity,
 }
 
@@ -73,12 +78,13 @@ pub async fn drive<S: HasStack>(
 ) -> anyhow::Result<Window> {
     let mut generator = Generator::start(stack.stack(), plan)?;
     let pid = generator.pid;
+    let cpu = CpuWatch::start(generator.timeout);
     let (mut before, mut after, mut alarm) = (None, None, None);
     if plan.warm_up_ms == 0 {
         // No line says that the measured part begins. Nothing else loads the stack while the generator starts.
         before = Some(target.snapshot(Some(pid)).await?);
     }
-    let outcome = 'load: loop {
+    let mut outcome = 'load: loop {
         let lines = tokio::select! {
             lines = generator.lines(stack.stack()) => lines?,
             () = until(alarm) => {
@@ -109,8 +115,10 @@ pub async fn drive<S: HasStack>(
     };
     generator.stop(stack.stack()).await?;
     let before = before.context("the load generator reported no measured part")?;
-    let validity = Validity::of(outcome.send_lag.p99_ms, after.cpu_pct_since(&before));
-    Ok(Window { outcome, before, after, validity })
+    cpu.fill(&mut outcome.series, outcome.started_ms);
+    let scheduling = after.scheduling_since(&before);
+    let validity = Validity::of(outcome.send_lag.p99_ms, after.cpu_pct_since(&before)).with_scheduling(&scheduling);
+    Ok(Window { outcome, before, after, scheduling, validity })
 }
 
 /// How long the measured part has run; `None` during the warm-up. A line is printed when its second is over, so the last line of the
@@ -142,7 +150,7 @@ impl Generator {
         // It stands for machines of its own, so the processes that it measures must not keep it waiting. Where the system does not permit
         // this, `nice` says so and runs it anyway.
         let spec = Spec::new("loadgen", "nice")
-            .args(["-n", "-10"])
+            .args(["-n", &NICE.to_string()])
             .args([own_program()?])
             .args(["serve", "loadgen"])
             .args([file]);

@@ -79,6 +79,7 @@ pub async fn step<S: HasStack>(
         seed: Some(plan.seed),
         gateway_mean_ms,
         rss_mb: rss,
+        scheduling: Some(window.scheduling),
         ..figures(outcome, &window.before, &window.after, &window.validity)
     };
     Ok((step, window.outcome))

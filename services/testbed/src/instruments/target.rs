@@ -8,9 +8,12 @@ use std::{
 
 use anyhow::Context;
 use launcher::{Description, cpu};
-use report::soak::Sample;
+use report::{Scheduling, soak::Sample};
 
-use super::scrape::Reading;
+use super::{
+    scheduling::{Accounts, LOAD},
+    scrape::Reading,
+};
 use crate::stack::endpoints;
 
 /// The processes under load, from the description of their stack: a stack of this run, or the one of `up`.
@@ -86,9 +89,15 @@ pub struct Snapshot {
     /// CPU seconds by kind of process.
     pub cpu: BTreeMap<String, f64>,
     pub machine: Option<cpu::MachineCpu>,
+    pub accounts: Accounts,
 }
 
 impl Snapshot {
+    /// Of this machine's accounts, for the load generator and the processes under load.
+    pub fn scheduling_since(&self, earlier: &Self) -> Scheduling {
+        self.accounts.since(&earlier.accounts, (self.at - earlier.at).as_secs_f64())
+    }
+
     /// Of all cores of the machine; 0 if it was not measured.
     pub fn cpu_pct_since(&self, earlier: &Self) -> f64 {
         self.machine.zip(earlier.machine).map_or(0.0, |(now, then)| 100.0 * now.busy_share_since(then))
@@ -103,7 +112,8 @@ impl Target {
     pub async fn snapshot(&self, generator: Option<u32>) -> anyhow::Result<Snapshot> {
         let mut seconds = BTreeMap::new();
         let ourselves = [("testbed".to_owned(), std::process::id())];
-        let generator = generator.map(|pid| ("load".to_owned(), pid));
+        let generator = generator.map(|pid| (LOAD.to_owned(), pid));
+        let accounts = Accounts::read(self.processes.iter().chain(&generator).map(|(kind, pid)| (kind.as_str(), *pid)));
         for (kind, pid) in self.processes.iter().chain(&generator).chain(&ourselves) {
             // The tree of this process would hold all the others.
             let used = if kind == "testbed" { cpu::process_seconds(*pid) } else { cpu::process_tree_seconds(*pid) };
@@ -117,6 +127,7 @@ impl Target {
             faultproxy,
             cpu: seconds,
             machine: cpu::machine(),
+            accounts,
         })
     }
 }

@@ -78,7 +78,8 @@ impl Home {
     /// Standard output of a command on the stack elsewhere.
     fn elsewhere(&self, args: &[&str]) -> String {
         let output = self.command(args).env("TESTBED_ENDPOINTS", self.path().join("endpoints.toml")).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        // Steps of `load` may be invalid on a busy machine.
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 

@@ -216,7 +216,7 @@ fn every_query_finds_data_and_no_series_vanishes() {
     wait_until("the stopped worker is failed", || online(&home.beats()) == 2);
     assert!(stopped.signal(Signal::SIGCONT));
     wait_until("it comes back in a new life", || online(&home.beats()) == 3);
-    assert!(load.wait().unwrap().success() && events.wait().unwrap().success());
+    assert!(matches!(load.wait().unwrap().code(), Some(0 | 3)) && events.wait().unwrap().success());
     wait_until("the third replica has come and gone", || {
         let seen = home.json(&["status", "--json"])["autoscaler"]["replicas"].clone();
         let is = |what: &str, count: u64| seen[what] == count;

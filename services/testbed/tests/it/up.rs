@@ -13,7 +13,7 @@ fn up_load_break_import_down() {
     assert!(get("/recommendations?user_id=u000007").contains("\"source\":\"store\""));
     assert!(get("/openapi.json").contains("/recommendations"));
 
-    let report = home.json(&["load", "smoke", "--json", "--out", "loaded"]);
+    let report = home.loaded(&["load", "smoke", "--json", "--out", "loaded"]);
     let step = &report["steps"][0];
     assert_eq!((step["profile"].as_str(), step["error_pct"].as_f64()), (Some("baseline"), Some(0.0)), "{step}");
     assert!(home.path().join("loaded/report.html").is_file());
@@ -122,7 +122,7 @@ fn redis_and_replicas_are_killed_stopped_and_resumed() {
     assert!(count("accepted") > 50 && count("failed") == 0 && count("offered") == count("accepted"), "{loaded}");
 
     // Without a scenario; all requests are answered.
-    let report = home.json(&["load", "--users", "20", "--for", "2s", "--json"]);
+    let report = home.loaded(&["load", "--users", "20", "--for", "2s", "--json"]);
     let step = &report["steps"][0];
     assert_eq!((report["scenario"]["name"].as_str(), step["users"].as_u64()), (Some("steady"), Some(20)), "{report}");
     assert_eq!((step["error_pct"].as_f64(), step["sources"]["popular"].as_u64()), (Some(0.0), Some(0)), "{step}");
@@ -222,7 +222,7 @@ fn k6_sees_what_goose_sees() {
     }
     home.ok(&["up", "--users", "300", "--scenario", "smoke", "--without", "events"]);
     for (engine, profile) in [("k6", "protected k6"), ("k6-open", "protected k6-open")] {
-        let report = home.json(&["load", "smoke", "--engine", engine, "--json"]);
+        let report = home.loaded(&["load", "smoke", "--engine", engine, "--json"]);
         let [goose, k6] = report["steps"].as_array().unwrap().as_slice() else { panic!("{report}") };
         assert_eq!((goose["profile"].as_str(), k6["profile"].as_str()), (Some("protected"), Some(profile)));
         assert_eq!((k6["error_pct"].as_f64(), k6["skipped"].as_u64()), (Some(0.0), Some(0)), "{k6}");

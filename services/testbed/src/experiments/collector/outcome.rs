@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use loadtest::figures::Tail;
-use report::{Second, Table, Validity, Verdict, trend};
+use report::{Second, Table, Validity, Verdict, invalid_because, trend};
 use serde::Serialize;
 
 use crate::instruments::{comparison::Spread, scrape::Reading};
@@ -35,7 +35,7 @@ impl Receiver {
 #[derive(Debug, Serialize)]
 pub struct Period {
     receiver: Receiver,
-    /// Median of its seconds; of their longest requests where too few ended for a 99th percentile.
+    /// Median of its valid seconds; of their longest requests where too few ended for a 99th percentile. Null without any.
     p99_ms: f64,
     errors: u64,
     spans_sent: f64,
@@ -103,7 +103,8 @@ pub fn measured(
     let ratios = |receiver: Receiver| {
         let cycles = periods.chunks_exact(Receiver::CYCLE.len());
         let of = |cycle: &[Period]| Some(cycle.iter().find(|p| p.receiver == receiver)?.p99_ms / cycle.first()?.p99_ms);
-        Spread::of(cycles.filter_map(of).collect())
+        // A period without a valid second has no p99.
+        Spread::of(cycles.filter_map(of).filter(|ratio| ratio.is_finite()).collect())
     };
     let most = |cycle: Option<&[Period]>| cycle.into_iter().flatten().map(|p| p.memory_mib).fold(0.0, f64::max);
     let mut cycles = periods.chunks_exact(Receiver::CYCLE.len());
@@ -125,10 +126,12 @@ pub fn measured(
 fn period(series: &[Second], ends: &[Boundary], n: u32, period_s: u32) -> Period {
     let within = n * period_s..(n + 1) * period_s;
     let seconds: Vec<&Second> = series.iter().filter(|second| within.contains(&second.second)).collect();
+    // A second that is not valid decides nothing.
+    let valid = seconds.iter().copied().filter(|second| invalid_because(second).is_none());
     let (before, after) = (&ends[0], &ends[1]);
     Period {
         receiver: Receiver::of_period(n),
-        p99_ms: trend::typical_tail(seconds.iter().copied()).map_or(f64::NAN, Tail::ms),
+        p99_ms: trend::typical_tail(valid).map_or(f64::NAN, Tail::ms),
         errors: seconds.iter().map(|second| second.errors).sum(),
         spans_sent: after.replicas.since(&before.replicas, SENT, &[]),
         spans_dropped: after.replicas.since(&before.replicas, DROPPED, &[]),
@@ -160,17 +163,18 @@ pub fn table(measured: &Measured) -> Table {
 
 pub fn verdicts(measured: &Measured, validity: &Validity) -> Vec<Verdict> {
     let ratio = |name: &str, spread: &Spread| {
-        Verdict::new(
+        let verdict = Verdict::new(
             name,
             format!("≤ {MAX_P99_RATIO} × alive"),
             format!("{:.2} ({:.2} to {:.2})", spread.median, spread.min, spread.max),
             spread.median <= MAX_P99_RATIO,
             "Median of the cycles, each relative to its own period without a fault.",
-        )
+        );
+        if spread.runs.is_empty() { Verdict { passed: None, undecided: true, ..verdict } } else { verdict }
     };
     let Measured { spans_made, spans_sent, spans_dropped, .. } = measured;
     let restarts = measured.periods.iter().filter(|period| period.receiver == Receiver::Restarted).count();
-    let mut verdicts = vec![
+    let verdicts = vec![
         Verdict::new(
             "no request fails",
             "0 errors".into(),
@@ -202,12 +206,7 @@ pub fn verdicts(measured: &Measured, validity: &Validity) -> Vec<Verdict> {
             "Made: two for each request.",
         ),
     ];
-    if !validity.is_valid() {
-        for verdict in &mut verdicts {
-            (verdict.passed, verdict.note) = (None, validity.note());
-        }
-    }
-    verdicts
+    verdicts.into_iter().map(|verdict| verdict.within(validity)).collect()
 }
 
 #[cfg(test)]
@@ -251,7 +250,7 @@ mod tests {
         let valid = Validity::of(1.0, 50.0);
         assert!(verdicts(&measured, &valid).iter().all(|verdict| verdict.passed == Some(true)), "{measured:?}");
         let invalid = Validity::of(1.0, 97.0);
-        assert!(verdicts(&measured, &invalid).iter().all(|verdict| verdict.passed.is_none()));
+        assert!(verdicts(&measured, &invalid).iter().all(|verdict| verdict.passed.is_none() && verdict.undecided));
         let lost = Counted { dropped: 39.0, ..total };
         assert!(
             verdicts(&super::measured(&series, &boundaries, &lost, 2).unwrap(), &valid)

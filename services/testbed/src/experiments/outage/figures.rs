@@ -26,6 +26,8 @@ pub struct Outage {
     pub normal_max_ms: Option<f64>,
     /// From the second of the restart to the first of three normal seconds in a row, as in `report::trend`.
     pub back_after_s: Option<u32>,
+    /// The same if each second that is not valid had been normal.
+    pub earliest_back_s: Option<u32>,
     /// Of the load over the whole run, by class. Each known user of the load had a list in Redis when it began.
     pub errors: BTreeMap<String, u64>,
     pub known_answered: u64,
@@ -38,7 +40,7 @@ pub struct Outage {
     pub listed: Probes,
     /// For users without a list, each asked for once.
     pub unlisted: Probes,
-    /// Over the whole run.
+    /// Of the seconds until the restart. The later ones are judged one by one.
     #[serde(skip)]
     pub validity: Validity,
     pub series: Vec<Second>,
@@ -110,6 +112,7 @@ pub mod sample {
             normal_p99_ms: Some(120.0),
             normal_max_ms: None,
             back_after_s: Some(2),
+            earliest_back_s: Some(2),
             known_answered: 82_500,
             known_sources: Sources { cache: 60_000, store: 12_500, popular: 0, stale: 10_000 },
             unknown_sources: Sources { popular: 82_500, ..Sources::default() },

@@ -3,6 +3,7 @@
 use report::{
     Report, Verdict,
     numbers::{count, ms, plain},
+    trend::returned_within,
 };
 
 use super::{
@@ -14,7 +15,7 @@ use crate::experiments::under_load::{self, QUICK};
 /// Until a user without a list gets the 503 while the store is away.
 const MAX_REFUSAL_P99_MS: f64 = 100.0;
 /// From the server's start, its own recovery included.
-const MAX_BACK_S: u32 = 5;
+const MAX_BACK_S: f64 = 5.0;
 /// No list is loaded twice at a time, and only a few unverified ids are looked up at a time.
 const MAX_QUERIES_PER_REQUEST: f64 = 1.0;
 /// The promises of each outage.
@@ -92,13 +93,19 @@ fn judge(report: &Report, o: &Outage) -> Vec<Verdict> {
             count(o.known_answered as f64)
         ),
     ));
-    verdicts.push(verdict(
+    let seconds = |after: Option<u32>| after.map_or(f64::INFINITY, f64::from);
+    let within = returned_within(MAX_BACK_S, seconds(o.back_after_s), seconds(o.earliest_back_s));
+    let last = verdict(
         "back to normal after the restart",
         format!("≤ {MAX_BACK_S} s"),
         back(o),
-        o.back_after_s.is_some_and(|s| s <= MAX_BACK_S),
-        format!("{} s of it are the server's own start", recovery_s(o)),
-    ));
+        within.unwrap_or(false),
+        under_load::note(&[
+            &format!("{} s of it are the server's own start", recovery_s(o)),
+            &o.validity.seconds_note(),
+        ]),
+    );
+    verdicts.push(if within.is_some() { last } else { Verdict { passed: None, undecided: !report.quick, ..last } });
     verdicts
 }
 
@@ -136,8 +143,8 @@ mod tests {
         assert_eq!(passed(|o| o.listed.wrong = 1), but(&[2, 5]));
         assert_eq!(passed(|o| o.known_sources.popular = 1), but(&[2, 5]));
         assert_eq!(passed(|o| o.unknown_sources = Sources { store: 1, ..Sources::default() }), but(&[2, 5]));
-        assert_eq!(passed(|o| o.back_after_s = Some(6)), but(&[3, 6]));
-        assert_eq!(passed(|o| o.back_after_s = None), but(&[3, 6]));
+        assert_eq!(passed(|o| (o.back_after_s, o.earliest_back_s) = (Some(6), Some(6))), but(&[3, 6]));
+        assert_eq!(passed(|o| (o.back_after_s, o.earliest_back_s) = (None, None)), but(&[3, 6]));
         // Without probes nothing has succeeded.
         assert_eq!(passed(|o| (o.listed, o.unlisted) = (Probes::default(), Probes::default())), but(&[0, 1, 2, 5]));
     }
@@ -145,6 +152,8 @@ mod tests {
     #[test]
     fn invalid_outages_and_quick_runs_are_not_judged() {
         assert_eq!(passed(|o| o.validity = Validity::of(1.0, 97.0)), [None; 7]);
+        let open = passed(|o| (o.back_after_s, o.earliest_back_s) = (Some(6), Some(5)));
+        assert_eq!((open[3], open[6], open[0]), (None, None, Some(true)), "invalid seconds decide nothing");
         let mut report = report(&["protected"]);
         report.quick = true;
         assert!(verdicts(&report, &[outage("MySQL"), outage("Redis")]).iter().all(|verdict| verdict.passed.is_none()));

@@ -19,7 +19,7 @@ use loadtest::{
     plan::{DEFAULT_RUN_SEED, Phase, StepPlan},
     scenario::Scenario,
 };
-use report::trend;
+use report::{Validity, trend};
 use tokio::time::Instant;
 
 use self::{
@@ -213,12 +213,14 @@ async fn outage(after: &mut AfterSteps<'_>, timing: Timing, server: Server) -> a
         normal_p99_ms: back.normal_p99_ms(),
         normal_max_ms: back.normal_max_ms(),
         back_after_s: back.after_s,
+        earliest_back_s: back.earliest_s,
         before: phase(&window.before, &killed),
         during: phase(&killed, &restarted),
         after: phase(&restarted, &window.after),
         listed: count(&probes, true, &away),
         unlisted: count(&probes, false, &away),
-        validity: window.validity,
+        validity: Validity::of_seconds(&outcome.series, 0..restarted_s as u32, outcome.send_lag.p99_ms)
+            .with_scheduling(&window.scheduling),
         errors: outcome.errors,
         known_answered: outcome.known_answered,
         known_sources: outcome.known_sources,

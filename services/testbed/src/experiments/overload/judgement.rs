@@ -4,6 +4,7 @@ use report::{
     Report, Verdict,
     analysis::{StepState, over_repeats, step_state},
     numbers::{NO_FIGURE, count, pct},
+    trend::returned_within,
 };
 use statistics::median;
 
@@ -49,13 +50,21 @@ fn goodput_verdict(report: &Report, profile: &String, knee_per_s: f64, not_judge
         None => "no valid step at twice the knee".into(),
     };
     let share = goodput.map(|g| 100.0 * g.beyond_per_s / g.peak_per_s);
+    let missed = share.map(|share| share < MIN_GOODPUT_PCT - 1e-9);
+    // A step that is not valid may have been the best one: a lower peak is no reason to pass.
+    let any_invalid = report.user_steps().iter().any(|&u| step_state(report, profile, u) == StepState::Invalid);
+    let missed = missed.filter(|missed| *missed || !any_invalid);
     Verdict {
         name: format!("{profile}: goodput at 2 × the knee"),
         expected: format!("≥ {MIN_GOODPUT_PCT} % of the peak"),
         measured: share.map_or_else(|| NO_FIGURE.into(), |share| format!("{} %", pct(share))),
-        passed: judged(report, profile, not_judged, share.map(|share| share < MIN_GOODPUT_PCT - 1e-9)),
-        undecided: share.is_none() && why_not(report, profile, not_judged).is_empty(),
-        note: note(&[why_not(report, profile, not_judged), &figures]),
+        passed: judged(report, profile, not_judged, missed),
+        undecided: missed.is_none() && why_not(report, profile, not_judged).is_empty(),
+        note: note(&[
+            why_not(report, profile, not_judged),
+            &figures,
+            if any_invalid { "a step is not valid, so the peak may be higher" } else { "" },
+        ]),
     }
 }
 
@@ -66,8 +75,12 @@ fn recovery_verdict(report: &Report, all: &[Recovery], profile: &String, not_jud
     of.retain(|recovery| recovery.validity.is_valid() || !any_valid);
     let first = of.first()?;
     // A run that never returned is later than any that did.
-    let seconds: Vec<f64> = of.iter().map(|r| r.back_after_s.map_or(f64::INFINITY, f64::from)).collect();
-    let back = median(&seconds).unwrap_or(f64::INFINITY);
+    let middle = |figure: fn(&Recovery) -> Option<u32>| {
+        let seconds = of.iter().map(|recovery| figure(recovery).map_or(f64::INFINITY, f64::from)).collect::<Vec<_>>();
+        median(&seconds).unwrap_or(f64::INFINITY)
+    };
+    let back = middle(|recovery| recovery.back_after_s);
+    let within = returned_within(MAX_BACK_S, back, middle(|recovery| recovery.earliest_back_s)).filter(|_| any_valid);
     let figures = format!(
         "{} requests/s, {} for {} s, then {} again; {} good/s in the surge",
         count(first.base_per_s),
@@ -80,9 +93,14 @@ fn recovery_verdict(report: &Report, all: &[Recovery], profile: &String, not_jud
         name: format!("{profile}: back to normal after the load falls"),
         expected: format!("≤ {MAX_BACK_S} s"),
         measured: if back.is_finite() { format!("{back} s") } else { "not within the run".into() },
-        passed: judged(report, profile, not_judged, any_valid.then_some(back > MAX_BACK_S)),
-        undecided: !any_valid && why_not(report, profile, not_judged).is_empty(),
-        note: note(&[why_not(report, profile, not_judged), &first.validity.note(), &figures]),
+        passed: judged(report, profile, not_judged, within.map(|within| !within)),
+        undecided: within.is_none() && why_not(report, profile, not_judged).is_empty(),
+        note: note(&[
+            why_not(report, profile, not_judged),
+            &first.validity.note(),
+            &first.validity.seconds_note(),
+            &figures,
+        ]),
     })
 }
 
@@ -111,7 +129,8 @@ mod tests {
     use crate::experiments::under_load::sample;
 
     fn recovery(profile: &str, back_after_s: Option<u32>) -> Recovery {
-        Recovery { profile: profile.into(), repeat: 1, back_after_s, ..Recovery::default() }
+        let earliest_back_s = back_after_s;
+        Recovery { profile: profile.into(), repeat: 1, back_after_s, earliest_back_s, ..Recovery::default() }
     }
 
     /// Good answers per second by users.
@@ -165,5 +184,23 @@ mod tests {
         let (measured, passed, note) = back(&[late]);
         assert_eq!((measured.as_str(), passed), ("not within the run", None));
         assert!(note.starts_with("invalid, not judged: 97 % CPU"), "{note}");
+    }
+
+    #[test]
+    fn an_invalid_step_may_have_been_the_peak_and_an_invalid_second_the_return() {
+        let mut report = sample::report(&["protected"]);
+        report.steps.iter_mut().for_each(|s| s.good_per_s = 2000.0);
+        let judge = |report: &Report, back_after_s, earliest_back_s| -> Vec<_> {
+            let back = Recovery { earliest_back_s, ..recovery("protected", back_after_s) };
+            verdicts(report, &[back], 2000.0, &[]).iter().map(|verdict| (verdict.passed, verdict.undecided)).collect()
+        };
+        let (passed, missed, open) = ((Some(true), false), (Some(false), false), (None, true));
+        assert_eq!(judge(&report, Some(5), Some(2)), [passed, passed]);
+        assert_eq!(judge(&report, Some(9), Some(6)), [passed, missed]);
+        assert_eq!(judge(&report, Some(9), Some(5)), [passed, open]);
+        report.steps.iter_mut().filter(|s| s.users == 3000).for_each(|s| s.valid = false);
+        assert_eq!(judge(&report, None, None), [open, missed]);
+        report.steps.iter_mut().filter(|s| s.users == 4000).for_each(|s| s.good_per_s = 1000.0);
+        assert_eq!(judge(&report, None, Some(0)), [missed, open], "a higher peak would change nothing");
     }
 }

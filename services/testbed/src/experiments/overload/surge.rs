@@ -51,6 +51,9 @@ pub struct Recovery {
     pub surge_good_per_s: f64,
     /// From the end of the surge to the first of three normal seconds in a row; null: not within the series.
     pub back_after_s: Option<u32>,
+    /// The same if each second that is not valid had been normal.
+    pub earliest_back_s: Option<u32>,
+    /// Of the seconds until the end of the surge. The later ones are judged one by one.
     #[serde(skip)]
     pub validity: Validity,
     pub series: Vec<Second>,
@@ -93,7 +96,7 @@ impl Surge {
         })
         .await?;
         after.bar.done(self.seconds(scenario));
-        let series = window.outcome.series;
+        let (series, send_lag) = (window.outcome.series, window.outcome.send_lag);
         let during = self.before_s..self.before_s + self.for_s;
         let back = trend::back_to_normal(&series, during.clone());
         let good: u64 = series.iter().filter(|s| during.contains(&s.second)).map(|s| s.good).sum();
@@ -108,7 +111,8 @@ impl Surge {
             normal_max_ms: back.normal_max_ms(),
             surge_good_per_s: good as f64 / f64::from(self.for_s.max(1)),
             back_after_s: back.after_s,
-            validity: window.validity,
+            earliest_back_s: back.earliest_s,
+            validity: Validity::of_seconds(&series, 0..during.end, send_lag.p99_ms).with_scheduling(&window.scheduling),
             series,
         })
     }

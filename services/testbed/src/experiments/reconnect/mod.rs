@@ -22,7 +22,7 @@ use super::{
     Experiment,
     publish::{Found, RunArgs, publish},
 };
-use crate::instruments::comparison::Spread;
+use crate::instruments::{clock_watch::ClockWatch, comparison::Spread};
 use crate::stack::test_monitor::{TestMonitor, keys};
 
 pub const EXPERIMENT: Experiment = Experiment {
@@ -79,8 +79,10 @@ struct Measured {
 async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let begun = SystemTime::now();
     let scale = if args.quick { QUICK } else { 1 };
+    let watch = ClockWatch::start()?;
     let (mut measured, back_s) = tokio::try_join!(for_good(scale), comes_back(scale))?;
     measured.back_s = back_s;
+    let validity = watch.finish();
     let policy = policy(scale);
     let found = Found {
         what: format!(
@@ -95,7 +97,8 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             Section::new("Tries, silence and alarm", "", serde_json::to_value(&measured)?)
                 .with_tables(vec![table(&measured, &policy)]),
         ],
-        verdicts: verdicts(&measured, &policy),
+        verdicts: verdicts(&measured, &policy).into_iter().map(|one| one.within(&validity)).collect(),
+        validity: [("senders".to_owned(), validity)].into(),
         ..Found::default()
     };
     publish(&EXPERIMENT, begun, found, args)

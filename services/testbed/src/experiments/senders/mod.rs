@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Args, FromArgMatches};
 use heartbeat::{auth::Keys, clock::Clock, table::Table as Nodes, transport::Ingest, transport::udp::Receiver};
 use launcher::{Spec, Stack};
-use report::{Section, Table, Verdict};
+use report::{Section, Table, Validity, Verdict};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use super::{
     publish::{Found, RunArgs, publish},
 };
 use crate::{
+    instruments::clock_watch::ClockWatch,
     roles::fleet::{Mode, Outcome, Plan, SECRET},
     stack::service::own_program,
 };
@@ -58,6 +59,8 @@ struct Measured {
     outcome: Outcome,
     /// Share of the sent heartbeats in the monitor's table.
     arrived_pct: Option<f64>,
+    #[serde(skip)]
+    validity: Validity,
 }
 
 async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -79,6 +82,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             Section::new("Ticks, cost and stopping", "", serde_json::to_value(&all)?).with_tables(vec![table(&all)]),
         ],
         verdicts: all.iter().flat_map(verdicts).collect(),
+        validity: all.iter().map(|one| (one.name.to_owned(), one.validity.clone())).collect(),
         remarks: vec!["The runtime's timer alone makes a tick up to 1 ms late.".into()],
         ..Found::default()
     };
@@ -105,14 +109,16 @@ async fn measure(
     let plan = Plan { mode, monitor, senders, interval_ms: INTERVAL_MS, run_ms, result };
     std::fs::write(&file, serde_json::to_vec(&plan)?)?;
     let spec = Spec::new("fleet", own_program()?).args(["serve", "fleet"]).args([&file]);
+    let watch = ClockWatch::start()?;
     stack.run(spec, Duration::from_millis(run_ms) + GRACE).await?;
+    let validity = watch.finish();
     let outcome = std::fs::read(&plan.result).with_context(|| format!("cannot read {}", plan.result.display()))?;
     let outcome: Outcome = serde_json::from_slice(&outcome)?;
     drop(ended);
     receiving.await??;
     let arrived = ingest.counts().accepted() as f64;
     let arrived_pct = (mode != Mode::Ticks).then_some(100.0 * arrived / outcome.sent_beats as f64);
-    Ok(Measured { mode, name, senders, outcome, arrived_pct })
+    Ok(Measured { mode, name, senders, outcome, arrived_pct, validity })
 }
 
 fn table(all: &[Measured]) -> Table {
@@ -148,8 +154,8 @@ fn table(all: &[Measured]) -> Table {
 }
 
 fn verdicts(measured: &Measured) -> Vec<Verdict> {
-    let Measured { name, outcome, .. } = measured;
-    vec![
+    let Measured { name, outcome, validity, .. } = measured;
+    let verdicts = [
         Verdict::new(
             &format!("{name}: in time"),
             format!("p99 ≤ {MAX_LATE_MS} ms late, none skipped"),
@@ -164,5 +170,6 @@ fn verdicts(measured: &Measured) -> Vec<Verdict> {
             outcome.all_stopped && outcome.stop_ms <= MAX_STOP_MS,
             "",
         ),
-    ]
+    ];
+    verdicts.map(|verdict| verdict.within(validity)).to_vec()
 }

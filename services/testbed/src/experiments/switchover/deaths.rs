@@ -22,7 +22,10 @@ use super::{
     recorder::{Recorder, rows},
     traces::{Death, Slowest, pauses, trace_id},
 };
-use crate::stack::control_plane::{ControlPlane, Plan};
+use crate::{
+    instruments::clock_watch::ClockWatch,
+    stack::control_plane::{ControlPlane, Plan},
+};
 
 /// A switch-over that is not over by then has failed.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,6 +76,7 @@ pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) 
     let recorder = Arc::new(Recorder::start());
     let monitors = Monitors::follow(&control_plane, &recorder, Duration::from_millis(variant.interval_ms))?;
     let load = Load::start(&control_plane, &recorder)?;
+    let watch = ClockWatch::start()?;
     let mut samples = Vec::new();
     let mut false_alarms = 0;
     let (mut unread, mut slowest) = (VecDeque::<Death>::new(), None);
@@ -106,6 +110,7 @@ pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) 
     } else {
         None
     };
+    let validity = watch.finish();
     let load = load.stop().await;
     control_plane.stop(stack).await?;
     let check = recorder.check(&first, &rows(servers.store).await?);
@@ -120,6 +125,7 @@ pub async fn series(stack: &mut Stack, servers: &Servers<'_>, variant: Variant) 
         etcd_away,
         check,
         slowest,
+        validity,
     })
 }
 

@@ -95,6 +95,7 @@ async fn run(args: SwitchoverArgs) -> anyhow::Result<ExitCode> {
         ),
         sections: vec![words::section(&all)?, words::history(&all, &fence_off)?],
         verdicts: judgement::verdicts(&all, &fence_off, quick),
+        validity: all.iter().map(|one| (one.name(), one.validity.clone())).collect(),
         judged_when_quick: true,
         ..Found::default()
     };

@@ -165,6 +165,7 @@ mod tests {
             stale_writes: 0,
             etcd_away: None,
             check: CounterCheck { acknowledged: 10, ..CounterCheck::default() },
+            validity: report::Validity::default(),
             slowest: Some(Slowest {
                 sample: 1,
                 confirmed_ms: 351.0,

@@ -27,7 +27,7 @@ use heartbeat::{
         udp::{ReliableSender, Retries},
     },
 };
-use report::Section;
+use report::{Section, Validity};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -37,7 +37,10 @@ use super::{
     Experiment,
     publish::{Found, RunArgs, publish},
 };
-use crate::stack::test_monitor::{TestMonitor, keys};
+use crate::{
+    instruments::clock_watch::ClockWatch,
+    stack::test_monitor::{TestMonitor, keys},
+};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "transports",
@@ -76,6 +79,8 @@ pub struct Measured {
     seconds: f64,
     tcp: Figures,
     udp: Figures,
+    #[serde(skip)]
+    validity: Validity,
 }
 
 fn conditions() -> [(&'static str, Option<FaultSpec>); 7] {
@@ -106,6 +111,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             length.as_secs()
         ),
         verdicts: words::verdicts(&measured),
+        validity: measured.iter().map(|one| (one.condition.to_owned(), one.validity.clone())).collect(),
         sections: vec![
             Section::new(
                 "TCP and UDP under the same faults",
@@ -176,12 +182,14 @@ async fn under_faults(length: Duration) -> anyhow::Result<Vec<Measured>> {
         connected(&handles).await?;
         sleep(SETTLE).await;
         let (datagrams, given_up) = (field.datagrams.load(Relaxed), field.given_up.load(Relaxed));
+        let watch = ClockWatch::start()?;
         let from = clock.now();
         if let Some(fault) = fault {
             monitor.proxy.add_fault(fault).await?;
         }
         sleep(length).await;
         let to = clock.now();
+        let validity = watch.finish();
         let sent = field.datagrams.load(Relaxed) - datagrams;
         let given_up = field.given_up.load(Relaxed) - given_up;
         monitor.proxy.clear().await?;
@@ -193,6 +201,7 @@ async fn under_faults(length: Duration) -> anyhow::Result<Vec<Measured>> {
             seconds: length.as_secs_f64(),
             tcp: Figures { given_up: Some(given_up), ..of(Over::Tcp) },
             udp: Figures { datagrams: Some(sent), ..of(Over::Udp) },
+            validity,
         });
     }
     stop.cancel();

@@ -105,31 +105,34 @@ pub fn verdicts(measured: &[Measured]) -> Vec<Verdict> {
     let mut all = Vec::new();
     if let Some(calm) = find("no fault") {
         let complete = |figures: &Figures| arrived_pct(figures) >= 99.0 && figures.suspected == 0;
-        all.push(Verdict::new(
+        let verdict = Verdict::new(
             "without a fault every heartbeat arrives",
             "≥ 99 % over both, no node suspected".into(),
             format!("TCP {:.1} %, UDP {:.1} %", arrived_pct(&calm.tcp), arrived_pct(&calm.udp)),
             complete(&calm.tcp) && complete(&calm.udp),
             "a heartbeat at the edge of a condition may count for the next one",
-        ));
+        );
+        all.push(verdict.within(&calm.validity));
     }
     if let Some(some) = find("5 % loss") {
-        all.push(Verdict::new(
+        let verdict = Verdict::new(
             "5 % loss takes no node offline",
             "0 nodes over both".into(),
             format!("TCP {}, UDP {}", some.tcp.offline, some.udp.offline),
             some.tcp.offline + some.udp.offline == 0,
             "",
-        ));
+        );
+        all.push(verdict.within(&some.validity));
     }
     if let Some(much) = find("20 % loss") {
-        all.push(Verdict::new(
+        let verdict = Verdict::new(
             "under loss UDP is faster than TCP",
             "p99 not above TCP's at 20 % loss".into(),
             format!("UDP {:.0} ms, TCP {:.0} ms", much.udp.delay_p99_ms, much.tcp.delay_p99_ms),
             much.udp.delay_p99_ms <= much.tcp.delay_p99_ms,
             "as in the article; TCP loss is modelled",
-        ));
+        );
+        all.push(verdict.within(&much.validity));
     }
     all
 }

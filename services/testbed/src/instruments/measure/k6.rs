@@ -11,7 +11,7 @@ use loadtest::{
     k6::{self, K6Plan, Pacing},
     plan::StepPlan,
 };
-use report::{Step, Validity};
+use report::{Scheduling, Step, Validity};
 
 use super::{Snapshot, Target, figures};
 
@@ -72,7 +72,9 @@ pub async fn step(
         .map_err(|_| anyhow::anyhow!("k6 wrote no summary; it said:\n{}", log.tail()))?;
     let outcome = k6::outcome(plan, &text)?;
     let validity = Validity::of(outcome.step.send_lag.p99_ms, after.cpu_pct_since(&before));
-    let mut step = figures(&outcome.step, &before, &after, &validity);
+    // k6 has more threads than cores, so its waits are recorded and not judged. It asks for no nice value.
+    let scheduling = Scheduling { nice_granted: None, ..after.scheduling_since(&before) };
+    let mut step = Step { scheduling: Some(scheduling), ..figures(&outcome.step, &before, &after, &validity) };
     if pacing == Pacing::Open && outcome.dropped_iterations > 0 {
         step.valid = false;
         step.invalid_reasons.push(format!("k6 dropped {} iterations: no open loop", outcome.dropped_iterations));
