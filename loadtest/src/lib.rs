@@ -1,7 +1,7 @@
 //! The load generator: it sends the requests of a scenario's step and measures the responses.
 //!
 //! `scenario` defines the load, `plan` is one step of it, `curve` its number of users over time, `run` sends the requests in a separate process (`child`), and `recorder`
-//! measures. `model` computes the figures of a queueing system with the same parameters. `behaviour` invents events, and `event_load`
+//! measures. `model` computes the figures of a queueing system with the same parameters; `fit` finds its law. `behaviour` invents events, and `event_load`
 //! sends them.
 //! It depends on `contract` and `runtime` of this workspace. Begin reading at `run::run_step`.
 
@@ -12,6 +12,7 @@ mod client;
 pub mod curve;
 pub mod event_load;
 pub mod figures;
+pub mod fit;
 mod ids;
 pub mod k6;
 mod live;
