@@ -11,6 +11,7 @@ pub mod diff;
 mod document;
 mod files;
 mod findings;
+pub mod fitted;
 mod html;
 mod markdown;
 pub mod numbers;

@@ -6,6 +6,7 @@ use super::{
 
 mod diffing;
 mod experiments;
+mod fitting;
 mod html_page;
 mod json_schema;
 mod judging;
