@@ -1,7 +1,8 @@
 //! The load generator: it sends the requests of a scenario's step and measures the responses.
 //!
-//! `scenario` defines the load, `plan` is one step of it, `arrivals` how its requests arrive, `curve` its number of users over time, `run` sends the requests in a separate process (`child`), and `recorder`
-//! measures. `model` computes the figures of a queueing system with the same parameters. `behaviour` invents events, and `event_load`
+//! `scenario` defines the load, `plan` is one step of it, `arrivals` how its requests arrive, `curve` its number of users over time, `run` sends
+//! the requests in a separate process (`child`), and `recorder` measures. `model` computes the figures of a queueing system with the same
+//! parameters; `fit` finds its law. `behaviour` invents events, and `event_load`
 //! sends them.
 //! It depends on `contract` and `runtime` of this workspace. Begin reading at `run::run_step`.
 
@@ -13,6 +14,7 @@ mod client;
 pub mod curve;
 pub mod event_load;
 pub mod figures;
+pub mod fit;
 mod ids;
 pub mod k6;
 pub mod latency_bands;

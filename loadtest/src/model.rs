@@ -24,11 +24,41 @@ use crate::{
 /// Time of a request that is refused without a query.
 const REFUSAL_MS: f64 = 3.0;
 
+/// What the model can do and the stack does not: changes that are only tried in the model. The default changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Change {
+    /// How often a user sends a failed request again, at once. Such a request ends with the last response.
+    pub retries: u32,
+    /// The law's slope counts `n × (n / POWER_REFERENCE)^(power − 1)` instead of n queries in flight. 1: a linear law.
+    pub power: f64,
+    /// Share of a query that each waiting request counts in the law's slope: the store gets slower the more requests wait for it.
+    pub waiting_weight: f64,
+    /// Share of the requests that need the store, 0 to 1. The others are answered after [`HIT_MS`].
+    pub store_share: f64,
+}
+
+/// Latency of a request that does not need the store, in milliseconds.
+pub const HIT_MS: f64 = 3.0;
+
+/// With so many queries in flight, a law of any power equals the linear one.
+pub const POWER_REFERENCE: f64 = 500.0;
+
+impl Default for Change {
+    fn default() -> Self {
+        Self { retries: 0, power: 1.0, waiting_weight: 0.0, store_share: 1.0 }
+    }
+}
+
 /// The expected figures of a step with `users` users whose requests all need the store. `None` without a law and
 /// with open arrivals, which the model does not know.
 ///
 /// The same arguments give the same figures.
 pub fn step(scenario: &Scenario, users: u32, seed: u64) -> Option<ModelFigures> {
+    changed_step(scenario, users, seed, Change::default())
+}
+
+/// As [`step`], of a changed model.
+pub fn changed_step(scenario: &Scenario, users: u32, seed: u64, change: Change) -> Option<ModelFigures> {
     let Law::Modelled { base_ms, slope_ms, spread } = scenario.law else { return None };
     if !scenario.arrivals.is_closed() {
         return None;
@@ -38,6 +68,8 @@ pub fn step(scenario: &Scenario, users: u32, seed: u64) -> Option<ModelFigures> 
         base_us: base_ms * 1000.0,
         slope_us: slope_ms * 1000.0,
         factor,
+        power: change.power,
+        waiting_weight: change.waiting_weight,
         in_flight: 0,
         pool_size: scenario.store.pool_size as usize,
         max_waiting: scenario.store.max_waiting as usize,
@@ -51,6 +83,9 @@ pub fn step(scenario: &Scenario, users: u32, seed: u64) -> Option<ModelFigures> 
         checkout_timeout_us: scenario.store.checkout_timeout_ms * 1000,
         window_us: from_us..from_us + u64::from(scenario.measure_s) * 1_000_000,
         store,
+        retries: change.retries,
+        store_share: change.store_share,
+        requests: vec![Request::default(); users as usize],
         waiting: vec![None; users as usize],
         events: BinaryHeap::with_capacity(3 * users as usize),
         turn: 0,
@@ -88,10 +123,20 @@ struct Replica {
     waiting: usize,
 }
 
+/// A user's current request.
+#[derive(Debug, Clone, Copy, Default)]
+struct Request {
+    planned_us: u64,
+    /// How often it was sent again.
+    again: u32,
+}
+
 struct Store {
     base_us: f64,
     slope_us: f64,
     factor: LogNormal<f64>,
+    power: f64,
+    waiting_weight: f64,
     in_flight: u32,
     pool_size: usize,
     max_waiting: usize,
@@ -105,6 +150,10 @@ struct Simulation {
     checkout_timeout_us: u64,
     window_us: std::ops::Range<u64>,
     store: Store,
+    retries: u32,
+    store_share: f64,
+    /// Per user.
+    requests: Vec<Request>,
     /// Per user: instant and replica of the request that waits for a connection.
     waiting: Vec<Option<(u64, usize)>>,
     events: BinaryHeap<Reverse<(u64, Event)>>,
@@ -143,12 +192,19 @@ impl Simulation {
     }
 
     fn send(&mut self, now: u64, user: usize) {
+        if self.requests[user].again == 0 {
+            self.requests[user].planned_us = now;
+        }
+        // A share of 1 takes no random number, so that an unchanged model keeps its figures.
+        if self.store_share < 1.0 && self.random.random::<f64>() >= self.store_share {
+            return self.answer(now + (HIT_MS * 1000.0) as u64, user, false);
+        }
         self.turn += 1;
         let replica = self.turn % self.store.replicas.len();
         if self.store.replicas[replica].busy < self.store.pool_size {
             self.query(now, replica, user, now);
         } else if self.store.replicas[replica].waiting >= self.store.max_waiting {
-            self.answer(now, now + (REFUSAL_MS * 1000.0) as u64, user, true);
+            self.answer(now + (REFUSAL_MS * 1000.0) as u64, user, true);
         } else {
             self.store.replicas[replica].queue.push_back((user, now));
             self.store.replicas[replica].waiting += 1;
@@ -161,11 +217,11 @@ impl Simulation {
         let store = &mut self.store;
         store.replicas[replica].busy += 1;
         store.in_flight += 1;
-        let mean_us = store.base_us + store.slope_us * f64::from(store.in_flight);
+        let mean_us = store.base_us + store.slope_us * store.load();
         let end_us = now + (mean_us * store.factor.sample(&mut self.random)) as u64;
         self.at(end_us, Event::Free { replica });
         let deadline_us = sent_us + self.timeout_us;
-        self.answer(sent_us, end_us.min(deadline_us), user, end_us > deadline_us);
+        self.answer(end_us.min(deadline_us), user, end_us > deadline_us);
     }
 
     fn give_up(&mut self, now: u64, user: usize, sent_us: u64) {
@@ -174,7 +230,7 @@ impl Simulation {
         {
             self.waiting[user] = None;
             self.store.replicas[replica].waiting -= 1;
-            self.answer(sent_us, now.min(sent_us + self.timeout_us), user, true);
+            self.answer(now.min(sent_us + self.timeout_us), user, true);
         }
     }
 
@@ -198,14 +254,32 @@ impl Simulation {
     }
 
     /// An answer whose time is known already: it counts when it comes, and the user's next request follows from it.
-    fn answer(&mut self, sent_us: u64, answered_us: u64, user: usize, failed: bool) {
+    fn answer(&mut self, answered_us: u64, user: usize, failed: bool) {
+        let Request { planned_us, again } = self.requests[user];
+        if failed && again < self.retries {
+            self.requests[user].again += 1;
+            return self.at(answered_us, Event::Send { user });
+        }
+        self.requests[user].again = 0;
         if self.window_us.contains(&answered_us) {
             self.tally.answered += 1;
             self.tally.failed += u64::from(failed);
-            self.tally.latency_us += answered_us - sent_us;
+            self.tally.latency_us += answered_us - planned_us;
         }
-        let (next_us, _) = schedule::next_planned(sent_us, answered_us, self.interval_us);
+        let (next_us, _) = schedule::next_planned(planned_us, answered_us, self.interval_us);
         self.at(next_us, Event::Send { user });
+    }
+}
+
+impl Store {
+    /// Queries in flight, as the law counts them.
+    fn load(&self) -> f64 {
+        let mut load = f64::from(self.in_flight);
+        if self.waiting_weight > 0.0 {
+            let waiting: usize = self.replicas.iter().map(|replica| replica.waiting).sum();
+            load += self.waiting_weight * waiting as f64;
+        }
+        if self.power == 1.0 { load } else { load * (load / POWER_REFERENCE).powf(self.power - 1.0) }
     }
 }
 
@@ -289,6 +363,27 @@ mod tests {
         let ours = step(&scenario, 10, 1).unwrap();
         near("error", ours.error_pct, 100.0, 0.0);
         near("mean", ours.mean_ms, 200.0, 0.0);
+    }
+
+    #[test]
+    fn a_change_has_its_effect_and_the_default_has_none() {
+        let scenario = Scenario { warm_up_s: 5, measure_s: 15, ..python() };
+        let changed = |change| changed_step(&scenario, 5000, 1, change).unwrap();
+        let plain = changed(Change::default());
+        assert_eq!(step(&scenario, 5000, 1), Some(plain.clone()));
+        let retried = changed(Change { retries: 2, ..Change::default() });
+        assert!(retried.error_pct < 0.2 * plain.error_pct && retried.mean_ms > plain.mean_ms, "{retried:?}");
+        near("good", retried.good_per_s, plain.good_per_s, 0.02 * plain.good_per_s);
+        let burdened = changed(Change { waiting_weight: 0.1, ..Change::default() });
+        assert!(burdened.good_per_s < 0.9 * plain.good_per_s, "{burdened:?}");
+        let steep = changed(Change { power: 1.5, ..Change::default() });
+        assert!(
+            steep.good_per_s < 0.9 * plain.good_per_s,
+            "800 queries in flight are more than the reference: {steep:?}"
+        );
+        let half = changed(Change { store_share: 0.5, ..Change::default() });
+        assert_eq!(half.error_pct, 0.0);
+        near("offer", half.answered_per_s, 5000.0, 50.0);
     }
 
     #[test]

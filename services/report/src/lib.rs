@@ -14,6 +14,7 @@ pub mod diff;
 mod document;
 mod files;
 mod findings;
+pub mod fitted;
 mod html;
 mod markdown;
 pub mod noise;

@@ -9,6 +9,7 @@ mod attempts;
 mod comparing;
 mod diffing;
 mod experiments;
+mod fitting;
 mod html_page;
 mod json_schema;
 mod judging;
