@@ -23,7 +23,7 @@ fn fleet(seed: u64, workers: usize, length: Nanos) {
         at += 60 * SECOND;
     }
     let crashes = config.faults.len();
-    let mut world = World::new(config).run();
+    let world = World::new(config).run();
     assert_eq!(world.checks.breach, None);
     assert_eq!(world.failed_alive, [], "a healthy worker was failed");
     assert_eq!(world.detected.len(), crashes, "every crash is confirmed");
