@@ -41,9 +41,12 @@ fn attempts(report: &Report) -> Option<Table> {
     })
 }
 
+/// A figure of a step, and how it is shown.
+type Figure = (fn(&Step) -> f64, fn(f64) -> String);
+
 /// `attempt` is one of those of the step.
 fn row(step: &Step, attempt: &Step, n: usize) -> Vec<String> {
-    let figures: [(fn(&Step) -> f64, fn(f64) -> String); 8] = [
+    let figures: [Figure; 8] = [
         (|s| s.answered_per_s, count),
         (|s| s.good_per_s, count),
         (|s| s.error_pct, pct),
@@ -55,7 +58,7 @@ fn row(step: &Step, attempt: &Step, n: usize) -> Vec<String> {
     ];
     // Reports before version 3 kept no figures of an attempt.
     let is_known = attempt.offered_per_s > 0.0;
-    let show = |(figure, show): (fn(&Step) -> f64, fn(f64) -> String)| {
+    let show = |(figure, show): Figure| {
         if is_known { show(figure(attempt)) } else { NO_FIGURE.into() }
     };
     let name = format!("{} {:.0} ({})", step.profile, step.offered_per_s, step.repeat);

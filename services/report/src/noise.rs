@@ -6,6 +6,7 @@
 mod seconds;
 
 use serde::Serialize;
+use statistics::{bootstrap::widening, mean, seed::SplitMix64};
 
 pub(super) use seconds::{Resampled, Sums};
 
@@ -42,22 +43,20 @@ impl Noise {
 
 /// By bootstrap over the repeats; `None` with fewer than [`MIN_REPEATS`] on a side.
 ///
-/// A bootstrap of few values is too narrow. It is widened by `√(n/(n−1)) × t(n−1)/1.96` for the smaller side's n, as in Hesterberg, "What
-/// Teachers Should Know about the Bootstrap" (2015), for one sample.
+/// A bootstrap of few values is too narrow: it is widened by the factor of the smaller side.
 pub fn of_repeats(before: &[f64], after: &[f64]) -> Option<Noise> {
     let n = before.len().min(after.len());
     if n < MIN_REPEATS {
         return None;
     }
-    let difference = mean(after) - mean(before);
-    let mut random = Random(1);
+    let difference = mean(after)? - mean(before)?;
+    let mut random = SplitMix64(1);
     let mut resampled = |values: &[f64]| {
         let sum: f64 = values.iter().filter_map(|_| values.get(random.below(values.len()))).sum();
         sum / values.len() as f64
     };
     let deviations = (0..RESAMPLES).map(|_| resampled(after) - resampled(before) - difference).collect();
-    let widening = (n as f64 / (n as f64 - 1.0)).sqrt() * students_t(n - 1) / 1.96;
-    interval(difference, deviations, widening, Basis::Repeats)
+    interval(difference, deviations, widening(n), Basis::Repeats)
 }
 
 /// By block bootstrap over the seconds of both sides. `figures` are the figures before and after; `figure` computes the same from seconds.
@@ -89,43 +88,12 @@ fn interval(difference: f64, mut deviations: Vec<f64>, widening: f64, basis: Bas
     (noise.low.is_finite() && noise.high.is_finite()).then_some(noise)
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// The 97.5 % quantile of Student's t; from 20 degrees of freedom on that of 20, which is larger.
-fn students_t(degrees: usize) -> f64 {
-    const QUANTILES: [f64; 20] = [
-        12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10,
-        2.09, 2.09,
-    ];
-    QUANTILES[degrees.clamp(1, QUANTILES.len()) - 1]
-}
-
-/// SplitMix64: an interval must not change from one look at it to the next.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// 0..`end`; the bias of the remainder is below 2^-50 here.
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// About normal, mean 0 and variance 1.
-    fn normal(random: &mut Random) -> f64 {
+    fn normal(random: &mut SplitMix64) -> f64 {
         let uniform = (0..12).map(|_| random.below(1 << 20) as f64 / f64::from(1 << 20)).sum::<f64>();
         uniform - 6.0
     }
@@ -133,7 +101,7 @@ mod tests {
     #[test]
     fn the_interval_covers_the_true_difference_as_often_as_it_says() {
         for n in [3, 5, 10] {
-            let mut random = Random(7);
+            let mut random = SplitMix64(7);
             let mut draw = |mean: f64| -> Vec<f64> { (0..n).map(|_| mean + normal(&mut random)).collect() };
             let covered = (0..400).filter(|_| {
                 let noise = of_repeats(&draw(100.0), &draw(103.0)).unwrap();

@@ -62,25 +62,20 @@ fn intervals(repeats: u32) -> String {
     match repeats {
         0 | 1 => "One run: no interval.".into(),
         2 => "Two repeats: no interval, but both figures where they differ (a…b).".into(),
-        _ => "[a, b]: interval of the mean over the repeats (percentile bootstrap, 95 %).".into(),
+        _ => "[a, b]: interval of the mean over the repeats (bootstrap, 95 %).".into(),
     }
 }
 
 /// What an interval of so few repeats is worth.
 fn worth_of_intervals(repeats: u32) -> Option<String> {
-    let (found, resamples) = (u64::from(repeats), statistics::bootstrap::distinct_resamples(u64::from(repeats)));
-    let (what, covers) = match found {
-        3 => ("the range of the three figures", "75"),
-        4 => ("nearly the range of the four figures", "80"),
-        5 => ("a little less than the range of the five figures", "84"),
-        6..10 => ("narrower than their range", "86 to 90"),
-        _ => return None,
-    };
-    Some(format!(
-        "{found} repeats have {resamples} distinct resamples, so an interval is {what}. If the figures scatter like a normal distribution, it \
-         contains the true mean in about {covers} % of all runs, not in 95 %. More repeats (--repeat) make it honest. It says nothing about what \
-         all repeats of this run share, such as the machine.",
-    ))
+    (3..10).contains(&repeats).then(|| {
+        format!(
+            "{repeats} repeats are few: their bootstrap would be too narrow, and is widened by a factor of {:.2} (Student's t). An interval contains the \
+             true mean in 95 % of all runs if the figures scatter like a normal distribution. It says nothing about what all repeats of this run \
+             share, such as the machine.",
+            statistics::bootstrap::widening(repeats as usize)
+        )
+    })
 }
 
 /// "1: protected, baseline · 2: baseline, protected"; `None` of a single round.

@@ -37,18 +37,18 @@ fn scrambled(state: u64) -> u64 {
 }
 
 /// A generator whose numbers never change with the version of a crate: a report that is rendered again shows the same figures.
-pub(crate) struct SplitMix64(pub(crate) u64);
+pub struct SplitMix64(pub u64);
 
 impl SplitMix64 {
-    pub(crate) fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         let number = scrambled(self.0);
         self.0 = self.0.wrapping_add(GAMMA);
         number
     }
 
     /// 0 to `count` − 1; `count` must not be 0. The bias is below `count` / 2⁶⁴.
-    pub(crate) fn below(&mut self, count: usize) -> usize {
-        ((u128::from(self.next()) * count as u128) >> 64) as usize
+    pub fn below(&mut self, count: usize) -> usize {
+        ((u128::from(self.draw()) * count as u128) >> 64) as usize
     }
 }
 
@@ -62,7 +62,7 @@ mod tests {
     fn it_is_split_mix_64() {
         // The first numbers of the reference implementation for the seed 1234567.
         let mut random = SplitMix64(1_234_567);
-        let first = [random.next(), random.next(), random.next()];
+        let first = [random.draw(), random.draw(), random.draw()];
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }
 

@@ -2,7 +2,9 @@
 
 use loadtest::latency_bands::{BANDS, lower_edge_ms, upper_edge_ms};
 
-use super::{RESAMPLES, Random};
+use statistics::seed::SplitMix64;
+
+use super::RESAMPLES;
 use crate::schema::Second;
 
 /// Longer than the timeout of the built-in scenarios.
@@ -39,7 +41,7 @@ impl Resampled {
         // Circular, so that each second is in as many blocks.
         let blocks: Vec<Sums> =
             (0..seconds.len()).map(|from| sum(&mut seconds.iter().cycle().skip(from).take(BLOCK_S))).collect();
-        let mut random = Random(seed);
+        let mut random = SplitMix64(seed);
         let mut draw = || {
             let mut drawn = Sums::none();
             for _ in 0..seconds.len() / BLOCK_S {

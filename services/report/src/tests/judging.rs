@@ -186,8 +186,8 @@ fn repeats_are_judged_by_the_interval_of_their_mean() {
     let mean = |r: &Report| over_repeats(r, "baseline", 1000, |s| Some(s.mean_ms)).expect("three repeats");
     let spread = mean(&report);
     let interval = spread.interval.expect("three repeats have an interval");
-    assert!((spread.mean - 93.0 * 1.02 * (1.0 + 1.04 + 0.97) / 3.0).abs() < 1e-9, "{spread:?}");
-    assert_eq!((interval.low, interval.high), (spread.min, spread.max), "of three repeats it is their range");
+    assert!((spread.mean - 93.0 * 1.02 * (1.0 + 1.008 + 0.994) / 3.0).abs() < 1e-9, "{spread:?}");
+    assert!(interval.low < spread.min && interval.high > spread.max, "of three repeats it is wider than their range");
 
     // One wild repeat widens the interval; an invalid one does not count at all.
     report.steps.iter_mut().find(|s| s.repeat == 2).expect("a second repeat").mean_ms = 5000.0;
@@ -243,15 +243,15 @@ fn of_three(name: &str, set: fn(&mut Step, f64), values: [f64; 3]) -> (Option<bo
 fn a_verdict_needs_the_whole_interval() {
     // At most 0.9 %.
     let errors = |values| of_three("few errors under overload", |s, value| s.error_pct = value, values);
-    assert_eq!(errors([0.1, 0.2, 0.9]), (Some(true), false));
-    assert_eq!(errors([0.1, 0.2, 0.91]), (None, true));
-    assert_eq!(errors([0.8, 2.0, 2.1]), (None, true));
-    assert_eq!(errors([0.91, 2.0, 2.1]), (Some(false), false));
+    assert_eq!(errors([0.5, 0.5, 0.6]), (Some(true), false));
+    assert_eq!(errors([0.6, 0.7, 0.8]), (None, true));
+    assert_eq!(errors([0.8, 1.0, 1.1]), (None, true));
+    assert_eq!(errors([1.2, 1.3, 1.4]), (Some(false), false));
     // At least 99 % of 4000 requests/s.
     let answered = |values| of_three("the offer is answered", |s, value| s.answered_per_s = value, values);
-    assert_eq!(answered([3960.0, 3990.0, 4000.0]), (Some(true), false));
-    assert_eq!(answered([3959.0, 3990.0, 4000.0]), (None, true));
-    assert_eq!(answered([3900.0, 3910.0, 3959.0]), (Some(false), false));
+    assert_eq!(answered([3985.0, 3990.0, 3995.0]), (Some(true), false));
+    assert_eq!(answered([3965.0, 3990.0, 4000.0]), (None, true));
+    assert_eq!(answered([3900.0, 3910.0, 3920.0]), (Some(false), false));
 }
 
 #[test]
@@ -267,11 +267,11 @@ fn a_limit_on_both_sides_is_missed_only_beyond_one_of_them() {
         verdict(&report, "mean latency like the model").passed
     };
     // Within 10 %.
-    assert_eq!(deviating([0.91, 1.0, 1.09]), Some(true));
-    assert_eq!(deviating([0.8, 1.0, 1.3]), None, "both limits are within the interval");
-    assert_eq!(deviating([1.05, 1.2, 1.3]), None);
-    assert_eq!(deviating([1.11, 1.2, 1.3]), Some(false));
-    assert_eq!(deviating([0.7, 0.8, 0.89]), Some(false));
+    assert_eq!(deviating([0.98, 1.0, 1.02]), Some(true));
+    assert_eq!(deviating([0.9, 1.0, 1.1]), None, "both limits are within the interval");
+    assert_eq!(deviating([1.05, 1.1, 1.15]), None);
+    assert_eq!(deviating([1.2, 1.21, 1.22]), Some(false));
+    assert_eq!(deviating([0.7, 0.71, 0.72]), Some(false));
 }
 
 #[test]

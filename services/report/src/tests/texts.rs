@@ -213,7 +213,7 @@ fn words_of(text: &str) -> String {
 fn repeats_show_their_spread_and_invalid_steps_their_sign() {
     let mut report = sample::repeated();
     let text = terminal::render(&report, false);
-    assert!(text.contains("[189, 202]"), "{text}");
+    assert!(text.contains("[186, 194]"), "{text}");
     report.steps.iter_mut().filter(|s| s.profile == "protected" && s.users == 2000).for_each(|s| s.valid = false);
     report.conclude(Some(&Tolerances::default()));
     let text = terminal::render(&report, false);
