@@ -124,8 +124,8 @@ fn report_is_a_command_with_and_without_another_one() {
         Ok(_) => panic!("another command"),
         Err(error) => Err(error.to_string()),
     };
-    assert!(report(&[]).is_ok_and(|args| args.dir.is_none() && args.command.is_none()));
-    assert!(report(&["some/dir", "--render", "--json"]).is_ok_and(|args| args.render && args.dir.is_some()));
+    assert!(report(&[]).is_ok_and(|args| args.report.is_none() && args.command.is_none()));
+    assert!(report(&["some/dir", "--render", "--json"]).is_ok_and(|args| args.render && args.report.is_some()));
     let args = report(&["diff", "a", "b", "--fail-on", "p99_ms>10%", "--fail-on", "error_pct>1"]).unwrap();
     assert!(matches!(args.command, Some(ReportCommand::Diff(diff)) if diff.fail_on.len() == 2 && !diff.json));
     assert!(report(&["diff", "a"]).is_err_and(|error| error.contains("AFTER")));
