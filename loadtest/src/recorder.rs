@@ -270,7 +270,7 @@ fn sum(a: &Sources, b: &Sources) -> Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plan::Phase, scenario::KnownIds};
+    use crate::{figures::Tail, plan::Phase, scenario::KnownIds};
 
     /// One second of warm-up, two measured; one user a second.
     fn plan() -> StepPlan {
