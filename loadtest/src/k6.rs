@@ -183,6 +183,7 @@ pub fn outcome(plan: &StepPlan, summary: &str) -> Result<K6Outcome> {
         series: Vec::new(),
         latency_curve: points.into_iter().chain([(100.0, latency.max_ms)]).filter(|_| answered > 0).collect(),
         hdr_log: String::new(),
+        requests: None,
     };
     Ok(K6Outcome { step, dropped_iterations: summary.count("dropped_iterations") })
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     curve::{Curve, MAX_USERS},
-    figures::{Second, Sources},
+    figures::{RequestCounts, Second, Sources},
     scenario::{KnownIds, Scenario},
 };
 
@@ -251,6 +251,9 @@ pub struct StepOutcome {
     pub latency_curve: Vec<(f64, f64)>,
     /// Text of an HDR histogram log in µs with the tags `all` and `good`.
     pub hdr_log: String,
+    /// Over the whole step, not only its measured part; `None`: the generator (k6) does not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<RequestCounts>,
 }
 
 /// Latencies in milliseconds; all 0 without a request.

@@ -1,7 +1,7 @@
 //! `report.html`: one file, nothing loaded from elsewhere, no script.
 
 use super::{
-    charts,
+    adding_up, charts,
     findings::Findings,
     schema::Report,
     section::{Section, Table, Verdict},
@@ -260,9 +260,18 @@ fn remarks(remarks: &[String]) -> String {
 fn details(report: &Report) -> String {
     let tables: String = tables::details(report).iter().map(plain_table).collect();
     format!(
-        "<section aria-labelledby=\"details\"><h2 id=\"details\">Details</h2>\n<div class=\"tables\">{}<div>{tables}</div></div></section>\n",
-        block_table(report, &tables::blocks(report), Rank::Detail, "More of each step")
+        "<section aria-labelledby=\"details\"><h2 id=\"details\">Details</h2>\n<div class=\"tables\">{}<div>{tables}</div></div>{}</section>\n",
+        block_table(report, &tables::blocks(report), Rank::Detail, "More of each step"),
+        counts(report)
     )
+}
+
+/// One folded table for each step.
+fn counts(report: &Report) -> String {
+    let folded = |table: &Table| {
+        format!("<details><summary>{}</summary>{}</details>\n", escape(&table.title), plain_table(table))
+    };
+    adding_up::tables(report).iter().map(folded).collect()
 }
 
 /// The first cell of a row is its name. A column of sentences begins at the left, and its table is wide.

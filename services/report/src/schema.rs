@@ -8,7 +8,10 @@ pub use loadtest::figures::{ArticleFigures, ModelFigures, Second, Sources};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::section::{Section, Verdict};
+use super::{
+    counts::Counts,
+    section::{Section, Verdict},
+};
 
 /// Raised when a reader of the previous version would misread the file; new optional fields do not raise it.
 pub const SCHEMA_VERSION: u32 = 2;
@@ -235,6 +238,10 @@ pub struct Step {
     /// Where the time of recorded requests went; only where requests were recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_spent: Option<TimeSpent>,
+
+    /// What each place counted over the whole step; absent where it was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
 }
 
 impl Step {

@@ -1,9 +1,12 @@
 //! The report as its readers get it: made-up figures in, structure out.
 
 use super::{
-    Document, Findings, Tolerances, Verdict, html, markdown, sample, schema::*, terminal, write_findings, write_report,
+    Document, Findings, Tolerances, Validity, Verdict, html, markdown, sample, schema::*, terminal, write_findings,
+    write_report,
 };
 
+mod adding_up;
+mod controls;
 mod diffing;
 mod experiments;
 mod html_page;

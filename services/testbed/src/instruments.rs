@@ -1,7 +1,9 @@
 //! How figures are taken: load on a stack, counters before and after, traces, the machine, and sides measured in turns.
 
+pub mod access_log;
 pub mod codecs;
 pub mod comparison;
+pub mod counts;
 pub mod event_lag;
 pub mod file_readers;
 pub mod generator;

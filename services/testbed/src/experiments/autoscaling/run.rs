@@ -324,6 +324,7 @@ pub mod tests {
             series: Vec::new(),
             latency_curve: Vec::new(),
             hdr_log: String::new(),
+            requests: None,
         }
     }
 }
