@@ -7,7 +7,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,6 +20,8 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+
+use crate::figures::RequestCounts;
 
 /// Below nginx's idle timeout of 75 s, so that no request is sent on a connection that nginx is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,6 +38,15 @@ pub(crate) struct Client {
     host: String,
     timeout: Duration,
     idle: Mutex<Vec<Connection>>,
+    requests: AtomicU64,
+    unsent: AtomicU64,
+    resent: AtomicU64,
+}
+
+/// Counts the copies of one request. Dropping it adds them to the client's counts, also after a timeout.
+struct Copies<'a> {
+    client: &'a Client,
+    written: u64,
 }
 
 struct Connection {
@@ -86,7 +100,16 @@ impl Client {
         let addresses = tokio::net::lookup_host(&target).await.with_context(|| format!("cannot resolve {host}"))?;
         let addresses: Vec<_> = addresses.collect();
         ensure!(!addresses.is_empty(), "host name {host} has no address");
-        Ok(Self { addresses, host, timeout, idle: Mutex::new(Vec::new()) })
+        let zero = AtomicU64::default;
+        let idle = Mutex::new(Vec::new());
+        Ok(Self { addresses, host, timeout, idle, requests: zero(), unsent: zero(), resent: zero() })
+    }
+
+    /// All requests that have ended.
+    pub fn counts(&self) -> RequestCounts {
+        let [requests, unsent, resent] =
+            [&self.requests, &self.unsent, &self.resent].map(|count| count.load(Ordering::Relaxed));
+        RequestCounts { requests, unsent, resent }
     }
 
     /// Sends `GET path` and returns the complete response. `header` is an additional header.
@@ -121,10 +144,11 @@ impl Client {
     }
 
     async fn exchange(&self, request: &[u8]) -> Result<Response, Failure> {
+        let mut copies = Copies { client: self, written: 0 };
         // The server may have closed an idle connection. Without a byte of a response it has not seen the request, so a new connection
         // may send it again.
         if let Some(mut idle) = self.take_idle() {
-            match idle.exchange(request).await {
+            match idle.exchange(request, &mut copies).await {
                 Ok(complete) => return Ok(self.response(idle, complete)),
                 Err(failure) if !idle.buffer.is_empty() => return Err(failure),
                 Err(_) => {}
@@ -133,7 +157,7 @@ impl Client {
         let stream = TcpStream::connect(self.addresses.as_slice()).await.map_err(|_| Failure::Connect)?;
         stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
         let mut fresh = Connection { stream, buffer: Vec::with_capacity(READ_BYTES), idle_since: Instant::now() };
-        let complete = fresh.exchange(request).await?;
+        let complete = fresh.exchange(request, &mut copies).await?;
         Ok(self.response(fresh, complete))
     }
 
@@ -164,10 +188,19 @@ impl Client {
     }
 }
 
+impl Drop for Copies<'_> {
+    fn drop(&mut self) {
+        self.client.requests.fetch_add(1, Ordering::Relaxed);
+        self.client.unsent.fetch_add(u64::from(self.written == 0), Ordering::Relaxed);
+        self.client.resent.fetch_add(self.written.saturating_sub(1), Ordering::Relaxed);
+    }
+}
+
 impl Connection {
-    async fn exchange(&mut self, request: &[u8]) -> Result<Complete, Failure> {
+    async fn exchange(&mut self, request: &[u8], copies: &mut Copies<'_>) -> Result<Complete, Failure> {
         self.buffer.clear();
         self.stream.write_all(request).await.map_err(|_| Failure::Broken)?;
+        copies.written += 1;
         loop {
             self.buffer.reserve(READ_BYTES);
             let read = self.stream.read_buf(&mut self.buffer).await.map_err(|_| Failure::Broken)?;
@@ -281,6 +314,22 @@ mod tests {
         assert!(requests[0].starts_with("GET /a HTTP/1.1\r\nhost: 127.0.0.1:"), "{}", requests[0]);
         assert!(requests[1].ends_with("\r\ntraceparent: 00-1\r\n\r\n"), "{}", requests[1]);
         assert_eq!(requests.len(), 3);
+        // The third one may have been written to the connection that was closed.
+        let counts = client.counts();
+        assert_eq!((counts.requests, counts.unsent), (3, 0));
+        assert!(counts.resent <= 1, "{counts:?}");
+    }
+
+    /// A server that closes after it has read a request, without an answer: the client cannot know that it was read.
+    #[tokio::test]
+    async fn a_request_that_is_sent_again_is_counted() {
+        let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        let (client, served) = serve(vec![vec![ok, ""], vec![ok]]).await;
+        for _ in 0..2 {
+            assert_eq!(client.get("/", None).await.unwrap().status, 200);
+        }
+        assert_eq!(served.await.unwrap().len(), 3);
+        assert_eq!(client.counts(), RequestCounts { requests: 2, unsent: 0, resent: 1 });
     }
 
     #[tokio::test]
@@ -331,6 +380,7 @@ mod tests {
         assert_eq!(client.get("/", None).await, Err(Failure::Timeout));
         drop(listener);
         assert_eq!(client.get("/", None).await, Err(Failure::Connect));
+        assert_eq!(client.counts(), RequestCounts { requests: 2, unsent: 1, resent: 0 });
     }
 
     #[tokio::test]

@@ -16,6 +16,17 @@ pub struct Sources {
     pub stale: u64,
 }
 
+/// Requests of the load generator over a whole step: warm-up, measured part and drain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RequestCounts {
+    /// Requests of the users.
+    pub requests: u64,
+    /// Of these, not sent: no connection could be opened in time.
+    pub unsent: u64,
+    /// Second copies, sent on a new connection because an idle one was closed without an answer. The server may have seen the first copy.
+    pub resent: u64,
+}
+
 /// Figures that the article states for one step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ArticleFigures {

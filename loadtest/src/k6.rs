@@ -187,6 +187,7 @@ pub fn outcome(plan: &StepPlan, summary: &str) -> Result<K6Outcome> {
         arrivals: plan.arrivals.describe(),
         dropped: 0,
         corrected: None,
+        requests: None,
     };
     Ok(K6Outcome { step, dropped_iterations: summary.count("dropped_iterations") })
 }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     arrivals::Arrivals,
     curve::{Curve, MAX_USERS},
-    figures::{Second, Sources},
+    figures::{RequestCounts, Second, Sources},
     scenario::{KnownIds, Scenario},
 };
 
@@ -335,6 +335,9 @@ pub struct StepOutcome {
     /// planned instant to the end of the request that its user waited for. Users who do not wait would have seen this latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrected: Option<Latency>,
+    /// Over the whole step, not only its measured part; `None`: the generator (k6) does not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<RequestCounts>,
 }
 
 /// Latencies in milliseconds; all 0 without a request.

@@ -248,6 +248,7 @@ impl Recorder {
             errors: self.errors.into_iter().map(|(class, count)| (class.into_owned(), count)).collect(),
             known_sources: self.known,
             unknown_sources: self.unknown,
+            requests: None,
         })
     }
 }

@@ -139,7 +139,9 @@ pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<Ste
         merged = merged.merge(&lock(shard))?;
     }
     step.telemetry.stop(TELEMETRY_STOP_TIMEOUT).await;
-    merged.outcome(&step.plan, start.wall, step.ids.repeated())
+    let outcome = merged.outcome(&step.plan, start.wall, step.ids.repeated())?;
+    // All users have ended, so every request has.
+    Ok(StepOutcome { requests: Some(step.client.counts()), ..outcome })
 }
 
 fn check_open_files(users: u32) -> Result<()> {

@@ -149,6 +149,8 @@ async fn every_planned_request_is_sent_counted_and_attributed() {
     // What the server saw agrees: the whole step is 2 s of 200 a second.
     let asked = server.asked.lock().unwrap().clone();
     assert_eq!(asked.iter().collect::<HashSet<_>>().len(), asked.len(), "an id was repeated");
+    let counted = outcome.requests.unwrap();
+    assert_eq!((counted.requests, counted.unsent, counted.resent), (asked.len() as u64, 0, 0));
     let unknown = asked.iter().filter(|id| id.starts_with("x-5-")).count();
     // Four standard deviations of a binomial distribution.
     let (half, deviation) = (asked.len() as f64 / 2.0, (asked.len() as f64 / 4.0).sqrt());

@@ -57,12 +57,13 @@ impl Service<Request> for Front {
 /// As the router's layers: counts, times and traces the request, and turns a panic into a problem document.
 async fn respond(app: AppState, request: Request) -> Answered {
     let started = Instant::now();
-    let _active = app.metrics.http.enter();
+    let active = app.metrics.http.enter(Some(RECOMMENDATIONS));
     let trace = RequestTrace::start(&app.telemetry, &request, Some(RECOMMENDATIONS), started);
     let answer = AssertUnwindSafe(recommend::respond(&app, request.uri().query(), &trace.span));
     let answer = answer.catch_unwind().await;
     let mut response = answer.unwrap_or(Err(ApiError::Internal)).into_response();
     let durations = app.metrics.http.of(Some(RECOMMENDATIONS), response.status().as_u16());
     trace.finish(&app.telemetry, durations, Some(RECOMMENDATIONS), &mut response);
+    active.end();
     Ok(response)
 }

@@ -1,5 +1,7 @@
 //! All metrics of the API. Handles are resolved once. Buckets are fine below 5 ms, the range of a cache hit.
 
+mod paths;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -14,10 +16,13 @@ use runtime::{Exemplars, exemplars::Series, telemetry::Span};
 
 use crate::{config::Profile, rebuild_reason::RebuildReason, routes};
 
+pub use self::paths::{Path, PathMetrics, Undecided};
+
 #[derive(Clone)]
 pub struct Metrics {
     pub http: HttpMetrics,
     pub answers: AnswerMetrics,
+    pub paths: PathMetrics,
     pub cache: CacheMetrics,
     pub guard: GuardMetrics,
     pub loads: LoadMetrics,
@@ -40,6 +45,8 @@ pub struct HttpMetrics {
     /// Successful recommendations, for responses from memory: a search is a considerable part of their time.
     pub recommended: RequestDurations,
     active: IntGauge,
+    /// By route, in the order of `routes`; the last one is of unmatched requests.
+    abandoned: Vec<IntCounter>,
 }
 
 /// Durations of the requests of one route and status class, with exemplars.
@@ -49,8 +56,12 @@ pub struct RequestDurations {
     exemplars: Arc<Series>,
 }
 
-/// A request in flight, until it is dropped.
-pub struct ActiveRequest<'a>(&'a IntGauge);
+/// A request in flight, until it is dropped. One that is dropped before it has ended was abandoned by its client.
+pub struct ActiveRequest<'a> {
+    active: &'a IntGauge,
+    abandoned: &'a IntCounter,
+    has_ended: bool,
+}
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const SUCCESS: usize = 1;
@@ -92,6 +103,8 @@ pub struct GuardMetrics {
 pub struct LoadMetrics {
     pub led: IntCounter,
     pub joined: IntCounter,
+    pub repeated: IntCounter,
+    pub second_reads: IntCounter,
     pub found: IntCounter,
     pub empty: IntCounter,
     pub failed: IntCounter,
@@ -167,6 +180,7 @@ impl Metrics {
                 answer(popular_answers)?,
                 answer(stale_answers)?,
             ]),
+            paths: PathMetrics::new(registry)?,
             cache: CacheMetrics {
                 hit: cache.get_metric_with_label_values(&["hit"])?,
                 miss: cache.get_metric_with_label_values(&["miss"])?,
@@ -322,6 +336,16 @@ impl LoadMetrics {
         Ok(Self {
             led: loads.get_metric_with_label_values(&["led"])?,
             joined: loads.get_metric_with_label_values(&["joined"])?,
+            repeated: counter(
+                registry,
+                "loads_repeated_total",
+                "Further loads of requests that the load they had shared did not serve: its list was too short, or its deadline exceeded",
+            )?,
+            second_reads: counter(
+                registry,
+                "load_second_reads_total",
+                "Loads that read the log of behaviour because the user had no row of features",
+            )?,
             found: results.get_metric_with_label_values(&["found"])?,
             empty: results.get_metric_with_label_values(&["empty"])?,
             failed: results.get_metric_with_label_values(&["failed"])?,
@@ -416,12 +440,21 @@ impl HttpMetrics {
         let active =
             IntGauge::new("http_server_active_requests", "Requests in flight. Excludes answers from local memory")?;
         registry.register(Box::new(active.clone()))?;
-        Ok(Self { routes, unmatched, recommended, active })
+        let by_route = counters(
+            registry,
+            "http_server_requests_abandoned_total",
+            "Requests whose client closed the connection before the response. http_server_request_duration_seconds excludes them",
+            LABELS[0],
+        )?;
+        let names = routes.iter().map(|(route, _)| *route).chain(["unmatched"]);
+        let abandoned = names.map(|route| by_route.get_metric_with_label_values(&[route])).collect::<Result<_>>()?;
+        Ok(Self { routes, unmatched, recommended, active, abandoned })
     }
 
-    pub fn enter(&self) -> ActiveRequest<'_> {
+    pub fn enter(&self, route: Option<&str>) -> ActiveRequest<'_> {
         self.active.inc();
-        ActiveRequest(&self.active)
+        let at = self.routes.iter().position(|(known, _)| Some(*known) == route).unwrap_or(self.routes.len());
+        ActiveRequest { active: &self.active, abandoned: &self.abandoned[at], has_ended: false }
     }
 
     pub fn of(&self, route: Option<&str>, status: u16) -> &RequestDurations {
@@ -446,9 +479,19 @@ impl RequestDurations {
     }
 }
 
+impl ActiveRequest<'_> {
+    /// After its duration is recorded.
+    pub fn end(mut self) {
+        self.has_ended = true;
+    }
+}
+
 impl Drop for ActiveRequest<'_> {
     fn drop(&mut self) {
-        self.0.dec();
+        if !self.has_ended {
+            self.abandoned.inc();
+        }
+        self.active.dec();
     }
 }
 

@@ -37,7 +37,14 @@ use tokio::{
 };
 
 use self::{cache::Lookup, guard::UserStatus, load::LoadRequest};
-use crate::{AppState, clock::unix_ms, error::ApiError, query, routes, trace::RequestTrace};
+use crate::{
+    AppState,
+    clock::unix_ms,
+    error::ApiError,
+    metrics::{Path, Undecided},
+    query, routes,
+    trace::RequestTrace,
+};
 
 pub use behaviour::Behaviour;
 
@@ -76,6 +83,7 @@ pub fn respond_from_memory(app: &AppState, request: &Request) -> Option<Response
     let (user_id, limit) = query::parse_plain(request.uri().query()?)?;
     let body = app.memory.response_body(user_id, limit, unix_ms())?;
     app.metrics.answers.of(Source::Cache).inc();
+    app.metrics.paths.of(Path::Memory).inc();
     let mut response = response::json(body);
     let trace = RequestTrace::start(&app.telemetry, request, Some(routes::RECOMMENDATIONS), started);
     trace.span.set(attribute::ANSWER_SOURCE, Source::Cache.as_str());
@@ -85,14 +93,19 @@ pub fn respond_from_memory(app: &AppState, request: &Request) -> Option<Response
 
 /// `span` is the request's span.
 pub async fn respond(app: &AppState, query: Option<&str>, span: &Span) -> Result<Response, ApiError> {
-    let (user_id, limit) = parameters(query.unwrap_or_default())?;
+    let mut decision = app.metrics.paths.enter();
+    let (user_id, limit) =
+        parameters(query.unwrap_or_default()).inspect_err(|_error| decision.decide(Path::Invalid))?;
     let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
     // Step 0
     let _admitted = match &app.admission {
-        Some(admission) => Some(admission.enter(deadline, span).await?),
+        Some(admission) => {
+            let admitted = admission.enter(deadline, span).await;
+            Some(admitted.inspect_err(|_error| decision.decide(Path::Refused))?)
+        }
         None => None,
     };
-    let (source, list) = find_list(app, &user_id, limit, deadline, span).await?;
+    let (source, list) = find_list(app, &user_id, limit, deadline, (span, &mut decision)).await?;
     // The declared cost of an answer, if any. Here, after the last wait for a server: a request that waits for a connection, or fails, burns no
     // CPU, and one that waits for its virtual CPU holds no connection. Boxed: otherwise the future of every request would contain it.
     if let Some(work) = &app.work {
@@ -119,11 +132,12 @@ async fn find_list(
     user_id: &UserId,
     limit: usize,
     deadline: Instant,
-    span: &Span,
+    (span, decision): (&Span, &mut Undecided<'_>),
 ) -> Result<(Source, RankedList), ApiError> {
     let now_ms = unix_ms();
     // Step 1, for queries that `parse_plain` does not read.
     if let Some(list) = app.memory.list(user_id.as_str(), limit, now_ms) {
+        decision.decide(Path::Memory);
         return Ok((Source::Cache, list));
     }
     // Step 2
@@ -133,12 +147,14 @@ async fn find_list(
         None => UserStatus::MayExist,
     };
     if user_status == UserStatus::Absent {
+        decision.decide(Path::Filter);
         return Ok((Source::Popular, app.model.current().popular.clone()));
     }
     // Step 3
     let version = app.memory.keeps_lists().then(|| app.memory.version(user_id));
     let stale = match app.cache.get(user_id, limit, now_ms, redis, span).await {
         Lookup::Fresh(list) => {
+            decision.decide(Path::Redis);
             if let Some(version) = version {
                 app.memory.keep_list(user_id, &list, version, now_ms);
             }
@@ -152,8 +168,10 @@ async fn find_list(
     };
     // Step 4
     if app.memory.has_no_behaviour(user_id) {
+        decision.decide(Path::NoBehaviour);
         return Ok((Source::Popular, app.model.current().popular.clone()));
     }
+    decision.decide(Path::Store);
     let request = LoadRequest { user_id: user_id.clone(), limit, user_status, deadline: app.load_deadline(deadline) };
     // Boxed, because it is large: otherwise the future of a hit would contain it.
     match (Box::pin(load::load(app, request, span)).await, stale) {
@@ -185,7 +203,8 @@ async fn load_and_rank(
     app.metrics.loads.led.inc();
     let version = app.memory.version(user_id);
     // The store usually ends at the deadline on its own. If it does not, the query goes on without this request.
-    let read = Behaviour::read(&app.store, app.config.features, user_id, *deadline, span);
+    let second_reads = &app.metrics.loads.second_reads;
+    let read = Behaviour::read(&app.store, app.config.features, user_id, *deadline, (span, second_reads));
     let behaviour = timeout_at(*deadline, read)
         .await
         .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))

@@ -44,8 +44,8 @@ fn with_layers(router: Router<AppState>, app: AppState) -> Router {
 /// problem documents.
 async fn measure(State(app): State<AppState>, path: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let _active = app.metrics.http.enter();
     let route = path.as_ref().map(MatchedPath::as_str);
+    let active = app.metrics.http.enter(route);
     let trace = RequestTrace::start_with_extension(&app.telemetry, &mut request, route, started);
     let mut response = next.run(request).await;
     if response.status().is_client_error() && !is_problem(&response) {
@@ -53,6 +53,7 @@ async fn measure(State(app): State<AppState>, path: Option<MatchedPath>, mut req
     }
     let durations = app.metrics.http.of(route, response.status().as_u16());
     trace.finish(&app.telemetry, durations, route, &mut response);
+    active.end();
     response
 }
 

@@ -2,11 +2,11 @@
 
 use loadtest::figures::Tolerances;
 
-use super::{analysis, schema::Report, words};
+use super::{adding_up, analysis, schema::Report, words};
 
 impl Report {
     /// Fills `knees` and `verdicts` from the steps and adds the remarks that follow from them. Doing it again changes nothing.
-    /// Without tolerances there are no verdicts.
+    /// Without tolerances there is no verdict but that on the counts.
     pub fn conclude(&mut self, tolerances: Option<&Tolerances>) {
         self.knees = self
             .profiles
@@ -15,6 +15,7 @@ impl Report {
             .map(|profile| analysis::knee(self, profile))
             .collect();
         self.verdicts = tolerances.map(|t| analysis::judge(self, t)).unwrap_or_default();
+        self.verdicts.extend(adding_up::verdict(self));
         for remark in words::remarks(self, tolerances) {
             if !self.remarks.contains(&remark) {
                 self.remarks.push(remark);

@@ -3,7 +3,7 @@
 mod compared;
 
 use super::{
-    attempts, charts,
+    adding_up, attempts, charts,
     findings::Findings,
     numbers::count,
     schema::Report,
@@ -305,9 +305,18 @@ fn details(report: &Report) -> String {
     };
     let folded: String = attempts::folded(report).iter().map(fold).collect();
     format!(
-        "<section aria-labelledby=\"details\"><h2 id=\"details\">Details</h2>\n<div class=\"tables\">{}<div>{tables}</div></div>{folded}</section>\n",
-        block_table(report, &tables::blocks(report), Rank::Detail, "More of each step")
+        "<section aria-labelledby=\"details\"><h2 id=\"details\">Details</h2>\n<div class=\"tables\">{}<div>{tables}</div></div>{folded}{}</section>\n",
+        block_table(report, &tables::blocks(report), Rank::Detail, "More of each step"),
+        counts(report)
     )
+}
+
+/// One folded table for each step.
+fn counts(report: &Report) -> String {
+    let folded = |table: &Table| {
+        format!("<details><summary>{}</summary>{}</details>\n", escape(&table.title), plain_table(table))
+    };
+    adding_up::tables(report).iter().map(folded).collect()
 }
 
 /// The first cell of a row is its name. A column of sentences begins at the left, and its table is wide.

@@ -1,15 +1,17 @@
 //! Reports of evaluations and experiments: `report.json` for programs, `report.md` and `report.html` for people, a table for the terminal.
 //!
-//! `schema` and `findings` are the data. `analysis`, `trend` and `soak` compute what follows from it; `tables` and `words` say it;
+//! `schema` and `findings` are the data. `analysis`, `counts`, `trend` and `soak` compute what follows from it; `tables` and `words` say it;
 //! `charts`, `html`, `markdown` and `terminal` draw it. Depends on `loadtest` for the figures of a step.
 //! Begin reading at `schema::Report`.
 
+mod adding_up;
 pub mod analysis;
 mod attempts;
 mod charts;
 pub mod compare;
 mod conclude;
 mod corrected;
+pub mod counts;
 pub mod diff;
 mod document;
 mod files;

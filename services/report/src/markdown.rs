@@ -1,7 +1,7 @@
 //! `report.md`: the terminal's content as tables.
 
 use super::{
-    attempts,
+    adding_up, attempts,
     findings::Findings,
     schema::Report,
     section::{Section, Table, Verdict},
@@ -96,7 +96,8 @@ fn push_titled(out: &mut String, level: &str, table: &Table) {
 fn push_details(out: &mut String, report: &Report) {
     out.push_str("\n## Details\n");
     push_blocks(out, report, &tables::blocks(report), Rank::Detail);
-    tables::details(report).iter().for_each(|table| push_titled(out, "###", table));
+    let counts = adding_up::tables(report);
+    tables::details(report).iter().chain(&counts).for_each(|table| push_titled(out, "###", table));
     for table in attempts::folded(report) {
         out.push_str(&format!("\n<details><summary>{}</summary>\n\n{}\n\n", text(&table.title), text(&table.meaning)));
         push_table(out, &table.head, table.rows.into_iter());

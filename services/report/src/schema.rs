@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    counts::Counts,
     scheduling::Scheduling,
     section::{Section, Verdict},
 };
@@ -267,6 +268,10 @@ pub struct Step {
     /// Absent in reports from before it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduling: Option<Scheduling>,
+
+    /// What each place counted over the whole step; absent where it was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
 }
 
 impl Step {

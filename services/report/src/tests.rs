@@ -1,12 +1,15 @@
 //! The report as its readers get it: made-up figures in, structure out.
 
 use super::{
-    Document, Findings, Tolerances, Verdict, html, markdown, sample, schema::*, terminal, write_findings, write_report,
+    Document, Findings, Tolerances, Validity, Verdict, html, markdown, sample, schema::*, terminal, write_findings,
+    write_report,
 };
 
+mod adding_up;
 mod arrivals;
 mod attempts;
 mod comparing;
+mod controls;
 mod diffing;
 mod experiments;
 mod fitting;

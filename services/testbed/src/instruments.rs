@@ -1,8 +1,10 @@
 //! How figures are taken: load on a stack, counters before and after, traces, the machine, and sides measured in turns.
 
+pub mod access_log;
 pub mod clock_watch;
 pub mod codecs;
 pub mod comparison;
+pub mod counts;
 pub mod cpu_watch;
 pub mod event_lag;
 pub mod file_readers;

@@ -6,7 +6,7 @@ use std::time::Instant as StdInstant;
 use contract::{ShardId, UserId};
 use lists::{ModelView, rank_history, rank_window};
 use model::Features;
-use prometheus::Histogram;
+use prometheus::{Histogram, IntCounter};
 use runtime::telemetry::Span;
 use stores::{LoggedEvent, Store, StoreError, StoredFeatures};
 use tokio::time::Instant;
@@ -29,7 +29,7 @@ enum Content {
 
 impl Behaviour {
     /// The user's behaviour, from one read of the store. With `kafka` a second one follows for a user without features, such as one with
-    /// imported events only.
+    /// imported events only, which `second_reads` counts.
     ///
     /// # Errors
     /// As `Store::history`.
@@ -38,7 +38,7 @@ impl Behaviour {
         source: FeaturesSource,
         user_id: &UserId,
         deadline: Instant,
-        span: &Span,
+        (span, second_reads): (&Span, &IntCounter),
     ) -> Result<Self, StoreError> {
         let stored = match source {
             FeaturesSource::Inline => None,
@@ -46,11 +46,16 @@ impl Behaviour {
         };
         match stored.as_ref().and_then(|stored| decode(user_id, stored)) {
             Some(prepared) => Ok(prepared),
-            None => Ok(Self {
-                content: Content::History(store.history(user_id, Some(deadline), span).await?),
-                // The log is read after the row, so it has all events that the row counts.
-                arrival: stored.map_or(0, |stored| stored.arrival),
-            }),
+            None => {
+                if source == FeaturesSource::Kafka {
+                    second_reads.inc();
+                }
+                Ok(Self {
+                    content: Content::History(store.history(user_id, Some(deadline), span).await?),
+                    // The log is read after the row, so it has all events that the row counts.
+                    arrival: stored.map_or(0, |stored| stored.arrival),
+                })
+            }
         }
     }
 

@@ -73,7 +73,10 @@ async fn load_shared(
     span: &Span,
 ) -> Result<Option<RankedList>, ApiError> {
     // The second round is for a request that needs a longer list than the load that it joined.
-    for _ in 0..2 {
+    for round in 0..2 {
+        if round > 0 {
+            app.metrics.loads.repeated.inc();
+        }
         let version = app.memory.version(&request.user_id);
         let joined_at = Instant::now();
         let waiter = flights.join_or_start(&request.user_id, version.value, |completion| {
@@ -81,6 +84,10 @@ async fn load_shared(
             (load_span.context(), run_shared_load(app.clone(), request.clone(), completion, load_span))
         });
         let is_leader = waiter.is_leader;
+        // Here, so that a request that leaves before the result is counted too.
+        if !is_leader {
+            app.metrics.loads.joined.inc();
+        }
         let wait_span = if is_leader { Span::NONE } else { span.child(Kind::Internal, name::LOAD_WAIT) };
         wait_span.link(waiter.note);
         let result = timeout_at(request.deadline, waiter.result()).await;
@@ -88,9 +95,6 @@ async fn load_shared(
             .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))
             .inspect_err(|error| wait_span.fail(error.problem_name()))?;
         drop(wait_span);
-        if !is_leader {
-            app.metrics.loads.joined.inc();
-        }
         match result {
             Ok(Ok(Some(list))) if !list.answers(request.limit) => {}
             Ok(Ok(list)) => return Ok(list),
@@ -100,6 +104,7 @@ async fn load_shared(
             Err(Panicked) => return Err(ApiError::Internal),
         }
     }
+    app.metrics.loads.repeated.inc();
     load_alone(app, &request, &span.child(Kind::Internal, name::LOAD)).await.map(|(list, _fill)| list)
 }
 

@@ -227,7 +227,7 @@ async fn redis_and_nginx_start_and_stop() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("busy"), "passed on, not retried: {answer}");
     eventually("the access log", || {
         let log = std::fs::read_to_string(&nginx.access_log).unwrap_or_default();
-        log.lines().any(|line| line.split(' ').count() == 4 && line.split(' ').nth(1) == Some("503"))
+        log.lines().any(|line| line.split(' ').count() == 8 && line.split(' ').nth(1) == Some("503"))
     });
     assert!(!nginx.rotate_access_log(&mut stack, 1 << 20).unwrap(), "below the limit");
     assert!(nginx.rotate_access_log(&mut stack, 10).unwrap());

@@ -19,6 +19,8 @@ use report::{Step, Validity};
 use tokio::task::JoinSet;
 
 use super::{
+    access_log::Line,
+    counts::Counting,
     generator::{self, HasStack, Moment, measured_ms},
     target::{Snapshot, Target},
 };
@@ -37,6 +39,7 @@ pub async fn step<S: HasStack>(
 ) -> anyhow::Result<(Step, StepOutcome)> {
     let access_log = target.access_log.as_ref();
     let log_offset = access_log.and_then(|log| std::fs::metadata(log).ok()).map_or(0, |meta| meta.len());
+    let counting = Counting::begin(target).await?;
     let client = Client::new(target.faultproxy())?;
     let mut fault_tasks = JoinSet::new();
     let mut begun = false;
@@ -75,11 +78,16 @@ pub async fn step<S: HasStack>(
         Some(log) => gateway_mean_ms(log, log_offset, outcome.started_ms, outcome.ended_ms).await?,
         None => None,
     };
+    let counts = match counting.zip(outcome.requests) {
+        Some((counting, requests)) => Some(counting.end(target, requests).await),
+        None => None,
+    };
     let step = Step {
         seed: Some(plan.seed),
         gateway_mean_ms,
         rss_mb: rss,
         scheduling: Some(window.scheduling),
+        counts,
         ..figures(outcome, &window.before, &window.after, &window.validity)
     };
     Ok((step, window.outcome))
@@ -192,13 +200,11 @@ async fn gateway_mean_ms(log: &Path, offset: u64, from_ms: u64, to_ms: u64) -> a
     }
 }
 
-/// `$msec $status $request_time $upstream_response_time`; the last is `-` where no upstream was asked.
+/// `None`: it ended outside the window, or not after exactly one attempt.
 fn gateway_ms(line: &str, window: std::ops::Range<f64>) -> Option<f64> {
-    let mut fields = line.split(' ');
-    let at: f64 = fields.next()?.parse().ok()?;
-    let request: f64 = fields.nth(1)?.parse().ok()?;
-    let upstream: f64 = fields.next()?.trim_end().parse().ok()?;
-    window.contains(&at).then(|| ((request - upstream) * 1000.0).max(0.0))
+    let line = Line::parse(line)?;
+    let upstream_s = line.upstream_s?;
+    window.contains(&line.at_s).then(|| ((line.request_s - upstream_s) * 1000.0).max(0.0))
 }
 
 #[cfg(test)]
@@ -208,10 +214,10 @@ mod tests {
     #[test]
     fn gateway_time_is_what_the_upstream_did_not_take() {
         let window = 100.0..200.0;
-        let ms = gateway_ms("150.123 200 0.090 0.085", window.clone()).unwrap();
+        let ms = gateway_ms("150.123 200 0.090 /recommendations loadgen 0.085 | 0.000", window.clone()).unwrap();
         assert!((ms - 5.0).abs() < 1e-9);
-        assert_eq!(gateway_ms("99.9 200 0.090 0.085", window.clone()), None);
-        assert_eq!(gateway_ms("150.0 499 3.000 -", window.clone()), None);
+        assert_eq!(gateway_ms("99.9 200 0.090 /recommendations loadgen 0.085 | 0.000", window.clone()), None);
+        assert_eq!(gateway_ms("150.0 499 3.000 /recommendations loadgen - | -", window.clone()), None);
         assert_eq!(gateway_ms("", window), None);
     }
 
@@ -219,8 +225,12 @@ mod tests {
     async fn the_gateways_mean_is_over_the_measured_part_of_what_came_after_the_offset() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("access.log");
-        let old = "150.000 200 9.000 0.001\n";
-        let new = "99.000 200 0.500 0.001\n120.000 200 0.090 0.085\n130.000 200 0.012 0.009\n201.000 200 7.000 0.001\n";
+        let line = |at: u32, request: f64, upstream: f64| {
+            format!("{at}.000 200 {request} /recommendations loadgen {upstream} | 0.000\n")
+        };
+        let old = line(150, 9.0, 0.001);
+        let new =
+            [line(99, 0.5, 0.001), line(120, 0.09, 0.085), line(130, 0.012, 0.009), line(201, 7.0, 0.001)].concat();
         std::fs::write(&log, format!("{old}{new}")).unwrap();
         let mean = gateway_mean_ms(&log, old.len() as u64, 100_000, 200_000).await.unwrap().unwrap();
         assert!((mean - 4.0).abs() < 1e-6, "{mean}");

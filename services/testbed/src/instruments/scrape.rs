@@ -19,6 +19,11 @@ impl Reading {
         )
     }
 
+    /// Of several processes together.
+    pub fn all(readings: impl IntoIterator<Item = Self>) -> Self {
+        Self(readings.into_iter().flat_map(|reading| reading.0).collect())
+    }
+
     /// Of one process; `admin` is the base URL of its admin port.
     ///
     /// # Errors

@@ -65,18 +65,25 @@ impl Target {
         Ok(replicas.labels("api_profile_info", "profile").into_iter().collect::<Vec<_>>().join(" + "))
     }
 
-    /// Counters of the replicas, and of faultproxy.
+    /// Counters of the replicas, summed, and of faultproxy.
     ///
     /// # Errors
     /// One of them does not answer.
     pub async fn reading(&self) -> anyhow::Result<(Reading, Reading)> {
-        let text = async |admin: &String| -> anyhow::Result<String> {
-            let url = format!("{admin}/metrics");
-            let answer = self.http.get(&url).send().await.with_context(|| format!("cannot read {url}"))?;
-            Ok(answer.error_for_status()?.text().await?)
+        let (replicas, faultproxy) = self.readings().await?;
+        Ok((Reading::all(replicas), faultproxy))
+    }
+
+    /// Counters of each replica, and of faultproxy.
+    ///
+    /// # Errors
+    /// One of them does not answer.
+    pub async fn readings(&self) -> anyhow::Result<(Vec<Reading>, Reading)> {
+        let read = async |admin: &String| {
+            Reading::get(&self.http, admin).await.with_context(|| format!("cannot read {admin}/metrics"))
         };
-        let replicas = futures::future::try_join_all(self.replicas.iter().map(text)).await?;
-        Ok((Reading::of(replicas.iter().map(String::as_str)), Reading::of([text(&self.faultproxy).await?.as_str()])))
+        let replicas = futures::future::try_join_all(self.replicas.iter().map(read)).await?;
+        Ok((replicas, read(&self.faultproxy).await?))
     }
 }
 

@@ -50,6 +50,15 @@ fn both_profiles_are_measured_and_reported() {
     assert!(protected["store_queries_per_request"].as_f64().unwrap() < 0.05, "{protected}");
     assert!(protected["hit_ratio"].as_f64().unwrap() > 0.95);
     assert_eq!(protected["known_personal_pct"].as_f64(), Some(100.0));
+    // What is counted does not depend on the length of a step, so it is judged in a quick run, too.
+    let check =
+        report["verdicts"].as_array().unwrap().iter().find(|verdict| verdict["name"] == "Counts add up").unwrap();
+    assert_eq!(check["passed"], true, "{check}");
+    for step in steps {
+        let counts = &step["counts"];
+        assert_eq!(counts["generator"]["requests"], counts["gateway"]["generator"], "{counts}");
+        assert!(counts["generator"]["requests"].as_u64() > step["sources"]["popular"].as_u64(), "{counts}");
+    }
     // Some requests are recorded from the user to the store: the parts of their time, and one of each kind.
     for step in steps {
         let spent = &step["time_spent"];

@@ -7,6 +7,7 @@ mod autoscale;
 mod autoscaling;
 mod bench;
 mod containers;
+mod counting;
 mod dashboards;
 mod deploy;
 mod docs;

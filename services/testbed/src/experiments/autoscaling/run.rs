@@ -327,6 +327,7 @@ pub mod tests {
             arrivals: String::new(),
             dropped: 0,
             corrected: None,
+            requests: None,
         }
     }
 }
