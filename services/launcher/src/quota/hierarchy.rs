@@ -8,8 +8,6 @@ use std::{
 use anyhow::Context as _;
 use nix::unistd::{AccessFlags, access};
 
-use super::of_process::Directories;
-
 /// In cgroup v2 a cgroup with processes has no controllers for those below it. So the owner moves here, beside the stacks' cgroups.
 const OWNER: &str = "testbed-owner";
 const DELEGATE: &str = "systemd-run --user --scope -p Delegate=cpu COMMAND";
@@ -117,6 +115,16 @@ pub fn find() -> Result<Hierarchy, String> {
         read: &|path| fs::read_to_string(path),
         writable: &|path| Ok(access(path, AccessFlags::W_OK)?),
     })
+}
+
+/// Where the accounts of a process's cgroup are.
+pub struct Directories {
+    /// With quotas and throttled time.
+    pub cpu: PathBuf,
+    /// The mount that `cpu` is in.
+    pub point: PathBuf,
+    /// With CPU time; `None` where `cpu` has it.
+    pub usage: Option<PathBuf>,
 }
 
 /// Where the CPU accounts of a process are, by `/proc/self/mountinfo` and the process's `/proc/PID/cgroup`. `None`: not mounted here.

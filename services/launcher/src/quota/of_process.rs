@@ -1,9 +1,6 @@
 //! The CPU quotas under which a process runs: of its cgroup, and of those above as far as they are mounted.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use super::{hierarchy::cpu_directories, usage};
 
@@ -59,16 +56,6 @@ fn cores(directory: &Path) -> Option<f64> {
     let quota = quota.trim().parse::<f64>().ok().filter(|quota| *quota > 0.0)?;
     let period = period.trim().parse::<f64>().ok().filter(|period| *period > 0.0)?;
     Some(quota / period)
-}
-
-/// Where the accounts of a process's cgroup are.
-pub(super) struct Directories {
-    /// With quotas and throttled time.
-    pub(super) cpu: PathBuf,
-    /// The mount that `cpu` is in.
-    pub(super) point: PathBuf,
-    /// With CPU time; `None` where `cpu` has it.
-    pub(super) usage: Option<PathBuf>,
 }
 
 #[cfg(test)]
