@@ -4,6 +4,7 @@
 mod attempts;
 mod bar;
 mod conditions;
+pub mod fitted;
 mod order;
 
 use std::{
@@ -26,7 +27,7 @@ use report::{
 pub use self::{attempts::CALIBRATION_ATTEMPTS, bar::Bar};
 use self::{
     attempts::{keep_log, not_calibrated},
-    conditions::{base_in_force, changed, empties_cache, model_applies, starts_alike},
+    conditions::{base_in_force, changed, empties_cache, in_force, model_applies, starts_alike},
 };
 use crate::{
     data,
@@ -46,11 +47,18 @@ pub struct Variant {
     pub name: String,
     pub profile: Profile,
     pub sets: Vec<String>,
+    /// Steps, ids, flush and law of its own instead of the plan's. Its pool, order and patience come from `sets`.
+    pub scenario: Option<Box<Scenario>>,
 }
 
 impl Variant {
     pub fn plain(profile: Profile) -> Self {
-        Self { name: profile.to_string(), profile, sets: Vec::new() }
+        Self { name: profile.to_string(), profile, sets: Vec::new(), scenario: None }
+    }
+
+    /// The scenario that it runs.
+    pub fn scenario<'a>(&'a self, plan: &'a Plan) -> &'a Scenario {
+        self.scenario.as_deref().unwrap_or(&plan.scenario)
     }
 }
 
@@ -135,9 +143,11 @@ pub async fn run_with(
         stack_plan.check(variant.profile, &all_sets(plan, variant))?;
     }
     std::fs::create_dir_all(&plan.out).with_context(|| format!("cannot write to {}", plan.out.display()))?;
-    let scenario = &plan.scenario;
-    let steps = scenario.steps.len() as u64 * u64::from(scenario.warm_up_s + scenario.measure_s);
-    let length = u64::from(plan.repeat) * plan.variants.len() as u64 * (steps + plan.after_steps_s);
+    let seconds = plan.variants.iter().map(|variant| {
+        let scenario = variant.scenario(plan);
+        scenario.steps.len() as u64 * u64::from(scenario.warm_up_s + scenario.measure_s) + plan.after_steps_s
+    });
+    let length = u64::from(plan.repeat) * seconds.sum::<u64>();
     let mut evaluation = Evaluation {
         plan,
         bar: Bar::new(length),
@@ -304,13 +314,11 @@ impl Evaluation<'_> {
         known_ids: &Path,
         after_steps: &mut impl AsyncFnMut(AfterSteps<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let scenario = &self.plan.scenario;
+        let scenario = variant.scenario(self.plan);
         self.bar.stage(&format!("{}: starting {} replicas", variant.name, scenario.replicas));
         service.flush_cache().await?;
         let law = match *law {
-            LawInfo::Modelled { base_ms, slope_ms, spread, .. } => {
-                faultproxy::Law::Linear { base_ms, slope_ms, spread }
-            }
+            LawInfo::Modelled { overhead_ms, .. } => in_force(scenario, overhead_ms)?,
             LawInfo::None => faultproxy::Law::None,
         };
         service.proxy.client.set_law(law).await?;
@@ -360,7 +368,7 @@ impl Evaluation<'_> {
         n: usize,
         plan: &StepPlan,
     ) -> anyhow::Result<(Step, Vec<Waterfall>)> {
-        let (scenario, users) = (&self.plan.scenario, plan.users);
+        let (scenario, users) = (variant.scenario(self.plan), plan.users);
         let mut samples = Vec::new();
         let mut show = self.bar.follow(&format!("{}, {}", variant.name, scenario.step_in_words(users)));
         let watch = |now: &Progress| {

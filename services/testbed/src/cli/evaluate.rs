@@ -19,6 +19,7 @@ use super::soak;
   ./testbed evaluate --set guards.bloom=off            one setting of the replicas changed, in both profiles
   ./testbed evaluate --ablation                        protected, and protected with one guard off at a time
   ./testbed evaluate --repeat 3                        three rounds; the report gives means with intervals
+  ./testbed evaluate --sensitivity                     what does each fitted parameter do to the table?
   ./testbed evaluate --soak 30m                        one protected step for half an hour: do memory, files or latency grow?")]
 pub struct EvaluateArgs {
     /// A built-in scenario (article, penetration, overload, outage, open, zipf, smoke) or a TOML file
@@ -57,6 +58,9 @@ pub struct EvaluateArgs {
     /// Run only the lowest step with the profile protected for this time (3m to 4h); report the slopes of memory, open files and latency
     #[arg(long, value_name = "TIME", value_parser = soak, conflicts_with_all = ["quick", "profiles", "ablation", "repeat"])]
     pub soak: Option<Duration>,
+    /// Change each fitted parameter by 20 % in the model, and measure the two that matter most (about 3 minutes more)
+    #[arg(long, conflicts_with_all = ["soak", "ablation", "sets", "law", "instances"])]
+    pub sensitivity: bool,
     /// MySQL servers that share the 16 shards. The servers also share the connections of the scenario's store.pool_size; a store.pool_size
     /// given by --set is for each server
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]

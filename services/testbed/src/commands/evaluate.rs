@@ -14,7 +14,7 @@ use report::{
 use crate::{
     cli::EvaluateArgs,
     data,
-    evaluation::{self, CALIBRATION_ATTEMPTS, Plan, Variant},
+    evaluation::{self, CALIBRATION_ATTEMPTS, Plan, Variant, fitted::Fitted},
     exit, reports,
 };
 
@@ -23,8 +23,10 @@ const ATTEMPTS: u32 = 3;
 
 pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     let mut scenario = scenario(&args)?;
-    let variants =
+    let mut variants =
         if args.soak.is_some() { vec![Variant::plain(Profile::Protected)] } else { variants(&args, &scenario)? };
+    let fitted = fitted(&args, &scenario, &variants);
+    variants.extend(fitted.iter().flat_map(Fitted::variants));
     let source = match &args.data {
         Some(file) => data::Source::File(file.clone()),
         None => data::Source::Generator(args.users.unwrap_or(if args.quick {
@@ -62,6 +64,9 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
         // No tolerances: the steps are shown, and those that are not valid are no success.
         report.verdicts.push(all_valid(&report, "Steps are valid", |_| true));
     }
+    if let Some(fitted) = &fitted {
+        fitted.conclude(&mut report);
+    }
     let soak = soak::of(&report.sections);
     report.verdicts.extend(soak.map(|soak| soak::verdict(&soak, &report.steps)));
     publish(&report, &plan.out, args.json)
@@ -77,6 +82,14 @@ fn publish(report: &Report, out: &Path, json: bool) -> anyhow::Result<ExitCode> 
         println!("\nReport: {}", out.join("report.html").display());
     }
     Ok(exit::judged(&report.verdicts))
+}
+
+/// Fit, prediction and sensitivity speak of the scenario as it is: with its law, its settings and the profile that the article describes.
+fn fitted(args: &EvaluateArgs, scenario: &Scenario, variants: &[Variant]) -> Option<Fitted> {
+    let unchanged = args.soak.is_none() && !args.ablation && args.sets.is_empty() && args.instances == 1;
+    let applies = unchanged && !scenario.article.is_empty() && variants.contains(&Variant::plain(Profile::Baseline));
+    // A quick run is not judged, so it does not measure the prediction.
+    applies.then(|| Fitted::of(scenario, !args.quick, args.sensitivity))
 }
 
 fn scenario(args: &EvaluateArgs) -> anyhow::Result<Scenario> {
@@ -111,6 +124,7 @@ fn variants(args: &EvaluateArgs, scenario: &Scenario) -> anyhow::Result<Vec<Vari
             name: format!("protected -{guard}"),
             profile: Profile::Protected,
             sets: vec![format!("guards.{guard}=off")],
+            scenario: None,
         };
         return Ok(std::iter::once(Variant::plain(Profile::Protected)).chain(Profile::GUARDS.map(without)).collect());
     }

@@ -5,6 +5,7 @@ use api::Profile;
 use loadtest::scenario::{KnownIds, Scenario};
 
 use super::{Plan, Variant, all_sets, service_plan};
+use crate::stack::service;
 
 /// # Errors
 /// The stack alone is slower than the law allows for all of it.
@@ -17,6 +18,19 @@ pub fn base_in_force(scenario_base_ms: f64, overhead_ms: f64) -> anyhow::Result<
     Ok(scenario_base_ms - overhead_ms)
 }
 
+/// The law of a scenario, less the stack's own latency.
+///
+/// # Errors
+/// As [`base_in_force`].
+pub fn in_force(scenario: &Scenario, overhead_ms: f64) -> anyhow::Result<faultproxy::Law> {
+    Ok(match service::law(scenario.law) {
+        faultproxy::Law::Linear { base_ms, slope_ms, spread } => {
+            faultproxy::Law::Linear { base_ms: base_in_force(base_ms, overhead_ms)?, slope_ms, spread }
+        }
+        other => other,
+    })
+}
+
 pub fn empties_cache(scenario: &Scenario, variant: &Variant) -> bool {
     variant.profile == Profile::Baseline && scenario.flush_cache_before_step
 }
@@ -25,16 +39,18 @@ pub fn empties_cache(scenario: &Scenario, variant: &Variant) -> bool {
 /// emptied before the step or warmed up with all lists.
 pub fn starts_alike(plan: &Plan, variant: &Variant) -> anyhow::Result<bool> {
     let api = service_plan(plan).settings(variant.profile, &all_sets(plan, variant))?;
-    Ok(empties_cache(&plan.scenario, variant) || api.guards.warmup)
+    Ok(empties_cache(variant.scenario(plan), variant) || api.guards.warmup)
 }
 
-/// The model covers steps in which every request needs the store, nothing is changed, and nothing is broken.
+/// The model covers steps in which every request needs the store, nothing is changed that the scenario does not state, and nothing is
+/// broken.
 pub fn model_applies(plan: &Plan, variant: &Variant, step: usize) -> bool {
-    let scenario = &plan.scenario;
+    let scenario = variant.scenario(plan);
+    let sets = if variant.scenario.is_some() { plan.sets.is_empty() } else { all_sets(plan, variant).is_empty() };
     empties_cache(scenario, variant)
         && matches!(scenario.known, KnownIds::Once)
         && scenario.faults_of(step).is_empty()
-        && all_sets(plan, variant).is_empty()
+        && sets
         && plan.instances == 1
 }
 
@@ -55,7 +71,7 @@ pub fn changed(plan: &Plan) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use loadtest::scenario::{Fault, FaultKind};
+    use loadtest::scenario::{Fault, FaultKind, Law};
 
     use super::*;
     use crate::evaluation::tests::plan;
@@ -90,9 +106,28 @@ mod tests {
         broken.scenario.faults = vec![Fault { step: Some(1), at_s: 1.0, for_s: 1.0, kind }];
         assert!(!model_applies(&set, &baseline, 0) && !model_applies(&spread, &baseline, 0));
         assert!(model_applies(&broken, &baseline, 0) && !model_applies(&broken, &baseline, 1));
+        let own = Variant {
+            scenario: Some(Box::new(Scenario::load("article").unwrap())),
+            sets: vec!["store.order=oldest".into()],
+            ..baseline.clone()
+        };
+        assert!(model_applies(&article(), &own, 0), "its settings are those of its scenario");
+        assert!(!model_applies(&set, &own, 0));
         assert_eq!(changed(&set), ["settings changed (store.pool_size=5)"]);
         assert_eq!(changed(&spread), ["16 MySQL servers"]);
         assert_eq!(changed(&broken), ["planned faults"]);
+    }
+
+    #[test]
+    fn a_variant_has_a_law_of_its_own() {
+        let mut scenario = Scenario::load("article").unwrap();
+        let Law::Modelled { slope_ms, spread, .. } = scenario.law else { panic!("{:?}", scenario.law) };
+        scenario.law = Law::Modelled { base_ms: 71.0, slope_ms, spread };
+        let law = in_force(&scenario, 3.5).unwrap();
+        assert_eq!(law, faultproxy::Law::Linear { base_ms: 67.5, slope_ms, spread });
+        assert!(in_force(&scenario, 71.0).is_err());
+        scenario.law = Law::None;
+        assert_eq!(in_force(&scenario, 3.5).unwrap(), faultproxy::Law::None);
     }
 
     #[test]

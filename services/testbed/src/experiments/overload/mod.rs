@@ -42,6 +42,7 @@ async fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         name: format!("protected admission={switch}"),
         profile: Profile::Protected,
         sets: vec![format!("http.admission={switch}")],
+        scenario: None,
     };
     let variants = std::iter::once(Variant::plain(Profile::Protected)).chain(ADMISSION.map(switched)).collect();
     let not_judged = ["protected admission=off".to_owned()];

@@ -1,5 +1,6 @@
-//! `experiment penetration`: unknown ids on top of steady real users.
+//! `experiment penetration`: unknown ids on top of steady real users, and their share in the collapse of the article's table.
 
+mod collapse;
 mod judgement;
 
 use std::{process::ExitCode, time::SystemTime};
@@ -18,7 +19,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     name: "penetration",
     about: "Unknown ids from 0 to 90 % on top of steady real users: what real users still get, and how many queries reach the store",
     examples: "Examples:
-  ./testbed experiment penetration         baseline and protected (about 8 minutes)
+  ./testbed experiment penetration         baseline and protected, then the article's steps (about 14 minutes)
   ./testbed experiment penetration --quick --out /tmp/penetration
   ./testbed experiment penetration --json | jq '.steps[] | {profile, users, known_good_per_s}'",
     args: LoadArgs::augment_args,
@@ -32,9 +33,18 @@ async fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let plan = under_load::plan(scenario, variants, args, &[], begun);
     let mut report = evaluation::run(&plan).await?;
     report.conclude(None);
+    let plan =
+        under_load::plan(collapse::scenario(args.run.quick)?, collapse::variants(args.run.quick)?, args, &[], begun);
+    let mut collapse = evaluation::run(&plan).await?;
+    collapse.conclude(None);
+    let mut verdicts = judgement::verdicts(&report, &Profile::Protected.to_string());
+    verdicts.extend(collapse::verdict(&collapse));
     let found = Found {
-        what: "Real users send a steady load. On top of it a growing flood asks for ids that do not exist. Do the real users notice?".into(),
-        verdicts: judgement::verdicts(&report, &Profile::Protected.to_string()),
+        what: "Real users send a steady load. On top of it a growing flood asks for ids that do not exist. Do the real users notice? And which part \
+               of the article's collapse comes from such ids?"
+            .into(),
+        verdicts,
+        sections: vec![collapse::section(&collapse)],
         steps: Some(report),
         ..Found::default()
     };
