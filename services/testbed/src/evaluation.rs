@@ -81,6 +81,8 @@ pub struct Plan {
     /// The same for the calibration, on which all steps depend.
     pub calibration_attempts: u32,
     pub instances: u16,
+    /// See [`service::Plan::batch`].
+    pub batch: bool,
     /// Settings of every replica.
     pub sets: Vec<String>,
     /// Whether memory and open files are sampled every minute.
@@ -164,6 +166,7 @@ pub async fn run_with(
 fn service_plan(plan: &Plan) -> service::Plan {
     service::Plan {
         instances: plan.instances,
+        batch: plan.batch,
         sets: plan.sets.clone(),
         traces: plan.traces,
         telemetry: recording::only_what_the_load_generator_chose(),
@@ -466,6 +469,7 @@ pub mod tests {
             attempts: 3,
             calibration_attempts: 3,
             instances: 1,
+            batch: true,
             sets: sets.iter().map(|set| (*set).to_owned()).collect(),
             soak: false,
             traces: false,

@@ -65,12 +65,22 @@ pub struct EvaluateArgs {
     /// given by --set is for each server
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub instances: u16,
+    /// Scheduling policy of all processes: SCHED_BATCH, under which a process that wakes up does not interrupt a running one, or SCHED_OTHER,
+    /// the default of Linux
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "batch")]
+    pub scheduling: SchedulingPolicy,
     /// Directory for the report [default: reports/<time>-<scenario>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print report.json instead of the table
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SchedulingPolicy {
+    Batch,
+    Other,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -12,7 +12,7 @@ use report::{
 };
 
 use crate::{
-    cli::EvaluateArgs,
+    cli::{EvaluateArgs, SchedulingPolicy},
     data,
     evaluation::{self, CALIBRATION_ATTEMPTS, Plan, Variant, fitted::Fitted},
     exit, reports,
@@ -52,6 +52,7 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
         attempts: args.attempts.unwrap_or(if once { 1 } else { ATTEMPTS }),
         calibration_attempts: args.attempts.unwrap_or(if args.quick { 1 } else { CALIBRATION_ATTEMPTS }),
         instances: args.instances,
+        batch: args.scheduling == SchedulingPolicy::Batch,
         sets: args.sets,
         soak: args.soak.is_some(),
         after_steps_s: 0,
@@ -86,7 +87,11 @@ fn publish(report: &Report, out: &Path, json: bool) -> anyhow::Result<ExitCode> 
 
 /// Fit, prediction and sensitivity speak of the scenario as it is: with its law, its settings and the profile that the article describes.
 fn fitted(args: &EvaluateArgs, scenario: &Scenario, variants: &[Variant]) -> Option<Fitted> {
-    let unchanged = args.soak.is_none() && !args.ablation && args.sets.is_empty() && args.instances == 1;
+    let unchanged = args.soak.is_none()
+        && !args.ablation
+        && args.sets.is_empty()
+        && args.instances == 1
+        && args.scheduling == SchedulingPolicy::Batch;
     let applies = unchanged && !scenario.article.is_empty() && variants.contains(&Variant::plain(Profile::Baseline));
     // A quick run is not judged, so it does not measure the prediction.
     applies.then(|| Fitted::of(scenario, !args.quick, args.sensitivity))

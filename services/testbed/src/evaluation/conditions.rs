@@ -63,6 +63,9 @@ pub fn changed(plan: &Plan) -> Vec<String> {
     if plan.instances > 1 {
         changed.push(format!("{} MySQL servers", plan.instances));
     }
+    if !plan.batch {
+        changed.push("SCHED_OTHER instead of SCHED_BATCH".to_owned());
+    }
     if !plan.scenario.faults.is_empty() {
         changed.push("planned faults".to_owned());
     }

@@ -48,6 +48,7 @@ pub fn plan(scenario: Scenario, variants: Vec<Variant>, args: &LoadArgs, sets: &
         attempts: 1,
         calibration_attempts: if args.run.quick { 1 } else { CALIBRATION_ATTEMPTS },
         instances: 1,
+        batch: true,
         sets: sets.iter().map(|set| (*set).to_owned()).collect(),
         soak: false,
         traces: false,

@@ -78,6 +78,7 @@ impl EventStack {
             events: true,
             slots: None,
             quota: None,
+            batch: true,
         };
         let service = ServiceStack::start(of_service).await?;
         service.load(dataset).await?;

@@ -50,6 +50,8 @@ pub struct Plan {
     pub slots: Option<u32>,
     /// `None`: replicas use as much CPU as they get.
     pub quota: Option<Quota>,
+    /// Of all processes: SCHED_BATCH, or else the policy of this process.
+    pub batch: bool,
 }
 
 /// Of each replica.
@@ -132,6 +134,7 @@ impl Plan {
             events: false,
             slots: None,
             quota: None,
+            batch: true,
         }
     }
 
@@ -187,7 +190,9 @@ impl ServiceStack {
     /// Starts everything but the replicas, which need data first, and nginx's upstreams are not there yet.
     pub async fn start(mut plan: Plan) -> anyhow::Result<Self> {
         let mut stack = Stack::create(&plan.name)?;
-        stack.batch();
+        if plan.batch {
+            stack.batch();
+        }
         if let Some(quota) = plan.quota {
             stack.set_quotas(quota.choice)?;
         }
