@@ -3,7 +3,7 @@
 use super::*;
 
 /// 100 requests on two replicas: 40 lists from Redis, 30 unknown ids, 30 loads of which 2 wait for a connection in vain.
-pub(crate) fn counts() -> Counts {
+fn counts() -> Counts {
     let replica = ReplicaCounts {
         ended: 50,
         server_errors: 1,
@@ -28,7 +28,7 @@ pub(crate) fn counts() -> Counts {
 }
 
 fn replica(counts: &mut Counts) -> &mut ReplicaCounts {
-    counts.replicas.get_mut("a").unwrap()
+    counts.replicas.get_mut("a").expect("a replica")
 }
 
 /// Names and amounts of what is unexplained.

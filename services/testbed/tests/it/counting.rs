@@ -18,10 +18,13 @@ fn stack_with(home: &Home, child: &str) -> Option<(PathBuf, Description)> {
     described.into_iter().find(|(_, stack)| stack.children.iter().any(|known| known.name == child))
 }
 
-/// Answers to a request that goes to this Unix socket.
+/// No user has this id, so that no answer is ever in Redis, and each request needs the store.
+const USER: &str = "nobody";
+
+/// The answer to a request that goes to this Unix socket.
 fn ask(socket: &Path) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
-    let request = "GET /recommendations?user_id=u000001 HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n";
+    let request = format!("GET /recommendations?user_id={USER} HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -52,7 +55,7 @@ fn counts_add_up_until_one_is_lost() {
         let gateway = up.endpoints["gateway"].trim_start_matches("http://").to_owned();
         let mut stream = std::net::TcpStream::connect(&gateway).unwrap();
         let request =
-            format!("GET /recommendations?user_id=u000001 HTTP/1.1\r\nHost: {gateway}\r\nConnection: close\r\n\r\n");
+            format!("GET /recommendations?user_id={USER} HTTP/1.1\r\nHost: {gateway}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         stream.read_to_end(&mut Vec::new()).unwrap();
     });
