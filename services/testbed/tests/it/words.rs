@@ -212,7 +212,9 @@ fn reports_are_listed_named_and_drawn_over_each_other() {
     let error = home.fails(&["report", "article"]);
     assert!(error.contains("means 2 reports"), "{error}");
 
-    let compare = |names: &[&str]| [&["report", "compare"], names, &["--out", "page.html"]].concat();
+    fn compare<'a>(names: &[&'a str]) -> Vec<&'a str> {
+        [&["report", "compare"], names, &["--out", "page.html"]].concat()
+    }
     assert_eq!(home.ok(&compare(&["4", "3"])), "page.html\n");
     let page = std::fs::read_to_string(home.path().join("page.html")).unwrap();
     assert!(page.contains("2026-01-02T00-00-00-article") && page.contains("Comparison of 2 reports"));
