@@ -5,10 +5,13 @@ mod prepare;
 use std::{fs::File, io::Write, process::ExitCode};
 
 use anyhow::Context;
+use launcher::Description;
 use model::BadRows;
 use prometheus::Registry;
+use runtime::config::Validate;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stores::{Store, StoreMetrics};
+use stores::{Store, StoreConfig, StoreMetrics};
 
 use crate::{cli::DataCommand, data, progress, stack::endpoints, stack::service};
 
@@ -36,6 +39,27 @@ pub fn run(command: DataCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// What the commands take from the environment, as replicas do: `TESTBED_STORE__PASSWORD` and the other settings of the store.
+#[derive(Serialize, Deserialize)]
+struct Settings {
+    store: StoreConfig,
+}
+
+impl Validate for Settings {
+    fn validate(&self, problems: &mut Vec<String>) {
+        self.store.validate(problems);
+    }
+}
+
+/// The servers of a stack themselves, not faultproxy.
+///
+/// # Errors
+/// A variable `TESTBED_STORE__…` is no setting, or its value is not valid.
+fn store_of(stack: &Description) -> anyhow::Result<StoreConfig> {
+    let defaults = Settings { store: service::direct_store(&endpoints::mysql_servers(stack)) };
+    Ok(runtime::config::load(defaults, None, &[])?.store)
+}
+
 fn bad_rows(strict: bool) -> BadRows {
     if strict { BadRows::Refuse } else { BadRows::Skip }
 }
@@ -44,8 +68,7 @@ async fn import(file: std::path::PathBuf, strict: bool, json: bool) -> anyhow::R
     // Read first: an invalid file is reported even if no stack is running.
     let (dataset, parsed) = data::read(&file, bad_rows(strict))?;
     let stack = super::running_stack()?;
-    let config = service::direct_store(&endpoints::mysql_servers(&stack));
-    let store = Store::new(config, &StoreMetrics::new(&Registry::new())?)?;
+    let store = Store::new(store_of(&stack)?, &StoreMetrics::new(&Registry::new())?)?;
     let bar = progress::bar(dataset.events.len() as u64, "importing");
     let imported = data::import(&store, &dataset, |rows| bar.set_position(rows as u64)).await?;
     bar.set_message("building the model");

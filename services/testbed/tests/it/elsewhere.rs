@@ -2,6 +2,10 @@
 //! every address is a name, and that of the replicas has no address before one of them runs.
 
 use launcher::{Spec, Stack, free_port, mariadb, nginx, redis};
+use sqlx::{
+    Connection as _,
+    mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode},
+};
 
 use crate::{Home, wait_until};
 
@@ -109,4 +113,39 @@ fn prepare_load_and_break_a_stack_elsewhere() {
     let down = home.run(&["doctor", "--url", &format!("{}/no-such", elsewhere.gateway)]);
     assert_eq!(down.status.code(), Some(1), "404 is not healthy");
     runtime.block_on(elsewhere.stack.stop()).unwrap();
+}
+
+/// As the Job of deploy/k8s, where MySQL has a password.
+#[test]
+fn prepare_takes_the_password_of_the_store_from_the_environment() {
+    let Some(home) = Home::new() else { return };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stack = runtime.block_on(async {
+        let mut stack = Stack::create("with-password").unwrap();
+        let options = mariadb::Options { max_connections: 50, buffer_pool_mb: 64, ..Default::default() };
+        let mysql = mariadb::start(&mut stack, "mysql-00", &options).await.unwrap();
+        let root = MySqlConnectOptions::new().host("127.0.0.1").port(mysql.port).username("root");
+        let mut root = MySqlConnection::connect_with(&root.ssl_mode(MySqlSslMode::Disabled)).await.unwrap();
+        sqlx::query("ALTER USER CURRENT_USER() IDENTIFIED BY 'some secret'").execute(&mut root).await.unwrap();
+        let endpoints = format!(
+            "gateway = \"http://none.invalid\"\nfaultproxy = \"http://none.invalid\"\nmysql-00 = \"127.0.0.1:{}\"\nknown-ids = \"{}\"\n",
+            mysql.port,
+            home.path().join("known-ids.txt").display(),
+        );
+        std::fs::write(home.path().join("endpoints.toml"), endpoints).unwrap();
+        stack
+    });
+    let prepare = |variables: &[(&str, &str)]| {
+        let mut command = home.command(&["data", "prepare", "--users", "100"]);
+        command.env("TESTBED_ENDPOINTS", home.path().join("endpoints.toml")).envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (done, error) = prepare(&[]);
+    assert!(!done && error.contains("Access denied"), "{error}");
+    let (done, error) = prepare(&[("TESTBED_STORE__PASSWORD", "some secret"), ("TESTBED_STORE__PASWORD", "x")]);
+    assert!(!done && error.contains("pasword"), "{error}");
+    let (done, error) = prepare(&[("TESTBED_STORE__PASSWORD", "some secret")]);
+    assert!(done, "{error}");
+    runtime.block_on(stack.stop()).unwrap();
 }

@@ -17,6 +17,7 @@ mod experiment;
 mod flood;
 mod gateway;
 mod heartbeats;
+mod kubernetes;
 mod modules;
 mod plain_words;
 mod plan;

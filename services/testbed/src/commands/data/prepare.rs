@@ -11,19 +11,18 @@ use crate::{
     commands::up::{KNOWN_IDS, KNOWN_ITEMS},
     data,
     stack::endpoints,
-    stack::service,
 };
 
 /// Migrates, imports, builds the model, and writes the list of ids last, which marks a complete run. A complete run is not repeated,
 /// unless it had fewer synthetic users.
 pub async fn run(source: data::Source) -> anyhow::Result<ExitCode> {
     let stack = crate::commands::running_stack()?;
-    let servers = endpoints::mysql_servers(&stack);
-    ensure!(!servers.is_empty(), "the stack has no mysql-00: add a line mysql-00 = \"host:port\" to its endpoints");
+    let has_servers = !endpoints::mysql_servers(&stack).is_empty();
+    ensure!(has_servers, "the stack has no mysql-00: add a line mysql-00 = \"host:port\" to its endpoints");
     let ids = known_ids_file(&stack)?;
     // Only for `load events`: a stack may do without.
     let items = stack.endpoints.get(KNOWN_ITEMS).map(Path::new);
-    let config = service::direct_store(&servers);
+    let config = super::store_of(&stack)?;
     stores::migrate(&config).await?;
     let store = Store::new(config, &StoreMetrics::new(&Registry::new())?)?;
     let enough = prepared(ids)?.is_some_and(|there| match source {
