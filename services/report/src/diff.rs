@@ -301,6 +301,11 @@ pub fn render(diff: &Diff) -> String {
             noise::MIN_REPEATS
         ));
     }
+    if diff.changes.iter().any(|change| change.difference.is_some() && change.noise.is_none()) {
+        out.push_str(
+            "· noise unknown: fewer than 3 valid repeats, and the seconds of the steps are fewer than 20 or do not have the figure\n",
+        );
+    }
     for remark in &diff.remarks {
         out.push_str(&format!("· {remark}\n"));
     }
@@ -315,9 +320,9 @@ fn line(change: &Change) -> String {
     let show = KEYS.iter().find(|key| key.name == change.key).map_or(ms as fn(f64) -> String, |key| key.show);
     let shown = |value: Option<f64>| value.map_or_else(|| NO_FIGURE.into(), show);
     let with_sign = |value: f64| match show(value.abs()) {
+        text if text.chars().all(|c| !('1'..='9').contains(&c)) => text,
         text if value < 0.0 => format!("−{text}"),
-        text if value > 0.0 => format!("+{text}"),
-        text => text,
+        text => format!("+{text}"),
     };
     let difference = change.difference.map_or_else(|| NO_FIGURE.into(), with_sign);
     let interval = change.noise.map_or_else(

@@ -154,7 +154,14 @@ fn with_one_run_the_seconds_give_a_lower_bound_of_the_noise() {
     let queries = found.changes.iter().find(|change| change.key == "store_queries_per_request").expect("queries");
     assert_eq!((queries.noise, queries.exceeds_noise, queries.difference), (None, None, Some(0.0)));
     let text = render(&found);
-    for part in ["exceeds the known noise", "within the noise", "noise unknown", "fewer than 3 valid repeats", "≥ "] {
+    for part in [
+        "exceeds the known noise",
+        "within the noise",
+        "noise unknown",
+        "do not have the figure",
+        "fewer than 3 valid repeats",
+        "≥ ",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
@@ -167,6 +174,7 @@ fn without_seconds_the_noise_is_unknown() {
     assert!(found.changes.iter().all(|change| change.noise.is_none() && change.exceeds_noise.is_none()), "{found:?}");
     let json = serde_json::to_value(&found).expect("JSON");
     assert!(json["changes"][0]["noise"].is_null() && json["changes"][0]["difference"].is_f64());
+    assert!(!render(&found).contains("+0.0") && !render(&found).contains("−0.0"), "{}", render(&found));
     // Half of the repeats invalid: too few are left.
     let mut invalid = sample::repeated();
     invalid.steps.iter_mut().filter(|step| step.repeat == 2).for_each(|step| step.valid = false);
