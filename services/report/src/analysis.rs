@@ -46,6 +46,11 @@ impl Report {
         users.dedup();
         users
     }
+
+    /// Planned requests per second of a step.
+    pub fn offered_per_s(&self, users: u32) -> f64 {
+        self.steps.iter().find(|s| s.users == users).map_or(f64::from(users), |s| s.offered_per_s)
+    }
 }
 
 /// Mean, median, least and greatest of a figure over the valid repeats; over all of them when none is valid. None: no figure.

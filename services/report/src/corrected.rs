@@ -5,7 +5,6 @@ use super::{
     numbers::{NO_FIGURE, ms},
     schema::{Latency, Report, Step},
     section::Table,
-    tables::offered,
 };
 
 const TITLE: &str = "Skip-corrected latency, ms";
@@ -36,7 +35,7 @@ pub(super) fn table(report: &Report) -> Option<Table> {
                 over_repeats(report, profile, users, figure)
                     .map_or_else(|| NO_FIGURE.into(), |spread| ms(spread.median))
             };
-            let mut row = vec![format!("{profile} {:.0}", offered(report, users))];
+            let mut row = vec![format!("{profile} {:.0}", report.offered_per_s(users))];
             for (_, measured, corrected) in PAIRS {
                 row.push(shown(&|step| Some(measured(step))));
                 row.push(shown(&|step| step.corrected.as_ref().map(corrected)));

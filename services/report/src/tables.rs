@@ -85,18 +85,13 @@ pub(super) fn columns(report: &Report) -> Vec<String> {
         let step = report.scenario.steps.iter().position(|&step| step == users)?;
         shares.get(step).filter(|_| shares_differ(report)).map(|share| format!("·{:.0}%", 100.0 * share))
     };
-    let head = |&users: &u32| format!("{:.0}{}", offered(report, users), share(users).unwrap_or_default());
+    let head = |&users: &u32| format!("{:.0}{}", report.offered_per_s(users), share(users).unwrap_or_default());
     report.user_steps().iter().map(head).collect()
 }
 
 /// Whether the steps differ in their share of unknown ids.
 pub(super) fn shares_differ(report: &Report) -> bool {
     report.scenario.unknown_share.windows(2).any(|pair| pair[0] != pair[1])
-}
-
-/// Planned requests per second of a step.
-pub(super) fn offered(report: &Report, users: u32) -> f64 {
-    report.steps.iter().find(|s| s.users == users).map_or(f64::from(users), |s| s.offered_per_s)
 }
 
 type Figure = fn(&Step) -> Option<f64>;
@@ -344,7 +339,7 @@ fn block(report: &Report, users: &[u32], spec: &Spec) -> Block {
                 .iter()
                 .map(|&u| {
                     let value = report.runs(profile, u).find_map(&figure);
-                    quoted_cell(value, offered(report, u), spec)
+                    quoted_cell(value, report.offered_per_s(u), spec)
                 })
                 .collect();
             if cells.iter().any(|c| c.text != NO_FIGURE) {
@@ -371,7 +366,7 @@ fn measured_cell(report: &Report, profile: &str, users: u32, spec: &Spec) -> Cel
     };
     let flag = match step_state(report, profile, users) {
         StepState::Invalid => Flag::Invalid,
-        _ if (spec.bad)(spread.mean, offered(report, users)) => Flag::Bad,
+        _ if (spec.bad)(spread.mean, report.offered_per_s(users)) => Flag::Bad,
         _ => Flag::Plain,
     };
     let name = if is_maximum { "max " } else { "" };
@@ -427,7 +422,7 @@ fn by_name(
     let mut rows = Vec::new();
     for profile in &report.profiles {
         for users in report.user_steps().into_iter().filter(|&u| report.runs(profile, u).next().is_some()) {
-            let mut row = vec![format!("{profile} {:.0}", offered(report, users))];
+            let mut row = vec![format!("{profile} {:.0}", report.offered_per_s(users))];
             // A class that did not occur is zero, not unknown.
             row.extend(names.iter().map(|name| {
                 let value = |s: &Step| Some(figures(s).get(name).copied().unwrap_or(0.0));

@@ -10,7 +10,7 @@ use super::{settings::cell, source::Source};
 const UNKNOWN: &str = "no_such_key";
 
 /// Meanings of the keys whose struct has another form than the document.
-const MEANINGS: [(&str, &str); 14] = [
+const MEANINGS: [(&str, &str); 15] = [
     ("ids.unknown_share", "Share of requests with an unknown id: one number, or a list with one per step."),
     ("ids.exponent", "Exponent of the Zipf distribution."),
     ("law.kind", "`modelled`: faultproxy delays the store's answers; `none`: the store's real speed."),
@@ -21,6 +21,7 @@ const MEANINGS: [(&str, &str); 14] = [
     ("faults.ms", "Latency that is added to each answer."),
     ("faults.pct", "Percentage of commands and answers that are lost."),
     ("faults.seed", "Decides which commands and answers are lost."),
+    ("open", "Spacing, bound and curve of open arrivals."),
     ("profiles", "Profiles of the replicas, in the order of their runs."),
     ("article.baseline.users", "The step that the figures are for."),
     ("article.protected.users", "The step that the figures are for."),
