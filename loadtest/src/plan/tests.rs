@@ -21,6 +21,7 @@ pub(crate) fn plan() -> StepPlan {
         metrics: None,
         telemetry: None,
         arrivals: Arrivals::Closed,
+        target: None,
     }
 }
 

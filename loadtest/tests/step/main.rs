@@ -107,6 +107,7 @@ fn setup(base_url: &str, known: usize) -> Setup {
         metrics: None,
         telemetry: None,
         arrivals: Arrivals::Closed,
+        target: None,
     };
     Setup { plan, _folder: folder }
 }

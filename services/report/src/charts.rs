@@ -265,11 +265,10 @@ pub(super) fn load(report: &Report) -> String {
         series(report, |_| None, |s| Some(s.model.as_ref()?.good_per_s), |s| Some(s.good_per_s)),
     ));
     out.push_str(&real_users(report));
-    out.push_str(&over_rate(
-        report,
-        &queries,
-        series(report, |_| None, |_| None, |s| Some(s.store_queries_per_request)),
-    ));
+    if report.scenario.target.is_none() {
+        let measured = |s: &Step| Some(s.store_queries_per_request);
+        out.push_str(&over_rate(report, &queries, series(report, |_| None, |_| None, measured)));
+    }
     out
 }
 

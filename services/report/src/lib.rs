@@ -15,6 +15,7 @@ mod document;
 mod files;
 mod findings;
 pub mod fitted;
+mod foreign;
 mod html;
 mod markdown;
 pub mod noise;
@@ -40,6 +41,7 @@ pub use loadtest::figures::Tolerances;
 pub use document::Document;
 pub use files::{write_comparison, write_findings, write_report};
 pub use findings::{Findings, StepConditions};
+pub use foreign::{TargetInfo, to_json};
 pub use scheduling::Scheduling;
 pub use schema::{
     ArticleFigures, DataInfo, DataSource, Knee, Latency, Law, Machine, ModelFigures, Report, Revision, Row,

@@ -20,7 +20,8 @@ use crate::stack::endpoints;
 pub struct Target {
     pub gateway: String,
     replicas: Vec<String>,
-    faultproxy: String,
+    /// `None`: somebody else's endpoint.
+    faultproxy: Option<String>,
     /// nginx's; `None` for a stack elsewhere.
     pub access_log: Option<PathBuf>,
     /// Kind and pid: `api`, `mysql`, `redis`, `nginx`, `faultproxy`.
@@ -35,7 +36,7 @@ impl Target {
         let kind = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
         Ok(Self {
             gateway: endpoint("gateway")?,
-            faultproxy: endpoint("faultproxy")?,
+            faultproxy: Some(endpoint("faultproxy")?),
             replicas: endpoints::replicas(stack)?,
             access_log: dir.map(|dir| dir.join("nginx/access.log")),
             processes: stack.children.iter().map(|child| (kind(&child.name), child.process.pid)).collect(),
@@ -43,9 +44,24 @@ impl Target {
         })
     }
 
+    /// Somebody else's endpoint at this base URL: it has no processes and counters that are known here.
+    pub fn foreign(base_url: String) -> anyhow::Result<Self> {
+        Ok(Self {
+            gateway: base_url,
+            faultproxy: None,
+            replicas: Vec::new(),
+            access_log: None,
+            processes: Vec::new(),
+            http: runtime::http::plain().build()?,
+        })
+    }
+
     /// Its admin address.
-    pub fn faultproxy(&self) -> &str {
-        &self.faultproxy
+    ///
+    /// # Errors
+    /// The target is somebody else's endpoint.
+    pub fn faultproxy(&self) -> anyhow::Result<&str> {
+        self.faultproxy.as_deref().context("the target has no faultproxy")
     }
 
     /// Memory and open files by kind of process. A process that has ended counts 0.
@@ -76,7 +92,8 @@ impl Target {
             Ok(answer.error_for_status()?.text().await?)
         };
         let replicas = futures::future::try_join_all(self.replicas.iter().map(text)).await?;
-        Ok((Reading::of(replicas.iter().map(String::as_str)), Reading::of([text(&self.faultproxy).await?.as_str()])))
+        let faultproxy = futures::future::try_join_all(self.faultproxy.iter().map(text)).await?;
+        Ok([replicas, faultproxy].map(|texts| Reading::of(texts.iter().map(String::as_str))).into())
     }
 }
 
