@@ -47,7 +47,7 @@ pub(crate) fn source_of(head: &[u8]) -> Option<Source> {
 }
 
 /// The class of a response with a status other than 2xx.
-fn class_of(status: u16, body: &[u8]) -> Cow<'static, str> {
+pub(crate) fn class_of(status: u16, body: &[u8]) -> Cow<'static, str> {
     #[derive(Deserialize)]
     struct Head<'a> {
         #[serde(rename = "type", borrow)]

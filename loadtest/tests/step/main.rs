@@ -5,6 +5,7 @@
 )]
 
 mod open;
+mod target;
 
 use std::{
     collections::HashSet,

@@ -229,7 +229,7 @@ pub(super) fn load(report: &Report) -> String {
     let good = OverRate {
         id: "good",
         title: "Good answers",
-        lead: "Requests answered with recommendations. On the thin line every offered request succeeds.",
+        lead: "Requests with a good answer. On the thin line every offered request succeeds.",
         y_label: "good answers per second",
         unit: "/s",
         show: count,

@@ -165,7 +165,7 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Good answers/s",
-        meaning: "Requests per second answered with a list of recommendations.",
+        meaning: "Requests per second with a good answer: status 2xx and a body that could be read.",
         rank: Rank::Main,
         figure: |s| Some(s.good_per_s),
         model: |m| Some(m.good_per_s),

@@ -10,6 +10,7 @@ mod comparing;
 mod diffing;
 mod experiments;
 mod fitting;
+mod foreign;
 mod html_page;
 mod json_schema;
 mod judging;
