@@ -78,7 +78,7 @@ impl Endpoint {
         self.template.contains(PLACE)
     }
 
-    /// For [`StepPlan::base_url`](crate::StepPlan::base_url).
+    /// The plan's `base_url`.
     pub fn base_url(&self) -> String {
         format!("http://{}", self.host)
     }
@@ -89,7 +89,8 @@ impl Endpoint {
     /// The host has no address, or none is known within 10 s.
     pub async fn resolve(self, allow_remote: bool) -> Result<Target> {
         let found = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((self.name.as_str(), self.port)));
-        let found = found.await.with_context(|| format!("{} was not resolved within {RESOLVE_TIMEOUT:?}", self.name))?;
+        let found =
+            found.await.with_context(|| format!("{} was not resolved within {RESOLVE_TIMEOUT:?}", self.name))?;
         let found = found.with_context(|| format!("cannot resolve {}", self.name))?;
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for address in found.take(MAX_ADDRESSES) {
@@ -182,9 +183,12 @@ fn is_loopback(address: IpAddr) -> bool {
 fn check_template(template: &str) -> Result<()> {
     let (head, tail) = template.split_once(PLACE).unwrap_or((template, ""));
     ensure!(!tail.contains(PLACE), "{template} has more than one {PLACE}");
-    let bad = [head, tail].into_iter().flat_map(str::chars).find(|c| !c.is_ascii_graphic() || "{}<>\"\\^`|#".contains(*c));
+    let bad =
+        [head, tail].into_iter().flat_map(str::chars).find(|c| !c.is_ascii_graphic() || "{}<>\"\\^`|#".contains(*c));
     if let Some(bad) = bad {
-        bail!("{bad:?} in {template} must be percent-encoded; only {PLACE} is replaced, by an id, and a fragment is never sent");
+        bail!(
+            "{bad:?} in {template} must be percent-encoded; only {PLACE} is replaced, by an id, and a fragment is never sent"
+        );
     }
     ensure!(head.starts_with('/'), "{template} must begin with a slash");
     ensure!(template.len() <= MAX_TEMPLATE_BYTES, "the path has more than {MAX_TEMPLATE_BYTES} bytes");

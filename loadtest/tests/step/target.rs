@@ -44,7 +44,9 @@ fn open(plan: StepPlan, max_in_flight: u32) -> StepPlan {
 }
 
 /// Keeps the path and query of each request, and waits before its answer.
-async fn serve(answer: impl Fn(usize) -> (Duration, Response) + Send + Sync + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
+async fn serve(
+    answer: impl Fn(usize) -> (Duration, Response) + Send + Sync + 'static,
+) -> (String, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let (seen, answer) = (Arc::clone(&asked), Arc::new(answer));
     let router = Router::new().fallback(move |request: Request| {

@@ -1,12 +1,11 @@
 //! Somebody else's endpoint under load: what a report says of it, and what it leaves out because only our own stack has it.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{
     numbers::{count, plain},
-    schema::{Report, Step},
+    schema::{Report, Step, TargetInfo},
 };
 
 /// Figures of a step that only our own stack has, and that would be 0 for any other service.
@@ -18,19 +17,6 @@ const OWN_FIGURES: [&str; 6] = [
     "bloom_rejections_per_request",
     "sources",
 ];
-
-/// The endpoint of `load --target`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct TargetInfo {
-    /// With `{id}` where an id was.
-    pub url: String,
-    /// The only addresses that were connected to.
-    pub addresses: Vec<String>,
-    /// Whether one of them is an address of another machine.
-    pub remote: bool,
-    /// How the ids were selected, in words.
-    pub ids: String,
-}
 
 impl Step {
     /// A figure that only our own stack has; `None` of somebody else's endpoint.

@@ -12,7 +12,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    foreign::TargetInfo,
     scheduling::Scheduling,
     section::{Section, Verdict},
 };
@@ -96,6 +95,19 @@ pub struct ScenarioInfo {
     /// Somebody else's endpoint, which was under load; absent: our own stack was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetInfo>,
+}
+
+/// The endpoint of `load --target`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TargetInfo {
+    /// With `{id}` where an id was.
+    pub url: String,
+    /// The only addresses that were connected to.
+    pub addresses: Vec<String>,
+    /// Whether one of them is an address of another machine.
+    pub remote: bool,
+    /// How the ids were selected, in words.
+    pub ids: String,
 }
 
 /// The response time of the store.

@@ -35,7 +35,12 @@ fn report() -> Report {
         ..step
     };
     let mut report = Report {
-        scenario: ScenarioInfo { name: "target".into(), steps: vec![step.users], target: Some(target), ..sample.scenario },
+        scenario: ScenarioInfo {
+            name: "target".into(),
+            steps: vec![step.users],
+            target: Some(target),
+            ..sample.scenario
+        },
         law: Law::None,
         profiles: vec!["target".into()],
         steps: vec![step],
@@ -55,7 +60,16 @@ fn rendered(report: &Report) -> [String; 3] {
 #[test]
 fn what_only_our_own_stack_has_is_left_out() {
     for shown in rendered(&report()) {
-        let own = ["Store", "store", "Cache hits", "Bloom", "of recommendations", "Known users", "Answers by source", "Gateway"];
+        let own = [
+            "Store",
+            "store",
+            "Cache hits",
+            "Bloom",
+            "of recommendations",
+            "Known users",
+            "Answers by source",
+            "Gateway",
+        ];
         for word in own {
             // The page's style sheet and the meaning of "good" name none of these.
             assert!(!shown.contains(word), "{word} is in\n{shown}");

@@ -53,7 +53,9 @@ pub async fn run(args: &LoadArgs, url: &str) -> anyhow::Result<ExitCode> {
 fn ids(args: &TargetArgs, endpoint: &Endpoint) -> anyhow::Result<Ids> {
     let file = match (&args.ids, endpoint.has_id()) {
         (Some(file), true) => file,
-        (None, true) => return Err(exit::usage(format!("--target has {PLACE}: give --ids a file with one id per line"))),
+        (None, true) => {
+            return Err(exit::usage(format!("--target has {PLACE}: give --ids a file with one id per line")));
+        }
         (Some(_), false) => {
             return Err(exit::usage(format!(
                 "--target has no {PLACE}, so that no id of --ids would be sent: write {PLACE} where an id belongs"
@@ -134,7 +136,11 @@ fn announcement(url: &str, plan: &StepPlan) -> String {
 /// "200 requests/s", "200 users who send once a second".
 fn offer(plan: &StepPlan) -> String {
     let number = count(f64::from(plan.users));
-    if plan.arrivals.is_closed() { format!("{number} users who send once a second") } else { format!("{number} requests/s") }
+    if plan.arrivals.is_closed() {
+        format!("{number} users who send once a second")
+    } else {
+        format!("{number} requests/s")
+    }
 }
 
 fn addresses(plan: &StepPlan) -> Vec<String> {
@@ -245,7 +251,9 @@ mod tests {
              at most 1,300 connections at a time. Ctrl-C stops at once."
         );
         let users = said(None, Some(50)).await;
-        assert!(users.contains("50 users who send once a second, for 63 s") && users.contains("at most 3,150 requests"));
+        assert!(
+            users.contains("50 users who send once a second, for 63 s") && users.contains("at most 3,150 requests")
+        );
     }
 
     #[tokio::test]
