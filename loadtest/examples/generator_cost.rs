@@ -45,6 +45,7 @@ fn measure(arguments: &[String]) -> Result<()> {
         metrics: None,
         telemetry: None,
         arrivals: Arrivals::Closed,
+        target: None,
     };
     std::fs::write(&plan.known_ids, (0..200_000).map(|number| format!("u{number}\n")).collect::<String>())?;
     let path = folder.path().join("plan.json");

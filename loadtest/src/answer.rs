@@ -1,5 +1,7 @@
 //! Classifies responses: the source of a good one, the error class of any other. Pure.
 
+use std::borrow::Cow;
+
 use contract::http::{Source, problem};
 use serde::Deserialize;
 
@@ -45,17 +47,33 @@ pub(crate) fn source_of(head: &[u8]) -> Option<Source> {
 }
 
 /// The class of a response with a status other than 2xx.
-pub(crate) fn class_of(status: u16, body: &[u8]) -> std::borrow::Cow<'static, str> {
+pub(crate) fn class_of(status: u16, body: &[u8]) -> Cow<'static, str> {
     #[derive(Deserialize)]
     struct Head<'a> {
         #[serde(rename = "type", borrow)]
-        kind: std::borrow::Cow<'a, str>,
+        kind: Cow<'a, str>,
     }
     let kind = serde_json::from_slice::<Head<'_>>(body).ok().map(|head| head.kind);
     let known = kind.and_then(|kind| PROBLEMS.into_iter().find(|known| *known == kind));
     match known {
         Some(known) => known.rsplit('/').next().unwrap_or(known).into(),
         None => format!("{}{status}", class::BAD_STATUS).into(),
+    }
+}
+
+/// The result of a complete response: the source of a good one, or the class of the error.
+pub(crate) fn result_of(status: u16, body: &[u8]) -> Result<Option<Source>, Cow<'static, str>> {
+    match status {
+        200..=299 => source_of(body).map(Some).ok_or(Cow::Borrowed(class::BAD_BODY)),
+        status => Err(class_of(status, body)),
+    }
+}
+
+/// As [`result_of`], from somebody else's endpoint: what its bodies mean is not known.
+pub(crate) fn foreign_result_of(status: u16) -> Result<Option<Source>, Cow<'static, str>> {
+    match status {
+        200..=299 => Ok(None),
+        status => Err(format!("{}{status}", class::BAD_STATUS).into()),
     }
 }
 
@@ -83,6 +101,17 @@ mod tests {
         for bad in ["", "{", "{\"source\":\"", "{\"source\":\"cached\"", "{\"source\":\"cache", "<html>"] {
             assert_eq!(source_of(bad.as_bytes()), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn of_a_foreign_response_only_the_status_counts() {
+        assert_eq!(foreign_result_of(200), Ok(None));
+        assert_eq!(foreign_result_of(204), Ok(None));
+        for status in [101, 302, 404, 503] {
+            assert_eq!(foreign_result_of(status), Err(format!("bad_status_{status}").into()));
+        }
+        assert_eq!(result_of(200, b"<html>"), Err(class::BAD_BODY.into()));
+        assert_eq!(result_of(200, b"{\"source\":\"cache\",\"model_version\":1}"), Ok(Some(Source::Cache)));
     }
 
     #[test]

@@ -108,9 +108,13 @@ impl Open {
     /// Slots that send the requests of a step of `per_s` requests/s: twice as many as are in flight when every request at the highest rate
     /// runs into its timeout, so that more would never be used, but at most `max_in_flight`.
     pub(crate) fn slots(&self, per_s: u32, timeout_ms: u64) -> u32 {
-        let peak = f64::from(per_s) * self.curve.as_ref().map_or(1.0, RateCurve::peak);
-        let useful = 2.0 * peak * timeout_ms as f64 / 1000.0 + 100.0;
+        let useful = 2.0 * self.peak_per_s(per_s) * timeout_ms as f64 / 1000.0 + 100.0;
         self.max_in_flight.min(useful as u32)
+    }
+
+    /// Most planned requests per second of a step of `per_s` requests/s.
+    pub(crate) fn peak_per_s(&self, per_s: u32) -> f64 {
+        f64::from(per_s) * self.curve.as_ref().map_or(1.0, RateCurve::peak)
     }
 
     /// Planned requests per second of a step of `per_s` requests/s: the mean over the measured part.

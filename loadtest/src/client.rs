@@ -25,7 +25,8 @@ use crate::figures::RequestCounts;
 
 /// Below nginx's idle timeout of 75 s, so that no request is sent on a connection that nginx is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-const MAX_HEADERS: usize = 32;
+/// Of a response. Our own have 10; those of other services may have some dozens.
+const MAX_HEADERS: usize = 64;
 /// Limit of a response, head and body. The API's responses are shorter than a kibibyte.
 const MAX_RESPONSE_BYTES: usize = 16 << 20;
 const READ_BYTES: usize = 4096;
@@ -100,9 +101,14 @@ impl Client {
         let addresses = tokio::net::lookup_host(&target).await.with_context(|| format!("cannot resolve {host}"))?;
         let addresses: Vec<_> = addresses.collect();
         ensure!(!addresses.is_empty(), "host name {host} has no address");
+        Ok(Self::to(addresses, host, timeout))
+    }
+
+    /// Connects only to these addresses, of which it tries one after the other. `host` is the `Host` header.
+    pub fn to(addresses: Vec<SocketAddr>, host: String, timeout: Duration) -> Self {
         let zero = AtomicU64::default;
         let idle = Mutex::new(Vec::new());
-        Ok(Self { addresses, host, timeout, idle, requests: zero(), unsent: zero(), resent: zero() })
+        Self { addresses, host, timeout, idle, requests: zero(), unsent: zero(), resent: zero() }
     }
 
     /// All requests that have ended.

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use contract::UserId;
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use rand_distr::{Distribution, Zipf};
@@ -18,6 +18,9 @@ use crate::{
 
 /// Bounds the memory: 20 million ids of 64 bytes need more than a gigabyte.
 const MAX_IDS: usize = 20_000_000;
+
+/// Of an id of somebody else's endpoint.
+const MAX_FOREIGN_BYTES: usize = 512;
 
 /// Shared by all users of a step.
 pub(crate) struct Ids {
@@ -49,11 +52,13 @@ impl Ids {
         let unknown_prefix = format!("x-{}-", plan.seed);
         let mut lines: Vec<&str> = Vec::new();
         for (number, line) in list.lines().enumerate() {
-            if let Err(error) = UserId::new(line) {
+            if plan.target.is_some() {
+                check_foreign(line).with_context(|| format!("line {} of the ids", number + 1))?;
+            } else if let Err(error) = UserId::new(line) {
                 bail!("line {} of the known ids {error}", number + 1);
             }
             ensure!(
-                !line.starts_with(&unknown_prefix),
+                plan.unknown_share == 0.0 || !line.starts_with(&unknown_prefix),
                 "line {} of the known ids has the prefix of unknown ids: {line}",
                 number + 1
             );
@@ -111,6 +116,14 @@ impl Ids {
     }
 }
 
+/// Somebody else's ids have any characters but control characters.
+fn check_foreign(id: &str) -> Result<()> {
+    ensure!(!id.is_empty(), "is empty");
+    ensure!(id.len() <= MAX_FOREIGN_BYTES, "has more than {MAX_FOREIGN_BYTES} bytes");
+    ensure!(!id.contains(char::is_control), "has a control character");
+    Ok(())
+}
+
 impl Encoded {
     fn push(&mut self, id: &str) -> Result<()> {
         for byte in id.bytes() {
@@ -157,6 +170,7 @@ mod tests {
             metrics: None,
             telemetry: None,
             arrivals: Arrivals::Closed,
+            target: None,
         }
     }
 

@@ -21,12 +21,14 @@ pub mod latency_bands;
 mod live;
 pub mod model;
 mod open_instants;
+mod paths;
 pub mod plan;
 pub mod rate_curve;
 mod recorder;
 pub mod run;
 pub mod scenario;
 mod schedule;
+pub mod target;
 mod timetable;
 mod trace;
 

@@ -2,11 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use hdrhistogram::{
     Histogram,
     serialization::{
@@ -23,6 +23,7 @@ use crate::{
     curve::{Curve, MAX_USERS},
     figures::{RequestCounts, Second, Sources},
     scenario::{KnownIds, Scenario},
+    target::{self, Target},
 };
 
 /// One step of a load test.
@@ -32,7 +33,7 @@ pub struct StepPlan {
     /// Name of the step, for error messages and the histogram log.
     pub name: String,
     /// Base URL of the gateway, such as `http://127.0.0.1:8080`. Only plain HTTP to a loopback address is accepted, so that a typing
-    /// error cannot load a foreign service.
+    /// error cannot load a foreign service. With a `target`: the scheme and the `Host` header; the addresses are those of the target.
     pub base_url: String,
     /// With open arrivals, planned requests per second (1 to 20,000). Else users that send during the whole step (1 to 20,000); with a curve, its first value, for the warm-up (0 to 20,000).
     pub users: u32,
@@ -75,6 +76,9 @@ pub struct StepPlan {
     /// How requests arrive. With open arrivals there is no `curve` of users, `interval_ms` is 1,000 and `arrival_grid_ms` 0.
     #[serde(default, skip_serializing_if = "Arrivals::is_closed")]
     pub arrivals: Arrivals,
+    /// Somebody else's endpoint; `None`: the recommendations of `base_url`. With a target whose template has no id, `known_ids` is not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
 }
 
 /// Seed of a run without a seed of its own.
@@ -127,6 +131,7 @@ impl StepPlan {
             metrics: None,
             telemetry: None,
             arrivals: scenario.arrivals.clone(),
+            target: None,
         }
     }
 
@@ -135,17 +140,13 @@ impl StepPlan {
     /// # Errors
     /// Names the first value that is out of its range.
     pub fn check(&self) -> Result<()> {
-        let base = reqwest::Url::parse(&self.base_url).with_context(|| format!("base_url {:?}", self.base_url))?;
-        let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        if base.scheme() != "http" || !loopback {
-            bail!("base_url {:?} must be a loopback address such as http://127.0.0.1:8080", self.base_url);
+        match &self.target {
+            None => target::check_own(&self.base_url)?,
+            Some(target) => {
+                target.check(self.peak_per_s(), self.warm_up_ms, self.measure_ms)?;
+                ensure!(self.unknown_share == 0.0, "a target has no unknown ids");
+            }
         }
-        ensure!(
-            base.query().is_none() && base.fragment().is_none(),
-            "base_url {:?} must not have a query or a fragment",
-            self.base_url
-        );
         match &self.curve {
             None => ensure!((1..=MAX_USERS).contains(&self.users), "users must be 1..={MAX_USERS}, is {}", self.users),
             Some(curve) => self.check_curve(curve)?,
@@ -229,6 +230,14 @@ impl StepPlan {
         }
     }
 
+    /// Most planned requests per second at any instant.
+    pub fn peak_per_s(&self) -> f64 {
+        match self.arrivals.open() {
+            Some(open) => open.peak_per_s(self.users),
+            None => f64::from(self.all_users().max(self.users)) * 1000.0 / self.interval_ms.max(1) as f64,
+        }
+    }
+
     /// Planned requests per second; with a curve, the mean over the measured part.
     pub fn offered_per_s(&self) -> f64 {
         if let Some(open) = self.arrivals.open() {
@@ -288,7 +297,7 @@ pub struct StepOutcome {
     pub sent: u64,
     /// Completed requests: good responses, error responses and failures, client timeouts included.
     pub answered: u64,
-    /// Responses with status 2xx before the timeout whose body names its source.
+    /// Responses with status 2xx before the timeout whose body names its source; of somebody else's endpoint, with any body.
     pub good: u64,
     /// Planned requests that were not sent because the user still waited for the response before.
     pub skipped: u64,

@@ -61,8 +61,8 @@ pub(crate) struct Completed {
     pub(crate) ended_us: u64,
     /// Whether the id belongs to an existing user.
     pub(crate) known: bool,
-    /// Source of a good response, or the class of the error.
-    pub(crate) result: Result<Source, Cow<'static, str>>,
+    /// Source of a good response that names one, or the class of the error.
+    pub(crate) result: Result<Option<Source>, Cow<'static, str>>,
 }
 
 impl Recorder {
@@ -149,12 +149,13 @@ impl Recorder {
                 self.good += 1;
                 self.good_us.saturating_record(latency_us);
                 let sources = if request.known { &mut self.known } else { &mut self.unknown };
-                *(match source {
-                    Source::Cache => &mut sources.cache,
-                    Source::Store => &mut sources.store,
-                    Source::Popular => &mut sources.popular,
-                    Source::Stale => &mut sources.stale,
-                }) += 1;
+                match source {
+                    Some(Source::Cache) => sources.cache += 1,
+                    Some(Source::Store) => sources.store += 1,
+                    Some(Source::Popular) => sources.popular += 1,
+                    Some(Source::Stale) => sources.stale += 1,
+                    None => {}
+                }
             }
             Err(class) => *self.errors.entry(class).or_default() += 1,
         }

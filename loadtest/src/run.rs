@@ -2,7 +2,7 @@
 //!
 //! Closed arrivals: each user sends at fixed instants, one request at a time. Instants that pass while it waits for a response are skipped
 //! and counted. Open arrivals: the users are slots. A free slot takes the next arrival before its instant and sends it then; an arrival
-//! whose instant passed while all slots were busy is dropped and counted. starts at the planned instant, so it includes the delay of a late load
+//! whose instant passed while all slots were busy is dropped and counted. Latency starts at the planned instant, so it includes the delay of a late load
 //! generator. goose measures nothing: its histograms are coarse, and its bookkeeping costs more than the request.
 
 use std::{
@@ -32,11 +32,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    answer::{class, class_of, class_of_failure, source_of},
-    client::Client,
-    ids::Ids,
+    answer::{class_of_failure, foreign_result_of, result_of},
+    client::{Client, Response},
     live::Live,
     open_instants::{Arrival, OpenInstants},
+    paths::Paths,
     plan::{Progress, StepOutcome, StepPlan, stream},
     recorder::{Completed, Recorder, progress as second_of},
     timetable::{Instants, Timetable},
@@ -55,14 +55,13 @@ const COMMON_START_DELAY: Duration = Duration::from_millis(200);
 const END_SLACK: Duration = Duration::from_secs(10);
 /// Timeout for sending the last spans.
 const TELEMETRY_STOP_TIMEOUT: Duration = Duration::from_secs(2);
-const PATH: &str = "/recommendations?user_id=";
 const FILES_BESIDES_CONNECTIONS: u64 = 100;
 
 /// State that the users of a step share.
 struct Step {
     plan: StepPlan,
     client: Client,
-    ids: Ids,
+    paths: Paths,
     schedule: Schedule,
     /// End of the step, in µs since the common start.
     end_us: u64,
@@ -86,8 +85,8 @@ enum Schedule {
 struct Ended {
     /// In µs since the common start.
     at_us: u64,
-    /// Source of a good response, or the class of the error.
-    result: Result<Source, Cow<'static, str>>,
+    /// Source of a good response that names one, or the class of the error.
+    result: Result<Option<Source>, Cow<'static, str>>,
 }
 
 #[derive(Clone, Copy)]
@@ -139,7 +138,7 @@ pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<Ste
         merged = merged.merge(&lock(shard))?;
     }
     step.telemetry.stop(TELEMETRY_STOP_TIMEOUT).await;
-    let outcome = merged.outcome(&step.plan, start.wall, step.ids.repeated())?;
+    let outcome = merged.outcome(&step.plan, start.wall, step.paths.repeated_ids())?;
     // All users have ended, so every request has.
     Ok(StepOutcome { requests: Some(step.client.counts()), ..outcome })
 }
@@ -219,13 +218,14 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Step {
     async fn new(plan: StepPlan) -> Result<Self> {
-        let path = &plan.known_ids;
-        let known = tokio::fs::read_to_string(path).await;
-        let known = known.with_context(|| format!("known ids in {}", path.display()))?;
-        let client = Client::new(&plan.base_url, Duration::from_millis(plan.timeout_ms)).await?;
+        let timeout = Duration::from_millis(plan.timeout_ms);
+        let client = match &plan.target {
+            None => Client::new(&plan.base_url, timeout).await?,
+            Some(target) => Client::to(target.addresses.clone(), target.host(&plan.base_url), timeout),
+        };
         Ok(Self {
             client,
-            ids: Ids::new(&plan, &known)?,
+            paths: Paths::of(&plan).await?,
             schedule: match plan.arrivals.open() {
                 None => Schedule::Closed(Timetable::of(&plan)),
                 Some(open) => Schedule::Open(Mutex::new(OpenInstants::of(&plan, open))),
@@ -267,14 +267,13 @@ impl Step {
     async fn user(&self, number: usize, start: Instant, instants: Instants, shard: &Mutex<Recorder>) {
         let mut instants = instants.peekable();
         let mut random = SmallRng::seed_from_u64(mixed(self.plan.seed, &stream::user(number)));
-        let mut path = PATH.to_owned();
+        let mut path = String::new();
         while let Some(planned_us) = instants.next() {
             sleep_until(start + Duration::from_micros(planned_us)).await;
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            path.truncate(PATH.len());
-            let known = self.ids.append(&mut random, &mut path);
+            let known = self.paths.next(&mut random, &mut path);
             let ended = self.send(start, planned_us, &path, shard).await;
             let skipped = std::iter::from_fn(|| instants.next_if(|instant| *instant < ended.at_us));
             let skipped = lock(shard).skipped(skipped, ended.at_us);
@@ -284,15 +283,14 @@ impl Step {
 
     /// Sends one request at a time. The ids belong to the arrival, so that they do not depend on which slot is free.
     async fn slot(&self, start: Instant, arrivals: &Mutex<OpenInstants>, shard: &Mutex<Recorder>) {
-        let mut path = PATH.to_owned();
+        let mut path = String::new();
         while let Some(Arrival { number, planned_us }) = self.next_arrival(start, arrivals, shard) {
             sleep_until(start + Duration::from_micros(planned_us)).await;
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            path.truncate(PATH.len());
             let mut random = SmallRng::seed_from_u64(mixed(self.plan.seed, &stream::arrival(number)));
-            let known = self.ids.append(&mut random, &mut path);
+            let known = self.paths.next(&mut random, &mut path);
             let ended = self.send(start, planned_us, &path, shard).await;
             self.completed(planned_us, known, ended, 0, shard);
         }
@@ -328,10 +326,24 @@ impl Step {
             live.sent(Duration::from_micros(sent_us.saturating_sub(planned_us)));
         }
         let (sent_at, departure) = (std::time::Instant::now(), self.telemetry.start_trace());
-        let outcome = request(&self.client, path, departure).await;
+        let outcome = self.request(path, departure).await;
         let url = || format!("{}{path}", self.plan.base_url.trim_end_matches('/'));
         trace::record(&self.telemetry, departure, sent_at, url, &outcome);
         Ended { at_us: micros_since(start), result: outcome.result }
+    }
+
+    /// Sends one request and classifies its response; an error is its class.
+    async fn request(&self, path: &str, departure: Option<TraceContext>) -> Outcome<Cow<'static, str>> {
+        let context = departure.map(|context| context.to_string());
+        let header = context.as_deref().map(|context| (TRACEPARENT, context));
+        match self.client.get(path, header).await {
+            Ok(Response { status, body }) => {
+                let is_ours = self.plan.target.is_none();
+                let result = if is_ours { result_of(status, &body) } else { foreign_result_of(status) };
+                Outcome { status: Some(status), result }
+            }
+            Err(failure) => Outcome { status: None, result: Err(class_of_failure(failure).into()) },
+        }
     }
 
     fn completed(&self, planned_us: u64, known: bool, ended: Ended, skipped: u64, shard: &Mutex<Recorder>) {
@@ -369,19 +381,4 @@ fn telemetry(plan: &StepPlan) -> Result<Telemetry> {
     let Some(config) = &plan.telemetry else { return Ok(Telemetry::default()) };
     // These metrics are not scraped; `stop` logs the number of spans that were not sent.
     Telemetry::start(config, Service { name: "loadgen", listen: plan.name.clone() }, &prometheus::Registry::new())
-}
-
-/// Sends one request and classifies its response; an error is its class.
-async fn request(client: &Client, path: &str, departure: Option<TraceContext>) -> Outcome<Cow<'static, str>> {
-    let context = departure.map(|context| context.to_string());
-    let header = context.as_deref().map(|context| (TRACEPARENT, context));
-    let response = match client.get(path, header).await {
-        Ok(response) => response,
-        Err(failure) => return Outcome { status: None, result: Err(class_of_failure(failure).into()) },
-    };
-    let result = match response.status {
-        200..=299 => source_of(&response.body).ok_or(Cow::Borrowed(class::BAD_BODY)),
-        status => Err(class_of(status, &response.body)),
-    };
-    Outcome { status: Some(response.status), result }
 }

@@ -10,7 +10,8 @@ use runtime::telemetry::{Context, Kind, Telemetry};
 pub(crate) struct Outcome<E> {
     /// `None`: no response.
     pub status: Option<u16>,
-    pub result: Result<Source, E>,
+    /// Source of a good response that names one.
+    pub result: Result<Option<Source>, E>,
 }
 
 /// Records the span of a completed request. A request that was not sampled is recorded if it failed or was slow; the API does the same,
@@ -41,7 +42,8 @@ pub(crate) fn record<E: AsRef<str>>(
         span.set(attribute::HTTP_RESPONSE_STATUS_CODE, status);
     }
     match &outcome.result {
-        Ok(source) => span.set(attribute::ANSWER_SOURCE, source.as_str()),
+        Ok(Some(source)) => span.set(attribute::ANSWER_SOURCE, source.as_str()),
+        Ok(None) => {}
         Err(class) => span.fail(class.as_ref()),
     }
 }

@@ -30,6 +30,7 @@ fn plan() -> StepPlan {
         metrics: None,
         telemetry: None,
         arrivals: Arrivals::Closed,
+        target: None,
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn plan() -> StepPlan {
         metrics: None,
         telemetry: None,
         arrivals: Arrivals::Closed,
+        target: None,
     }
 }
 
@@ -107,4 +108,25 @@ fn the_log_can_be_read_again() {
     let interval = interval.expect("one interval");
     assert_eq!(interval.tag().unwrap().as_str(), "all");
     assert_eq!(interval.duration(), seconds(60));
+}
+
+#[test]
+fn a_target_is_bounded_by_the_plans_highest_rate() {
+    let target = |allow_remote| Target {
+        template: "/x/{id}".into(),
+        addresses: vec!["192.0.2.1:80".parse().unwrap()],
+        allow_remote,
+    };
+    let plan = |users, target| StepPlan { users, unknown_share: 0.0, target: Some(target), ..plan() };
+    let good = plan(5000, target(true));
+    good.check().unwrap();
+    let text = serde_json::to_string(&good).unwrap();
+    assert_eq!(serde_json::from_str::<StepPlan>(&text).unwrap(), good);
+    let error = |plan: StepPlan| plan.check().unwrap_err().to_string();
+    assert!(error(plan(5000, target(false))).contains("192.0.2.1:80 is not a loopback address"));
+    assert!(error(plan(5001, target(true))).contains("at most 5000 requests/s"));
+    assert!(error(StepPlan { unknown_share: 0.1, ..good.clone() }).contains("no unknown ids"));
+    let surge = with_curve(10, &[(0, 10), (500, 5001)]);
+    let surge = StepPlan { curve: surge.curve, ..plan(10, target(true)) };
+    assert!(error(surge).contains("5001 are planned"));
 }

@@ -5,6 +5,7 @@
 )]
 
 mod open;
+mod target;
 
 use std::{
     collections::HashSet,
@@ -107,6 +108,7 @@ fn setup(base_url: &str, known: usize) -> Setup {
         metrics: None,
         telemetry: None,
         arrivals: Arrivals::Closed,
+        target: None,
     };
     Setup { plan, _folder: folder }
 }

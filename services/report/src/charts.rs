@@ -229,7 +229,7 @@ pub(super) fn load(report: &Report) -> String {
     let good = OverRate {
         id: "good",
         title: "Good answers",
-        lead: "Requests answered with recommendations. On the thin line every offered request succeeds.",
+        lead: "Requests with a good answer. On the thin line every offered request succeeds.",
         y_label: "good answers per second",
         unit: "/s",
         show: count,
@@ -265,11 +265,10 @@ pub(super) fn load(report: &Report) -> String {
         series(report, |_| None, |s| Some(s.model.as_ref()?.good_per_s), |s| Some(s.good_per_s)),
     ));
     out.push_str(&real_users(report));
-    out.push_str(&over_rate(
-        report,
-        &queries,
-        series(report, |_| None, |_| None, |s| Some(s.store_queries_per_request)),
-    ));
+    if report.scenario.target.is_none() {
+        let measured = |s: &Step| Some(s.store_queries_per_request);
+        out.push_str(&over_rate(report, &queries, series(report, |_| None, |_| None, measured)));
+    }
     out
 }
 

@@ -44,12 +44,12 @@ pub const KEYS: &[Key] = &[
     Key { name: "hit_ratio", figure: |s| s.hit_ratio, show: per_request, ..RATE },
     Key {
         name: "store_queries_per_request",
-        figure: |s| Some(s.store_queries_per_request),
+        figure: |s| s.own(s.store_queries_per_request),
         show: per_request,
         main: true,
         ..KEY
     },
-    Key { name: "store_timeouts", figure: |s| Some(s.store_timeouts as f64), show: count, ..KEY },
+    Key { name: "store_timeouts", figure: |s| s.own(s.store_timeouts as f64), show: count, ..KEY },
     Key { name: "skipped", figure: |s| Some(s.skipped as f64), show: count, ..KEY },
     Key { name: "send_lag_p99_ms", figure: |s| Some(s.send_lag_p99_ms), ..KEY },
     Key { name: "cpu_total_pct", figure: |s| Some(s.cpu_total_pct), show: pct, ..KEY },
@@ -260,9 +260,13 @@ fn steps(before: &Report, after: &Report) -> Vec<(String, u32)> {
 /// Conditions that differ: then a change may be theirs.
 fn unlike(before: &Report, after: &Report) -> Vec<String> {
     let law = |report: &Report| words::law(&report.law);
+    let target = |report: &Report| {
+        report.scenario.target.as_ref().map_or_else(|| "our own stack".into(), |target| target.url.clone())
+    };
     let length = |report: &Report| format!("{} s + {} s", report.scenario.warm_up_s, report.scenario.measure_s);
     let pairs = [
         ("scenario", before.scenario.name.clone(), after.scenario.name.clone()),
+        ("target", target(before), target(after)),
         ("law", law(before), law(after)),
         ("length of a step", length(before), length(after)),
         ("machine", words::machine(&before.machine), words::machine(&after.machine)),

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{compare::Comparison, findings::Findings, html, markdown, schema::Report};
+use super::{compare::Comparison, findings::Findings, foreign, html, markdown, schema::Report};
 
 /// Writes `report.json`, `report.md` and the self-contained `report.html` into `out`, which is created if missing.
 ///
@@ -34,7 +34,7 @@ pub fn write_comparison(comparison: &Comparison, page: &Path) -> Result<()> {
 
 fn write(out: &Path, report: &impl serde::Serialize, markdown: &str, html: &str) -> Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
-    let mut value = serde_json::to_value(report).context("the report has no JSON form")?;
+    let mut value = foreign::to_json(report).context("the report has no JSON form")?;
     round(&mut value);
     let mut json = serde_json::to_string_pretty(&value).context("the report has no JSON form")?;
     json.push('\n');

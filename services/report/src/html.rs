@@ -138,8 +138,8 @@ fn page(title: &str, body: &str) -> String {
 fn header(created: &str, title: &str, leads: &[&str], steps: Option<&Report>, banner: &str) -> String {
     let leads = leads.iter().filter(|lead| !lead.is_empty());
     let leads: String = leads.map(|lead| format!("<p class=\"lead\">{}</p>\n", escape(lead))).collect();
-    let law = steps.map_or_else(String::new, |report| {
-        format!("<p class=\"lead\"><strong>Store delay:</strong> {}.</p>\n", escape(&words::law(&report.law)))
+    let law = steps.and_then(words::store_delay).map_or_else(String::new, |delay| {
+        format!("<p class=\"lead\"><strong>Store delay:</strong> {}.</p>\n", escape(&delay))
     });
     format!(
         "<header>\n<p class=\"kicker\">Recommendation testbed · {}</p>\n<h1>{}</h1>\n{leads}{law}{banner}</header>\n",

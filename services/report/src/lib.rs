@@ -17,6 +17,7 @@ mod document;
 mod files;
 mod findings;
 pub mod fitted;
+mod foreign;
 mod html;
 mod markdown;
 pub mod noise;
@@ -42,10 +43,11 @@ pub use loadtest::figures::Tolerances;
 pub use document::Document;
 pub use files::{write_comparison, write_findings, write_report};
 pub use findings::{Findings, StepConditions};
+pub use foreign::to_json;
 pub use scheduling::Scheduling;
 pub use schema::{
     ArticleFigures, DataInfo, DataSource, Knee, Latency, Law, Machine, ModelFigures, Report, Revision, Row,
-    SCHEMA_VERSION, ScenarioInfo, Second, Sources, Stage, Step, TimeSpent, Waterfall,
+    SCHEMA_VERSION, ScenarioInfo, Second, Sources, Stage, Step, TargetInfo, TimeSpent, Waterfall,
 };
 pub use section::{Chart, Curve, Drawing, Section, Table, Verdict};
 pub use validity::{Validity, invalid_because, not_judged};

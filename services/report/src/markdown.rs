@@ -46,7 +46,9 @@ fn push_quick(out: &mut String, quick: bool) {
 
 /// Steps of load and what was measured with them.
 fn push_steps(out: &mut String, report: &Report) {
-    out.push_str(&format!("\nStore delay: {}.\n", text(&words::law(&report.law))));
+    if let Some(delay) = words::store_delay(report) {
+        out.push_str(&format!("\nStore delay: {}.\n", text(&delay)));
+    }
     push_quick(out, report.quick);
     out.push_str("\n## Result\n\n");
     for h in words::headlines(report) {

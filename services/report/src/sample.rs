@@ -57,6 +57,7 @@ pub(crate) fn report() -> Report {
             unknown_share: vec![0.5; TABLE.len()],
             known: "once".into(),
             arrivals: loadtest::arrivals::Arrivals::Closed.describe(),
+            target: None,
         },
         law: Law::Modelled { base_ms: 70.8, base_ms_scenario: 74.0, overhead_ms: 3.2, slope_ms: 0.2, spread: 0.3 },
         machine: Machine {

@@ -93,6 +93,22 @@ pub struct ScenarioInfo {
     /// Empty in reports from before open arrivals: they are closed.
     #[serde(default)]
     pub arrivals: String,
+    /// Somebody else's endpoint, which was under load; absent: our own stack was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetInfo>,
+}
+
+/// The endpoint of `load --target`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TargetInfo {
+    /// With `{id}` where an id was.
+    pub url: String,
+    /// The only addresses that were connected to.
+    pub addresses: Vec<String>,
+    /// Whether one of them is an address of another machine.
+    pub remote: bool,
+    /// How the ids were selected, in words.
+    pub ids: String,
 }
 
 /// The response time of the store.
@@ -216,19 +232,25 @@ pub struct Step {
     /// Count over the step by class: the last part of the problem's `type`, or `client-timeout`, `connection`, ….
     pub errors: BTreeMap<String, u64>,
     /// Errors that were checkouts of a store connection timing out; count over the step.
+    #[serde(default)]
     pub store_timeouts: u64,
     /// Of those answered, as the replicas counted.
+    #[serde(default)]
     pub store_queries_per_request: f64,
     /// Share of requests that needed the store, 0..=1.
+    #[serde(default)]
     pub store_share: f64,
     /// Redis hits of Redis lookups, 0..=1; null when nothing was looked up.
     pub hit_ratio: Option<f64>,
     /// Requests the bloom filter answered "no such user"; count over the step.
+    #[serde(default)]
     pub bloom_rejections: u64,
+    #[serde(default)]
     pub bloom_rejections_per_request: f64,
     /// Requests of known users that were answered with their own list (cache or store); null when none was sent.
     pub known_personal_pct: Option<f64>,
     /// Good answers by where they came from; count over the step.
+    #[serde(default)]
     pub sources: Sources,
     /// Ids asked for more than once within the step.
     pub repeated_ids: u64,
@@ -272,6 +294,9 @@ pub struct Step {
     /// What each place counted over the whole step; absent where it was not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
+    /// True: somebody else's endpoint was under load. The figures that only our own stack has are absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
 }
 
 impl Step {

@@ -9,6 +9,7 @@ use super::{
     analysis::{HELD_MAX_ERROR_PCT, HELD_MIN_ANSWERED_PCT, Spread, StepState, counted, over_repeats, step_state},
     corrected,
     findings::Findings,
+    foreign,
     numbers::{NO_FIGURE, count, ms, pct, per_request},
     schema::{ArticleFigures, ModelFigures, Report, Step},
     section::Table,
@@ -159,7 +160,7 @@ const SPECS: &[Spec] = &[
     },
     Spec {
         title: "Good answers/s",
-        meaning: "Requests per second answered with a list of recommendations.",
+        meaning: "Requests per second with a good answer: status 2xx and a body that could be read.",
         rank: Rank::Main,
         figure: |s| Some(s.good_per_s),
         model: |m| Some(m.good_per_s),
@@ -195,7 +196,7 @@ const SPECS: &[Spec] = &[
         meaning: "Commands sent to MySQL per answered request. The guards lower it.",
         rank: Rank::Why,
         show: per_request,
-        figure: |s| Some(s.store_queries_per_request),
+        figure: |s| s.own(s.store_queries_per_request),
         ..PLAIN
     },
     Spec {
@@ -210,7 +211,7 @@ const SPECS: &[Spec] = &[
         title: "Checkout timeouts",
         meaning: "Requests that failed because no connection to the store came free in time; number in the step.",
         rank: Rank::Why,
-        figure: |s| Some(s.store_timeouts as f64),
+        figure: |s| s.own(s.store_timeouts as f64),
         ..PLAIN
     },
     Spec {
@@ -218,7 +219,7 @@ const SPECS: &[Spec] = &[
         meaning: "Share of the requests that the bloom filter answered (\"no such user\") without cache or store.",
         rank: Rank::Why,
         show: pct,
-        figure: |s| Some(100.0 * s.bloom_rejections_per_request),
+        figure: |s| s.own(100.0 * s.bloom_rejections_per_request),
         ..PLAIN
     },
     Spec {
@@ -260,7 +261,7 @@ const SPECS: &[Spec] = &[
         title: "Requests that need the store, %",
         meaning: "Share of the requests that neither filter nor cache could answer.",
         show: pct,
-        figure: |s| Some(100.0 * s.store_share),
+        figure: |s| s.own(100.0 * s.store_share),
         ..PLAIN
     },
     Spec {
@@ -321,7 +322,8 @@ pub(super) fn blocks(report: &Report) -> Vec<Block> {
         // With a flood of unknown ids, the good answers to real users are the main figure.
         blocks.iter_mut().filter(|b| b.title == "Good answers to real users/s").for_each(|b| b.rank = Rank::Main);
     }
-    blocks.retain(|b| b.rank != Rank::Detail || b.rows.iter().any(|r| r.cells.iter().any(|c| c.text != NO_FIGURE)));
+    let optional = |rank| rank == Rank::Detail || report.scenario.target.is_some();
+    blocks.retain(|b| !optional(b.rank) || b.rows.iter().any(|r| r.cells.iter().any(|c| c.text != NO_FIGURE)));
     blocks
 }
 
@@ -384,6 +386,9 @@ fn range(spread: &Spread, show: fn(f64) -> String) -> Option<String> {
 /// Tables whose columns differ between reports: errors by class, sources of answers, CPU and memory by process.
 pub(super) fn details(report: &Report) -> Vec<Table> {
     let sources = |s: &Step| -> BTreeMap<String, f64> {
+        if s.foreign {
+            return BTreeMap::new();
+        }
         let n = &s.sources;
         [("cache", n.cache), ("store", n.store), ("popular", n.popular), ("stale", n.stale)]
             .map(|(name, n)| (name.to_string(), n as f64))
@@ -440,12 +445,17 @@ pub(super) fn conditions(report: &Report) -> Vec<(String, String)> {
     let mut all = vec![
         ("Scenario".into(), format!("{}: {}", report.scenario.name, report.scenario.description)),
         ("Arrivals".into(), words::arrivals(report)),
-        ("Law of the store's delay".into(), words::law(&report.law)),
         ("Machine".into(), words::machine(&report.machine)),
-        ("Data".into(), words::data(report)),
         ("Source code".into(), words::revision(&report.revision)),
         ("Begun".into(), report.created.clone()),
     ];
+    match &report.scenario.target {
+        Some(target) => all.extend(foreign::conditions(target)),
+        None => {
+            all.insert(2, ("Law of the store's delay".into(), words::law(&report.law)));
+            all.insert(4, ("Data".into(), words::data(report)));
+        }
+    }
     all.extend(report.seed.map(|seed| ("Seed".into(), seed.to_string())));
     all.extend(words::order_of_rounds(report).map(|words| ("Order of the rounds".into(), words)));
     all.extend(traces::conditions(report).map(|words| ("Recorded requests".into(), words)));

@@ -78,7 +78,8 @@ fn title(text: &str, quick: bool, paint: &Paint) -> String {
 
 /// Steps of load and what was measured with them.
 fn steps(report: &Report, paint: &Paint) -> Vec<String> {
-    let mut out = wrap(&format!("Store delay: {}.", words::law(&report.law)), INDENT);
+    let delay = words::store_delay(report).map(|delay| format!("Store delay: {delay}."));
+    let mut out: Vec<String> = delay.iter().flat_map(|delay| wrap(delay, INDENT)).collect();
     out.push(String::new());
     for headline in words::headlines(report) {
         let meaning = headline.meaning.map(|m| format!(" ({m})")).unwrap_or_default();

@@ -13,6 +13,7 @@ mod controls;
 mod diffing;
 mod experiments;
 mod fitting;
+mod foreign;
 mod html_page;
 mod json_schema;
 mod judging;

@@ -5,6 +5,7 @@ use statistics::has_percentile;
 
 use super::{
     analysis::{StepState, over_repeats, step_state, timeout_share_pct, typical},
+    foreign,
     numbers::{count, ms, pct, per_request, plain},
     schema::{DataSource, Knee, Law, Machine, Report, Revision, Step},
     section::Verdict,
@@ -13,6 +14,9 @@ use super::{
 /// What was measured, for a reader who has not seen a report before.
 pub(super) fn opening(report: &Report) -> String {
     let s = &report.scenario;
+    if let Some(target) = &s.target {
+        return foreign::opening(report, target, &arrivals(report));
+    }
     let offered: Vec<f64> =
         report.user_steps().iter().map(|&u| f64::from(u) * 1000.0 / s.interval_ms.max(1) as f64).collect();
     let range = match (offered.first(), offered.last()) {
@@ -98,6 +102,11 @@ fn unknown_share(per_step: &[f64]) -> String {
         (false, true) => format!("{} % to {} % (by step)", plain(100.0 * low), plain(100.0 * high)),
         (false, false) => format!("{} %", plain(100.0 * low)),
     }
+}
+
+/// The law of a report, as a sentence for its reader; `None` of somebody else's endpoint.
+pub(super) fn store_delay(report: &Report) -> Option<String> {
+    report.scenario.target.is_none().then(|| law(&report.law))
 }
 
 /// The law in force, in words.
@@ -191,9 +200,11 @@ fn state(s: &Step) -> String {
         format!("{} ms at most", ms(s.max_ms))
     };
     format!(
-        "{errors}, an answer takes {} ms on average and {slowest}, and the store gets {} queries per request{}",
+        "{errors}, an answer takes {} ms on average and {slowest}{}{}",
         ms(s.mean_ms),
-        per_request(s.store_queries_per_request),
+        s.own(s.store_queries_per_request).map_or_else(String::new, |queries| {
+            format!(", and the store gets {} queries per request", per_request(queries))
+        }),
         guards(s),
     )
 }

@@ -12,6 +12,7 @@ mod script;
 mod serve;
 mod shell;
 mod stack;
+mod target;
 
 use clap::{Parser, Subcommand};
 use worker::config::Transport;
@@ -19,6 +20,7 @@ use worker::config::Transport;
 use self::durations::{duration, milliseconds, soak, whole_seconds};
 pub use self::{
     data::*, docs::*, evaluate::*, experiment::*, load::*, plan::*, report::*, script::*, serve::*, shell::*, stack::*,
+    target::*,
 };
 
 /// Version of the package, and the commit that it was built from.

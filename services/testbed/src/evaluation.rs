@@ -447,6 +447,7 @@ pub fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
         unknown_share: scenario.unknown_share.clone(),
         known: scenario.known.describe(),
         arrivals: scenario.arrivals.describe(),
+        target: None,
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use loadtest::event_load::MAX_PER_S;
 
-use super::whole_seconds;
+use super::{TargetArgs, whole_seconds};
 
-/// Send load to the running stack (`up`): the steps of a scenario, or a steady number of users
+/// Send load to the running stack (`up`), or with --target to somebody else's service: the steps of a scenario, or a steady load
 #[derive(Args)]
 #[command(
+    group(ArgGroup::new("offered").args(["users", "rate"])),
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Examples:
@@ -20,27 +21,34 @@ use super::whole_seconds;
   ./testbed load zipf --out /tmp/zipf
   ./testbed load open                     requests that do not wait for answers
   ./testbed load smoke --engine k6        figures of goose and of k6, which runs the same step
-  ./testbed load zipf --step 500 --engine k6-open"
+  ./testbed load zipf --step 500 --engine k6-open
+
+Examples with a service of your own, without a stack:
+  ./testbed load --target http://127.0.0.1:8080/ --users 50 --for 30s
+  ./testbed load --target 'http://127.0.0.1:8080/items?id={id}' --ids ids.txt --rate 500 --spacing poisson --for 1m --out /tmp/items
+  ./testbed load --target 'http://staging.example.org/items/{id}' --ids ids.txt --allow-remote --rate 100 --for 30s"
 )]
 pub struct LoadArgs {
     #[command(subcommand)]
     pub command: Option<LoadCommand>,
     /// A built-in scenario (article, penetration, overload, outage, open, zipf, smoke) or a TOML file
-    #[arg(value_name = "NAME|FILE", required_unless_present = "users", conflicts_with = "users")]
+    #[arg(value_name = "NAME|FILE", required_unless_present_any = ["users", "rate", "target"], conflicts_with_all = ["users", "target"])]
     pub scenario: Option<String>,
-    /// Instead of a scenario: number of users. Each sends one request per second after a warm-up of 3 s; the timeout is 3 s, all ids exist,
-    /// and few users send most requests (Zipf)
+    /// Instead of a scenario: number of users. Each sends one request per second after a warm-up of 3 s; the timeout is 3 s. On the running
+    /// stack all ids exist, and few users send most requests (Zipf)
     #[arg(long, value_name = "N", requires = "lasting", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub users: Option<u32>,
-    /// Duration of the measured load with --users, in whole seconds, e.g. 30s or 2m
-    #[arg(long = "for", value_name = "TIME", requires = "users", value_parser = whole_seconds)]
+    /// Duration of the measured load with --users or --rate, in whole seconds, e.g. 30s or 2m
+    #[arg(long = "for", value_name = "TIME", requires = "offered", value_parser = whole_seconds)]
     pub lasting: Option<u32>,
     /// Only run this step, by its number of users (open arrivals: requests per second)
-    #[arg(long, value_name = "USERS", conflicts_with = "users")]
+    #[arg(long, value_name = "USERS", conflicts_with_all = ["users", "target"])]
     pub step: Option<u32>,
     /// Load generator: goose; goose, then k6 with the same users; or goose, then k6 with a constant arrival rate (open loop)
-    #[arg(long, value_name = "ENGINE", value_enum, default_value = "goose")]
+    #[arg(long, value_name = "ENGINE", value_enum, default_value = "goose", conflicts_with = "target")]
     pub engine: Engine,
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// Write the report into this directory
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

@@ -1,14 +1,25 @@
 //! `testbed load`: sends the steps of a scenario, or a steady load, to the running stack; with `--engine k6` also by k6. `load events` sends
-//! events instead.
+//! events instead, and with `--target` the load is for somebody else's service.
 
 mod events;
+mod target;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::SystemTime,
+};
 
 use anyhow::{Context, bail};
 use api::Profile;
 use launcher::Stack;
-use loadtest::{k6::Pacing, plan::StepPlan, scenario::Scenario};
+use loadtest::{
+    k6::Pacing,
+    plan::{StepOutcome, StepPlan},
+    scenario::Scenario,
+};
 use report::{self, DataInfo, DataSource, Law, Report, ScenarioInfo, Step};
 
 use runtime::telemetry::TelemetryConfig;
@@ -28,6 +39,9 @@ use crate::{
 pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     if let Some(LoadCommand::Events(events)) = &args.command {
         return events::run(events).await;
+    }
+    if let Some(url) = &args.target.target {
+        return target::run(&args, url).await;
     }
     let (scenario, steps) = scenario(&args)?;
     let twin = Twin::of(args.engine, &scenario)?;
@@ -103,16 +117,21 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         remarks,
     };
     report.conclude(None);
+    publish(&report, &args)
+}
+
+/// Writes and prints the report.
+fn publish(report: &Report, args: &LoadArgs) -> anyhow::Result<ExitCode> {
     if let Some(out) = &args.out {
-        report::write_report(&report, out)?;
+        report::write_report(report, out)?;
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", serde_json::to_string_pretty(&report::to_json(report)?)?);
     } else {
-        reports::print(&report);
+        reports::print(report);
     }
     // Nothing is judged here, but figures of an invalid step are no success.
-    let valid = report::analysis::all_valid(&report, "steps are valid", |_| true);
+    let valid = report::analysis::all_valid(report, "steps are valid", |_| true);
     if valid.undecided {
         eprintln!("undecided: {} steps are valid; {}", valid.measured, valid.note);
     }
@@ -216,10 +235,7 @@ impl Load<'_> {
             let (step, outcome) = measure::step(&mut stack, &self.target, &plan, faults, show).await?;
             let mut hdr_log = None;
             if let Some(out) = &self.out {
-                std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
-                let file = format!("{}-{users}-1.hlog", self.profile);
-                loadtest::plan::write_hdr_log(&out.join(&file), &outcome)?;
-                hdr_log = Some(file);
+                hdr_log = Some(write_log(out, &self.profile, &outcome)?);
             }
             measured.push(Step { profile: self.profile.clone(), hdr_log, ..step });
             if let Some(twin) = &self.twin {
@@ -274,6 +290,14 @@ impl Load<'_> {
     }
 }
 
+/// Writes the histograms of a step and returns the name of the file.
+fn write_log(out: &Path, profile: &str, outcome: &StepOutcome) -> anyhow::Result<String> {
+    std::fs::create_dir_all(out).with_context(|| format!("cannot write to {}", out.display()))?;
+    let file = format!("{profile}-{}-1.hlog", outcome.users);
+    loadtest::plan::write_hdr_log(&out.join(&file), outcome)?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +311,7 @@ mod tests {
             lasting: None,
             step,
             engine: Engine::Goose,
+            target: crate::cli::TargetArgs::default(),
             out: None,
             json: false,
         };

@@ -1,5 +1,6 @@
 //! One step of load and its figures.
 
+pub mod foreign;
 pub mod k6;
 
 use std::{
@@ -40,7 +41,7 @@ pub async fn step<S: HasStack>(
     let access_log = target.access_log.as_ref();
     let log_offset = access_log.and_then(|log| std::fs::metadata(log).ok()).map_or(0, |meta| meta.len());
     let counting = Counting::begin(target).await?;
-    let client = Client::new(target.faultproxy())?;
+    let client = Client::new(target.faultproxy()?)?;
     let mut fault_tasks = JoinSet::new();
     let mut begun = false;
     let window = generator::drive(stack, target, plan, async |_, moment| {

@@ -20,7 +20,8 @@ use crate::stack::endpoints;
 pub struct Target {
     pub gateway: String,
     replicas: Vec<String>,
-    faultproxy: String,
+    /// `None`: somebody else's endpoint.
+    faultproxy: Option<String>,
     /// nginx's; `None` for a stack elsewhere.
     pub access_log: Option<PathBuf>,
     /// Kind and pid: `api`, `mysql`, `redis`, `nginx`, `faultproxy`.
@@ -35,7 +36,7 @@ impl Target {
         let kind = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
         Ok(Self {
             gateway: endpoint("gateway")?,
-            faultproxy: endpoint("faultproxy")?,
+            faultproxy: Some(endpoint("faultproxy")?),
             replicas: endpoints::replicas(stack)?,
             access_log: dir.map(|dir| dir.join("nginx/access.log")),
             processes: stack.children.iter().map(|child| (kind(&child.name), child.process.pid)).collect(),
@@ -43,9 +44,24 @@ impl Target {
         })
     }
 
+    /// Somebody else's endpoint at this base URL: it has no processes and counters that are known here.
+    pub fn foreign(base_url: String) -> anyhow::Result<Self> {
+        Ok(Self {
+            gateway: base_url,
+            faultproxy: None,
+            replicas: Vec::new(),
+            access_log: None,
+            processes: Vec::new(),
+            http: runtime::http::plain().build()?,
+        })
+    }
+
     /// Its admin address.
-    pub fn faultproxy(&self) -> &str {
-        &self.faultproxy
+    ///
+    /// # Errors
+    /// The target is somebody else's endpoint.
+    pub fn faultproxy(&self) -> anyhow::Result<&str> {
+        self.faultproxy.as_deref().context("the target has no faultproxy")
     }
 
     /// Memory and open files by kind of process. A process that has ended counts 0.
@@ -83,7 +99,12 @@ impl Target {
             Reading::get(&self.http, admin).await.with_context(|| format!("cannot read {admin}/metrics"))
         };
         let replicas = futures::future::try_join_all(self.replicas.iter().map(read)).await?;
-        Ok((replicas, read(&self.faultproxy).await?))
+        // Somebody else's endpoint has none.
+        let faultproxy = match &self.faultproxy {
+            Some(admin) => read(admin).await?,
+            None => Reading::all(Vec::new()),
+        };
+        Ok((replicas, faultproxy))
     }
 }
 

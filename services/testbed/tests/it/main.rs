@@ -24,6 +24,7 @@ mod plan;
 mod queries;
 mod same_lists;
 mod scraping;
+mod target;
 mod up;
 mod validity;
 mod words;

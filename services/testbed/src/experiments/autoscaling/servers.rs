@@ -104,6 +104,7 @@ impl Servers {
             metrics: None,
             telemetry: None,
             arrivals: loadtest::arrivals::Arrivals::Closed,
+            target: None,
         }
     }
 
