@@ -79,8 +79,22 @@ pub struct Oracle {
     logs: [Vec<ArrivedEvent>; SHARDS as usize],
     folds: Vec<Fold>,
     known: HashMap<(SegmentId, VersionVector), Digest>,
-    /// By item, the lists of its neighbours in all versions that were asked for; `None`: they are not wanted.
-    lists: Option<HashMap<String, HashSet<ListHash>>>,
+    /// `None`: they are not wanted.
+    lists: Option<Lists>,
+}
+
+/// Neighbours of items in all versions that were asked for.
+#[derive(Default)]
+struct Lists {
+    versions: usize,
+    of_item: HashMap<String, ListsOfItem>,
+}
+
+#[derive(Default)]
+struct ListsOfItem {
+    lists: HashSet<ListHash>,
+    /// Versions that know the item.
+    versions: usize,
 }
 
 /// Of a list of items with their scores.
@@ -96,12 +110,15 @@ pub fn hash_of(list: &[ScoredItem]) -> ListHash {
 impl Oracle {
     /// Also keeps the neighbours of each item in each version.
     pub fn with_lists() -> Self {
-        Self { lists: Some(HashMap::new()), ..Self::default() }
+        Self { lists: Some(Lists::default()), ..Self::default() }
     }
 
-    /// Whether a version that was asked for has this list of the item's neighbours.
+    /// Whether a version that was asked for has this list of the item's neighbours; none, if the version does not know the item.
     pub fn has_list(&self, item: &str, list: ListHash) -> bool {
-        self.lists.as_ref().and_then(|lists| lists.get(item)).is_some_and(|known| known.contains(&list))
+        let Some(lists) = &self.lists else { return false };
+        let of_item = lists.of_item.get(item);
+        let is_absent = of_item.map_or(0, |of_item| of_item.versions) < lists.versions;
+        of_item.is_some_and(|of_item| of_item.lists.contains(&list)) || is_absent && list == hash_of(&[])
     }
 
     /// Reads what is new in the logs.
@@ -160,9 +177,12 @@ impl Oracle {
         }
         if let Some(lists) = &mut self.lists {
             let view = ModelView::of_segments(&all);
+            lists.versions += 1;
             for (index, item) in view.neighbours.items().iter().enumerate() {
                 let list = view.scored(view.neighbours.neighbours(index as u32), NEIGHBOURS);
-                lists.entry(item.as_str().to_owned()).or_default().insert(hash_of(&list));
+                let of_item = lists.of_item.entry(item.as_str().to_owned()).or_default();
+                of_item.lists.insert(hash_of(&list));
+                of_item.versions += 1;
             }
         }
         if self.folds.len() >= MAX_FOLDS {

@@ -37,7 +37,8 @@ fn loaded(home: &Home, out: &str, disturb: impl FnOnce(&Path, &Description)) -> 
     wait_until("the load generator runs", || stack_with(home, "loadgen").is_some());
     let (dir, up) = stack_with(home, "api-0").unwrap();
     disturb(&dir, &up);
-    assert!(load.wait().unwrap().success());
+    // 3: a step is not valid on a busy machine.
+    assert!(matches!(load.wait().unwrap().code(), Some(0 | 3)));
     home.json(&["report", out, "--json"])
 }
 

@@ -130,7 +130,10 @@ fn redis_and_replicas_are_killed_stopped_and_resumed() {
     let pids = |command: &str| -> Vec<u64> {
         let stack = stack();
         let processes = stack["processes"].as_array().unwrap();
-        let of = processes.iter().filter(|process| process["command"].as_str().unwrap().starts_with(command));
+        let of = processes.iter().filter(|process| {
+            // None of a process that has just ended.
+            process["command"].as_str().is_some_and(|words| words.starts_with(command))
+        });
         of.map(|process| process["pid"].as_u64().unwrap()).collect()
     };
     let before = pids("redis-server");
