@@ -100,6 +100,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         verdicts: Vec::new(),
         changed: Vec::new(),
         seed: None,
+        manifest: None,
         remarks,
     };
     report.conclude(None);

@@ -125,6 +125,7 @@ pub mod sample {
             waterfalls: Vec::new(),
             changed: Vec::new(),
             seed: None,
+            manifest: None,
             remarks: Vec::new(),
         }
     }
