@@ -134,7 +134,7 @@ impl Second {
 }
 
 /// Limits that a reproduction of the article must meet. A figure equal to its limit passes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tolerances {
     /// Profile that is compared with the article and with the model at every step. Not a key of the file.
     pub baseline: String,

@@ -15,6 +15,7 @@ pub mod curve;
 pub mod event_load;
 pub mod figures;
 pub mod fit;
+pub mod histogram_log;
 mod ids;
 pub mod k6;
 pub mod latency_bands;

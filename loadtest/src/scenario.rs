@@ -177,7 +177,7 @@ pub enum FaultKind {
 }
 
 /// Figures that the article states for one step of one profile.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ArticleRow {
     /// `baseline` or `protected`.
     pub profile: String,

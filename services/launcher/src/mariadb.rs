@@ -43,7 +43,8 @@ pub enum CommitDurability {
 }
 
 impl CommitDurability {
-    fn flush_log(self) -> &'static str {
+    /// The value of `innodb_flush_log_at_trx_commit`.
+    pub fn flush_log(self) -> &'static str {
         match self {
             // 2 would be enough, as `innodb_flush_method` syncs nothing; 1 stays right if that changes.
             Self::Written => "1",

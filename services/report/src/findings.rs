@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    manifest::Manifest,
     schema::{DataInfo, Knee, Law, Machine, Report, Revision, ScenarioInfo, Step, Waterfall},
     section::{Section, Verdict},
     validity::Validity,
@@ -56,6 +57,8 @@ pub struct StepConditions {
     pub waterfalls: Vec<Waterfall>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
 }
 
 impl Findings {
@@ -72,6 +75,7 @@ impl Findings {
             knees: report.knees,
             waterfalls: report.waterfalls,
             changed: report.changed,
+            manifest: report.manifest,
         };
         Self {
             machine: report.machine,
@@ -108,6 +112,7 @@ impl Findings {
             changed: conditions.changed,
             remarks: self.remarks.clone(),
             seed: None,
+            manifest: conditions.manifest,
         })
     }
 }

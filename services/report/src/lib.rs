@@ -8,6 +8,7 @@ mod adding_up;
 pub mod analysis;
 mod attempts;
 mod charts;
+pub mod check;
 pub mod compare;
 mod conclude;
 mod corrected;
@@ -19,6 +20,8 @@ mod findings;
 pub mod fitted;
 mod foreign;
 mod html;
+mod json_diff;
+pub mod manifest;
 mod markdown;
 pub mod noise;
 pub mod numbers;
@@ -44,6 +47,7 @@ pub use document::Document;
 pub use files::{write_comparison, write_findings, write_report};
 pub use findings::{Findings, StepConditions};
 pub use foreign::to_json;
+pub use manifest::Manifest;
 pub use scheduling::Scheduling;
 pub use schema::{
     ArticleFigures, DataInfo, DataSource, Knee, Latency, Law, Machine, ModelFigures, Report, Revision, Row,

@@ -89,6 +89,7 @@ pub(crate) fn report() -> Report {
         verdicts: Vec::new(),
         changed: Vec::new(),
         seed: None,
+        manifest: None,
         remarks: vec!["SAMPLE: all figures are made up.".into()],
     };
     report.conclude(Some(&crate::Tolerances::default()));

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     counts::Counts,
+    manifest::Manifest,
     scheduling::Scheduling,
     section::{Section, Verdict},
 };
@@ -65,6 +66,9 @@ pub struct Report {
     /// Of the run: the seeds of the steps and the order of the rounds follow from it. Null in reports from before it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// What the run was made of. Absent in reports from before it was recorded, and of `load`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
 }
 
 /// The load as it was ordered.

@@ -3,16 +3,21 @@
 
 mod attempts;
 mod bar;
+mod calibration;
 mod conditions;
+mod described;
 pub mod fitted;
+pub mod journal;
+pub mod manifest;
 mod order;
+pub mod resume;
 
 use std::{
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use api::Profile;
 use loadtest::{
     model,
@@ -20,14 +25,16 @@ use loadtest::{
     scenario::Scenario,
 };
 use report::{
-    DataInfo, DataSource, Law as LawInfo, Report, ScenarioInfo, Step, Waterfall,
+    DataInfo, DataSource, Law as LawInfo, Manifest, Report, Step, Waterfall,
     soak::{self, Soak},
 };
 
-pub use self::{attempts::CALIBRATION_ATTEMPTS, bar::Bar};
+pub use self::{attempts::CALIBRATION_ATTEMPTS, bar::Bar, described::scenario_info};
 use self::{
-    attempts::{keep_log, not_calibrated},
-    conditions::{base_in_force, changed, empties_cache, in_force, model_applies, starts_alike},
+    attempts::keep_log,
+    conditions::{changed, empties_cache, in_force, model_applies, starts_alike},
+    described::remarks,
+    journal::{Begun, Finished, Journal, Line},
 };
 use crate::{
     data,
@@ -139,28 +146,48 @@ pub async fn run_with(
     plan: &Plan,
     mut after_steps: impl AsyncFnMut(AfterSteps<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Report> {
-    let stack_plan = service_plan(plan);
-    for variant in &plan.variants {
-        // Before servers are started and data is imported in vain.
-        stack_plan.check(variant.profile, &all_sets(plan, variant))?;
-    }
+    check_settings(plan)?;
     std::fs::create_dir_all(&plan.out).with_context(|| format!("cannot write to {}", plan.out.display()))?;
+    Evaluation::new(plan, manifest::of(plan)?).run(&mut after_steps).await
+}
+
+/// What was measured before the run was interrupted, and the file that goes on with it.
+pub struct Recorded {
+    pub journal: Journal,
+    /// Of the first part.
+    pub manifest: Manifest,
+    pub begun: Option<Begun>,
+    /// Steps that are not measured again.
+    pub finished: Vec<Finished>,
+}
+
+/// As [`run`], and writes each step to the journal.
+///
+/// # Errors
+/// As [`run`], or the journal cannot be written.
+pub async fn run_recorded(plan: &Plan, recorded: Recorded) -> anyhow::Result<Report> {
+    let Recorded { journal, manifest, begun, finished } = recorded;
+    let new = Evaluation::new(plan, manifest);
+    let mut evaluation = Evaluation { journal: Some(journal), begun, finished, ..new };
+    evaluation.run(&mut async |_: AfterSteps<'_>| Ok(())).await
+}
+
+/// Before servers are started and data is imported in vain.
+///
+/// # Errors
+/// A setting of a variant is refused.
+pub fn check_settings(plan: &Plan) -> anyhow::Result<()> {
+    let stack_plan = service_plan(plan);
+    plan.variants.iter().try_for_each(|variant| stack_plan.check(variant.profile, &all_sets(plan, variant)))
+}
+
+/// Seconds of load.
+fn length_s(plan: &Plan) -> u64 {
     let seconds = plan.variants.iter().map(|variant| {
         let scenario = variant.scenario(plan);
         scenario.steps.len() as u64 * u64::from(scenario.warm_up_s + scenario.measure_s) + plan.after_steps_s
     });
-    let length = u64::from(plan.repeat) * seconds.sum::<u64>();
-    let mut evaluation = Evaluation {
-        plan,
-        bar: Bar::new(length),
-        steps: Vec::new(),
-        waterfalls: Vec::new(),
-        recording: None,
-        soak: None,
-    };
-    let report = evaluation.run(&mut after_steps).await;
-    evaluation.bar.clear();
-    report
+    u64::from(plan.repeat) * seconds.sum::<u64>()
 }
 
 fn service_plan(plan: &Plan) -> service::Plan {
@@ -188,10 +215,43 @@ struct Evaluation<'a> {
     waterfalls: Vec<Waterfall>,
     recording: Option<Recording>,
     soak: Option<Soak>,
+    manifest: Manifest,
+    /// Only of runs that can be resumed.
+    journal: Option<Journal>,
+    /// The calibration of the part before an interruption.
+    begun: Option<Begun>,
+    /// Its steps.
+    finished: Vec<Finished>,
+}
+
+impl<'a> Evaluation<'a> {
+    fn new(plan: &'a Plan, manifest: Manifest) -> Self {
+        Self {
+            plan,
+            bar: Bar::new(length_s(plan)),
+            steps: Vec::new(),
+            waterfalls: Vec::new(),
+            recording: None,
+            soak: None,
+            manifest,
+            journal: None,
+            begun: None,
+            finished: Vec::new(),
+        }
+    }
 }
 
 impl Evaluation<'_> {
     async fn run(
+        &mut self,
+        after_steps: &mut impl AsyncFnMut(AfterSteps<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Report> {
+        let report = self.measure(after_steps).await;
+        self.bar.clear();
+        report
+    }
+
+    async fn measure(
         &mut self,
         after_steps: &mut impl AsyncFnMut(AfterSteps<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<Report> {
@@ -211,17 +271,28 @@ impl Evaluation<'_> {
         self.recording = Recording::of(&launcher::Description::read(service.stack.dir())?)?;
         let model_version = service.load(&loaded.dataset).await?;
         let known_ids = service.write_known_ids(&loaded.dataset)?;
-        let (law, doubt) = self.calibrate(&mut service, law, &known_ids).await?;
+        let begun = match self.begun.take() {
+            Some(begun) => {
+                resume::same_servers(&begun.versions, &machine::versions(&service))?;
+                begun
+            }
+            None => {
+                let (law, doubt) = calibration::calibrate(plan, &self.bar, &mut service, law, &known_ids).await?;
+                let begun = Begun { law, doubt, versions: machine::versions(&service) };
+                self.record(|| Line::Begun(begun.clone()))?;
+                begun
+            }
+        };
         for repeat in 1..=plan.repeat {
             for variant in order::of_round(plan, repeat) {
-                self.variant(&mut service, variant, repeat, &law, &known_ids, after_steps).await?;
+                self.variant(&mut service, variant, repeat, &begun.law, &known_ids, after_steps).await?;
             }
         }
         let report = Report {
             schema_version: report::SCHEMA_VERSION,
             created: rfc3339(plan.created),
             scenario: scenario_info(&plan.scenario),
-            law,
+            law: begun.law,
             machine: machine::read(),
             versions: machine::versions(&service),
             revision: machine::revision(),
@@ -241,70 +312,18 @@ impl Evaluation<'_> {
             profiles: plan.variants.iter().map(|variant| variant.name.clone()).collect(),
             repeats: plan.repeat,
             seed: Some(plan.seed),
+            manifest: Some(self.manifest.clone()),
             steps: std::mem::take(&mut self.steps),
             knees: Vec::new(),
             verdicts: Vec::new(),
             sections: self.soak.iter().map(soak::section).collect::<Result<_, _>>()?,
             waterfalls: std::mem::take(&mut self.waterfalls),
             changed: changed(plan),
-            remarks: remarks(plan, &service).into_iter().chain(doubt).collect(),
+            remarks: remarks(plan, &service).into_iter().chain(begun.doubt).collect(),
         };
         self.bar.stage("stopping");
         service.stack.stop().await?;
         Ok(report)
-    }
-
-    /// The law that makes the whole stack as slow as the scenario asks: its base less the real stack's own latency, measured without any
-    /// law at the lowest step. The real store's time is not subtracted, as the law includes it. Also answers a remark if the measurement
-    /// of a quick run was not valid.
-    ///
-    /// # Errors
-    /// No measurement was valid, and the run is to be judged: an unknown law has no figures worth a verdict.
-    async fn calibrate(
-        &mut self,
-        service: &mut ServiceStack,
-        law: faultproxy::Law,
-        known_ids: &Path,
-    ) -> anyhow::Result<(LawInfo, Option<String>)> {
-        let faultproxy::Law::Linear { base_ms: scenario_base, slope_ms, spread } = law else {
-            return Ok((LawInfo::None, None));
-        };
-        self.bar.stage("calibrating: the latency of the real stack without the law");
-        service.start_replicas(Profile::Baseline, &[]).await?;
-        let target = target(service)?;
-        let scenario = &self.plan.scenario;
-        let users = scenario.steps.iter().copied().min().unwrap_or(1);
-        let mut plan = StepPlan {
-            seed: statistics::seed::of_step(self.plan.seed, 0, 0),
-            ..StepPlan::of(scenario, users, 0, known_ids, &target.gateway)
-        };
-        (plan.warm_up_ms, plan.measure_ms) = if self.plan.quick { (3_000, 5_000) } else { (5_000, 15_000) };
-        // A curve may be shorter than the calibration.
-        plan.arrivals = plan.arrivals.at_constant_rate();
-        let mut attempts = 0;
-        let step = loop {
-            // The ids are the same each time.
-            service.flush_cache().await?;
-            let (step, _) = measure::step(service, &target, &plan, Vec::new(), |_| ()).await?;
-            attempts += 1;
-            if step.valid || attempts >= self.plan.calibration_attempts {
-                break step;
-            }
-        };
-        service.stop_replicas().await?;
-        let reasons = step.invalid_reasons.join("; ");
-        ensure!(step.valid || self.plan.quick, not_calibrated(attempts, &reasons));
-        ensure!(step.error_pct < 1.0, "the stack answers with errors even without a law: {:?}", step.errors);
-        let store_ms = step.store_upstream_mean_ms.unwrap_or(0.0) * step.store_queries_per_request;
-        let overhead_ms = ((step.mean_ms - store_ms).max(0.0) * 10.0).round() / 10.0;
-        let base_ms = base_in_force(scenario_base, overhead_ms)?;
-        let doubt = (!step.valid).then(|| {
-            format!(
-                "The stack's own latency was measured {attempts} time(s), and the last measurement was not valid ({reasons}): {overhead_ms} ms \
-                 may be too high, and the law's base too low by the difference."
-            )
-        });
-        Ok((LawInfo::Modelled { base_ms, base_ms_scenario: scenario_base, overhead_ms, slope_ms, spread }, doubt))
     }
 
     /// All steps of one variant on fresh replicas and an empty Redis, then `after_steps`.
@@ -318,6 +337,10 @@ impl Evaluation<'_> {
         after_steps: &mut impl AsyncFnMut(AfterSteps<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let scenario = variant.scenario(self.plan);
+        let done = self.take_finished(variant, repeat);
+        if done > 0 && done == scenario.steps.len() {
+            return Ok(());
+        }
         self.bar.stage(&format!("{}: starting {} replicas", variant.name, scenario.replicas));
         service.flush_cache().await?;
         let law = match *law {
@@ -331,7 +354,7 @@ impl Evaluation<'_> {
         let attempts = if starts_alike(self.plan, variant)? { self.plan.attempts } else { 1 };
         // In the scenario's order in every round: an overloaded step leaves queues and cold caches to the one after it, and a cache warms up
         // from step to step. Another order would measure other states.
-        for (n, &users) in scenario.steps.iter().enumerate() {
+        for (n, &users) in scenario.steps.iter().enumerate().skip(done) {
             if empties_cache {
                 service.flush_cache().await?;
             }
@@ -350,16 +373,36 @@ impl Evaluation<'_> {
                 let again = self.step(service, &target, variant, repeat, n, &plan).await?;
                 (step, examples) = (again.0.after(step), again.1);
             }
-            self.steps.push(step);
-            for example in examples {
-                if self.waterfalls.iter().all(|known| known.kind != example.kind) {
-                    self.waterfalls.push(example);
-                }
-            }
+            let finished = Finished { step, examples };
+            self.record(|| Line::Step(Box::new(finished.clone())))?;
+            self.keep(finished);
         }
         let bar = &mut self.bar;
         after_steps(AfterSteps { service, target: &target, scenario, variant, repeat, known_ids, bar }).await?;
         service.stop_replicas().await
+    }
+
+    /// Takes over the steps of this variant from before an interruption; answers how many.
+    fn take_finished(&mut self, variant: &Variant, repeat: u32) -> usize {
+        let of_this = |finished: &Finished| finished.step.profile == variant.name && finished.step.repeat == repeat;
+        let (own, others) = std::mem::take(&mut self.finished).into_iter().partition::<Vec<_>, _>(of_this);
+        self.finished = others;
+        let scenario = variant.scenario(self.plan);
+        self.bar.done(own.len() as u64 * u64::from(scenario.warm_up_s + scenario.measure_s));
+        own.into_iter().map(|finished| self.keep(finished)).count()
+    }
+
+    fn keep(&mut self, finished: Finished) {
+        self.steps.push(finished.step);
+        for example in finished.examples {
+            if self.waterfalls.iter().all(|known| known.kind != example.kind) {
+                self.waterfalls.push(example);
+            }
+        }
+    }
+
+    fn record(&self, line: impl FnOnce() -> Line) -> anyhow::Result<()> {
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.append(&line()))
     }
 
     async fn step(
@@ -414,41 +457,6 @@ impl Evaluation<'_> {
 
 fn target(service: &ServiceStack) -> anyhow::Result<Target> {
     Target::of(Some(service.stack.dir()), &launcher::Description::read(service.stack.dir())?)
-}
-
-fn remarks(plan: &Plan, service: &ServiceStack) -> Vec<String> {
-    let policy = service.stack.policy();
-    let mut remarks = vec![format!(
-        "Load generator, nginx, {} api replicas, Redis, faultproxy and {} MySQL server(s) share this machine, all under {}{}. The load \
-         generator stands for machines of its own and runs at nice -10 where that is permitted. Behind nginx all use Unix sockets. MySQL \
-         neither waits for the disk nor writes its log at a commit (innodb_flush_log_at_trx_commit=0); no figure here depends on that, as \
-         the steps only read. Other stacks of the testbed write the log at each commit (1).",
-        plan.scenario.replicas,
-        service.servers.len(),
-        policy,
-        if policy == "SCHED_BATCH" { " (a process that wakes up does not interrupt a running one)" } else { "" },
-    )];
-    if !plan.sets.is_empty() {
-        remarks.push(format!("Settings changed in every replica: {}.", plan.sets.join(", ")));
-    }
-    remarks
-}
-
-pub fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
-    ScenarioInfo {
-        name: scenario.name.clone(),
-        description: scenario.description.clone(),
-        steps: scenario.steps.clone(),
-        warm_up_s: f64::from(scenario.warm_up_s),
-        measure_s: f64::from(scenario.measure_s),
-        interval_ms: scenario.interval_ms,
-        arrival_grid_ms: scenario.arrival_grid_ms,
-        timeout_ms: scenario.timeout_ms,
-        unknown_share: scenario.unknown_share.clone(),
-        known: scenario.known.describe(),
-        arrivals: scenario.arrivals.describe(),
-        target: None,
-    }
 }
 
 #[cfg(test)]

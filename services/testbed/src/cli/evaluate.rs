@@ -20,6 +20,7 @@ use super::soak;
   ./testbed evaluate --ablation                        protected, and protected with one guard off at a time
   ./testbed evaluate --repeat 3                        three rounds; the report gives means with intervals
   ./testbed evaluate --sensitivity                     what does each fitted parameter do to the table?
+  ./testbed evaluate --resume reports/2026-01-31T12-00-00-article    go on with a run that was interrupted
   ./testbed evaluate --soak 30m                        one protected step for half an hour: do memory, files or latency grow?")]
 pub struct EvaluateArgs {
     /// A built-in scenario (article, penetration, overload, outage, open, zipf, smoke) or a TOML file
@@ -72,6 +73,13 @@ pub struct EvaluateArgs {
     /// Directory for the report [default: reports/<time>-<scenario>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Go on with the run in this directory, which was interrupted: scenario, data, seed and settings are those of that run, and only
+    /// missing steps are measured
+    #[arg(long, value_name = "DIR", conflicts_with_all = [
+        "scenario", "data", "users", "quick", "law", "sets", "profiles", "ablation", "repeat", "seed", "attempts", "soak", "sensitivity",
+        "instances", "out",
+    ])]
+    pub resume: Option<PathBuf>,
     /// Print report.json instead of the table
     #[arg(long)]
     pub json: bool,

@@ -76,7 +76,8 @@ pub struct BenchArgs {
   ./testbed report outage                the only one whose name begins so
   ./testbed report reports/2026-01-31T12-00-00-article --render
   ./testbed report diff reports/before reports/after --fail-on 'p99_ms>10%'
-  ./testbed report compare 3 2 1 --out page.html"
+  ./testbed report compare 3 2 1 --out page.html
+  ./testbed report check                 do the figures follow from the histogram logs?"
 )]
 pub struct ReportArgs {
     #[command(subcommand)]
@@ -100,6 +101,28 @@ pub struct ReportArgs {
 pub enum ReportCommand {
     Diff(DiffArgs),
     Compare(CompareArgs),
+    Check(CheckArgs),
+}
+
+/// Compute the figures of a report again from the histogram logs and counts beside it; exit code 2 if one differs
+#[derive(Args)]
+#[command(
+    after_help = "Computed again: latencies, rates and errors from the histogram logs (.hlog); percentages and sums from the counts of
+each step; knees, verdicts and their intervals from all steps; each figure of a step beside steps.jsonl. What nothing beside the report
+can confirm is listed with the reason.
+
+Examples:
+  ./testbed report check                     the newest report
+  ./testbed report check reports/2026-01-31T12-00-00-article
+  ./testbed report check 2 --json | jq .differences"
+)]
+pub struct CheckArgs {
+    /// Report with steps of load: directory, number in the list, or begin of a name [default: the newest]
+    #[arg(value_name = "REPORT")]
+    pub report: Option<PathBuf>,
+    /// Print what was compared, the differences and what was not computed again as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Draw 2 to 16 reports over each other: one self-contained page with steps, percentiles, a table and the conditions that differ

@@ -3,25 +3,59 @@
 
 use std::{path::Path, process::ExitCode, time::SystemTime};
 
+use anyhow::{Context, bail};
 use api::Profile;
+use clap::Parser;
 use loadtest::scenario::{Law, Scenario};
 use report::{
-    Report,
+    Document, Report,
     analysis::{all_valid, not_judged_because},
     soak,
 };
 
 use crate::{
-    cli::{EvaluateArgs, SchedulingPolicy},
+    cli::{Cli, Command, EvaluateArgs, SchedulingPolicy},
     data,
-    evaluation::{self, CALIBRATION_ATTEMPTS, Plan, Variant, fitted::Fitted},
+    evaluation::{
+        self, CALIBRATION_ATTEMPTS, Plan, Recorded, Variant,
+        fitted::Fitted,
+        journal::{self, Header, Journal, Past},
+        manifest, resume,
+    },
     exit, reports,
 };
 
 /// On a virtual machine, a step may be invalid in one minute and valid in the next: the load of other machines on its host changes.
 const ATTEMPTS: u32 = 3;
+/// Name of the stack.
+const STACK: &str = "evaluate";
 
 pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
+    let json = args.json;
+    match args.resume.clone() {
+        Some(dir) => resume(&dir, json).await,
+        None => begin(args, None).await,
+    }
+}
+
+/// Goes on with a run from its directory.
+async fn resume(dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let past = Past::read(dir)?;
+    if let Some(Document::Evaluation(report)) = past.report(dir) {
+        eprintln!("The run in {} is complete; ./testbed report {0} shows it.", dir.display());
+        return Ok(exit::judged(&report.verdicts));
+    }
+    if past.truncated {
+        eprintln!("{}: the last line was not written to its end and is left out", dir.join(journal::FILE).display());
+    }
+    let words = ["testbed".to_owned()].into_iter().chain(resume::words(&past.header.manifest)?.iter().cloned());
+    let Ok(Cli { command: Command::Evaluate(args) }) = Cli::try_parse_from(words) else {
+        bail!("the first line of {} has no words of ./testbed evaluate", dir.join(journal::FILE).display());
+    };
+    begin(EvaluateArgs { out: Some(dir.to_owned()), json, ..*args }, Some(past)).await
+}
+
+async fn begin(args: EvaluateArgs, past: Option<Past>) -> anyhow::Result<ExitCode> {
     let mut scenario = scenario(&args)?;
     let mut variants =
         if args.soak.is_some() { vec![Variant::plain(Profile::Protected)] } else { variants(&args, &scenario)? };
@@ -36,12 +70,16 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
         })),
     };
     // The scenario's tolerances are for steps of a minute.
-    let tolerances = scenario.tolerances.take().filter(|_| args.soak.is_none());
+    scenario.tolerances = scenario.tolerances.filter(|_| args.soak.is_none());
+    let tolerances = scenario.tolerances.clone();
     // Without a law the steps measure the machine's own limit, and a second attempt would give the same result.
     let once = args.quick || args.soak.is_some() || matches!(scenario.law, Law::None);
-    let created = SystemTime::now();
+    let created = match &past {
+        Some(past) => humantime::parse_rfc3339(&past.header.created).context("the begin of the run is no time")?,
+        None => SystemTime::now(),
+    };
     let plan = Plan {
-        command: "evaluate",
+        command: STACK,
         out: args.out.unwrap_or_else(|| reports::default_out(created, &scenario.name)),
         scenario,
         variants,
@@ -59,7 +97,7 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
         traces: args.soak.is_none(),
         created,
     };
-    let mut report = evaluation::run(&plan).await?;
+    let mut report = measured(&plan, past).await?;
     report.conclude(tolerances.as_ref());
     if report.verdicts.is_empty() && not_judged_because(&report).is_none() {
         // No tolerances: the steps are shown, and those that are not valid are no success.
@@ -71,6 +109,32 @@ pub async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     let soak = soak::of(&report.sections);
     report.verdicts.extend(soak.map(|soak| soak::verdict(&soak, &report.steps)));
     publish(&report, &plan.out, args.json)
+}
+
+/// Runs the plan, or what is missing of it. A soak is one step, so there is nothing to go on with.
+async fn measured(plan: &Plan, past: Option<Past>) -> anyhow::Result<Report> {
+    if plan.soak {
+        return evaluation::run(plan).await;
+    }
+    evaluation::check_settings(plan)?;
+    let manifest = manifest::of(plan)?;
+    let Some(mut past) = past else {
+        std::fs::create_dir_all(&plan.out).with_context(|| format!("cannot write to {}", plan.out.display()))?;
+        let (schema_version, created) = (report::SCHEMA_VERSION, reports::rfc3339(plan.created));
+        let header = Header { schema_version, created, manifest: manifest.clone() };
+        let journal = Journal::create(&plan.out, &header)?;
+        let recorded = Recorded { journal, manifest, begun: None, finished: Vec::new() };
+        return evaluation::run_recorded(plan, recorded).await;
+    };
+    resume::same_run(&past.header.manifest, &manifest)?;
+    let resumed = resume::go_on(plan, &mut past, SystemTime::now())?;
+    let journal = Journal::resume(&plan.out, &past, &resumed)?;
+    resume::remove_leftovers(STACK)?;
+    let all = [past.resumed, vec![resumed]].concat();
+    let recorded = Recorded { journal, manifest: past.header.manifest, begun: past.begun, finished: past.finished };
+    let mut report = evaluation::run_recorded(plan, recorded).await?;
+    resume::remark(&mut report, &all);
+    Ok(report)
 }
 
 /// Writes the report and prints it; the exit code follows from its verdicts.

@@ -114,6 +114,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         verdicts: Vec::new(),
         changed: Vec::new(),
         seed: None,
+        manifest: None,
         remarks,
     };
     report.conclude(None);

@@ -1,19 +1,21 @@
 //! `testbed report`.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use report::{
-    Document, Report,
+    Document, Report, Step,
     compare::{Comparison, Run},
     diff,
 };
 
 use crate::{
-    cli::{CompareArgs, DiffArgs, ReportArgs, ReportCommand},
+    cli::{CheckArgs, CompareArgs, DiffArgs, ReportArgs, ReportCommand},
+    evaluation::journal::{self, Past},
     exit,
     reports::{self, REPORTS, listed},
 };
@@ -22,16 +24,13 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         Some(ReportCommand::Diff(args)) => return differ(args),
         Some(ReportCommand::Compare(args)) => return compare(args),
+        Some(ReportCommand::Check(args)) => return check(args),
         None => {}
     }
     if args.list {
         return list(args.json);
     }
-    let dir = match &args.report {
-        Some(name) => listed::find(Path::new(REPORTS), name)?,
-        None => listed::newest(Path::new(REPORTS))
-            .context("there is no report below reports/: run ./testbed evaluate first")?,
-    };
+    let dir = directory(args.report.as_deref())?;
     match Document::load(&dir.join("report.json"))? {
         Document::Experiment(findings) => {
             if args.render {
@@ -52,6 +51,46 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The newest without a name.
+fn directory(name: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match name {
+        Some(name) => listed::find(Path::new(REPORTS), name),
+        None => listed::newest(Path::new(REPORTS))
+            .context("there is no report below reports/: run ./testbed evaluate first"),
+    }
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let dir = directory(args.report.as_deref())?;
+    let document = Document::load(&dir.join("report.json"))?;
+    let recorded = recorded(&dir, &document)?;
+    let log = |name: &str| {
+        ensure!(
+            Path::new(name).file_name() == Some(OsStr::new(name)),
+            "{name:?} is no name of a file beside the report"
+        );
+        let path = dir.join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let checked = report::check::check(&document, log, recorded.as_deref())?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&checked)?);
+    } else {
+        print!("{}", checked.render());
+    }
+    Ok(if checked.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::MISSED) })
+}
+
+/// The steps in `steps.jsonl`, if it is there and is that of the report's run.
+fn recorded(dir: &Path, document: &Document) -> anyhow::Result<Option<Vec<Step>>> {
+    if !dir.join(journal::FILE).is_file() {
+        return Ok(None);
+    }
+    let past = Past::read(dir)?;
+    let is_of_the_run = matches!(document, Document::Evaluation(report) if report.created == past.header.created);
+    Ok(is_of_the_run.then(|| past.steps()))
 }
 
 fn list(json: bool) -> anyhow::Result<ExitCode> {

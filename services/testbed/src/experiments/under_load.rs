@@ -127,6 +127,7 @@ pub mod sample {
             waterfalls: Vec::new(),
             changed: Vec::new(),
             seed: None,
+            manifest: None,
             remarks: Vec::new(),
         }
     }

@@ -3,7 +3,7 @@
 mod observers;
 mod replicas;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, ensure};
 use api::{ApiConfig, Profile};
@@ -11,6 +11,7 @@ use faultproxy::Law;
 use launcher::{ChildId, Cores, QuotaChoice, Signal, Spec, Stack, free_port, kafka, mariadb, nginx, prometheus, redis};
 use loadtest::scenario::{self, Scenario};
 use runtime::{Endpoint, telemetry::TelemetryConfig};
+use serde_json::{Value, json};
 use stores::{Store, StoreConfig, StoreMetrics};
 
 pub use self::{
@@ -109,6 +110,9 @@ pub struct Proxy {
     /// Where to reach each MySQL server through it.
     pub addresses: Vec<Endpoint>,
 }
+
+/// Worker processes of nginx.
+const GATEWAY_WORKERS: u32 = 2;
 
 /// What a stack's receiver of OTLP is called among its endpoints; not there if there is none.
 pub const OTLP: &str = "otlp";
@@ -236,7 +240,7 @@ impl ServiceStack {
         let gateway = nginx::Options {
             listen_port,
             upstreams: (0..admins.len()).map(|n| replica_socket(&stack, n).to_string()).collect(),
-            worker_processes: 2,
+            worker_processes: GATEWAY_WORKERS,
             access_log,
             slots: plan.slots.map(|_| nginx::Slots::default()),
         };
@@ -463,6 +467,20 @@ fn mysql_options(plan: &Plan) -> mariadb::Options {
         commits: if plan.only_read { mariadb::CommitDurability::Buffered } else { mariadb::CommitDurability::Written },
         ..mariadb::Options::default()
     }
+}
+
+/// Settings of the servers that are not ours, by name, for the manifest of a report.
+pub fn server_settings(plan: &Plan) -> BTreeMap<String, Value> {
+    let mysql = mysql_options(plan);
+    let flush = mysql.commits.flush_log();
+    let mysql = json!({
+        "servers": plan.instances,
+        "max_connections": mysql.max_connections,
+        "buffer_pool_mb": mysql.buffer_pool_mb,
+        "innodb_flush_log_at_trx_commit": flush,
+    });
+    let nginx = json!({ "worker_processes": GATEWAY_WORKERS, "upstreams": plan.most_replicas() });
+    [("mysql".to_owned(), mysql), ("nginx".to_owned(), nginx)].into()
 }
 
 fn mysql_name(n: u16) -> String {

@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use crate::{Home, experiment::schema_walk, wait_until};
 
-const SCENARIO: &str = r#"
+pub const SCENARIO: &str = r#"
 name = "tiny"
 description = "Two profiles, one small step each."
 steps = [60]

@@ -22,6 +22,7 @@ mod modules;
 mod plain_words;
 mod plan;
 mod queries;
+mod resume;
 mod same_lists;
 mod scraping;
 mod target;

@@ -198,6 +198,7 @@ fn report(url: &str, plan: &StepPlan, ids: &Ids, step: Step) -> Report {
             events: 0,
             bad_rows: 0,
         },
+        manifest: None,
         model_version: 0,
         quick: false,
         profiles: vec![NAME.into()],

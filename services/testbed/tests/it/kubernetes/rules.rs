@@ -17,8 +17,11 @@ use super::{
 };
 use crate::deploy::texts;
 
+/// Its name, and what it finds in all manifests of a rendering.
+type Rule = (&'static str, fn(&[Value]) -> Vec<String>);
+
 pub fn findings(objects: &[Value]) -> Vec<String> {
-    let rules: [(&str, fn(&[Value]) -> Vec<String>); 8] = [
+    let rules: [Rule; 8] = [
         ("unknown-key", unknown_keys),
         ("replicas-beside-autoscaler", replicas_beside_autoscalers),
         ("no-request", missing_requests),
@@ -28,9 +31,8 @@ pub fn findings(objects: &[Value]) -> Vec<String> {
         ("rights", rights),
         ("policy", edges::differences),
     ];
-    let named = |(rule, check): &(&str, fn(&[Value]) -> Vec<String>)| {
-        check(objects).iter().map(|finding| format!("{rule}: {finding}")).collect::<Vec<_>>()
-    };
+    let named =
+        |(rule, check): &Rule| check(objects).iter().map(|finding| format!("{rule}: {finding}")).collect::<Vec<_>>();
     rules.iter().flat_map(named).collect()
 }
 
