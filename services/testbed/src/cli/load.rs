@@ -47,14 +47,15 @@ pub struct LoadArgs {
     /// Load generator: goose; goose, then k6 with the same users; or goose, then k6 with a constant arrival rate (open loop)
     #[arg(long, value_name = "ENGINE", value_enum, default_value = "goose", conflicts_with = "target")]
     pub engine: Engine,
-    #[command(flatten)]
-    pub target: TargetArgs,
     /// Write the report into this directory
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print report.json instead of the table
     #[arg(long)]
     pub json: bool,
+    // The last ones, because their heading in the help ends with the list.
+    #[command(flatten)]
+    pub target: TargetArgs,
 }
 
 #[derive(Subcommand)]

@@ -86,6 +86,35 @@ fn a_load_has_a_scenario_or_users_and_a_duration() {
 }
 
 #[test]
+fn a_target_has_users_or_a_rate_and_a_duration() {
+    let parse = |words: &[&str]| match Cli::try_parse_from([&["testbed", "load"], words].concat()) {
+        Ok(Cli { command: Command::Load(args) }) => Ok((args.target.target, args.target.rate, args.users)),
+        Ok(_) => panic!("another command"),
+        Err(error) => Err(error.to_string()),
+    };
+    let url = || Some("http://127.0.0.1/".to_owned());
+    let target = ["--target", "http://127.0.0.1/", "--for", "3s"];
+    let with = |words: &[&str]| parse(&[&target, words].concat());
+    assert_eq!(with(&["--rate", "5", "--spacing", "poisson", "--max-in-flight", "9"]), Ok((url(), Some(5), None)));
+    assert_eq!(with(&["--users", "5", "--ids", "x", "--zipf", "1", "--allow-remote"]), Ok((url(), None, Some(5))));
+    for (words, expected) in [
+        (&[][..], "--users <N>|--rate <N>"),
+        (&["--users", "1", "--rate", "1"], "cannot be used with"),
+        (&["--users", "1", "smoke"], "cannot be used with"),
+        (&["--users", "1", "--engine", "k6"], "cannot be used with"),
+        (&["--users", "1", "--spacing", "poisson"], "--rate"),
+        (&["--users", "1", "--zipf", "1"], "--ids"),
+        (&["--rate", "20001"], "1..=20000"),
+        (&["--rate", "1", "--timeout", "5"], "with a unit"),
+    ] {
+        assert!(with(words).is_err_and(|error| error.contains(expected)), "{words:?}: {:?}", with(words));
+    }
+    for words in [&["--rate", "5", "--for", "3s"][..], &["--allow-remote", "smoke"], &["--ids", "x", "smoke"]] {
+        assert!(parse(words).is_err_and(|error| error.contains("--target")), "{words:?}: {:?}", parse(words));
+    }
+}
+
+#[test]
 fn events_are_a_load_of_their_own() {
     let parse = |words: &[&str]| match Cli::try_parse_from([&["testbed", "load", "events"], words].concat()) {
         Ok(Cli { command: Command::Load(LoadArgs { command: Some(LoadCommand::Events(args)), .. }) }) => Some(args),
