@@ -23,7 +23,9 @@ for step in report["steps"]:
     histogram = HdrHistogram(1, 3_600_000_000, 3)
     log = HistogramLogReader(str(directory / step["hdr_log"]), histogram)
     while (interval := log.get_next_interval_histogram()) is not None:
-        histogram.add(interval)
+        # Of all requests; the others are of the good ones, and skip-corrected.
+        if interval.get_tag() == "all":
+            histogram.add(interval)
     cells = []
     for key, percentile in KEYS.items():
         theirs = histogram.get_value_at_percentile(percentile) / 1000

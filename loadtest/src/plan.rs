@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use hdrhistogram::{
     Histogram,
     serialization::{
-        V2Serializer,
+        V2DeflateSerializer,
         interval_log::{IntervalLogWriterBuilder, Tag},
     },
 };
@@ -429,7 +429,8 @@ pub(crate) fn hdr_log(
     histograms: &[(&str, &Histogram<u64>)],
 ) -> Result<String> {
     let mut text = Vec::new();
-    let mut serializer = V2Serializer::new();
+    // Compressed, as the log format has it: readers in other languages accept nothing else.
+    let mut serializer = V2DeflateSerializer::new();
     let mut builder = IntervalLogWriterBuilder::new();
     builder
         .add_comment(&format!("step {name}: latency in microseconds from the planned instant"))

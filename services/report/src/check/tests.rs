@@ -3,7 +3,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use hdrhistogram::{
     Histogram,
     serialization::{
-        V2Serializer,
+        V2DeflateSerializer,
         interval_log::{IntervalLogWriterBuilder, Tag},
     },
 };
@@ -24,7 +24,7 @@ fn log() -> String {
         (1..=up_to).for_each(|ms| histogram.record(ms * 1000).unwrap());
         histogram
     };
-    let (mut text, mut serializer) = (Vec::new(), V2Serializer::new());
+    let (mut text, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
     let mut builder = IntervalLogWriterBuilder::new();
     builder.with_start_time(UNIX_EPOCH).with_max_value_divisor(1000.0);
     let mut writer = builder.begin_log_with(&mut text, &mut serializer).unwrap();
