@@ -21,10 +21,11 @@ pub struct TargetArgs {
     #[arg(long, value_name = "N", requires_all = ["target", "lasting"], value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub rate: Option<u32>,
     /// Time between the requests of --rate: always the same, or random and independent [default: constant]
-    #[arg(long, value_name = "SPACING", requires = "rate", value_enum)]
+    // clap waives a requirement that conflicts with what is there.
+    #[arg(long, value_name = "SPACING", requires = "rate", conflicts_with = "users", value_enum)]
     pub spacing: Option<ArrivalSpacing>,
     /// Most requests of --rate in flight; a request that finds as many is not sent, and counted as dropped [default: 10000]
-    #[arg(long, value_name = "N", requires = "rate", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(long, value_name = "N", requires = "rate", conflicts_with = "users", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub max_in_flight: Option<u32>,
     /// File with one id per line. All are used in shuffled order, again from the start when all were used
     #[arg(long, value_name = "FILE", requires = "target")]

@@ -40,6 +40,7 @@ pub fn of(plan: &Plan) -> anyhow::Result<Manifest> {
         "attempts": plan.attempts,
         "calibration_attempts": plan.calibration_attempts,
         "instances": plan.instances,
+        "batch": plan.batch,
         "sets": plan.sets,
         "traces": plan.traces,
         "soak": plan.soak,
