@@ -77,8 +77,8 @@ fn generator(home: &Home) -> Option<(PathBuf, ProcessIdentity)> {
 }
 
 /// Loads the running stack, and calls `disturb` with the load generator's process once it measures. The report of the step.
-fn disturbed<T>(home: &Home, disturb: impl FnOnce(ProcessIdentity) -> T) -> Value {
-    let mut load = home.start(&["load", "--users", "20", "--for", "6s", "--out", "out"]);
+fn disturbed<T>(home: &Home, lasting: &str, disturb: impl FnOnce(ProcessIdentity) -> T) -> Value {
+    let mut load = home.start(&["load", "--users", "20", "--for", lasting, "--out", "out"]);
     let measures = || {
         let (log, process) = generator(home)?;
         std::fs::read_to_string(log).ok()?.contains("\"measure\"").then_some(process)
@@ -102,7 +102,8 @@ fn a_step_on_busy_cores_and_one_of_a_stopped_generator_are_no_success() {
     home.ok(&["up", "--users", "300", "--scenario", "smoke", "--without", "events"]);
     let text = |value: &Value| value.to_string();
 
-    let step = disturbed(&home, |_| BusyCores::new());
+    // Long enough for 90 % of the whole although the first second is over when the cores become busy.
+    let step = disturbed(&home, "20s", |_| BusyCores::new());
     assert!(text(&step["invalid_reasons"]).contains("% CPU is above 90 %"), "{step}");
     let seconds = step["series"].as_array().unwrap();
     assert!(seconds.iter().any(|second| second["cpu_pct"].as_f64().is_some_and(|pct| pct > 90.0)), "{step}");
@@ -114,7 +115,7 @@ fn a_step_on_busy_cores_and_one_of_a_stopped_generator_are_no_success() {
     assert!(given["nice_granted"].is_boolean() && given["generator_wait_ms"].is_number(), "{given}");
 
     // It stands still for longer than an interval of its users: a part of the load is late.
-    let step = disturbed(&home, |generator| {
+    let step = disturbed(&home, "6s", |generator| {
         assert!(generator.signal(Signal::SIGSTOP));
         std::thread::sleep(Duration::from_millis(1500));
         assert!(generator.signal(Signal::SIGCONT));
