@@ -2,7 +2,6 @@ use super::*;
 use crate::{
     arrivals::{Arrivals, Open, Spacing},
     curve::{Curve, Point},
-    scenario::KnownIds,
 };
 
 /// Summaries of k6 1.8.1 as the script wrote them: four users, five requests a second each, three seconds. The server behind it
@@ -13,24 +12,13 @@ const OPEN: &str = include_str!("../../k6/recorded-open.json");
 fn plan() -> StepPlan {
     StepPlan {
         name: "recorded".into(),
-        base_url: "http://127.0.0.1:18999".into(),
         users: 4,
-        curve: None,
         interval_ms: 200,
-        arrival_grid_ms: 0,
         timeout_ms: 300,
-        slo_ms: None,
         warm_up_ms: 1000,
         measure_ms: 3000,
         unknown_share: 0.3,
-        known: KnownIds::Once,
-        known_ids: "ids.txt".into(),
-        seed: 1,
-        worker_threads: 1,
-        metrics: None,
-        telemetry: None,
-        arrivals: Arrivals::Closed,
-        target: None,
+        ..crate::plan::tests::plan()
     }
 }
 

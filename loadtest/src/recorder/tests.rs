@@ -3,32 +3,11 @@ use crate::{
     arrivals::{Arrivals, Open, Spacing},
     figures::Tail,
     plan::Phase,
-    scenario::KnownIds,
 };
 
 /// One second of warm-up, two measured; one user a second.
 fn plan() -> StepPlan {
-    StepPlan {
-        name: "test".into(),
-        base_url: String::new(),
-        users: 1,
-        curve: None,
-        interval_ms: 1000,
-        arrival_grid_ms: 0,
-        timeout_ms: 3000,
-        slo_ms: None,
-        warm_up_ms: 1000,
-        measure_ms: 2000,
-        unknown_share: 0.5,
-        known: KnownIds::Once,
-        known_ids: "-".into(),
-        seed: 1,
-        worker_threads: 1,
-        metrics: None,
-        telemetry: None,
-        arrivals: Arrivals::Closed,
-        target: None,
-    }
+    StepPlan { users: 1, warm_up_ms: 1000, measure_ms: 2000, ..crate::plan::tests::plan() }
 }
 
 fn request(recorder: &mut Recorder, known: bool, times_ms: [u64; 3], result: Result<Source, &'static str>) {

@@ -302,7 +302,7 @@ pub fn render(diff: &Diff) -> String {
         out.push_str(&format!(
             "· ≥: fewer than {} valid repeats in one of the reports, so the interval is from the spread between the seconds of the steps.\n  It \
              does not contain what changes from run to run: the noise is at least this. Measure with --repeat {0} or more\n",
-            noise::MIN_REPEATS
+            statistics::MIN_VALUES
         ));
     }
     if diff.changes.iter().any(|change| change.difference.is_some() && change.noise.is_none()) {

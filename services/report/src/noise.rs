@@ -6,12 +6,10 @@
 mod seconds;
 
 use serde::Serialize;
-use statistics::{bootstrap::widening, mean, seed::SplitMix64};
+use statistics::{MIN_VALUES, bootstrap::widening, mean, percentile, seed::SplitMix64};
 
 pub(super) use seconds::{Resampled, Sums};
 
-/// Repeats on each side from which their spread is used.
-pub const MIN_REPEATS: usize = 3;
 const RESAMPLES: usize = 1_000;
 /// Of the two-sided interval.
 const CONFIDENCE: f64 = 0.95;
@@ -41,12 +39,12 @@ impl Noise {
     }
 }
 
-/// By bootstrap over the repeats; `None` with fewer than [`MIN_REPEATS`] on a side.
+/// By bootstrap over the repeats; `None` with fewer than [`MIN_VALUES`] on a side.
 ///
 /// A bootstrap of few values is too narrow: it is widened by the factor of the smaller side.
 pub fn of_repeats(before: &[f64], after: &[f64]) -> Option<Noise> {
     let n = before.len().min(after.len());
-    if n < MIN_REPEATS {
+    if n < MIN_VALUES {
         return None;
     }
     let difference = mean(after)? - mean(before)?;
@@ -79,11 +77,9 @@ pub(super) fn of_seconds(
     interval(new - old, deviations, 1.0, Basis::Seconds)
 }
 
-fn interval(difference: f64, mut deviations: Vec<f64>, widening: f64, basis: Basis) -> Option<Noise> {
-    deviations.sort_by(f64::total_cmp);
-    let last = deviations.len().checked_sub(1)? as f64;
-    let at = |share: f64| deviations.get((share * last).round() as usize).copied();
-    let (low, high) = (at((1.0 - CONFIDENCE) / 2.0)?, at((1.0 + CONFIDENCE) / 2.0)?);
+fn interval(difference: f64, deviations: Vec<f64>, widening: f64, basis: Basis) -> Option<Noise> {
+    let tail_pct = 100.0 * (1.0 - CONFIDENCE) / 2.0;
+    let (low, high) = (percentile(&deviations, tail_pct)?, percentile(&deviations, 100.0 - tail_pct)?);
     let noise = Noise { low: difference + widening * low, high: difference + widening * high, basis };
     (noise.low.is_finite() && noise.high.is_finite()).then_some(noise)
 }
