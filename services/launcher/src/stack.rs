@@ -371,8 +371,12 @@ impl Stack {
     /// # Errors
     /// The child was stopped or has ended.
     pub fn kill(&mut self, id: ChildId, signal: Signal) -> anyhow::Result<()> {
+        let child = self.child(id).context("the child was stopped")?;
+        if let Some(exit) = child.exit() {
+            let name = &child.spec_name;
+            bail!("{name} has ended already, {exit}; the end of its log:\n{}", logs::tail(&self.log_path(name)));
+        }
         let child = self.children.get_mut(id.0).and_then(Option::as_mut).context("the child was stopped")?;
-        ensure!(child.exit().is_none(), "{} has ended already", child.spec_name);
         if matches!(signal, Signal::SIGKILL | Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) {
             child.may_end = true;
         }

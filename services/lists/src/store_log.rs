@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use contract::{SegmentId, ShardId, VersionVector};
 use model::Fold;
-use stores::{Store, StoreError};
-use tokio::{
-    task::yield_now,
-    time::{Instant, sleep},
-};
+use runtime::background::{self, BackgroundError};
+use stores::{ArrivedEvent, Store, StoreError};
+use tokio::time::{Instant, sleep};
 
 /// Events per read of a log: about 75 KiB, and a millisecond of the store's time.
 const PAGE: usize = 500;
@@ -18,8 +16,8 @@ const PAGES_PER_ADVANCE: usize = 200;
 /// Between two pages of a log, in times of a page.
 const PAUSE_PER_PAGE: u32 = 7;
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-/// Events between two pauses for other tasks. Each adds up to 100 pairs.
-const EVENTS_PER_PAUSE: usize = 100;
+/// A page of more events is folded by a thread of lower priority. Each event adds up to 100 pairs: a page takes milliseconds.
+const FOLDED_AT_ONCE: usize = 50;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -28,6 +26,8 @@ pub enum LogError {
     /// The version is of another store, or this store has lost events.
     #[error("the log of shard {} has arrival numbers up to {last}, the version goes up to {wanted}", shard.index())]
     TooShort { shard: ShardId, last: u64, wanted: u64 },
+    #[error("the fold is lost")]
+    Lost(#[from] BackgroundError),
 }
 
 /// Folds the logs from their begin: up to exactly this version, or without one to where they end now.
@@ -50,7 +50,9 @@ pub async fn fold_log(store: &Store, held: &[SegmentId], until: Option<VersionVe
                 wanted
             }
         };
-        read_on(&mut fold, store, shard, until, usize::MAX).await?;
+        let read;
+        (fold, read) = read_on(fold, store, shard, until, usize::MAX).await?;
+        read?;
         if until < u64::MAX {
             fold.pass(shard, until);
         }
@@ -58,52 +60,58 @@ pub async fn fold_log(store: &Store, held: &[SegmentId], until: Option<VersionVe
     Ok(fold)
 }
 
-/// Folds what is new in the logs, at most 100,000 events of each. Returns the number of events. It may be cancelled: the fold goes on with the
-/// next event.
+/// Folds what is new in the logs, at most 100,000 events of each. An error beside the fold is the first of the store's: the other logs were
+/// folded nevertheless.
 ///
 /// # Errors
-/// A log cannot be read. The others were folded nevertheless.
-pub async fn advance(fold: &mut Fold, store: &Store) -> Result<u64, LogError> {
-    let (mut events, mut failed) = (0, None);
+/// The fold is lost: folding panicked. It is lost too if the future is dropped.
+pub async fn advance(mut fold: Fold, store: &Store) -> Result<(Fold, Result<(), LogError>), BackgroundError> {
+    let mut all = Ok(());
     for shard in ShardId::all() {
-        match read_on(fold, store, shard, u64::MAX, PAGES_PER_ADVANCE).await {
-            Ok(read) => events += read,
-            Err(error) => failed = failed.or(Some(error)),
-        }
+        let read;
+        (fold, read) = read_on(fold, store, shard, u64::MAX, PAGES_PER_ADVANCE).await?;
+        all = all.and(read);
     }
-    failed.map_or(Ok(events), Err)
+    Ok((fold, all))
 }
 
-/// Folds the log's events after the fold's position, up to the arrival number `until`.
+/// Folds the log's events after the fold's position, up to the arrival number `until`. An error beside the fold is the store's.
 async fn read_on(
-    fold: &mut Fold,
+    mut fold: Fold,
     store: &Store,
     shard: ShardId,
     until: u64,
     max_pages: usize,
-) -> Result<u64, LogError> {
-    let mut events = 0;
+) -> Result<(Fold, Result<(), LogError>), BackgroundError> {
     for _ in 0..max_pages {
         let after = fold.version().position(shard);
         if after >= until {
             break;
         }
         let began = Instant::now();
-        let page = store.log_after(shard, after, PAGE).await.map_err(|source| LogError::Store { shard, source })?;
-        for (n, arrived) in page.iter().enumerate() {
-            if arrived.arrival > until {
-                return Ok(events);
-            }
-            events += u64::from(fold.add(&arrived.event, arrived.arrival));
-            if n % EVENTS_PER_PAUSE == EVENTS_PER_PAUSE - 1 {
-                yield_now().await;
-            }
-        }
-        if page.len() < PAGE {
+        let mut page = match store.log_after(shard, after, PAGE).await {
+            Ok(page) => page,
+            Err(source) => return Ok((fold, Err(LogError::Store { shard, source }))),
+        };
+        page.retain(|arrived| arrived.arrival <= until);
+        let is_last = page.len() < PAGE;
+        fold = add(fold, page).await?;
+        if is_last {
             break;
         }
         // A long log takes at most an eighth of a core: what serves requests runs beside.
         sleep((began.elapsed() * PAUSE_PER_PAGE).min(LONGEST_PAUSE)).await;
     }
-    Ok(events)
+    Ok((fold, Ok(())))
+}
+
+async fn add(mut fold: Fold, page: Vec<ArrivedEvent>) -> Result<Fold, BackgroundError> {
+    let is_short = page.len() <= FOLDED_AT_ONCE;
+    let add = move || {
+        for ArrivedEvent { event, arrival } in &page {
+            fold.add(event, *arrival);
+        }
+        fold
+    };
+    if is_short { Ok(add()) } else { background::run(add).await }
 }

@@ -236,7 +236,7 @@ fn check_movielens(order: fn(&Dataset) -> Dataset, at_least: f64) {
     drop(batch);
 
     let build = |train: &Dataset| NeighbourModel::from_segments(&all_of(&Fold::of(&order(train), &segments(), TWO)));
-    let QualityReport { model, popularity, .. } = judge(&data, build).unwrap();
+    let QualityReport { model, popularity, .. } = judge(&data, build, |_| ()).unwrap();
     println!(
         "ml-100k, folded: NDCG@10 {:.4} ± {:.4}, popularity {:.4}",
         model.ndcg, model.ndcg_standard_error, popularity.ndcg

@@ -29,6 +29,6 @@ pub use fold::{Assembly, DecayedCount, Fold, ModelItems, Overlap, PublishedRow, 
 pub use generate::{GenerateError, GenerateParams, generate};
 pub use neighbours::{NEIGHBOURS_KEPT, NeighbourModel, Params, Scored};
 pub use parse::{BadRows, ParseError, ParseReport, parse, write_csv};
-pub use quality::{QualityError, QualityReport, leave_last_out};
+pub use quality::{JudgedUser, QualityError, QualityReport, leave_last_out, leave_last_out_each};
 pub use rank::{HistoryItem, Scratch};
 pub use records::RecordError;

@@ -61,6 +61,15 @@ pub struct Metrics {
     pub recall: f64,
 }
 
+/// What is judged of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgedUser<'a> {
+    pub user: &'a str,
+    pub held_out: &'a str,
+    /// The model's list, at most `K` items.
+    pub ranked: Vec<&'a str>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QualityError {
     #[error("no user has two distinct items, so no item can be held out")]
@@ -72,8 +81,16 @@ pub enum QualityError {
 /// # Errors
 /// No user to evaluate.
 pub fn leave_last_out(data: &Dataset) -> Result<QualityReport, QualityError> {
+    leave_last_out_each(data, |_| ())
+}
+
+/// As `leave_last_out`; `each` gets what is judged of each user.
+///
+/// # Errors
+/// No user to evaluate.
+pub fn leave_last_out_each(data: &Dataset, each: impl FnMut(JudgedUser)) -> Result<QualityReport, QualityError> {
     let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-    judge(data, |train| NeighbourModel::build(&in_order_of_time(train), threads))
+    judge(data, |train| NeighbourModel::build(&in_order_of_time(train), threads), each)
 }
 
 /// As `data import` writes it. Sorted after an item was held out: which one, depends on the order of the file.
@@ -89,6 +106,7 @@ fn in_order_of_time(train: &Dataset) -> Dataset {
 pub(crate) fn judge(
     data: &Dataset,
     build: impl FnOnce(&Dataset) -> NeighbourModel,
+    mut each: impl FnMut(JudgedUser),
 ) -> Result<QualityReport, QualityError> {
     let (train, held_out) = hold_out(data);
     if held_out.is_empty() {
@@ -123,6 +141,11 @@ pub(crate) fn judge(
             seen[e.item as usize] = true;
         }
         let ranked = model.rank(&history, K, &mut scratch);
+        each(JudgedUser {
+            user: data.users[user as usize].as_str(),
+            held_out: data.items[item as usize].as_str(),
+            ranked: ranked.iter().map(|&(found, _)| model.items()[found as usize].as_str()).collect(),
+        });
         of_model.add(ranked.iter().position(|&(found, _)| in_model[item as usize] == Some(found)));
         of_popular.add(place_among_unseen(&popular, &seen, item));
         of_recent.add(place_among_unseen(&recent, &seen, item));

@@ -67,7 +67,8 @@ Examples:
     /// Measure the model on held-out events: NDCG@10, hit rate@10 and recall@10, beside a ranking by popularity
     #[command(after_help = "Examples:
   ./testbed data quality ratings.inter
-  ./testbed data quality --json events.csv | jq .ndcg_ratio")]
+  ./testbed data quality --json events.csv | jq .ndcg_ratio
+  ./testbed data quality --trec trec ratings.inter    also writes trec/qrels and trec/run, for ranx or trec_eval")]
     Quality {
         /// File with behaviour data
         #[arg(value_name = "FILE")]
@@ -75,6 +76,9 @@ Examples:
         /// Fail if a row is invalid; without it, invalid rows are left out
         #[arg(long)]
         strict: bool,
+        /// Write the held-out items and the model's lists into this directory, as TREC's files `qrels` and `run`
+        #[arg(long, value_name = "DIR")]
+        trec: Option<PathBuf>,
         /// Print the figures as JSON
         #[arg(long)]
         json: bool,

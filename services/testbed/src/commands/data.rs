@@ -1,8 +1,9 @@
 //! `testbed data import|prepare|generate|quality`.
 
 mod prepare;
+mod trec;
 
-use std::{fs::File, io::Write, process::ExitCode};
+use std::{fs::File, io::Write, path::Path, process::ExitCode};
 
 use anyhow::Context;
 use launcher::Description;
@@ -35,7 +36,7 @@ pub fn run(command: DataCommand) -> anyhow::Result<ExitCode> {
             }?;
             Ok(ExitCode::SUCCESS)
         }
-        DataCommand::Quality { file, strict, json } => quality(&file, strict, json),
+        DataCommand::Quality { file, strict, trec, json } => quality(&file, strict, trec.as_deref(), json),
     }
 }
 
@@ -96,12 +97,15 @@ async fn import(file: std::path::PathBuf, strict: bool, json: bool) -> anyhow::R
     Ok(ExitCode::SUCCESS)
 }
 
-fn quality(file: &std::path::Path, strict: bool, json: bool) -> anyhow::Result<ExitCode> {
+fn quality(file: &Path, strict: bool, trec: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
     let (dataset, parsed) = data::read(file, bad_rows(strict))?;
     if parsed.bad_rows > 0 {
         eprintln!("{parsed}");
     }
-    let report = model::leave_last_out(&dataset)?;
+    let report = match trec {
+        None => model::leave_last_out(&dataset)?,
+        Some(dir) => trec::write(&dataset, dir).with_context(|| format!("cannot write into {}", dir.display()))?,
+    };
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(ExitCode::SUCCESS);

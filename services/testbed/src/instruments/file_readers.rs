@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -9,7 +10,10 @@ use contract::{SEGMENTS, SegmentId, VersionVector};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use segments::Digest;
 use serde::Serialize;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::segment_files::{Fetched, Oracle, fetch};
@@ -45,55 +49,83 @@ pub struct SentFiles {
 /// Clients that read random segments from random workers until `finish`.
 pub struct FileReaders {
     stop: CancellationToken,
-    tasks: JoinSet<anyhow::Result<SentFiles>>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    files: Arc<Mutex<SentFiles>>,
 }
 
 impl FileReaders {
     /// `addresses`: of the workers, `host:port`.
     pub fn start(readers: usize, addresses: &[String], seed: u64) -> Self {
-        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let (stop, mut tasks, files) = (CancellationToken::new(), JoinSet::new(), Arc::<Mutex<SentFiles>>::default());
         for reader in 0..readers as u64 {
-            let (stop, addresses) = (stop.clone(), addresses.to_vec());
-            tasks.spawn(read_files(addresses, StdRng::seed_from_u64(seed ^ reader), stop));
+            let (stop, addresses, files) = (stop.clone(), addresses.to_vec(), Arc::clone(&files));
+            tasks.spawn(read_files(addresses, StdRng::seed_from_u64(seed ^ reader), stop, files));
         }
-        Self { stop, tasks }
+        Self { stop, tasks, files }
+    }
+
+    /// Waits until files of this many versions were read, or for this long.
+    pub async fn wait_versions(&self, versions: usize, longest: Duration) {
+        let enough = async {
+            while lock(&self.files).versions().count() < versions {
+                sleep(PAUSE).await;
+            }
+        };
+        // Whether there are enough is judged later.
+        _ = timeout(longest, enough).await;
     }
 
     /// # Errors
     /// A worker gave an answer that the contract does not have.
     pub async fn finish(mut self) -> anyhow::Result<SentFiles> {
         self.stop.cancel();
-        let mut all = SentFiles::default();
-        while let Some(of_one) = self.tasks.join_next().await {
-            let of_one = of_one??;
-            of_one.sent.into_iter().for_each(|(key, count)| *all.sent.entry(key).or_default() += count);
-            (all.refused, all.gone) = (all.refused + of_one.refused, all.gone + of_one.gone);
-            all.bytes += of_one.bytes;
+        while let Some(ended) = self.tasks.join_next().await {
+            ended??;
         }
-        Ok(all)
+        Ok(std::mem::take(&mut lock(&self.files)))
     }
 }
 
-async fn read_files(addresses: Vec<String>, mut random: StdRng, stop: CancellationToken) -> anyhow::Result<SentFiles> {
+async fn read_files(
+    addresses: Vec<String>,
+    mut random: StdRng,
+    stop: CancellationToken,
+    files: Arc<Mutex<SentFiles>>,
+) -> anyhow::Result<()> {
     let http = runtime::http::plain().timeout(TIMEOUT).build()?;
-    let mut files = SentFiles::default();
     while !stop.is_cancelled() {
         let address = &addresses[random.random_range(0..addresses.len())];
         let Some(segment) = SegmentId::new(random.random_range(0..SEGMENTS)) else { continue };
-        match fetch(&http, address, segment).await? {
-            Fetched::Whole(sent) => {
-                files.bytes += sent.bytes;
-                *files.sent.entry((segment, *sent.version.vector.positions(), sent.content)).or_default() += 1;
-            }
-            Fetched::Refused => files.refused += 1,
-            Fetched::Gone => files.gone += 1,
-        }
+        let fetched = fetch(&http, address, segment).await?;
+        lock(&files).add(segment, fetched);
         sleep(PAUSE).await;
     }
-    Ok(files)
+    Ok(())
+}
+
+fn lock(files: &Mutex<SentFiles>) -> MutexGuard<'_, SentFiles> {
+    // Each file is added in one step.
+    files.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SentFiles {
+    fn add(&mut self, segment: SegmentId, fetched: Fetched) {
+        match fetched {
+            Fetched::Whole(sent) => {
+                self.bytes += sent.bytes;
+                *self.sent.entry((segment, *sent.version.vector.positions(), sent.content)).or_default() += 1;
+            }
+            Fetched::Refused => self.refused += 1,
+            Fetched::Gone => self.gone += 1,
+        }
+    }
+
+    /// Different ones.
+    fn versions(&self) -> impl Iterator<Item = (SegmentId, [u64; 16])> {
+        let versions: BTreeSet<_> = self.sent.keys().map(|(segment, positions, _)| (*segment, *positions)).collect();
+        versions.into_iter()
+    }
+
     /// Compares each content with the fold of the logs at its version.
     ///
     /// # Errors
@@ -104,13 +136,11 @@ impl SentFiles {
         // Versions of one primary follow each other, so that its fold goes on.
         let mut versions: Vec<_> = self.sent.iter().collect();
         versions.sort_by_key(|((_, positions, _), _)| positions.iter().sum::<u64>());
-        let mut vectors = BTreeSet::new();
         for ((segment, positions, content), count) in versions {
             let is_right = oracle.content(*segment, &VersionVector::new(*positions))? == *content;
             (files.compared, files.wrong) = (files.compared + count, files.wrong + if is_right { 0 } else { *count });
-            vectors.insert((*segment, *positions));
         }
-        files.versions = vectors.len() as u64;
+        files.versions = self.versions().count() as u64;
         Ok(files)
     }
 }

@@ -11,7 +11,12 @@ use crate::Home;
 
 /// Runs it with `--json`: checks the report against the schema, and every jq example of the help on it.
 fn run(home: &Home, name: &str, words: &[&str]) -> Value {
-    let report = home.json(&[&["experiment", name, "--out", "out", "--json"], words].concat());
+    let words = [&["experiment", name, "--out", "out", "--json"], words].concat();
+    let output = home.run(&words);
+    let progress = String::from_utf8_lossy(&output.stderr);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{words:?}: {error}: {progress}"));
+    assert!(output.status.success(), "{words:?}: {progress}{:#}", report["verdicts"]);
     let schema: Value = serde_json::from_str(include_str!("../../../report/report.schema.json")).unwrap();
     assert_eq!(schema_walk::problems(&schema, &report), [""; 0]);
     assert_eq!(report["experiment"].as_str(), Some(name));

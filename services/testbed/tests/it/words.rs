@@ -1,5 +1,7 @@
 //! What needs no servers: bad words are refused with advice, files are read and judged.
 
+use std::collections::HashSet;
+
 use crate::Home;
 
 #[test]
@@ -243,7 +245,23 @@ fn generated_data_can_be_read_and_judged() {
     let quality = home.json(&["data", "quality", "a.csv", "--json"]);
     assert!(quality["ndcg_ratio"].as_f64().unwrap() > 1.0, "{quality}");
     assert!(quality["protocol"].as_str().unwrap().contains("Leave-last-out"));
-    assert!(home.ok(&["data", "quality", "a.csv"]).contains("NDCG@10"));
+    assert!(home.ok(&["data", "quality", "a.csv", "--trec", "trec"]).contains("NDCG@10"));
+    let trec = |name: &str| std::fs::read_to_string(home.path().join("trec").join(name)).unwrap();
+    let (held_out, run) = (trec("qrels"), trec("run"));
+    let of_run: HashSet<(&str, &str)> = run
+        .lines()
+        .map(|line| {
+            let mut words = line.split(' ');
+            (words.next().unwrap(), words.nth(1).unwrap())
+        })
+        .collect();
+    let of_user = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        of_run.contains(&(words[0], words[2]))
+    };
+    let hits = held_out.lines().filter(|line| of_user(line)).count() as f64;
+    let hit_rate = quality["model"]["hit_rate"].as_f64().unwrap();
+    assert!((hits / held_out.lines().count() as f64 - hit_rate).abs() < 1e-12, "{hits} hits");
     let mut bad = again;
     bad.push_str("u1,i1,like,5,\n");
     std::fs::write(home.path().join("b.csv"), bad).unwrap();

@@ -116,16 +116,17 @@ impl Publisher {
         }
         self.find_published(&served).await?;
         let read = loop {
-            let fold = self.fold.as_mut().context("the fold was begun above")?;
+            let fold = self.fold.take().context("the fold was begun above")?;
             let before = fold.events();
-            let read = lists::advance(fold, &self.segments.0.store).await;
+            let (fold, read) = lists::advance(fold, &self.segments.0.store).await.context("the fold is lost")?;
             // Also after an error: the logs of the other servers were folded.
             let events = fold.events() - before;
+            self.fold = Some(fold);
             self.segments.0.metrics.folded.inc_by(events);
             self.pending.folded(events, Instant::now());
             // The first version is that of the logs' ends.
             if read.is_err() || !self.is_first || events < A_ROUND {
-                break read.map(drop).context("cannot read the logs");
+                break read.context("cannot read the logs");
             }
         };
         if self.is_first && read.is_err() {

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use super::{
     cluster::{Cluster, LIMIT, POLL},
-    judgement::{Death, Latencies},
-    readers::ListReaders,
+    judgement::{Death, Latencies, SlowRead},
+    readers::{ListReaders, Read},
 };
 use crate::{
     instruments::segment_damage::block_count,
@@ -19,6 +19,7 @@ use crate::{
 
 /// Slower than elsewhere: the monitors' answers take CPU time from the reads that are measured.
 const LOOK: Duration = Duration::from_millis(200);
+const SLOWEST_READS: usize = 20;
 
 /// Kills each of the last workers, one after the other. Reads before each death and during it are measured.
 ///
@@ -37,6 +38,7 @@ pub async fn kill_each(
         before.extend(lists.during(sleep(before_each)).await.1);
         cluster.is_dead(&plane.workers[number].name, true);
         let received = cluster.counted().await?.bytes;
+        let began = Instant::now();
         let (death, reads) = lists.during(kill(number, cluster, plane, stack)).await;
         let mut death = death?;
         // After the measured time: reading all disks again and again takes CPU time from what is measured.
@@ -44,6 +46,7 @@ pub async fn kill_each(
             death.back_s += later.as_secs_f64();
         }
         death.received = (cluster.counted().await?.bytes - received) as u64;
+        death.slowest_reads = slowest(began, &reads);
         eprintln!("killed worker: {}", death.text());
         seen.push(death);
         during.extend(reads);
@@ -82,5 +85,16 @@ async fn kill(number: usize, cluster: &Cluster, plane: &ControlPlane, stack: &mu
         received: 0,
         failed_s,
         back_s,
+        slowest_reads: Vec::new(),
     })
+}
+
+/// In the order of their requests.
+fn slowest(began: Instant, reads: &[Read]) -> Vec<SlowRead> {
+    let mut slowest = reads.to_vec();
+    slowest.sort_by(|one, other| other.ms.total_cmp(&one.ms));
+    slowest.truncate(SLOWEST_READS);
+    slowest.sort_by_key(|read| read.sent);
+    let slow = |read: &Read| SlowRead { at_s: read.sent.into_std().duration_since(began).as_secs_f64(), ms: read.ms };
+    slowest.iter().map(slow).collect()
 }

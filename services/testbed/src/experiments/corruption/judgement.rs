@@ -61,6 +61,15 @@ pub struct Death {
     pub failed_s: f64,
     /// Until three copies of each segment were complete again.
     pub back_s: f64,
+    /// The slowest reads from the death on, by the time of their request: what takes time from readers is seen by when it does.
+    pub slowest_reads: Vec<SlowRead>,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SlowRead {
+    /// After the death.
+    pub at_s: f64,
+    pub ms: f64,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -205,7 +214,14 @@ pub mod tests {
         };
         Measured {
             repairs: Damage::ALL.iter().map(repair).collect(),
-            deaths: vec![Death { copies: 12, blocks: 512, received: 2 << 20, failed_s: 2.0, back_s: 10.0 }],
+            deaths: vec![Death {
+                copies: 12,
+                blocks: 512,
+                received: 2 << 20,
+                failed_s: 2.0,
+                back_s: 10.0,
+                slowest_reads: vec![],
+            }],
             before_deaths: reads(),
             during_deaths: reads(),
             switches: Switches { switches: 9, near: reads(), others: reads() },

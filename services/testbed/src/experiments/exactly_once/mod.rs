@@ -25,7 +25,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use api::Profile;
 use clap::{Args, FromArgMatches};
-use contract::{SHARDS, ShardId};
+use contract::{SEGMENTS, SHARDS, ShardId};
 use heartbeat::clock::wall_ms;
 use tokio::{task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -88,6 +88,8 @@ struct Plan {
     faults: Counts,
     /// Lists that are compared with the answer of a miss.
     sample: usize,
+    /// Versions of segments that must be among the files that are compared.
+    least_versions: u64,
 }
 
 const SEED: u64 = 17;
@@ -97,6 +99,7 @@ const WORKERS: usize = 3;
 const PUBLISH_EVERY_MS: u64 = 500;
 const FILE_READERS: usize = 2;
 const DRAINED_WITHIN: Duration = Duration::from_secs(300);
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
 
 async fn run(args: ExactlyOnceArgs) -> anyhow::Result<ExitCode> {
@@ -110,6 +113,8 @@ async fn run(args: ExactlyOnceArgs) -> anyhow::Result<ExitCode> {
             beat: Duration::from_millis(100),
             faults: Counts { workers: 6, brokers: 1, mysql: 1, leaders: 1 },
             sample: 100,
+            // More than one of each: some were published under the faults.
+            least_versions: u64::from(SEGMENTS) + 1,
         }
     } else {
         Plan {
@@ -120,6 +125,7 @@ async fn run(args: ExactlyOnceArgs) -> anyhow::Result<ExitCode> {
             beat: Duration::from_secs(1),
             faults: Counts { workers: 20, brokers: 2, mysql: 1, leaders: 1 },
             sample: 1_000,
+            least_versions: 2 * u64::from(SEGMENTS),
         }
     };
     plan.events = args.events.unwrap_or(plan.events);
@@ -167,6 +173,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     let mut measured = send(&mut stack, &mut plane, plan, &workload, &before).await?;
     plane.stop(&mut stack.service.stack).await?;
     stack.stop().await?;
+    measured.least_versions = plan.least_versions;
     measured.planned_faults = plan.faults.workers + plan.faults.brokers + plan.faults.mysql + plan.faults.leaders;
     Ok(measured)
 }
@@ -201,6 +208,8 @@ async fn send(
     eprintln!("sent in {seconds:.0} s, all processed {drained_s:.1} s later; comparing");
     stop.cancel();
     let longest_stall_s = stalls.await?.as_secs_f64();
+    // A slow machine publishes few versions meanwhile.
+    files.wait_versions(plan.least_versions as usize, PUBLISHED_WITHIN).await;
     let files = files.finish().await?;
     let poison = delivered.positions.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut measured = Measured {
