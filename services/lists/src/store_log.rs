@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use contract::{SegmentId, ShardId, VersionVector};
 use model::Fold;
-use runtime::background::{self, BackgroundError};
+use runtime::background::{self, Panicked};
 use stores::{ArrivedEvent, Store, StoreError};
 use tokio::time::{Instant, sleep};
 
@@ -27,7 +27,7 @@ pub enum LogError {
     #[error("the log of shard {} has arrival numbers up to {last}, the version goes up to {wanted}", shard.index())]
     TooShort { shard: ShardId, last: u64, wanted: u64 },
     #[error("the fold is lost")]
-    Lost(#[from] BackgroundError),
+    Lost(#[from] Panicked),
 }
 
 /// Folds the logs from their begin: up to exactly this version, or without one to where they end now.
@@ -65,7 +65,7 @@ pub async fn fold_log(store: &Store, held: &[SegmentId], until: Option<VersionVe
 ///
 /// # Errors
 /// The fold is lost: folding panicked. It is lost too if the future is dropped.
-pub async fn advance(mut fold: Fold, store: &Store) -> Result<(Fold, Result<(), LogError>), BackgroundError> {
+pub async fn advance(mut fold: Fold, store: &Store) -> Result<(Fold, Result<(), LogError>), Panicked> {
     let mut all = Ok(());
     for shard in ShardId::all() {
         let read;
@@ -82,7 +82,7 @@ async fn read_on(
     shard: ShardId,
     until: u64,
     max_pages: usize,
-) -> Result<(Fold, Result<(), LogError>), BackgroundError> {
+) -> Result<(Fold, Result<(), LogError>), Panicked> {
     for _ in 0..max_pages {
         let after = fold.version().position(shard);
         if after >= until {
@@ -105,7 +105,7 @@ async fn read_on(
     Ok((fold, Ok(())))
 }
 
-async fn add(mut fold: Fold, page: Vec<ArrivedEvent>) -> Result<Fold, BackgroundError> {
+async fn add(mut fold: Fold, page: Vec<ArrivedEvent>) -> Result<Fold, Panicked> {
     let is_short = page.len() <= FOLDED_AT_ONCE;
     let add = move || {
         for ArrivedEvent { event, arrival } in &page {

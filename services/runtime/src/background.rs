@@ -1,61 +1,60 @@
-//! Work that can wait for a core while requests cannot: building a model, hashing and encoding files.
+//! Work that can wait for a core while requests cannot: folding logs, building a model, hashing and encoding files.
 
-use std::{io, thread};
+use std::{io, sync::LazyLock};
 
-use tokio::sync::oneshot;
+use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, unix};
+use tokio::runtime::{Builder, Runtime};
 
-/// The highest: a request that wakes up beside such work runs at once. Beside three such threads at 10, it still waits for milliseconds:
-/// each takes a share of the core, and with it the right to end its slice.
-const NICENESS: i32 = 19;
+/// Threads of a process. Further work waits for one.
+const MAX_THREADS: usize = 8;
+/// On Linux SCHED_IDLE: a thread that wakes up for a request takes the core at once. Beside threads that are only less urgent (nice 19), it
+/// often waits for the next tick: 4 ms.
+const POLICY: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+
+/// Threads of their own: one that tokio uses for requests could not raise its priority again.
+static THREADS: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut threads = Builder::new_current_thread();
+    threads.thread_name("background").max_blocking_threads(MAX_THREADS).on_thread_start(|| {
+        // Where it is not permitted, the work is as urgent as all other.
+        let _ = unix::set_thread_priority_and_policy(unix::thread_native_id(), ThreadPriority::Min, POLICY);
+    });
+    threads.build().expect("it has neither I/O nor timers that could fail")
+});
 
 #[derive(Debug, thiserror::Error)]
-pub enum BackgroundError {
-    #[error("cannot start a thread")]
-    NotStarted(#[source] io::Error),
-    #[error("the work panicked")]
-    Panicked,
-}
+#[error("work in the background panicked")]
+pub struct Panicked;
 
-impl From<BackgroundError> for io::Error {
-    fn from(error: BackgroundError) -> Self {
-        Self::other(error)
+impl From<Panicked> for io::Error {
+    fn from(panicked: Panicked) -> Self {
+        Self::other(panicked)
     }
 }
 
-/// Runs `work` on a thread of its own, with a lower priority than the process has. The thread cannot be one of tokio's: only a privileged
-/// process may raise its priority again. Callers bound the number of threads. The work goes on if the future is dropped.
+/// Runs `work` on a thread that has a core only while no request needs it. The work goes on if the future is dropped.
 ///
 /// # Errors
-/// The thread cannot be started, or `work` panicked.
-pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BackgroundError> {
-    let (done, result) = oneshot::channel();
-    let thread = move || {
-        // On Linux, of the calling thread alone. Where it is not permitted, the work is as urgent as all other.
-        let _ = rustix::process::setpriority_process(None, NICENESS);
-        // Nobody may wait any more.
-        let _ = done.send(work());
-    };
-    thread::Builder::new().name("background".to_owned()).spawn(thread).map_err(BackgroundError::NotStarted)?;
-    result.await.map_err(|_closed| BackgroundError::Panicked)
+/// `work` panicked.
+pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
+    THREADS.spawn_blocking(work).await.map_err(|_panic| Panicked)
 }
 
 #[cfg(test)]
 mod tests {
-    use rustix::process::getpriority_process;
-
     use super::*;
 
     #[tokio::test]
     async fn only_the_work_is_less_urgent() {
-        let niceness = || getpriority_process(None).unwrap();
-        let before = niceness();
-        assert_eq!(run(niceness).await.unwrap(), NICENESS);
-        assert_eq!(niceness(), before);
+        let policy = || unix::thread_schedule_policy().unwrap();
+        let before = policy();
+        assert_ne!(before, POLICY);
+        assert_eq!(run(policy).await.unwrap(), POLICY);
+        assert_eq!(policy(), before);
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_error() {
-        let failed = run(|| panic!("on purpose")).await;
-        assert!(matches!(failed, Err(BackgroundError::Panicked)), "{failed:?}");
+    async fn a_panic_is_an_error_and_the_next_work_runs() {
+        assert!(run(|| panic!("on purpose")).await.is_err());
+        assert_eq!(run(|| 1).await.unwrap(), 1);
     }
 }

@@ -97,6 +97,18 @@ impl Cluster {
         self.holders_by(&self.status().await?, segment)
     }
 
+    /// Epoch of each segment's primary.
+    pub async fn primaries(&self) -> anyhow::Result<Vec<u64>> {
+        Ok(self.status().await?.table.partitions.iter().map(|assignment| assignment.epoch).collect())
+    }
+
+    /// Segments that have another primary since, or the same one in another epoch.
+    pub async fn moved_since(&self, primaries: &[u64]) -> anyhow::Result<Vec<SegmentId>> {
+        let now = self.primaries().await?;
+        let moved = SegmentId::all().zip(primaries.iter().zip(&now)).filter(|(_, (before, now))| before != now);
+        Ok(moved.map(|(segment, _)| segment).collect())
+    }
+
     fn holders_by(&self, status: &Status, segment: SegmentId) -> anyhow::Result<Vec<Holder>> {
         let assignment = &status.table.partitions[segment.index()];
         let names = assignment.primary.iter().chain(&assignment.replicas);

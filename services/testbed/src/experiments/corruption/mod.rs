@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     data,
-    instruments::file_readers::FileReaders,
+    instruments::{file_readers::FileReaders, segment_damage},
     stack::{
         control_plane,
         event_stack::{self, EventStack},
@@ -187,20 +187,28 @@ async fn one(cluster: &Cluster, damage: Damage, events: &Events) -> anyhow::Resu
         cluster.wait_new_version(&backups).await?;
         cluster.wait_complete().await?;
     }
-    let before = cluster.settled().await?;
+    let (before, primaries) = (cluster.settled().await?, cluster.primaries().await?);
     let imposed = damage.impose(cluster, &backups).await?;
     let begun = Instant::now();
     let found = cluster.wait_found(&imposed.segments, before).await?;
     cluster.wait_complete().await?;
     let repaired_s = begun.elapsed().as_secs_f64();
     let received = cluster.settled().await?.bytes - before.bytes;
+    // A new primary publishes the same version in its epoch: the others fetch the manifest.
+    let mut of_moved = 0;
+    let moved = cluster.moved_since(&primaries).await?;
+    for &segment in &moved {
+        let holders = cluster.holders(segment).await?;
+        of_moved += holders.len() as u64 * segment_damage::manifest_bytes(&holders[0].segments, segment)?;
+    }
     Ok(Repair {
         damage: damage.to_string(),
         segments: imposed.segments.len(),
         damaged: imposed.blocks,
         manifests: imposed.manifests,
         received: received as u64,
-        allowed: imposed.blocks * BLOCK_BYTES as u64 + imposed.manifests * imposed.manifest_bytes,
+        moved_primaries: moved.len(),
+        allowed: imposed.blocks * BLOCK_BYTES as u64 + imposed.manifests * imposed.manifest_bytes + of_moved,
         found_s: found.duration_since(begun).as_secs_f64(),
         repaired_s,
     })
