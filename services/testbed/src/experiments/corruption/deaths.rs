@@ -17,7 +17,7 @@ use crate::{
     stack::{control_plane::ControlPlane, event_stack::EventStack},
 };
 
-/// Slower than elsewhere: the monitors' answers take CPU time from the reads that are measured.
+/// Slower than elsewhere: the monitors' answers take CPU time from the reads that are measured. As often before a death as after it.
 const LOOK: Duration = Duration::from_millis(200);
 const SLOWEST_READS: usize = 20;
 
@@ -35,7 +35,9 @@ pub async fn kill_each(
 ) -> anyhow::Result<(Vec<Death>, [Latencies; 2])> {
     let (mut seen, mut before, mut during) = (Vec::new(), Vec::new(), Vec::new());
     for number in (0..plane.workers.len()).rev().take(deaths) {
-        before.extend(lists.during(sleep(before_each)).await.1);
+        let (looked, reads) = lists.during(look_for(cluster, before_each)).await;
+        looked?;
+        before.extend(reads);
         cluster.is_dead(&plane.workers[number].name, true);
         let received = cluster.counted().await?.bytes;
         let began = Instant::now();
@@ -61,6 +63,16 @@ pub async fn kill_each(
         cluster.wait_complete().await?;
     }
     Ok((seen, [before, during].map(|reads| Latencies::of(reads.iter().map(|read| (read.ms, read.is_answered))))))
+}
+
+/// What `kill` does while it waits.
+async fn look_for(cluster: &Cluster, lasting: Duration) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < lasting {
+        Cluster::unreported(&cluster.status().await?);
+        sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 async fn kill(number: usize, cluster: &Cluster, plane: &ControlPlane, stack: &mut EventStack) -> anyhow::Result<Death> {

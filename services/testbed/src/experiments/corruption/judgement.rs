@@ -254,7 +254,7 @@ pub mod tests {
             |m| m.answers.wrong = 1,
             |m| m.answers.compared = 0,
             |m| m.failed_list_reads = 1,
-            |m| m.deaths[0].back_s = 17.0,
+            |m| m.deaths[0].back_s = 20.0,
             |m| m.during_deaths.p99_ms = 6.1,
             |m| m.deaths.clear(),
             |m| m.switches.near.p99_ms = 6.1,

@@ -97,7 +97,7 @@ mod tests {
         let section = section(&measured()).unwrap();
         let [repairs, deaths, files, latencies] = section.tables.as_slice() else { panic!("{section:?}") };
         assert_eq!(repairs.rows[0], ["bits flipped in a replica's copy", "1", "3", "0", "12,288", "1.0 s", "2.0 s"]);
-        assert_eq!(deaths.rows[0][5], "16 s");
+        assert_eq!(deaths.rows[0][5], "19 s");
         assert_eq!(files.rows[0][1], "500");
         assert_eq!(latencies.rows[2][0], "near one of 9 switches");
         assert_eq!(section.measured["files"]["wrong"], 0);
