@@ -188,7 +188,7 @@ pub mod tests {
     use crate::experiments::autoscaling::{
         calibration::tests::calibration,
         run::{Decision, Requests, Supply},
-        servers::options,
+        servers::rule,
     };
 
     fn run(variant: &str, ready: &[u32], beyond_slo_pct: f64, replica_minutes: f64) -> Run {
@@ -206,7 +206,7 @@ pub mod tests {
             load: Some(LoadInput { request_milli: Some(50), total_milli: 400, limit_milli: Some(50) }),
             ..StepInput::default()
         };
-        let plan = autoscaler::line::Case { steps: vec![step], ..options(8, 20, 10).unwrap().case(variant, 8) };
+        let plan = autoscaler::line::Case { steps: vec![step], ..rule(8, 20, 10).unwrap().case(variant, 8) };
         Run {
             variant: variant.to_owned(),
             requests: Requests { answered: 60_000, beyond_slo_pct, p99_ms: 90.0, ..Requests::default() },

@@ -259,7 +259,7 @@ impl Watched {
 
     fn case(&self, variant: &Variant, options: &Options) -> Case {
         let steps = self.steps.iter().map(|(_, step)| step.input.clone()).collect();
-        Case { steps, ..options.case(variant.name, variant.min as usize) }
+        Case { steps, ..options.rule.case(variant.name, variant.min as usize) }
     }
 }
 
