@@ -19,7 +19,7 @@ use launcher::ChildId;
 
 pub use self::{
     controller::{AUTOSCALER, Controller},
-    cpu::{CpuTime, Meter},
+    cpu::Meter,
     planner::{Observed, Planner, Reading, Rule, SYNC_PERIOD, Step},
 };
 use crate::stack::service::{Replica, ServiceStack};

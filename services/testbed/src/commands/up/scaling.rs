@@ -9,7 +9,7 @@ use launcher::{Cores, QuotaChoice};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    autoscale::{Controller, Options, REQUEST_CORES, Step, WORK_US, manifest},
+    autoscale::{Controller, Options, REQUEST_CORES, Rule, Step, WORK_US, manifest},
     cli::UpArgs,
     stack::service::{Plan, Quota, ServiceStack},
 };
