@@ -1,4 +1,5 @@
-//! Quotas where there are no cgroups. What the experiment measures, its judgement's tests check; replicas that come and go are in autoscale.rs.
+//! Quotas where there are no cgroups. What the experiments measure, their judgements' tests check; replicas that come and go are in
+//! autoscale.rs.
 
 use std::process::Command;
 
@@ -41,4 +42,22 @@ fn without_cgroups_a_kernel_quota_is_refused_with_the_reason() {
         "{error}"
     );
     assert_eq!(home.processes(), [] as [u64; 0]);
+}
+
+#[test]
+fn without_cgroups_servers_with_quotas_are_skipped_with_the_reason() {
+    let Some(home) = Home::new() else { return };
+    let mut trial = Command::new("true");
+    if !without_cgroups(trial.current_dir(home.path())).status().is_ok_and(|status| status.success()) {
+        launcher::testing::skip("cgroups cannot be unmounted here");
+        return;
+    }
+    let words = ["experiment", "sharding", "--quick", "--part", "quota", "--servers", "2", "--out", "out", "--json"];
+    let output = without_cgroups(&home.command(&words)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let reason = "no cgroup hierarchy with the controller cpu is mounted";
+    assert!(report["sections"][0]["measured"]["skipped"].as_str().unwrap().contains(reason), "{report}");
+    assert!(report["verdicts"][0]["note"].as_str().unwrap().contains(reason), "{report}");
+    assert!(report["verdicts"][0]["passed"].is_null(), "{report}");
 }
