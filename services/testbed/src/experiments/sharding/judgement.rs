@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use report::{Validity, Verdict};
+use report::{Validity, Verdict, not_judged};
 
 use super::{
     Measured,
@@ -48,7 +48,7 @@ pub fn validity(measured: &Measured) -> BTreeMap<String, Validity> {
         even::variants(&measured.counts)
             .into_iter()
             .filter(|variant| runs.iter().any(|run| run.variant == *variant))
-            .map(|variant| (format!("{part}, {}", variant.name()), of_windows(runs, &[&variant])))
+            .map(|variant| (format!("{part}, {}", variant.name()), of_windows(runs, &variant)))
             .collect::<Vec<_>>()
     };
     let mut all = BTreeMap::new();
@@ -60,7 +60,7 @@ pub fn validity(measured: &Measured) -> BTreeMap<String, Validity> {
     }
     if let Some(skew) = &measured.skew {
         let variants = [skew::ONE].into_iter().chain(skew.cases.iter().map(|case| case.variant));
-        all.extend(variants.map(|variant| (format!("skew, {}", variant.name()), of_windows(&skew.runs, &[&variant]))));
+        all.extend(variants.map(|variant| (format!("skew, {}", variant.name()), of_windows(&skew.runs, &variant))));
     }
     all
 }
@@ -94,8 +94,9 @@ fn by_quota(runs: &[Run<even::Variant>], operation: Operation, most: u16) -> Ver
     let measured =
         format!("{} ×, serial share {} %", gain(runs, operation, most), serial(runs, operation).text(100.0, 1));
     let name = format!("{} of {most} real servers with equal CPU quotas, over one", operation.name());
-    let note = "stated, not judged: servers of equal quotas share nothing but this machine";
-    Verdict { note: note.into(), ..stated(&name, &format!("the article: nearly {ARTICLE_GAIN} ×"), measured) }
+    let reasons = reasons(&windows(runs, operation, most));
+    let note = if reasons.is_empty() { "stated, not judged".to_owned() } else { not_judged(&reasons) };
+    Verdict { note, ..stated(&name, &format!("the article: nearly {ARTICLE_GAIN} ×"), measured) }
 }
 
 fn stated(name: &str, expected: &str, measured: String) -> Verdict {
@@ -104,32 +105,42 @@ fn stated(name: &str, expected: &str, measured: String) -> Verdict {
 
 fn by_law(store: &ModelledStore, runs: &[Run<even::Variant>], operation: Operation, most: u16) -> Verdict {
     let name = format!("{} of {most} modelled instances at equal connections in all, over one", operation.name());
-    let variants = [1, most].map(|servers| even::Variant { operation, servers });
-    let validity = of_windows(runs, &[&variants[0], &variants[1]]);
-    near(&name, store.gain(most), &gain(runs, operation, most), &validity)
+    near(&name, store.gain(most), &gain(runs, operation, most), &windows(runs, operation, most))
 }
 
 fn by_skew(skew: &Skew, case: &skew::Case) -> Verdict {
     let name = format!("reads over those of one server: {}", case.variant.name());
-    let validity = of_windows(&skew.runs, &[&skew::ONE, &case.variant]);
-    near(&name, case.gain, &skewed_gain(skew, &case.variant), &validity)
+    let windows = [skew::ONE, case.variant].map(|variant| (variant.name(), of_windows(&skew.runs, &variant)));
+    near(&name, case.gain, &skewed_gain(skew, &case.variant), &windows)
 }
 
-/// Decided only if the whole interval lies within the tolerance, or the whole interval outside of it.
-fn near(name: &str, predicted: f64, gain: &Estimate, validity: &Validity) -> Verdict {
-    let passed = gain.is_within((1.0 - TOLERANCE) * predicted, (1.0 + TOLERANCE) * predicted);
-    let verdict = Verdict {
+/// Those of one server and of the most: a gain is their ratio.
+fn windows(runs: &[Run<even::Variant>], operation: Operation, most: u16) -> [(String, Validity); 2] {
+    let variants = [1, most].map(|servers| even::Variant { operation, servers });
+    variants.map(|variant| (variant.name(), of_windows(runs, &variant)))
+}
+
+/// Why windows are not valid, with their names.
+fn reasons(windows: &[(String, Validity)]) -> Vec<String> {
+    let of_window = |(name, validity): &(String, Validity)| {
+        validity.reasons.iter().map(|reason| format!("{name}, {reason}")).collect::<Vec<_>>()
+    };
+    windows.iter().flat_map(of_window).collect()
+}
+
+/// Decided only if all windows are valid, and the whole interval lies within the tolerance or the whole interval outside of it.
+fn near(name: &str, predicted: f64, gain: &Estimate, windows: &[(String, Validity)]) -> Verdict {
+    let reasons = reasons(windows);
+    let within = gain.is_within((1.0 - TOLERANCE) * predicted, (1.0 + TOLERANCE) * predicted);
+    let passed = within.filter(|_| reasons.is_empty());
+    Verdict {
         name: name.to_owned(),
         expected: format!("{predicted:.2} × ± {:.0} %, predicted before the run", 100.0 * TOLERANCE),
         measured: format!("{gain} ×"),
         passed,
         undecided: passed.is_none(),
-        note: String::new(),
-    };
-    if validity.is_valid() {
-        return verdict;
+        note: not_judged(&reasons),
     }
-    Verdict { passed: None, undecided: true, note: validity.note(), ..verdict }
 }
 
 #[cfg(test)]
@@ -222,8 +233,9 @@ pub mod tests {
             change(&mut all);
             let verdicts = verdicts(&all);
             let undecided: Vec<usize> = (0..verdicts.len()).filter(|n| verdicts[*n].undecided).collect();
-            assert_eq!(undecided.contains(&at), true, "{undecided:?}");
-            assert!(verdicts[at].note.contains("95 % CPU"), "{:?}", verdicts[at]);
+            assert!(undecided.contains(&at), "{undecided:?}");
+            let note = &verdicts[at].note;
+            assert!(note.contains("16 servers, round 1: 95 % CPU"), "{note}");
         }
     }
 

@@ -79,8 +79,8 @@ enum Part {
     Skew,
 }
 
-/// An unoptimised client takes ten times the CPU: its servers get a smaller quota.
-const QUOTA_CORES: f64 = if cfg!(debug_assertions) { 0.02 } else { 0.05 };
+/// 16 servers and their clients leave a third of two cores idle. An unoptimised client takes more CPU: its servers get less.
+const QUOTA_CORES: f64 = if cfg!(debug_assertions) { 0.02 } else { 0.04 };
 /// To real servers, of each shard: enough that 16 servers are busy too.
 const CLIENTS_OF_SHARD: u32 = 4;
 /// The modelled store is the article's on this scale (`ModelledStore::article`).

@@ -1,4 +1,4 @@
-//! Users of unequal popularity on 16 instances of the modelled store, before and behind Redis. Every instance brings connections of its own,
+//! Users of unequal popularity on 16 instances of the modelled store, without and behind Redis. Every instance brings connections of its own,
 //! so that its capacity does not depend on the number of instances.
 
 use std::sync::Arc;
@@ -31,8 +31,7 @@ const WAITING: u32 = if cfg!(debug_assertions) { 20 } else { 60 };
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Variant {
     pub popularity: Popularity,
-    /// Behind Redis.
-    pub redis: bool,
+    pub behind_redis: bool,
     pub servers: u16,
 }
 
@@ -59,7 +58,7 @@ pub struct Skew {
 }
 
 /// One server, and users that are alike.
-pub const ONE: Variant = Variant { popularity: Popularity::Zipf(0.0), redis: false, servers: 1 };
+pub const ONE: Variant = Variant { popularity: Popularity::Zipf(0.0), behind_redis: false, servers: 1 };
 
 impl Skew {
     /// The predictions, without runs. Each instance has as many connections as one of 16 has of the whole store.
@@ -68,17 +67,17 @@ impl Skew {
     /// Never: the ids are valid.
     pub fn predicted(store: &ModelledStore, servers: u16) -> anyhow::Result<Self> {
         let users = Ranked::new(USERS)?;
-        let case = |redis: bool, popularity: Popularity| {
-            let (weights, cached) = (popularity.weights(USERS), if redis { CACHED } else { 0 });
+        let case = |behind_redis: bool, popularity: Popularity| {
+            let (weights, cached) = (popularity.weights(USERS), if behind_redis { CACHED } else { 0 });
             let skew = max_over_mean(&load(&weights, &users.shards, servers, cached));
             Case {
-                variant: Variant { popularity, redis, servers },
+                variant: Variant { popularity, behind_redis, servers },
                 max_over_mean: skew,
                 gain: f64::from(servers) / skew,
                 from_redis_pct: 100.0 * weights[..cached].iter().sum::<f64>() / weights.iter().sum::<f64>(),
             }
         };
-        let cases = [false, true].into_iter().flat_map(|redis| Popularity::ALL.map(|users| case(redis, users)));
+        let cases = [false, true].into_iter().flat_map(|behind_redis| Popularity::ALL.map(|popularity| case(behind_redis, popularity)));
         let connections = store.connections / 16;
         let predicted_per_s = store.per_instance(f64::from(connections));
         Ok(Self { connections, predicted_per_s, cases: cases.collect(), runs: Vec::new() })
@@ -97,7 +96,7 @@ impl Skew {
             let popularity = Arc::new(WeightedIndex::new(variant.popularity.weights(USERS))?);
             let client = |number: u32| PopularityClient {
                 store: layout.store.clone(),
-                redis: variant.redis.then(|| redis.clone()),
+                redis: variant.behind_redis.then(|| redis.clone()),
                 users: Arc::clone(&users),
                 popularity: Arc::clone(&popularity),
                 random: SmallRng::seed_from_u64(mixed(rounds.seed, &[u64::from(round), u64::from(number)])),
@@ -114,7 +113,7 @@ impl Skew {
 
 impl Variant {
     pub fn name(&self) -> String {
-        let place = if self.redis { "behind Redis" } else { "without Redis" };
+        let place = if self.behind_redis { "behind Redis" } else { "without Redis" };
         match self.servers {
             1 => "one server".into(),
             servers => format!("{}, {place}, {servers} servers", self.popularity.name()),

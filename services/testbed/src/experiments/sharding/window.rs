@@ -78,6 +78,12 @@ struct Reading {
 }
 
 impl Counts {
+    fn failed(&self, error: &anyhow::Error) {
+        self.failed.fetch_add(1, Relaxed);
+        let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| format!("{error:#}"));
+    }
+
     fn read(&self, servers: &[u32]) -> Reading {
         let cpu_s = |pid: &u32| cpu::process_seconds(*pid).unwrap_or(0.0);
         Reading {
@@ -117,10 +123,7 @@ async fn work(mut client: impl Client, counts: Arc<Counts>) {
             Ok(Answer::Store(shard)) => counts.by_shard[shard.index()].fetch_add(1, Relaxed),
             Ok(Answer::Redis) => counts.from_redis.fetch_add(1, Relaxed),
             Err(error) => {
-                let mut first = counts.first_error.lock().unwrap_or_else(PoisonError::into_inner);
-                first.get_or_insert_with(|| format!("{error:#}"));
-                drop(first);
-                counts.failed.fetch_add(1, Relaxed);
+                counts.failed(&error);
                 sleep(AFTER_FAILURE).await;
                 continue;
             }

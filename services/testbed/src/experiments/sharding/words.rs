@@ -7,8 +7,7 @@ use report::{
 use serde_json::json;
 
 use super::{
-    ByLaw, ByQuota, Measured,
-    amdahl::serial_share,
+    ByLaw, ByQuota, Measured, amdahl,
     even::{Operation, Variant},
     judgement::{ARTICLE_GAIN, gain, serial, skewed_gain},
     popularity::{max_over_mean, server_of},
@@ -58,7 +57,7 @@ pub fn sections(measured: &Measured) -> anyhow::Result<Vec<Section>> {
 /// Why figures here differ from the article's.
 pub fn remarks(measured: &Measured) -> Vec<String> {
     let most = measured.counts.last().copied().unwrap_or(1);
-    let share = serial_share(&[(16.0, ARTICLE_GAIN)]).map_or_else(|| NO_FIGURE.into(), |share| pct(100.0 * share));
+    let share = article_share().map_or_else(|| NO_FIGURE.into(), |share| pct(100.0 * share));
     let article = format!(
         "The article's {ARTICLE_GAIN} × of 16 instances is a serial share of {share} % by Amdahl's law, or a busiest shard with {:.1} times the mean \
          load. It does not say what its instances shared, nor how popular its users were.",
@@ -74,6 +73,11 @@ pub fn remarks(measured: &Measured) -> Vec<String> {
         )
     });
     [Some(article), quota, law].into_iter().flatten().collect()
+}
+
+/// The serial share that makes 16 servers as fast as the article's.
+fn article_share() -> Option<f64> {
+    amdahl::serial_share(&[(16.0, ARTICLE_GAIN)])
 }
 
 fn estimate(runs: &[Run<Variant>], variant: Variant, of_window: fn(&Window) -> f64) -> Estimate {
@@ -151,7 +155,12 @@ fn by_quota(quota: &ByQuota, counts: &[u16]) -> anyhow::Result<Section> {
     ];
     let curves =
         Operation::ALL.map(|operation| curve(operation.name(), counts, |n| gain(&quota.runs, operation, n).mean));
-    let curves = curves.into_iter().chain([curve("N servers, N ×", counts, f64::from)]).collect();
+    let of_article = article_share().unwrap_or(f64::NAN);
+    let compared = [
+        curve("N servers, N ×", counts, f64::from),
+        curve("Amdahl's law through the article's figure", counts, |n| amdahl::gain(of_article, n.into())),
+    ];
+    let curves = curves.into_iter().chain(compared).collect();
     let chart = gains_chart("Gain of servers with equal quotas", "Both axes are logarithmic.", curves);
     let mut measured = serde_json::to_value(quota)?;
     measured["gains"] = gains_json(&quota.runs, counts);
@@ -274,7 +283,7 @@ mod tests {
         for table in sections.iter().flat_map(|section| &section.tables) {
             assert!(table.rows.iter().all(|row| row.len() == table.head.len()), "{table:?}");
         }
-        assert_eq!(sections[1].tables[0].rows[4][3..5], ["2.79 (2.78 to 2.79) ×", "2.79 ×"]);
+        assert_eq!(sections[1].tables[0].rows[4][3..5], ["2.79 (2.79 to 2.79) ×", "2.79 ×"]);
         assert_eq!(sections[0].measured["gains"][4]["servers"], 16);
         assert_eq!(predictions(&all).len(), 4 + 8);
         let remark = remarks(&all).concat();
