@@ -49,7 +49,7 @@ pub const EXPERIMENT: Experiment = Experiment {
   ./testbed experiment sharding                            three rounds (about 17 minutes)
   ./testbed experiment sharding --quick                    one short round, not judged (under 3 minutes)
   ./testbed experiment sharding --part law --servers 4     one part, with 1, 2 and 4 servers
-  ./testbed experiment sharding --json | jq -c '.sections[].measured.gains'",
+  ./testbed experiment sharding --json | jq '.sections[].measured.gains'",
     args: ShardingArgs::augment_args,
     run: |matches| Box::pin(async move { run(&ShardingArgs::from_arg_matches(&matches)?).await }),
 };

@@ -77,7 +77,9 @@ impl Skew {
                 from_redis_pct: 100.0 * weights[..cached].iter().sum::<f64>() / weights.iter().sum::<f64>(),
             }
         };
-        let cases = [false, true].into_iter().flat_map(|behind_redis| Popularity::ALL.map(|popularity| case(behind_redis, popularity)));
+        let cases = [false, true]
+            .into_iter()
+            .flat_map(|behind_redis| Popularity::ALL.map(|popularity| case(behind_redis, popularity)));
         let connections = store.connections / 16;
         let predicted_per_s = store.per_instance(f64::from(connections));
         Ok(Self { connections, predicted_per_s, cases: cases.collect(), runs: Vec::new() })
