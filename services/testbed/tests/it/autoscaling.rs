@@ -86,3 +86,21 @@ fn a_bad_curve_is_refused_with_its_line() {
         assert!(error.contains("mine.csv") && error.contains(reason), "{text:?}: {error}");
     }
 }
+
+#[test]
+fn without_cgroups_servers_with_quotas_are_skipped_with_the_reason() {
+    let Some(home) = Home::new() else { return };
+    let mut trial = Command::new("true");
+    if !without_cgroups(trial.current_dir(home.path())).status().is_ok_and(|status| status.success()) {
+        launcher::testing::skip("cgroups cannot be unmounted here");
+        return;
+    }
+    let words = ["experiment", "sharding", "--quick", "--part", "quota", "--servers", "2", "--out", "out", "--json"];
+    let output = without_cgroups(&home.command(&words)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let reason = "no cgroup hierarchy with the controller cpu is mounted";
+    assert!(report["sections"][0]["measured"]["skipped"].as_str().unwrap().contains(reason), "{report}");
+    assert!(report["verdicts"][0]["note"].as_str().unwrap().contains(reason), "{report}");
+    assert!(report["verdicts"][0]["passed"].is_null(), "{report}");
+}
