@@ -25,6 +25,7 @@ mod open_instants;
 mod paths;
 pub mod plan;
 pub mod rate_curve;
+pub mod rates;
 mod recorder;
 pub mod run;
 pub mod scenario;

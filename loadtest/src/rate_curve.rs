@@ -1,15 +1,16 @@
-//! The rate of open arrivals over the measured part of a step, as a factor for each second. Pure.
+//! The rate of open arrivals over the measured part of a step, as a factor for each second.
 
-use anyhow::{Result, anyhow, ensure};
+use std::path::Path;
+
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::curve::MAX_USERS;
-
+use crate::rates;
 /// Most planned requests per second of a step with open arrivals, and the largest factor of a curve.
-pub const MAX_RATE: u32 = MAX_USERS;
+pub use crate::rates::MAX_RATE;
+
 /// Four hours, as long as the longest measured part. Bounds the memory.
 const MAX_SECONDS: usize = 14_400;
-const HEAD: &str = "second,rate";
 
 /// A factor for each second of the measured part, from second 0. The rate is constant within a second: the step's rate times the factor.
 /// With a step of 1 request/s the factors are requests/s, as in a recorded load. Before the measured part the first factor holds.
@@ -26,30 +27,16 @@ impl RateCurve {
             "a curve must have 1..={MAX_SECONDS} seconds, has {}",
             factors.len()
         );
-        for (second, factor) in factors.iter().enumerate() {
-            // A range contains neither NaN nor infinity.
-            let within = (0.0..=f64::from(MAX_RATE)).contains(factor);
-            ensure!(within, "the rate of second {second} must be 0..={MAX_RATE}, is {factor}");
-        }
-        ensure!(factors.iter().any(|factor| *factor > 0.0), "a curve must have a rate above 0 in at least one second");
+        rates::check(&factors)?;
         Ok(Self(factors))
     }
 
-    /// Reads a CSV file with the head `second,rate` and one line for each second from 0, without gaps.
+    /// Reads a file of [`rates`].
     ///
     /// # Errors
-    /// Names the first line that is not of this form, or what is wrong with the whole.
-    pub fn parse(text: &str) -> Result<Self> {
-        let mut lines = text.lines().map(str::trim);
-        let head = lines.next().unwrap_or_default();
-        ensure!(head == HEAD, "line 1: the head must be {HEAD}");
-        let mut factors = Vec::new();
-        for (second, line) in lines.enumerate() {
-            ensure!(second < MAX_SECONDS, "line {}: a curve must have at most {MAX_SECONDS} seconds", line_of(second));
-            let factor = factor(line, second).map_err(|reason| anyhow!("line {}: {reason}", line_of(second)))?;
-            factors.push(factor);
-        }
-        Self::new(factors)
+    /// As [`rates::read`].
+    pub fn read(path: &Path) -> Result<Self> {
+        rates::read(path, MAX_SECONDS).map(Self)
     }
 
     /// Number of seconds.
@@ -60,7 +47,7 @@ impl RateCurve {
     /// The first second whose factor is above this limit, and its line in the file.
     pub fn first_above(&self, limit: f64) -> Option<(usize, usize)> {
         let second = self.0.iter().position(|factor| *factor > limit)?;
-        Some((second, line_of(second)))
+        Some((second, rates::line_of(second)))
     }
 
     /// Factor of a second of the measured part; after the last second, 0.
@@ -89,36 +76,13 @@ impl TryFrom<Vec<f64>> for RateCurve {
     }
 }
 
-/// Line 1 is the head.
-fn line_of(second: usize) -> usize {
-    second + 2
-}
-
-fn factor(line: &str, expected: usize) -> Result<f64, String> {
-    let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-    let [second, rate] = fields[..] else {
-        return Err(format!("must be {HEAD}, has {} fields", if line.is_empty() { 0 } else { fields.len() }));
-    };
-    let second: usize = second.parse().map_err(|_| format!("the second must be a whole number, is {second:?}"))?;
-    if second < expected {
-        return Err(format!("second {second} goes back in time: second {expected} is next"));
-    }
-    if second > expected {
-        return Err(format!("second {expected} is missing before second {second}: a curve must not have gaps"));
-    }
-    match rate.parse::<f64>() {
-        Ok(rate) if (0.0..=f64::from(MAX_RATE)).contains(&rate) => Ok(rate),
-        _ => Err(format!("the rate must be 0..={MAX_RATE}, is {rate:?}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_a_line_for_each_second() {
-        let curve = RateCurve::parse("second,rate\r\n0,0.5\r\n1, 2\n2,0\n").unwrap();
+    fn each_second_has_its_factor() {
+        let curve = RateCurve::new(vec![0.5, 2.0, 0.0]).unwrap();
         assert_eq!((curve.seconds(), curve.peak()), (3, 2.0));
         assert_eq!([0, 1, 2, 3, u64::MAX].map(|second| curve.factor(second)), [0.5, 2.0, 0.0, 0.0, 0.0]);
         assert_eq!((curve.mean(3000), curve.mean(1500)), (2.5 / 3.0, 1.0));
@@ -126,34 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_is_refused_with_its_line() {
-        for (text, reason) in [
-            ("", "line 1: the head must be second,rate"),
-            ("time,rate\n0,1\n", "line 1: the head must be second,rate"),
-            ("second,rate\n", "1..=14400 seconds, has 0"),
-            ("second,rate\n0,1\n2,1\n", "line 3: second 1 is missing before second 2: a curve must not have gaps"),
-            ("second,rate\n1,1\n", "line 2: second 0 is missing"),
-            ("second,rate\n0,1\n1,1\n0,1\n", "line 4: second 0 goes back in time: second 2 is next"),
-            ("second,rate\n0,1\n0,1\n", "line 3: second 0 goes back in time"),
-            ("second,rate\n0,-1\n", "line 2: the rate must be 0..=20000, is \"-1\""),
-            ("second,rate\n0,NaN\n", "line 2: the rate must be 0..=20000, is \"NaN\""),
-            ("second,rate\n0,inf\n", "is \"inf\""),
-            ("second,rate\n0,1e400\n", "is \"1e400\""),
-            ("second,rate\n0,20001\n", "is \"20001\""),
-            ("second,rate\n0,\n", "is \"\""),
-            ("second,rate\n0.5,1\n", "line 2: the second must be a whole number, is \"0.5\""),
-            ("second,rate\n-1,1\n", "line 2: the second must be a whole number"),
-            ("second,rate\n0\n", "line 2: must be second,rate, has 1 fields"),
-            ("second,rate\n0,1,1\n", "line 2: must be second,rate, has 3 fields"),
-            ("second,rate\n0,1\n\n1,1\n", "line 3: must be second,rate, has 0 fields"),
-            ("second,rate\n0,0\n1,0\n", "a rate above 0"),
-        ] {
-            let error = RateCurve::parse(text).unwrap_err().to_string();
-            assert!(error.contains(reason), "{text:?}: {error}");
-        }
-        let long: String = (0..=MAX_SECONDS).map(|second| format!("{second},1\n")).collect();
-        let error = RateCurve::parse(&format!("{HEAD}\n{long}")).unwrap_err().to_string();
-        assert!(error.contains("line 14402: a curve must have at most 14400 seconds"), "{error}");
+    fn a_curve_is_not_longer_than_a_step() {
+        let error = RateCurve::new(vec![1.0; MAX_SECONDS + 1]).unwrap_err().to_string();
+        assert!(error.contains("1..=14400 seconds, has 14401"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reads how the requests of a scenario arrive: the key `arrivals` and the table `[open]`.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use super::read::Table;
 use crate::{
@@ -10,8 +10,6 @@ use crate::{
 
 /// Interval of a user that is a request per second: the steps of open arrivals are rates.
 const OPEN_INTERVAL_MS: u64 = 1000;
-/// The longest curve needs less than a quarter of it.
-const MAX_CURVE_BYTES: u64 = 1 << 20;
 
 /// What a scenario says of its arrivals.
 pub(super) struct Keys {
@@ -51,7 +49,7 @@ fn read_open(table: Table<'_>, steps: &[u32], measure_s: u32, folder: &Path) -> 
     let max_in_flight = max_in_flight.map_or(DEFAULT_MAX_IN_FLIGHT, |most| most as u32);
     let mut open = Open { spacing, max_in_flight, curve: None };
     if let Some(file) = table.text("curve") {
-        match curve(&folder.join(&file)) {
+        match RateCurve::read(&folder.join(&file)) {
             Ok(curve) => open.curve = Some(curve),
             Err(error) => table.error("curve", &format!("{file:?}: {error:#}")),
         }
@@ -67,15 +65,6 @@ fn read_open(table: Table<'_>, steps: &[u32], measure_s: u32, folder: &Path) -> 
     }
     table.finish();
     open
-}
-
-fn curve(path: &Path) -> anyhow::Result<RateCurve> {
-    // Opening a pipe would wait for its other end.
-    anyhow::ensure!(std::fs::metadata(path)?.is_file(), "is not a file");
-    let mut text = String::new();
-    File::open(path)?.take(MAX_CURVE_BYTES + 1).read_to_string(&mut text)?;
-    anyhow::ensure!(text.len() as u64 <= MAX_CURVE_BYTES, "is longer than {MAX_CURVE_BYTES} bytes");
-    RateCurve::parse(&text)
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::{AdmissionMode, ApiConfig, FeaturesSource, ModelConfig, ModelSource, Profile};
+pub use crate::work::VirtualCpu;
 use crate::{
     admission::Admission,
     front::Front,

@@ -4,14 +4,11 @@
 //! Without `http.cpu_quota` the time is really used, and a cgroup may hold the replica back. With it the time passes on a virtual CPU, and this
 //! process only waits.
 
+mod shared_cpu;
 mod usage;
 mod virtual_cpu;
 
-use std::{
-    hint::black_box,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use contract::spans::name;
@@ -20,9 +17,10 @@ use prometheus::{Histogram, HistogramOpts, Registry};
 use runtime::telemetry::{Kind, Span};
 use tokio::time::{Instant, sleep_until};
 
+pub use self::virtual_cpu::VirtualCpu;
 use self::{
+    shared_cpu::SharedCpu,
     usage::{Source, Usage},
-    virtual_cpu::VirtualCpu,
 };
 use crate::{config::HttpConfig, error::ApiError};
 
@@ -31,7 +29,7 @@ pub struct Work {
     /// `http.deadline_ms`, for errors.
     deadline_ms: u64,
     /// `None`: the time is really used.
-    cpu: Option<Arc<Mutex<VirtualCpu>>>,
+    cpu: Option<Arc<SharedCpu>>,
     wait_seconds: Histogram,
 }
 
@@ -42,7 +40,7 @@ impl Work {
     /// `http.cpu_stat` cannot be read, or the registry has one of the names already.
     pub fn start(config: &HttpConfig, registry: &Registry) -> anyhow::Result<Option<Self>> {
         let quota = config.cpu_quota;
-        let cpu = (quota > 0.0).then(|| Arc::new(Mutex::new(VirtualCpu::new(quota, Instant::now()))));
+        let cpu = (quota > 0.0).then(|| Arc::new(SharedCpu::new(quota)));
         let source = match &cpu {
             Some(cpu) => Source::Virtual(Arc::clone(cpu)),
             None if config.cpu_stat.is_empty() => Source::Process,
@@ -84,8 +82,7 @@ impl Work {
             burn(self.cost);
             return Ok(());
         };
-        let done = cpu.lock().unwrap_or_else(PoisonError::into_inner).charge(now, self.cost, deadline);
-        let done = done.ok_or_else(late)?;
+        let done = cpu.charge(now, self.cost, deadline).ok_or_else(late)?;
         self.wait_seconds.observe((done - now).as_secs_f64());
         sleep_until(done).await;
         Ok(())

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::Instant};
 
-use crate::{ChildId, Signal, Spec, Stack, create_dir_all, free_port, programs, stack::flag};
+use crate::{ChildId, Cores, Signal, Spec, Stack, create_dir_all, free_port, programs, stack::flag};
 
 pub const PROGRAMS: &[&str] = &["mariadbd", "mysqld"];
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -31,6 +31,8 @@ pub struct Options {
     /// None: the installed one.
     pub server: Option<Server>,
     pub commits: CommitDurability,
+    /// As `Spec::cores`. None: no quota.
+    pub cores: Option<Cores>,
 }
 
 /// Durability of a commit (`innodb_flush_log_at_trx_commit`). Neither waits for the disk: a crash of the machine is out of scope.
@@ -56,7 +58,14 @@ impl CommitDurability {
 impl Default for Options {
     /// Enough for tests.
     fn default() -> Self {
-        Self { max_connections: 200, buffer_pool_mb: 16, port: None, server: None, commits: CommitDurability::Written }
+        Self {
+            max_connections: 200,
+            buffer_pool_mb: 16,
+            port: None,
+            server: None,
+            commits: CommitDurability::Written,
+            cores: None,
+        }
     }
 }
 
@@ -110,7 +119,7 @@ pub async fn start(stack: &mut Stack, name: &str, options: &Options) -> anyhow::
         .args(server.start_args(&data, &socket, port, options))
         // Scratch data: an orderly shutdown would only take time.
         .stop_signal(Signal::SIGKILL);
-    let child = stack.spawn(spec)?;
+    let child = stack.spawn(Spec { cores: options.cores, ..spec })?;
     stack.wait_ready(child, READY_DEADLINE, || greets(port)).await?;
     let pid = stack.pid(child).unwrap_or_default();
     Ok(MySql { child, pid, port, socket, version: server.to_string() })

@@ -204,6 +204,11 @@ impl KernelQuotas {
         self.child_directories(child).into_iter().map(open).collect()
     }
 
+    /// Of a child that has a cgroup.
+    pub(crate) fn change(&self, child: &str, cores: Cores) -> anyhow::Result<()> {
+        Limit::of(cores).write(self.hierarchy.version(), &self.cpu_directory(child))
+    }
+
     fn add(&self, child: &str, limit: Limit) -> anyhow::Result<()> {
         for directory in self.child_directories(child) {
             make(&directory)?;

@@ -143,10 +143,12 @@ fn surge() -> Section {
     let points = vec![(0.0, 900.0), (73.0, 10.0)];
     let curves = vec![Curve { name: "p99, ms".into(), points }];
     let log_log = Drawing::LogLog { x_label: "bytes".into(), y_label: "ns".into(), curves: curves.clone() };
+    let points = Drawing::Points { x_label: "replica-minutes".into(), y_label: "%".into(), curves: curves.clone() };
     let over_time = Drawing::OverTime { x_label: "second".into(), y_label: "ms".into(), curves };
     let charts = vec![
         Chart::new("protected through the surge", "2,130 requests/s in seconds 10 to 30.", answers),
         Chart::new("Size & speed", "smaller is slower", log_log),
+        Chart::new("Users & cost", "", points),
         Chart::new("p99 over time", "", over_time),
     ];
     Section::new("After a surge", "How soon is the service back to normal?", serde_json::json!([{"back_after_s": 1}]))

@@ -43,6 +43,8 @@ pub struct Chart {
 pub enum Drawing {
     /// One figure over another, both on log scales; 0 is drawn at the axis' beginning.
     LogLog { x_label: String, y_label: String, curves: Vec<Curve> },
+    /// Points without lines, both axes from 0: one figure against another for each name.
+    Points { x_label: String, y_label: String, curves: Vec<Curve> },
     /// Figures over time, both axes from 0.
     OverTime { x_label: String, y_label: String, curves: Vec<Curve> },
     /// Good answers and errors of each second, and a rate to compare them with.

@@ -8,33 +8,24 @@ mod controller;
 mod cpu;
 pub mod manifest;
 mod metrics;
+mod planner;
 mod trace;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use api::Profile;
-use autoscaler::{
-    Manifest, Phase, Status,
-    line::{Case, ContainerInput, Kind, PodInput, SampleInput, Session, StepAnswer, StepInput, UsageInput},
-};
-use launcher::{ChildId, Cores};
+use autoscaler::line::StepInput;
+use launcher::ChildId;
 
 pub use self::{
     controller::{AUTOSCALER, Controller},
-    cpu::{CpuTime, Meter},
+    cpu::Meter,
+    planner::{Observed, Planner, Reading, Rule, SYNC_PERIOD, Step},
 };
 use crate::stack::service::{Replica, ServiceStack};
 
-/// Between two decisions, on the nominal clock: Kubernetes' `--horizontal-pod-autoscaler-sync-period`.
-pub const SYNC_PERIOD: Duration = Duration::from_secs(15);
 /// The time from a replica's start until it is ready is known to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-/// A pod has one container.
-const CONTAINER: &str = "app";
 
 /// CPU of a replica: the article's 2 CPU on a scale of 1:40, so that a machine of one core holds 20 replicas.
 pub const REQUEST_CORES: f64 = 0.05;
@@ -44,66 +35,19 @@ pub const WORK_US: u64 = 1_000;
 /// What an autoscaler is to keep.
 #[derive(Debug, Clone)]
 pub struct Options {
-    pub manifest: Manifest,
-    /// CPU request of each replica; also its limit.
-    pub request: Cores,
-    /// How many times as fast as the machine's clock the planner's clock runs; at least 1.
-    pub hurry: u32,
+    pub rule: Rule,
     /// For replicas that it starts.
     pub profile: Profile,
     pub sets: Vec<String>,
 }
 
-/// One decision: what the planner was given and what it answered. All of a run are a line of `testbed plan`.
-#[derive(Debug, Clone)]
-pub struct Step {
-    pub input: StepInput,
-    pub answer: StepAnswer,
-    /// By number of the replica: used share of its request since the last decision, in percent. Without those that have just been started.
-    pub utilization_pct: BTreeMap<usize, f64>,
-}
-
 pub struct Autoscaler {
     options: Options,
-    session: Session,
+    planner: Planner<ChildId>,
     started: Instant,
-    /// On the nominal clock, in milliseconds since `started`.
-    decided_ms: i64,
     due: Instant,
     desired: usize,
     meter: Meter,
-    readings: HashMap<ChildId, Reading>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Reading {
-    at: Instant,
-    time: CpuTime,
-}
-
-/// Of one replica, since the reading before.
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    window: Duration,
-    used_s: f64,
-}
-
-impl Options {
-    /// The case of a run that begins with `replicas`, without its steps.
-    pub fn case(&self, id: &str, replicas: usize) -> Case {
-        let mut case = Case {
-            id: id.to_owned(),
-            kind: Kind::Reconcile,
-            current_replicas: Some(i32::try_from(replicas).unwrap_or(i32::MAX)),
-            ..Case::default()
-        };
-        self.manifest.fill(&mut case);
-        case
-    }
-
-    fn nominal_ms(&self, duration: Duration) -> i64 {
-        i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).saturating_mul(self.hurry.into())
-    }
 }
 
 impl Autoscaler {
@@ -113,23 +57,14 @@ impl Autoscaler {
     /// The manifest does not decide such a case.
     pub fn new(options: Options, service: &ServiceStack) -> anyhow::Result<Self> {
         let (desired, now) = (service.replicas.len(), Instant::now());
-        let session = Session::start(&options.case("", desired)).context("cannot scale by this manifest")?;
-        let due = now + SYNC_PERIOD / options.hurry;
-        Ok(Self {
-            options,
-            session,
-            started: now,
-            decided_ms: 0,
-            due,
-            desired,
-            readings: HashMap::new(),
-            meter: Meter::new()?,
-        })
+        let planner = Planner::new(options.rule.clone(), desired)?;
+        let due = now + SYNC_PERIOD / options.rule.hurry;
+        Ok(Self { options, planner, started: now, due, desired, meter: Meter::new()? })
     }
 
     /// Pause between two ticks that sees each period several times.
     pub fn pause(&self) -> Duration {
-        (SYNC_PERIOD / self.options.hurry / 4).min(LONGEST_PAUSE)
+        (SYNC_PERIOD / self.options.rule.hurry / 4).min(LONGEST_PAUSE)
     }
 
     /// The count of the last decision.
@@ -151,65 +86,29 @@ impl Autoscaler {
     }
 
     async fn decide(&mut self, service: &ServiceStack) -> anyhow::Result<Step> {
-        let samples = self.sample(service).await?;
+        let readings = self.read(service).await;
         let at = Instant::now();
-        self.due = (self.due + SYNC_PERIOD / self.options.hurry).max(at);
-        let now_ms = self.options.nominal_ms(at - self.started);
-        let pods = service.replicas.iter().map(|replica| self.pod(replica, samples.get(&replica.n), at)).collect();
-        let input = StepInput { after_ms: now_ms - self.decided_ms, pods, ..StepInput::default() };
-        let answer = self.session.step(&input).context("the planner refuses what was sampled")?;
-        self.decided_ms = now_ms;
-        self.desired = usize::try_from(answer.replicas).unwrap_or_default();
-        let request = self.options.request.get();
-        let pct = |(n, sample): (&usize, &Sample)| (*n, 100.0 * sample.used_s / sample.window.as_secs_f64() / request);
-        Ok(Step { input, answer, utilization_pct: samples.iter().map(pct).collect() })
+        self.due = (self.due + SYNC_PERIOD / self.options.rule.hurry).max(at);
+        let observed = |(replica, reading): (&Replica, Option<Reading>)| Observed {
+            id: replica.child,
+            n: replica.n,
+            age: at.saturating_duration_since(replica.started),
+            ready_for: replica.ready.map(|ready| at.saturating_duration_since(ready)),
+            reading,
+        };
+        let observed: Vec<_> = service.replicas.iter().zip(readings).map(observed).collect();
+        let step = self.planner.decide(at - self.started, &observed, StepInput::default())?;
+        self.desired = usize::try_from(step.answer.replicas).unwrap_or_default();
+        Ok(step)
     }
 
-    /// Of the replicas that were there at the decision before, by number.
-    async fn sample(&mut self, service: &ServiceStack) -> anyhow::Result<BTreeMap<usize, Sample>> {
-        let running = service.replicas.iter().filter(|replica| service.stack.pid(replica.child).is_some());
-        let read = running.map(async |replica| {
-            let time = self.meter.read(service, replica).await;
-            time.map(|time| (replica, Reading { at: Instant::now(), time }))
+    /// In the order of the replicas. `None`: the replica has ended, or does not answer.
+    async fn read(&self, service: &ServiceStack) -> Vec<Option<Reading>> {
+        let read = service.replicas.iter().map(async |replica| {
+            service.stack.pid(replica.child)?;
+            let time = self.meter.read(service, replica).await.ok()?;
+            Some(Reading { at: self.started.elapsed(), used_s: time.used_s })
         });
-        let read = futures::future::join_all(read).await;
-        let (mut samples, mut readings) = (BTreeMap::new(), HashMap::new());
-        // Of a replica that is just starting, or was just killed, the metrics API knows nothing either.
-        for (replica, reading) in read.into_iter().flatten() {
-            if let Some(before) = self.readings.get(&replica.child) {
-                let used_s = (reading.time.used_s - before.time.used_s).max(0.0);
-                samples.insert(replica.n, Sample { window: reading.at - before.at, used_s });
-            }
-            readings.insert(replica.child, reading);
-        }
-        self.readings = readings;
-        Ok(samples)
-    }
-
-    fn pod(&self, replica: &Replica, sample: Option<&Sample>, now: Instant) -> PodInput {
-        let ago = |then: Instant| Some(self.options.nominal_ms(now.saturating_duration_since(then)));
-        let milli = |cores: f64| Some((1_000.0 * cores).round() as i64);
-        let metrics = sample.map(|sample| SampleInput {
-            sampled_ms_ago: 0,
-            window_ms: self.options.nominal_ms(sample.window),
-            containers: vec![UsageInput {
-                name: CONTAINER.into(),
-                usage_milli: milli(sample.used_s / sample.window.as_secs_f64()),
-            }],
-        });
-        PodInput {
-            name: format!("api-{}", replica.n),
-            phase: Phase::Running,
-            deleted: false,
-            started_ms_ago: ago(replica.started),
-            ready: Some(if replica.ready.is_some() { Status::True } else { Status::False }),
-            ready_changed_ms_ago: ago(replica.ready.unwrap_or(replica.started)),
-            containers: vec![ContainerInput {
-                name: CONTAINER.into(),
-                request_milli: milli(self.options.request.get()),
-                sidecar: false,
-            }],
-            metrics,
-        }
+        futures::future::join_all(read).await
     }
 }

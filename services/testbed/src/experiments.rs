@@ -19,6 +19,7 @@ mod penetration;
 mod publish;
 mod reconnect;
 mod senders;
+mod sharding;
 mod switchover;
 mod transports;
 mod under_load;
@@ -39,6 +40,7 @@ pub const ALL: &[&Experiment] = &[
     &failover::EXPERIMENT,
     &decoupling::EXPERIMENT,
     &corruption::EXPERIMENT,
+    &sharding::EXPERIMENT,
     &autoscaling::EXPERIMENT,
     &alerts::EXPERIMENT,
     &collector::EXPERIMENT,

@@ -12,9 +12,8 @@ use prometheus::{
     proto::MetricFamily,
 };
 use runtime::vitals::{advance, cpu_seconds};
-use tokio::time::Instant;
 
-use super::virtual_cpu::VirtualCpu;
+use super::shared_cpu::SharedCpu;
 
 pub enum Source {
     /// No quota: the process's CPU time.
@@ -22,7 +21,7 @@ pub enum Source {
     /// The process's CPU time, and the throttled time in the `cpu.stat` of its cgroup.
     Cgroup(PathBuf),
     /// Both times of the virtual CPU. That of the process would say little: it waits instead of computing.
-    Virtual(Arc<Mutex<VirtualCpu>>),
+    Virtual(Arc<SharedCpu>),
 }
 
 impl Source {
@@ -40,10 +39,7 @@ impl Source {
         match self {
             Self::Process => Some((cpu_seconds(), 0.0)),
             Self::Cgroup(stat) => Some((cpu_seconds(), throttled_seconds(stat).ok()?)),
-            Self::Virtual(cpu) => {
-                let (cpu, now) = (cpu.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-                Some((cpu.used(now).as_secs_f64(), cpu.throttled(now).as_secs_f64()))
-            }
+            Self::Virtual(cpu) => Some(cpu.used_and_throttled_s()),
         }
     }
 }
@@ -121,6 +117,8 @@ impl Collector for Usage {
 mod tests {
     use std::time::Duration;
 
+    use tokio::time::Instant;
+
     use super::*;
 
     fn values(usage: &Usage) -> [f64; 3] {
@@ -135,10 +133,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_virtual_cpu_shows_its_own_time() {
         let start = Instant::now();
-        let cpu = Arc::new(Mutex::new(VirtualCpu::new(0.25, start)));
+        let cpu = Arc::new(SharedCpu::new(0.25));
         let usage = Usage::new(Source::Virtual(Arc::clone(&cpu)), 0.25).unwrap();
         assert_eq!(values(&usage), [0.0, 0.0, 0.25]);
-        cpu.lock().unwrap().charge(start, Duration::from_secs(1), start + Duration::from_secs(60)).unwrap();
+        cpu.charge(start, Duration::from_secs(1), start + Duration::from_secs(60)).unwrap();
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(values(&usage), [0.5, 1.5, 0.25]);
         tokio::time::advance(Duration::from_secs(60)).await;

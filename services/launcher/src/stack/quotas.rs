@@ -5,7 +5,7 @@ use std::fs::File;
 use anyhow::{Context as _, bail};
 
 use super::{ChildId, Spec, Stack};
-use crate::quota::{CpuUsage, KernelQuotas, QuotaChoice, QuotaMode};
+use crate::quota::{Cores, CpuUsage, KernelQuotas, QuotaChoice, QuotaMode};
 
 impl Stack {
     /// Decides how the quotas of further children hold (`Spec::cores`), and makes the stack's cgroup if the kernel enforces them. To be called
@@ -40,6 +40,22 @@ impl Stack {
             bail!("{} has no kernel quota", child.spec_name);
         };
         quotas.usage(&child.spec_name)
+    }
+
+    /// Changes the quota of a child that was started with one: a server that started and got its data with more. Does nothing if quotas are
+    /// modelled.
+    ///
+    /// # Errors
+    /// The child was stopped or started without a quota, or the kernel refuses this one.
+    pub fn set_cores(&self, id: ChildId, cores: Cores) -> anyhow::Result<()> {
+        let name = &self.child(id).context("the child was stopped")?.spec_name;
+        match &self.quotas {
+            Some(QuotaMode::Kernel(quotas)) => quotas
+                .change(name, cores)
+                .with_context(|| format!("cannot give {name} a quota of {} cores", cores.get())),
+            Some(QuotaMode::Modelled { .. }) => Ok(()),
+            None => bail!("{name} has no quota: call set_quotas first"),
+        }
     }
 
     /// The cgroups that a new child enters. None if its quota is modelled.

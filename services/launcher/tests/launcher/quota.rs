@@ -87,6 +87,22 @@ async fn busy_children_stay_within_their_quotas() {
 }
 
 #[tokio::test]
+async fn the_quota_of_a_running_child_changes() {
+    let Some(mut stack) = stack_with_quotas("test-quota-change") else { return };
+    let child = stack.spawn(shell("child", "sleep 600").cores(Cores::new(1.0).unwrap())).unwrap();
+    let pid = stack.pid(child).unwrap();
+    // A shorter and a longer period than before.
+    for cores in [QUOTA, 1.0] {
+        stack.set_cores(child, Cores::new(cores).unwrap()).unwrap();
+        assert!((ProcessQuota::of(pid).unwrap().cores - cores).abs() < 0.01 * cores);
+    }
+    let free = stack.spawn(shell("free", "sleep 600")).unwrap();
+    let error = stack.set_cores(free, Cores::new(QUOTA).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("free"), "{error}");
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn cgroups_end_with_a_dropped_stack() {
     let Some(mut stack) = stack_with_quotas("test-quota-drop") else { return };
     let groups = cgroups(stack.dir());

@@ -1,7 +1,7 @@
-//! Charts of a section: curves on log scales, figures over time, answers of each second.
+//! Charts of a section: curves on log scales, points, figures over time, answers of each second.
 
 use super::{
-    Axis, Caption, Key, Line, Point, Swatch, count, curve_class, figure, lines,
+    Axis, Caption, Key, Line, PROFILE_COLOURS, Point, Swatch, count, curve_class, figure, lines,
     over_time::{Level, answers, ticks},
     plain, thin_markers,
 };
@@ -28,6 +28,7 @@ fn draw(id: &str, chart: &Chart, top: f64) -> String {
             let y = Axis::decades(y_label, every().map(|point| point.1));
             draw_curves(id, chart, [x_label, y_label], curves, (&x, &y))
         }
+        Drawing::Points { x_label, y_label, curves } => draw_points(id, chart, [x_label, y_label], curves),
         Drawing::OverTime { x_label, y_label, curves } => {
             let every = || curves.iter().flat_map(|curve| &curve.points);
             let last = every().map(|point| point.0).fold(1.0, f64::max);
@@ -42,17 +43,38 @@ fn draw(id: &str, chart: &Chart, top: f64) -> String {
     }
 }
 
+/// Each name has another pair of colour and shape. The class hides the line of the key.
+fn draw_points(id: &str, chart: &Chart, labels: [&str; 2], curves: &[Curve]) -> String {
+    let [x_label, y_label] = labels;
+    let axis = |label, of: fn(&(f64, f64)) -> f64| {
+        Axis::from_zero(label, curves.iter().flat_map(|curve| &curve.points).map(of).fold(0.0, f64::max), count)
+    };
+    let (x, y) = (axis(x_label, |point| point.0), axis(y_label, |point| point.1));
+    let (mut all, mut keys) = (Vec::new(), Vec::new());
+    for (i, curve) in curves.iter().enumerate() {
+        let (class, shape) = (format!("{} marks", curve_class(i)), i + i / PROFILE_COLOURS);
+        keys.push(Key { class: class.clone(), swatch: Swatch::Line(shape), label: curve.name.clone() });
+        let points = curve.points.iter().map(|point| named_point(curve, labels, point)).collect();
+        all.push(Line { class, shape: Some(shape), points });
+    }
+    let description = format!("Chart of points: {y_label} against {x_label}. {}", chart.meaning);
+    let caption = Caption { id, title: &chart.title, description: &description };
+    figure(&chart.title, &chart.meaning, &lines(&caption, &x, &y, None, &all), &keys)
+}
+
+fn named_point(curve: &Curve, [x_label, y_label]: [&str; 2], &(x, y): &(f64, f64)) -> Point {
+    let hint = format!("{}: {} {x_label}, {} {y_label}", curve.name, plain(x), plain(y));
+    Point { x, y, hint, ..Point::default() }
+}
+
 fn draw_curves(id: &str, chart: &Chart, labels: [&str; 2], curves: &[Curve], axes: (&Axis, &Axis)) -> String {
     let [x_label, y_label] = labels;
     let (mut all, mut keys) = (Vec::new(), Vec::new());
     for (i, curve) in curves.iter().enumerate() {
         let class = curve_class(i);
         keys.push(Key { class: class.clone(), swatch: Swatch::Line(i), label: curve.name.clone() });
-        let point = |&(x, y): &(f64, f64)| {
-            let hint = format!("{}: {} {x_label}, {} {y_label}", curve.name, plain(x), plain(y));
-            Point { x, y, hint, ..Point::default() }
-        };
-        all.push(Line { class, shape: Some(i), points: curve.points.iter().map(point).collect() });
+        let points = curve.points.iter().map(|point| named_point(curve, labels, point)).collect();
+        all.push(Line { class, shape: Some(i), points });
     }
     thin_markers(&mut all);
     let description = format!("Line chart: {y_label} over {x_label}. {}", chart.meaning);

@@ -42,7 +42,7 @@ impl Controller {
     /// The manifest does not decide such a case, or there is no free port.
     pub async fn start(options: Options, service: &mut ServiceStack) -> anyhow::Result<Self> {
         let registry = Registry::new();
-        let metrics = Metrics::new(&registry, &options.manifest, options.request)?;
+        let metrics = Metrics::new(&registry, &options.rule.manifest, options.rule.request)?;
         let process = Service { name: AUTOSCALER, listen: AUTOSCALER.into() };
         let telemetry = Telemetry::start(service.telemetry(), process, &registry)?;
         let readiness = Readiness::starting("", &CancellationToken::new());
@@ -55,7 +55,7 @@ impl Controller {
         if let Some(prometheus) = &service.prometheus {
             prometheus.add(&job(AUTOSCALER, [(AUTOSCALER.into(), address)]))?;
         }
-        let traces = Traces::new(telemetry, &options.manifest);
+        let traces = Traces::new(telemetry, &options.rule.manifest);
         let autoscaler = Autoscaler::new(options, service)?;
         let mut controller = Self { autoscaler, metrics, traces, starting: HashSet::new(), _admin: admin };
         controller.show(service);

@@ -8,7 +8,7 @@ use autoscaler::{
     line::{MetricInput, MetricKind},
 };
 
-use super::CONTAINER;
+use super::planner::CONTAINER;
 
 /// The article's rule: 8 to 20 replicas, more of them after two minutes above 70 % CPU. The same as docs/examples/hpa.yaml, which a build in
 /// a container does not have.

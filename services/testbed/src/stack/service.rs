@@ -447,7 +447,8 @@ impl ServiceStack {
     }
 }
 
-fn redis_for_tools(url: &str) -> anyhow::Result<::redis::aio::ConnectionManager> {
+/// Redis for the testbed's own use: patient.
+pub fn redis_for_tools(url: &str) -> anyhow::Result<::redis::aio::ConnectionManager> {
     let config =
         stores::redis::RedisConfig { url: url.to_owned(), response_timeout_ms: 10_000, connect_timeout_ms: 2_000 };
     config.open().context("the address of Redis is not valid")

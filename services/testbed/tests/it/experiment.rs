@@ -291,3 +291,47 @@ fn a_worker_whose_writes_stall_is_measured_with_heartbeats_alone() {
     assert!(one["detected"].is_null() && one["served_after_s"].is_null(), "{one}");
     assert!(one["errors"].as_u64().unwrap() > 0 && one["errors"].as_u64() < one["writes"].as_u64(), "{one}");
 }
+
+/// Of the variants of a section: operations of the servers.
+fn completed(section: &Value) -> Vec<u64> {
+    let runs = section["measured"]["runs"].as_array().unwrap();
+    runs.iter().map(|run| run["by_shard"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum()).collect()
+}
+
+#[test]
+fn reads_and_writes_go_to_one_and_two_modelled_instances() {
+    let Some(home) = Home::new() else { return };
+    let report = run(&home, "sharding", &["--quick", "--part", "law", "--servers", "2"]);
+    let [section] = report["sections"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    let completed = completed(section);
+    assert!(completed.len() == 4 && completed.iter().all(|count| *count > 0), "{section}");
+    for run in section["measured"]["runs"].as_array().unwrap() {
+        assert_eq!(run["failed"].as_u64(), Some(0), "{run}");
+        // No instance is without work.
+        assert!(run["by_shard"].as_array().unwrap().iter().all(|count| count.as_u64().unwrap() > 0), "{run}");
+    }
+    // (74 + 0.2 × 800) / (74 + 0.2 × 400)
+    let predicted = section["measured"]["predicted"][1]["gain"].as_f64().unwrap();
+    assert!((predicted - 234.0 / 154.0).abs() < 1e-4, "{section}");
+    assert!(section["measured"]["gains"].as_array().unwrap().iter().all(|one| one["gain"]["mean"].is_number()));
+    assert!(report["verdicts"].as_array().unwrap().iter().all(|verdict| verdict["passed"].is_null()), "{report}");
+}
+
+#[test]
+fn sixteen_servers_with_quotas_with_a_law_and_under_skewed_users() {
+    let Some(home) = Home::new() else { return };
+    if !launcher::testing::full() {
+        return;
+    }
+    let report = run(&home, "sharding", &["--quick"]);
+    let [quota, law, skew] = report["sections"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    let (of_law, of_skew) = (completed(law), completed(skew));
+    assert_eq!((of_law.len(), of_skew.len()), (10, 9), "{report}");
+    assert!(of_law.iter().chain(&of_skew).all(|count| *count > 0), "{report}");
+    if quota["measured"]["skipped"].is_null() {
+        assert!(completed(quota).len() == 10 && completed(quota).iter().all(|count| *count > 0), "{quota}");
+    }
+    let from_redis: u64 =
+        skew["measured"]["runs"].as_array().unwrap().iter().map(|run| run["from_redis"].as_u64().unwrap()).sum();
+    assert!(from_redis > 0, "{skew}");
+}

@@ -26,6 +26,8 @@ fn errors_say_what_to_do() {
         (&["experiment"], "overload"),
         (&["experiment", "chaos"], "unrecognized subcommand"),
         (&["experiment", "overload", "--repeat", "many"], "invalid digit"),
+        (&["experiment", "sharding", "--servers", "3"], "2, 4, 8, 16"),
+        (&["experiment", "sharding", "--part", "disk"], "quota, law, skew"),
         (&["bench"], "faultproxy"),
         (&["bench", "everything"], "Usage"),
         (&["bench", "bloom", "--repeat", "0"], "1..=100"),

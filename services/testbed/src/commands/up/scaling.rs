@@ -9,7 +9,7 @@ use launcher::{Cores, QuotaChoice};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    autoscale::{Controller, Options, REQUEST_CORES, Step, WORK_US, manifest},
+    autoscale::{Controller, Options, REQUEST_CORES, Rule, Step, WORK_US, manifest},
     cli::UpArgs,
     stack::service::{Plan, Quota, ServiceStack},
 };
@@ -64,7 +64,7 @@ impl Scaling {
         service.stack.set_endpoint(QUOTA, &quota)?;
         service.stack.set_endpoint(HURRY, &self.hurry.to_string())?;
         let (manifest, request) = (self.manifest()?, Cores::new(REQUEST_CORES)?);
-        let options = Options { manifest, request, hurry: self.hurry, profile, sets: Vec::new() };
+        let options = Options { rule: Rule { manifest, request, hurry: self.hurry }, profile, sets: Vec::new() };
         Controller::start(options, service).await
     }
 

@@ -10,6 +10,7 @@ use super::{
     blind_spot::BlindRun,
     run::{FIXED_FEW, FIXED_MANY, RULE, Run},
     servers::{FEW, MANY},
+    simulation::beside_live::{Beside, MAX_TICKS, MIN_WITHIN_ONE_PCT},
 };
 
 /// The rule must reach this count under the step.
@@ -92,8 +93,27 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
     if measured.quota.starts_with(KERNEL) {
         verdicts.push(quota(&measured.runs));
     }
+    verdicts.push(simulated(&measured.simulation, rule));
     verdicts.extend(blind_spot(&measured.blind_spot));
     verdicts
+}
+
+fn simulated(beside: &Beside, rule: &Run) -> Verdict {
+    verdict(
+        &[rule],
+        "the simulation beside the run under the rule",
+        format!(
+            "ready replicas within 1 in ≥ {MIN_WITHIN_ONE_PCT} % of the seconds, each change within {MAX_TICKS} decisions of one in the other"
+        ),
+        format!(
+            "within 1 in {} % of {} seconds; {} of {} changes without a match",
+            pct(beside.within_one_pct()),
+            beside.compared_s,
+            beside.unmatched,
+            beside.changes
+        ),
+        beside.agree(),
+    )
 }
 
 /// A run on a machine that is too busy, or whose load came late, decides nothing.
@@ -206,7 +226,7 @@ pub mod tests {
             load: Some(LoadInput { request_milli: Some(50), total_milli: 400, limit_milli: Some(50) }),
             ..StepInput::default()
         };
-        let plan = autoscaler::line::Case { steps: vec![step], ..options(8, 20, 10).unwrap().case(variant, 8) };
+        let plan = autoscaler::line::Case { steps: vec![step], ..options(8, 20, 10).unwrap().rule.case(variant, 8) };
         Run {
             variant: variant.to_owned(),
             requests: Requests { answered: 60_000, beyond_slo_pct, p99_ms: 90.0, ..Requests::default() },
@@ -238,6 +258,7 @@ pub mod tests {
                 run(RULE, &[8, 12, 16, 8], 10.0, 40.0),
                 run(FIXED_MANY, &[20, 20], 0.0, 60.0),
             ],
+            simulation: Beside { compared_s: 170, within_one_s: 160, changes: 8, ..Beside::default() },
             blind_spot: vec![blind(8, 84.0), blind(20, 180.0)],
         }
     }
@@ -250,9 +271,9 @@ pub mod tests {
 
     #[test]
     fn all_pass_and_each_fails_for_its_own_reason() {
-        assert_eq!(passed(|_| ()), [Some(true); 8]);
+        assert_eq!(passed(|_| ()), [Some(true); 9]);
         type Change = fn(&mut Measured);
-        let changes: [(usize, Change); 12] = [
+        let changes: [(usize, Change); 15] = [
             (0, |all| all.runs[1].supply[3].ready = 9),
             (0, |all| all.runs[1].supply.iter_mut().for_each(|now| now.ready = now.ready.min(11))),
             (1, |all| all.runs[1].requests.lost = [("status-502".to_owned(), 1)].into()),
@@ -262,9 +283,12 @@ pub mod tests {
             (5, |all| all.runs[0].decisions[0].after = 9),
             (5, |all| all.runs[0].decisions.push(Decision::default())),
             (6, |all| all.runs[2].cpu_over_quota_max = 1.06),
-            (7, |all| all.blind_spot[0].replicas_after = 9),
-            (7, |all| all.blind_spot[0].error_pct = 1.0),
-            (7, |all| all.blind_spot[1].store_ms = 80.0),
+            (7, |all| all.simulation.within_one_s = 152),
+            (7, |all| all.simulation.unmatched = 1),
+            (7, |all| all.simulation = Beside::default()),
+            (8, |all| all.blind_spot[0].replicas_after = 9),
+            (8, |all| all.blind_spot[0].error_pct = 1.0),
+            (8, |all| all.blind_spot[1].store_ms = 80.0),
         ];
         for (at, change) in changes {
             let found = passed(change);
@@ -276,12 +300,12 @@ pub mod tests {
     #[test]
     fn a_busy_machine_decides_nothing() {
         let found = passed(|all| all.runs[1].machine_pct = 81.0);
-        assert_eq!(found, [None, None, None, None, Some(false), Some(true), Some(true), Some(true)]);
+        assert_eq!(found, [None, None, None, None, Some(false), Some(true), Some(true), None, Some(true)]);
         assert_eq!(validity(&measured()).len(), 5);
     }
 
     #[test]
     fn a_modelled_quota_is_not_judged_by_the_kernels_figures() {
-        assert_eq!(passed(|all| all.quota = "modelled (chosen)".into()).len(), 7);
+        assert_eq!(passed(|all| all.quota = "modelled (chosen)".into()).len(), 8);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use autoscaler::line::{Case, StepAnswer};
+use autoscaler::line::{Case, StepAnswer, StepInput};
 use launcher::ChildId;
 use loadtest::plan::StepOutcome;
 use report::{Second, Validity};
@@ -48,6 +48,8 @@ pub struct Run {
     pub time_to_ready_s: Vec<f64>,
     /// Of each window between two decisions, the replica that used most of its quota: CPU used over quota.
     pub cpu_over_quota_max: f64,
+    /// Length of the measured part.
+    pub measured_s: f64,
     /// Busy share of the machine, in percent.
     pub machine_pct: f64,
     pub decisions: Vec<Decision>,
@@ -117,6 +119,24 @@ impl Requests {
     }
 }
 
+impl Run {
+    /// CPU time of a request in milliseconds, by the planner's samples in the measured part. `None` without samples or users.
+    pub fn cost_ms(&self) -> Option<f64> {
+        let users_at = |at_s: f64| self.supply.iter().rfind(|now| now.at_s <= at_s).map(|now| now.users);
+        let steps = self.decisions.iter().zip(&self.plan.steps);
+        let seen = steps.filter_map(|(decision, step)| Some((users_at(decision.at_s)?, used_milli(step))));
+        let (requests, milli) =
+            seen.fold((0.0, 0.0), |sum, (users, milli)| (sum.0 + f64::from(users), sum.1 + milli as f64));
+        (requests > 0.0 && milli > 0.0).then(|| milli / requests)
+    }
+}
+
+/// Thousandths of a core, of all pods.
+fn used_milli(step: &StepInput) -> i64 {
+    let samples = step.pods.iter().filter_map(|pod| pod.metrics.as_ref());
+    samples.flat_map(|sample| &sample.containers).filter_map(|usage| usage.usage_milli).sum()
+}
+
 /// # Errors
 /// A replica or the load generator fails.
 pub async fn run(
@@ -148,6 +168,7 @@ pub async fn run(
         replica_minutes: replica_minutes(&supply, end_s),
         time_to_ready_s: watched.time_to_ready_s(),
         cpu_over_quota_max: watched.cpu_over_quota_max(),
+        measured_s: end_s,
         machine_pct: window.after.cpu_pct_since(&window.before),
         decisions: watched.steps.iter().map(|(at_ms, step)| decision(since(outcome, *at_ms), &step.answer)).collect(),
         plan: watched.case(variant, &options),
@@ -259,7 +280,7 @@ impl Watched {
 
     fn case(&self, variant: &Variant, options: &Options) -> Case {
         let steps = self.steps.iter().map(|(_, step)| step.input.clone()).collect();
-        Case { steps, ..options.case(variant.name, variant.min as usize) }
+        Case { steps, ..options.rule.case(variant.name, variant.min as usize) }
     }
 }
 

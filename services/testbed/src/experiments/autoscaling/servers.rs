@@ -10,8 +10,9 @@ use loadtest::{
     scenario::{self, Scenario},
 };
 
+use super::rules::{self, Limits};
 use crate::{
-    autoscale::{Options, REQUEST_CORES, WORK_US, manifest},
+    autoscale::{Options, REQUEST_CORES, WORK_US},
     data,
     instruments::target::Target,
     stack::service::{Plan, Quota, ServiceStack},
@@ -116,27 +117,7 @@ impl Servers {
 /// The article's rule between these limits. With equal limits the count is fixed.
 ///
 /// # Errors
-/// No machine is that small.
+/// As [`rules::article`].
 pub fn options(min: u32, max: u32, hurry: u32) -> anyhow::Result<Options> {
-    let text = manifest::ARTICLE
-        .replace("minReplicas: 8", &format!("minReplicas: {min}"))
-        .replace("maxReplicas: 20", &format!("maxReplicas: {max}"));
-    let manifest = manifest::parse(&text)?;
-    Ok(Options { manifest, request: Cores::new(REQUEST_CORES)?, hurry, profile: Profile::Protected, sets: Vec::new() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rule_is_the_articles_between_the_given_limits() {
-        for (min, max) in [(8, 8), (8, 20), (20, 20)] {
-            let case = options(min, max, 10).unwrap().case("x", 8);
-            assert_eq!((case.min_replicas, case.max_replicas), (Some(min as i32), Some(max as i32)));
-            let metric = &case.metrics.unwrap()[0];
-            assert_eq!(metric.target_utilization_percent, Some(70));
-            assert_eq!(case.behavior.unwrap().scale_up.unwrap().stabilization_window_s, Some(120));
-        }
-    }
+    Ok(Options { rule: rules::article(Limits { min, max }, hurry)?, profile: Profile::Protected, sets: Vec::new() })
 }

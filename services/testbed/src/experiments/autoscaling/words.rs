@@ -12,6 +12,7 @@ use super::{
     judgement::MAX_MACHINE_PCT,
     run::{RULE, Run, Supply},
     servers::{FEW, INTERVAL_MS, MANY, SCALE, SLO_MS},
+    simulation::beside_live::{Beside, Count, Inputs},
 };
 use crate::autoscale::{REQUEST_CORES, WORK_US};
 
@@ -47,7 +48,37 @@ pub fn sections(measured: &Measured) -> anyhow::Result<Vec<Section>> {
         "The connections to the store run out, which burns no CPU: the rule sees nothing. The store's response time is modelled.",
         serde_json::to_value(&measured.blind_spot)?,
     );
-    Ok(vec![elasticity.with_tables(tables).with_charts(charts), blind.with_tables(vec![blind_spot(measured)])])
+    Ok(vec![
+        elasticity.with_tables(tables).with_charts(charts),
+        simulated(&measured.simulation)?,
+        blind.with_tables(vec![blind_spot(measured)]),
+    ])
+}
+
+fn simulated(beside: &Beside) -> anyhow::Result<Section> {
+    let Inputs { cost_ms, ready_after_s, end_s, .. } = beside.inputs;
+    let curve = |name: &str, counts: &[Count], value: fn(&Count) -> u32| {
+        // What was there at the begin and at the end is drawn too.
+        let end = counts.last().map(|last| Count { at_s: end_s, ..*last });
+        let points = counts.iter().copied().chain(end).map(|count| (count.at_s.max(0.0), f64::from(value(&count))));
+        Curve { name: name.to_owned(), points: steps(points) }
+    };
+    let replicas = Drawing::OverTime {
+        x_label: "second of the run".into(),
+        y_label: "replicas".into(),
+        curves: vec![
+            curve("live, desired", &beside.live, |count| count.desired),
+            curve("live, ready", &beside.live, |count| count.ready),
+            curve("simulated, desired", &beside.simulated, |count| count.desired),
+            curve("simulated, ready", &beside.simulated, |count| count.ready),
+        ],
+    };
+    let meaning = format!(
+        "The run under the rule, and the same on a virtual clock (experiment autoscaling --simulate). From the live runs the simulation takes that a \
+         request costs {cost_ms:.2} ms of CPU on twenty replicas, that a start takes {ready_after_s:.2} s, and when the first decision was."
+    );
+    let section = Section::new("Live and simulated", &meaning, serde_json::to_value(beside)?);
+    Ok(section.with_charts(vec![Chart::new("Live and simulated replicas", "Only changes are drawn.", replicas)]))
 }
 
 fn requests(measured: &Measured) -> Table {
