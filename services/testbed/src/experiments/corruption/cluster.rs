@@ -97,16 +97,15 @@ impl Cluster {
         self.holders_by(&self.status().await?, segment)
     }
 
-    /// Epoch of each segment's primary.
-    pub async fn primaries(&self) -> anyhow::Result<Vec<u64>> {
-        Ok(self.status().await?.table.partitions.iter().map(|assignment| assignment.epoch).collect())
+    /// Epoch in which each segment's version was published.
+    pub async fn published_epochs(&self) -> anyhow::Result<BTreeMap<u8, u64>> {
+        Ok(self.status().await?.segments.iter().map(|found| (found.segment, found.epoch)).collect())
     }
 
-    /// Segments that have another primary since, or the same one in another epoch.
-    pub async fn moved_since(&self, primaries: &[u64]) -> anyhow::Result<Vec<SegmentId>> {
-        let now = self.primaries().await?;
-        let moved = SegmentId::all().zip(primaries.iter().zip(&now)).filter(|(_, (before, now))| before != now);
-        Ok(moved.map(|(segment, _)| segment).collect())
+    /// Segments whose version was published again since, in another epoch.
+    pub async fn published_since(&self, epochs: &BTreeMap<u8, u64>) -> anyhow::Result<Vec<SegmentId>> {
+        let now = self.published_epochs().await?;
+        Ok(SegmentId::all().filter(|id| now.get(&id.number()) != epochs.get(&id.number())).collect())
     }
 
     fn holders_by(&self, status: &Status, segment: SegmentId) -> anyhow::Result<Vec<Holder>> {

@@ -44,9 +44,9 @@ pub struct Repair {
     pub manifests: u64,
     /// Bytes that workers received for orders, also for those that failed.
     pub received: u64,
-    /// Segments that got another primary meanwhile, for a reason of its own.
-    pub moved_primaries: usize,
-    /// The damaged blocks and manifests, and the manifests of segments that got another primary.
+    /// Segments whose version was published again meanwhile, by a new primary.
+    pub published_again: usize,
+    /// The damaged blocks and manifests, and the manifests of versions that were published again.
     pub allowed: u64,
     pub found_s: f64,
     pub repaired_s: f64,
@@ -105,12 +105,12 @@ impl Latencies {
 impl Repair {
     pub fn text(&self) -> String {
         let Self { found_s, repaired_s, damaged, received, .. } = self;
-        let moved = match self.moved_primaries {
+        let again = match self.published_again {
             0 => String::new(),
-            moved => format!("; {moved} segments got another primary meanwhile"),
+            segments => format!("; {segments} segments were published again by new primaries"),
         };
         format!(
-            "found after {found_s:.1} s, repaired after {repaired_s:.1} s, {damaged} blocks damaged, {received} bytes moved{moved}"
+            "found after {found_s:.1} s, repaired after {repaired_s:.1} s, {damaged} blocks damaged, {received} bytes moved{again}"
         )
     }
 }
@@ -214,7 +214,7 @@ pub mod tests {
             damaged: 3,
             manifests: 0,
             received: 12_288,
-            moved_primaries: 0,
+            published_again: 0,
             allowed: 12_288,
             found_s: 1.0,
             repaired_s: 2.0,

@@ -187,19 +187,20 @@ async fn one(cluster: &Cluster, damage: Damage, events: &Events) -> anyhow::Resu
         cluster.wait_new_version(&backups).await?;
         cluster.wait_complete().await?;
     }
-    let (before, primaries) = (cluster.settled().await?, cluster.primaries().await?);
+    let (before, epochs) = (cluster.settled().await?, cluster.published_epochs().await?);
     let imposed = damage.impose(cluster, &backups).await?;
     let begun = Instant::now();
     let found = cluster.wait_found(&imposed.segments, before).await?;
     cluster.wait_complete().await?;
     let repaired_s = begun.elapsed().as_secs_f64();
     let received = cluster.settled().await?.bytes - before.bytes;
-    // A new primary publishes the same version in its epoch: the others fetch the manifest.
-    let mut of_moved = 0;
-    let moved = cluster.moved_since(&primaries).await?;
-    for &segment in &moved {
+    // A new primary that has folded the logs publishes the same version in its epoch: the replicas fetch the manifest.
+    let (again, mut of_again) = (cluster.published_since(&epochs).await?, 0);
+    for &segment in &again {
         let holders = cluster.holders(segment).await?;
-        of_moved += holders.len() as u64 * segment_damage::manifest_bytes(&holders[0].segments, segment)?;
+        let primary = holders.first().context("the segment has no primary")?;
+        let replicas = holders.len() as u64 - 1;
+        of_again += replicas * segment_damage::manifest_bytes(&primary.segments, segment)?;
     }
     Ok(Repair {
         damage: damage.to_string(),
@@ -207,8 +208,8 @@ async fn one(cluster: &Cluster, damage: Damage, events: &Events) -> anyhow::Resu
         damaged: imposed.blocks,
         manifests: imposed.manifests,
         received: received as u64,
-        moved_primaries: moved.len(),
-        allowed: imposed.blocks * BLOCK_BYTES as u64 + imposed.manifests * imposed.manifest_bytes + of_moved,
+        published_again: again.len(),
+        allowed: imposed.blocks * BLOCK_BYTES as u64 + imposed.manifests * imposed.manifest_bytes + of_again,
         found_s: found.duration_since(begun).as_secs_f64(),
         repaired_s,
     })
