@@ -15,7 +15,7 @@ const MAX_LINE_BYTES: u64 = 64;
 /// As [`parse`], from a file.
 ///
 /// # Errors
-/// The file cannot be read, has more bytes than so many seconds need, or is not of this form.
+/// The file cannot be read, has more bytes than `max_seconds` lines need, or is not of this form.
 pub fn read(path: &Path, max_seconds: usize) -> Result<Vec<f64>> {
     // Opening a pipe would wait for its other end.
     ensure!(std::fs::metadata(path)?.is_file(), "is not a file");

@@ -155,7 +155,7 @@ mod tests {
         let mean = noise.iter().sum::<f64>() / noise.len() as f64;
         let deviation = (noise.iter().map(|rate| (rate - mean).powi(2)).sum::<f64>() / noise.len() as f64).sqrt();
         assert!((mean - 400.0).abs() < 10.0 && (deviation - 80.0).abs() < 8.0, "{mean} {deviation}");
-        assert!(curves.iter().all(|curve| curve.yesterday.len() % DAY_S == 0));
+        assert!(curves.iter().all(|curve| curve.yesterday.len().is_multiple_of(DAY_S)));
     }
 
     #[test]

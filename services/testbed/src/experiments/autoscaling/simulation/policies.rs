@@ -122,7 +122,7 @@ pub mod tests {
         let mut fleet = Fleet::new(setup.model, setup.replicas_at_first());
         let (mut past, mut answers) = (Vec::new(), Vec::new());
         for (second, rate) in curve.today.iter().enumerate() {
-            if second % policy.period_s == 0 {
+            if second.is_multiple_of(policy.period_s) {
                 let answer = decide(&Seen { setup: &setup, past: &past, fleet: &fleet }).unwrap();
                 fleet.scale_to(answer.clamp(setup.limits.min, setup.limits.max));
                 answers.push(answer);
