@@ -2,21 +2,20 @@
 
 use std::{io, sync::LazyLock};
 
-use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, unix};
 use tokio::runtime::{Builder, Runtime};
 
 /// Threads of a process. Further work waits for one.
 const MAX_THREADS: usize = 8;
-/// On Linux SCHED_IDLE: a thread that wakes up for a request takes the core at once. Beside threads that are only less urgent (nice 19), it
-/// often waits for the next tick: 4 ms.
-const POLICY: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+/// Above that of the process: 10 steps are a ninth of the weight. With SCHED_IDLE readers of the model would notice its switches even less, but a
+/// replica whose requests need all cores would never switch, and only a privileged process may leave SCHED_IDLE again.
+const NICENESS: i32 = 10;
 
 /// Threads of their own: one that tokio uses for requests could not raise its priority again.
 static THREADS: LazyLock<Runtime> = LazyLock::new(|| {
     let mut threads = Builder::new_current_thread();
     threads.thread_name("background").max_blocking_threads(MAX_THREADS).on_thread_start(|| {
-        // Where it is not permitted, the work is as urgent as all other.
-        let _ = unix::set_thread_priority_and_policy(unix::thread_native_id(), ThreadPriority::Min, POLICY);
+        // On Linux, of the calling thread alone. Where it is not permitted, the work is as urgent as all other.
+        let _ = rustix::process::nice(NICENESS);
     });
     threads.build().expect("it has neither I/O nor timers that could fail")
 });
@@ -31,7 +30,7 @@ impl From<Panicked> for io::Error {
     }
 }
 
-/// Runs `work` on a thread that has a core only while no request needs it. The work goes on if the future is dropped.
+/// Runs `work` on a thread with a lower priority than the process has. The work goes on if the future is dropped.
 ///
 /// # Errors
 /// `work` panicked.
@@ -41,15 +40,16 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::getpriority_process;
+
     use super::*;
 
     #[tokio::test]
     async fn only_the_work_is_less_urgent() {
-        let policy = || unix::thread_schedule_policy().unwrap();
-        let before = policy();
-        assert_ne!(before, POLICY);
-        assert_eq!(run(policy).await.unwrap(), POLICY);
-        assert_eq!(policy(), before);
+        let niceness = || getpriority_process(None).unwrap();
+        let before = niceness();
+        assert_eq!(run(niceness).await.unwrap(), (before + NICENESS).min(19));
+        assert_eq!(niceness(), before);
     }
 
     #[tokio::test]
