@@ -28,7 +28,12 @@ fn findings_are_written_read_and_shown() {
             assert!(shown.iter().all(|text| text.contains(part)), "{part}");
         }
         let [page, markdown, text] = shown;
-        assert!(page.contains("three &lt;ways&gt;") && page.contains("Size &amp; speed") && !page.contains("NaN"));
+        assert!(
+            page.contains("three &lt;ways&gt;")
+                && page.contains("Size &amp; speed")
+                && page.contains("Users &amp; cost")
+                && !page.contains("NaN")
+        );
         assert!(page.contains("Second by second") && markdown.contains("Second by second"));
         assert!(!text.contains("Second by second"), "too long for a terminal");
     }
