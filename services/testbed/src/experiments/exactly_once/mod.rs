@@ -25,7 +25,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use api::Profile;
 use clap::{Args, FromArgMatches};
-use contract::{SEGMENTS, SHARDS, ShardId};
+use contract::{SHARDS, ShardId};
 use heartbeat::clock::wall_ms;
 use tokio::{task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     clients::Ledger,
     faults::Counts,
-    judgement::Measured,
+    judgement::{LEAST_VERSIONS, Measured},
     observed::{Tables, Topics},
     oracle::State,
     poison::Delivered,
@@ -88,8 +88,6 @@ struct Plan {
     faults: Counts,
     /// Lists that are compared with the answer of a miss.
     sample: usize,
-    /// Versions of segments that must be among the files that are compared.
-    least_versions: u64,
 }
 
 const SEED: u64 = 17;
@@ -113,8 +111,6 @@ async fn run(args: ExactlyOnceArgs) -> anyhow::Result<ExitCode> {
             beat: Duration::from_millis(100),
             faults: Counts { workers: 6, brokers: 1, mysql: 1, leaders: 1 },
             sample: 100,
-            // More than one of each: some were published under the faults.
-            least_versions: u64::from(SEGMENTS) + 1,
         }
     } else {
         Plan {
@@ -125,7 +121,6 @@ async fn run(args: ExactlyOnceArgs) -> anyhow::Result<ExitCode> {
             beat: Duration::from_secs(1),
             faults: Counts { workers: 20, brokers: 2, mysql: 1, leaders: 1 },
             sample: 1_000,
-            least_versions: 2 * u64::from(SEGMENTS),
         }
     };
     plan.events = args.events.unwrap_or(plan.events);
@@ -173,7 +168,6 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     let mut measured = send(&mut stack, &mut plane, plan, &workload, &before).await?;
     plane.stop(&mut stack.service.stack).await?;
     stack.stop().await?;
-    measured.least_versions = plan.least_versions;
     measured.planned_faults = plan.faults.workers + plan.faults.brokers + plan.faults.mysql + plan.faults.leaders;
     Ok(measured)
 }
@@ -208,8 +202,8 @@ async fn send(
     eprintln!("sent in {seconds:.0} s, all processed {drained_s:.1} s later; comparing");
     stop.cancel();
     let longest_stall_s = stalls.await?.as_secs_f64();
-    // A slow machine publishes few versions meanwhile.
-    files.wait_versions(plan.least_versions as usize, PUBLISHED_WITHIN).await;
+    // A slow machine publishes few versions meanwhile; the last one comes after the last event.
+    files.wait_versions(LEAST_VERSIONS as usize, PUBLISHED_WITHIN).await;
     let files = files.finish().await?;
     let poison = delivered.positions.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut measured = Measured {
