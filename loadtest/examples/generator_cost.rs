@@ -34,6 +34,7 @@ fn measure(arguments: &[String]) -> Result<()> {
         interval_ms: 1000,
         arrival_grid_ms: 0,
         timeout_ms: 3000,
+        retry: None,
         slo_ms: None,
         warm_up_ms: 3000,
         measure_ms: u64::from(number(2, 15)?) * 1000,

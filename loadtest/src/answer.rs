@@ -11,6 +11,8 @@ use crate::client::Failure;
 pub mod class {
     /// No complete response within the timeout.
     pub const CLIENT_TIMEOUT: &str = "client_timeout";
+    /// Not sent: the client's own throttle refused it.
+    pub const CLIENT_THROTTLED: &str = "client_throttled";
     /// No connection could be opened.
     pub const CONNECT: &str = "connect";
     /// The connection broke before the response was complete.

@@ -115,22 +115,19 @@ impl Client {
     pub fn counts(&self) -> RequestCounts {
         let [requests, unsent, resent] =
             [&self.requests, &self.unsent, &self.resent].map(|count| count.load(Ordering::Relaxed));
-        RequestCounts { requests, unsent, resent }
+        RequestCounts { requests, unsent, resent, tries: None }
     }
 
-    /// Sends `GET path` and returns the complete response. `header` is an additional header.
+    /// Sends `GET path` with additional headers and returns the complete response.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn get(&self, path: &str, header: Option<(&str, &str)>) -> Result<Response, Failure> {
-        let (name, separator, value, end) = match header {
-            Some((name, value)) => (name, ": ", value, "\r\n"),
-            None => ("", "", "", ""),
-        };
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: testbed-loadtest\r\n{name}{separator}{value}{end}\r\n",
-            self.host
-        );
+    pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Result<Response, Failure> {
+        let mut request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: testbed-loadtest\r\n", self.host);
+        for (name, value) in headers {
+            request.extend([name, ": ", value, "\r\n"]);
+        }
+        request.push_str("\r\n");
         timeout(self.timeout, self.exchange(request.as_bytes())).await.unwrap_or(Err(Failure::Timeout))
     }
 
@@ -313,9 +310,9 @@ mod tests {
             "HTTP/1.1 503 No\r\nx: y\r\ncontent-l|ength: 2\r\n\r\nno",
         );
         let (client, served) = serve(vec![vec![ok, refused], vec![ok]]).await;
-        assert_eq!(client.get("/a", None).await, Ok(Response { status: 200, body: b"hello".to_vec() }));
-        assert_eq!(client.get("/b", Some(("traceparent", "00-1"))).await.unwrap().status, 503);
-        assert_eq!(client.get("/c", None).await.unwrap().status, 200);
+        assert_eq!(client.get("/a", &[]).await, Ok(Response { status: 200, body: b"hello".to_vec() }));
+        assert_eq!(client.get("/b", &[("traceparent", "00-1")]).await.unwrap().status, 503);
+        assert_eq!(client.get("/c", &[]).await.unwrap().status, 200);
         let requests = served.await.unwrap();
         assert!(requests[0].starts_with("GET /a HTTP/1.1\r\nhost: 127.0.0.1:"), "{}", requests[0]);
         assert!(requests[1].ends_with("\r\ntraceparent: 00-1\r\n\r\n"), "{}", requests[1]);
@@ -332,10 +329,10 @@ mod tests {
         let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
         let (client, served) = serve(vec![vec![ok, ""], vec![ok]]).await;
         for _ in 0..2 {
-            assert_eq!(client.get("/", None).await.unwrap().status, 200);
+            assert_eq!(client.get("/", &[]).await.unwrap().status, 200);
         }
         assert_eq!(served.await.unwrap().len(), 3);
-        assert_eq!(client.counts(), RequestCounts { requests: 2, unsent: 0, resent: 1 });
+        assert_eq!(client.counts(), RequestCounts { requests: 2, resent: 1, ..RequestCounts::default() });
     }
 
     #[tokio::test]
@@ -343,7 +340,7 @@ mod tests {
         let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         let (client, served) = serve(vec![vec![close], vec![close]]).await;
         for _ in 0..2 {
-            assert_eq!(client.get("/", None).await.unwrap().status, 200);
+            assert_eq!(client.get("/", &[]).await.unwrap().status, 200);
         }
         assert_eq!(served.await.unwrap().len(), 2);
     }
@@ -355,7 +352,7 @@ mod tests {
         let (empty, until_closed) = ("HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nhel|lo");
         let (client, served) = serve(vec![vec![chunked, empty, until_closed], vec![chunked]]).await;
         for (status, body) in [(200, "hello"), (204, ""), (200, "hello"), (200, "hello")] {
-            assert_eq!(client.get("/", None).await, Ok(Response { status, body: body.into() }));
+            assert_eq!(client.get("/", &[]).await, Ok(Response { status, body: body.into() }));
         }
         assert_eq!(served.await.unwrap().len(), 4);
     }
@@ -373,7 +370,7 @@ mod tests {
             "",
         ] {
             let (client, served) = serve(vec![vec![bad]]).await;
-            assert_eq!(client.get("/", None).await, Err(Failure::Broken), "{bad}");
+            assert_eq!(client.get("/", &[]).await, Err(Failure::Broken), "{bad}");
             served.await.unwrap();
         }
     }
@@ -383,10 +380,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let client = Client::new(&url, Duration::from_millis(50)).await.unwrap();
-        assert_eq!(client.get("/", None).await, Err(Failure::Timeout));
+        assert_eq!(client.get("/", &[]).await, Err(Failure::Timeout));
         drop(listener);
-        assert_eq!(client.get("/", None).await, Err(Failure::Connect));
-        assert_eq!(client.counts(), RequestCounts { requests: 2, unsent: 1, resent: 0 });
+        assert_eq!(client.get("/", &[]).await, Err(Failure::Connect));
+        assert_eq!(client.counts(), RequestCounts { requests: 2, unsent: 1, ..RequestCounts::default() });
     }
 
     #[tokio::test]

@@ -19,12 +19,43 @@ pub struct Sources {
 /// Requests of the load generator over a whole step: warm-up, measured part and drain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RequestCounts {
-    /// Requests of the users.
+    /// Requests of the users; with retries, tries.
     pub requests: u64,
     /// Of these, not sent: no connection could be opened in time.
     pub unsent: u64,
     /// Second copies, sent on a new connection because an idle one was closed without an answer. The server may have seen the first copy.
     pub resent: u64,
+    /// How many tries were first ones; absent if the scenario has no retries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries: Option<Tries>,
+}
+
+/// Tries that were sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tries {
+    /// One for each request that was sent.
+    pub first: u64,
+    /// Further tries of the same requests.
+    pub retries: u64,
+}
+
+/// What a client with retries did in the measured part of a step. A try counts by the instant of its sending.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RetryFigures {
+    /// First tries.
+    pub first_tries: u64,
+    /// Further tries of the same requests.
+    pub retries: u64,
+    /// Tries per request that was sent, at least 1: how much the client amplifies the load. Null if none was sent.
+    pub tries_per_request: Option<f64>,
+    /// Requests that failed because the budget permitted no further retry.
+    pub budget_spent: u64,
+    /// Requests that adaptive throttling did not send at all.
+    pub throttled: u64,
+    /// Share of the store's queries whose result no request waited for any more, 0 to 1; null without a query, and where the replicas were not
+    /// asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zombie_share: Option<f64>,
 }
 
 /// Figures that the article states for one step.
@@ -69,6 +100,9 @@ pub struct Second {
     /// an objective.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beyond_slo: Option<u64>,
+    /// Retries that were sent in this second, in addition to `sent`; absent without retries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u64>,
     /// 99th percentile of the latency of the requests that ended in this second, in milliseconds; null if fewer than 1,000 ended.
     pub p99_ms: Option<f64>,
     /// Longest latency of the requests that ended in this second, in milliseconds; null without such a request, and in reports from before

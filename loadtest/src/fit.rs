@@ -184,8 +184,8 @@ fn average(scenario: &Scenario, users: u32, seeds: u64, change: Change) -> Optio
 }
 
 fn with_law(scenario: &Scenario, base_ms: f64, slope_ms: f64) -> Scenario {
-    let Law::Modelled { spread, .. } = scenario.law else { return scenario.clone() };
-    Scenario { law: Law::Modelled { base_ms, slope_ms, spread }, ..scenario.clone() }
+    let Law::Modelled { crosstalk_ms, spread, .. } = scenario.law else { return scenario.clone() };
+    Scenario { law: Law::Modelled { base_ms, slope_ms, crosstalk_ms, spread }, ..scenario.clone() }
 }
 
 #[cfg(test)]
@@ -205,7 +205,7 @@ mod tests {
         for row in other.article.iter_mut().filter(|row| row.users > FITTED_UP_TO) {
             row.figures = crate::figures::ArticleFigures { mean_ms: Some(5.0), error_pct: 77.0, qps: 1.0 };
         }
-        other.law = Law::Modelled { base_ms: 1.0, slope_ms: 3.0, spread: 0.3 };
+        other.law = Law::Modelled { base_ms: 1.0, slope_ms: 3.0, crosstalk_ms: 0.0, spread: 0.3 };
         assert_eq!(fit(&other, COARSE).unwrap(), known);
         other.article.retain(|row| row.users <= FITTED_UP_TO);
         assert_eq!(fit(&other, COARSE).unwrap(), known, "without these rows");

@@ -159,6 +159,7 @@ mod tests {
             interval_ms: 1000,
             arrival_grid_ms: 0,
             timeout_ms: 1000,
+            retry: None,
             slo_ms: None,
             warm_up_ms: 0,
             measure_ms: 1000,

@@ -1,6 +1,6 @@
 //! The load generator: it sends the requests of a scenario's step and measures the responses.
 //!
-//! `scenario` defines the load, `plan` is one step of it, `arrivals` how its requests arrive, `curve` its number of users over time, `run` sends
+//! `scenario` defines the load, `plan` is one step of it, `arrivals` how its requests arrive, `curve` its number of users over time, `retry` what a client does after a failure, `run` sends
 //! the requests in a separate process (`child`), and `recorder` measures. `model` computes the figures of a queueing system with the same
 //! parameters; `fit` finds its law. `behaviour` invents events, and `event_load`
 //! sends them.
@@ -27,6 +27,7 @@ pub mod plan;
 pub mod rate_curve;
 pub mod rates;
 mod recorder;
+pub mod retry;
 pub mod run;
 pub mod scenario;
 mod schedule;

@@ -32,6 +32,8 @@ pub(crate) struct Live {
     sent: IntCounter,
     skipped: IntCounter,
     dropped: IntCounter,
+    retries: IntCounter,
+    throttled: IntCounter,
     good: IntCounter,
     errors: IntCounterVec,
     /// Handles of the known classes; those of `bad_status_…` are resolved on use.
@@ -50,7 +52,8 @@ impl Live {
         let errors = IntCounterVec::new(Opts::new("errors_total", "Failed requests by error class"), &["class"])?;
         let errors = register(&registry, errors)?;
         let problems = PROBLEMS.map(|problem| problem.rsplit('/').next().unwrap_or(problem));
-        let classes = [class::CLIENT_TIMEOUT, class::CONNECT, class::CONNECTION_RESET, class::BAD_BODY];
+        let classes =
+            [class::CLIENT_TIMEOUT, class::CLIENT_THROTTLED, class::CONNECT, class::CONNECTION_RESET, class::BAD_BODY];
         let known_errors = classes.into_iter().chain(problems);
         let known_errors = known_errors
             .map(|class| Ok((class, errors.get_metric_with_label_values(&[class])?)))
@@ -68,8 +71,8 @@ impl Live {
         let live = Self {
             users: register(&registry, users)?,
             offered: register(&registry, offered)?,
-            planned: counter("requests_planned_total", "Planned requests: sent, skipped or dropped")?,
-            sent: counter("requests_sent_total", "Requests sent")?,
+            planned: counter("requests_planned_total", "Planned requests: sent, skipped, dropped or throttled")?,
+            sent: counter("requests_sent_total", "Requests sent, without their retries")?,
             skipped: counter(
                 "requests_skipped_total",
                 "Planned requests that were not sent because the user still waited for a response",
@@ -77,6 +80,11 @@ impl Live {
             dropped: counter(
                 "requests_dropped_total",
                 "Open arrivals that were not sent because as many requests as allowed were in flight",
+            )?,
+            retries: counter("retries_total", "Further tries of requests that were sent before")?,
+            throttled: counter(
+                "requests_throttled_total",
+                "Planned requests that the client's own adaptive throttling did not send",
             )?,
             good: counter("requests_good_total", "Responses with status 2xx that name their source")?,
             latency: histogram(
@@ -107,6 +115,15 @@ impl Live {
         self.planned.inc();
         self.sent.inc();
         self.lag.observe(lag.as_secs_f64());
+    }
+
+    pub(crate) fn retried(&self) {
+        self.retries.inc();
+    }
+
+    pub(crate) fn throttled(&self) {
+        self.planned.inc();
+        self.throttled.inc();
     }
 
     /// `error` is the class of a failed request.
@@ -178,17 +195,23 @@ mod tests {
         live.sent(Duration::ZERO);
         live.completed(Duration::from_millis(5), Some(&Cow::Borrowed("bad_status_418")), 0);
         live.dropped(4);
+        live.retried();
+        live.throttled();
+        live.completed(Duration::ZERO, Some(&Cow::Borrowed(class::CLIENT_THROTTLED)), 0);
         for (series, expected) in [
-            ("loadgen_requests_planned_total", 12.0),
+            ("loadgen_requests_planned_total", 13.0),
             ("loadgen_requests_dropped_total", 4.0),
             ("loadgen_requests_sent_total", 5.0),
+            ("loadgen_retries_total", 1.0),
+            ("loadgen_requests_throttled_total", 1.0),
+            ("loadgen_errors_total{class=\"client_throttled\"}", 1.0),
             ("loadgen_requests_skipped_total", 3.0),
             ("loadgen_requests_good_total", 3.0),
             ("loadgen_errors_total{class=\"client_timeout\"}", 1.0),
             ("loadgen_errors_total{class=\"bad_status_418\"}", 1.0),
             ("loadgen_errors_total{class=\"store-checkout-timeout\"}", 0.0),
-            ("loadgen_request_duration_seconds_count", 5.0),
-            ("loadgen_request_duration_seconds_bucket{le=\"0.002\"}", 2.0),
+            ("loadgen_request_duration_seconds_count", 6.0),
+            ("loadgen_request_duration_seconds_bucket{le=\"0.002\"}", 3.0),
             ("loadgen_send_lag_seconds_bucket{le=\"0.01\"}", 4.0),
             ("loadgen_users", 10.0),
             ("loadgen_offered_requests_per_second", 10.0),

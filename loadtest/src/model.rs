@@ -7,6 +7,8 @@
 //! As in the load generator, the next request is sent at the first planned instant at or after the response. In `article_model.py` a
 //! late user sends immediately after the response. With the article's parameters the rates differ by less than 1 %.
 
+pub mod open;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
@@ -49,8 +51,8 @@ impl Default for Change {
     }
 }
 
-/// The expected figures of a step with `users` users whose requests all need the store. `None` without a law and
-/// with open arrivals, which the model does not know.
+/// The expected figures of a step with `users` users whose requests all need the store. `None` without a law, and with open arrivals or
+/// retries, which [`open`] models.
 ///
 /// The same arguments give the same figures.
 pub fn step(scenario: &Scenario, users: u32, seed: u64) -> Option<ModelFigures> {
@@ -59,14 +61,15 @@ pub fn step(scenario: &Scenario, users: u32, seed: u64) -> Option<ModelFigures> 
 
 /// As [`step`], of a changed model.
 pub fn changed_step(scenario: &Scenario, users: u32, seed: u64, change: Change) -> Option<ModelFigures> {
-    let Law::Modelled { base_ms, slope_ms, spread } = scenario.law else { return None };
-    if !scenario.arrivals.is_closed() {
+    let Law::Modelled { base_ms, slope_ms, crosstalk_ms, spread } = scenario.law else { return None };
+    if !scenario.arrivals.is_closed() || scenario.retry.is_some() {
         return None;
     }
     let factor = LogNormal::new(-spread * spread / 2.0, spread).ok()?;
     let store = Store {
         base_us: base_ms * 1000.0,
         slope_us: slope_ms * 1000.0,
+        crosstalk_us: crosstalk_ms * 1000.0,
         factor,
         power: change.power,
         waiting_weight: change.waiting_weight,
@@ -134,6 +137,7 @@ struct Request {
 struct Store {
     base_us: f64,
     slope_us: f64,
+    crosstalk_us: f64,
     factor: LogNormal<f64>,
     power: f64,
     waiting_weight: f64,
@@ -217,7 +221,8 @@ impl Simulation {
         let store = &mut self.store;
         store.replicas[replica].busy += 1;
         store.in_flight += 1;
-        let mean_us = store.base_us + store.slope_us * store.load();
+        let load = store.load();
+        let mean_us = store.base_us + store.slope_us * load + store.crosstalk_us * load * (load - 1.0).max(0.0);
         let end_us = now + (mean_us * store.factor.sample(&mut self.random)) as u64;
         self.at(end_us, Event::Free { replica });
         let deadline_us = sent_us + self.timeout_us;
@@ -296,100 +301,4 @@ impl Tally {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The Python model's conditions: 15 s discarded of 60, users who never give up on a query, waiters after 3 s.
-    fn python() -> Scenario {
-        let mut scenario = Scenario::load("article").unwrap();
-        scenario.measure_s = 45;
-        scenario.timeout_ms = 60_000;
-        scenario.store.checkout_timeout_ms = 3000;
-        scenario
-    }
-
-    fn near(name: &str, measured: f64, expected: f64, tolerance: f64) {
-        assert!((measured - expected).abs() <= tolerance, "{name}: {measured}, not {expected} ± {tolerance}");
-    }
-
-    #[test]
-    fn agrees_with_the_python_model() {
-        // From `article_model.py`: users, mean ms, error %, answered and good per second.
-        let rows = [
-            (1000, 93.0, 0.0, 1000.0, 1000.0),
-            (4000, 397.0, 5.42, 3614.0, 3418.0),
-            (5000, 624.0, 13.74, 3958.0, 3415.0),
-        ];
-        for (users, mean_ms, error_pct, answered, good) in rows {
-            let ours = step(&python(), users, 1).unwrap();
-            near("mean", ours.mean_ms, mean_ms, 0.04 * mean_ms);
-            near("error", ours.error_pct, error_pct, 0.6);
-            near("answered", ours.answered_per_s, answered, 0.015 * answered);
-            near("good", ours.good_per_s, good, 0.015 * good);
-        }
-    }
-
-    #[test]
-    fn the_same_arguments_give_the_same_figures() {
-        let scenario = python();
-        assert_eq!(step(&scenario, 4000, 7), step(&scenario, 4000, 7));
-        assert_ne!(step(&scenario, 4000, 7), step(&scenario, 4000, 8));
-    }
-
-    #[test]
-    fn served_oldest_first_an_overload_makes_everyone_wait() {
-        let mut scenario = python();
-        let newest = step(&scenario, 5000, 1).unwrap();
-        scenario.store.order = Order::Oldest;
-        let oldest = step(&scenario, 5000, 1).unwrap();
-        assert!(oldest.mean_ms > newest.mean_ms, "{} <= {}", oldest.mean_ms, newest.mean_ms);
-    }
-
-    #[test]
-    fn a_full_line_turns_the_rest_away_at_once() {
-        let mut scenario = python();
-        scenario.store.max_waiting = 0;
-        let ours = step(&scenario, 5000, 1).unwrap();
-        near("offer", ours.answered_per_s, 5000.0, 50.0);
-        assert!(ours.error_pct > 20.0, "{}", ours.error_pct);
-        assert!(ours.mean_ms < 240.0, "{}", ours.mean_ms);
-    }
-
-    #[test]
-    fn a_user_gives_up_before_the_query_does() {
-        let mut scenario = python();
-        scenario.law = Law::Modelled { base_ms: 500.0, slope_ms: 0.0, spread: 0.0 };
-        scenario.timeout_ms = 200;
-        let ours = step(&scenario, 10, 1).unwrap();
-        near("error", ours.error_pct, 100.0, 0.0);
-        near("mean", ours.mean_ms, 200.0, 0.0);
-    }
-
-    #[test]
-    fn a_change_has_its_effect_and_the_default_has_none() {
-        let scenario = Scenario { warm_up_s: 5, measure_s: 15, ..python() };
-        let changed = |change| changed_step(&scenario, 5000, 1, change).unwrap();
-        let plain = changed(Change::default());
-        assert_eq!(step(&scenario, 5000, 1), Some(plain.clone()));
-        let retried = changed(Change { retries: 2, ..Change::default() });
-        assert!(retried.error_pct < 0.2 * plain.error_pct && retried.mean_ms > plain.mean_ms, "{retried:?}");
-        near("good", retried.good_per_s, plain.good_per_s, 0.02 * plain.good_per_s);
-        let burdened = changed(Change { waiting_weight: 0.1, ..Change::default() });
-        assert!(burdened.good_per_s < 0.9 * plain.good_per_s, "{burdened:?}");
-        let steep = changed(Change { power: 1.5, ..Change::default() });
-        assert!(
-            steep.good_per_s < 0.9 * plain.good_per_s,
-            "800 queries in flight are more than the reference: {steep:?}"
-        );
-        let half = changed(Change { store_share: 0.5, ..Change::default() });
-        assert_eq!(half.error_pct, 0.0);
-        near("offer", half.answered_per_s, 5000.0, 50.0);
-    }
-
-    #[test]
-    fn without_a_law_there_is_no_model() {
-        let mut scenario = python();
-        scenario.law = Law::None;
-        assert_eq!(step(&scenario, 1000, 1), None);
-    }
-}
+mod tests;

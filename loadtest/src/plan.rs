@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     arrivals::Arrivals,
     curve::{Curve, MAX_USERS},
-    figures::{RequestCounts, Second, Sources},
+    figures::{RequestCounts, RetryFigures, Second, Sources},
+    retry::Retry,
     scenario::{KnownIds, Scenario},
     target::{self, Target},
 };
@@ -46,8 +47,11 @@ pub struct StepPlan {
     /// See [`Scenario::arrival_grid_ms`].
     #[serde(default)]
     pub arrival_grid_ms: u64,
-    /// Timeout of a request, in milliseconds.
+    /// Timeout of a request, with all its tries, in milliseconds.
     pub timeout_ms: u64,
+    /// How a failed request is sent again; `None`: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// Latency from the planned instant, in milliseconds (1 to 60,000), above which a good response counts as `beyond_slo`; `None`:
     /// `beyond_slo` is not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +103,11 @@ pub(crate) mod stream {
         [4, number]
     }
 
+    /// What the retries of one request draw: by the number of its user or arrival, and its planned instant.
+    pub(crate) fn retries(number: u64, planned_us: u64) -> [u64; 3] {
+        [5, number, planned_us]
+    }
+
     /// What one user draws, by its number.
     pub(crate) fn user(number: usize) -> [u64; 2] {
         [2, number as u64]
@@ -120,6 +129,7 @@ impl StepPlan {
             interval_ms: scenario.interval_ms,
             arrival_grid_ms: scenario.arrival_grid_ms,
             timeout_ms: scenario.timeout_ms,
+            retry: scenario.retry.clone(),
             slo_ms: None,
             warm_up_ms: u64::from(scenario.warm_up_s) * 1000,
             measure_ms: u64::from(scenario.measure_s) * 1000,
@@ -145,6 +155,7 @@ impl StepPlan {
             Some(target) => {
                 target.check(self.peak_per_s(), self.warm_up_ms, self.measure_ms)?;
                 ensure!(self.unknown_share == 0.0, "a target has no unknown ids");
+                ensure!(self.retry.is_none(), "a target gets no retries: its load is bounded by the plan's rate");
             }
         }
         match &self.curve {
@@ -159,6 +170,7 @@ impl StepPlan {
             self.arrival_grid_ms
         );
         ensure!((10..=60_000).contains(&self.timeout_ms), "timeout_ms must be 10..=60000, is {}", self.timeout_ms);
+        self.retry.as_ref().map_or(Ok(()), |retry| retry.check(self.timeout_ms)).context("retry")?;
         let slo_ms = self.slo_ms.unwrap_or(1);
         ensure!((1..=60_000).contains(&slo_ms), "slo_ms must be 1..=60000, is {slo_ms}");
         ensure!(self.warm_up_ms <= 600_000, "warm_up_ms must be 0..=600000, is {}", self.warm_up_ms);
@@ -294,6 +306,7 @@ pub struct StepOutcome {
     /// Planned requests per second: users / interval. With a curve: the mean of its users over the measured part / interval. With open
     /// arrivals: the mean of the planned rate.
     pub offered_per_s: f64,
+    /// Requests that were sent, without their retries.
     pub sent: u64,
     /// Completed requests: good responses, error responses and failures, client timeouts included.
     pub answered: u64,
@@ -347,6 +360,9 @@ pub struct StepOutcome {
     /// Over the whole step, not only its measured part; `None`: the generator (k6) does not count them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<RequestCounts>,
+    /// Absent if the plan has no retries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<RetryFigures>,
 }
 
 /// Latencies in milliseconds; all 0 without a request.

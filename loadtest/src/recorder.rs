@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use statistics::has_percentile;
 
 use crate::{
-    figures::{LATE_MS, Second, Sources},
+    figures::{LATE_MS, RetryFigures, Second, Sources, Tries},
     latency_bands,
     plan::{Latency, Progress, SendLag, StepOutcome, StepPlan, curve, hdr_log, millis},
 };
@@ -25,6 +25,11 @@ pub(crate) struct Recorder {
     sent: u64,
     skipped: u64,
     dropped: u64,
+    /// Of the whole step.
+    tries: Tries,
+    retries: u64,
+    budget_spent: u64,
+    throttled: u64,
     good: u64,
     beyond_slo: u64,
     errors: BTreeMap<Cow<'static, str>, u64>,
@@ -43,6 +48,7 @@ pub(crate) struct Recorder {
 /// Counts and latencies of one second.
 struct SecondCounts {
     sent: u64,
+    retries: u64,
     good: u64,
     errors: u64,
     beyond_slo: u64,
@@ -74,6 +80,10 @@ impl Recorder {
             sent: 0,
             skipped: 0,
             dropped: 0,
+            tries: Tries::default(),
+            retries: 0,
+            budget_spent: 0,
+            throttled: 0,
             good: 0,
             beyond_slo: 0,
             errors: BTreeMap::new(),
@@ -90,7 +100,9 @@ impl Recorder {
         })
     }
 
+    /// The first try of a request.
     pub(crate) fn sent(&mut self, planned_us: u64, sent_us: u64) {
+        self.tries.first += 1;
         if let Some(second) = self.seconds.get_mut((sent_us / SECOND_US) as usize) {
             second.sent += 1;
         }
@@ -108,6 +120,25 @@ impl Recorder {
             self.sent += 1;
             self.lag_us.saturating_record(lag_us);
         }
+    }
+
+    /// A further try of a request.
+    pub(crate) fn retried(&mut self, sent_us: u64) {
+        self.tries.retries += 1;
+        self.retries += u64::from(self.window.contains(&sent_us));
+        if let Some(second) = self.seconds.get_mut((sent_us / SECOND_US) as usize) {
+            second.retries += 1;
+        }
+    }
+
+    /// A request that gets no further try because the budget is spent.
+    pub(crate) fn budget_spent(&mut self, now_us: u64) {
+        self.budget_spent += u64::from(self.window.contains(&now_us));
+    }
+
+    /// A request that the client's own throttle did not send.
+    pub(crate) fn throttled(&mut self, now_us: u64) {
+        self.throttled += u64::from(self.window.contains(&now_us));
     }
 
     /// Instants that passed while their user waited for a request that ended at `ended_us`. Returns their number. An instant counts by itself,
@@ -165,6 +196,11 @@ impl Recorder {
         self.sent += other.sent;
         self.skipped += other.skipped;
         self.dropped += other.dropped;
+        self.tries.first += other.tries.first;
+        self.tries.retries += other.tries.retries;
+        self.retries += other.retries;
+        self.budget_spent += other.budget_spent;
+        self.throttled += other.throttled;
         self.good += other.good;
         self.beyond_slo += other.beyond_slo;
         for (class, count) in &other.errors {
@@ -193,6 +229,23 @@ impl Recorder {
         Ok(Some(corrected))
     }
 
+    /// Tries of the whole step.
+    pub(crate) fn tries(&self) -> Tries {
+        self.tries
+    }
+
+    fn retry_figures(&self) -> RetryFigures {
+        let (first_tries, retries) = (self.sent, self.retries);
+        RetryFigures {
+            first_tries,
+            retries,
+            tries_per_request: (first_tries > 0).then(|| (first_tries + retries) as f64 / first_tries as f64),
+            budget_spent: self.budget_spent,
+            throttled: self.throttled,
+            zombie_share: None,
+        }
+    }
+
     /// Figures of the step; `wall_start` is the Unix time of the common start.
     pub(crate) fn outcome(
         self,
@@ -210,10 +263,11 @@ impl Recorder {
         let first = (self.window.start / SECOND_US) as usize;
         // The counts are those of all failures without an objective: such a figure would mean nothing.
         let counted = |beyond_slo: u64| plan.slo_ms.map(|_| beyond_slo);
-        let series = self.seconds[first..]
-            .iter()
-            .enumerate()
-            .map(|(second, bucket)| Second { beyond_slo: counted(bucket.beyond_slo), ..bucket.second(second as u32) });
+        let series = self.seconds[first..].iter().enumerate().map(|(second, bucket)| Second {
+            beyond_slo: counted(bucket.beyond_slo),
+            retries: plan.retry.as_ref().map(|_| bucket.retries),
+            ..bucket.second(second as u32)
+        });
         let corrected_us = self.corrected_us(plan)?;
         let mut tagged = vec![("all", &self.all_us), ("good", &self.good_us)];
         tagged.extend(corrected_us.iter().map(|corrected| ("corrected", corrected)));
@@ -246,6 +300,7 @@ impl Recorder {
             arrivals: plan.arrivals.describe(),
             dropped: self.dropped,
             corrected: corrected_us.as_ref().map(Latency::of),
+            retries: plan.retry.as_ref().map(|_| self.retry_figures()),
             errors: self.errors.into_iter().map(|(class, count)| (class.into_owned(), count)).collect(),
             known_sources: self.known,
             unknown_sources: self.unknown,
@@ -288,11 +343,12 @@ pub(crate) fn progress<'a>(
 impl SecondCounts {
     fn none() -> Result<Self> {
         let latency_us = Histogram::new_with_bounds(1, MAX_US, 2)?;
-        Ok(Self { sent: 0, good: 0, errors: 0, beyond_slo: 0, late: 0, late_max_us: 0, latency_us })
+        Ok(Self { sent: 0, retries: 0, good: 0, errors: 0, beyond_slo: 0, late: 0, late_max_us: 0, latency_us })
     }
 
     fn add(&mut self, other: &Self) -> Result<()> {
         self.sent += other.sent;
+        self.retries += other.retries;
         self.good += other.good;
         self.errors += other.errors;
         self.beyond_slo += other.beyond_slo;
@@ -302,7 +358,7 @@ impl SecondCounts {
         Ok(())
     }
 
-    /// Without `beyond_slo`: only the plan says whether it was counted.
+    /// Without `beyond_slo` and `retries`: only the plan says whether they were counted.
     fn second(&self, second: u32) -> Second {
         let latency_us = (!self.latency_us.is_empty()).then_some(&self.latency_us);
         let at = |quantile| latency_us.map(|latency_us| millis(latency_us.value_at_quantile(quantile)));

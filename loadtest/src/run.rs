@@ -3,7 +3,9 @@
 //! Closed arrivals: each user sends at fixed instants, one request at a time. Instants that pass while it waits for a response are skipped
 //! and counted. Open arrivals: the users are slots. A free slot takes the next arrival before its instant and sends it then; an arrival
 //! whose instant passed while all slots were busy is dropped and counted. Latency starts at the planned instant, so it includes the delay of a late load
-//! generator. goose measures nothing: its histograms are coarse, and its bookkeeping costs more than the request.
+//! generator. A request with all its tries is in `tries`. goose measures nothing: its histograms are coarse, and its bookkeeping costs more than the request.
+
+mod tries;
 
 use std::{
     borrow::Cow,
@@ -23,7 +25,7 @@ use goose::{
     goose::{GooseUser, Scenario, Transaction},
 };
 use rand::{SeedableRng, rngs::SmallRng};
-use runtime::telemetry::{Context as TraceContext, Service, TRACEPARENT, Telemetry};
+use runtime::telemetry::{Service, Telemetry};
 use statistics::seed::mixed;
 use tokio::{
     sync::watch,
@@ -32,15 +34,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    answer::{class_of_failure, foreign_result_of, result_of},
-    client::{Client, Response},
+    client::Client,
+    figures::RequestCounts,
     live::Live,
     open_instants::{Arrival, OpenInstants},
     paths::Paths,
     plan::{Progress, StepOutcome, StepPlan, stream},
     recorder::{Completed, Recorder, progress as second_of},
+    retry::Retries,
     timetable::{Instants, Timetable},
-    trace::{self, Outcome},
 };
 
 /// Recorder shards, so that two threads rarely wait for each other. Each shard needs 10 kB per second of the step.
@@ -63,6 +65,8 @@ struct Step {
     client: Client,
     paths: Paths,
     schedule: Schedule,
+    /// `None`: each request has one try.
+    retries: Option<Mutex<Retries>>,
     /// End of the step, in µs since the common start.
     end_us: u64,
     shards: [Mutex<Recorder>; SHARDS],
@@ -138,9 +142,10 @@ pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<Ste
         merged = merged.merge(&lock(shard))?;
     }
     step.telemetry.stop(TELEMETRY_STOP_TIMEOUT).await;
+    let tries = step.plan.retry.as_ref().map(|_| merged.tries());
     let outcome = merged.outcome(&step.plan, start.wall, step.paths.repeated_ids())?;
     // All users have ended, so every request has.
-    Ok(StepOutcome { requests: Some(step.client.counts()), ..outcome })
+    Ok(StepOutcome { requests: Some(RequestCounts { tries, ..step.client.counts() }), ..outcome })
 }
 
 fn check_open_files(users: u32) -> Result<()> {
@@ -230,6 +235,7 @@ impl Step {
                 None => Schedule::Closed(Timetable::of(&plan)),
                 Some(open) => Schedule::Open(Mutex::new(OpenInstants::of(&plan, open))),
             },
+            retries: plan.retry.as_ref().map(|retry| Mutex::new(Retries::new(retry))),
             end_us: (plan.warm_up_ms + plan.measure_ms) * 1000,
             shards: [Mutex::new(Recorder::new(&plan)?), Mutex::new(Recorder::new(&plan)?)],
             live: plan.metrics.map(|_| Live::new(&plan)).transpose()?,
@@ -274,7 +280,7 @@ impl Step {
                 return;
             }
             let known = self.paths.next(&mut random, &mut path);
-            let ended = self.send(start, planned_us, &path, shard).await;
+            let ended = self.send(start, (number as u64, planned_us), &path, shard).await;
             let skipped = std::iter::from_fn(|| instants.next_if(|instant| *instant < ended.at_us));
             let skipped = lock(shard).skipped(skipped, ended.at_us);
             self.completed(planned_us, known, ended, skipped, shard);
@@ -291,7 +297,7 @@ impl Step {
             }
             let mut random = SmallRng::seed_from_u64(mixed(self.plan.seed, &stream::arrival(number)));
             let known = self.paths.next(&mut random, &mut path);
-            let ended = self.send(start, planned_us, &path, shard).await;
+            let ended = self.send(start, (number, planned_us), &path, shard).await;
             self.completed(planned_us, known, ended, 0, shard);
         }
     }
@@ -316,34 +322,6 @@ impl Step {
             live.dropped(dropped);
         }
         next
-    }
-
-    /// Sends a request and waits for its end.
-    async fn send(&self, start: Instant, planned_us: u64, path: &str, shard: &Mutex<Recorder>) -> Ended {
-        let sent_us = micros_since(start);
-        lock(shard).sent(planned_us, sent_us);
-        if let Some(live) = &self.live {
-            live.sent(Duration::from_micros(sent_us.saturating_sub(planned_us)));
-        }
-        let (sent_at, departure) = (std::time::Instant::now(), self.telemetry.start_trace());
-        let outcome = self.request(path, departure).await;
-        let url = || format!("{}{path}", self.plan.base_url.trim_end_matches('/'));
-        trace::record(&self.telemetry, departure, sent_at, url, &outcome);
-        Ended { at_us: micros_since(start), result: outcome.result }
-    }
-
-    /// Sends one request and classifies its response; an error is its class.
-    async fn request(&self, path: &str, departure: Option<TraceContext>) -> Outcome<Cow<'static, str>> {
-        let context = departure.map(|context| context.to_string());
-        let header = context.as_deref().map(|context| (TRACEPARENT, context));
-        match self.client.get(path, header).await {
-            Ok(Response { status, body }) => {
-                let is_ours = self.plan.target.is_none();
-                let result = if is_ours { result_of(status, &body) } else { foreign_result_of(status) };
-                Outcome { status: Some(status), result }
-            }
-            Err(failure) => Outcome { status: None, result: Err(class_of_failure(failure).into()) },
-        }
     }
 
     fn completed(&self, planned_us: u64, known: bool, ended: Ended, skipped: u64, shard: &Mutex<Recorder>) {

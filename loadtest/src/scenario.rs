@@ -4,7 +4,9 @@
 //! values of a [`Scenario`] are valid.
 
 mod arrivals;
+mod law;
 mod read;
+mod retry;
 
 use std::path::Path;
 
@@ -12,11 +14,13 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
+pub use self::law::Law;
+use self::read::{Errors, Table, integer, number};
 use crate::{
     arrivals::Arrivals,
     figures::{ArticleFigures, Tolerances},
+    retry::Retry,
 };
-use read::{Errors, Table, integer, number};
 
 /// Name and TOML text of each built-in scenario.
 pub const BUILT_IN: [(&str, &str); 7] = [
@@ -54,8 +58,12 @@ pub struct Scenario {
     /// Grid of the users' first requests, in milliseconds (0 to 10). Users between two grid points send together. 0 spreads all users
     /// evenly over the interval.
     pub arrival_grid_ms: u64,
-    /// Timeout of a request, in milliseconds (10 to 60,000). A request without a complete response by then is an error.
+    /// Timeout of a request, in milliseconds (10 to 60,000). A request without a complete response by then is an error. With retries: the
+    /// deadline of a request with all its tries.
     pub timeout_ms: u64,
+    /// How the load generator sends a failed request again. Without the table `[retry]`: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// Warm-up at the start of each step, in whole seconds (0 to 600). It is not measured.
     pub warm_up_s: u32,
     /// Measured part of each step, in whole seconds (1 to 3,600).
@@ -97,23 +105,6 @@ pub enum KnownIds {
         /// 0 (uniform) to 5.
         exponent: f64,
     },
-}
-
-/// Response time of the store.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Law {
-    /// `(base_ms + slope_ms × queries in flight in the whole store) × a log-normal factor of mean 1`.
-    Modelled {
-        /// Response time of an idle store, in milliseconds (0 to 60,000).
-        base_ms: f64,
-        /// Additional response time for each query in flight, in milliseconds (0 to 1,000).
-        slope_ms: f64,
-        /// Sigma of the log-normal factor (0 to 2).
-        spread: f64,
-    },
-    /// The real response time of the MySQL servers, without a modelled delay.
-    None,
 }
 
 /// Order in which the waiting requests of a replica get a free connection.
@@ -262,10 +253,7 @@ impl Scenario {
     /// Queries per second when all connections of all replicas are always busy; above it, the queues grow. `None` without a modelled
     /// law.
     pub fn store_capacity_per_s(&self) -> Option<f64> {
-        let Law::Modelled { base_ms, slope_ms, .. } = self.law else { return None };
-        let connections = f64::from(self.replicas) * f64::from(self.store.pool_size);
-        let query_ms = base_ms + slope_ms * connections;
-        (query_ms > 0.0).then(|| 1000.0 * connections / query_ms)
+        self.law.rate_per_s(f64::from(self.replicas) * f64::from(self.store.pool_size))
     }
 
     /// The article's figures for a step, if it states any.
@@ -307,7 +295,7 @@ fn read_scenario(document: Table<'_>, folder: &Path) -> Scenario {
         None => (absent(&document, "ids", Vec::new()), KnownIds::Once),
     };
     let law = match document.table("law") {
-        Some(law) => read_law(law),
+        Some(law) => law::read(law),
         None => absent(&document, "law", Law::None),
     };
     let store = match document.table("store") {
@@ -332,12 +320,14 @@ fn read_scenario(document: Table<'_>, folder: &Path) -> Scenario {
     let article = document.table("article").map(|table| read_article(table, &steps)).unwrap_or_default();
     let arrivals::Keys { arrivals, interval_ms, arrival_grid_ms } =
         arrivals::read(&document, &steps, measure_s, folder);
+    let timeout_ms = document.required("timeout_ms", |t, key| t.integer(key, 10..=60_000));
     let scenario = Scenario {
         name: document.required("name", Table::text),
         description: document.required("description", Table::text),
         interval_ms,
         arrival_grid_ms,
-        timeout_ms: document.required("timeout_ms", |t, key| t.integer(key, 10..=60_000)),
+        timeout_ms,
+        retry: document.table("retry").map(|table| retry::read(table, timeout_ms)),
         warm_up_s: document.required("warm_up_s", |t, key| t.integer(key, 0..=600)) as u32,
         measure_s,
         unknown_share,
@@ -396,26 +386,6 @@ fn read_mix(table: Table<'_>, steps: usize) -> (Vec<f64>, KnownIds) {
     };
     table.finish();
     (shares, known)
-}
-
-fn read_law(table: Table<'_>) -> Law {
-    let modelled = table.choice("kind", &[("modelled", true), ("none", false)]).unwrap_or(true);
-    let law = if modelled {
-        Law::Modelled {
-            base_ms: table.required("base_ms", |t, key| t.number(key, 0.0..=60_000.0)),
-            slope_ms: table.required("slope_ms", |t, key| t.number(key, 0.0..=1000.0)),
-            spread: table.required("spread", |t, key| t.number(key, 0.0..=2.0)),
-        }
-    } else {
-        for key in ["base_ms", "slope_ms", "spread"] {
-            if table.has(key) {
-                table.error(key, "belongs to kind = \"modelled\"");
-            }
-        }
-        Law::None
-    };
-    table.finish();
-    law
 }
 
 fn read_store(table: Table<'_>) -> Store {

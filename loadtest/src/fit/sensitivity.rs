@@ -27,8 +27,8 @@ pub struct Variation {
 
 /// Each fitted parameter 20 % lower and higher; of the order, the other one. Empty without a modelled law.
 pub fn variations(scenario: &Scenario) -> Vec<Variation> {
-    let Law::Modelled { base_ms, slope_ms, spread } = scenario.law else { return Vec::new() };
-    let law = |base_ms, slope_ms, spread| Law::Modelled { base_ms, slope_ms, spread };
+    let Law::Modelled { base_ms, slope_ms, crosstalk_ms, spread } = scenario.law else { return Vec::new() };
+    let law = |base_ms, slope_ms, spread| Law::Modelled { base_ms, slope_ms, crosstalk_ms, spread };
     let mut all = Vec::new();
     let mut push = |parameter: &'static str, name: String, edit: &dyn Fn(&mut Scenario)| {
         let mut scenario = scenario.clone();
@@ -141,7 +141,7 @@ mod tests {
         Scenario {
             steps: steps.to_vec(),
             replicas: 1,
-            law: Law::Modelled { base_ms: 74.0, slope_ms: 1.6, spread: 0.3 },
+            law: Law::Modelled { base_ms: 74.0, slope_ms: 1.6, crosstalk_ms: 0.0, spread: 0.3 },
             warm_up_s: 5,
             measure_s: 10,
             ..Scenario::load("article").unwrap()

@@ -10,6 +10,7 @@ pub(crate) fn plan() -> StepPlan {
         interval_ms: 1000,
         arrival_grid_ms: 0,
         timeout_ms: 3000,
+        retry: None,
         slo_ms: None,
         warm_up_ms: 0,
         measure_ms: 1000,

@@ -3,6 +3,7 @@ use crate::{
     arrivals::{Arrivals, Open, Spacing},
     figures::Tail,
     plan::Phase,
+    retry::{Backoff, Budget, Retry},
 };
 
 /// One second of warm-up, two measured; one user a second.
@@ -192,4 +193,44 @@ fn open_arrivals_are_dropped_and_not_corrected() {
     let outcome = first.merge(&second).unwrap().outcome(&plan, std::time::Duration::ZERO, 0).unwrap();
     assert_eq!((outcome.answered, outcome.dropped, outcome.skipped, outcome.corrected), (2, 4, 0, None));
     assert!(!outcome.hdr_log.contains("corrected") && outcome.arrivals.starts_with("open, constant"));
+}
+
+#[test]
+fn tries_count_by_their_sending_and_for_the_whole_step() {
+    let (backoff, budget) = (Backoff::None, Budget::None);
+    let retry = Some(Retry { attempts: 4, per_try_timeout_ms: 1000, backoff, budget });
+    let plan = StepPlan { retry, ..plan() };
+    let shards = [(); 2].map(|()| {
+        let mut recorder = Recorder::new(&plan).unwrap();
+        request(&mut recorder, true, [900, 900, 1200], Ok(Source::Store));
+        [999_999, 1_000_000, 1_999_999, 2_000_000, 2_999_999, 3_000_000]
+            .into_iter()
+            .for_each(|at| recorder.retried(at));
+        request(&mut recorder, true, [1500, 1500, 1600], Err("connect"));
+        [999_999, 1_600_000].into_iter().for_each(|at| recorder.budget_spent(at));
+        [999_999, 1_700_000, 2_999_999].into_iter().for_each(|at| recorder.throttled(at));
+        recorder
+    });
+    let [first, second] = shards;
+    let merged = first.merge(&second).unwrap();
+    assert_eq!(merged.tries(), Tries { first: 4, retries: 12 });
+    let outcome = merged.outcome(&plan, std::time::Duration::ZERO, 0).unwrap();
+    let expected = RetryFigures {
+        first_tries: 2,
+        retries: 8,
+        tries_per_request: Some(5.0),
+        budget_spent: 2,
+        throttled: 4,
+        zombie_share: None,
+    };
+    assert_eq!(outcome.retries, Some(expected));
+    let series: Vec<_> = outcome.series.iter().map(|second| (second.sent, second.retries)).collect();
+    assert_eq!(series, [(2, Some(4)), (0, Some(4))]);
+}
+
+#[test]
+fn without_retries_nothing_is_said_of_them() {
+    let mut recorder = Recorder::new(&plan()).unwrap();
+    request(&mut recorder, true, [1000, 1000, 1500], Ok(Source::Store));
+    assert!(!serde_json::to_string(&outcome(recorder)).unwrap().contains("retries"));
 }

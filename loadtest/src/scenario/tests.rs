@@ -26,7 +26,7 @@ fn built_in_scenarios_are_what_their_names_say() {
     }
     let article = Scenario::load("article").unwrap();
     assert_eq!(article.steps, [1000, 2000, 3000, 4000, 5000]);
-    assert_eq!(article.law, Law::Modelled { base_ms: 74.0, slope_ms: 0.2, spread: 0.3 });
+    assert_eq!(article.law, Law::Modelled { base_ms: 74.0, slope_ms: 0.2, crosstalk_ms: 0.0, spread: 0.3 });
     assert_eq!((article.warm_up_s, article.measure_s, article.replicas), (15, 60, 8));
     assert_eq!(article.store.order, Order::Newest);
     assert_eq!(article.tolerances, Some(Tolerances::default()));
@@ -122,6 +122,12 @@ fn keys_of_another_kind_are_refused() {
     assert_eq!(none.len(), 3, "{none:?}");
     assert!(errors(&[("known = \"once\"", "known = \"once\"\nexponent = 1.0")])[0].contains("ids.exponent belongs to"));
     assert!(errors(&[("known = \"once\"", "known = \"zipf\"")])[0].contains("ids.exponent is missing"));
+    assert!(
+        errors(&[("base_ms = 74.0", "base_ms = 74.0\ncrosstalk_ms = 101")])[0]
+            .contains("law.crosstalk_ms must be 0..=100")
+    );
+    let crosstalk = with(&[("base_ms = 74.0", "base_ms = 74.0\ncrosstalk_ms = 0.01")]).unwrap();
+    assert_eq!(crosstalk.law, Law::Modelled { base_ms: 74.0, slope_ms: 0.2, crosstalk_ms: 0.01, spread: 0.3 });
     let zipf = with(&[("known = \"once\"", "known = \"zipf\"\nexponent = 1.1")]).unwrap();
     assert_eq!(zipf.known, KnownIds::Zipf { exponent: 1.1 });
 }

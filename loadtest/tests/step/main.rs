@@ -5,6 +5,7 @@
 )]
 
 mod open;
+mod retries;
 mod target;
 
 use std::{
@@ -22,10 +23,11 @@ use std::{
 use axum::{
     Router,
     extract::{Query, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use contract::http::REQUEST_DEADLINE;
 use loadtest::{
     ChildMessage, Progress, StepOutcome, StepPlan,
     arrivals::Arrivals,
@@ -46,6 +48,8 @@ type Answer = Arc<dyn Fn(&str) -> (Duration, Response) + Send + Sync>;
 struct Server {
     answer: Answer,
     asked: Arc<Mutex<Vec<String>>>,
+    /// Header of each request, in the order of `asked`.
+    deadlines: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -55,13 +59,15 @@ struct Asked {
 
 /// A server whose answer to a user id, and the time it takes, is `answer`'s.
 async fn serve(answer: impl Fn(&str) -> (Duration, Response) + Send + Sync + 'static) -> (String, Server) {
-    async fn recommendations(State(server): State<Server>, Query(asked): Query<Asked>) -> Response {
+    async fn recommendations(State(server): State<Server>, headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
+        let deadline = headers.get(REQUEST_DEADLINE).map(|value| value.to_str().unwrap().to_owned());
+        server.deadlines.lock().unwrap().push(deadline);
         let (wait, response) = (server.answer)(&asked.user_id);
         server.asked.lock().unwrap().push(asked.user_id);
         tokio::time::sleep(wait).await;
         response
     }
-    let server = Server { answer: Arc::new(answer), asked: Arc::default() };
+    let server = Server { answer: Arc::new(answer), asked: Arc::default(), deadlines: Arc::default() };
     let router = Router::new().route("/recommendations", get(recommendations)).with_state(server.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -97,6 +103,7 @@ fn setup(base_url: &str, known: usize) -> Setup {
         interval_ms: 100,
         arrival_grid_ms: 0,
         timeout_ms: 2000,
+        retry: None,
         slo_ms: None,
         warm_up_ms: 1000,
         measure_ms: 1000,
@@ -153,6 +160,11 @@ async fn every_planned_request_is_sent_counted_and_attributed() {
     assert_eq!(asked.iter().collect::<HashSet<_>>().len(), asked.len(), "an id was repeated");
     let counted = outcome.requests.unwrap();
     assert_eq!((counted.requests, counted.unsent, counted.resent), (asked.len() as u64, 0, 0));
+    assert_eq!((counted.tries, outcome.retries), (None, None));
+    assert!(
+        server.deadlines.lock().unwrap().iter().all(Option::is_none),
+        "without retries no request carries a deadline"
+    );
     let unknown = asked.iter().filter(|id| id.starts_with("x-5-")).count();
     // Four standard deviations of a binomial distribution.
     let (half, deviation) = (asked.len() as f64 / 2.0, (asked.len() as f64 / 4.0).sqrt());

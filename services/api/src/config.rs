@@ -97,6 +97,11 @@ pub struct HttpConfig {
     /// Deadline of a request, in milliseconds after its arrival. A request that exceeds it is answered 504. The default is longer than
     /// `store.checkout_timeout_ms`, so that an exhausted pool is reported as 503.
     pub deadline_ms: u64,
+    /// Whether a request for recommendations ends at the deadline that its client gives in the header `x-request-deadline-ms`, Unix time in
+    /// milliseconds, if that is earlier. All waits end by then, also for the store, and the server aborts the statement. A request that arrives
+    /// after its deadline is answered 504 at once, and a header that is no such time 400. Client and replica need the same time. Off, the
+    /// default: the header is ignored.
+    pub honour_deadline: bool,
     /// Largest request body of a POST, in bytes. The default, 1 MiB, holds 1000 events.
     pub max_body_bytes: usize,
     /// How long the replica answers on after SIGTERM, until its connections have ended, in milliseconds. The file of a Unix socket is
@@ -245,6 +250,7 @@ impl HttpConfig {
             worker_threads: 2,
             replicas: 1,
             deadline_ms: 5_000,
+            honour_deadline: false,
             max_body_bytes: 1 << 20,
             leave_ms: 0,
             drain_ms: 5_000,

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use contract::http::{Problem, problem};
+use contract::http::{Problem, REQUEST_DEADLINE, problem};
 use eventlog::SendError;
 use stores::StoreError;
 
@@ -24,6 +24,8 @@ pub enum ApiError {
     UnsupportedMediaType,
     #[error("the request exceeded its deadline of {0} ms")]
     Deadline(u64),
+    #[error("the request arrived {late_ms} ms after its deadline")]
+    DeadlinePassed { late_ms: u64 },
     #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("kafka failed")]
@@ -84,6 +86,16 @@ impl ApiError {
                 "Deadline exceeded",
                 StatusCode::GATEWAY_TIMEOUT,
                 format!("no answer within {ms} ms"),
+                None,
+            ),
+            Self::DeadlinePassed { late_ms } => (
+                problem::DEADLINE_EXCEEDED,
+                "Deadline exceeded",
+                StatusCode::GATEWAY_TIMEOUT,
+                format!(
+                    "the request arrived {late_ms} ms after the deadline in its header {REQUEST_DEADLINE}, and no work was begun: set a later \
+                     deadline, or compare the clocks of client and server"
+                ),
                 None,
             ),
             Self::Store(StoreError::CheckoutTimeout(waited)) => (

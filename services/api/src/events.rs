@@ -2,7 +2,7 @@
 
 mod produce;
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use axum::{Extension, Json, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
 use contract::{
@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     AppState, body,
     clock::unix_ms,
+    deadline::Deadline,
     error::ApiError,
     trace,
     writes::{self, STORE_TIMEOUT},
@@ -77,7 +78,7 @@ pub async fn create(
         .collect::<Result<Vec<Event>, ApiError>>()?;
     let accepted = events.len();
     // Kafka's failure is answered before the request's deadline, with the right problem.
-    let deadline = app.load_deadline(Instant::now() + Duration::from_millis(app.config.http.deadline_ms));
+    let deadline = Deadline::after(Instant::now(), app.config.http.deadline_ms).of_load().at;
     let write = async move |app: AppState, span: Span| match &app.event_log {
         Some(log) => produce::write(&app, log, &events, deadline, &span).await,
         None => write(&app, &events, now_ms, &span).await.map(|()| Vec::new()),

@@ -59,7 +59,7 @@ async fn respond(app: AppState, request: Request) -> Answered {
     let started = Instant::now();
     let active = app.metrics.http.enter(Some(RECOMMENDATIONS));
     let trace = RequestTrace::start(&app.telemetry, &request, Some(RECOMMENDATIONS), started);
-    let answer = AssertUnwindSafe(recommend::respond(&app, request.uri().query(), &trace.span));
+    let answer = AssertUnwindSafe(recommend::respond(&app, request.uri().query(), request.headers(), &trace.span));
     let answer = answer.catch_unwind().await;
     let mut response = answer.unwrap_or(Err(ApiError::Internal)).into_response();
     let durations = app.metrics.http.of(Some(RECOMMENDATIONS), response.status().as_u16());

@@ -8,6 +8,7 @@ mod admission;
 mod body;
 mod clock;
 pub mod config;
+mod deadline;
 mod error;
 mod events;
 mod front;
@@ -88,14 +89,6 @@ impl std::ops::Deref for AppState {
     type Target = AppStateInner;
     fn deref(&self) -> &AppStateInner {
         &self.0
-    }
-}
-
-impl AppState {
-    /// A load ends shortly before its request, which leaves time to answer with an expired list.
-    fn load_deadline(&self, deadline: Instant) -> Instant {
-        let margin = Duration::from_millis(self.config.http.deadline_ms / 10).min(Duration::from_millis(50));
-        deadline.checked_sub(margin).unwrap_or(deadline)
     }
 }
 

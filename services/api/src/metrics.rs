@@ -104,6 +104,7 @@ pub struct LoadMetrics {
     pub led: IntCounter,
     pub joined: IntCounter,
     pub repeated: IntCounter,
+    pub abandoned: IntCounter,
     pub second_reads: IntCounter,
     pub found: IntCounter,
     pub empty: IntCounter,
@@ -340,6 +341,11 @@ impl LoadMetrics {
                 registry,
                 "loads_repeated_total",
                 "Further loads of requests that the load they had shared did not serve: its list was too short, or its deadline exceeded",
+            )?,
+            abandoned: counter(
+                registry,
+                "loads_abandoned_total",
+                "Shared loads from the store that succeeded when no request waited for them any more: all clients had gone away, or the requests had exceeded their deadlines",
             )?,
             second_reads: counter(
                 registry,

@@ -18,10 +18,9 @@ mod refresh;
 mod response;
 mod single_flight;
 
-use std::time::Duration;
-
 use axum::{
     extract::{Request, State},
+    http::HeaderMap,
     response::Response,
 };
 use contract::{
@@ -40,6 +39,7 @@ use self::{cache::Lookup, guard::UserStatus, load::LoadRequest};
 use crate::{
     AppState,
     clock::unix_ms,
+    deadline::Deadline,
     error::ApiError,
     metrics::{Path, Undecided},
     query, routes,
@@ -56,6 +56,8 @@ pub use behaviour::Behaviour;
     params(
         ("user_id" = IdText, Query, description = "User id", example = "u000042"),
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Number of items, default 20"),
+        ("x-request-deadline-ms" = Option<u64>, Header, description = "Unix time in milliseconds at which the client stops waiting. \
+            Ignored unless the server is configured to honour it (`http.honour_deadline`)"),
     ),
     responses(
         (status = 200, body = Recommendations, description = "The items, best first"),
@@ -69,7 +71,7 @@ pub use behaviour::Behaviour;
 )]
 pub async fn get(State(app): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let span = request.extensions().get::<Span>().cloned().unwrap_or_default();
-    respond(&app, request.uri().query(), &span).await
+    respond(&app, request.uri().query(), request.headers(), &span).await
 }
 
 /// Step 1 for most requests, before admission: the response to a query in the usual form whose list is in memory. It is counted and traced
@@ -92,15 +94,23 @@ pub fn respond_from_memory(app: &AppState, request: &Request) -> Option<Response
 }
 
 /// `span` is the request's span.
-pub async fn respond(app: &AppState, query: Option<&str>, span: &Span) -> Result<Response, ApiError> {
+pub async fn respond(
+    app: &AppState,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    span: &Span,
+) -> Result<Response, ApiError> {
     let mut decision = app.metrics.paths.enter();
     let (user_id, limit) =
         parameters(query.unwrap_or_default()).inspect_err(|_error| decision.decide(Path::Invalid))?;
-    let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
+    let deadline = deadline(app, headers).inspect_err(|error| {
+        let is_late = matches!(error, ApiError::DeadlinePassed { .. });
+        decision.decide(if is_late { Path::Refused } else { Path::Invalid });
+    })?;
     // Step 0
     let _admitted = match &app.admission {
         Some(admission) => {
-            let admitted = admission.enter(deadline, span).await;
+            let admitted = admission.enter(deadline.at, span).await;
             Some(admitted.inspect_err(|_error| decision.decide(Path::Refused))?)
         }
         None => None,
@@ -126,12 +136,18 @@ fn parameters(query: &str) -> Result<(UserId, usize), ApiError> {
     Ok((query.id("user_id")?, query.limit()?))
 }
 
+fn deadline(app: &AppState, headers: &HeaderMap) -> Result<Deadline, ApiError> {
+    let arrival = Instant::now();
+    let own = Deadline::after(arrival, app.config.http.deadline_ms);
+    if app.config.http.honour_deadline { own.or_clients(headers, arrival, unix_ms()) } else { Ok(own) }
+}
+
 /// Steps 1 to 4. Each wait in it ends at the deadline; a timer around the whole function would slow down every hit.
 async fn find_list(
     app: &AppState,
     user_id: &UserId,
     limit: usize,
-    deadline: Instant,
+    deadline: Deadline,
     (span, decision): (&Span, &mut Undecided<'_>),
 ) -> Result<(Source, RankedList), ApiError> {
     let now_ms = unix_ms();
@@ -141,7 +157,7 @@ async fn find_list(
         return Ok((Source::Cache, list));
     }
     // Step 2
-    let redis = &mut app.redis.until(deadline, span);
+    let redis = &mut app.redis.until(deadline.at, span);
     let user_status = match &app.guard {
         Some(guard) => guard.check(user_id, redis, span).await,
         None => UserStatus::MayExist,
@@ -172,7 +188,7 @@ async fn find_list(
         return Ok((Source::Popular, app.model.current().popular.clone()));
     }
     decision.decide(Path::Store);
-    let request = LoadRequest { user_id: user_id.clone(), limit, user_status, deadline: app.load_deadline(deadline) };
+    let request = LoadRequest { user_id: user_id.clone(), limit, user_status, deadline: deadline.of_load() };
     // Boxed, because it is large: otherwise the future of a hit would contain it.
     match (Box::pin(load::load(app, request, span)).await, stale) {
         (Ok(Some(list)), _) => Ok((Source::Store, list)),
@@ -204,10 +220,10 @@ async fn load_and_rank(
     let version = app.memory.version(user_id);
     // The store usually ends at the deadline on its own. If it does not, the query goes on without this request.
     let second_reads = &app.metrics.loads.second_reads;
-    let read = Behaviour::read(&app.store, app.config.features, user_id, *deadline, (span, second_reads));
-    let behaviour = timeout_at(*deadline, read)
+    let read = Behaviour::read(&app.store, app.config.features, user_id, deadline.at, (span, second_reads));
+    let behaviour = timeout_at(deadline.at, read)
         .await
-        .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))
+        .map_err(|_elapsed| deadline.exceeded())
         .and_then(|behaviour| behaviour.map_err(ApiError::from))
         .inspect_err(|_error| app.metrics.loads.failed.inc())?;
     drop(permit);

@@ -22,12 +22,10 @@ use self::{
     shared_cpu::SharedCpu,
     usage::{Source, Usage},
 };
-use crate::{config::HttpConfig, error::ApiError};
+use crate::{config::HttpConfig, deadline::Deadline, error::ApiError};
 
 pub struct Work {
     cost: Duration,
-    /// `http.deadline_ms`, for errors.
-    deadline_ms: u64,
     /// `None`: the time is really used.
     cpu: Option<Arc<SharedCpu>>,
     wait_seconds: Histogram,
@@ -60,7 +58,7 @@ impl Work {
         )?;
         registry.register(Box::new(wait_seconds.clone()))?;
         let cost = Duration::from_micros(config.work_us);
-        Ok((cost > Duration::ZERO).then_some(Self { cost, deadline_ms: config.deadline_ms, cpu, wait_seconds }))
+        Ok((cost > Duration::ZERO).then_some(Self { cost, cpu, wait_seconds }))
     }
 
     /// Spends the CPU time of one request, whose span is `span`. Without a virtual CPU it blocks the thread, as computing does.
@@ -68,21 +66,21 @@ impl Work {
     /// # Errors
     /// `Deadline`: the work would end after the deadline, or the deadline is over. Nothing is spent. The answer comes at once: a request that
     /// waits for it in vain would only occupy memory.
-    pub async fn spend(&self, deadline: Instant, span: &Span) -> Result<(), ApiError> {
+    pub async fn spend(&self, deadline: Deadline, span: &Span) -> Result<(), ApiError> {
         let working = span.child(Kind::Internal, name::WORK);
         let late = || {
             working.fail("timeout");
-            ApiError::Deadline(self.deadline_ms)
+            deadline.exceeded()
         };
         let now = Instant::now();
         let Some(cpu) = &self.cpu else {
-            if now >= deadline {
+            if now >= deadline.at {
                 return Err(late());
             }
             burn(self.cost);
             return Ok(());
         };
-        let done = cpu.charge(now, self.cost, deadline).ok_or_else(late)?;
+        let done = cpu.charge(now, self.cost, deadline.at).ok_or_else(late)?;
         self.wait_seconds.observe((done - now).as_secs_f64());
         sleep_until(done).await;
         Ok(())
@@ -141,7 +139,10 @@ mod tests {
     async fn after_the_deadline_nothing_is_burned() {
         let work = work(1_000_000, 0.0);
         let before = Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap());
-        assert!(matches!(work.spend(Instant::now(), &Span::NONE).await, Err(ApiError::Deadline(5_000))));
+        assert!(matches!(
+            work.spend(Deadline::after(Instant::now(), 0), &Span::NONE).await,
+            Err(ApiError::Deadline(0))
+        ));
         let after = Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap());
         assert!(after - before < work.cost);
     }
@@ -153,7 +154,7 @@ mod tests {
         let request = async |n: u64| {
             sleep_until(started + Duration::from_millis(5 * n)).await;
             let arrived = Instant::now();
-            let answer = work.spend(arrived + Duration::from_secs(1), &Span::NONE).await;
+            let answer = work.spend(Deadline::after(arrived, 1_000), &Span::NONE).await;
             (answer.is_ok(), arrived - started, started.elapsed())
         };
         let answers = join_all((0..2_000).map(request)).await;
@@ -176,7 +177,7 @@ mod tests {
     async fn below_its_quota_a_replica_refuses_nothing() {
         let (work, started) = (work(1_000, 0.05), Instant::now());
         for n in 1..=400 {
-            work.spend(Instant::now() + Duration::from_millis(25), &Span::NONE).await.unwrap();
+            work.spend(Deadline::after(Instant::now(), 25), &Span::NONE).await.unwrap();
             sleep_until(started + Duration::from_millis(25 * n)).await;
         }
         assert_eq!(work.wait_seconds.get_sample_count(), 400);

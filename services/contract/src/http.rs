@@ -129,6 +129,10 @@ pub struct EventPosition {
 /// four. The worker reports them to the monitors.
 pub const UNSERVED_BY: &str = "x-unserved-by";
 
+/// Header of a request for recommendations: the instant at which the client stops waiting, as Unix time in milliseconds. A replica ends its
+/// work for the request by then if `http.honour_deadline` is on.
+pub const REQUEST_DEADLINE: &str = "x-request-deadline-ms";
+
 /// A worker's response after a write to a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {

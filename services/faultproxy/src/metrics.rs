@@ -34,6 +34,7 @@ pub(crate) struct Metrics {
     faults: [IntGauge; FaultKind::ALL.len()],
     law_base: Gauge,
     law_slope: Gauge,
+    law_crosstalk: Gauge,
     /// Process metrics, without this registry's prefix.
     vitals: Registry,
     pub(crate) added_delay: Histogram,
@@ -96,6 +97,8 @@ impl Metrics {
         let law_base =
             Gauge::new("law_base_seconds", "Response time of the law without commands in flight; 0: no law")?;
         let law_slope = Gauge::new("law_slope_seconds", "Response time that each command in flight adds")?;
+        let law_crosstalk =
+            Gauge::new("law_crosstalk_seconds", "Response time that each ordered pair of commands in flight adds")?;
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[])
         };
@@ -116,6 +119,7 @@ impl Metrics {
         registry.register(Box::new(faults.clone()))?;
         registry.register(Box::new(law_base.clone()))?;
         registry.register(Box::new(law_slope.clone()))?;
+        registry.register(Box::new(law_crosstalk.clone()))?;
         registry.register(Box::new(added_delay.clone()))?;
         registry.register(Box::new(upstream.clone()))?;
         let listeners = listeners.iter().map(|listen| {
@@ -141,6 +145,7 @@ impl Metrics {
             faults: FaultKind::ALL.map(|kind| faults.with_label_values(&[kind.as_str()])),
             law_base,
             law_slope,
+            law_crosstalk,
             vitals,
             added_delay: added_delay.with_label_values::<&str>(&[]),
             upstream: upstream.with_label_values::<&str>(&[]),
@@ -156,12 +161,13 @@ impl Metrics {
         for (gauge, kind) in self.faults.iter().zip(FaultKind::ALL) {
             gauge.set(i64::from(active.iter().any(|fault| fault.spec.fault.kind() == kind)));
         }
-        let (base_ms, slope_ms) = match control.law() {
-            Law::None => (0.0, 0.0),
-            Law::Linear { base_ms, slope_ms, .. } => (base_ms, slope_ms),
+        let (base_ms, slope_ms, crosstalk_ms) = match control.law() {
+            Law::None => (0.0, 0.0, 0.0),
+            Law::Linear { base_ms, slope_ms, crosstalk_ms, .. } => (base_ms, slope_ms, crosstalk_ms),
         };
         self.law_base.set(base_ms / 1000.0);
         self.law_slope.set(slope_ms / 1000.0);
+        self.law_crosstalk.set(crosstalk_ms / 1000.0);
         let in_flight = self.in_flight.load(std::sync::atomic::Ordering::Relaxed);
         self.in_flight_gauge.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         let families = [self.registry.gather(), self.vitals.gather()].concat();

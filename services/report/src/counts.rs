@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-pub use loadtest::figures::RequestCounts;
+pub use loadtest::figures::{RequestCounts, Tries};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -140,7 +140,7 @@ impl Link {
 impl Counts {
     /// The chain from the load generator to the store.
     pub fn links(&self) -> Vec<Link> {
-        vec![
+        let links = [
             self.generator_and_gateway(),
             self.gateway_and_replicas(),
             self.requests_and_paths(),
@@ -148,7 +148,8 @@ impl Counts {
             self.loads_and_checkouts(),
             self.checkouts_and_queries(),
             self.queries_and_commands(),
-        ]
+        ];
+        self.tries_and_generator().into_iter().chain(links).collect()
     }
 
     /// No doubt, and no link with an unexplained difference.
@@ -161,8 +162,14 @@ impl Counts {
         self.replicas.values().map(count).sum()
     }
 
+    /// `None` without retries: a request is its only try.
+    fn tries_and_generator(&self) -> Option<Link> {
+        let Tries { first, retries } = self.generator.tries?;
+        Some(link("first tries + retries = load generator", first + retries, self.generator.requests, Vec::new()))
+    }
+
     fn generator_and_gateway(&self) -> Link {
-        let RequestCounts { requests, unsent, resent } = self.generator;
+        let RequestCounts { requests, unsent, resent, .. } = self.generator;
         let known = vec![
             exactly("requests that were not sent (no connection)", signed(unsent)),
             // nginx logs the first copy only if it read it.

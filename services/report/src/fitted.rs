@@ -104,9 +104,13 @@ pub fn section(report: &Report, scenario: &Scenario) -> Option<Section> {
 
 fn parameters(scenario: &Scenario) -> Vec<Vec<String>> {
     let mut rows: Vec<[String; 3]> = Vec::new();
-    if let Law::Modelled { base_ms, slope_ms, spread } = scenario.law {
+    if let Law::Modelled { base_ms, slope_ms, crosstalk_ms, spread } = scenario.law {
         let law = format!("{} ms + {} ms × queries in flight", plain(base_ms), plain(slope_ms));
         rows.push(["law of the store".into(), law, "all means; the rate from which pools are full".into()]);
+        if crosstalk_ms > 0.0 {
+            let crosstalk = format!("{crosstalk_ms} ms × queries in flight × (queries in flight − 1)");
+            rows.push(["crosstalk of the law".into(), crosstalk, "the rate, which falls beyond its peak".into()]);
+        }
         rows.push(["spread of the law".into(), plain(spread), "percentiles; hardly the means".into()]);
     }
     let store = &scenario.store;

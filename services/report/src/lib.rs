@@ -25,6 +25,7 @@ pub mod manifest;
 mod markdown;
 pub mod noise;
 pub mod numbers;
+mod retries;
 #[cfg(test)]
 mod sample;
 mod scheduling;
@@ -50,8 +51,8 @@ pub use foreign::to_json;
 pub use manifest::Manifest;
 pub use scheduling::Scheduling;
 pub use schema::{
-    ArticleFigures, DataInfo, DataSource, Knee, Latency, Law, Machine, ModelFigures, Report, Revision, Row,
-    SCHEMA_VERSION, ScenarioInfo, Second, Sources, Stage, Step, TargetInfo, TimeSpent, Waterfall,
+    ArticleFigures, DataInfo, DataSource, Knee, Latency, Law, Machine, ModelFigures, Report, RetryFigures, Revision,
+    Row, SCHEMA_VERSION, ScenarioInfo, Second, Sources, Stage, Step, TargetInfo, TimeSpent, Waterfall,
 };
 pub use section::{Chart, Curve, Drawing, Section, Table, Verdict};
 pub use validity::{Validity, invalid_because, not_judged};

@@ -57,9 +57,17 @@ pub(crate) fn report() -> Report {
             unknown_share: vec![0.5; TABLE.len()],
             known: "once".into(),
             arrivals: loadtest::arrivals::Arrivals::Closed.describe(),
+            retries: String::new(),
             target: None,
         },
-        law: Law::Modelled { base_ms: 70.8, base_ms_scenario: 74.0, overhead_ms: 3.2, slope_ms: 0.2, spread: 0.3 },
+        law: Law::Modelled {
+            base_ms: 70.8,
+            base_ms_scenario: 74.0,
+            overhead_ms: 3.2,
+            slope_ms: 0.2,
+            crosstalk_ms: 0.0,
+            spread: 0.3,
+        },
         machine: Machine {
             cpu: "SAMPLE processor".into(),
             cores: 2,

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 pub use loadtest::{
-    figures::{ArticleFigures, ModelFigures, Second, Sources},
+    figures::{ArticleFigures, ModelFigures, RetryFigures, Second, Sources},
     plan::Latency,
 };
 use schemars::JsonSchema;
@@ -86,7 +86,7 @@ pub struct ScenarioInfo {
     /// Users send at multiples of it, several at once; 0: each at an instant of its own.
     #[serde(default)]
     pub arrival_grid_ms: u64,
-    /// A request unanswered after this long is an error.
+    /// A request unanswered after this long, with all its tries, is an error.
     pub timeout_ms: u64,
     /// One per step: share of requests with an id that no user has, 0..=1.
     pub unknown_share: Vec<f64>,
@@ -97,6 +97,9 @@ pub struct ScenarioInfo {
     /// Empty in reports from before open arrivals: they are closed.
     #[serde(default)]
     pub arrivals: String,
+    /// How the client sends a failed request again, in words; absent: not at all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub retries: String,
     /// Somebody else's endpoint, which was under load; absent: our own stack was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetInfo>,
@@ -119,8 +122,8 @@ pub struct TargetInfo {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Law {
-    /// No answer leaves sooner than `base_ms + slope_ms × commands in flight`, times a log-normal factor, after its command came; the real
-    /// store's own time is within that.
+    /// With n commands in flight no answer leaves sooner than `base_ms + slope_ms × n + crosstalk_ms × n × (n − 1)`, times a log-normal factor,
+    /// after its command came; the real store's own time is within that.
     Modelled {
         /// In force: `base_ms_scenario − overhead_ms`.
         base_ms: f64,
@@ -130,11 +133,18 @@ pub enum Law {
         overhead_ms: f64,
         /// Added per command in flight in the whole store.
         slope_ms: f64,
+        /// Added per ordered pair of commands in flight; absent: 0.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        crosstalk_ms: f64,
         /// Sigma of the log-normal factor; its mean is 1.
         spread: f64,
     },
     /// The store's real speed.
     None,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -201,10 +211,12 @@ pub struct Step {
 
     /// The plan: users / interval.
     pub offered_per_s: f64,
+    /// Requests, without their retries.
     pub sent_per_s: f64,
     /// Requests that came to an end, good or not (a client timeout is an end).
     pub answered_per_s: f64,
-    /// Status 2xx with a body that could be read.
+    /// Status 2xx with a body that could be read. With retries this is the goodput: a first try or a retry succeeded within the request's
+    /// deadline.
     pub good_per_s: f64,
     /// Good answers to users that exist. Null in reports from before it was counted.
     #[serde(default)]
@@ -214,6 +226,10 @@ pub struct Step {
     /// Open arrivals that were not sent because as many requests as allowed were in flight; count over the step.
     #[serde(default)]
     pub dropped: u64,
+
+    /// Absent if the scenario has no retries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<RetryFigures>,
 
     /// From the planned instant to the end of the request, over every answered one; 0 if there was none.
     pub mean_ms: f64,

@@ -97,6 +97,7 @@ pub fn by_minute(series: &[Second]) -> Vec<Second> {
                 .iter()
                 .any(|s| s.beyond_slo.is_some())
                 .then(|| mean(|s| s.beyond_slo.unwrap_or_default())),
+            retries: seconds.iter().any(|s| s.retries.is_some()).then(|| mean(|s| s.retries.unwrap_or_default())),
             p99_ms,
             max_ms,
             mean_ms: median(&seconds.iter().filter_map(|second| second.mean_ms).collect::<Vec<_>>()),

@@ -11,6 +11,7 @@ use super::{
     findings::Findings,
     foreign,
     numbers::{NO_FIGURE, count, ms, pct, per_request},
+    retries,
     schema::{ArticleFigures, ModelFigures, Report, Step},
     section::Table,
     traces, words,
@@ -413,7 +414,7 @@ pub(super) fn details(report: &Report) -> Vec<Table> {
         }),
     ];
     let by_name = tables.into_iter().filter(|table| table.head.len() > 1);
-    corrected::table(report).into_iter().chain(by_name).collect()
+    retries::table(report).into_iter().chain(corrected::table(report)).chain(by_name).collect()
 }
 
 fn by_name(
@@ -449,6 +450,9 @@ pub(super) fn conditions(report: &Report) -> Vec<(String, String)> {
         ("Source code".into(), words::revision(&report.revision)),
         ("Begun".into(), report.created.clone()),
     ];
+    if !report.scenario.retries.is_empty() {
+        all.insert(2, ("Retries".into(), report.scenario.retries.clone()));
+    }
     match &report.scenario.target {
         Some(target) => all.extend(foreign::conditions(target)),
         None => {

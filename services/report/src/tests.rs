@@ -18,5 +18,6 @@ mod html_page;
 mod json_schema;
 mod judging;
 mod recorded;
+mod retries;
 mod schema_walk;
 mod texts;

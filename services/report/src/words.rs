@@ -113,13 +113,22 @@ pub(super) fn store_delay(report: &Report) -> Option<String> {
 pub(super) fn law(law: &Law) -> String {
     match law {
         Law::None => "none: the store's real speed".into(),
-        Law::Modelled { base_ms_scenario, slope_ms, spread, .. } => format!(
-            "modelled: {} ms + {} ms × commands in flight (log-normal spread {})",
+        Law::Modelled { base_ms_scenario, slope_ms, crosstalk_ms, spread, .. } => format!(
+            "modelled: {} ms + {} ms × commands in flight{} (log-normal spread {})",
             plain(*base_ms_scenario),
             plain(*slope_ms),
+            crosstalk(*crosstalk_ms),
             plain(*spread),
         ),
     }
+}
+
+/// The last term of a law; empty without crosstalk.
+pub(super) fn crosstalk(crosstalk_ms: f64) -> String {
+    if crosstalk_ms == 0.0 {
+        return String::new();
+    }
+    format!(" + {crosstalk_ms} ms × commands in flight × (commands in flight − 1)")
 }
 
 /// What a built-in profile is.

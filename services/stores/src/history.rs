@@ -12,7 +12,7 @@ use crate::{
     command_timeout::GRACE,
     dialer::StatementTimeout,
     error::{StoreError, timed_out},
-    mysql::{Store, detached},
+    mysql::{Store, detached_read},
     pool::PooledConnection,
     spans,
     sql::{decode_error, hex_list, id_at, push_hex},
@@ -71,7 +71,7 @@ impl Store {
         let mut pooled = self.traced_checkout(shard, deadline, span).await?;
         let sql: Arc<str> = sql(pooled.statement_timeout()).into();
         let query = spans::query(span, summary, shard, &self.pool(shard).address);
-        let read = detached(async move {
+        let read = detached_read(pooled.abandoned_reads(), async move {
             let rows = spans::record_error(&query, read_rows(&mut pooled, &sql, decode).await)?;
             query.set(attribute::DB_RESPONSE_RETURNED_ROWS, rows.len());
             Ok(rows)

@@ -35,6 +35,7 @@ pub(crate) struct CommandMetrics {
     pub(crate) queries: IntCounter,
     pub(crate) retries: IntCounter,
     pub(crate) connects: IntCounter,
+    pub(crate) abandoned_reads: IntCounter,
     pub(crate) checkout_timeouts: IntCounter,
     pub(crate) queue_full: IntCounter,
     pub(crate) unavailable: IntCounter,
@@ -181,6 +182,10 @@ impl CommandMetrics {
                 "Reads that were retried on a new connection because the first one was broken",
             )?,
             connects: counter("store_connects_total", "Attempts to connect to MySQL")?,
+            abandoned_reads: counter(
+                "store_reads_abandoned_total",
+                "Reads of a user's behaviour that ended when the request no longer waited: its client had gone away, or it had exceeded its deadline",
+            )?,
             checkout_timeouts: errors.get_metric_with_label_values(&["checkout_timeout"])?,
             queue_full: errors.get_metric_with_label_values(&["line_full"])?,
             unavailable: errors.get_metric_with_label_values(&["unavailable"])?,

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use contract::{SHARDS, ShardId, UserId, shard_of};
 use futures::TryStreamExt;
+use prometheus::IntCounter;
 use runtime::telemetry::Span;
 use sqlx::{AssertSqlSafe, MySqlConnection, Row, mysql::MySqlRow};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     command_timeout::BETWEEN_ROWS,
@@ -190,6 +191,21 @@ pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::spawn(work).await.map_err(|_panicked| StoreError::Invalid(sqlx::Error::WorkerCrashed))?
+}
+
+/// As `detached`, of a read. `abandoned` counts the reads that ended when their caller had left: their clients had gone away, or they had
+/// exceeded their deadlines.
+pub(crate) async fn detached_read<T: Send + 'static>(
+    abandoned: IntCounter,
+    read: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (result, caller) = oneshot::channel();
+    tokio::spawn(async move {
+        if result.send(read.await).is_err() {
+            abandoned.inc();
+        }
+    });
+    caller.await.map_err(|_panicked| StoreError::Invalid(sqlx::Error::WorkerCrashed))?
 }
 
 async fn each_user(

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt};
+use prometheus::IntCounter;
 use sqlx::MySqlConnection;
 use tokio::time::Instant;
 
@@ -218,6 +219,11 @@ impl PooledConnection {
         let left = self.deadline?.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let session = self.dialer.session_timeout;
         if session != Duration::ZERO && left > session / 2 { None } else { self.dialer.statement_timeout(left) }
+    }
+
+    /// Counts reads whose caller left before they ended.
+    pub(crate) fn abandoned_reads(&self) -> IntCounter {
+        self.dialer.metrics.commands.abandoned_reads.clone()
     }
 
     /// See `Dialer::unlimited_select`.

@@ -7,7 +7,7 @@ use prometheus::{IntCounter, Registry, Result};
 pub enum Path {
     /// A parameter is missing or invalid.
     Invalid,
-    /// Admission refused it.
+    /// Admission refused it, or it arrived after its client's deadline.
     Refused,
     /// A list in this process's memory.
     Memory,
@@ -65,7 +65,7 @@ impl PathMetrics {
         let paths = super::counters(
             registry,
             "recommendation_paths_total",
-            "Requests for recommendations, each counted once, by what decided the answer: invalid (a parameter), refused (admission), memory, filter (no such user), redis, no_behaviour (a recent load found none), store (a load was needed; it may have failed), undecided (the client went away before)",
+            "Requests for recommendations, each counted once, by what decided the answer: invalid (a parameter), refused (by admission, or because it arrived after its deadline), memory, filter (no such user), redis, no_behaviour (a recent load found none), store (a load was needed; it may have failed), undecided (the client went away before)",
             "path",
         )?;
         let [a, b, c, d, e, f, g, h] = Path::ALL.map(|path| paths.get_metric_with_label_values(&[path.label()]));

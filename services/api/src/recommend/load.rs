@@ -17,7 +17,7 @@ use super::{
     load_and_rank,
     single_flight::{Completion, Panicked, SingleFlight},
 };
-use crate::{AppState, clock::unix_ms, error::ApiError};
+use crate::{AppState, clock::unix_ms, deadline::Deadline, error::ApiError};
 
 #[derive(Debug, Clone)]
 pub struct LoadRequest {
@@ -25,7 +25,7 @@ pub struct LoadRequest {
     /// The list has at least this number of items, if there are enough.
     pub limit: usize,
     pub user_status: UserStatus,
-    pub deadline: Instant,
+    pub deadline: Deadline,
 }
 
 /// `None`: the store has no behaviour to rank from.
@@ -90,9 +90,9 @@ async fn load_shared(
         }
         let wait_span = if is_leader { Span::NONE } else { span.child(Kind::Internal, name::LOAD_WAIT) };
         wait_span.link(waiter.note);
-        let result = timeout_at(request.deadline, waiter.result()).await;
+        let result = timeout_at(request.deadline.at, waiter.result()).await;
         let result = result
-            .map_err(|_elapsed| ApiError::Deadline(app.config.http.deadline_ms))
+            .map_err(|_elapsed| request.deadline.exceeded())
             .inspect_err(|error| wait_span.fail(error.problem_name()))?;
         drop(wait_span);
         match result {
@@ -110,9 +110,10 @@ async fn load_shared(
 
 async fn run_shared_load(app: AppState, request: LoadRequest, completion: Completion<Loaded>, span: Span) {
     if app.memory.was_just_loaded(&request.user_id) {
-        let redis = &mut app.redis.until(request.deadline, &span);
+        let redis = &mut app.redis.until(request.deadline.at, &span);
         if let Lookup::Fresh(list) = app.cache.get(&request.user_id, request.limit, unix_ms(), redis, &span).await {
-            return completion.complete(Ok(Some(list)));
+            completion.complete(Ok(Some(list)));
+            return;
         }
     }
     let loaded = load_alone(&app, &request, &span).await;
@@ -120,13 +121,18 @@ async fn run_shared_load(app: AppState, request: LoadRequest, completion: Comple
     drop(span);
     match loaded {
         Ok((list, fill)) => {
-            completion.complete(Ok(list));
+            if !completion.complete(Ok(list)) {
+                app.metrics.loads.abandoned.inc();
+            }
             if let Some(fill) = fill {
                 // The task has counted its failure.
                 drop(fill.await);
             }
             app.memory.keep_just_loaded(&request.user_id);
         }
-        Err(error) => completion.complete(Err(Arc::new(error))),
+        // A failed load is not counted as abandoned: the store counts its reads itself.
+        Err(error) => {
+            completion.complete(Err(Arc::new(error)));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Background refresh of lists shortly before they expire (`guards.refresh_ahead`).
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use contract::{UserId, keys, spans::name};
 use lists::RankedList;
@@ -11,7 +11,7 @@ use super::{
     guard::UserStatus,
     load::{LoadRequest, load},
 };
-use crate::AppState;
+use crate::{AppState, deadline::Deadline};
 
 /// While one replica has the lease, the others do not refresh the list. After a failure the lease is the back-off.
 const LEASE_MS: u64 = 10_000;
@@ -31,14 +31,14 @@ pub fn refresh_ahead(app: &AppState, user_id: &UserId, list: &RankedList, now_ms
     let refreshing = span.child(Kind::Internal, name::REFRESH_AHEAD);
     app.clone().tasks.spawn(async move {
         let _permit = permit;
-        let deadline = Instant::now() + Duration::from_millis(app.config.http.deadline_ms);
+        let deadline = Deadline::after(Instant::now(), app.config.http.deadline_ms);
         let lease = redis::cmd("SET")
             .arg(keys::refresh_lease(user_id.as_str()))
             .arg(1)
             .arg("NX")
             .arg("PX")
             .arg(LEASE_MS)
-            .query_async::<Option<String>>(&mut app.redis.until(deadline, &refreshing))
+            .query_async::<Option<String>>(&mut app.redis.until(deadline.at, &refreshing))
             .await;
         if !matches!(lease, Ok(Some(_))) {
             app.metrics.loads.refresh_taken.inc();

@@ -21,7 +21,8 @@ struct Computation<V, N> {
     note: N,
     /// Of the data that the computation reads. A caller with another version must not share the result.
     version: u32,
-    result: watch::Receiver<Option<V>>,
+    /// A sender, so that its receivers are the callers that wait.
+    result: watch::Sender<Option<V>>,
 }
 
 /// A caller that waits for the result.
@@ -43,8 +44,10 @@ impl<V: Clone, N> Waiter<V, N> {
 pub struct Completion<V>(watch::Sender<Option<V>>);
 
 impl<V> Completion<V> {
-    pub fn complete(&self, value: V) {
+    /// Returns whether a caller still waits.
+    pub fn complete(&self, value: V) -> bool {
         self.0.send_replace(Some(value));
+        self.0.receiver_count() > 0
     }
 }
 
@@ -72,13 +75,13 @@ where
         if let Some(joined) = in_flight.computations.get(key)
             && joined.version == version
         {
-            return Waiter { is_leader: false, note: joined.note, result: joined.result.clone() };
+            return Waiter { is_leader: false, note: joined.note, result: joined.result.subscribe() };
         }
         let (sender, result) = watch::channel(None);
-        let (note, future) = start(Completion(sender));
+        let (note, future) = start(Completion(sender.clone()));
         let number = in_flight.next_number;
         in_flight.next_number += 1;
-        in_flight.computations.insert(key.clone(), Computation { number, note, version, result: result.clone() });
+        in_flight.computations.insert(key.clone(), Computation { number, note, version, result: sender });
         drop(in_flight);
         let registration = Registration { in_flight: Arc::clone(&self.0), key: key.clone(), number };
         tokio::spawn(async move {

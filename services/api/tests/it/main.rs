@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod deadlines;
 mod document;
 mod durability;
 mod endpoints;

@@ -8,7 +8,7 @@ use crate::support::{Running, free};
 #[tokio::test]
 async fn state_follows_the_calls() {
     let proxy = Running::start(free()).await;
-    let law = Law::Linear { base_ms: 74.0, slope_ms: 0.2, spread: 0.3 };
+    let law = Law::Linear { base_ms: 74.0, slope_ms: 0.2, crosstalk_ms: 0.0, spread: 0.3 };
     proxy.client.set_law(law).await.unwrap();
     let stall = Fault::Stall.for_ms(60_000);
     proxy.client.add_fault(stall.clone()).await.unwrap();

@@ -235,7 +235,11 @@ async fn the_law_counts_the_whole_store() {
     for _ in 0..5 {
         raws.push(bed.proxy.raw(CLASSIC).await);
     }
-    bed.proxy.client.set_law(Law::Linear { base_ms: 700.0, slope_ms: 40.0, spread: 0.0 }).await.unwrap();
+    bed.proxy
+        .client
+        .set_law(Law::Linear { base_ms: 700.0, slope_ms: 40.0, crosstalk_ms: 0.0, spread: 0.0 })
+        .await
+        .unwrap();
     let mut pings = JoinSet::new();
     for mut raw in raws {
         pings.spawn(async move {

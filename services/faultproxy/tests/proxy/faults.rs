@@ -20,7 +20,11 @@ async fn latency_until_it_lifts_itself() {
     raw.ping().await.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(99));
     // In addition to the law, which ends on a grid of at most 8 ms.
-    bed.proxy.client.set_law(Law::Linear { base_ms: 80.0, slope_ms: 0.0, spread: 0.0 }).await.unwrap();
+    bed.proxy
+        .client
+        .set_law(Law::Linear { base_ms: 80.0, slope_ms: 0.0, crosstalk_ms: 0.0, spread: 0.0 })
+        .await
+        .unwrap();
     let start = Instant::now();
     raw.ping().await.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(175));

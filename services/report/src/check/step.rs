@@ -1,7 +1,7 @@
 //! The figures of one step, from its histogram log and from its own counts.
 
 use loadtest::{
-    figures::Second,
+    figures::{RetryFigures, Second},
     histogram_log::{HistogramLog, Measured},
     plan::Latency,
 };
@@ -19,9 +19,9 @@ const COUNTS: &str = "counts of the same step";
 pub(super) const NOT_RECOMPUTED: [&str; 5] = [
     "send_lag_*, cpu*, rss_mb, scheduling, gateway_mean_ms, store_upstream_mean_ms: measured in other processes; steps.jsonl alone has them as \
      well",
-    "store_queries_per_request, store_share, hit_ratio, bloom_rejections*: from counters of the replicas over the measured part; counts are \
+    "store_queries_per_request, store_share, hit_ratio, bloom_rejections*, retries.zombie_share: from counters of the replicas over the measured part; counts are \
      those of the whole step",
-    "skipped, dropped, repeated_ids, known_good_per_s, known_personal_pct, latencies of single seconds: only the load generator counted them",
+    "retries.budget_spent, retries.throttled, skipped, dropped, repeated_ids, known_good_per_s, known_personal_pct, latencies of single seconds: only the load generator counted them",
     "time_spent, waterfalls: the traces are not kept",
     "article, model and the sections: they follow from the scenario, the model and other measurements",
 ];
@@ -55,6 +55,7 @@ pub(super) fn check(report: &Report, step: &Step, log: &HistogramLog, place: &mu
     counts(report, step, errors, answered, place);
     if soak::of(&report.sections).is_none() {
         series(step, log, place);
+        retries(step, place);
     }
 }
 
@@ -82,6 +83,20 @@ fn counts(report: &Report, step: &Step, errors: u64, answered: u64, place: &mut 
         place.same(COUNTS, "invalid_reasons", step.invalid_reasons.clone(), validity.reasons);
     }
     place.same(COUNTS, "valid", step.valid, step.invalid_reasons.is_empty());
+}
+
+/// Tries per request follow from the tries, and these from the seconds.
+fn retries(step: &Step, place: &mut Place<'_>) {
+    let Some(reported) = &step.retries else { return };
+    let RetryFigures { first_tries, retries, tries_per_request, .. } = *reported;
+    let again = (first_tries > 0).then(|| (first_tries + retries) as f64 / first_tries as f64);
+    place.same(COUNTS, "retries.tries_per_request (there)", tries_per_request.is_some(), again.is_some());
+    if let Some((reported, again)) = tries_per_request.zip(again) {
+        place.number(COUNTS, "retries.tries_per_request", reported, again);
+    }
+    let sum = |figure: fn(&Second) -> u64| step.series.iter().map(figure).sum::<u64>();
+    place.same(COUNTS, "retries.first_tries", first_tries, sum(|second| second.sent));
+    place.same(COUNTS, "retries.retries", retries, sum(|second| second.retries.unwrap_or_default()));
 }
 
 /// The seconds add up to the step.

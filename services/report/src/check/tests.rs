@@ -12,7 +12,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     Manifest, Tolerances, sample,
-    schema::{ModelFigures, Second, Sources},
+    schema::{ModelFigures, RetryFigures, Second, Sources},
 };
 
 const FILE: &str = "baseline-100-1.hlog";
@@ -40,7 +40,8 @@ fn log() -> String {
 fn step() -> Step {
     let log = HistogramLog::parse(&log()).unwrap();
     let latency = log.all.latency;
-    let second = |second, good, errors| Second { second, sent: 50, good, errors, ..Second::default() };
+    let second =
+        |second, good, errors| Second { second, sent: 50, good, errors, retries: Some(10), ..Second::default() };
     Step {
         profile: "baseline".into(),
         users: 50,
@@ -66,6 +67,12 @@ fn step() -> Step {
         scheduling: Some(crate::Scheduling::default()),
         // Without figures of the article or the model nothing is judged.
         model: Some(ModelFigures { mean_ms: 50.0, error_pct: 10.0, answered_per_s: 50.0, good_per_s: 45.0 }),
+        retries: Some(RetryFigures {
+            first_tries: 100,
+            retries: 20,
+            tries_per_request: Some(1.2),
+            ..RetryFigures::default()
+        }),
         series: vec![second(0, 50, 0), second(1, 40, 10)],
         latency_curve: log.all.curve,
         hdr_log: Some(FILE.into()),
@@ -122,6 +129,10 @@ fn each_changed_figure_is_found() {
         ("errors/client-timeout", json!(3)),
         ("store_timeouts", json!(9)),
         ("sources/store", json!(31)),
+        ("retries/first_tries", json!(99)),
+        ("retries/retries", json!(21)),
+        ("retries/tries_per_request", json!(1.1)),
+        ("series/1/retries", json!(11)),
         ("series/0/good", json!(51)),
         ("latency_curve/2/1", json!(1.0)),
         ("valid", json!(false)),

@@ -19,7 +19,7 @@ fn counts() -> Counts {
         ..ReplicaCounts::default()
     };
     Counts {
-        generator: RequestCounts { requests: 100, unsent: 0, resent: 0 },
+        generator: RequestCounts { requests: 100, ..RequestCounts::default() },
         gateway: GatewayCounts { generator: 100, attempts: 100, ..GatewayCounts::default() },
         replicas: ["a", "b"].map(|name| (name.to_owned(), replica.clone())).into(),
         proxied_commands: 28,

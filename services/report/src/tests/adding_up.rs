@@ -6,7 +6,7 @@ use crate::counts::{Counts, GatewayCounts, ReplicaCounts, RequestCounts};
 fn counts() -> Counts {
     let replica = ReplicaCounts { ended: 50, filter: 20, redis: 30, redis_hits: 30, ..ReplicaCounts::default() };
     Counts {
-        generator: RequestCounts { requests: 101, unsent: 1, resent: 0 },
+        generator: RequestCounts { requests: 101, unsent: 1, ..RequestCounts::default() },
         gateway: GatewayCounts { generator: 100, attempts: 100, ..GatewayCounts::default() },
         replicas: [("replica-00".to_owned(), replica.clone()), ("replica-01".to_owned(), replica)].into(),
         ..Counts::default()

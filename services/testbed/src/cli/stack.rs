@@ -293,14 +293,15 @@ pub enum SegmentAction {
     Old,
 }
 
-/// Set the response-time law of the store: base + slope × commands in flight
+/// Set the response-time law of the store: base + slope × n + crosstalk × n × (n − 1), with n commands in flight
 #[derive(Args)]
 #[command(after_help = "Examples:
   ./testbed fault law none
-  ./testbed fault law --base 74ms --slope 0.2ms --spread 0.3")]
+  ./testbed fault law --base 74ms --slope 0.2ms --spread 0.3
+  ./testbed fault law --base 70ms --slope 0.2ms --crosstalk 0.007ms   # the rate is highest at 100 commands in flight")]
 pub struct LawArgs {
     /// Remove the law: the store responds at its real speed
-    #[arg(value_name = "none", value_parser = ["none"], conflicts_with_all = ["base", "base_ms", "slope", "slope_ms", "spread"],
+    #[arg(value_name = "none", value_parser = ["none"], conflicts_with_all = ["base", "base_ms", "slope", "slope_ms", "crosstalk", "spread"],
         required_unless_present_any = ["base", "base_ms"])]
     pub none: Option<String>,
     /// Response time of an idle store, e.g. 74ms
@@ -315,6 +316,9 @@ pub struct LawArgs {
     /// As --slope, in milliseconds
     #[arg(long, value_name = "MS", hide = true)]
     pub slope_ms: Option<f64>,
+    /// Response time that each ordered pair of commands in flight adds: from some load on the rate falls
+    #[arg(long, value_name = "TIME", value_parser = milliseconds, default_value = "0ms", hide_default_value = true)]
+    pub crosstalk: f64,
     /// Sigma of the log-normal factor
     #[arg(long, value_name = "SIGMA", default_value_t = 0.0)]
     pub spread: f64,

@@ -67,7 +67,7 @@ async fn show(json: bool) -> anyhow::Result<()> {
 async fn law(args: LawArgs) -> anyhow::Result<()> {
     let slope_ms = args.slope.or(args.slope_ms).unwrap_or_default();
     let law = match args.base.or(args.base_ms) {
-        Some(base_ms) => Law::Linear { base_ms, slope_ms, spread: args.spread },
+        Some(base_ms) => Law::Linear { base_ms, slope_ms, crosstalk_ms: args.crosstalk, spread: args.spread },
         None => Law::None,
     };
     proxy(&super::running_stack()?)?.set_law(law).await?;

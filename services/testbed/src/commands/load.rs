@@ -58,8 +58,8 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let state = faultproxy::Client::new(proxy)?.state().await?;
     let law = match state.law {
         faultproxy::Law::None => Law::None,
-        faultproxy::Law::Linear { base_ms, slope_ms, spread } => {
-            Law::Modelled { base_ms, base_ms_scenario: base_ms, overhead_ms: 0.0, slope_ms, spread }
+        faultproxy::Law::Linear { base_ms, slope_ms, crosstalk_ms, spread } => {
+            Law::Modelled { base_ms, base_ms_scenario: base_ms, overhead_ms: 0.0, slope_ms, crosstalk_ms, spread }
         }
     };
 
@@ -191,6 +191,12 @@ impl Twin {
             Engine::Goose => return Ok(None),
             _ if !scenario.arrivals.is_closed() => {
                 bail!("k6 cannot repeat scenario {}, whose arrivals are open: use --engine goose", scenario.name)
+            }
+            _ if scenario.retry.is_some() => {
+                bail!(
+                    "k6 cannot send the retries of scenario {}: use --engine goose, or leave out its table [retry]",
+                    scenario.name
+                )
             }
             Engine::K6 => (Pacing::Closed, "k6"),
             Engine::K6Open => (Pacing::Open, "k6-open"),

@@ -23,7 +23,7 @@ pub async fn calibrate(
     law: faultproxy::Law,
     known_ids: &Path,
 ) -> anyhow::Result<(LawInfo, Option<String>)> {
-    let faultproxy::Law::Linear { base_ms: scenario_base, slope_ms, spread } = law else {
+    let faultproxy::Law::Linear { base_ms: scenario_base, slope_ms, crosstalk_ms, spread } = law else {
         return Ok((LawInfo::None, None));
     };
     bar.stage("calibrating: the latency of the real stack without the law");
@@ -36,6 +36,7 @@ pub async fn calibrate(
         ..StepPlan::of(scenario, users, 0, known_ids, &target.gateway)
     };
     (step_plan.warm_up_ms, step_plan.measure_ms) = if plan.quick { (3_000, 5_000) } else { (5_000, 15_000) };
+    step_plan.retry = None;
     // A curve may be shorter than the calibration.
     step_plan.arrivals = step_plan.arrivals.at_constant_rate();
     let mut attempts = 0;
@@ -61,6 +62,7 @@ pub async fn calibrate(
              may be too high, and the law's base too low by the difference."
         )
     });
-    let law = LawInfo::Modelled { base_ms, base_ms_scenario: scenario_base, overhead_ms, slope_ms, spread };
+    let law =
+        LawInfo::Modelled { base_ms, base_ms_scenario: scenario_base, overhead_ms, slope_ms, crosstalk_ms, spread };
     Ok((law, doubt))
 }

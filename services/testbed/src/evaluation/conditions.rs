@@ -24,8 +24,8 @@ pub fn base_in_force(scenario_base_ms: f64, overhead_ms: f64) -> anyhow::Result<
 /// As [`base_in_force`].
 pub fn in_force(scenario: &Scenario, overhead_ms: f64) -> anyhow::Result<faultproxy::Law> {
     Ok(match service::law(scenario.law) {
-        faultproxy::Law::Linear { base_ms, slope_ms, spread } => {
-            faultproxy::Law::Linear { base_ms: base_in_force(base_ms, overhead_ms)?, slope_ms, spread }
+        faultproxy::Law::Linear { base_ms, slope_ms, crosstalk_ms, spread } => {
+            faultproxy::Law::Linear { base_ms: base_in_force(base_ms, overhead_ms)?, slope_ms, crosstalk_ms, spread }
         }
         other => other,
     })
@@ -69,12 +69,18 @@ pub fn changed(plan: &Plan) -> Vec<String> {
     if !plan.scenario.faults.is_empty() {
         changed.push("planned faults".to_owned());
     }
+    if plan.scenario.retry.is_some() {
+        changed.push("a client that sends failed requests again".to_owned());
+    }
     changed
 }
 
 #[cfg(test)]
 mod tests {
-    use loadtest::scenario::{Fault, FaultKind, Law};
+    use loadtest::{
+        retry::{Backoff, Budget, Retry},
+        scenario::{Fault, FaultKind, Law},
+    };
 
     use super::*;
     use crate::evaluation::tests::plan;
@@ -119,15 +125,19 @@ mod tests {
         assert_eq!(changed(&set), ["settings changed (store.pool_size=5)"]);
         assert_eq!(changed(&spread), ["16 MySQL servers"]);
         assert_eq!(changed(&broken), ["planned faults"]);
+        let mut retrying = article();
+        let (backoff, budget) = (Backoff::None, Budget::None);
+        retrying.scenario.retry = Some(Retry { attempts: 2, per_try_timeout_ms: 1000, backoff, budget });
+        assert_eq!(changed(&retrying), ["a client that sends failed requests again"]);
     }
 
     #[test]
     fn a_variant_has_a_law_of_its_own() {
         let mut scenario = Scenario::load("article").unwrap();
-        let Law::Modelled { slope_ms, spread, .. } = scenario.law else { panic!("{:?}", scenario.law) };
-        scenario.law = Law::Modelled { base_ms: 71.0, slope_ms, spread };
+        let Law::Modelled { slope_ms, crosstalk_ms, spread, .. } = scenario.law else { panic!("{:?}", scenario.law) };
+        scenario.law = Law::Modelled { base_ms: 71.0, slope_ms, crosstalk_ms, spread };
         let law = in_force(&scenario, 3.5).unwrap();
-        assert_eq!(law, faultproxy::Law::Linear { base_ms: 67.5, slope_ms, spread });
+        assert_eq!(law, faultproxy::Law::Linear { base_ms: 67.5, slope_ms, crosstalk_ms, spread });
         assert!(in_force(&scenario, 71.0).is_err());
         scenario.law = Law::None;
         assert_eq!(in_force(&scenario, 3.5).unwrap(), faultproxy::Law::None);

@@ -1,6 +1,6 @@
 //! What a report says of the load and the stack of an evaluation. Pure.
 
-use loadtest::scenario::Scenario;
+use loadtest::{retry::Retry, scenario::Scenario};
 use report::ScenarioInfo;
 
 use super::Plan;
@@ -39,6 +39,7 @@ pub fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
         unknown_share: scenario.unknown_share.clone(),
         known: scenario.known.describe(),
         arrivals: scenario.arrivals.describe(),
+        retries: scenario.retry.as_ref().map(Retry::describe).unwrap_or_default(),
         target: None,
     }
 }

@@ -148,7 +148,7 @@ mod tests {
         let [prediction] = variants.as_slice() else { panic!("{variants:?}") };
         let scenario = prediction.scenario.as_ref().unwrap();
         assert_eq!((prediction.name.as_str(), &scenario.steps), (PREDICTION, &vec![4000, 5000]));
-        assert_eq!(scenario.law, Law::Modelled { base_ms: 71.4, slope_ms: 0.22, spread: 0.3 });
+        assert_eq!(scenario.law, Law::Modelled { base_ms: 71.4, slope_ms: 0.22, crosstalk_ms: 0.0, spread: 0.3 });
         assert!(prediction.sets.is_empty() && scenario.unknown_share.len() == 2);
         let mut few = article();
         few.steps.truncate(3);

@@ -102,6 +102,7 @@ pub mod sample {
                 unknown_share: vec![0.0, 0.2, 0.5, 0.75, 0.9],
                 known: "once".into(),
                 arrivals: String::new(),
+                retries: String::new(),
                 target: None,
             },
             law: Law::None,

@@ -16,7 +16,7 @@ use loadtest::{
     plan::{Progress, StepOutcome, StepPlan},
     scenario::{Fault as PlannedFault, FaultKind},
 };
-use report::{Step, Validity};
+use report::{RetryFigures, Step, Validity};
 use tokio::task::JoinSet;
 
 use super::{
@@ -119,6 +119,8 @@ fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot, validity:
     let queries = grew("store_queries_total", &[]);
     let timeouts = grew("store_errors_total", &["reason=\"checkout_timeout\""]);
     let retries = grew("store_retries_total", &[]);
+    // A load that requests share goes on without them, and its read is not abandoned.
+    let abandoned = grew("store_reads_abandoned_total", &[]) + grew("loads_abandoned_total", &[]);
     let upstream =
         |what: &str| after.faultproxy.since(&before.faultproxy, &format!("faultproxy_upstream_seconds_{what}"), &[]);
     let seconds = (after.at - before.at).as_secs_f64();
@@ -139,6 +141,10 @@ fn figures(outcome: &StepOutcome, before: &Snapshot, after: &Snapshot, validity:
         answered_per_s: outcome.answered_per_s,
         good_per_s: outcome.good_per_s,
         known_good_per_s: Some(known_good as f64 / outcome.measured_s),
+        retries: outcome.retries.map(|retries| RetryFigures {
+            zombie_share: (queries > 0.0).then(|| (abandoned / queries).min(1.0)),
+            ..retries
+        }),
         skipped: outcome.skipped,
         dropped: outcome.dropped,
         corrected: outcome.corrected,

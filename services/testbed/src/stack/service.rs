@@ -185,7 +185,9 @@ impl Plan {
 
 pub fn law(law: scenario::Law) -> Law {
     match law {
-        scenario::Law::Modelled { base_ms, slope_ms, spread } => Law::Linear { base_ms, slope_ms, spread },
+        scenario::Law::Modelled { base_ms, slope_ms, crosstalk_ms, spread } => {
+            Law::Linear { base_ms, slope_ms, crosstalk_ms, spread }
+        }
         scenario::Law::None => Law::None,
     }
 }

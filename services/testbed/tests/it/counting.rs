@@ -90,3 +90,30 @@ fn counts_add_up_until_one_is_lost() {
     assert!(note.contains("load generator = nginx: +") && note.contains("nginx = replicas: -"), "{note}");
     home.ok(&["down"]);
 }
+
+/// The store answers 400 ms after each query, and the client gives a try up after 100 ms: every try is counted on its whole path, and its query
+/// is work for nobody.
+#[test]
+fn tries_add_up_and_queries_without_a_client_are_zombies() {
+    let Some(home) = Home::new() else { return };
+    let smoke = include_str!("../../../../loadtest/scenarios/smoke.toml");
+    let scenario = home.path().join("retries.toml");
+    std::fs::write(&scenario, format!("{smoke}\n[retry]\nattempts = 3\nper_try_timeout_ms = 100\n")).unwrap();
+    home.ok(&["up", "--profile", "baseline", "--users", "300", "--scenario", "smoke", "--without", "events"]);
+    home.ok(&["fault", "add", "latency", "--delay", "400ms"]);
+    let mut load = home.start(&["load", scenario.to_str().unwrap(), "--out", "retried"]);
+    assert!(matches!(load.wait().unwrap().code(), Some(0 | 3)));
+    let report = home.json(&["report", "retried", "--json"]);
+    let step = &report["steps"][0];
+    assert_eq!(check(&report)["passed"], true, "{}\n{:#}", check(&report), step["counts"]);
+    let tries = &step["counts"]["generator"]["tries"];
+    let [first, retries] = ["first", "retries"].map(|which| tries[which].as_u64().unwrap());
+    assert_eq!(step["counts"]["generator"]["requests"], first + retries);
+    assert_eq!(retries, 2 * first, "each request has three tries");
+    // The counters are read at the edges of the measured part, where some queries have begun and not ended.
+    let zombies = step["retries"]["zombie_share"].as_f64().unwrap();
+    assert!(zombies > 0.8, "{zombies}");
+    assert_eq!(step["good_per_s"], 0.0);
+    home.ok(&["report", "check", "retried"]);
+    home.ok(&["down"]);
+}

@@ -7,7 +7,10 @@ use std::{
     process::Command,
 };
 
-use loadtest::scenario::Scenario;
+use loadtest::{
+    model::open::{self, GivenUp},
+    scenario::Scenario,
+};
 
 use crate::{Home, dashboards::expressions};
 
@@ -195,6 +198,24 @@ fn the_example_scenario_is_valid() {
     let file = examples().join("scenario.toml");
     let scenario = Scenario::load(file.to_str().unwrap()).unwrap();
     assert_eq!(scenario.faults_of(1).len(), 1);
+}
+
+/// The queueing model says of it what its comments say: the store does not recover with these retries, and does without them.
+#[test]
+fn the_example_of_retries_overloads_its_store() {
+    let scenario = Scenario::load(examples().join("retries.toml").to_str().unwrap()).unwrap();
+    assert_eq!(scenario.store_capacity_per_s().map(f64::round), Some(313.0));
+    assert_eq!(scenario.law.rate_per_s(61.0).map(f64::round), Some(383.0));
+    let goodput_of_offered = |scenario: &Scenario| {
+        let seconds = open::run(scenario, 200, 1, GivenUp::Leaves).unwrap();
+        let last = &seconds[seconds.len() - 5..];
+        let sum = |figure: fn(&open::Second) -> u64| last.iter().map(figure).sum::<u64>() as f64;
+        sum(|second| second.good) / sum(|second| second.requests)
+    };
+    assert!(goodput_of_offered(&scenario) < 0.5);
+    let mut once = scenario;
+    once.retry.as_mut().unwrap().attempts = 1;
+    assert!(goodput_of_offered(&once) > 0.9);
 }
 
 fn promtool(dir: &Path, args: &[&str]) {

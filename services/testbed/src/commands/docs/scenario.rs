@@ -10,12 +10,18 @@ use super::{settings::cell, source::Source};
 const UNKNOWN: &str = "no_such_key";
 
 /// Meanings of the keys whose struct has another form than the document.
-const MEANINGS: [(&str, &str); 15] = [
+const MEANINGS: [(&str, &str); 17] = [
     ("ids.unknown_share", "Share of requests with an unknown id: one number, or a list with one per step."),
     ("ids.exponent", "Exponent of the Zipf distribution."),
     ("law.kind", "`modelled`: faultproxy delays the store's answers; `none`: the store's real speed."),
     ("law.base_ms", "Delay of a command that is alone in the store."),
     ("law.slope_ms", "Further delay for each command in flight in the whole store."),
+    (
+        "law.crosstalk_ms",
+        "Further delay for each ordered pair of commands in flight, by default 0: with n commands n × (n − 1) times this. It makes the law the \
+         universal scalability law: the rate is highest at √(base_ms / crosstalk_ms) commands in flight and falls beyond.",
+    ),
+    ("retry", "How the load generator sends a failed request again. Without the table: not at all."),
     ("law.spread", "Sigma of the log-normal factor."),
     ("faults.step", "Number of the step, 1 for the first. Without it the fault is in every step."),
     ("faults.ms", "Latency that is added to each answer."),
@@ -44,6 +50,8 @@ pub fn table() -> anyhow::Result<String> {
         include_str!("../../../../../loadtest/src/scenario.rs"),
         include_str!("../../../../../loadtest/src/figures.rs"),
         include_str!("../../../../../loadtest/src/arrivals.rs"),
+        include_str!("../../../../../loadtest/src/retry.rs"),
+        include_str!("../../../../../loadtest/src/scenario/law.rs"),
     ]);
     let mut text = String::from("| key | required | values | meaning |\n|---|---|---|---|\n");
     for Found { path, required, accepts } in found {
@@ -196,6 +204,7 @@ fn meaning(source: &Source, path: &str) -> String {
         "faults" => &["Fault", "FaultKind"],
         "outage" => &["Outage"],
         "open" => &["Open"],
+        "retry" => &["Retry", "Backoff", "Budget"],
         "tolerances" => &["Tolerances"],
         _ => &["ArticleRow", "ArticleFigures"],
     };

@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(listen, ["127.0.0.9:3306", "127.0.0.9:3307"]);
         let upstream: Vec<_> = config.listeners.iter().map(|route| route.upstream.to_string()).collect();
         assert!(upstream[0] == "127.0.0.1:7001" && upstream[1].ends_with(":7002"), "{upstream:?}");
-        assert_eq!(config.law, Law::Linear { base_ms: 74.0, slope_ms: 0.2, spread: 0.3 });
+        assert_eq!(config.law, Law::Linear { base_ms: 74.0, slope_ms: 0.2, crosstalk_ms: 0.0, spread: 0.3 });
     }
 
     #[test]

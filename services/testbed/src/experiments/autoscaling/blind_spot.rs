@@ -38,7 +38,7 @@ const NOMINAL: Duration = Duration::from_secs(240);
 /// The store's law and pools.
 fn scenario() -> anyhow::Result<Scenario> {
     let mut scenario = Scenario::load("overload")?;
-    scenario.law = scenario::Law::Modelled { base_ms: BASE_MS, slope_ms: SLOPE_MS, spread: 0.0 };
+    scenario.law = scenario::Law::Modelled { base_ms: BASE_MS, slope_ms: SLOPE_MS, crosstalk_ms: 0.0, spread: 0.0 };
     scenario.store.pool_size = POOL_SIZE;
     scenario.store.checkout_timeout_ms = CHECKOUT_TIMEOUT_MS;
     Ok(scenario)

@@ -349,6 +349,7 @@ pub mod tests {
             dropped: 0,
             corrected: None,
             requests: None,
+            retries: None,
         }
     }
 }

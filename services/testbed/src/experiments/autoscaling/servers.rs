@@ -94,6 +94,7 @@ impl Servers {
             interval_ms: INTERVAL_MS,
             arrival_grid_ms: 0,
             timeout_ms: TIMEOUT_MS,
+            retry: None,
             slo_ms: Some(SLO_MS),
             warm_up_ms,
             measure_ms,

@@ -173,7 +173,9 @@ impl Servers {
 fn without_spread(law: faultproxy::Law) -> faultproxy::Law {
     match law {
         faultproxy::Law::None => law,
-        faultproxy::Law::Linear { base_ms, slope_ms, .. } => faultproxy::Law::Linear { base_ms, slope_ms, spread: 0.0 },
+        faultproxy::Law::Linear { base_ms, slope_ms, crosstalk_ms, .. } => {
+            faultproxy::Law::Linear { base_ms, slope_ms, crosstalk_ms, spread: 0.0 }
+        }
     }
 }
 

@@ -25,7 +25,7 @@ impl ModelledStore {
     /// The scenario has no law, or its connections on this scale cannot be divided by 16.
     pub fn article(scale: u32) -> anyhow::Result<Self> {
         let Scenario { law, store, replicas, .. } = Scenario::load("article")?;
-        let scenario::Law::Modelled { base_ms, slope_ms, spread } = law else {
+        let scenario::Law::Modelled { base_ms, slope_ms, spread, .. } = law else {
             bail!("the scenario article has no law");
         };
         let all = store.pool_size * replicas;
@@ -34,7 +34,7 @@ impl ModelledStore {
     }
 
     pub fn law(&self) -> Law {
-        Law::Linear { base_ms: self.base_ms, slope_ms: self.slope_ms, spread: self.spread }
+        Law::Linear { base_ms: self.base_ms, slope_ms: self.slope_ms, crosstalk_ms: 0.0, spread: self.spread }
     }
 
     /// Commands per second of one instance with this number of connections, all of which are busy: each command finds the others in flight.
