@@ -36,12 +36,14 @@ pub struct Plan {
     pub law: Law,
     /// The workers reach MySQL as the replicas do.
     pub slow_workers: bool,
+    /// See [`service::Plan::batch`].
+    pub batch: bool,
 }
 
 impl Plan {
-    /// Two replicas without a law.
+    /// Two replicas without a law, under SCHED_BATCH.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), replicas: 2, pool_size: 20, law: Law::None, slow_workers: false }
+        Self { name: name.to_owned(), replicas: 2, pool_size: 20, law: Law::None, slow_workers: false, batch: true }
     }
 }
 
@@ -78,7 +80,7 @@ impl EventStack {
             events: true,
             slots: None,
             quota: None,
-            batch: true,
+            batch: plan.batch,
         };
         let service = ServiceStack::start(of_service).await?;
         service.load(dataset).await?;

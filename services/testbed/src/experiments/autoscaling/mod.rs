@@ -47,7 +47,7 @@ pub const EXPERIMENT: Experiment = Experiment {
   ./testbed experiment autoscaling                   ten times as fast as in Kubernetes (12 minutes)
   ./testbed experiment autoscaling --quick           thirty times as fast, not judged (5 minutes)
   ./testbed experiment autoscaling --quota kernel    only with cgroups
-  ./testbed experiment autoscaling --simulate        eight policies on six loads of a day, without servers (half a minute)
+  ./testbed experiment autoscaling --simulate        eight policies on six loads of a day, without servers (a few seconds)
   ./testbed experiment autoscaling --simulate --quick --curve mine.csv --policy hpa-article knative
   ./testbed experiment autoscaling --json | jq -c '.sections[0].measured.runs[].plan' | ./testbed plan --table
 

@@ -84,7 +84,7 @@ const QUOTA_CORES: f64 = if cfg!(debug_assertions) { 0.02 } else { 0.04 };
 /// To real servers, of each shard: enough that 16 servers are busy too.
 const CLIENTS_OF_SHARD: u32 = 4;
 /// The modelled store is the article's on this scale (`ModelledStore::article`).
-const SCALE: u32 = if cfg!(debug_assertions) { 10 } else { 2 };
+const SCALE: u32 = if cfg!(debug_assertions) { 10 } else { 5 };
 
 /// All that is judged and shown. A part that was not asked for is null.
 struct Measured {
@@ -194,7 +194,7 @@ fn length(part: Part, quick: bool) -> Length {
         (Part::Quota, false) => (2_000, 6_000),
         (Part::Law, true) => (1_000, 1_500),
         (Part::Law, false) => (2_000, 6_000),
-        (Part::Skew, true) => (1_500, 1_500),
+        (Part::Skew, true) => (4_000, 1_500),
         (Part::Skew, false) => (6_000, 8_000),
     };
     Length { warm_up: Duration::from_millis(warm_up), measured: Duration::from_millis(measured) }

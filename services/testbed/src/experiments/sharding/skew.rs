@@ -26,7 +26,7 @@ pub const CACHED: usize = USERS / 1000;
 /// Of a list in Redis.
 const LIST_BYTES: usize = 2_000;
 /// Clients beyond the connections, per instance: they wait at the busiest instance, and keep the others busy as far as it permits.
-const WAITING: u32 = if cfg!(debug_assertions) { 20 } else { 60 };
+const WAITING: u32 = if cfg!(debug_assertions) { 20 } else { 30 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Variant {
