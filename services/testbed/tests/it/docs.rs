@@ -218,6 +218,28 @@ fn the_example_of_retries_overloads_its_store() {
     assert!(goodput_of_offered(&once) > 0.9);
 }
 
+/// The script is the command of these figures. A line that is missing is found.
+#[test]
+fn the_tables_of_scale_are_those_of_its_script() {
+    if !launcher::testing::have(&["python3"]) {
+        return;
+    }
+    let check = |document: &Path| {
+        let mut script = Command::new("python3");
+        script.arg(examples().join("scale.py")).arg("--check").arg(document).output().unwrap()
+    };
+    let document = root().join("docs/scale.md");
+    let output = check(&document);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let text = std::fs::read_to_string(&document).unwrap();
+    let fewer: Vec<&str> = text.lines().filter(|line| !line.starts_with("| memory of each worker |")).collect();
+    let scratch = tempfile::tempdir().unwrap();
+    let changed = scratch.path().join("scale.md");
+    std::fs::write(&changed, fewer.join("\n")).unwrap();
+    let output = check(&changed);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains("| memory of each worker |"));
+}
+
 fn promtool(dir: &Path, args: &[&str]) {
     let program = launcher::find_program(&["promtool"]).unwrap();
     let output = Command::new(program).args(args).current_dir(dir).output().unwrap();
