@@ -104,7 +104,7 @@ async fn run(args: CorruptionArgs) -> anyhow::Result<ExitCode> {
             deaths: 4,
         },
     };
-    let measured = measure(&plan).await?;
+    let (measured, policy) = measure(&plan).await?;
     let found = Found {
         what: format!(
             "Two replicas that hold the model's 16 segments, Kafka, MySQL, Redis, three monitors and {WORKERS} workers: three copies of each segment. \
@@ -117,19 +117,23 @@ async fn run(args: CorruptionArgs) -> anyhow::Result<ExitCode> {
         ),
         sections: vec![words::section(&measured)?],
         verdicts: judgement::verdicts(&measured),
+        remarks: vec![format!("Scheduling policy of all processes: {policy}.")],
         ..Found::default()
     };
     publish(&EXPERIMENT, begun, found, &args.run)
 }
 
+/// Also returns the scheduling policy of all processes.
+///
 /// # Errors
 /// A server cannot be started, or the copies are not complete before a damage.
-async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
+async fn measure(plan: &Plan) -> anyhow::Result<(Measured, &'static str)> {
     let dataset = model::generate(&data::generator(plan.users, Some(plan.items), SEED))?;
     // Linux's default policy: a request that wakes up interrupts background work of a lower priority. Under SCHED_BATCH it would wait until that
     // work has used its time slice, 3 to 4 ms.
     let of_stack = event_stack::Plan { batch: false, ..event_stack::Plan::new("corruption") };
     let mut stack = EventStack::start(of_stack, &dataset).await?;
+    let policy = stack.service.stack.policy();
     let of_plane = control_plane::Plan {
         workers: WORKERS,
         segments: true,
@@ -179,7 +183,7 @@ async fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     (measured.files, measured.answers) = tokio::task::spawn_blocking(judging).await??;
     plane.stop(&mut stack.service.stack).await?;
     stack.stop().await?;
-    Ok(measured)
+    Ok((measured, policy))
 }
 
 /// Imposes one damage, and waits until it is repaired.
