@@ -46,7 +46,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     about: "1, 2, 4, 8 and 16 MySQL servers: gain of real servers with equal CPU quotas, of modelled ones at equal connections, and what skewed \
             users leave of it, without and behind Redis",
     examples: "Examples:
-  ./testbed experiment sharding                            three rounds (about 17 minutes)
+  ./testbed experiment sharding                            three rounds (about 16 minutes)
   ./testbed experiment sharding --quick                    one short round, not judged (under 3 minutes)
   ./testbed experiment sharding --part law --servers 4     one part, with 1, 2 and 4 servers
   ./testbed experiment sharding --json | jq '.sections[].measured.gains'",

@@ -25,8 +25,9 @@ const USERS: usize = 200_000;
 pub const CACHED: usize = USERS / 1000;
 /// Of a list in Redis.
 const LIST_BYTES: usize = 2_000;
-/// Clients beyond the connections, per instance: they wait at the busiest instance, and keep the others busy as far as it permits.
-const WAITING: u32 = if cfg!(debug_assertions) { 20 } else { 30 };
+/// Clients beyond the connections, per instance: they wait at the busiest instance, and keep the others busy as far as it permits. With twice as
+/// many they need longer than the warm-up to gather there, and the others do more meanwhile; with half as many the others are less busy.
+const WAITING: u32 = if cfg!(debug_assertions) { 10 } else { 15 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Variant {
