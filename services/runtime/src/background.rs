@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 /// Threads of a process. Further work waits for one.
 const MAX_THREADS: usize = 8;
 /// Above that of the process: 10 steps are a ninth of the weight. Under Linux's default policy a request that wakes up interrupts this work at
-/// once; under SCHED_BATCH it waits for the end of the time slice, whatever the niceness. SCHED_IDLE would be interrupted in both cases, but a
+/// once; under SCHED_BATCH it waits for the end of the time slice, also beside nice 19. SCHED_IDLE would be interrupted in both cases, but a
 /// replica whose requests need all cores would then never switch its model, and only a privileged process may leave SCHED_IDLE again.
 const NICENESS: i32 = 10;
 
