@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     plan::{Progress, StepOutcome, StepPlan},
-    run::run_step,
+    run::run_step_until,
 };
 
 /// A line of the child's stdout: one `Progress` per second, then one `Outcome` or one `Error`.
@@ -37,8 +37,8 @@ impl ChildMessage {
     }
 }
 
-/// The `main` of the child: runs the plan in this file (JSON) and prints messages. It ends on SIGTERM or SIGINT, and when stdout is
-/// closed. Must not be called from within an async runtime.
+/// The `main` of the child: runs the plan in this file (JSON) and prints messages. SIGUSR1 ends the step with the
+/// outcome until then; SIGTERM, SIGINT and a closed stdout end it without. Must not be called from within an async runtime.
 pub fn loadgen_main(plan_path: &Path) -> ExitCode {
     let (message, code) = match run(plan_path) {
         Ok(outcome) => (ChildMessage::Outcome(Box::new(outcome)), ExitCode::SUCCESS),
@@ -62,14 +62,16 @@ fn run(plan_path: &Path) -> Result<StepOutcome> {
         .context("runtime")?;
     let result = runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let mut cut_short = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
         let stdout_closed = Notify::new();
         let report = |progress| {
             if print(&ChildMessage::Progress(progress)).is_err() {
                 stdout_closed.notify_one();
             }
         };
+        let end = async { cut_short.recv().await.unwrap_or_default() };
         tokio::select! {
-            outcome = run_step(plan, report) => outcome,
+            outcome = run_step_until(plan, end, report) => outcome,
             _ = terminated.recv() => bail!("stopped by a signal"),
             () = stdout_closed.notified() => bail!("cannot report the progress: stdout is closed"),
         }

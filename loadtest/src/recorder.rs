@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use contract::http::Source;
 use hdrhistogram::Histogram;
 use statistics::has_percentile;
@@ -98,6 +98,17 @@ impl Recorder {
             seconds: (0..window.end.div_ceil(SECOND_US)).map(|_| SecondCounts::none()).collect::<Result<_>>()?,
             window,
         })
+    }
+
+    /// Ends the measured part at this instant, in µs since the common start, if its planned end is later. The seconds are then whole ones.
+    ///
+    /// # Errors
+    /// The measured part has not begun.
+    pub(crate) fn cut(&mut self, at_us: u64) -> Result<()> {
+        ensure!(at_us > self.window.start, "the step was ended before its measured part began");
+        self.window.end = self.window.end.min(at_us);
+        self.seconds.truncate((self.window.end / SECOND_US) as usize);
+        Ok(())
     }
 
     /// The first try of a request.

@@ -116,6 +116,19 @@ impl Drop for StopOnDrop {
 /// The plan is out of range, its ids cannot be read, the limit of open files is too low, the users did not start or end before their
 /// timeout, or the process received SIGINT.
 pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<StepOutcome> {
+    run_step_until(plan, std::future::pending(), progress).await
+}
+
+/// As [`run_step`], but the step is over when `end` is. The outcome is then that of the measured part until that instant, its `series` has only
+/// the whole seconds, and it has no `requests`: some are still under way.
+///
+/// # Errors
+/// As [`run_step`], or the measured part has not begun at the end.
+pub async fn run_step_until(
+    plan: StepPlan,
+    end: impl Future<Output = ()>,
+    progress: impl Fn(Progress),
+) -> Result<StepOutcome> {
     plan.check()?;
     check_open_files(plan.all_users())?;
     let step = Arc::new(Step::new(plan).await?);
@@ -129,21 +142,29 @@ pub async fn run_step(plan: StepPlan, progress: impl Fn(Progress)) -> Result<Ste
     let length = Duration::from_micros(step.end_us);
     let starting = START_SLACK + Duration::from_secs(u64::from(step.plan.all_users() / USERS_PER_S));
     let ending = Duration::from_millis(step.plan.timeout_ms + step.plan.interval_ms) + END_SLACK;
-    tokio::select! {
+    let is_cut_short = tokio::select! {
         ended = timeout(starting + length + ending, attack.execute()) => {
             ended.context("the users did not end in time")?.context("goose")?;
+            false
         }
+        () = end => true,
         failed = report_seconds(&step, starting, progress) => return Err(failed),
         () = interrupted() => bail!("stopped by a signal"),
-    }
+    };
     let start = (*step.start.borrow()).context("the users ended before all of them had started")?;
     let mut merged = Recorder::new(&step.plan)?;
     for shard in &step.shards {
         merged = merged.merge(&lock(shard))?;
     }
+    if is_cut_short {
+        merged.cut(micros_since(start.at))?;
+    }
     step.telemetry.stop(TELEMETRY_STOP_TIMEOUT).await;
     let tries = step.plan.retry.as_ref().map(|_| merged.tries());
     let outcome = merged.outcome(&step.plan, start.wall, step.paths.repeated_ids())?;
+    if is_cut_short {
+        return Ok(outcome);
+    }
     // All users have ended, so every request has.
     Ok(StepOutcome { requests: Some(RequestCounts { tries, ..step.client.counts() }), ..outcome })
 }

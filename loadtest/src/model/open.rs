@@ -1,19 +1,23 @@
-//! A queueing model of open arrivals whose client retries, through a stall of the store. Discrete events; pure and seeded.
+//! A queueing model of open arrivals whose client retries, through what disturbs the system. Discrete events; pure and seeded.
 //!
 //! It has the store, pools, queues and timeouts of [`super`], and the client's policy is the very code of [`crate::retry`]. Arrivals are those
-//! of the load generator with the same seed. A stall holds the responses that would leave during it, as faultproxy does; other faults are not
-//! modelled. Every request needs the store, and everything but the store takes no time.
+//! of the load generator with the same seed. What disturbs the system is a [`Disturbance`]; of a scenario's faults only stalls are modelled.
+//! Every request needs the store, unless there is a cache, and everything but the store takes no time.
+
+mod disturbance;
+mod second;
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
-    ops::Range,
     path::Path,
 };
 
 use rand::{SeedableRng, rngs::SmallRng};
 use rand_distr::{Distribution, LogNormal};
 
+use self::disturbance::Lists;
+pub use self::{disturbance::Disturbance, second::Second};
 use crate::{
     open_instants::OpenInstants,
     plan::StepPlan,
@@ -30,25 +34,6 @@ pub enum GivenUp {
     Stays,
 }
 
-/// One second of the run, from the begin of the warm-up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Second {
-    /// Requests that arrived.
-    pub requests: u64,
-    /// Of these, requests that were sent: all but those that adaptive throttling refused.
-    pub first_tries: u64,
-    /// Further tries of the same requests.
-    pub retries: u64,
-    /// Requests that succeeded within their deadline: the goodput.
-    pub good: u64,
-    /// Requests that failed.
-    pub failed: u64,
-    /// Queries that ended.
-    pub queries: u64,
-    /// Of these, queries whose client had given up.
-    pub zombies: u64,
-}
-
 /// Longest stall that [`critical_stall_ms`] tries, in milliseconds.
 pub const LONGEST_STALL_MS: u64 = 10_000;
 /// Seconds before the stall, and at the end those in which a store that has recovered serves the load.
@@ -56,30 +41,48 @@ const NORMAL_S: u32 = 5;
 /// Least share of the arriving requests that succeed at a store that has recovered.
 const RECOVERED_SHARE: f64 = 0.9;
 
-/// A run of `per_s` requests per second. `None` without a modelled law, open arrivals and retries.
+/// A run of `per_s` requests per second, through the stalls of the scenario. `None` without a modelled law, open arrivals and retries.
 ///
 /// The same arguments give the same figures.
 pub fn run(scenario: &Scenario, per_s: u32, seed: u64, given_up: GivenUp) -> Option<Vec<Second>> {
+    let warm_up_us = u64::from(scenario.warm_up_s) * 1_000_000;
+    let is_stall = |fault: &Fault| fault.kind == FaultKind::Stall;
+    let stalls = scenario.faults_of(0).into_iter().filter(is_stall).map(|fault| {
+        let from_us = warm_up_us + (fault.at_s * 1e6) as u64;
+        Disturbance::Stall(from_us..from_us + (fault.for_s * 1e6) as u64)
+    });
+    run_disturbed(scenario, per_s, seed, given_up, (0, &stalls.collect::<Vec<_>>()))
+}
+
+/// As [`run`], through these disturbances instead of the scenario's faults. Each request asks for the list of one of `cached_users` users,
+/// all of them equally often; at the beginning all lists are cached. 0: there is no cache.
+pub fn run_disturbed(
+    scenario: &Scenario,
+    per_s: u32,
+    seed: u64,
+    given_up: GivenUp,
+    (cached_users, disturbances): (u32, &[Disturbance]),
+) -> Option<Vec<Second>> {
     let crate::scenario::Law::Modelled { spread, .. } = scenario.law else { return None };
     let (open, retry) = (scenario.arrivals.open()?, scenario.retry.as_ref()?);
     let plan = StepPlan { seed, ..StepPlan::of(scenario, per_s, 0, Path::new(""), "") };
     let end_us = (plan.warm_up_ms + plan.measure_ms) * 1000;
-    let is_stall = |fault: &Fault| fault.kind == FaultKind::Stall;
-    let stalls = scenario.faults_of(0).into_iter().filter(is_stall).map(|fault| {
-        let from_us = plan.warm_up_ms * 1000 + (fault.at_s * 1e6) as u64;
-        from_us..from_us + (fault.for_s * 1e6) as u64
-    });
+    let events = disturbances
+        .iter()
+        .enumerate()
+        .filter_map(|(n, one)| Some(Reverse((one.event_us()?, Event::Disturbance { n }))));
     let mut simulation = Simulation {
         scenario,
         given_up,
         factor: LogNormal::new(-spread * spread / 2.0, spread).ok()?,
-        stalls: stalls.collect(),
+        disturbances,
+        lists: Lists::all_cached(cached_users),
         client: Retries::new(retry),
         requests: Vec::new(),
         tries: Vec::new(),
         replicas: vec![Replica::default(); scenario.replicas as usize],
         in_flight: 0,
-        events: BinaryHeap::new(),
+        events: events.collect(),
         random: SmallRng::seed_from_u64(seed),
         seconds: vec![Second::default(); end_us.div_ceil(1_000_000) as usize],
     };
@@ -138,12 +141,18 @@ enum Event {
     Retry {
         request: usize,
     },
+    /// Lists are deleted, or replicas run again.
+    Disturbance {
+        n: usize,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Request {
     deadline_us: u64,
     tries: u32,
+    /// 0 without a cache.
+    user: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +184,8 @@ struct Simulation<'a> {
     scenario: &'a Scenario,
     given_up: GivenUp,
     factor: LogNormal<f64>,
-    stalls: Vec<Range<u64>>,
+    disturbances: &'a [Disturbance],
+    lists: Lists,
     client: Retries,
     requests: Vec<Request>,
     tries: Vec<Try>,
@@ -208,6 +218,7 @@ impl Simulation<'_> {
                     self.second(now).retries += 1;
                     self.send(now, request);
                 }
+                Event::Disturbance { n } => self.disturb(now, n),
             }
         }
     }
@@ -228,18 +239,23 @@ impl Simulation<'_> {
             return;
         }
         self.second(now).first_tries += 1;
-        self.requests.push(Request { deadline_us: now + self.scenario.timeout_ms * 1000, tries: 1 });
+        let user = self.lists.user(&mut self.random);
+        self.requests.push(Request { deadline_us: now + self.scenario.timeout_ms * 1000, tries: 1, user });
         self.send(now, self.requests.len() - 1);
     }
 
     fn send(&mut self, now: u64, request: usize) {
+        if self.lists.is_cached(self.requests[request].user) {
+            self.second(now).good += 1;
+            return self.client.succeeded(now);
+        }
         let of = self.tries.len();
         let replica = of % self.replicas.len();
         self.tries.push(Try { request, replica, place: Place::Queue, has_client: true });
         let end_us = self.client.end_of_try_us(now, self.requests[request].deadline_us);
         self.at(end_us, Event::TryTimeout { of });
         let store = self.scenario.store;
-        if self.replicas[replica].busy < store.pool_size {
+        if self.replicas[replica].busy < store.pool_size && !self.is_paused(now, replica) {
             return self.query(now, of);
         }
         self.replicas[replica].queue.push_back(of);
@@ -265,9 +281,11 @@ impl Simulation<'_> {
         self.replicas[self.tries[of].replica].busy += 1;
         self.in_flight += 1;
         let mean_ms = self.scenario.law.mean_ms(f64::from(self.in_flight)).unwrap_or_default();
-        let end_us = now + (1000.0 * mean_ms * self.factor.sample(&mut self.random)) as u64;
-        let stall = self.stalls.iter().find(|stall| stall.contains(&end_us));
-        self.at(stall.map_or(end_us, |stall| stall.end), Event::QueryEnds { of });
+        let slower: f64 = self.disturbances.iter().map(|one| one.slower(now)).product();
+        let end_us = now + (1000.0 * mean_ms * slower * self.factor.sample(&mut self.random)) as u64;
+        let replica = self.tries[of].replica;
+        let held_us = self.disturbances.iter().filter_map(|one| one.held_until_us(end_us, replica)).max();
+        self.at(held_us.unwrap_or(end_us), Event::QueryEnds { of });
     }
 
     fn query_ends(&mut self, now: u64, of: usize) {
@@ -278,10 +296,22 @@ impl Simulation<'_> {
         let second = self.second(now);
         second.queries += 1;
         second.zombies += u64::from(!has_client);
+        // A load that requests share writes its list, also if no client waits for it.
+        if has_client || self.given_up == GivenUp::Stays {
+            self.lists.cache(self.requests[self.tries[of].request].user);
+        }
         if has_client {
             self.tries[of].has_client = false;
             self.second(now).good += 1;
             self.client.succeeded(now);
+        }
+        self.query_next(now, replica);
+    }
+
+    /// Gives a free connection to the try that is to be served next.
+    fn query_next(&mut self, now: u64, replica: usize) {
+        if self.is_paused(now, replica) {
+            return;
         }
         let waiting = loop {
             let queue = &mut self.replicas[replica].queue;
@@ -297,6 +327,24 @@ impl Simulation<'_> {
         if let Some(waiting) = waiting {
             self.replicas[replica].waiting -= 1;
             self.query(now, waiting);
+        }
+    }
+
+    fn is_paused(&self, now: u64, replica: usize) -> bool {
+        self.disturbances.iter().any(|one| one.pauses(now, replica))
+    }
+
+    fn disturb(&mut self, now: u64, n: usize) {
+        match &self.disturbances[n] {
+            Disturbance::Flush { share, .. } => self.lists.delete(*share, &mut self.random),
+            Disturbance::Pause { replicas, .. } => {
+                for replica in 0..(*replicas).min(self.replicas.len()) {
+                    for _free in self.replicas[replica].busy..self.scenario.store.pool_size {
+                        self.query_next(now, replica);
+                    }
+                }
+            }
+            Disturbance::Stall(_) | Disturbance::Slow(..) => {}
         }
     }
 
@@ -325,7 +373,7 @@ impl Simulation<'_> {
             return;
         }
         let request = self.tries[of].request;
-        let Request { deadline_us, tries } = self.requests[request];
+        let Request { deadline_us, tries, .. } = self.requests[request];
         match self.client.after_failure(tries, now, deadline_us, &mut self.random) {
             Next::RetryAt(at_us) => self.at(at_us, Event::Retry { request }),
             Next::GiveUp | Next::BudgetSpent => self.second(now).failed += 1,

@@ -34,6 +34,7 @@ use loadtest::{
     curve::{Curve, Point},
     loadgen_main,
     plan::Phase,
+    run::run_step_until,
     run_step,
     scenario::KnownIds,
 };
@@ -191,6 +192,32 @@ async fn seconds_spent_waiting_are_skipped_and_latency_counts_from_the_plan() {
     let corrected = outcome.corrected.unwrap();
     assert_eq!(corrected.max_ms, outcome.latency.max_ms);
     assert!(corrected.mean_ms < outcome.latency.mean_ms, "{corrected:?} {:?}", outcome.latency);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_is_cut_short_has_the_outcome_of_its_whole_seconds() {
+    let (url, _server) = serve(|_| (Duration::ZERO, from("store"))).await;
+    let mut setup = setup(&url, 1000);
+    setup.plan.measure_ms = 60_000;
+    let end = tokio::sync::Notify::new();
+    // After the warm-up and two measured seconds.
+    let report = |second: Progress| {
+        if second.elapsed_s == 3 {
+            end.notify_one()
+        }
+    };
+    let outcome = run_step_until(setup.plan.clone(), end.notified(), report).await.unwrap();
+    assert!(outcome.measured_s < 60.0 && outcome.series.len() as f64 <= outcome.measured_s, "{}", outcome.measured_s);
+    assert!(
+        outcome.series.len() >= 2 && outcome.series[..2].iter().all(|second| second.sent > 0),
+        "{:?}",
+        outcome.series
+    );
+    assert_eq!((outcome.requests, outcome.errors.len()), (None, 0), "{:?}", outcome.errors);
+
+    let early = run_step_until(StepPlan { warm_up_ms: 60_000, ..setup.plan }, async {}, |_| ()).await;
+    let error = early.unwrap_err().to_string();
+    assert!(error.contains("before all of them had started"), "{error}");
 }
 
 /// 20 users, 40 for the second second, 20 again, and none in the last one.

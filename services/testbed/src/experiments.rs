@@ -13,6 +13,7 @@ mod detectors;
 mod exactly_once;
 mod failover;
 mod gray;
+mod metastable;
 mod outage;
 mod overload;
 mod penetration;
@@ -33,6 +34,7 @@ use futures::future::LocalBoxFuture;
 pub const ALL: &[&Experiment] = &[
     &overload::EXPERIMENT,
     &penetration::EXPERIMENT,
+    &metastable::EXPERIMENT,
     &outage::EXPERIMENT,
     &switchover::EXPERIMENT,
     &gray::EXPERIMENT,

@@ -121,6 +121,49 @@ fn every_request_has_one_end() {
     }
 }
 
+/// Share of the requests that succeed in the last five of 30 seconds, after a disturbance that begins at second 5.
+fn goodput(per_s: u32, (cached_users, disturbance): (u32, Disturbance)) -> f64 {
+    let scenario = scenario(4, Budget::None);
+    let seconds = run_disturbed(&scenario, per_s, 1, GivenUp::Leaves, (cached_users, &[disturbance])).unwrap();
+    sum(&seconds[25..], |s| s.good) / sum(&seconds[25..], |s| s.requests)
+}
+
+#[test]
+fn a_loss_of_capacity_sticks_if_it_is_long_enough() {
+    let slow = |for_us: u64| goodput(800, (0, Disturbance::Slow(5_000_000..5_000_000 + for_us, 5.0)));
+    assert!(slow(100_000) > 0.95, "{}", slow(100_000));
+    assert!(slow(8_000_000) < 0.2, "{}", slow(8_000_000));
+}
+
+#[test]
+fn replicas_that_stand_still_overload_the_others() {
+    let pause = |for_us: u64| {
+        let during = 5_000_000..5_000_000 + for_us;
+        goodput(800, (0, Disturbance::Pause { replicas: 1, during }))
+    };
+    assert!(pause(100_000) > 0.95, "{}", pause(100_000));
+    assert!(pause(8_000_000) < 0.2, "{}", pause(8_000_000));
+}
+
+#[test]
+fn a_cache_carries_more_than_the_store_until_it_is_cold() {
+    let flush = |per_s: u32, share: f64| goodput(per_s, (5_000, Disturbance::Flush { at_us: 5_000_000, share }));
+    assert_eq!(flush(2_000, 0.0), 1.0);
+    assert!(flush(800, 1.0) > 0.95, "the store alone carries it: {}", flush(800, 1.0));
+    assert!(flush(2_000, 0.2) > 0.95, "{}", flush(2_000, 0.2));
+    assert!(flush(2_000, 1.0) < 0.5, "{}", flush(2_000, 1.0));
+}
+
+#[test]
+fn a_deleted_list_is_loaded_once() {
+    let flush = [Disturbance::Flush { at_us: 5_000_000, share: 1.0 }];
+    let seconds = run_disturbed(&scenario(4, Budget::None), 500, 1, GivenUp::Leaves, (1_000, &flush)).unwrap();
+    assert_eq!(sum(&seconds[..5], |s| s.queries), 0.0);
+    // Some users ask twice before the first answer: at most 0.3 s of their requests.
+    let queries = sum(&seconds, |s| s.queries);
+    assert!((1_000.0..1_300.0).contains(&queries), "{queries}");
+}
+
 #[test]
 fn what_it_does_not_model_has_no_figures() {
     let good = scenario(2, Budget::None);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use launcher::{ChildId, Spec, Stack};
+use launcher::{ChildId, Signal, Spec, Stack};
 use loadtest::{
     child::ChildMessage,
     plan::{Progress, StepOutcome, StepPlan},
@@ -35,6 +35,15 @@ pub enum Moment<'a> {
     Second(&'a Progress),
     /// The instant that the handler asked for.
     Alarm,
+}
+
+/// What a handler wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The load goes on. An instant is that of an alarm, and replaces an earlier one.
+    GoOn(Option<Instant>),
+    /// The load ends now, and the measured part with it.
+    End,
 }
 
 /// Is, or has, the stack that the generator becomes a child of.
@@ -76,10 +85,23 @@ pub async fn drive<S: HasStack>(
     plan: &StepPlan,
     mut on_moment: impl AsyncFnMut(&mut S, Moment<'_>) -> anyhow::Result<Option<Instant>>,
 ) -> anyhow::Result<Window> {
+    drive_until(stack, target, plan, async |stack, moment| on_moment(stack, moment).await.map(Next::GoOn)).await
+}
+
+/// As [`drive`], but `on_moment` may end the load before the plan does.
+///
+/// # Errors
+/// As [`drive`].
+pub async fn drive_until<S: HasStack>(
+    stack: &mut S,
+    target: &Target,
+    plan: &StepPlan,
+    mut on_moment: impl AsyncFnMut(&mut S, Moment<'_>) -> anyhow::Result<Next>,
+) -> anyhow::Result<Window> {
     let mut generator = Generator::start(stack.stack(), plan)?;
     let pid = generator.pid;
     let cpu = CpuWatch::start(generator.timeout);
-    let (mut before, mut after, mut alarm) = (None, None, None);
+    let (mut before, mut after, mut alarm, mut is_ended) = (None, None, None, false);
     if plan.warm_up_ms == 0 {
         // No line says that the measured part begins. Nothing else loads the stack while the generator starts.
         before = Some(target.snapshot(Some(pid)).await?);
@@ -88,7 +110,13 @@ pub async fn drive<S: HasStack>(
         let lines = tokio::select! {
             lines = generator.lines(stack.stack()) => lines?,
             () = until(alarm) => {
-                alarm = on_moment(stack, Moment::Alarm).await?;
+                alarm = match on_moment(stack, Moment::Alarm).await? {
+                    Next::GoOn(next) => next,
+                    Next::End => {
+                        generator.end(stack.stack(), &mut is_ended)?;
+                        None
+                    }
+                };
                 continue;
             }
         };
@@ -98,8 +126,10 @@ pub async fn drive<S: HasStack>(
                     if now.elapsed_s == now.total_s && after.is_none() {
                         after = Some(target.snapshot(Some(pid)).await?);
                     }
-                    let next = on_moment(stack, Moment::Second(&now)).await?;
-                    alarm = next.or(alarm);
+                    match on_moment(stack, Moment::Second(&now)).await? {
+                        Next::GoOn(next) => alarm = next.or(alarm),
+                        Next::End => generator.end(stack.stack(), &mut is_ended)?,
+                    }
                     if before.is_none() && measured_ms(plan, &now).is_some() {
                         before = Some(target.snapshot(Some(pid)).await?);
                     }
@@ -171,6 +201,14 @@ impl Generator {
             stack.check()?;
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Asks for the outcome until now, once. A generator that is done has printed it.
+    fn end(&self, stack: &mut Stack, is_ended: &mut bool) -> anyhow::Result<()> {
+        if std::mem::replace(is_ended, true) || stack.pid(self.child).is_none() {
+            return Ok(());
+        }
+        stack.kill(self.child, Signal::SIGUSR1)
     }
 
     async fn stop(self, stack: &mut Stack) -> anyhow::Result<()> {

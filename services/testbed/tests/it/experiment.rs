@@ -292,6 +292,34 @@ fn a_worker_whose_writes_stall_is_measured_with_heartbeats_alone() {
     assert!(one["errors"].as_u64().unwrap() > 0 && one["errors"].as_u64() < one["writes"].as_u64(), "{one}");
 }
 
+/// A fifth of the load: the model says that this stall sticks, and all cures on are beside it.
+#[test]
+fn a_stall_that_sticks_is_measured_and_a_second_run_takes_its_cells_over() {
+    let Some(home) = Home::new() else { return };
+    let words = ["--quick", "--class", "retry-storm", "--scale", "5"];
+    let report = run(&home, "metastable", &words);
+    let [plain, cured] = report["sections"][0]["measured"]["cells"].as_array().unwrap().as_slice() else {
+        panic!("{report}")
+    };
+    assert_eq!((plain["cure"].as_str(), cured["cure"].as_str()), (Some("none"), Some("all")));
+    assert_eq!((&plain["size"], &plain["per_s"]), (&cured["size"], &cured["per_s"]));
+    // Without a cure a slow machine makes it only worse.
+    assert_ne!(plain["state"].as_str(), Some("recovered"), "{plain}");
+    assert!(plain["tries_per_request"].as_f64().unwrap() > 1.5, "{plain}");
+    // Budget: a tenth of the first tries, and 10 a second, of 180.
+    assert!(cured["tries_per_request"].as_f64().unwrap() < 1.5, "{cured}");
+    let before = std::fs::read_to_string(home.path().join("out/cells.jsonl")).unwrap();
+    assert_eq!(before.lines().count(), 3, "the settings and two cells");
+
+    let resume = [&["experiment", "metastable", "--resume", "out", "--json"], &words[..]].concat();
+    let again = home.json(&resume);
+    let seconds = |report: &Value, n: usize| report["sections"][0]["measured"]["cells"][n]["seconds"].clone();
+    assert_eq!([0, 1].map(|n| seconds(&again, n)), [0, 1].map(|n| seconds(&report, n)));
+    assert_eq!(std::fs::read_to_string(home.path().join("out/cells.jsonl")).unwrap(), before);
+    let error = home.fails(&["experiment", "metastable", "--resume", "out", "--quick", "--class", "retry-storm"]);
+    assert!(error.contains("other settings") && error.contains("scale: 5 before, 1 now"), "{error}");
+}
+
 /// Of the variants of a section: operations of the servers.
 fn completed(section: &Value) -> Vec<u64> {
     let runs = section["measured"]["runs"].as_array().unwrap();
