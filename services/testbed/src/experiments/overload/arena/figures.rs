@@ -27,6 +27,8 @@ pub struct LoadFigures {
     pub offered_per_s: f64,
     /// Good answers within the deadline of the request.
     pub good_per_s: f64,
+    /// Those that needed a query: the share of cheap requests grows with the load, as only the others have to wait.
+    pub store_good_per_s: f64,
     /// Tries that admission refused.
     pub rejected_per_s: f64,
     /// Null if no request was sent.
@@ -85,6 +87,7 @@ impl LoadFigures {
             load,
             offered_per_s: outcome.offered_per_s,
             good_per_s: outcome.good_per_s,
+            store_good_per_s: outcome.known_sources.store as f64 / outcome.measured_s,
             rejected_per_s: rejected / outcome.measured_s,
             tries_per_request: outcome.retries.and_then(|retries| retries.tries_per_request),
             good_p99_ms: outcome.good_latency.p99_ms,
@@ -137,10 +140,6 @@ pub fn over_rounds(all: &[PolicyFigures], policy: &str, figure: impl Fn(&PolicyF
 }
 
 impl PolicyFigures {
-    pub fn good_per_s(&self, load: f64) -> Option<f64> {
-        self.at(load).map(|figures| figures.good_per_s)
-    }
-
     pub fn at(&self, load: f64) -> Option<&LoadFigures> {
         self.loads.iter().find(|figures| figures.load == load)
     }

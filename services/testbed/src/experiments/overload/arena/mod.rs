@@ -44,6 +44,7 @@ pub async fn run(names: &[String], args: &LoadArgs) -> anyhow::Result<ExitCode> 
     let scenario = scenario(args.run.quick)?;
     let lengths = if args.run.quick { QUICK } else { LENGTHS };
     let capacity_per_s = windows::capacity_per_s(&scenario)?;
+    let store_per_s = scenario.store_capacity_per_s().unwrap_or_default();
     let variants: Vec<Variant> = contenders.iter().map(|contender| contender.variant(&scenario)).collect();
     let mut plan = under_load::plan(scenario, variants, args, &ALL_MISS, begun);
     plan.after_steps_s = lengths.seconds();
@@ -66,7 +67,7 @@ pub async fn run(names: &[String], args: &LoadArgs) -> anyhow::Result<ExitCode> 
              which carries {capacity_per_s:.0} requests/s. Every policy gets the same requests: 1, 2 and 5 times the capacity, a spike, half the \
              capacity, and a slow replica."
         ),
-        sections: words::sections(&all, cost.as_ref().map(|(cost, _)| *cost), capacity_per_s)?,
+        sections: words::sections(&all, cost.as_ref().map(|(cost, _)| *cost), (store_per_s, capacity_per_s))?,
         verdicts: judgement::verdicts(&all, cost.as_ref().map(|(cost, validity)| (*cost, validity))),
         validity,
         steps: Some(report),

@@ -12,9 +12,15 @@ use super::{
     windows::{CALM, LOADS, SPIKE},
 };
 
+/// `store_per_s`: queries that the store can serve; `capacity_per_s`: requests that it can.
+///
 /// # Errors
 /// The figures have no JSON form.
-pub fn sections(all: &[PolicyFigures], cost: Option<Cost>, capacity_per_s: f64) -> anyhow::Result<Vec<Section>> {
+pub fn sections(
+    all: &[PolicyFigures],
+    cost: Option<Cost>,
+    (store_per_s, capacity_per_s): (f64, f64),
+) -> anyhow::Result<Vec<Section>> {
     let mut sections = vec![
         Section::new(
             "Overload",
@@ -22,7 +28,7 @@ pub fn sections(all: &[PolicyFigures], cost: Option<Cost>, capacity_per_s: f64) 
             serde_json::to_value(all)?,
         )
         .with_tables(vec![loads(all)])
-        .with_charts(vec![goodput(all, capacity_per_s)]),
+        .with_charts(vec![goodput(all, store_per_s)]),
         Section::new(
             "Changes",
             "How soon does each policy follow a spike, half the capacity, and a slow replica?",
@@ -69,6 +75,7 @@ fn loads(all: &[PolicyFigures]) -> Table {
             format!("{} ×", load.load),
             count(load.offered_per_s),
             count(load.good_per_s),
+            count(load.store_good_per_s),
             share(0),
             share(1),
             share(2),
@@ -87,6 +94,7 @@ fn loads(all: &[PolicyFigures]) -> Table {
             "load",
             "offered/s",
             "good/s",
+            "of the store, good/s",
             "critical good, %",
             "default good, %",
             "sheddable good, %",
@@ -129,15 +137,15 @@ fn changes(all: &[PolicyFigures]) -> Table {
     Table::new("Following a change", &text, &head, all.iter().map(row).collect())
 }
 
-fn goodput(all: &[PolicyFigures], capacity_per_s: f64) -> Chart {
+fn goodput(all: &[PolicyFigures], store_per_s: f64) -> Chart {
     let curve = |figures: &PolicyFigures| Curve {
         name: name(figures),
-        points: figures.loads.iter().map(|load| (load.load, load.good_per_s)).collect(),
+        points: figures.loads.iter().map(|load| (load.load, load.store_good_per_s)).collect(),
     };
-    let capacity = Curve { name: "capacity".into(), points: LOADS.map(|load| (load, capacity_per_s)).to_vec() };
+    let capacity = Curve { name: "capacity".into(), points: LOADS.map(|load| (load, store_per_s)).to_vec() };
     let drawing = Drawing::OverTime {
         x_label: "offered load, multiples of the capacity".into(),
-        y_label: "good answers/s".into(),
+        y_label: "good answers of the store/s".into(),
         curves: all.iter().map(curve).chain([capacity]).collect(),
     };
     Chart::new("Goodput over load", "A policy without congestion collapse stays level beyond 1.", drawing)
@@ -176,7 +184,7 @@ mod tests {
         let mut figures = PolicyFigures { policy: "codel".into(), repeat: 1, loads: vec![load], ..Default::default() };
         figures.changes.limit = vec![(0.0, 48.0)];
         let cost = Cost { hit_us: 80.0, rejection_us: 40.0 };
-        let sections = sections(&[figures], Some(cost), 172.0).unwrap();
+        let sections = sections(&[figures], Some(cost), (155.0, 172.0)).unwrap();
         let titles: Vec<&str> = sections.iter().map(|section| section.title.as_str()).collect();
         assert_eq!(titles, ["Overload", "Changes", "What a rejection costs"]);
         let measured = &sections[0].measured[0];
