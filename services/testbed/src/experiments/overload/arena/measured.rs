@@ -121,7 +121,7 @@ async fn changes(after: &mut AfterSteps<'_>, lengths: Lengths) -> anyhow::Result
         show(now);
         if let Some(ms) = measured_ms(&plan, now) {
             if ms == halved_from_ms {
-                service.proxy.client.add_fault(halving.clone()).await?;
+                service.proxy.client.add_fault(halving).await?;
             }
             let (reading, _) = target.reading().await?;
             limit.push((ms as f64 / 1000.0, reading.sum("http_admission_limit", &[]) / replicas));
