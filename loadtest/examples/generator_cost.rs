@@ -35,6 +35,7 @@ fn measure(arguments: &[String]) -> Result<()> {
         arrival_grid_ms: 0,
         timeout_ms: 3000,
         retry: None,
+        criticality: None,
         slo_ms: None,
         warm_up_ms: 3000,
         measure_ms: u64::from(number(2, 15)?) * 1000,

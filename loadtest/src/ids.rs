@@ -160,6 +160,7 @@ mod tests {
             arrival_grid_ms: 0,
             timeout_ms: 1000,
             retry: None,
+            criticality: None,
             slo_ms: None,
             warm_up_ms: 0,
             measure_ms: 1000,

@@ -44,12 +44,13 @@ pub struct K6Plan {
 
 impl K6Plan {
     /// # Errors
-    /// The step is out of range, or has a curve, `slo_ms`, open arrivals or retries, which the script does not support.
+    /// The step is out of range, or has a curve, `slo_ms`, open arrivals, retries or a criticality, which the script does not support.
     pub fn new(step: StepPlan, pacing: Pacing, summary: &Path) -> Result<Self> {
         step.check()?;
         ensure!(step.curve.is_none(), "k6 cannot run a step with a curve: use the engine goose");
         ensure!(step.slo_ms.is_none(), "k6 cannot count the requests beyond slo_ms: use the engine goose");
         ensure!(step.arrivals.is_closed(), "k6 cannot repeat arrivals = \"open\": use the engine goose");
+        ensure!(step.criticality.is_none(), "k6 cannot send the scenario's criticality: use the engine goose");
         ensure!(step.retry.is_none(), "k6 cannot send the scenario's retries: use the engine goose");
         Ok(Self {
             step,
@@ -190,6 +191,7 @@ pub fn outcome(plan: &StepPlan, summary: &str) -> Result<K6Outcome> {
         corrected: None,
         requests: None,
         retries: None,
+        criticalities: Vec::new(),
     };
     Ok(K6Outcome { step, dropped_iterations: summary.count("dropped_iterations") })
 }

@@ -1,7 +1,7 @@
 //! The load generator: it sends the requests of a scenario's step and measures the responses.
 //!
-//! `scenario` defines the load, `plan` is one step of it, `arrivals` how its requests arrive, `curve` its number of users over time, `retry` what a client does after a failure, `run` sends
-//! the requests in a separate process (`child`), and `recorder` measures. `model` computes the figures of a queueing system with the same
+//! `scenario` defines the load, `plan` is one step of it, `arrivals` how its requests arrive, `curve` its number of users over time, `retry` what a client does after a failure,
+//! `criticality` how much a request matters, `run` sends the requests in a separate process (`child`), and `recorder` measures. `model` computes the figures of a queueing system with the same
 //! parameters; `fit` finds its law. `behaviour` invents events, and `event_load`
 //! sends them.
 //! It depends on `contract` and `runtime` of this workspace. Begin reading at `run::run_step`.
@@ -11,6 +11,7 @@ pub mod arrivals;
 pub mod behaviour;
 pub mod child;
 mod client;
+pub mod criticality;
 pub mod curve;
 pub mod event_load;
 pub mod figures;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     arrivals::Arrivals,
+    criticality::{CriticalityFigures, CriticalityMix},
     curve::{Curve, MAX_USERS},
     figures::{RequestCounts, RetryFigures, Second, Sources},
     retry::Retry,
@@ -52,6 +53,9 @@ pub struct StepPlan {
     /// How a failed request is sent again; `None`: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Criticality of the requests; `None`: they carry none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub criticality: Option<CriticalityMix>,
     /// Latency from the planned instant, in milliseconds (1 to 60,000), above which a good response counts as `beyond_slo`; `None`:
     /// `beyond_slo` is not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,6 +134,7 @@ impl StepPlan {
             arrival_grid_ms: scenario.arrival_grid_ms,
             timeout_ms: scenario.timeout_ms,
             retry: scenario.retry.clone(),
+            criticality: scenario.criticality,
             slo_ms: None,
             warm_up_ms: u64::from(scenario.warm_up_s) * 1000,
             measure_ms: u64::from(scenario.measure_s) * 1000,
@@ -156,6 +161,7 @@ impl StepPlan {
                 target.check(self.peak_per_s(), self.warm_up_ms, self.measure_ms)?;
                 ensure!(self.unknown_share == 0.0, "a target has no unknown ids");
                 ensure!(self.retry.is_none(), "a target gets no retries: its load is bounded by the plan's rate");
+                ensure!(self.criticality.is_none(), "a target knows no criticality");
             }
         }
         match &self.curve {
@@ -171,6 +177,7 @@ impl StepPlan {
         );
         ensure!((10..=60_000).contains(&self.timeout_ms), "timeout_ms must be 10..=60000, is {}", self.timeout_ms);
         self.retry.as_ref().map_or(Ok(()), |retry| retry.check(self.timeout_ms)).context("retry")?;
+        self.criticality.map_or(Ok(()), |mix| mix.check()).context("criticality")?;
         let slo_ms = self.slo_ms.unwrap_or(1);
         ensure!((1..=60_000).contains(&slo_ms), "slo_ms must be 1..=60000, is {slo_ms}");
         ensure!(self.warm_up_ms <= 600_000, "warm_up_ms must be 0..=600000, is {}", self.warm_up_ms);
@@ -363,6 +370,9 @@ pub struct StepOutcome {
     /// Absent if the plan has no retries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<RetryFigures>,
+    /// The most critical first; empty if the plan has no criticality.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub criticalities: Vec<CriticalityFigures>,
 }
 
 /// Latencies in milliseconds; all 0 without a request.

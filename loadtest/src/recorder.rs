@@ -4,11 +4,12 @@
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use anyhow::{Result, ensure};
-use contract::http::Source;
+use contract::http::{Criticality, Source};
 use hdrhistogram::Histogram;
 use statistics::has_percentile;
 
 use crate::{
+    criticality::CriticalityFigures,
     figures::{LATE_MS, RetryFigures, Second, Sources, Tries},
     latency_bands,
     plan::{Latency, Progress, SendLag, StepOutcome, StepPlan, curve, hdr_log, millis},
@@ -41,6 +42,7 @@ pub(crate) struct Recorder {
     known: Sources,
     unknown: Sources,
     known_answered: u64,
+    criticalities: [CriticalityFigures; Criticality::ALL.len()],
     /// One element per second since the common start, warm-up included.
     seconds: Vec<SecondCounts>,
 }
@@ -67,6 +69,7 @@ pub(crate) struct Completed {
     pub(crate) ended_us: u64,
     /// Whether the id belongs to an existing user.
     pub(crate) known: bool,
+    pub(crate) criticality: Option<Criticality>,
     /// Source of a good response that names one, or the class of the error.
     pub(crate) result: Result<Option<Source>, Cow<'static, str>>,
 }
@@ -94,6 +97,7 @@ impl Recorder {
             known: Sources::default(),
             unknown: Sources::default(),
             known_answered: 0,
+            criticalities: CriticalityFigures::none(),
             // Allocated in advance: an allocation during the step would delay a recording.
             seconds: (0..window.end.div_ceil(SECOND_US)).map(|_| SecondCounts::none()).collect::<Result<_>>()?,
             window,
@@ -186,6 +190,11 @@ impl Recorder {
         self.all_us.saturating_record(latency_us);
         self.beyond_slo += beyond_slo;
         self.known_answered += u64::from(request.known);
+        if let Some(criticality) = request.criticality {
+            let figures = &mut self.criticalities[criticality as usize];
+            figures.answered += 1;
+            figures.good += u64::from(request.result.is_ok());
+        }
         match request.result {
             Ok(source) => {
                 self.good += 1;
@@ -224,6 +233,10 @@ impl Recorder {
         self.known = sum(&self.known, &other.known);
         self.unknown = sum(&self.unknown, &other.unknown);
         self.known_answered += other.known_answered;
+        for (mine, theirs) in self.criticalities.iter_mut().zip(&other.criticalities) {
+            mine.answered += theirs.answered;
+            mine.good += theirs.good;
+        }
         for (mine, theirs) in self.seconds.iter_mut().zip(&other.seconds) {
             mine.add(theirs)?;
         }
@@ -316,6 +329,7 @@ impl Recorder {
             known_sources: self.known,
             unknown_sources: self.unknown,
             requests: None,
+            criticalities: plan.criticality.map(|_| self.criticalities.to_vec()).unwrap_or_default(),
         })
     }
 }

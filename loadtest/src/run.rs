@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use contract::http::Source;
+use contract::http::{Criticality, Source};
 use goose::{
     GooseAttack,
     client::GooseClientBuilder,
@@ -91,6 +91,14 @@ struct Ended {
     at_us: u64,
     /// Source of a good response that names one, or the class of the error.
     result: Result<Option<Source>, Cow<'static, str>>,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy)]
+struct Ask<'a> {
+    path: &'a str,
+    known: bool,
+    criticality: Option<Criticality>,
 }
 
 #[derive(Clone, Copy)]
@@ -300,11 +308,11 @@ impl Step {
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            let known = self.paths.next(&mut random, &mut path);
-            let ended = self.send(start, (number as u64, planned_us), &path, shard).await;
+            let ask = self.ask(&mut random, &mut path);
+            let ended = self.send(start, (number as u64, planned_us), ask, shard).await;
             let skipped = std::iter::from_fn(|| instants.next_if(|instant| *instant < ended.at_us));
             let skipped = lock(shard).skipped(skipped, ended.at_us);
-            self.completed(planned_us, known, ended, skipped, shard);
+            self.completed(planned_us, ask, ended, skipped, shard);
         }
     }
 
@@ -317,10 +325,17 @@ impl Step {
                 return;
             }
             let mut random = SmallRng::seed_from_u64(mixed(self.plan.seed, &stream::arrival(number)));
-            let known = self.paths.next(&mut random, &mut path);
-            let ended = self.send(start, (number, planned_us), &path, shard).await;
-            self.completed(planned_us, known, ended, 0, shard);
+            let ask = self.ask(&mut random, &mut path);
+            let ended = self.send(start, (number, planned_us), ask, shard).await;
+            self.completed(planned_us, ask, ended, 0, shard);
         }
+    }
+
+    /// The criticality is drawn after the id: open arrivals have the same ids with and without one.
+    fn ask<'a>(&self, random: &mut SmallRng, path: &'a mut String) -> Ask<'a> {
+        let known = self.paths.next(random, path);
+        let criticality = self.plan.criticality.map(|mix| mix.pick(random));
+        Ask { path, known, criticality }
     }
 
     /// Takes the next arrival whose instant is still to come. Arrivals are taken in their order and free slots hold theirs in advance, so
@@ -345,13 +360,14 @@ impl Step {
         next
     }
 
-    fn completed(&self, planned_us: u64, known: bool, ended: Ended, skipped: u64, shard: &Mutex<Recorder>) {
+    fn completed(&self, planned_us: u64, ask: Ask<'_>, ended: Ended, skipped: u64, shard: &Mutex<Recorder>) {
         let Ended { at_us: ended_us, result } = ended;
         if let Some(live) = &self.live {
             let latency = Duration::from_micros(ended_us.saturating_sub(planned_us));
             live.completed(latency, result.as_ref().err(), skipped);
         }
-        lock(shard).completed(Completed { planned_us, ended_us, known, result });
+        let Ask { known, criticality, .. } = ask;
+        lock(shard).completed(Completed { planned_us, ended_us, known, criticality, result });
     }
 
     /// Waits for the common start, which the last user sets.

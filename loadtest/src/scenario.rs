@@ -4,6 +4,7 @@
 //! values of a [`Scenario`] are valid.
 
 mod arrivals;
+mod criticality;
 mod law;
 mod read;
 mod retry;
@@ -18,6 +19,7 @@ pub use self::law::Law;
 use self::read::{Errors, Table, integer, number};
 use crate::{
     arrivals::Arrivals,
+    criticality::CriticalityMix,
     figures::{ArticleFigures, Tolerances},
     retry::Retry,
 };
@@ -64,6 +66,9 @@ pub struct Scenario {
     /// How the load generator sends a failed request again. Without the table `[retry]`: not at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Criticality of the requests. Without the table `[criticality]` they carry none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub criticality: Option<CriticalityMix>,
     /// Warm-up at the start of each step, in whole seconds (0 to 600). It is not measured.
     pub warm_up_s: u32,
     /// Measured part of each step, in whole seconds (1 to 3,600).
@@ -328,6 +333,7 @@ fn read_scenario(document: Table<'_>, folder: &Path) -> Scenario {
         arrival_grid_ms,
         timeout_ms,
         retry: document.table("retry").map(|table| retry::read(table, timeout_ms)),
+        criticality: document.table("criticality").map(criticality::read),
         warm_up_s: document.required("warm_up_s", |t, key| t.integer(key, 0..=600)) as u32,
         measure_s,
         unknown_share,

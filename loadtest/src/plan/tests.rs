@@ -11,6 +11,7 @@ pub(crate) fn plan() -> StepPlan {
         arrival_grid_ms: 0,
         timeout_ms: 3000,
         retry: None,
+        criticality: None,
         slo_ms: None,
         warm_up_ms: 0,
         measure_ms: 1000,

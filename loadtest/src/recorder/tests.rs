@@ -14,7 +14,8 @@ fn plan() -> StepPlan {
 fn request(recorder: &mut Recorder, known: bool, times_ms: [u64; 3], result: Result<Source, &'static str>) {
     let [planned_us, sent_us, ended_us] = times_ms.map(|ms| ms * 1000);
     recorder.sent(planned_us, sent_us);
-    recorder.completed(Completed { planned_us, ended_us, known, result: result.map(Some).map_err(Cow::Borrowed) });
+    let result = result.map(Some).map_err(Cow::Borrowed);
+    recorder.completed(Completed { planned_us, ended_us, known, criticality: None, result });
 }
 
 fn outcome(recorder: Recorder) -> StepOutcome {

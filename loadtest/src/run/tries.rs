@@ -6,13 +6,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use contract::http::REQUEST_DEADLINE;
+use contract::http::{CRITICALITY, REQUEST_DEADLINE};
 use rand::{SeedableRng, rngs::SmallRng};
 use runtime::telemetry::{Context as TraceContext, TRACEPARENT};
 use statistics::seed::mixed;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Ended, Step, lock, micros_since};
+use super::{Ask, Ended, Step, lock, micros_since};
 use crate::{
     answer::{class, class_of_failure, foreign_result_of, result_of},
     client::{Failure, Response},
@@ -32,15 +32,15 @@ impl Step {
         &self,
         start: Instant,
         (number, planned_us): (u64, u64),
-        path: &str,
+        ask: Ask<'_>,
         shard: &Mutex<Recorder>,
     ) -> Ended {
         if let Some(retries) = &self.retries {
             let random = SmallRng::seed_from_u64(mixed(self.plan.seed, &stream::retries(number, planned_us)));
-            return self.send_with_retries(start, planned_us, path, (retries, random), shard).await;
+            return self.send_with_retries(start, planned_us, ask, (retries, random), shard).await;
         }
         self.sent(planned_us, micros_since(start), shard);
-        let answer = self.one_try(path, None).await;
+        let answer = self.one_try(ask, None).await;
         Ended { at_us: micros_since(start), result: answer.result }
     }
 
@@ -48,7 +48,7 @@ impl Step {
         &self,
         start: Instant,
         planned_us: u64,
-        path: &str,
+        ask: Ask<'_>,
         (retries, mut random): (&Mutex<Retries>, SmallRng),
         shard: &Mutex<Recorder>,
     ) -> Ended {
@@ -63,7 +63,7 @@ impl Step {
         let mut tries = 1;
         loop {
             let end_us = lock(retries).end_of_try_us(begun_us, deadline_us);
-            let answer = self.one_try(path, Some(start + Duration::from_micros(end_us))).await;
+            let answer = self.one_try(ask, Some(start + Duration::from_micros(end_us))).await;
             let now_us = micros_since(start);
             let (status, ended) = (answer.status, Ended { at_us: now_us, result: answer.result });
             if ended.result.is_ok() {
@@ -103,26 +103,28 @@ impl Step {
     }
 
     /// Sends one try and waits for its end. With an end of its own, the try says so in its header.
-    async fn one_try(&self, path: &str, end: Option<Instant>) -> Answer {
+    async fn one_try(&self, ask: Ask<'_>, end: Option<Instant>) -> Answer {
         let (sent_at, departure) = (std::time::Instant::now(), self.telemetry.start_trace());
         let answer = match end {
-            None => self.request(path, departure, None).await,
+            None => self.request(ask, departure, None).await,
             Some(end) => {
-                let request = self.request(path, departure, Some(unix_ms_at(end)));
+                let request = self.request(ask, departure, Some(unix_ms_at(end)));
                 timeout_at(end, request).await.unwrap_or_else(|_elapsed| failed(Failure::Timeout))
             }
         };
-        let url = || format!("{}{path}", self.plan.base_url.trim_end_matches('/'));
+        let url = || format!("{}{}", self.plan.base_url.trim_end_matches('/'), ask.path);
         trace::record(&self.telemetry, departure, sent_at, url, &answer);
         answer
     }
 
     /// Sends one request and classifies its response; an error is its class.
-    async fn request(&self, path: &str, departure: Option<TraceContext>, deadline_ms: Option<u64>) -> Answer {
+    async fn request(&self, ask: Ask<'_>, departure: Option<TraceContext>, deadline_ms: Option<u64>) -> Answer {
         let context = departure.map(|context| (TRACEPARENT, context.to_string()));
         let deadline = deadline_ms.map(|ms| (REQUEST_DEADLINE, ms.to_string()));
-        let headers: Vec<_> = context.iter().chain(&deadline).map(|(name, value)| (*name, value.as_str())).collect();
-        match self.client.get(path, &headers).await {
+        let criticality = ask.criticality.map(|criticality| (CRITICALITY, criticality.as_str()));
+        let headers = context.iter().chain(&deadline).map(|(name, value)| (*name, value.as_str()));
+        let headers: Vec<_> = headers.chain(criticality).collect();
+        match self.client.get(ask.path, &headers).await {
             Ok(Response { status, body }) => {
                 let is_ours = self.plan.target.is_none();
                 let result = if is_ours { result_of(status, &body) } else { foreign_result_of(status) };

@@ -4,6 +4,7 @@
     reason = "a failed test is what an unwrap is for; clippy exempts test functions, not their helpers"
 )]
 
+mod criticality;
 mod open;
 mod retries;
 mod target;
@@ -27,7 +28,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use contract::http::REQUEST_DEADLINE;
+use contract::http::{CRITICALITY, REQUEST_DEADLINE};
 use loadtest::{
     ChildMessage, Progress, StepOutcome, StepPlan,
     arrivals::Arrivals,
@@ -51,6 +52,8 @@ struct Server {
     asked: Arc<Mutex<Vec<String>>>,
     /// Header of each request, in the order of `asked`.
     deadlines: Arc<Mutex<Vec<Option<String>>>>,
+    /// The same.
+    criticalities: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -61,14 +64,20 @@ struct Asked {
 /// A server whose answer to a user id, and the time it takes, is `answer`'s.
 async fn serve(answer: impl Fn(&str) -> (Duration, Response) + Send + Sync + 'static) -> (String, Server) {
     async fn recommendations(State(server): State<Server>, headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
-        let deadline = headers.get(REQUEST_DEADLINE).map(|value| value.to_str().unwrap().to_owned());
-        server.deadlines.lock().unwrap().push(deadline);
+        let header = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        server.deadlines.lock().unwrap().push(header(REQUEST_DEADLINE));
+        server.criticalities.lock().unwrap().push(header(CRITICALITY));
         let (wait, response) = (server.answer)(&asked.user_id);
         server.asked.lock().unwrap().push(asked.user_id);
         tokio::time::sleep(wait).await;
         response
     }
-    let server = Server { answer: Arc::new(answer), asked: Arc::default(), deadlines: Arc::default() };
+    let server = Server {
+        answer: Arc::new(answer),
+        asked: Arc::default(),
+        deadlines: Arc::default(),
+        criticalities: Arc::default(),
+    };
     let router = Router::new().route("/recommendations", get(recommendations)).with_state(server.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -105,6 +114,7 @@ fn setup(base_url: &str, known: usize) -> Setup {
         arrival_grid_ms: 0,
         timeout_ms: 2000,
         retry: None,
+        criticality: None,
         slo_ms: None,
         warm_up_ms: 1000,
         measure_ms: 1000,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use stores::{StoreConfig, redis::RedisConfig};
 
 pub use self::model::{ModelConfig, ModelSource};
-use crate::limits::MAX_LIMIT;
+use crate::{limits::MAX_LIMIT, policies};
 
 /// A named set of guards. Each guard can be switched on or off separately as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,15 +110,16 @@ pub struct HttpConfig {
     pub leave_ms: u64,
     /// How long requests in flight and background tasks may run after that, in milliseconds. The default is one request deadline.
     pub drain_ms: u64,
-    /// Whether concurrent requests for recommendations are limited: `off`, `fixed` or `adaptive`. `protected` uses `fixed`, `baseline`
-    /// uses `off`.
-    pub admission: AdmissionMode,
-    /// Requests for recommendations in flight at a time; with `adaptive` the highest value of the limit.
+    /// Policy that limits the requests for recommendations in flight: `off` (no limit), `fixed` (the limit is `admission_limit`), `adaptive` (AIMD:
+    /// the limit follows the 90th percentile of latency), `vegas`, `gradient2` (as in Netflix's concurrency-limits), or `codel` (fixed, newest
+    /// first, with short waits while the queue stands). `protected` uses `fixed`, `baseline` uses `off`.
+    pub admission: String,
+    /// Requests for recommendations in flight at a time; with `adaptive`, `vegas` and `gradient2` the highest value of the limit.
     pub admission_limit: usize,
-    /// Requests that may wait for admission. Further requests are answered 503 at once. The default is short: a long queue only delays
-    /// requests.
+    /// Requests that may wait for admission. The most critical one (header `x-criticality`) is admitted first. If the queue is full, the one that
+    /// would be last is answered 503 at once. The default is short: a long queue only delays requests.
     pub admission_waiting: usize,
-    /// How long a request waits for admission, in milliseconds.
+    /// How long a request waits for admission, in milliseconds; with `codel` 100 ms, or 5 ms while the queue stands.
     pub admission_wait_ms: u64,
     /// Sign-ups and event requests in flight at a time. It always applies, independent of `admission`. These requests have a separate
     /// queue with the bounds `admission_waiting` and `admission_wait_ms`.
@@ -134,17 +135,6 @@ pub struct HttpConfig {
     /// The file `cpu.stat` of this replica's cgroup, if the kernel enforces a CPU quota. The metric `api_cpu_throttled_seconds_total` shows its
     /// throttled time.
     pub cpu_stat: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AdmissionMode {
-    /// No limit.
-    Off,
-    /// The limit is `admission_limit`.
-    Fixed,
-    /// The limit follows latency by additive increase and multiplicative decrease (AIMD).
-    Adaptive,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -254,7 +244,7 @@ impl HttpConfig {
             max_body_bytes: 1 << 20,
             leave_ms: 0,
             drain_ms: 5_000,
-            admission: if guarded { AdmissionMode::Fixed } else { AdmissionMode::Off },
+            admission: if guarded { "fixed" } else { policies::OFF }.to_owned(),
             admission_limit: 1_500,
             admission_waiting: 100,
             admission_wait_ms: 50,
@@ -268,6 +258,18 @@ impl HttpConfig {
 }
 
 impl HttpConfig {
+    fn validate_admission(&self, problems: &mut Vec<String>) {
+        let name = &self.admission;
+        if name != policies::OFF && policies::find(name).is_none() {
+            let names: Vec<&str> = policies::ALL.iter().map(|kind| kind.name).collect();
+            problems.push(format!(
+                "http.admission: '{name}' is no policy: choose {} or {}",
+                policies::OFF,
+                names.join(", ")
+            ));
+        }
+    }
+
     fn validate_quota(&self, problems: &mut Vec<String>) {
         let quota = self.cpu_quota;
         if !(0.0..=1.0).contains(&quota) {
@@ -324,6 +326,7 @@ impl Validate for ApiConfig {
         if !(self.guards.bloom_fpr >= 1e-6 && self.guards.bloom_fpr <= 0.5) {
             problems.push(format!("guards.bloom_fpr: {} is not in 0.000001..=0.5", self.guards.bloom_fpr));
         }
+        self.http.validate_admission(problems);
         self.http.validate_quota(problems);
         if self.http.listen == self.http.admin.into() && !self.http.listen.is_unspecified() {
             problems.push(format!("http.admin: {} is also http.listen", self.http.admin));
@@ -340,12 +343,29 @@ impl Validate for ApiConfig {
 mod tests {
     use super::*;
 
+    fn config() -> ApiConfig {
+        let store = StoreConfig::spread_over(&["127.0.0.1:3306".to_owned()]);
+        ApiConfig::new(Profile::Protected, store, "redis://127.0.0.1:6379")
+    }
+
+    #[test]
+    fn every_policy_is_a_setting_and_another_name_is_an_error_that_lists_them() {
+        let problems = |admission: &str| {
+            let (mut config, mut problems) = (config(), Vec::new());
+            config.http.admission = admission.to_owned();
+            config.validate(&mut problems);
+            problems.join("\n")
+        };
+        for kind in policies::ALL {
+            assert_eq!(problems(kind.name), "");
+        }
+        assert_eq!(problems(policies::OFF), "");
+        let expected = "http.admission: 'auto' is no policy: choose off or fixed, adaptive, vegas, gradient2, codel";
+        assert_eq!(problems("auto"), expected);
+    }
+
     fn problems(work_us: u64, cpu_quota: f64, cpu_stat: &str) -> String {
-        let mut config = ApiConfig::new(
-            Profile::Protected,
-            StoreConfig::spread_over(&["127.0.0.1:3306".to_owned()]),
-            "redis://127.0.0.1:6379",
-        );
+        let mut config = config();
         (config.http.work_us, config.http.cpu_quota, config.http.cpu_stat) = (work_us, cpu_quota, cpu_stat.to_owned());
         let mut problems = Vec::new();
         config.validate(&mut problems);

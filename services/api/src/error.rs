@@ -189,6 +189,21 @@ impl ApiError {
 }
 
 impl ApiError {
+    /// Whether the request was not served in time because of too many others.
+    pub fn is_overload(&self) -> bool {
+        match self {
+            Self::Deadline(_) | Self::Overloaded | Self::UnverifiedOverload => true,
+            Self::Store(error) => {
+                matches!(
+                    error,
+                    StoreError::CheckoutTimeout(_) | StoreError::QueueFull(_) | StoreError::StatementTimeout
+                )
+            }
+            Self::SharedLoad { error, .. } => error.is_overload(),
+            _ => false,
+        }
+    }
+
     /// The last part of the problem's type, by which the load test counts errors.
     pub fn problem_name(&self) -> &'static str {
         let kind = self.describe().0;
@@ -221,5 +236,24 @@ impl IntoResponse for ApiError {
             response.extensions_mut().insert(Failure(Arc::new(self)));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overload_is_told_from_other_failures() {
+        let timeout = || ApiError::Store(StoreError::CheckoutTimeout(Duration::from_secs(1)));
+        let shared = |error| ApiError::SharedLoad { error: Arc::new(error), waited: Duration::ZERO };
+        for error in
+            [ApiError::Deadline(5_000), timeout(), shared(timeout()), ApiError::Store(StoreError::QueueFull(9))]
+        {
+            assert!(error.is_overload(), "{error}");
+        }
+        for error in [ApiError::Internal, ApiError::Store(StoreError::Down), shared(ApiError::Internal)] {
+            assert!(!error.is_overload(), "{error}");
+        }
     }
 }

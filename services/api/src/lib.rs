@@ -8,6 +8,7 @@ mod admission;
 mod body;
 mod clock;
 pub mod config;
+mod criticality;
 mod deadline;
 mod error;
 mod events;
@@ -15,6 +16,7 @@ mod front;
 mod items;
 mod limits;
 mod metrics;
+mod policies;
 mod query;
 mod rebuild_reason;
 mod recommend;
@@ -41,7 +43,7 @@ use stores::{Store, StoreMetrics, redis::Redis};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use crate::config::{AdmissionMode, ApiConfig, FeaturesSource, ModelConfig, ModelSource, Profile};
+pub use crate::config::{ApiConfig, FeaturesSource, ModelConfig, ModelSource, Profile};
 pub use crate::work::VirtualCpu;
 use crate::{
     admission::Admission,
@@ -50,6 +52,11 @@ use crate::{
     recommend::{cache::Cache, guard, guard::Guard, load::Loads, memory::Memory},
     work::Work,
 };
+
+/// Names of the policies of admission, the values of `http.admission` beside `off`.
+pub fn admission_policies() -> impl Iterator<Item = &'static str> {
+    policies::ALL.iter().map(|kind| kind.name)
+}
 
 /// How long a starting replica waits for the store's servers.
 const STORE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -168,7 +175,7 @@ async fn start(
     let cache = Cache::new(redis.clone(), Arc::clone(&memory), &config, metrics.cache.clone(), tasks.clone());
     let loads = Loads::new(config.guards.coalesce);
     let admission = Admission::new(&config.http, metrics.admission.clone(), Instant::now());
-    let writes = Admission::for_writes(&config.http, metrics.writes.clone());
+    let writes = Admission::for_writes(&config.http, metrics.writes.clone(), Instant::now());
     let work = Work::start(&config.http, registry)?;
     let inner = AppStateInner {
         config,

@@ -25,7 +25,7 @@ use axum::{
 };
 use contract::{
     UserId,
-    http::{IdText, Problem, Recommendations, Source},
+    http::{Criticality, IdText, Problem, Recommendations, Source},
     spans::{attribute, name},
 };
 use lists::RankedList;
@@ -39,6 +39,7 @@ use self::{cache::Lookup, guard::UserStatus, load::LoadRequest};
 use crate::{
     AppState,
     clock::unix_ms,
+    criticality,
     deadline::Deadline,
     error::ApiError,
     metrics::{Path, Undecided},
@@ -58,6 +59,7 @@ pub use behaviour::Behaviour;
         ("limit" = Option<usize>, Query, minimum = 1, maximum = 100, description = "Number of items, default 20"),
         ("x-request-deadline-ms" = Option<u64>, Header, description = "Unix time in milliseconds at which the client stops waiting. \
             Ignored unless the server is configured to honour it (`http.honour_deadline`)"),
+        ("x-criticality" = Option<Criticality>, Header, description = "Under overload less critical requests are refused first; by default `default`"),
     ),
     responses(
         (status = 200, body = Recommendations, description = "The items, best first"),
@@ -107,15 +109,30 @@ pub async fn respond(
         let is_late = matches!(error, ApiError::DeadlinePassed { .. });
         decision.decide(if is_late { Path::Refused } else { Path::Invalid });
     })?;
+    let criticality = criticality::of(headers).inspect_err(|_error| decision.decide(Path::Invalid))?;
     // Step 0
-    let _admitted = match &app.admission {
+    let admitted = match &app.admission {
         Some(admission) => {
-            let admitted = admission.enter(deadline.at, span).await;
+            let admitted = admission.enter(deadline.at, criticality, span).await;
             Some(admitted.inspect_err(|_error| decision.decide(Path::Refused))?)
         }
         None => None,
     };
-    let (source, list) = find_list(app, &user_id, limit, deadline, (span, &mut decision)).await?;
+    let answer = admitted_response(app, (&user_id, limit), deadline, (span, &mut decision)).await;
+    if let Some(admitted) = admitted {
+        admitted.end(&answer);
+    }
+    answer
+}
+
+/// Steps 1 to 6.
+async fn admitted_response(
+    app: &AppState,
+    (user_id, limit): (&UserId, usize),
+    deadline: Deadline,
+    (span, decision): (&Span, &mut Undecided<'_>),
+) -> Result<Response, ApiError> {
+    let (source, list) = find_list(app, user_id, limit, deadline, (span, decision)).await?;
     // The declared cost of an answer, if any. Here, after the last wait for a server: a request that waits for a connection, or fails, burns no
     // CPU, and one that waits for its virtual CPU holds no connection. Boxed: otherwise the future of every request would contain it.
     if let Some(work) = &app.work {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use contract::http::Criticality;
 use runtime::telemetry::Span;
 use tokio::{
     sync::oneshot,
@@ -37,7 +38,7 @@ where
     let (task_app, span) = (app.clone(), span.clone());
     app.tasks.spawn(async move {
         let admitted = tokio::select! {
-            admitted = task_app.writes.enter(deadline, &span) => admitted,
+            admitted = task_app.writes.enter(deadline, Criticality::Default, &span) => admitted,
             () = answer.closed() => return,
         };
         let result = match admitted {

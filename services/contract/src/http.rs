@@ -133,6 +133,36 @@ pub const UNSERVED_BY: &str = "x-unserved-by";
 /// work for the request by then if `http.honour_deadline` is on.
 pub const REQUEST_DEADLINE: &str = "x-request-deadline-ms";
 
+/// Header of a request for recommendations: its criticality, see [`Criticality`]. Without it: `default`.
+pub const CRITICALITY: &str = "x-criticality";
+
+/// How much a request matters. Under overload a replica serves the most critical ones. After the Site Reliability Engineering book (2016), chapter
+/// 21, with three of its four values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Criticality {
+    /// A user would notice a failure at once.
+    Critical,
+    #[default]
+    Default,
+    /// A failure is expected at times, as of prefetching and batches.
+    Sheddable,
+}
+
+impl Criticality {
+    /// The most critical first.
+    pub const ALL: [Self; 3] = [Self::Critical, Self::Default, Self::Sheddable];
+
+    /// The value of the header.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Default => "default",
+            Self::Sheddable => "sheddable",
+        }
+    }
+}
+
 /// A worker's response after a write to a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {

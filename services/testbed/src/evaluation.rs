@@ -455,7 +455,11 @@ impl Evaluation<'_> {
     }
 }
 
-fn target(service: &ServiceStack) -> anyhow::Result<Target> {
+/// The processes of a stack as they are now: restarted replicas are others.
+///
+/// # Errors
+/// The stack has no description.
+pub fn target(service: &ServiceStack) -> anyhow::Result<Target> {
     Target::of(Some(service.stack.dir()), &launcher::Description::read(service.stack.dir())?)
 }
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use api::{AdmissionMode, Profile};
-use contract::http::{Source, problem as kinds};
+use api::Profile;
+use contract::http::{CRITICALITY, Source, problem as kinds};
 use launcher::{Signal, mariadb, redis};
 use reqwest::StatusCode;
 
@@ -116,15 +116,15 @@ async fn beyond_the_admission_limit_is_503_at_once() {
     use sqlx::Connection;
 
     let Some(fixture) = Fixture::start().await else { return };
-    for mode in [AdmissionMode::Fixed, AdmissionMode::Adaptive] {
+    for (n, policy) in ["fixed", "adaptive", "vegas", "gradient2", "codel"].into_iter().enumerate() {
         let mut config = fixture.config(Profile::Baseline);
-        config.http.admission = mode;
+        config.http.admission = policy.to_owned();
         config.http.admission_limit = 1;
         config.http.admission_waiting = 0;
         config.http.deadline_ms = 20_000;
         let replica = Replica::start(config).await;
         let locker = fixture.lock_tables().await;
-        let user = fixture.user(if mode == AdmissionMode::Fixed { 1 } else { 2 });
+        let user = fixture.user(n + 1);
         let first = tokio::spawn(replica.http.get(format!("{}/recommendations?user_id={user}", replica.base)).send());
         wait_until("it is admitted", async || replica.metric("http_admission_in_flight").await == 1.0).await;
         assert_eq!(replica.metric("http_server_active_requests").await, 1.0);
@@ -139,6 +139,43 @@ async fn beyond_the_admission_limit_is_503_at_once() {
         assert_eq!(replica.metric("http_admission_in_flight").await, 0.0);
         assert_eq!(replica.metric("http_server_active_requests").await, 0.0);
     }
+}
+
+/// One request may be in flight and one may wait. Whichever comes first, the more critical one waits, and the other is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_most_critical_request_waits_for_admission() {
+    use sqlx::Connection;
+
+    let Some(fixture) = Fixture::start().await else { return };
+    let mut config = fixture.config(Profile::Baseline);
+    config.http.admission = "fixed".to_owned();
+    (config.http.admission_limit, config.http.admission_waiting) = (1, 1);
+    (config.http.admission_wait_ms, config.http.deadline_ms) = (20_000, 20_000);
+    let replica = Replica::start(config).await;
+    let locker = fixture.lock_tables().await;
+    let send = |n: usize, criticality: &str| {
+        let url = format!("{}/recommendations?user_id={}", replica.base, fixture.user(n));
+        replica.http.get(url).header(CRITICALITY, criticality).send()
+    };
+    let first = tokio::spawn(send(1, "default"));
+    wait_until("it is admitted", async || replica.metric("http_admission_in_flight").await == 1.0).await;
+    let critical = tokio::spawn(send(2, "critical"));
+    let (status, problem) = problem(send(3, "sheddable").await.unwrap()).await;
+    assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::OVERLOADED));
+    locker.close().await.unwrap();
+    for served in [first, critical] {
+        assert_eq!(served.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_criticality_is_refused_by_name() {
+    let Some(fixture) = Fixture::start().await else { return };
+    let replica = Replica::start(fixture.config(Profile::Protected)).await;
+    let url = format!("{}/recommendations?user_id={}", replica.base, fixture.user(1));
+    let (status, problem) = problem(replica.http.get(url).header(CRITICALITY, "urgent").send().await.unwrap()).await;
+    assert_eq!((status, problem.field.as_deref()), (StatusCode::BAD_REQUEST, Some(CRITICALITY)));
+    assert_eq!(problem.detail, "x-criticality must be one of critical, default, sheddable");
 }
 
 /// A request in flight when the replica stops is still answered.

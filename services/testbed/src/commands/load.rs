@@ -198,6 +198,12 @@ impl Twin {
                     scenario.name
                 )
             }
+            _ if scenario.criticality.is_some() => {
+                bail!(
+                    "k6 cannot send the criticality of scenario {}: use --engine goose, or leave out its table [criticality]",
+                    scenario.name
+                )
+            }
             Engine::K6 => (Pacing::Closed, "k6"),
             Engine::K6Open => (Pacing::Open, "k6-open"),
         };

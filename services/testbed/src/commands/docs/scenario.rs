@@ -10,7 +10,7 @@ use super::{settings::cell, source::Source};
 const UNKNOWN: &str = "no_such_key";
 
 /// Meanings of the keys whose struct has another form than the document.
-const MEANINGS: [(&str, &str); 17] = [
+const MEANINGS: [(&str, &str); 18] = [
     ("ids.unknown_share", "Share of requests with an unknown id: one number, or a list with one per step."),
     ("ids.exponent", "Exponent of the Zipf distribution."),
     ("law.kind", "`modelled`: faultproxy delays the store's answers; `none`: the store's real speed."),
@@ -20,6 +20,10 @@ const MEANINGS: [(&str, &str); 17] = [
         "law.crosstalk_ms",
         "Further delay for each ordered pair of commands in flight, by default 0: with n commands n × (n − 1) times this. It makes the law the \
          universal scalability law: the rate is highest at √(base_ms / crosstalk_ms) commands in flight and falls beyond.",
+    ),
+    (
+        "criticality",
+        "Shares of the requests by criticality, which each carries in the header `x-criticality`. Without the table: none.",
     ),
     ("retry", "How the load generator sends a failed request again. Without the table: not at all."),
     ("law.spread", "Sigma of the log-normal factor."),
@@ -51,6 +55,7 @@ pub fn table() -> anyhow::Result<String> {
         include_str!("../../../../../loadtest/src/figures.rs"),
         include_str!("../../../../../loadtest/src/arrivals.rs"),
         include_str!("../../../../../loadtest/src/retry.rs"),
+        include_str!("../../../../../loadtest/src/criticality.rs"),
         include_str!("../../../../../loadtest/src/scenario/law.rs"),
     ]);
     let mut text = String::from("| key | required | values | meaning |\n|---|---|---|---|\n");
@@ -205,6 +210,7 @@ fn meaning(source: &Source, path: &str) -> String {
         "outage" => &["Outage"],
         "open" => &["Open"],
         "retry" => &["Retry", "Backoff", "Budget"],
+        "criticality" => &["CriticalityMix"],
         "tolerances" => &["Tolerances"],
         _ => &["ArticleRow", "ArticleFigures"],
     };

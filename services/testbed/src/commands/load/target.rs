@@ -104,6 +104,7 @@ async fn plan(args: &LoadArgs, endpoint: Endpoint, ids: &Ids) -> anyhow::Result<
         arrival_grid_ms: 0,
         timeout_ms: timeout.map_or(DEFAULT_TIMEOUT_MS, |timeout| timeout.as_millis() as u64),
         retry: None,
+        criticality: None,
         slo_ms: None,
         warm_up_ms: WARM_UP_MS,
         measure_ms: u64::from(seconds) * 1000,

@@ -350,6 +350,7 @@ pub mod tests {
             corrected: None,
             requests: None,
             retries: None,
+            criticalities: Vec::new(),
         }
     }
 }

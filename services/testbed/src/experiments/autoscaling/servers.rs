@@ -95,6 +95,7 @@ impl Servers {
             arrival_grid_ms: 0,
             timeout_ms: TIMEOUT_MS,
             retry: None,
+            criticality: None,
             slo_ms: Some(SLO_MS),
             warm_up_ms,
             measure_ms,

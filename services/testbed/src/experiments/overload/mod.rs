@@ -1,5 +1,6 @@
-//! `experiment overload`: steps to twice the knee, then a surge and its end.
+//! `experiment overload`: steps to twice the knee, then a surge and its end; with `--policies` the admission policies (`arena`).
 
+mod arena;
 mod judgement;
 mod surge;
 
@@ -19,14 +20,35 @@ use crate::evaluation::{self, Variant};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "overload",
-    about: "Steps to 2 × the knee, then a surge and its end: goodput, and seconds until back to normal, with admission on and off",
+    about: "Steps to 2 × the knee, then a surge and its end: goodput, and seconds until back to normal; or all admission policies",
     examples: "Examples:
   ./testbed experiment overload            with the admission limit, adaptive, off (about 13 minutes)
   ./testbed experiment overload --quick    the same in about 6 minutes, not judged
+  ./testbed experiment overload --policies            all admission policies under the same loads (about 22 minutes)
+  ./testbed experiment overload --policies --quick    five of them in about 5 minutes, not judged
+  ./testbed experiment overload --policies --policy adaptive codel    these two, against each other
+  ./testbed experiment overload --policies --json | jq '.sections[0].measured[] | {policy, loads}'
   ./testbed experiment overload --json | jq '.sections[] | select(.title == \"After a surge\") | .measured[] | {profile, back_after_s}'",
-    args: LoadArgs::augment_args,
-    run: |matches| Box::pin(async move { run(&LoadArgs::from_arg_matches(&matches)?).await }),
+    args: OverloadArgs::augment_args,
+    run: |matches| {
+        Box::pin(async move {
+            let args = OverloadArgs::from_arg_matches(&matches)?;
+            if args.policies { arena::run(&args.policy, &args.load).await } else { run(&args.load).await }
+        })
+    },
 };
+
+#[derive(Args)]
+struct OverloadArgs {
+    /// Compares the admission policies instead: 1, 2 and 5 times the capacity, a spike, half the capacity, a slow replica
+    #[arg(long)]
+    policies: bool,
+    /// Only these policies: none, client-throttling, default, or a value of http.admission
+    #[arg(long, num_args = 1.., value_name = "NAME", requires = "policies")]
+    policy: Vec<String>,
+    #[command(flatten)]
+    load: LoadArgs,
+}
 
 /// Every request costs a query: nothing is warmed up, and a cached list is expired when it is written.
 const ALL_MISS: [&str; 3] = ["guards.warmup=off", "cache.fresh_ms=1", "cache.stale_ms=0"];

@@ -1,17 +1,25 @@
 //! A concurrency limit by additive increase and multiplicative decrease (AIMD): it grows slowly while it is in use and responses are fast,
 //! and falls at once when they are slow.
 //!
-//! Pure: takes `now`. The caller manages the slots.
+//! The durations of all requests count, however they ended.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::policy::{Ended, Policy, PolicyKind, QueueOrder, Settings};
+
+pub const KIND: PolicyKind = PolicyKind {
+    name: "adaptive",
+    order: QueueOrder::Oldest,
+    start: |settings, now| Box::new(Aimd::new(*settings, now)),
+};
+
 #[derive(Debug)]
-pub struct Aimd {
+struct Aimd {
     limit: f64,
     max: f64,
-    target: Duration,
+    settings: Settings,
     window: Window,
 }
 
@@ -36,17 +44,22 @@ const GROWTH: f64 = 0.03;
 const MIN: f64 = 4.0;
 
 impl Aimd {
-    /// Starts at `max`, and never exceeds it.
-    pub fn new(max: usize, target: Duration, now: Instant) -> Self {
-        let max = (max as f64).max(1.0);
-        Self { limit: max, max, target, window: Window::new(now) }
+    /// Starts at the highest limit.
+    fn new(settings: Settings, now: Instant) -> Self {
+        let max = (settings.max_limit as f64).max(1.0);
+        Self { limit: max, max, settings, window: Window::new(now) }
+    }
+}
+
+impl Policy for Aimd {
+    fn limit(&self) -> usize {
+        self.limit as usize
     }
 
-    /// Records the duration of a response and the slots in use at its end. Returns the new limit.
-    pub fn observe(&mut self, now: Instant, duration: Duration, in_use: usize) -> usize {
+    fn observe(&mut self, now: Instant, ended: Ended) {
         self.window.responses += 1;
-        self.window.slow += u32::from(duration > self.target);
-        self.window.max_in_use = self.window.max_in_use.max(in_use);
+        self.window.slow += u32::from(ended.duration > self.settings.target);
+        self.window.max_in_use = self.window.max_in_use.max(ended.in_flight);
         let over = now.duration_since(self.window.began) >= WINDOW && self.window.responses >= MIN_RESPONSES;
         if over {
             let slow = f64::from(self.window.slow) > SLOW_SHARE * f64::from(self.window.responses);
@@ -60,7 +73,10 @@ impl Aimd {
             self.limit = self.limit.clamp(MIN.min(self.max), self.max);
             self.window = Window::new(now);
         }
-        self.limit as usize
+    }
+
+    fn max_wait(&self, _standing: Duration) -> Duration {
+        self.settings.wait
     }
 }
 
@@ -72,21 +88,27 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::policy::{Outcome, tests::SETTINGS},
+        *,
+    };
 
-    const TARGET: Duration = Duration::from_millis(100);
+    fn aimd(max_limit: usize, now: Instant) -> Aimd {
+        Aimd::new(Settings { max_limit, ..SETTINGS }, now)
+    }
 
     /// Simulates a server that answers up to `capacity` concurrent requests in 20 ms, and more of them proportionally later. The requests in
     /// flight are the lower of the limit and `offered`. Returns the last limit.
     fn simulate(policy: &mut Aimd, now: &mut Instant, seconds: u64, capacity: f64, offered: usize) -> usize {
         let end = *now + Duration::from_secs(seconds);
-        let mut limit = policy.limit as usize;
+        let mut limit = policy.limit();
         while *now < end {
             let in_use = limit.min(offered).max(1);
             let duration = Duration::from_secs_f64(0.020 * (in_use as f64 / capacity).max(1.0));
             // During one such duration all requests in flight are answered.
             *now += duration / in_use as u32;
-            limit = policy.observe(*now, duration, in_use);
+            policy.observe(*now, Ended { duration, outcome: Outcome::Answered, in_flight: in_use });
+            limit = policy.limit();
         }
         limit
     }
@@ -94,7 +116,7 @@ mod tests {
     #[test]
     fn the_limit_converges_and_follows_the_server() {
         let mut now = Instant::now();
-        let mut policy = Aimd::new(2_000, TARGET, now);
+        let mut policy = aimd(2_000, now);
         // With 5 × capacity in flight a response takes 100 ms.
         let limit = simulate(&mut policy, &mut now, 30, 40.0, 5_000);
         assert!((140..=240).contains(&limit), "{limit}, where 200 in flight take the target");
@@ -109,7 +131,7 @@ mod tests {
     #[test]
     fn the_limit_keeps_its_bounds_and_grows_only_in_use() {
         let mut now = Instant::now();
-        let mut policy = Aimd::new(100, TARGET, now);
+        let mut policy = aimd(100, now);
         assert_eq!(simulate(&mut policy, &mut now, 20, 1_000.0, 5_000), 100);
         assert_eq!(simulate(&mut policy, &mut now, 60, 0.1, 5_000), 4);
         assert_eq!(

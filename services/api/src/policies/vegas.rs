@@ -1,0 +1,77 @@
+//! TCP Vegas' rule: the limit grows while few requests queue, by the shortest duration seen, and falls when many do. From the crate `tower-acc`, with
+//! its defaults, which are those of Netflix's concurrency-limits.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower_acc::{Algorithm, Vegas as Rule};
+
+use super::policy::{Ended, Outcome, Policy, PolicyKind, QueueOrder, Settings};
+
+pub const KIND: PolicyKind =
+    PolicyKind { name: "vegas", order: QueueOrder::Oldest, start: |settings, _now| Box::new(Vegas::new(*settings)) };
+
+/// The crate's default.
+const INITIAL: usize = 20;
+
+#[derive(Debug)]
+struct Vegas {
+    rule: Rule,
+    settings: Settings,
+}
+
+impl Vegas {
+    fn new(settings: Settings) -> Self {
+        let max = settings.max_limit;
+        let rule = Rule::builder().initial_limit(INITIAL.min(max)).max_limit(max).build();
+        Self { rule, settings }
+    }
+}
+
+impl Policy for Vegas {
+    fn limit(&self) -> usize {
+        self.rule.max_concurrency()
+    }
+
+    fn observe(&mut self, _now: Instant, ended: Ended) {
+        let Ended { duration, outcome, in_flight } = ended;
+        self.rule.update(duration, in_flight, outcome == Outcome::Overloaded, outcome == Outcome::Failed);
+    }
+
+    fn max_wait(&self, _standing: Duration) -> Duration {
+        self.settings.wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::policy::tests::SETTINGS, *};
+
+    /// The sequences of `VegasLimitTest` in Netflix/concurrency-limits, with its own thresholds instead of the test's: at a limit of 20 they are
+    /// 3, 6 and 1.
+    #[test]
+    fn the_limit_follows_the_estimated_queue() {
+        let ms = |ms| Ended { duration: Duration::from_millis(ms), outcome: Outcome::Answered, in_flight: 20 };
+        let after = |durations: &[u64]| {
+            let mut vegas = Vegas::new(SETTINGS);
+            durations.iter().for_each(|duration| vegas.observe(Instant::now(), ms(*duration)));
+            vegas.limit()
+        };
+        assert_eq!(after(&[10]), 20, "the first duration is the baseline");
+        assert_eq!(after(&[10, 10]), 26, "nothing queues");
+        assert_eq!(after(&[10, 11]), 21, "2 of 20 queue");
+        assert_eq!(after(&[10, 12]), 20, "4 of 20 queue");
+        assert_eq!(after(&[10, 50]), 19, "16 of 20 queue");
+        assert_eq!(after(&[10, 5, 10]), 19, "a new baseline");
+    }
+
+    #[test]
+    fn overload_lowers_the_limit_and_other_failures_do_not_count() {
+        let mut vegas = Vegas::new(SETTINGS);
+        let mut end = |outcome| {
+            vegas.observe(Instant::now(), Ended { duration: Duration::from_millis(10), outcome, in_flight: 20 });
+            vegas.limit()
+        };
+        assert_eq!([Outcome::Answered, Outcome::Failed, Outcome::Overloaded].map(&mut end), [20, 20, 19]);
+    }
+}
