@@ -152,13 +152,16 @@ impl Drop for Admitted<'_> {
         let Admission { state: _, metrics } = self.admission;
         let now = Instant::now();
         let mut state = self.admission.lock();
-        let ended = Ended { duration: now - self.since, outcome: self.outcome, in_flight: state.queue.in_flight() };
+        // A bug is no overload.
+        let outcome = if std::thread::panicking() { Outcome::Failed } else { self.outcome };
+        let ended = Ended { duration: now - self.since, outcome, in_flight: state.queue.in_flight() };
         state.policy.observe(now, ended);
-        let limit = state.policy.limit();
+        // With a limit of 0 no request would end that could raise it again.
+        let limit = state.policy.limit().max(1);
         state.queue.end(limit);
+        metrics.limit.set(limit as f64);
         drop(state);
         metrics.in_flight.dec();
-        metrics.limit.set(limit as f64);
     }
 }
 

@@ -111,20 +111,22 @@ pub struct HttpConfig {
     /// How long requests in flight and background tasks may run after that, in milliseconds. The default is one request deadline.
     pub drain_ms: u64,
     /// Policy that limits the requests for recommendations in flight: `off` (no limit), `fixed` (the limit is `admission_limit`), `adaptive` (AIMD:
-    /// the limit follows the 90th percentile of latency), `vegas`, `gradient2` (as in Netflix's concurrency-limits), or `codel` (fixed, newest
-    /// first, with short waits while the queue stands). `protected` uses `fixed`, `baseline` uses `off`.
+    /// the limit follows the 90th percentile of latency), `vegas`, `gradient2` (after Netflix's concurrency-limits; both expect requests of
+    /// one cost), or `codel` (fixed, newest first, with short waits while the queue has not been empty for 100 ms). `protected` uses `fixed`, `baseline` uses `off`.
     pub admission: String,
     /// Requests for recommendations in flight at a time; with `adaptive`, `vegas` and `gradient2` the highest value of the limit.
     pub admission_limit: usize,
     /// Requests that may wait for admission. The most critical one (header `x-criticality`) is admitted first. If the queue is full, the one that
     /// would be last is answered 503 at once. The default is short: a long queue only delays requests.
     pub admission_waiting: usize,
-    /// How long a request waits for admission, in milliseconds; with `codel` 100 ms, or 5 ms while the queue stands.
+    /// How long a request waits for admission, in milliseconds; with `codel` 100 ms, or 5 ms while the queue has not been
+    /// empty for 100 ms.
     pub admission_wait_ms: u64,
     /// Sign-ups and event requests in flight at a time. It always applies, independent of `admission`. These requests have a separate
     /// queue with the bounds `admission_waiting` and `admission_wait_ms`.
     pub writes_limit: usize,
-    /// Target for the 90th percentile of latency, in milliseconds. Only `adaptive` uses it.
+    /// Target for the 90th percentile of latency, in milliseconds, with `adaptive`. With `vegas` and `gradient2` a request that fails by
+    /// overload counts as at least this long.
     pub admission_target_ms: u64,
     /// CPU time that each request for recommendations uses in addition, in microseconds, so that a replica runs out of CPU at a known rate; 0,
     /// the default, means none.
@@ -360,7 +362,8 @@ mod tests {
             assert_eq!(problems(kind.name), "");
         }
         assert_eq!(problems(policies::OFF), "");
-        let expected = "http.admission: 'auto' is no policy: choose off or fixed, adaptive, vegas, gradient2, codel";
+        let names: Vec<&str> = policies::ALL.iter().map(|kind| kind.name).collect();
+        let expected = format!("http.admission: 'auto' is no policy: choose off or {}", names.join(", "));
         assert_eq!(problems("auto"), expected);
     }
 

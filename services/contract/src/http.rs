@@ -137,7 +137,7 @@ pub const REQUEST_DEADLINE: &str = "x-request-deadline-ms";
 pub const CRITICALITY: &str = "x-criticality";
 
 /// How much a request matters. Under overload a replica serves the most critical ones. After the Site Reliability Engineering book (2016), chapter
-/// 21, with three of its four values.
+/// 21, with three levels instead of four.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Criticality {

@@ -11,11 +11,11 @@ pub enum Disturbance {
     Stall(Range<u64>),
     /// Queries that begin meanwhile take longer by this factor.
     Slow(Range<u64>, f64),
-    /// The first `replicas` replicas stand still: they begin no query, and read the end of one afterwards. Requests still go to them.
+    /// The first `replicas` replicas are suspended: they begin no query, and read the end of one afterwards. Requests still go to them.
     Pause {
         /// Number of replicas.
         replicas: usize,
-        /// While they stand still.
+        /// While they are suspended.
         during: Range<u64>,
     },
     /// Each cached list is deleted with this probability.

@@ -40,6 +40,8 @@ impl Policy for Gradient2 {
 
     fn observe(&mut self, _now: Instant, ended: Ended) {
         let Ended { duration, outcome, in_flight } = ended;
+        // A refusal is fast, and a client may leave early: neither is the duration of an idle service.
+        let duration = if outcome == Outcome::Overloaded { duration.max(self.settings.target) } else { duration };
         self.rule.update(duration, in_flight, outcome == Outcome::Overloaded, outcome == Outcome::Failed);
     }
 

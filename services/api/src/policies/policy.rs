@@ -31,7 +31,7 @@ pub trait Policy: Debug + Send {
     /// Most requests in flight now, from 1 to `Settings::max_limit`.
     fn limit(&self) -> usize;
 
-    /// A request has ended. The caller reads `limit` afterwards.
+    /// A request has ended. The caller reads `limit` afterwards. It must not panic: the request's place would be lost.
     fn observe(&mut self, now: Instant, ended: Ended);
 
     /// Longest wait of a request that begins to wait now. `standing`: how long the queue has had a request in it all the time; 0 if this one is
@@ -53,7 +53,7 @@ pub struct Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Answered,
-    /// What lies behind could not serve it in time, or the client left before the answer.
+    /// The store did not serve it in time, or the client left before the answer.
     Overloaded,
     /// It failed for another reason, perhaps at once: its duration says nothing about the load.
     Failed,

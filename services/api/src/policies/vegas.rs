@@ -1,5 +1,6 @@
 //! TCP Vegas' rule: the limit grows while few requests queue, by the shortest duration seen, and falls when many do. From the crate `tower-acc`, with
-//! its defaults, which are those of Netflix's concurrency-limits.
+//! its defaults, which are those of Netflix's concurrency-limits. Unlike Netflix's, it ignores an overload while fewer than half of the limit are
+//! in flight.
 
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ impl Policy for Vegas {
 
     fn observe(&mut self, _now: Instant, ended: Ended) {
         let Ended { duration, outcome, in_flight } = ended;
+        // A refusal is fast, and a client may leave early: neither is the duration of an idle service.
+        let duration = if outcome == Outcome::Overloaded { duration.max(self.settings.target) } else { duration };
         self.rule.update(duration, in_flight, outcome == Outcome::Overloaded, outcome == Outcome::Failed);
     }
 

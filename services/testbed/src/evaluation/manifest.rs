@@ -48,13 +48,21 @@ pub fn of(plan: &Plan) -> anyhow::Result<Manifest> {
     let manifest = Manifest {
         argv: std::env::args().skip(1).collect(),
         seed: plan.seed,
-        binary_blake3: hash(Path::new("/proc/self/exe"))?,
+        binary_blake3: own_binary()?,
         scenario,
         tolerances: plan.scenario.tolerances.clone(),
         run,
         processes: processes(plan)?,
     };
     Ok(manifest.redacted())
+}
+
+/// BLAKE3 of the program that runs.
+///
+/// # Errors
+/// It cannot be read.
+pub fn own_binary() -> anyhow::Result<String> {
+    hash(Path::new("/proc/self/exe"))
 }
 
 /// The servers' versions are in the report.

@@ -113,6 +113,9 @@ pub async fn drive_until<S: HasStack>(
                 alarm = match on_moment(stack, Moment::Alarm).await? {
                     Next::GoOn(next) => next,
                     Next::End => {
+                        if after.is_none() {
+                            after = Some(target.snapshot(Some(pid)).await?);
+                        }
                         generator.end(stack.stack(), &mut is_ended)?;
                         None
                     }
@@ -128,7 +131,13 @@ pub async fn drive_until<S: HasStack>(
                     }
                     match on_moment(stack, Moment::Second(&now)).await? {
                         Next::GoOn(next) => alarm = next.or(alarm),
-                        Next::End => generator.end(stack.stack(), &mut is_ended)?,
+                        Next::End => {
+                            // While it runs: a process that has ended has no accounts, and its connections are closed.
+                            if after.is_none() {
+                                after = Some(target.snapshot(Some(pid)).await?);
+                            }
+                            generator.end(stack.stack(), &mut is_ended)?;
+                        }
                     }
                     if before.is_none() && measured_ms(plan, &now).is_some() {
                         before = Some(target.snapshot(Some(pid)).await?);

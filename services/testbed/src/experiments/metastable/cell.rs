@@ -117,6 +117,11 @@ pub fn judge(seconds: &[Second], timing: Timing) -> Judged {
     }
 }
 
+/// Whether the requests before the trigger succeeded. Otherwise the trigger is not the cause of what follows.
+pub fn was_normal(seconds: &[Second], timing: Timing) -> bool {
+    share(&seconds[..(timing.before_s as usize).min(seconds.len())]) >= RECOVERED_SHARE
+}
+
 /// Whether a cell that has come so far need not go on: it has recovered, or, after the load was lowered, it is back.
 pub fn is_decided(seconds: &[Second], timing: Timing) -> bool {
     let from = if seconds.len() > timing.lowered_from() { timing.lowered_from() } else { timing.after_from() };
@@ -189,6 +194,13 @@ pub mod tests {
         assert!(is_decided(&seconds(&[(5, 100), (5, 95)]), TIMING));
         assert!(!is_decided(&seconds(&[(3, 100), (22, 10), (4, 100)]), TIMING));
         assert!(is_decided(&seconds(&[(3, 100), (22, 10), (5, 100)]), TIMING));
+    }
+
+    #[test]
+    fn a_system_that_was_overloaded_before_the_trigger_is_noticed() {
+        assert!(was_normal(&seconds(&[(3, 90), (22, 10)]), TIMING));
+        assert!(!was_normal(&seconds(&[(1, 100), (2, 80), (22, 10)]), TIMING));
+        assert!(!was_normal(&[], TIMING));
     }
 
     #[test]

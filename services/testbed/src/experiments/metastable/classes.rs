@@ -27,7 +27,7 @@ pub enum Trigger {
     Flush,
     /// The store is slower.
     Slow,
-    /// Half of the replicas stand still.
+    /// Half of the replicas are suspended.
     Pause,
 }
 
@@ -78,7 +78,7 @@ pub static ALL: [Class; 4] = [
     },
     Class {
         name: "slow-failover",
-        mechanism: "Half of the replicas stand still for a while, and requests still go to them. The retries of their requests overload the others.",
+        mechanism: "Half of the replicas are suspended for a while, and requests still go to them. The retries of their requests overload the others.",
         trigger: Trigger::Pause,
         loads: [800, 1_000],
         pool_size: 30,
@@ -156,7 +156,7 @@ impl Class {
         }
     }
 
-    /// Replicas that stand still.
+    /// Replicas that are suspended.
     pub fn paused(&self) -> usize {
         self.replicas as usize / 2
     }

@@ -2,7 +2,7 @@
 //! all cells depend on.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io::Write,
     path::{Path, PathBuf},
 };
@@ -87,14 +87,23 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A new file; a former one is replaced.
+    /// A new file; that of a run that ended is replaced.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file cannot be written, is being written by another run, or has cells of a run that was interrupted.
     pub fn create(dir: &Path, settings: &Map<String, Value>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let path = dir.join(FILE);
-        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let cannot = || format!("cannot write {}", path.display());
+        let file = OpenOptions::new().create(true).append(true).open(&path).with_context(cannot)?;
+        lock(&file, &path)?;
+        let has_cells = std::fs::read_to_string(&path).is_ok_and(|text| text.lines().nth(1).is_some());
+        ensure!(
+            !has_cells || dir.join("report.json").exists(),
+            "{0} has cells of a run that was interrupted: go on with --resume {0}, or choose another --out",
+            dir.display()
+        );
+        file.set_len(0).with_context(cannot)?;
         let mut journal = Self { file, path, cells: Vec::new() };
         journal.write(&Line::Settings(settings.clone()))?;
         Ok(journal)
@@ -103,23 +112,29 @@ impl Journal {
     /// Goes on with the cells of an earlier run.
     ///
     /// # Errors
-    /// There is no such file, a line is broken, or the settings differ: the message names them.
+    /// There is no such file, another run writes it, a line is broken, or the settings differ: the message names them.
     pub fn resume(dir: &Path, settings: &Map<String, Value>) -> anyhow::Result<Self> {
         let path = dir.join(FILE);
         let cannot = || format!("cannot read {}: begin a run with --out {} first", path.display(), dir.display());
         let length = std::fs::metadata(&path).with_context(cannot)?.len();
         ensure!(length <= MAX_BYTES, "{} has {length} bytes, more than any run writes", path.display());
-        let text = std::fs::read_to_string(&path).with_context(cannot)?;
-        let (whole, cells) = parse(&text, settings).with_context(|| format!("cannot resume {}", path.display()))?;
         let file =
             OpenOptions::new().append(true).open(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        lock(&file, &path)?;
+        let text = std::fs::read_to_string(&path).with_context(cannot)?;
+        let (whole, cells) = parse(&text, settings).with_context(|| format!("cannot resume {}", path.display()))?;
         file.set_len(whole as u64).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { file, path, cells })
     }
 
-    /// The measured cell, if there is one.
+    /// The measured cell, if there is a valid one.
     pub fn find(&self, key: &Key) -> Option<&Cell> {
-        self.cells.iter().find(|cell| cell.key == *key)
+        self.cells.iter().rev().find(|cell| cell.key == *key && cell.validity.is_valid())
+    }
+
+    /// Cells so far.
+    pub fn len(&self) -> usize {
+        self.cells.len()
     }
 
     /// # Errors
@@ -135,6 +150,15 @@ impl Journal {
         text.push(b'\n');
         let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
         written.with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+/// Until the file is closed.
+fn lock(file: &File, path: &Path) -> anyhow::Result<()> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => bail!("another run writes {}: wait for its end", path.display()),
+        // Some shared file systems have no locks.
+        _ => Ok(()),
     }
 }
 
@@ -214,12 +238,20 @@ pub mod tests {
         let path = dir.path().join(FILE);
         let torn = std::fs::read_to_string(&path).unwrap() + "{\"cell\":{\"class\":\"ret";
         std::fs::write(&path, torn).unwrap();
+        let error = Journal::create(dir.path(), &settings(1)).err().unwrap().to_string();
+        assert!(error.contains("go on with --resume"), "{error}");
         let mut journal = Journal::resume(dir.path(), &settings(1)).unwrap();
         assert_eq!((journal.find(&first.key), journal.find(&second.key)), (Some(&first), None));
         journal.append(&second).unwrap();
+        let busy = Journal::resume(dir.path(), &settings(1)).err().unwrap().to_string();
+        assert!(busy.contains("another run writes"), "{busy}");
         drop(journal);
-        let journal = Journal::resume(dir.path(), &settings(1)).unwrap();
-        assert_eq!(journal.cells, [first, second]);
+        let mut journal = Journal::resume(dir.path(), &settings(1)).unwrap();
+        assert_eq!(journal.cells, [first, second.clone()]);
+        let key = Key { seed: 3, ..second.key.clone() };
+        let invalid = Cell { key: key.clone(), validity: Validity::of(1.0, 97.0), ..second };
+        journal.append(&invalid).unwrap();
+        assert_eq!(journal.find(&key), None, "it is measured again");
     }
 
     #[test]

@@ -26,12 +26,12 @@ use super::{
     Experiment,
     publish::{Found, RunArgs, publish},
 };
-use crate::{instruments::machine, reports};
+use crate::{evaluation::manifest, reports};
 
 pub const EXPERIMENT: Experiment = Experiment {
     name: "metastable",
-    about: "Will it get stuck? Four triggers under clients that retry: from which does the system recover, from which not, beside a model, and \
-            which cure moves the boundary",
+    about: "Does a short disturbance leave the system overloaded? Four triggers under clients that retry: from which it recovers, from which not, \
+            beside a model, and which cure moves the boundary",
     examples:
         "Examples:
   ./testbed experiment metastable                       the map, three seeds, every cure (about an hour)
@@ -71,11 +71,12 @@ async fn run(args: MetastableArgs) -> anyhow::Result<ExitCode> {
         classes::ALL.iter().filter(|one| class.is_empty() || class.iter().any(|name| name == one.name)).collect();
     let settings = Settings { seeds, scale };
     let out = resume.clone().or(run.out).unwrap_or_else(|| reports::default_out(begun, EXPERIMENT.name));
-    let written = written(&chosen, settings, run.quick);
+    let written = written(&chosen, settings, run.quick, &manifest::own_binary()?);
     let mut journal = match resume {
         Some(dir) => Journal::resume(&dir, &written)?,
         None => Journal::create(&out, &written)?,
     };
+    let before = journal.len();
     let mut measured = Measured { seeds: if run.quick { 1 } else { seeds }, ..Measured::default() };
     for class in chosen {
         let mut runner = Runner::new(class, (scale, if run.quick { 1 } else { ATTEMPTS }), &mut journal)?;
@@ -93,29 +94,32 @@ async fn run(args: MetastableArgs) -> anyhow::Result<ExitCode> {
         sections: words::sections(&measured)?,
         verdicts: judgement::verdicts(&measured),
         validity: measured.cells.iter().map(|cell| (cell.key.name(), cell.validity.clone())).collect(),
-        remarks: remarks(run.quick, scale),
+        remarks: remarks(run.quick, scale, before),
         ..Found::default()
     };
     publish(&EXPERIMENT, begun, found, &RunArgs { out: Some(out), ..run })
 }
 
 /// What all cells of a run depend on.
-fn written(chosen: &[&Class], settings: Settings, quick: bool) -> Map<String, Value> {
+fn written(chosen: &[&Class], settings: Settings, quick: bool, binary_blake3: &str) -> Map<String, Value> {
     let classes: Vec<&str> = chosen.iter().map(|class| class.name).collect();
     let value = json!({
         "classes": classes,
         "seeds": settings.seeds,
         "scale": settings.scale,
         "quick": quick,
-        "revision": machine::revision(),
+        "binary_blake3": binary_blake3,
     });
     value.as_object().cloned().unwrap_or_default()
 }
 
-fn remarks(quick: bool, scale: u32) -> Vec<String> {
+/// `before`: cells of the run that this one goes on with.
+fn remarks(quick: bool, scale: u32, before: usize) -> Vec<String> {
     let quick = quick.then(|| "A quick run holds a stuck cell for 15 s instead of 60 s, and has one seed.".to_owned());
     let scaled = (scale > 1).then(|| format!("Loads, connections and users are divided by {scale}."));
-    quick.into_iter().chain(scaled).collect()
+    let resumed =
+        (before > 0).then(|| format!("The run was interrupted and resumed: {before} cells were measured before."));
+    quick.into_iter().chain(scaled).chain(resumed).collect()
 }
 
 #[cfg(test)]
@@ -126,13 +130,14 @@ mod tests {
     fn a_run_of_other_classes_seeds_or_size_has_other_settings() {
         let all: Vec<&Class> = classes::ALL.iter().collect();
         let settings = Settings { seeds: 3, scale: 1 };
-        let base = written(&all, settings, false);
-        assert_eq!(base, written(&all, settings, false));
+        let base = written(&all, settings, false, "a");
+        assert_eq!(base, written(&all, settings, false, "a"));
         let others = [
-            written(&all[..1], settings, false),
-            written(&all, Settings { seeds: 2, ..settings }, false),
-            written(&all, Settings { scale: 2, ..settings }, false),
-            written(&all, settings, true),
+            written(&all[..1], settings, false, "a"),
+            written(&all, Settings { seeds: 2, ..settings }, false, "a"),
+            written(&all, Settings { scale: 2, ..settings }, false, "a"),
+            written(&all, settings, true, "a"),
+            written(&all, settings, false, "b"),
         ];
         assert!(others.iter().all(|other| *other != base));
     }

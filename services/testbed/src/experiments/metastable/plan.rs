@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Of the cells that bisect, and of cured ones.
-const HOLD_S: u32 = 10;
+pub const HOLD_S: u32 = 10;
 const QUICK_HOLD_S: u32 = 15;
 const LOWERED_S: u32 = 15;
 /// Low as a share of high.
@@ -45,9 +45,9 @@ pub async fn whole(runner: &mut Runner<'_>, settings: Settings, measured: &mut M
             bisect(runner, (per_s, seed), precision(class, per_s == high), measured).await?;
         }
     }
-    let Some(edge) = edge(measured, class, high, settings.seeds) else { return Ok(()) };
-    for seed in 1..=settings.seeds {
-        let key = key(class, high, beyond(class, edge, PROOF), seed, &cures::NONE, STUCK_S);
+    let boundary = highest_boundary(measured, class, high, settings.seeds);
+    for (boundary, seed) in boundary.iter().flat_map(|boundary| (1..=settings.seeds).map(|seed| (*boundary, seed))) {
+        let key = key(class, high, beyond(class, boundary, PROOF), seed, &cures::NONE, STUCK_S);
         runner.cell(Request { lowered_s: LOWERED_S, traced: seed == 1, ..Request::of(key) }, measured).await?;
     }
     if class.trigger == Trigger::Stall {
@@ -57,11 +57,12 @@ pub async fn whole(runner: &mut Runner<'_>, settings: Settings, measured: &mut M
     for (per_s, size, seed) in not_recovered(measured, class) {
         runner.cell(Request::of(key(class, per_s, size, seed, &cures::ALL_ON, HOLD_S)), measured).await?;
     }
+    let Some(boundary) = boundary else { return Ok(()) };
     for cure in &cures::ALL {
         if cure.is_modelled {
             predict(runner, high, cure, settings.scale, measured)?;
         }
-        let sizes: BTreeSet<u32> = CURED.map(|factor| beyond(class, edge, factor)).into();
+        let sizes: BTreeSet<u32> = CURED.map(|factor| beyond(class, boundary, factor)).into();
         for size in sizes {
             let cell = runner.cell(Request::of(key(class, high, size, 1, cure, HOLD_S)), measured).await?;
             if cell.judged.state != State::Recovered {
@@ -140,13 +141,13 @@ fn precision(class: &Class, is_high: bool) -> f64 {
     if class.trigger == Trigger::Slow && is_high { CONTRAST } else { PRECISION }
 }
 
-/// The smallest trigger from which no seed recovered.
-fn edge(measured: &Measured, class: &Class, per_s: u32, seeds: u64) -> Option<u32> {
-    (1..=seeds).filter_map(|seed| measured.boundary(class, per_s, seed).high).max()
+/// The smallest trigger from which no seed recovered; `None`: a seed recovered from all.
+fn highest_boundary(measured: &Measured, class: &Class, per_s: u32, seeds: u64) -> Option<u32> {
+    (1..=seeds).try_fold(0, |most: u32, seed| Some(most.max(measured.boundary(class, per_s, seed).high?)))
 }
 
-fn beyond(class: &Class, edge: u32, factor: f64) -> u32 {
-    ((f64::from(edge) * factor) as u32).clamp(1, class.largest)
+fn beyond(class: &Class, boundary: u32, factor: f64) -> u32 {
+    ((f64::from(boundary) * factor) as u32).clamp(1, class.largest)
 }
 
 fn not_recovered(measured: &Measured, class: &Class) -> BTreeSet<(u32, u32, u64)> {
@@ -163,7 +164,8 @@ mod tests {
     fn cures_are_tried_beyond_the_boundary_of_every_seed() {
         let class = classes::of("cold-cache");
         let measured = measured(class.name);
-        assert_eq!(edge(&measured, class, 900, 2), Some(1_100));
+        assert_eq!(highest_boundary(&measured, class, 900, 2), Some(1_100));
+        assert_eq!(highest_boundary(&measured, class, 900, 3), None, "the third seed has no boundary");
         assert_eq!((beyond(class, 600, 1.5), beyond(class, 1_100, 3.0)), (900, 1_000));
         let expected = [(900, 1_100, 1), (900, 1_100, 2), (900, 1_400, 1), (900, 1_400, 2)];
         assert_eq!(not_recovered(&measured, class), BTreeSet::from(expected));

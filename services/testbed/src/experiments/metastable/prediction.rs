@@ -10,6 +10,7 @@ use super::{
     bisect::{Boundary, Search, Step, Tried},
     cell::{Judged, Second, State, Timing, judge},
     classes::Class,
+    plan::HOLD_S,
 };
 
 /// Of the model: a client that gives up leaves the queue, as in a replica that notices the closed connection.
@@ -19,7 +20,6 @@ const PRECISION: f64 = 0.97;
 const SEED: u64 = 1;
 /// Of the cells of the model.
 const BEFORE_S: u32 = 3;
-const HOLD_S: u32 = 20;
 
 /// The boundary of a class at this rate, in trigger sizes. `None`: the scenario is none of those that are modelled.
 pub fn boundary(class: &Class, scenario: &Scenario, per_s: u32, scale: u32) -> Option<Boundary> {

@@ -9,6 +9,7 @@ use faultproxy::{Fault, Law};
 use futures::{StreamExt, TryStreamExt, stream};
 use launcher::{Description, Signal};
 use loadtest::{
+    answer::class::CONNECT,
     arrivals::Arrivals,
     plan::{Phase, StepPlan},
     rate_curve::RateCurve,
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use tracestore::{Trace, waterfall};
 
 use super::{
-    cell::{Second, Timing, is_decided, judge},
+    cell::{Second, Timing, is_decided, judge, was_normal},
     classes::{Class, SLOWER, Trigger, users},
     cures::Cure,
     journal::{Cell, Key, Span},
@@ -46,7 +47,7 @@ const REDIS_BATCH: usize = 1_000;
 const LISTS_KEPT_MS: u64 = 86_400_000;
 
 /// The stack of a class.
-pub struct Bed {
+pub struct CellStack {
     class: &'static Class,
     service: ServiceStack,
     target: Target,
@@ -69,8 +70,8 @@ pub struct Wanted<'a> {
     pub traced: bool,
 }
 
-impl Bed {
-    /// Starts servers and imports the data. Replicas come with [`Bed::configure`].
+impl CellStack {
+    /// Starts servers and imports the data. Replicas come with [`CellStack::configure`].
     ///
     /// # Errors
     /// A server cannot be started.
@@ -204,11 +205,20 @@ impl Bed {
         let (queries, zombies) =
             (since("store_queries_total"), since("store_reads_abandoned_total") + since("loads_abandoned_total"));
         let all = 0..outcome.series.len() as u32;
+        let mut validity =
+            Validity::of_seconds(&outcome.series, all, outcome.send_lag.p99_ms).with_scheduling(&window.scheduling);
+        if !was_normal(&seconds, timing) {
+            validity.reasons.push("less than 90 % of the requests succeeded before the trigger".into());
+        }
+        let unsent = outcome.errors.get(CONNECT).copied().unwrap_or_default() + outcome.dropped;
+        if unsent > 0 {
+            validity.reasons.push(format!("{unsent} requests could not be sent: no connection, or too many in flight"));
+        }
         Ok(Cell {
             judged: judge(&seconds, timing),
-            zombie_share: (queries > 0.0).then(|| zombies / queries),
-            validity: Validity::of_seconds(&outcome.series, all, outcome.send_lag.p99_ms)
-                .with_scheduling(&window.scheduling),
+            // Reads that began before the first count may end after it.
+            zombie_share: (queries > 0.0).then(|| (zombies / queries).min(1.0)),
+            validity,
             key,
             timing,
             seconds,

@@ -8,7 +8,7 @@ use super::{
     cures::{self, Cure},
     journal::{Cell, Journal, Key},
     judgement::Measured,
-    run::{Bed, Wanted},
+    run::{CellStack, Wanted},
 };
 
 /// Of every cell, before its trigger.
@@ -55,7 +55,7 @@ pub struct Runner<'a> {
     /// Without a cure.
     scenario: Scenario,
     journal: &'a mut Journal,
-    bed: Option<Bed>,
+    stack: Option<CellStack>,
     /// Of the replicas that run.
     cure: Option<String>,
 }
@@ -64,7 +64,7 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// The built-in scenario is broken.
     pub fn new(class: &'static Class, (scale, attempts): (u32, u32), journal: &'a mut Journal) -> anyhow::Result<Self> {
-        Ok(Self { class, scale, attempts, scenario: class.scenario(scale)?, journal, bed: None, cure: None })
+        Ok(Self { class, scale, attempts, scenario: class.scenario(scale)?, journal, stack: None, cure: None })
     }
 
     /// # Errors
@@ -88,15 +88,15 @@ impl<'a> Runner<'a> {
 
     async fn measure(&mut self, request: &Request) -> anyhow::Result<Cell> {
         let cure = cures::of(&request.key.cure).unwrap_or(&cures::NONE);
-        let mut bed = match self.bed.take() {
-            Some(bed) => bed,
+        let mut stack = match self.stack.take() {
+            Some(stack) => stack,
             None => {
                 eprintln!("{}: starting servers", self.class.name);
-                Bed::start(self.class, &self.scenario, self.scale).await?
+                CellStack::start(self.class, &self.scenario, self.scale).await?
             }
         };
         if self.cure.as_deref() != Some(cure.name) {
-            bed.configure(cure).await?;
+            stack.configure(cure).await?;
             self.cure = Some(cure.name.to_owned());
         }
         let scenario = request.scenario(&self.scenario, cure);
@@ -107,8 +107,8 @@ impl<'a> Runner<'a> {
             lowered_per_s: self.class.lowered_per_s(&self.scenario),
             traced: request.traced,
         };
-        let cell = bed.cell(wanted).await?;
-        self.bed = Some(bed);
+        let cell = stack.cell(wanted).await?;
+        self.stack = Some(stack);
         eprintln!("{}", self.line(&cell));
         Ok(cell)
     }
@@ -134,8 +134,8 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// A process does not end.
     pub async fn stop(self) -> anyhow::Result<()> {
-        match self.bed {
-            Some(bed) => bed.stop().await,
+        match self.stack {
+            Some(stack) => stack.stop().await,
             None => Ok(()),
         }
     }

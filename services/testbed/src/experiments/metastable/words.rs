@@ -14,7 +14,7 @@ const CURES: &str = "Triggers beyond the boundary without a cure, from which the
 /// The figures have no JSON form.
 pub fn sections(measured: &Measured) -> anyhow::Result<Vec<Section>> {
     let classes: Vec<&Class> = measured.classes().collect();
-    let mut map = Section::new("When it gets stuck", MAP, serde_json::to_value(measured)?);
+    let mut map = Section::new("Recovered or stuck", MAP, serde_json::to_value(measured)?);
     map.tables = vec![boundaries(measured, &classes), cells(measured, &classes)];
     map.charts = classes.iter().map(|class| map_chart(measured, class)).collect();
     let mut cure = Section::new("The cures", CURES, serde_json::Value::Null);
@@ -126,17 +126,17 @@ fn map_chart(measured: &Measured, class: &Class) -> Chart {
 fn cure_table(measured: &Measured, classes: &[&Class]) -> Table {
     let rows =
         classes.iter().flat_map(|class| cures::ALL.iter().filter_map(move |cure| cure_row(measured, class, cure.name)));
-    let head = ["", "cure", "requests/s", "trigger, factor: what became of it", "model's boundary with it"];
+    let head = ["", "cure", "requests/s", "trigger, factor: outcome", "model's boundary with it"];
     Table::new("Which cure moves which boundary", "", &head, rows.collect())
 }
 
 fn cure_row(measured: &Measured, class: &Class, cure: &str) -> Option<Vec<String>> {
     let cells: Vec<&Cell> = measured.of(class, cure).collect();
     let per_s = cells.first()?.key.per_s;
-    let edge = (1..=measured.seeds).filter_map(|seed| measured.boundary(class, per_s, seed).high).max();
+    let high = (1..=measured.seeds).filter_map(|seed| measured.boundary(class, per_s, seed).high).max();
     let tried = cells.iter().map(|cell| {
         let factor =
-            edge.map_or(String::new(), |edge| format!(", × {:.1}", f64::from(cell.key.size) / f64::from(edge)));
+            high.map_or(String::new(), |high| format!(", × {:.1}", f64::from(cell.key.size) / f64::from(high)));
         let after = cell.judged.recovery_s.map_or_else(String::new, |after_s| format!(" after {after_s:.1} s"));
         let sign = if cell.validity.is_valid() { "" } else { " !" };
         format!("{}{factor}: {}{after}{sign}", class.size_text(cell.key.size), cell.judged.state.text())
@@ -227,8 +227,8 @@ mod tests {
         let Drawing::Points { curves, .. } = &map.charts[0].drawing else { panic!("{map:?}") };
         let names: Vec<&str> = curves.iter().map(|curve| curve.name.as_str()).collect();
         assert_eq!(names, ["recovered", "stuck", "model's boundary"]);
-        assert_eq!((cures.tables.len(), cures.tables[0].rows.len(), stuck.charts.len()), (1, 2, 1));
-        assert!(map.measured["cells"].as_array().is_some_and(|cells| cells.len() == 8));
+        assert_eq!((cures.tables.len(), cures.tables[0].rows.len(), stuck.charts.len()), (1, 4, 1));
+        assert!(map.measured["cells"].as_array().is_some_and(|cells| cells.len() == 10));
     }
 
     #[test]

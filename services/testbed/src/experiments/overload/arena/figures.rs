@@ -52,7 +52,10 @@ pub struct CriticalityShare {
 pub struct ChangeFigures {
     /// From the end of the spike to the first of three normal seconds in a row; null: not within the calm time.
     pub settled_after_s: Option<u32>,
-    /// From the halving to the first of three seconds with 90 % of half the capacity; null: not within the window.
+    /// The same if each second that is not valid had been normal.
+    pub settled_earliest_s: Option<u32>,
+    /// From the halving to the first second from which the mean of three seconds stays at 90 % of what half the store serves, or above, until the
+    /// end; null: not within the window.
     pub adapted_after_s: Option<u32>,
     /// Good answers in the time with half the capacity.
     pub halved_good_per_s: f64,
@@ -72,8 +75,6 @@ pub struct Cost {
     pub rejection_us: f64,
 }
 
-/// Share of half the capacity that counts as adapted.
-const ADAPTED: f64 = 0.9;
 /// The mean of as many seconds is compared: a second has fewer than a hundred good answers.
 const ADAPTED_SECONDS: usize = 3;
 
@@ -103,12 +104,12 @@ impl LoadFigures {
 }
 
 impl ChangeFigures {
-    /// `series`: that of the whole window. `half_per_s`: half the capacity.
+    /// `series`: that of the whole window. `adapted_per_s`: good answers that count as adapted.
     pub fn of(
         lengths: &Lengths,
         series: Vec<Second>,
         limit: Vec<(f64, f64)>,
-        half_per_s: f64,
+        adapted_per_s: f64,
         validity: Validity,
     ) -> Self {
         let (spike, halved) = (lengths.spike(), lengths.halved());
@@ -116,9 +117,11 @@ impl ChangeFigures {
         let calm: Vec<Second> = series.iter().filter(|second| second.second < calm_end).cloned().collect();
         let good: Vec<f64> =
             series.iter().filter(|second| halved.contains(&second.second)).map(|second| second.good as f64).collect();
+        let settled = report::trend::back_to_normal(&calm, spike);
         Self {
-            settled_after_s: report::trend::back_to_normal(&calm, spike).after_s,
-            adapted_after_s: first_window_above(&good, ADAPTED * half_per_s),
+            settled_after_s: settled.after_s,
+            settled_earliest_s: settled.earliest_s,
+            adapted_after_s: above_from(&good, adapted_per_s),
             halved_good_per_s: good.iter().sum::<f64>() / good.len().max(1) as f64,
             limit,
             series,
@@ -127,10 +130,11 @@ impl ChangeFigures {
     }
 }
 
-/// The first of some seconds whose mean is above the limit.
-fn first_window_above(good: &[f64], limit: f64) -> Option<u32> {
-    let above = |row: &[f64]| row.iter().sum::<f64>() >= limit * row.len() as f64;
-    good.windows(ADAPTED_SECONDS).position(above).map(|second| second as u32)
+/// The first second from which the mean of three seconds stays above the limit until the end.
+fn above_from(good: &[f64], limit: f64) -> Option<u32> {
+    let below = |row: &[f64]| row.iter().sum::<f64>() < limit * row.len() as f64;
+    let from = good.windows(ADAPTED_SECONDS).rposition(below).map_or(0, |last| last + 1);
+    (from + ADAPTED_SECONDS <= good.len()).then_some(from as u32)
 }
 
 /// Median of a figure over the rounds of a policy; `None` without it.
@@ -159,12 +163,14 @@ mod tests {
             Second { second, sent: good + errors, good, errors, max_ms: Some(300.0), ..Second::default() }
         };
         let series: Vec<Second> = (0..halved.end).map(second).collect();
-        let figures = ChangeFigures::of(&LENGTHS, series, Vec::new(), 90.0, Validity::default());
+        let figures = ChangeFigures::of(&LENGTHS, series, Vec::new(), 81.0, Validity::default());
         assert_eq!((figures.settled_after_s, figures.adapted_after_s), (Some(2), Some(4)));
+        assert_eq!(figures.settled_earliest_s, Some(2));
         assert!((figures.halved_good_per_s - (4.0 * 10.0 + 11.0 * 85.0) / 15.0).abs() < 1e-9);
+        assert_eq!(above_from(&[90.0, 90.0, 90.0, 10.0, 10.0, 10.0], 81.0), None, "it falls again");
         let dead: Vec<Second> =
             (0..halved.end).map(|second| Second { second, errors: 9, ..Second::default() }).collect();
-        let figures = ChangeFigures::of(&LENGTHS, dead, Vec::new(), 90.0, Validity::default());
+        let figures = ChangeFigures::of(&LENGTHS, dead, Vec::new(), 81.0, Validity::default());
         assert_eq!((figures.settled_after_s, figures.adapted_after_s), (None, None));
     }
 }

@@ -6,7 +6,7 @@ use report::Validity;
 
 use super::{
     figures::{ChangeFigures, Cost, LoadFigures, PolicyFigures},
-    windows::{CALM, LOADS, Lengths, Windows, capacity_per_s, halving_ms},
+    windows::{CALM, LOADS, Lengths, Windows, adapted_per_s, halving_ms},
 };
 use crate::{
     evaluation::{self, AfterSteps},
@@ -17,12 +17,14 @@ use crate::{
     stack::service::ServiceStack,
 };
 
-/// A virtual CPU that carries 50 requests/s: less than half of a replica's share of the load.
+/// A virtual CPU that carries 50 requests/s: less than a replica's share of the load, 60/s.
 const SLOW: &[&str] = &["http.work_us=5000", "http.cpu_quota=0.25"];
 /// Lists stay in Redis.
 const HITS: &[&str] = &["cache.fresh_ms=3600000", "cache.stale_ms=3600000"];
 /// One request is admitted, and none waits. It takes as long as a query.
 const REJECTIONS: &[&str] = &["http.admission=fixed", "http.admission_limit=1", "http.admission_waiting=0"];
+/// Of the requests whose cost is measured.
+const MIN_SHARE: f64 = 0.95;
 const REJECTED: &str = "http_admission_rejected_total";
 
 /// # Errors
@@ -51,20 +53,29 @@ pub async fn cost(after: &mut AfterSteps<'_>, lengths: Lengths) -> anyhow::Resul
     let target = restart(after, |_| REJECTIONS).await?;
     let rejections = drive(after, Some(&target), &rejections).await?;
     let cost = Cost { hit_us: cpu_us(&hits), rejection_us: cpu_us(&rejections) };
+    let hit = hits.outcome.sources().cache as f64 / hits.outcome.answered.max(1) as f64;
+    let refused = rejections.after.replicas.since(&rejections.before.replicas, REJECTED, &[]);
+    let refused = refused / requests(&rejections).max(1.0);
     let mut validity = hits.validity;
     validity.reasons.extend(rejections.validity.reasons);
+    for (what, share) in [("hits", hit), ("rejections", refused)] {
+        if share < MIN_SHARE {
+            validity.reasons.push(format!("only {:.0} % of the requests were {what}", 100.0 * share));
+        }
+    }
     Ok((cost, validity))
 }
 
 /// CPU time of the replicas per request.
 fn cpu_us(window: &Window) -> f64 {
     let seconds = |snapshot: &Snapshot| snapshot.cpu.get("api").copied().unwrap_or_default();
-    let requests = window.after.replicas.since(
-        &window.before.replicas,
-        "http_server_request_duration_seconds_count",
-        &["http_route=\"/recommendations\""],
-    );
-    1e6 * (seconds(&window.after) - seconds(&window.before)) / requests.max(1.0)
+    1e6 * (seconds(&window.after) - seconds(&window.before)) / requests(window).max(1.0)
+}
+
+/// Requests for recommendations that the replicas ended.
+fn requests(window: &Window) -> f64 {
+    const ENDED: &str = "http_server_request_duration_seconds_count";
+    window.after.replicas.since(&window.before.replicas, ENDED, &["http_route=\"/recommendations\""])
 }
 
 fn windows<'a>(after: &AfterSteps<'a>, lengths: Lengths) -> Windows<'a> {
@@ -110,7 +121,7 @@ fn load_figures(load: f64, window: &Window) -> LoadFigures {
 
 async fn changes(after: &mut AfterSteps<'_>, lengths: Lengths) -> anyhow::Result<ChangeFigures> {
     let plan = windows(after, lengths).changes()?;
-    let half_per_s = capacity_per_s(after.scenario)? / 2.0;
+    let adapted_per_s = adapted_per_s(after.scenario)?;
     let halving = Fault::Latency { ms: halving_ms(after.scenario)?, jitter_ms: 0.0 };
     let halved_from_ms = u64::from(lengths.halved().start) * 1000;
     let mut show = after.bar.follow(&format!("{}: {}", after.variant.name, plan.name));
@@ -135,5 +146,5 @@ async fn changes(after: &mut AfterSteps<'_>, lengths: Lengths) -> anyhow::Result
     let (series, lag) = (window.outcome.series, window.outcome.send_lag);
     let validity =
         Validity::of_seconds(&series, 0..lengths.halved().end, lag.p99_ms).with_scheduling(&window.scheduling);
-    Ok(ChangeFigures::of(&lengths, series, limit, half_per_s, validity))
+    Ok(ChangeFigures::of(&lengths, series, limit, adapted_per_s, validity))
 }

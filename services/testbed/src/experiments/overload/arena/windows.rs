@@ -63,6 +63,18 @@ pub fn halving_ms(scenario: &Scenario) -> anyhow::Result<f64> {
     scenario.law.mean_ms(connections).context("the scenario has no law")
 }
 
+/// Share of half the store's capacity that counts as adapted.
+const ADAPTED: f64 = 0.9;
+
+/// Good answers per second that count as adapted: 90 % of the queries that half the store serves, and all requests that need none.
+///
+/// # Errors
+/// The scenario has no law.
+pub fn adapted_per_s(scenario: &Scenario) -> anyhow::Result<f64> {
+    let queries = scenario.store_capacity_per_s().context("the scenario has no law")?;
+    Ok(ADAPTED * queries / 2.0 + BUSY * (capacity_per_s(scenario)? - queries))
+}
+
 impl Lengths {
     /// The spike, in seconds of the window of changes.
     pub fn spike(&self) -> Range<u32> {

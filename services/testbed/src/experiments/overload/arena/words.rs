@@ -122,8 +122,8 @@ fn changes(all: &[PolicyFigures]) -> Table {
     };
     let text = format!(
         "After a spike of {SPIKE} × capacity the load is {CALM} × again: settled at the first of three seconds with at most 1 % errors and no more \
-         than twice the tail of before. Then the load is 1.2 × and each query takes twice as long: adapted at the first of three seconds \
-         whose mean goodput is 90 % of half the capacity. Slow replica: {CALM} × capacity, while one of two replicas has CPU for 50 requests/s."
+         than twice the tail of before. Then the load is 1.2 × and each query takes twice as long: adapted from the first second on from \
+         which the goodput stays at 90 % of what half the store serves (means of three seconds). Slow replica: {CALM} × capacity, while one of two replicas has CPU for 50 requests/s."
     );
     let head = [
         "policy",
