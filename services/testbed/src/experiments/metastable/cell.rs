@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 pub const WINDOW_S: usize = 5;
 /// After the trigger, before a cell can count as stuck: queues that the trigger left may drain.
 pub const SETTLE_S: u32 = 5;
+/// Seconds after `SETTLE_S` for which a cell is held that bisects or has a cure, measured or modelled.
+pub const HOLD_S: u32 = 10;
 /// Least share of the requests that succeed in a second of a system that has recovered.
 const RECOVERED_SHARE: f64 = 0.9;
 /// Share of the requests below which the goodput of a stuck system is.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     bisect::{Boundary, Search, Step, Tried},
-    cell::State,
+    cell::{HOLD_S, State},
     classes::{Class, Trigger},
     cures::{self, Cure},
     journal::{Cell, Key},
@@ -13,8 +13,6 @@ use super::{
     runner::{Request, Runner},
 };
 
-/// Of the cells that bisect, and of cured ones.
-pub const HOLD_S: u32 = 10;
 const QUICK_HOLD_S: u32 = 15;
 const LOWERED_S: u32 = 15;
 /// Low as a share of high.

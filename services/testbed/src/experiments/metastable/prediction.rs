@@ -8,9 +8,8 @@ use loadtest::{
 
 use super::{
     bisect::{Boundary, Search, Step, Tried},
-    cell::{Judged, Second, State, Timing, judge},
+    cell::{HOLD_S, Judged, Second, State, Timing, judge},
     classes::Class,
-    plan::HOLD_S,
 };
 
 /// Of the model: a client that gives up leaves the queue, as in a replica that notices the closed connection.
