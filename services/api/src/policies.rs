@@ -3,6 +3,7 @@
 
 mod aimd;
 mod codel;
+mod crate_rule;
 mod fixed;
 mod gradient2;
 mod policy;

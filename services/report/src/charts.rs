@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use statistics::Interval;
 
 use super::analysis::{over_repeats, typical};
-use super::numbers::{count, ms, pct, per_request, plain};
+use super::numbers::{count, ms, pct, per_request, plain, tick};
 use super::schema::{Report, Step};
 use super::svg::{Axis, Bar, Caption, Line, Point, bars, escape, lines, marker, tagged_lines};
 pub(super) use compared::{by_percentile_of_runs, over_rate_of_runs, run_key};
@@ -195,7 +195,7 @@ fn draw_over_rate(
     let caption =
         Caption { id: chart.id, title: chart.title, description: &format!("Line chart. {}.", described.join("; ")) };
     let x = Axis::at_values("requests/s offered", &rates, |v| format!("{v:.0}"));
-    let y = Axis::from_zero(chart.y_label, top, |v| if v < 1000.0 { plain(v) } else { count(v) });
+    let y = Axis::from_zero(chart.y_label, top, tick);
     let mut lead = chart.lead.to_owned();
     if any_interval {
         lead.push_str(" Whiskers: confidence interval of the mean over the repeats.");

@@ -81,6 +81,11 @@ pub fn plain(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
+/// A value on an axis: as it is below 1000, then with separators.
+pub fn tick(value: f64) -> String {
+    if value < 1000.0 { plain(value) } else { count(value) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +98,7 @@ mod tests {
         assert_eq!([0.0, 0.0006, 0.02, 1.017].map(per_request), ["0.00", "0.0006", "0.02", "1.02"]);
         assert_eq!([0.0, 0.31, -2.06].map(signed), ["0.0", "+0.3", "−2.1"]);
         assert_eq!([74.0, 0.2, 70.125, 100.0].map(plain), ["74", "0.2", "70.125", "100"]);
+        assert_eq!([0.0, 0.5, 2.5, 999.0, 1500.0].map(tick), ["0", "0.5", "2.5", "999", "1,500"]);
     }
 
     #[test]

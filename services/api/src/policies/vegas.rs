@@ -2,53 +2,33 @@
 //! its defaults, which are those of Netflix's concurrency-limits. Unlike Netflix's, it ignores an overload while fewer than half of the limit are
 //! in flight.
 
-use std::time::Duration;
+use tower_acc::Vegas;
 
-use tokio::time::Instant;
-use tower_acc::{Algorithm, Vegas as Rule};
+use super::{
+    crate_rule::{CrateRule, INITIAL},
+    policy::{PolicyKind, QueueOrder, Settings},
+};
 
-use super::policy::{Ended, Outcome, Policy, PolicyKind, QueueOrder, Settings};
+pub const KIND: PolicyKind = PolicyKind {
+    name: "vegas",
+    order: QueueOrder::Oldest,
+    start: |settings, _now| Box::new(CrateRule::new(rule(settings), settings)),
+};
 
-pub const KIND: PolicyKind =
-    PolicyKind { name: "vegas", order: QueueOrder::Oldest, start: |settings, _now| Box::new(Vegas::new(*settings)) };
-
-/// The crate's default.
-const INITIAL: usize = 20;
-
-#[derive(Debug)]
-struct Vegas {
-    rule: Rule,
-    settings: Settings,
-}
-
-impl Vegas {
-    fn new(settings: Settings) -> Self {
-        let max = settings.max_limit;
-        let rule = Rule::builder().initial_limit(INITIAL.min(max)).max_limit(max).build();
-        Self { rule, settings }
-    }
-}
-
-impl Policy for Vegas {
-    fn limit(&self) -> usize {
-        self.rule.max_concurrency()
-    }
-
-    fn observe(&mut self, _now: Instant, ended: Ended) {
-        let Ended { duration, outcome, in_flight } = ended;
-        // A refusal is fast, and a client may leave early: neither is the duration of an idle service.
-        let duration = if outcome == Outcome::Overloaded { duration.max(self.settings.target) } else { duration };
-        self.rule.update(duration, in_flight, outcome == Outcome::Overloaded, outcome == Outcome::Failed);
-    }
-
-    fn max_wait(&self, _standing: Duration) -> Duration {
-        self.settings.wait
-    }
+fn rule(settings: &Settings) -> Vegas {
+    Vegas::builder().initial_limit(INITIAL.min(settings.max_limit)).max_limit(settings.max_limit).build()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::policy::tests::SETTINGS, *};
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{
+        super::policy::{Ended, Outcome, tests::SETTINGS},
+        *,
+    };
 
     /// The sequences of `VegasLimitTest` in Netflix/concurrency-limits, with its own thresholds instead of the test's: at a limit of 20 they are
     /// 3, 6 and 1.
@@ -56,7 +36,7 @@ mod tests {
     fn the_limit_follows_the_estimated_queue() {
         let ms = |ms| Ended { duration: Duration::from_millis(ms), outcome: Outcome::Answered, in_flight: 20 };
         let after = |durations: &[u64]| {
-            let mut vegas = Vegas::new(SETTINGS);
+            let mut vegas = (KIND.start)(&SETTINGS, Instant::now());
             durations.iter().for_each(|duration| vegas.observe(Instant::now(), ms(*duration)));
             vegas.limit()
         };
@@ -70,7 +50,7 @@ mod tests {
 
     #[test]
     fn overload_lowers_the_limit_and_other_failures_do_not_count() {
-        let mut vegas = Vegas::new(SETTINGS);
+        let mut vegas = (KIND.start)(&SETTINGS, Instant::now());
         let mut end = |outcome| {
             vegas.observe(Instant::now(), Ended { duration: Duration::from_millis(10), outcome, in_flight: 20 });
             vegas.limit()

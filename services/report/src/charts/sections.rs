@@ -1,9 +1,9 @@
 //! Charts of a section: curves on log scales, points, figures over time, answers of each second.
 
 use super::{
-    Axis, Caption, Key, Line, PROFILE_COLOURS, Point, Swatch, count, curve_class, figure, lines,
+    Axis, Caption, Key, Line, PROFILE_COLOURS, Point, Swatch, curve_class, figure, lines,
     over_time::{Level, answers, ticks},
-    plain, thin_markers,
+    plain, thin_markers, tick,
 };
 use crate::section::{Chart, Curve, Drawing, Section};
 
@@ -33,7 +33,7 @@ fn draw(id: &str, chart: &Chart, top: f64) -> String {
             let every = || curves.iter().flat_map(|curve| &curve.points);
             let last = every().map(|point| point.0).fold(1.0, f64::max);
             let highest = every().map(|point| point.1).fold(0.0, f64::max);
-            let (x, y) = (Axis::ticks(x_label, ticks(last)), Axis::from_zero(y_label, highest, count));
+            let (x, y) = (Axis::ticks(x_label, ticks(last)), Axis::from_zero(y_label, highest, tick));
             draw_curves(id, chart, [x_label, y_label], curves, (&x, &y))
         }
         Drawing::Answers { series, level_per_s, level } => {
@@ -47,7 +47,7 @@ fn draw(id: &str, chart: &Chart, top: f64) -> String {
 fn draw_points(id: &str, chart: &Chart, labels: [&str; 2], curves: &[Curve]) -> String {
     let [x_label, y_label] = labels;
     let axis = |label, of: fn(&(f64, f64)) -> f64| {
-        Axis::from_zero(label, curves.iter().flat_map(|curve| &curve.points).map(of).fold(0.0, f64::max), count)
+        Axis::from_zero(label, curves.iter().flat_map(|curve| &curve.points).map(of).fold(0.0, f64::max), tick)
     };
     let (x, y) = (axis(x_label, |point| point.0), axis(y_label, |point| point.1));
     let (mut all, mut keys) = (Vec::new(), Vec::new());

@@ -32,13 +32,12 @@ pub const EXPERIMENT: Experiment = Experiment {
     name: "metastable",
     about: "Does a short disturbance leave the system overloaded? Four triggers under clients that retry: from which it recovers, from which not, \
             beside a model, and which cure moves the boundary",
-    examples:
-        "Examples:
-  ./testbed experiment metastable                       the map, three seeds, every cure (about an hour)
-  ./testbed experiment metastable --resume reports/X    go on with a run that was interrupted
-  ./testbed experiment metastable --quick               one stuck and one cured cell per class (about 5 minutes)
+    examples: "Examples:
+  ./testbed experiment metastable                three seeds and every cure (about an hour)
+  ./testbed experiment metastable --resume DIR   go on with a run that was interrupted
+  ./testbed experiment metastable --quick        a stuck and a cured cell per class (5 minutes)
   ./testbed experiment metastable --class retry-storm --scale 4 --seeds 1
-  ./testbed experiment metastable --json | jq '.sections[0].measured.cells[] | {class, per_s, size, seed, cure, state}'",
+  ./testbed experiment metastable --json | jq '.sections[0].measured.cells[] | {class, size, state}'",
     args: MetastableArgs::augment_args,
     run: |matches| Box::pin(async move { run(MetastableArgs::from_arg_matches(&matches)?).await }),
 };
@@ -54,7 +53,7 @@ struct MetastableArgs {
     /// Divide loads, connections and users by this, for a small machine
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
     scale: u32,
-    /// Go on with the run in this directory: its cells are not measured again
+    /// Go on with the run in this directory: its valid cells are not measured again
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     resume: Option<PathBuf>,
     #[command(flatten)]

@@ -22,13 +22,13 @@ pub const EXPERIMENT: Experiment = Experiment {
     name: "overload",
     about: "Steps to 2 × the knee, then a surge and its end: goodput, and seconds until back to normal; or all admission policies",
     examples: "Examples:
-  ./testbed experiment overload            with the admission limit, adaptive, off (about 13 minutes)
-  ./testbed experiment overload --quick    the same in about 6 minutes, not judged
-  ./testbed experiment overload --policies            all admission policies under the same loads (about 22 minutes)
-  ./testbed experiment overload --policies --quick    five of them in about 5 minutes, not judged
-  ./testbed experiment overload --policies --policy adaptive codel    these two, against each other
+  ./testbed experiment overload              fixed limit, adaptive, off (about 13 minutes)
+  ./testbed experiment overload --quick      the same in about 6 minutes, not judged
+  ./testbed experiment overload --policies   all admission policies (about 22 minutes)
+  ./testbed experiment overload --policies --quick   five of them in about 5 minutes, not judged
+  ./testbed experiment overload --policies --policy adaptive codel   these two, side by side
   ./testbed experiment overload --policies --json | jq '.sections[0].measured[] | {policy, loads}'
-  ./testbed experiment overload --json | jq '.sections[] | select(.title == \"After a surge\") | .measured[] | {profile, back_after_s}'",
+  ./testbed experiment overload --json | jq '.sections[] | select(.title == \"After a surge\")'",
     args: OverloadArgs::augment_args,
     run: |matches| {
         Box::pin(async move {
