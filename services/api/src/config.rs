@@ -12,6 +12,9 @@ use stores::{StoreConfig, redis::RedisConfig};
 pub use self::model::{ModelConfig, ModelSource};
 use crate::{limits::MAX_LIMIT, policies};
 
+/// With `protected`: longer than a query of a store that is not overloaded, and short for a user.
+const STANDING_WAIT_MS: u64 = 200;
+
 /// A named set of guards. Each guard can be switched on or off separately as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -169,6 +172,9 @@ pub struct GuardsConfig {
     pub warmup_deadline_ms: u64,
     /// Users per second that one replica warms up; 0 means no limit.
     pub warmup_rate: u32,
+    /// Warms up again, beside the requests, when more than this share of the lookups in Redis finds no list within half a second, in percent, as
+    /// after a flush; at most every 30 s. 0 means never.
+    pub warmup_again_pct: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,6 +221,7 @@ impl ApiConfig {
                 warmup_users: 1_000_000,
                 warmup_deadline_ms: 300_000,
                 warmup_rate: 0,
+                warmup_again_pct: 0,
             },
             cache: CacheConfig {
                 fresh_ms: 3_600_000,
@@ -227,7 +234,7 @@ impl ApiConfig {
                 local_items: 10_000,
             },
             redis: RedisConfig { url: redis_url.to_owned(), response_timeout_ms: 500, connect_timeout_ms: 500 },
-            store,
+            store: StoreConfig { standing_wait_ms: if guarded { STANDING_WAIT_MS } else { 0 }, ..store },
             kafka: KafkaConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -311,6 +318,7 @@ impl Validate for ApiConfig {
             ("guards.bloom_rebuild_newcomers", self.guards.bloom_rebuild_newcomers, 1..=100_000_000),
             ("guards.unsure_loads", self.guards.unsure_loads as u64, 0..=100_000),
             ("guards.warmup_deadline_ms", self.guards.warmup_deadline_ms, 1..=86_400_000),
+            ("guards.warmup_again_pct", self.guards.warmup_again_pct.into(), 0..=100),
             ("cache.fresh_ms", self.cache.fresh_ms, 1..=31_536_000_000),
             ("cache.stale_ms", self.cache.stale_ms, 0..=31_536_000_000),
             ("cache.items", self.cache.items as u64, 1..=MAX_LIMIT as u64),

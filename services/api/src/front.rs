@@ -63,7 +63,7 @@ async fn respond(app: AppState, request: Request) -> Answered {
     let answer = answer.catch_unwind().await;
     let mut response = answer.unwrap_or(Err(ApiError::Internal)).into_response();
     let durations = app.metrics.http.of(Some(RECOMMENDATIONS), response.status().as_u16());
-    trace.finish(&app.telemetry, durations, Some(RECOMMENDATIONS), &mut response);
+    trace.finish(&app, durations, Some(RECOMMENDATIONS), &mut response);
     active.end();
     Ok(response)
 }

@@ -20,6 +20,7 @@ mod policies;
 mod query;
 mod rebuild_reason;
 mod recommend;
+mod refusals;
 mod router;
 mod routes;
 mod trace;
@@ -49,6 +50,7 @@ use crate::{
     admission::Admission,
     front::Front,
     metrics::Metrics,
+    refusals::Refusals,
     recommend::{cache::Cache, guard, guard::Guard, load::Loads, memory::Memory},
     work::Work,
 };
@@ -88,6 +90,7 @@ pub(crate) struct AppStateInner {
     event_log: Option<Producer>,
     metrics: Metrics,
     telemetry: Telemetry,
+    refusals: Refusals,
     /// Background tasks, which a stopping replica waits for.
     tasks: TaskTracker,
 }
@@ -120,6 +123,7 @@ pub async fn serve(config: ApiConfig, shutdown: CancellationToken) -> anyhow::Re
         () = shutdown.cancelled() => return Ok(()),
     };
     tasks.spawn(guard::rebuild::run(app.clone(), shutdown.clone()));
+    tasks.spawn(warmup::again::run(app.clone(), shutdown.clone()));
     if let Some(reader) = reader {
         let (model, shutdown) = (app.model.clone(), shutdown.clone());
         tasks.spawn(async move { shutdown.run_until_cancelled(reader.run(model)).await });
@@ -177,6 +181,7 @@ async fn start(
     let admission = Admission::new(&config.http, metrics.admission.clone(), Instant::now());
     let writes = Admission::for_writes(&config.http, metrics.writes.clone(), Instant::now());
     let work = Work::start(&config.http, registry)?;
+    let refusals = Refusals::new(std::time::Instant::now(), metrics.unrecorded_refusals.clone());
     let inner = AppStateInner {
         config,
         model,
@@ -192,6 +197,7 @@ async fn start(
         event_log,
         metrics,
         telemetry,
+        refusals,
         tasks,
     };
     let app = AppState(Arc::new(inner));

@@ -30,6 +30,7 @@ pub struct Metrics {
     pub admission: AdmissionMetrics,
     pub writes: AdmissionMetrics,
     pub warmup: WarmupMetrics,
+    pub unrecorded_refusals: IntCounter,
     pub events: IntCounter,
     pub produce: ProduceMetrics,
     /// `http.replicas`.
@@ -146,6 +147,7 @@ pub struct WarmupMetrics {
     pub users: IntCounter,
     pub failed: IntCounter,
     pub resumed: IntCounter,
+    pub again: IntCounter,
     pub progress: Gauge,
 }
 
@@ -225,12 +227,22 @@ impl Metrics {
                     "warmup_resumed_total",
                     "Warm-up units that this replica continued after another replica had stopped",
                 )?,
+                again: counter(
+                    registry,
+                    "warmup_again_total",
+                    "Times that this replica warmed up again because the cache had lost its lists",
+                )?,
                 progress: gauge(
                     registry,
                     "warmup_progress_ratio",
                     "Share of the warm-up that all replicas together have done",
                 )?,
             },
+            unrecorded_refusals: counter(
+                registry,
+                "http_refusals_unrecorded_total",
+                "Requests refused by admission without a span and a log line: more than ten in their second",
+            )?,
             events: counter(registry, "events_accepted_total", "Events written to the behaviour log or to Kafka")?,
             replicas_expected: gauge(
                 registry,

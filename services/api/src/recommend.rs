@@ -30,6 +30,7 @@ use contract::{
 };
 use lists::RankedList;
 use runtime::telemetry::{Kind, Span};
+use stores::Turn;
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
@@ -91,7 +92,7 @@ pub fn respond_from_memory(app: &AppState, request: &Request) -> Option<Response
     let mut response = response::json(body);
     let trace = RequestTrace::start(&app.telemetry, request, Some(routes::RECOMMENDATIONS), started);
     trace.span.set(attribute::ANSWER_SOURCE, Source::Cache.as_str());
-    trace.finish(&app.telemetry, &app.metrics.http.recommended, Some(routes::RECOMMENDATIONS), &mut response);
+    trace.finish(app, &app.metrics.http.recommended, Some(routes::RECOMMENDATIONS), &mut response);
     Some(response)
 }
 
@@ -118,7 +119,7 @@ pub async fn respond(
         }
         None => None,
     };
-    let answer = admitted_response(app, (&user_id, limit), deadline, (span, &mut decision)).await;
+    let answer = admitted_response(app, (&user_id, limit), (deadline, criticality), (span, &mut decision)).await;
     if let Some(admitted) = admitted {
         admitted.end(&answer);
     }
@@ -129,10 +130,10 @@ pub async fn respond(
 async fn admitted_response(
     app: &AppState,
     (user_id, limit): (&UserId, usize),
-    deadline: Deadline,
+    (deadline, criticality): (Deadline, Criticality),
     (span, decision): (&Span, &mut Undecided<'_>),
 ) -> Result<Response, ApiError> {
-    let (source, list) = find_list(app, user_id, limit, deadline, (span, decision)).await?;
+    let (source, list) = find_list(app, (user_id, limit), (deadline, criticality), (span, decision)).await?;
     // The declared cost of an answer, if any. Here, after the last wait for a server: a request that waits for a connection, or fails, burns no
     // CPU, and one that waits for its virtual CPU holds no connection. Boxed: otherwise the future of every request would contain it.
     if let Some(work) = &app.work {
@@ -162,9 +163,8 @@ fn deadline(app: &AppState, headers: &HeaderMap) -> Result<Deadline, ApiError> {
 /// Steps 1 to 4. Each wait in it ends at the deadline; a timer around the whole function would slow down every hit.
 async fn find_list(
     app: &AppState,
-    user_id: &UserId,
-    limit: usize,
-    deadline: Deadline,
+    (user_id, limit): (&UserId, usize),
+    (deadline, criticality): (Deadline, Criticality),
     (span, decision): (&Span, &mut Undecided<'_>),
 ) -> Result<(Source, RankedList), ApiError> {
     let now_ms = unix_ms();
@@ -205,7 +205,8 @@ async fn find_list(
         return Ok((Source::Popular, app.model.current().popular.clone()));
     }
     decision.decide(Path::Store);
-    let request = LoadRequest { user_id: user_id.clone(), limit, user_status, deadline: deadline.of_load() };
+    let deadline = deadline.of_load();
+    let request = LoadRequest { user_id: user_id.clone(), limit, user_status, deadline, criticality };
     // Boxed, because it is large: otherwise the future of a hit would contain it.
     match (Box::pin(load::load(app, request, span)).await, stale) {
         (Ok(Some(list)), _) => Ok((Source::Store, list)),
@@ -228,7 +229,7 @@ async fn load_and_rank(
     request: &LoadRequest,
     span: &Span,
 ) -> Result<(Option<RankedList>, Option<JoinHandle<()>>), ApiError> {
-    let LoadRequest { user_id, limit, user_status, deadline } = request;
+    let LoadRequest { user_id, limit, user_status, deadline, criticality } = request;
     let permit = match (&app.guard, user_status) {
         (Some(guard), UserStatus::Unverified) => Some(guard.unverified_load_permit()?),
         _ => None,
@@ -237,7 +238,8 @@ async fn load_and_rank(
     let version = app.memory.version(user_id);
     // The store usually ends at the deadline on its own. If it does not, the query goes on without this request.
     let second_reads = &app.metrics.loads.second_reads;
-    let read = Behaviour::read(&app.store, app.config.features, user_id, deadline.at, (span, second_reads));
+    let turn = Turn { criticality: *criticality, deadline: Some(deadline.at) };
+    let read = Behaviour::read(&app.store, app.config.features, user_id, turn, (span, second_reads));
     let behaviour = timeout_at(deadline.at, read)
         .await
         .map_err(|_elapsed| deadline.exceeded())

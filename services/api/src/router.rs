@@ -52,7 +52,7 @@ async fn measure(State(app): State<AppState>, path: Option<MatchedPath>, mut req
         response = rejection(response.status(), app.config.http.max_body_bytes).into_response();
     }
     let durations = app.metrics.http.of(route, response.status().as_u16());
-    trace.finish(&app.telemetry, durations, route, &mut response);
+    trace.finish(&app, durations, route, &mut response);
     active.end();
     response
 }

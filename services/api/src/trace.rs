@@ -12,6 +12,7 @@ use contract::spans::attribute;
 use runtime::telemetry::{self, Context, IncomingContext, Kind, Span, Telemetry};
 
 use crate::{
+    AppState,
     error::{ApiError, Failure},
     metrics::RequestDurations,
 };
@@ -58,19 +59,26 @@ impl RequestTrace {
     }
 
     /// Records the duration. A request that was not sampled gets one span now if it failed or was slow. A failed request gets one log
-    /// line, sampled or not.
+    /// line, sampled or not. Of those that admission refused, and that are not sampled, only a few do (`refusals`).
     pub fn finish(
         self,
-        telemetry: &Telemetry,
+        app: &AppState,
         durations: &RequestDurations,
         route: Option<&str>,
         response: &mut Response,
     ) {
+        let telemetry = &app.telemetry;
         let status = response.status();
-        let (failed, duration) = (status.is_server_error(), self.started.elapsed());
+        let (failed, now) = (status.is_server_error(), Instant::now());
+        let duration = now - self.started;
         let mut span = self.span;
         if !span.is_recorded() {
-            if !failed && !telemetry.is_slow(duration) {
+            let is_silent = if failed {
+                is_refusal(response) && !app.refusals.is_recorded(now)
+            } else {
+                !telemetry.is_slow(duration)
+            };
+            if is_silent {
                 return durations.observe(self.started, duration, &Span::NONE);
             }
             // The log line has these ids even if no span is recorded.
@@ -123,6 +131,11 @@ fn server_span(
         span.set(attribute::HTTP_ROUTE, route);
     }
     span
+}
+
+/// By admission.
+fn is_refusal(response: &Response) -> bool {
+    response.extensions().get::<Failure>().is_some_and(|failure| matches!(*failure.0, ApiError::Overloaded))
 }
 
 fn log_failure(

@@ -1,7 +1,10 @@
 //! Warm-up: writes the lists of the most active users to Redis before the replica takes traffic.
 //!
 //! The replicas share the work. Each shard is one unit, taken with a lease in Redis. When the lease of a replica that stopped expires, another
-//! replica continues the unit at its last position. A finished unit stays marked as long as its lists are fresh.
+//! replica continues the unit at its last position. A finished unit stays marked as long as its lists are fresh. `again` does the same when the
+//! cache has lost its lists.
+
+pub mod again;
 
 use std::time::Duration;
 
@@ -28,6 +31,26 @@ const KEEP: &str = r"
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
     redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
     return 1";
+
+/// What is written, and by which replicas together.
+struct Fill {
+    /// Replicas that fill at the same time have the same name.
+    name: String,
+    /// How long a finished unit stays marked, in milliseconds.
+    marked_ms: u64,
+}
+
+impl Fill {
+    fn before_ready(app: &AppState) -> Self {
+        // Versions from segments follow each other within seconds, and the replicas must agree on the name.
+        let name = match app.config.model.source {
+            ModelSource::Store => format!("m{}", app.model.current().version),
+            ModelSource::Segments => "segments".to_owned(),
+        };
+        // The mark expires a little before the lists, whose time varies by 10 %.
+        Self { name, marked_ms: (app.config.cache.fresh_ms * 9 / 10).max(1) }
+    }
+}
 
 /// Limits the rate to `rate` users per second; 0 means no limit.
 #[derive(Debug)]
@@ -56,23 +79,30 @@ impl RateLimit {
 
 /// Works until all units are done, by this or other replicas, or until `warmup_deadline_ms`. Missing lists are then computed on request.
 pub async fn run(app: &AppState, readiness: &Readiness) {
+    let show = |step| {
+        readiness.step(step);
+    };
+    within_deadline(app, &Fill::before_ready(app), show).await;
+}
+
+async fn within_deadline(app: &AppState, fill: &Fill, show: impl Fn(String)) {
     let started = Instant::now();
     let deadline = Duration::from_millis(app.config.guards.warmup_deadline_ms);
     let me = format!("{:016x}", rand::random::<u64>());
-    match tokio::time::timeout(deadline, all_units(app, &me, readiness)).await {
+    match tokio::time::timeout(deadline, all_units(app, (&me, fill), show)).await {
         Ok(()) => tracing::info!(seconds = started.elapsed().as_secs_f64(), "warm-up done"),
         Err(_elapsed) => tracing::warn!(?deadline, "warm-up not done in time, continuing without the rest"),
     }
 }
 
-async fn all_units(app: &AppState, me: &str, readiness: &Readiness) {
+async fn all_units(app: &AppState, (me, fill): (&str, &Fill), show: impl Fn(String)) {
     let units: Vec<ShardId> = ShardId::all().collect();
     let mut rate_limit = RateLimit { rate: app.config.guards.warmup_rate, next: Instant::now() };
     let mut failing = false;
     loop {
         let (mut done, mut failed) = (0, None);
         for &shard in &units {
-            match unit(app, me, shard, &mut rate_limit).await {
+            match unit(app, (me, fill), shard, &mut rate_limit).await {
                 Ok(true) => done += 1,
                 Ok(false) => {}
                 Err(error) => {
@@ -82,7 +112,7 @@ async fn all_units(app: &AppState, me: &str, readiness: &Readiness) {
             }
             app.metrics.warmup.progress.set(done as f64 / units.len() as f64);
             let trying = if failed.is_some() { ", retrying after a failure of Redis or the store" } else { "" };
-            readiness.step(format!("warm-up: {done} of {} shards{trying}", units.len()));
+            show(format!("warm-up: {done} of {} shards{trying}", units.len()));
         }
         if done == units.len() {
             return;
@@ -102,14 +132,15 @@ async fn all_units(app: &AppState, me: &str, readiness: &Readiness) {
 }
 
 /// True: the unit is done. False: another replica works on it.
-async fn unit(app: &AppState, me: &str, shard: ShardId, rate_limit: &mut RateLimit) -> anyhow::Result<bool> {
+async fn unit(
+    app: &AppState,
+    (me, fill): (&str, &Fill),
+    shard: ShardId,
+    rate_limit: &mut RateLimit,
+) -> anyhow::Result<bool> {
     let redis = &mut app.redis.clone();
-    // Versions from segments follow each other within seconds, and the replicas must agree on the name.
-    let fill = match app.config.model.source {
-        ModelSource::Store => format!("m{}", app.model.current().version),
-        ModelSource::Segments => "segments".to_owned(),
-    };
-    let (key, cursor) = (keys::warmup_unit(&fill, shard.index()), keys::warmup_cursor(&fill, shard.index()));
+    let Fill { name, marked_ms } = fill;
+    let (key, cursor) = (keys::warmup_unit(name, shard.index()), keys::warmup_cursor(name, shard.index()));
     let lease_ms = LEASE.as_millis() as u64;
     let (_, holder, warm_already): (Option<String>, Option<String>, Option<usize>) = redis::pipe()
         .cmd("SET")
@@ -135,8 +166,6 @@ async fn unit(app: &AppState, me: &str, shard: ShardId, rate_limit: &mut RateLim
     if resumed_at > 0 {
         app.metrics.warmup.resumed.inc();
     }
-    // The mark expires a little before the lists, whose time varies by 10 %.
-    let marked_ms = (app.config.cache.fresh_ms * 9 / 10).max(1);
     let mut warmed = resumed_at;
     for batch in users[resumed_at..].chunks(rate_limit.batch()) {
         tokio::time::sleep_until(rate_limit.start_at(Instant::now(), batch.len())).await;

@@ -12,6 +12,7 @@ use crate::{
     spans,
     sql::push_hex,
     transaction::{begin, commit, run_packet},
+    turn::Turn,
 };
 
 impl Store {
@@ -30,7 +31,7 @@ impl Store {
             }
             rows.sort_by(|(_, a), (_, b)| a.row_key().cmp(&b.row_key()));
             let sql = append_sql(shard, &rows, now_ms);
-            let mut pooled = self.traced_checkout(shard, None, span).await?;
+            let mut pooled = self.traced_checkout(shard, Turn::default(), span).await?;
             let query = spans::query(span, "INSERT behaviour", shard, &self.pool(shard).address);
             query.set(attribute::ITEMS, rows.len());
             detached(async move {

@@ -13,6 +13,7 @@ use crate::{
     numbered::{Arrival, ImportEvent, insert_rows, take_numbers},
     sql::{forget_features, id_at},
     transaction::{begin, commit, run_packet},
+    turn::Turn,
 };
 
 /// The result of an import.
@@ -67,7 +68,7 @@ impl Store {
         let mut added = 0;
         for batch in rows.chunks(ROWS_PER_COMMIT) {
             let sql = import_sql(&schema, batch);
-            let mut pooled = self.checkout(shard, None).await?;
+            let mut pooled = self.checkout(shard, Turn::default()).await?;
             let timeout = pooled.command_timeout().times((ROWS_PER_COMMIT / ROWS_PER_INSERT) as u32);
             let result = import_batch(pooled.connection().await?, sql, timeout).await;
             added += pooled.write(result)?;
@@ -78,7 +79,7 @@ impl Store {
             let users = format!(
                 "INSERT INTO {schema}.users (user_id, created_at_ms, events) SELECT user_id, MIN(at_ms), COUNT(*) FROM {schema}.behaviour GROUP BY user_id ON DUPLICATE KEY UPDATE events = VALUES(events)"
             );
-            let mut pooled = self.checkout(shard, None).await?;
+            let mut pooled = self.checkout(shard, Turn::default()).await?;
             let timeout = pooled.command_timeout();
             let result = timeout.run(pooled.connection().await?.execute(AssertSqlSafe(users))).await;
             pooled.write(result)?;
@@ -100,7 +101,7 @@ impl Store {
             "SELECT user_id, item_id, kind, at_ms, weight FROM {}.behaviour FORCE INDEX (by_arrival) ORDER BY arrival",
             shard.schema()
         );
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::default()).await?;
         let result = each_event(pooled.connection().await?, sql, &mut each).await;
         // Not `read`: a retry would report events twice.
         pooled.write(result)

@@ -10,6 +10,7 @@ use crate::{
     mysql::Store,
     sql::{id_at, push_hex},
     transaction::finish,
+    turn::Turn,
 };
 
 /// A complete model in the encoding of the crate `model`.
@@ -31,7 +32,7 @@ impl Store {
     /// # Errors
     /// The catalogue's server failed. Nothing has changed then.
     pub async fn save_model(&self, header: &[u8], rows: &[(ItemId, Vec<u8>)], now_ms: i64) -> Result<u64, StoreError> {
-        let mut pooled = self.inner().catalogue.checkout(None).await?;
+        let mut pooled = self.inner().catalogue.checkout(Turn::default()).await?;
         let timeout = pooled.command_timeout();
         let result = save(pooled.connection().await?, header, rows, now_ms, timeout).await;
         pooled.write(result)
@@ -42,7 +43,7 @@ impl Store {
     /// # Errors
     /// The catalogue's server failed.
     pub async fn latest_model(&self) -> Result<Option<StoredModel>, StoreError> {
-        let mut pooled = self.inner().catalogue.checkout(None).await?;
+        let mut pooled = self.inner().catalogue.checkout(Turn::default()).await?;
         loop {
             let result = load(pooled.connection().await?).await;
             if let Some(model) = pooled.read(result)? {

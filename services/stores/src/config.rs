@@ -3,7 +3,7 @@
 use contract::SHARDS;
 use serde::{Deserialize, Serialize};
 
-pub use crate::gate::QueueOrder;
+pub use crate::waiting::QueueOrder;
 
 /// A MySQL server and the shards on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,10 @@ pub struct StoreConfig {
     pub max_waiting: usize,
     /// How long a request waits for a connection, in milliseconds.
     pub checkout_timeout_ms: u64,
+    /// How long a request for recommendations waits for a connection while other requests have been waiting all the time for longer than this, in
+    /// milliseconds (controlled delay, CoDel). It ends a backlog early: who waits longer is usually not served in time. A critical request
+    /// (header `x-criticality`) waits as `checkout_timeout_ms` says. 0 means that all do.
+    pub standing_wait_ms: u64,
     /// Timeout of one attempt to connect, in milliseconds.
     pub connect_timeout_ms: u64,
     /// Time after which the server aborts a statement, in milliseconds; 0 means never. A query whose request has less than half of it
@@ -81,6 +85,7 @@ impl StoreConfig {
             order: QueueOrder::Newest,
             max_waiting: 1000,
             checkout_timeout_ms: 2900,
+            standing_wait_ms: 0,
             connect_timeout_ms: 3000,
             statement_timeout_ms: 3000,
             flavour: Flavour::Detect,
@@ -113,6 +118,7 @@ impl StoreConfig {
             ("pool_size", u64::from(self.pool_size), 1..=10_000),
             ("max_waiting", self.max_waiting as u64, 0..=1_000_000),
             ("checkout_timeout_ms", self.checkout_timeout_ms, 1..=600_000),
+            ("standing_wait_ms", self.standing_wait_ms, 0..=600_000),
             ("connect_timeout_ms", self.connect_timeout_ms, 1..=600_000),
             ("statement_timeout_ms", self.statement_timeout_ms, 0..=600_000),
         ] {

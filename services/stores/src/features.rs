@@ -5,13 +5,13 @@ use std::{collections::HashMap, fmt::Write, sync::Arc};
 use contract::{ShardId, UserId, shard_of};
 use runtime::telemetry::Span;
 use sqlx::{AssertSqlSafe, Row, mysql::MySqlRow};
-use tokio::time::Instant;
 
 use crate::{
     error::StoreError,
     history::{LoggedEvent, select_within},
     mysql::Store,
     sql::{decode_error, hex_list, id_at, push_hex},
+    turn::Turn,
 };
 
 /// The features of a user, as the worker encoded them.
@@ -31,7 +31,7 @@ impl Store {
     pub async fn features(
         &self,
         user_id: &UserId,
-        deadline: Option<Instant>,
+        turn: impl Into<Turn>,
         span: &Span,
     ) -> Result<Option<StoredFeatures>, StoreError> {
         let shard = shard_of(user_id.as_str());
@@ -43,7 +43,7 @@ impl Store {
             sql.push('\'');
             sql
         };
-        let rows = self.one_command(shard, deadline, span, "SELECT features", sql, joined_features).await?;
+        let rows = self.one_command(shard, turn.into(), span, "SELECT features", sql, joined_features).await?;
         Ok(rows.into_iter().next())
     }
 
@@ -84,7 +84,7 @@ impl Store {
 
     async fn features_rows(&self, shard: ShardId, sql: String) -> Result<HashMap<UserId, StoredFeatures>, StoreError> {
         let sql: Arc<str> = sql.into();
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::BATCH).await?;
         let timeout = pooled.command_timeout();
         loop {
             let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql)));

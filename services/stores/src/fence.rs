@@ -12,6 +12,7 @@ use crate::{
     error::{StoreError, timed_out},
     mysql::{Store, detached},
     pool::PooledConnection,
+    turn::Turn,
 };
 
 /// Largest difference between an epoch in the store and the next one. Epochs are counted from 1, so a larger jump is an error or a forgery.
@@ -79,7 +80,7 @@ impl Store {
         limit: Duration,
     ) -> Result<Result<(), Refused>, StoreError> {
         let deadline = Instant::now() + limit;
-        set_fence(deadline, self.checkout(shard, Some(deadline)), shard, epoch, owner).await
+        set_fence(deadline, self.checkout(shard, Turn::critical(deadline)), shard, epoch, owner).await
     }
 
     /// Increments the shard's counter and returns the new value. Refused as a fence of this epoch and owner would be.
@@ -87,7 +88,7 @@ impl Store {
     /// # Errors
     /// As `history`. It may have been counted nonetheless.
     pub async fn count(&self, shard: ShardId, epoch: u64, owner: u64) -> Result<Result<u64, Refused>, StoreError> {
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::default()).await?;
         detached(async move {
             let counted = update(&mut pooled, shard, ", counter = LAST_INSERT_ID(counter + 1)", epoch, owner).await?;
             Ok(counted.map(|done| done.last_insert_id()))
@@ -98,7 +99,7 @@ impl Store {
     /// # Errors
     /// As `history`.
     pub async fn ownership(&self, shard: ShardId) -> Result<Ownership, StoreError> {
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::default()).await?;
         let timeout = pooled.command_timeout();
         loop {
             let result = read_ownership(pooled.connection().await?, shard, timeout).await;

@@ -1,26 +1,18 @@
-//! A semaphore whose permits carry a value, with a bounded queue in oldest-first or newest-first order.
+//! A semaphore whose permits carry a value, with a bounded queue: the most critical request first, those of one criticality in oldest-first or
+//! newest-first order.
 //!
 //! sqlx's pool is always oldest-first, has no bound on its queue, reports an exhausted pool and an unreachable server as the same error, and
 //! opens connections for waiters that have left (launchbadge/sqlx issue 3132).
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use contract::http::Criticality;
+use tokio::{sync::oneshot, time::Instant};
 
-/// Which waiting request is served next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum QueueOrder {
-    /// Fair. Under lasting overload every request waits for the whole queue.
-    Oldest,
-    /// Under lasting overload most requests are served at once, and the others time out.
-    Newest,
-}
+use crate::waiting::{QueueOrder, WaitingRoom};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GateError {
@@ -30,10 +22,20 @@ pub enum GateError {
     QueueFull(usize),
 }
 
+/// How a request waits for a permit.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    pub criticality: Criticality,
+    /// Longest wait.
+    pub limit: Duration,
+    /// Longest wait in a queue that has had a request in it for this long already: it is no burst, and who waits longer only delays others
+    /// (after CoDel, Nichols and Jacobson, ACM Queue 10(5), 2012). `None`: as `limit`.
+    pub standing: Option<Duration>,
+}
+
 /// Each permit carries a `T`, such as an open connection.
 #[derive(Debug)]
 pub struct Gate<T> {
-    order: QueueOrder,
     max_waiting: usize,
     state: Mutex<State<T>>,
 }
@@ -42,15 +44,7 @@ pub struct Gate<T> {
 struct State<T> {
     /// Values of the free permits. The one used last is on top, because its connection is warm.
     free: Vec<T>,
-    /// In order of arrival, so tickets ascend.
-    queue: VecDeque<Waiter<T>>,
-    next_ticket: u64,
-}
-
-#[derive(Debug)]
-struct Waiter<T> {
-    ticket: u64,
-    hand_over: oneshot::Sender<Permit<T>>,
+    waiting: WaitingRoom<oneshot::Sender<Permit<T>>>,
 }
 
 /// Returns its `T` to the gate when it is dropped.
@@ -64,35 +58,36 @@ pub struct Permit<T> {
 impl<T> Gate<T> {
     /// One permit for each value.
     pub fn new(values: Vec<T>, order: QueueOrder, max_waiting: usize) -> Arc<Self> {
-        let state = State { free: values, queue: VecDeque::new(), next_ticket: 0 };
-        Arc::new(Self { order, max_waiting, state: Mutex::new(state) })
+        let state = State { free: values, waiting: WaitingRoom::new(order, max_waiting) };
+        Arc::new(Self { max_waiting, state: Mutex::new(state) })
     }
 
-    /// Waits for a permit, at most `limit`. Dropping the future leaves the queue.
+    /// Waits for a permit. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// `Timeout` after `limit`. `QueueFull` for the request that would be served last: the new one, or with `Newest` the oldest one in the
-    /// queue.
-    pub async fn acquire(self: &Arc<Self>, limit: Duration) -> Result<Permit<T>, GateError> {
-        let (ticket, handed_over) = {
+    /// `Timeout` after the longest wait. `QueueFull` for the request that would be served last, which may be one that waits already.
+    pub async fn acquire(self: &Arc<Self>, wait: Wait) -> Result<Permit<T>, GateError> {
+        let Wait { criticality, limit, standing } = wait;
+        let (ticket, handed_over, limit) = {
             let mut state = self.lock();
             if let Some(value) = state.free.pop() {
                 return Ok(Permit { gate: Arc::clone(self), value: Some(value) });
             }
-            if state.queue.len() >= self.max_waiting {
-                // Newest-first serves the oldest request last, so the oldest one is refused.
-                if self.order == QueueOrder::Oldest || state.queue.pop_front().is_none() {
-                    return Err(GateError::QueueFull(state.queue.len()));
-                }
-            }
+            let now = Instant::now();
             let (hand_over, handed_over) = oneshot::channel();
-            let ticket = state.next_ticket;
-            state.next_ticket += 1;
-            state.queue.push_back(Waiter { ticket, hand_over });
-            (ticket, handed_over)
+            let Some(entered) = state.waiting.enter(now, criticality, hand_over) else {
+                return Err(GateError::QueueFull(state.waiting.len()));
+            };
+            let limit = match standing {
+                Some(standing) if now - entered.since >= standing => limit.min(standing),
+                _ => limit,
+            };
+            // The request that gave way sees that its sender is gone.
+            drop(entered.displaced);
+            (entered.ticket, handed_over, limit)
         };
         // Leaves the queue on every way out, also on cancellation.
-        let _entry = QueueEntry { gate: self, ticket };
+        let _entry = QueueEntry { gate: self, criticality, ticket };
         match tokio::time::timeout(limit, handed_over).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_displaced)) => Err(GateError::QueueFull(self.max_waiting)),
@@ -103,7 +98,7 @@ impl<T> Gate<T> {
     /// Number of waiting requests.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
-        self.lock().queue.len()
+        self.lock().waiting.len()
     }
 
     #[cfg(test)]
@@ -113,19 +108,15 @@ impl<T> Gate<T> {
 
     fn release(self: &Arc<Self>, mut value: T) {
         loop {
-            let waiter = {
+            let hand_over = {
                 let mut state = self.lock();
-                let next = match self.order {
-                    QueueOrder::Oldest => state.queue.pop_front(),
-                    QueueOrder::Newest => state.queue.pop_back(),
-                };
-                match next {
-                    Some(waiter) => waiter,
+                match state.waiting.next() {
+                    Some(hand_over) => hand_over,
                     None => return state.free.push(value),
                 }
             };
             // Outside the lock. If the waiter has left, the value comes back and goes to the next one.
-            match waiter.hand_over.send(Permit { gate: Arc::clone(self), value: Some(value) }) {
+            match hand_over.send(Permit { gate: Arc::clone(self), value: Some(value) }) {
                 Ok(()) => return,
                 Err(mut permit) => match permit.value.take() {
                     Some(back) => value = back,
@@ -142,15 +133,14 @@ impl<T> Gate<T> {
 
 struct QueueEntry<'a, T> {
     gate: &'a Gate<T>,
+    criticality: Criticality,
     ticket: u64,
 }
 
 impl<T> Drop for QueueEntry<'_, T> {
     fn drop(&mut self) {
-        let mut state = self.gate.lock();
-        if let Ok(at) = state.queue.binary_search_by_key(&self.ticket, |waiter| waiter.ticket) {
-            state.queue.remove(at);
-        }
+        let sender = self.gate.lock().waiting.leave(self.criticality, self.ticket);
+        drop(sender);
     }
 }
 
@@ -177,7 +167,12 @@ impl<T> Drop for Permit<T> {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Wait =
+        Wait { criticality: Criticality::Default, limit: Duration::from_secs(60), standing: None };
+
+    fn at_most(limit: Duration) -> Wait {
+        Wait { limit, ..LONG }
+    }
 
     async fn waiting(gate: &Gate<u32>, n: usize) {
         while gate.waiting() != n {
@@ -217,10 +212,50 @@ mod tests {
         let gate = Gate::new(vec![0], QueueOrder::Newest, 10);
         let _held = gate.acquire(LONG).await.unwrap();
         let started = tokio::time::Instant::now();
-        let error = gate.acquire(Duration::from_millis(2900)).await.unwrap_err();
+        let error = gate.acquire(at_most(Duration::from_millis(2900))).await.unwrap_err();
         assert_eq!(error, GateError::Timeout(Duration::from_millis(2900)));
         assert_eq!(started.elapsed().as_millis(), 2900);
         assert_eq!(gate.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_most_critical_is_served_first() {
+        let gate = Gate::new(vec![0], QueueOrder::Newest, 10);
+        let held = gate.acquire(LONG).await.unwrap();
+        let mut served = Vec::new();
+        let waits = [Criticality::Sheddable, Criticality::Critical, Criticality::Default];
+        let waits = waits.map(|criticality| {
+            let gate = Arc::clone(&gate);
+            async move { gate.acquire(Wait { criticality, ..LONG }).await.map(|_permit| criticality).unwrap() }
+        });
+        let mut waits: futures::stream::FuturesUnordered<_> = waits.into_iter().collect();
+        assert!(futures::poll!(futures::StreamExt::next(&mut waits)).is_pending());
+        drop(held);
+        while let Some(criticality) = futures::StreamExt::next(&mut waits).await {
+            served.push(criticality);
+        }
+        assert_eq!(served, [Criticality::Critical, Criticality::Default, Criticality::Sheddable]);
+    }
+
+    /// A burst may wait in full. In a queue that stands longer a request waits briefly, unless it may not be refused so soon.
+    #[tokio::test(start_paused = true)]
+    async fn a_standing_queue_has_short_waits() {
+        let gate = Gate::new(vec![0], QueueOrder::Newest, 10);
+        let _held = gate.acquire(LONG).await.unwrap();
+        let standing = Some(Duration::from_millis(200));
+        let burst = Wait { limit: Duration::from_secs(3), standing, ..LONG };
+        let first = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move { gate.acquire(burst).await.map(drop) }
+        });
+        waiting(&gate, 1).await;
+        tokio::time::advance(Duration::from_millis(150)).await;
+        let early = gate.acquire(Wait { limit: Duration::from_millis(60), ..burst }).await.unwrap_err();
+        assert_eq!(early, GateError::Timeout(Duration::from_millis(60)));
+        assert_eq!(gate.acquire(burst).await.unwrap_err(), GateError::Timeout(Duration::from_millis(200)));
+        let patient = gate.acquire(Wait { standing: None, limit: Duration::from_secs(1), ..LONG }).await.unwrap_err();
+        assert_eq!(patient, GateError::Timeout(Duration::from_secs(1)));
+        assert_eq!(first.await.unwrap(), Err(GateError::Timeout(Duration::from_secs(3))));
     }
 
     #[tokio::test]
@@ -253,7 +288,7 @@ mod tests {
             for n in 0..5_000_u64 {
                 let gate = Arc::clone(&gate);
                 tasks.spawn(async move {
-                    let attempt = gate.acquire(Duration::from_micros(n % 700));
+                    let attempt = gate.acquire(Wait { criticality: Criticality::ALL[n as usize % 3], ..at_most(Duration::from_micros(n % 700)) });
                     if let Ok(Ok(permit)) = tokio::time::timeout(Duration::from_micros(n % 500), attempt).await {
                         tokio::task::yield_now().await;
                         drop(permit);

@@ -6,7 +6,7 @@ use contract::{EventKind, ItemId, ShardId, UserId, shard_of, spans::attribute};
 use futures::TryStreamExt;
 use runtime::telemetry::Span;
 use sqlx::{AssertSqlSafe, Row, mysql::MySqlRow};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::{
     command_timeout::GRACE,
@@ -16,6 +16,7 @@ use crate::{
     pool::PooledConnection,
     spans,
     sql::{decode_error, hex_list, id_at, push_hex},
+    turn::Turn,
 };
 
 /// An event in a user's behaviour log.
@@ -41,7 +42,7 @@ impl Store {
     /// The user's newest events, newest first, at most 1000; empty for an unknown user. One MySQL command on an open connection. Events
     /// with the same time are in descending order of item and kind.
     ///
-    /// The server aborts the query at `deadline`, and 1.5 s later this function returns in any case. Dropping the future while it waits for a
+    /// The server aborts the query at the deadline of `turn`, and 1.5 s later this function returns in any case. Dropping the future while it waits for a
     /// connection leaves the queue. Afterwards connecting and the query run to completion, so that a client that disconnects costs no
     /// connection. The wait for a connection and the query are child spans of `span`.
     ///
@@ -50,25 +51,25 @@ impl Store {
     pub async fn history(
         &self,
         user_id: &UserId,
-        deadline: Option<Instant>,
+        turn: impl Into<Turn>,
         span: &Span,
     ) -> Result<Vec<LoggedEvent>, StoreError> {
         let shard = shard_of(user_id.as_str());
         let sql = |timeout| history_sql(shard, user_id, timeout);
-        self.one_command(shard, deadline, span, "SELECT behaviour", sql, |row| joined_event(row, 0)).await
+        self.one_command(shard, turn.into(), span, "SELECT behaviour", sql, |row| joined_event(row, 0)).await
     }
 
     /// Reads rows as `history` does. `summary`: verb and table, for the span.
     pub(crate) async fn one_command<T: Send + 'static>(
         &self,
         shard: ShardId,
-        deadline: Option<Instant>,
+        turn: Turn,
         span: &Span,
         summary: &'static str,
         sql: impl FnOnce(Option<StatementTimeout>) -> String,
         decode: fn(&MySqlRow) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, StoreError> {
-        let mut pooled = self.traced_checkout(shard, deadline, span).await?;
+        let mut pooled = self.traced_checkout(shard, turn, span).await?;
         let sql: Arc<str> = sql(pooled.statement_timeout()).into();
         let query = spans::query(span, summary, shard, &self.pool(shard).address);
         let read = detached_read(pooled.abandoned_reads(), async move {
@@ -76,7 +77,7 @@ impl Store {
             query.set(attribute::DB_RESPONSE_RETURNED_ROWS, rows.len());
             Ok(rows)
         });
-        match deadline {
+        match turn.deadline {
             // Only an attempt to connect takes longer. It goes on, and the next request uses the connection.
             Some(deadline) => timeout_at(deadline + GRACE, read)
                 .await
@@ -105,7 +106,7 @@ impl Store {
             hex_list(user_ids.iter())
         )
         .into();
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::BATCH).await?;
         let timeout = pooled.command_timeout();
         loop {
             let mut rows = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql))).fetch(pooled.connection().await?);

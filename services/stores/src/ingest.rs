@@ -15,6 +15,7 @@ use crate::{
     numbered::{Arrival, ImportEvent, insert_rows},
     sql::{push_hex, push_integer},
     transaction::{begin, commit, run_packet},
+    turn::Turn,
 };
 
 /// The position of a shard in its partition of the topic.
@@ -95,7 +96,7 @@ impl Store {
     /// # Errors
     /// As `history`.
     pub async fn event_position(&self, shard: ShardId) -> Result<EventPosition, StoreError> {
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::default()).await?;
         let timeout = pooled.command_timeout();
         loop {
             let result = read_position(pooled.connection().await?, shard, timeout).await;
@@ -114,7 +115,7 @@ impl Store {
             return Ok(HashSet::new());
         }
         let sql: Arc<str> = logged_sql(shard, candidates).into();
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::default()).await?;
         let timeout = pooled.command_timeout();
         loop {
             let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql)));
@@ -141,7 +142,7 @@ impl Store {
     ) -> Result<Result<(), BatchRefused>, StoreError> {
         let sql = batch_sql(shard, batch, now_ms, epoch, owner);
         let expected = EventPosition { next_offset: batch.from_offset, arrival_base: batch.arrival_base };
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::default()).await?;
         detached(async move {
             let timeout = pooled.command_timeout();
             let connection = pooled.connection().await?;

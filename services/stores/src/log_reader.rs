@@ -11,6 +11,7 @@ use crate::{
     ingest::ArrivedEvent,
     mysql::Store,
     sql::id_at,
+    turn::Turn,
 };
 
 impl Store {
@@ -30,7 +31,7 @@ impl Store {
              WHERE arrival > {after} AND arrival < @log_end ORDER BY arrival LIMIT {limit}"
         )
         .into();
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::default()).await?;
         let timeout = pooled.command_timeout();
         loop {
             let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql)));

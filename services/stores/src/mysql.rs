@@ -17,6 +17,7 @@ use crate::{
     pool::{PendingCheckout, Pool, PooledConnection},
     spans,
     sql::id_at,
+    turn::Turn,
 };
 
 /// The shards and the catalogue. Cheap to clone.
@@ -83,20 +84,20 @@ impl Store {
     pub(crate) async fn checkout(
         &self,
         shard: ShardId,
-        deadline: Option<Instant>,
+        turn: Turn,
     ) -> Result<PooledConnection, StoreError> {
         let _pending = PendingCheckout::new(&self.0.shard_metrics[shard.index()]);
-        self.pool(shard).checkout(deadline).await
+        self.pool(shard).checkout(turn).await
     }
 
     pub(crate) async fn traced_checkout(
         &self,
         shard: ShardId,
-        deadline: Option<Instant>,
+        turn: Turn,
         span: &Span,
     ) -> Result<PooledConnection, StoreError> {
         let waiting = spans::pool_wait(span, shard, &self.pool(shard).address);
-        spans::record_error(&waiting, self.checkout(shard, deadline).await)
+        spans::record_error(&waiting, self.checkout(shard, turn).await)
     }
 
     /// A connection to this shard's server that only fences use.
@@ -105,7 +106,7 @@ impl Store {
         shard: ShardId,
         deadline: Instant,
     ) -> Result<PooledConnection, StoreError> {
-        self.0.fence_pools[self.instance_of(shard)].checkout(Some(deadline)).await
+        self.0.fence_pools[self.instance_of(shard)].checkout(Turn::critical(deadline)).await
     }
 
     /// Number of the shard's server in `StoreConfig::instances`.
@@ -132,7 +133,7 @@ impl Store {
     /// # Errors
     /// As `history`.
     pub async fn each_user(&self, shard: ShardId, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::default()).await?;
         let sql: Arc<str> = format!("{}user_id FROM {}.users", pooled.unlimited_select(), shard.schema()).into();
         loop {
             let connection = pooled.connection().await?;
@@ -148,7 +149,7 @@ impl Store {
     /// # Errors
     /// As `history`.
     pub async fn most_active(&self, shard: ShardId, limit: u32) -> Result<Vec<UserId>, StoreError> {
-        let mut pooled = self.checkout(shard, None).await?;
+        let mut pooled = self.checkout(shard, Turn::BATCH).await?;
         let timeout = pooled.command_timeout();
         // Ties are ordered by id, so that a resumed warm-up sees the same order. The index ends with the id.
         let sql: Arc<str> =
@@ -170,7 +171,7 @@ impl Store {
     pub async fn create_user(&self, user_id: &UserId, now_ms: i64, span: &Span) -> Result<bool, StoreError> {
         let shard = shard_of(user_id.as_str());
         let sql = format!("INSERT IGNORE INTO {}.users (user_id, created_at_ms) VALUES (?, ?)", shard.schema());
-        let mut pooled = self.traced_checkout(shard, None, span).await?;
+        let mut pooled = self.traced_checkout(shard, Turn::default(), span).await?;
         let query = spans::query(span, "INSERT users", shard, &self.pool(shard).address);
         let user_id = user_id.clone();
         detached(async move {

@@ -15,8 +15,9 @@ use crate::{
     config::StoreConfig,
     dialer::{CONCURRENT_HANDSHAKES, Dialer, StatementTimeout},
     error::{StoreError, is_broken, is_invalid, is_timed_out, timed_out},
-    gate::{Gate, GateError, Permit},
+    gate::{Gate, GateError, Permit, Wait},
     metrics::{PoolMetrics, ShardMetrics},
+    turn::Turn,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -28,6 +29,8 @@ pub(crate) struct Pool {
     /// The server's address, as configured.
     pub(crate) address: String,
     checkout_timeout: Duration,
+    /// `None`: as `checkout_timeout`.
+    standing_wait: Option<Duration>,
     dialer: Arc<Dialer>,
 }
 
@@ -54,19 +57,23 @@ impl Pool {
             gate: Gate::new(slots, config.order, config.max_waiting),
             address: address.to_owned(),
             checkout_timeout: Duration::from_millis(config.checkout_timeout_ms),
+            standing_wait: (config.standing_wait_ms > 0).then(|| Duration::from_millis(config.standing_wait_ms)),
             dialer: Arc::new(Dialer::new(config, address, metrics)?),
         })
     }
 
-    /// Waits for a connection, at most for `checkout_timeout_ms` and until `deadline`. Cancellation leaves the queue and affects no
+    /// Waits for a connection, at most for `checkout_timeout_ms` and until the deadline. Cancellation leaves the queue and affects no
     /// connection.
-    pub(crate) async fn checkout(&self, deadline: Option<Instant>) -> Result<PooledConnection, StoreError> {
+    pub(crate) async fn checkout(&self, turn: Turn) -> Result<PooledConnection, StoreError> {
+        let deadline = turn.deadline;
         let started = Instant::now();
         let metrics = &self.dialer.metrics;
         let limit = deadline.map_or(self.checkout_timeout, |deadline| {
             self.checkout_timeout.min(deadline.saturating_duration_since(started))
         });
-        let permit = self.gate.acquire(limit).await.map_err(|error| match error {
+        let standing = self.standing_wait.filter(|_| turn.is_shed());
+        let wait = Wait { criticality: turn.criticality, limit, standing };
+        let permit = self.gate.acquire(wait).await.map_err(|error| match error {
             GateError::Timeout(waited) => {
                 metrics.timeouts.inc();
                 metrics.commands.checkout_timeouts.inc();
@@ -97,7 +104,7 @@ impl Pool {
         let deadline = Instant::now() + limit;
         let mut checkouts = Vec::new();
         for _ in 0..count {
-            checkouts.push(self.checkout(None).await?);
+            checkouts.push(self.checkout(Turn::default()).await?);
         }
         let opened = checkouts.into_iter().map(|mut pooled| async move {
             let mut pause = FIRST_PAUSE;

@@ -8,8 +8,7 @@ use lists::{ModelView, rank_history, rank_window};
 use model::Features;
 use prometheus::{Histogram, IntCounter};
 use runtime::telemetry::Span;
-use stores::{LoggedEvent, Store, StoreError, StoredFeatures};
-use tokio::time::Instant;
+use stores::{LoggedEvent, Store, StoreError, StoredFeatures, Turn};
 
 use crate::config::FeaturesSource;
 
@@ -37,12 +36,12 @@ impl Behaviour {
         store: &Store,
         source: FeaturesSource,
         user_id: &UserId,
-        deadline: Instant,
+        turn: Turn,
         (span, second_reads): (&Span, &IntCounter),
     ) -> Result<Self, StoreError> {
         let stored = match source {
             FeaturesSource::Inline => None,
-            FeaturesSource::Kafka => store.features(user_id, Some(deadline), span).await?,
+            FeaturesSource::Kafka => store.features(user_id, turn, span).await?,
         };
         match stored.as_ref().and_then(|stored| decode(user_id, stored)) {
             Some(prepared) => Ok(prepared),
@@ -51,7 +50,7 @@ impl Behaviour {
                     second_reads.inc();
                 }
                 Ok(Self {
-                    content: Content::History(store.history(user_id, Some(deadline), span).await?),
+                    content: Content::History(store.history(user_id, turn, span).await?),
                     // The log is read after the row, so it has all events that the row counts.
                     arrival: stored.map_or(0, |stored| stored.arrival),
                 })

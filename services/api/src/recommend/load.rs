@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use contract::{UserId, spans::name};
+use contract::{UserId, http::Criticality, spans::name};
 use lists::RankedList;
 use runtime::telemetry::{Context, Kind, Span};
 use tokio::{
@@ -26,6 +26,8 @@ pub struct LoadRequest {
     pub limit: usize,
     pub user_status: UserStatus,
     pub deadline: Deadline,
+    /// Whose turn it is at the store.
+    pub criticality: Criticality,
 }
 
 /// `None`: the store has no behaviour to rank from.
@@ -72,7 +74,8 @@ async fn load_shared(
     request: LoadRequest,
     span: &Span,
 ) -> Result<Option<RankedList>, ApiError> {
-    // The second round is for a request that needs a longer list than the load that it joined.
+    let is_critical = request.criticality == Criticality::Critical;
+    // The second round is for a request that needs more than the load that it joined.
     for round in 0..2 {
         if round > 0 {
             app.metrics.loads.repeated.inc();
@@ -100,6 +103,8 @@ async fn load_shared(
             Ok(Ok(list)) => return Ok(list),
             // The leader's deadline was exceeded, and this request has time left.
             Ok(Err(error)) if !is_leader && matches!(*error, ApiError::Deadline(_)) => {}
+            // Perhaps the store served the leader's load late or not at all because it was less critical.
+            Ok(Err(error)) if !is_leader && is_critical && error.is_overload() => {}
             Ok(Err(error)) => return Err(ApiError::SharedLoad { error, waited: joined_at.elapsed() }),
             Err(Panicked) => return Err(ApiError::Internal),
         }

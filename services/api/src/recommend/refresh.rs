@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use contract::{UserId, keys, spans::name};
+use contract::{UserId, http::Criticality, keys, spans::name};
 use lists::RankedList;
 use runtime::telemetry::{Kind, Span};
 use tokio::time::Instant;
@@ -45,7 +45,9 @@ pub fn refresh_ahead(app: &AppState, user_id: &UserId, list: &RankedList, now_ms
             return;
         }
         let limit = app.config.cache.items;
-        let request = LoadRequest { user_id, limit, user_status: UserStatus::MayExist, deadline };
+        // No request waits for it.
+        let criticality = Criticality::Sheddable;
+        let request = LoadRequest { user_id, limit, user_status: UserStatus::MayExist, deadline, criticality };
         match load(&app, request, &refreshing).await {
             Ok(_) => app.metrics.loads.refresh_ok.inc(),
             Err(_counted) => app.metrics.loads.refresh_failed.inc(),

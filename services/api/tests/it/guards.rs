@@ -68,6 +68,39 @@ async fn replicas_share_the_warm_up() {
     assert_eq!(warmed, 400.0);
 }
 
+/// Redis loses its lists: a replica writes them again, beside the requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flushed_cache_is_warmed_up_again() {
+    let Some(fixture) = Fixture::start().await else { return };
+    let mut config = fixture.config(Profile::Protected);
+    config.guards.warmup_again_pct = 50;
+    let (one, other) = futures::future::join(Replica::start(config.clone()), fixture.replica(Profile::Protected)).await;
+    for n in 0..400 {
+        assert_eq!(one.recommend(fixture.user(n), 1).await.source, Source::Cache);
+    }
+    assert_eq!(one.metric("warmup_again_total").await, 0.0, "no list was missing");
+    flush_redis(&fixture).await;
+    let warmed = async || one.metric("warmup_users_total").await;
+    let before = warmed().await;
+    let mut users = (0..400).cycle();
+    wait_until("all lists are in Redis again", async || {
+        let asked = users.by_ref().take(40).map(|n| other.recommend(fixture.user(n), 1));
+        futures::future::join_all(asked).await;
+        let asked = users.by_ref().take(40).map(|n| one.recommend(fixture.user(n), 1));
+        futures::future::join_all(asked).await;
+        if one.metric("warmup_again_total").await == 0.0 {
+            // The requests have filled the cache before it was noticed.
+            flush_redis(&fixture).await;
+        }
+        warmed().await - before == 400.0
+    })
+    .await;
+    assert_eq!(other.metric("warmup_again_total").await, 0.0, "it is off there");
+    for n in 0..400 {
+        assert_eq!(other.recommend(fixture.user(n), 1).await.source, Source::Cache);
+    }
+}
+
 /// A user who signs up through one replica is known to the others at once. A lost set makes no user absent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn newcomers_are_known_everywhere() {

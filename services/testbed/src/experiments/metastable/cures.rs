@@ -41,7 +41,7 @@ pub static ALL: [Cure; 10] = [
     Cure { name: "admission", sets: ADMISSION, is_modelled: false, ..OFF },
     Cure { name: "coalescing", sets: &["guards.coalesce=on"], is_modelled: false, ..OFF },
     Cure { name: "stale answers", sets: STALE, needs_lists: true, is_modelled: false, ..OFF },
-    Cure { name: "warm-up", sets: &["guards.warmup=on"], is_modelled: false, ..OFF },
+    Cure { name: "warm-up", sets: WARM_UP, is_modelled: false, ..OFF },
 ];
 
 /// All of them at once; retries have a budget of 10 % and pauses instead of being off.
@@ -60,6 +60,7 @@ pub static ALL_ON: Cure = Cure {
         "guards.coalesce=on",
         "cache.stale_ms=86400000",
         "guards.warmup=on",
+        "guards.warmup_again_pct=50",
     ],
     needs_lists: true,
     is_modelled: false,
@@ -67,6 +68,8 @@ pub static ALL_ON: Cure = Cure {
 
 /// Admitted requests of a replica wait for a connection for less than the timeout of a try.
 const ADMISSION: &[&str] = &["http.admission=fixed", "http.admission_limit=100"];
+/// Before the replicas are ready, and again when half of the lookups find no list.
+const WARM_UP: &[&str] = &["guards.warmup=on", "guards.warmup_again_pct=50"];
 /// An expired list is the answer if the store fails before the client's deadline, so the replica must know it.
 const STALE: &[&str] = &["cache.stale_ms=86400000", "http.honour_deadline=on"];
 

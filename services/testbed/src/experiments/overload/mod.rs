@@ -1,6 +1,6 @@
-//! `experiment overload`: steps to twice the knee, then a surge and its end; with `--policies` the admission policies (`arena`).
+//! `experiment overload`: steps to twice the knee, then a surge and its end; with `--policies` the admission policies (`policies`).
 
-mod arena;
+mod policies;
 mod judgement;
 mod surge;
 
@@ -33,7 +33,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     run: |matches| {
         Box::pin(async move {
             let args = OverloadArgs::from_arg_matches(&matches)?;
-            if args.policies { arena::run(&args.policy, &args.load).await } else { run(&args.load).await }
+            if args.policies { policies::run(&args.policy, &args.load).await } else { run(&args.load).await }
         })
     },
 };

@@ -71,6 +71,8 @@ pub struct ChangeFigures {
 pub struct Cost {
     /// Of a request that is answered from Redis.
     pub hit_us: f64,
+    /// Of a request that is answered from the replica's memory: little more than HTTP.
+    pub memory_us: f64,
     /// Of a request that admission refuses.
     pub rejection_us: f64,
 }

@@ -19,8 +19,8 @@ pub const CALM: f64 = 0.7;
 pub const SPIKE: f64 = 1.4;
 /// Load while the capacity is halved.
 const BUSY: f64 = 1.2;
-/// Of hits and of rejections: enough to tell their CPU time from that of an idle replica.
-const COST_PER_S: u32 = 500;
+/// Of hits and of rejections: enough to tell their CPU time from that of an idle replica, and to wake it for several at a time.
+const COST_PER_S: u32 = 2_000;
 
 /// Lengths in seconds.
 #[derive(Debug, Clone, Copy)]
@@ -158,7 +158,7 @@ impl Windows<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiments::overload::arena::scenario;
+    use crate::experiments::overload::policies::scenario;
 
     #[test]
     fn the_windows_are_plans_in_range_around_the_capacity() {

@@ -7,7 +7,7 @@ use report::{
 };
 
 use super::{
-    contenders::DEFAULT,
+    compared::DEFAULT,
     figures::{Cost, LoadFigures, PolicyFigures, over_rounds},
     windows::{LOADS, SPIKE},
 };
@@ -129,7 +129,9 @@ fn timed(name: String, measured: Option<f64>, (most_s, passed): (f64, Option<boo
 
 fn rejection(cost: Cost, validity: &Validity) -> Verdict {
     let measured = (cost.hit_us > 0.0).then(|| 100.0 * cost.rejection_us / cost.hit_us);
-    let figures = format!("{} µs and {} µs of the replicas' CPU", count(cost.rejection_us), count(cost.hit_us));
+    let [rejection, hit, memory] = [cost.rejection_us, cost.hit_us, cost.memory_us].map(count);
+    let figures =
+        format!("{rejection} µs and {hit} µs of the replicas' CPU; an answer from memory, little more than HTTP, {memory} µs");
     verdict(Judged {
         name: "CPU of a rejection, of that of a hit".into(),
         expected: format!("≤ {MAX_COST_PCT} %"),
@@ -170,12 +172,12 @@ mod tests {
         let valid = Validity::default();
         let rival = figures("codel", [100.0, 200.0, 150.0], 10.0, None);
         let good = figures(DEFAULT, [150.0, 190.0, 180.0], 99.0, Some(1));
-        let cheap = Cost { hit_us: 100.0, rejection_us: 10.0 };
+        let cheap = Cost { hit_us: 100.0, memory_us: 8.0, rejection_us: 10.0 };
         assert_eq!(passed(&[rival.clone(), good.clone()], cheap, &valid), [Some(true); 6]);
         let alone = passed(&[good], cheap, &valid);
         assert_eq!(alone[..3], [None, None, Some(true)], "its own peak is no comparison");
         let bad = figures(DEFAULT, [200.0, 189.0, 179.0], 98.9, None);
-        let dear = Cost { hit_us: 100.0, rejection_us: 11.0 };
+        let dear = Cost { hit_us: 100.0, memory_us: 8.0, rejection_us: 11.0 };
         assert_eq!(passed(&[rival.clone(), bad.clone()], dear, &valid), [Some(false); 6]);
         let shown = verdicts(&[rival.clone(), bad], None);
         assert_eq!(shown[0].measured, "94.5 %");
@@ -190,7 +192,7 @@ mod tests {
         let mut bad = figures(DEFAULT, [200.0, 200.0, 200.0], 100.0, Some(0));
         bad.loads.iter_mut().for_each(|load| load.validity = invalid.clone());
         bad.changes.validity = invalid.clone();
-        let cost = Cost { hit_us: 100.0, rejection_us: 1.0 };
+        let cost = Cost { hit_us: 100.0, memory_us: 8.0, rejection_us: 1.0 };
         assert_eq!(passed(std::slice::from_ref(&bad), cost, &invalid), [None; 6]);
         assert!(verdicts(&[bad], None).iter().all(|verdict| verdict.undecided));
     }

@@ -21,6 +21,8 @@ use crate::{
 const SLOW: &[&str] = &["http.work_us=5000", "http.cpu_quota=0.25"];
 /// Lists stay in Redis.
 const HITS: &[&str] = &["cache.fresh_ms=3600000", "cache.stale_ms=3600000"];
+/// They stay in the replicas' memory as well.
+const MEMORY: &[&str] = &["cache.fresh_ms=3600000", "cache.stale_ms=3600000", "cache.local_ms=600000"];
 /// One request is admitted, and none waits. It takes as long as a query.
 const REJECTIONS: &[&str] = &["http.admission=fixed", "http.admission_limit=1", "http.admission_waiting=0"];
 /// Of the requests whose cost is measured.
@@ -42,7 +44,7 @@ pub async fn policy(after: &mut AfterSteps<'_>, lengths: Lengths) -> anyhow::Res
     Ok(figures)
 }
 
-/// CPU time of a hit and of a rejection, of replicas that do nothing else.
+/// CPU time of hits and of a rejection, of replicas that do nothing else.
 ///
 /// # Errors
 /// A process or the load generator fails.
@@ -50,15 +52,19 @@ pub async fn cost(after: &mut AfterSteps<'_>, lengths: Lengths) -> anyhow::Resul
     let (hits, rejections) = (windows(after, lengths).hits(), windows(after, lengths).rejections());
     let target = restart(after, |_| HITS).await?;
     let hits = drive(after, Some(&target), &hits).await?;
+    let target = restart(after, |_| MEMORY).await?;
+    let memory = drive(after, Some(&target), &windows(after, lengths).hits()).await?;
     let target = restart(after, |_| REJECTIONS).await?;
     let rejections = drive(after, Some(&target), &rejections).await?;
-    let cost = Cost { hit_us: cpu_us(&hits), rejection_us: cpu_us(&rejections) };
+    let cost = Cost { hit_us: cpu_us(&hits), memory_us: cpu_us(&memory), rejection_us: cpu_us(&rejections) };
+    let local = memory.after.replicas.since(&memory.before.replicas, "cache_local_hits_total", &[]);
+    let local = local / requests(&memory).max(1.0);
     let hit = hits.outcome.sources().cache as f64 / hits.outcome.answered.max(1) as f64;
     let refused = rejections.after.replicas.since(&rejections.before.replicas, REJECTED, &[]);
     let refused = refused / requests(&rejections).max(1.0);
     let mut validity = hits.validity;
-    validity.reasons.extend(rejections.validity.reasons);
-    for (what, share) in [("hits", hit), ("rejections", refused)] {
+    validity.reasons.extend(memory.validity.reasons.into_iter().chain(rejections.validity.reasons));
+    for (what, share) in [("hits", hit), ("hits in memory", local), ("rejections", refused)] {
         if share < MIN_SHARE {
             validity.reasons.push(format!("only {:.0} % of the requests were {what}", 100.0 * share));
         }

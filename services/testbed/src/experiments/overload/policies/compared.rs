@@ -1,4 +1,4 @@
-//! Who competes: settings of the replicas, and what the client does.
+//! The policies that are compared: settings of the replicas, and what the client does.
 
 use anyhow::ensure;
 use api::Profile;
@@ -11,7 +11,7 @@ use crate::evaluation::Variant;
 
 /// A policy under test.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contender {
+pub struct ComparedPolicy {
     pub name: String,
     sets: Vec<String>,
     /// Whether the client throttles itself.
@@ -21,23 +21,29 @@ pub struct Contender {
 /// The one that is judged: `protected` as shipped.
 pub const DEFAULT: &str = "default";
 /// No overload control at all: requests wait for the store in the order of their arrival.
-const NONE: [&str; 2] = ["http.admission=off", "store.order=oldest"];
+const NONE: [&str; 3] = ["http.admission=off", "store.order=oldest", "store.standing_wait_ms=0"];
+/// `protected` without controlled delay at the store.
+const FULL_WAITS: [&str; 1] = ["store.standing_wait_ms=0"];
 /// Four times a replica's connections; of `fixed` and `codel` the limit, of the others its highest value.
 pub const LIMIT: &str = "http.admission_limit=48";
 /// Those of a quick run.
 const QUICK: [&str; 5] = ["none", DEFAULT, "adaptive", "gradient2", "codel"];
 
 /// All, each policy of the service included.
-pub fn all() -> Vec<Contender> {
-    let contender = |name: &str, sets: &[&str], throttles| Contender {
+pub fn all() -> Vec<ComparedPolicy> {
+    let compared = |name: &str, sets: &[&str], throttles| ComparedPolicy {
         name: name.to_owned(),
         sets: sets.iter().map(|&set| set.to_owned()).collect(),
         throttles,
     };
-    let own =
-        [contender("none", &NONE, false), contender("client-throttling", &NONE, true), contender(DEFAULT, &[], false)];
+    let own = [
+        compared("none", &NONE, false),
+        compared("client-throttling", &NONE, true),
+        compared(DEFAULT, &[], false),
+        compared("full-waits", &FULL_WAITS, false),
+    ];
     let policies = api::admission_policies();
-    let policies = policies.map(|name| contender(name, &[&format!("http.admission={name}"), LIMIT], false));
+    let policies = policies.map(|name| compared(name, &[&format!("http.admission={name}"), LIMIT], false));
     own.into_iter().chain(policies).collect()
 }
 
@@ -45,9 +51,9 @@ pub fn all() -> Vec<Contender> {
 ///
 /// # Errors
 /// There is none of a name; the message lists them.
-pub fn chosen(names: &[String], quick: bool) -> anyhow::Result<Vec<Contender>> {
+pub fn chosen(names: &[String], quick: bool) -> anyhow::Result<Vec<ComparedPolicy>> {
     let all = all();
-    let known: Vec<&str> = all.iter().map(|contender| contender.name.as_str()).collect();
+    let known: Vec<&str> = all.iter().map(|policy| policy.name.as_str()).collect();
     for name in names {
         ensure!(
             known.contains(&name.as_str()),
@@ -55,15 +61,15 @@ pub fn chosen(names: &[String], quick: bool) -> anyhow::Result<Vec<Contender>> {
             known.join(", ")
         );
     }
-    let is_chosen = |contender: &Contender| match names {
-        [] if quick => QUICK.contains(&contender.name.as_str()),
+    let is_chosen = |policy: &ComparedPolicy| match names {
+        [] if quick => QUICK.contains(&policy.name.as_str()),
         [] => true,
-        names => names.contains(&contender.name),
+        names => names.contains(&policy.name),
     };
-    Ok(all.iter().filter(|contender| is_chosen(contender)).cloned().collect())
+    Ok(all.iter().filter(|policy| is_chosen(policy)).cloned().collect())
 }
 
-impl Contender {
+impl ComparedPolicy {
     /// As a variant of an evaluation.
     pub fn variant(&self, scenario: &Scenario) -> Variant {
         let throttled = || {
@@ -85,14 +91,14 @@ impl Contender {
 mod tests {
     use super::*;
 
-    fn names(chosen: &[Contender]) -> Vec<&str> {
-        chosen.iter().map(|contender| contender.name.as_str()).collect()
+    fn names(chosen: &[ComparedPolicy]) -> Vec<&str> {
+        chosen.iter().map(|policy| policy.name.as_str()).collect()
     }
 
     #[test]
     fn every_policy_of_the_service_competes_and_an_unknown_one_is_an_error() {
         let all = chosen(&[], false).unwrap();
-        let own = ["none", "client-throttling", DEFAULT];
+        let own = ["none", "client-throttling", DEFAULT, "full-waits"];
         let expected: Vec<&str> = own.into_iter().chain(api::admission_policies()).collect();
         assert_eq!(names(&all), expected);
         assert_eq!(names(&chosen(&[], true).unwrap()), QUICK);

@@ -40,8 +40,9 @@ pub fn sections(
         ),
     ];
     if let Some(cost) = cost {
-        let text = "The replicas' CPU time per request, of replicas that answer nothing else: hits in Redis, and requests that admission refuses.";
-        let rows = [("hit", cost.hit_us), ("rejection", cost.rejection_us)];
+        let text = "The replicas' CPU time per request, of replicas that answer nothing else: hits in Redis, hits in the replica's \
+                    memory, which are little more than HTTP, and requests that admission refuses.";
+        let rows = [("hit", cost.hit_us), ("hit in memory", cost.memory_us), ("rejection", cost.rejection_us)];
         let rows = rows.map(|(name, us)| vec![name.to_owned(), count(us)]).to_vec();
         let table = Table::new("CPU per request", text, &["", "CPU, µs"], rows);
         let section = Section::new("What a rejection costs", text, serde_json::to_value(cost)?);
@@ -183,7 +184,7 @@ mod tests {
         let load = LoadFigures { load: 2.0, good_per_s: 160.0, ..LoadFigures::default() };
         let mut figures = PolicyFigures { policy: "codel".into(), repeat: 1, loads: vec![load], ..Default::default() };
         figures.changes.limit = vec![(0.0, 48.0)];
-        let cost = Cost { hit_us: 80.0, rejection_us: 40.0 };
+        let cost = Cost { hit_us: 80.0, memory_us: 45.0, rejection_us: 40.0 };
         let sections = sections(&[figures], Some(cost), (155.0, 172.0)).unwrap();
         let titles: Vec<&str> = sections.iter().map(|section| section.title.as_str()).collect();
         assert_eq!(titles, ["Overload", "Changes", "What a rejection costs"]);

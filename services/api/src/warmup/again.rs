@@ -1,0 +1,81 @@
+//! Warms up again when the cache has lost its lists, as after a flush or when Redis has started empty (`guards.warmup_again_pct`). One read of
+//! many users fills what hundreds of requests would load one by one, and the requests of a cold cache may overload the store for good.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Fill, within_deadline};
+use crate::{AppState, metrics::CacheMetrics};
+
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Fewer lookups within an interval say little.
+const MIN_LOOKUPS: u64 = 20;
+/// A unit is not repeated within this time: it did not help, perhaps because the requests are for users without lists.
+const PAUSE_MS: u64 = 30_000;
+
+/// Lookups of lists in Redis, of which Redis answered all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lookups {
+    found: u64,
+    missing: u64,
+}
+
+impl Lookups {
+    fn so_far(metrics: &CacheMetrics) -> Self {
+        Self { found: metrics.hit.get() + metrics.expired.get(), missing: metrics.miss.get() }
+    }
+
+    fn since(self, earlier: Self) -> Self {
+        Self { found: self.found - earlier.found, missing: self.missing - earlier.missing }
+    }
+
+    /// Whether more than this share of them found no list.
+    fn miss_more_than(self, share_pct: u8) -> bool {
+        let all = self.found + self.missing;
+        all >= MIN_LOOKUPS && self.missing * 100 > all * u64::from(share_pct)
+    }
+}
+
+/// Runs beside the requests until `shutdown`.
+pub async fn run(app: AppState, shutdown: CancellationToken) {
+    let share_pct = app.config.guards.warmup_again_pct;
+    if share_pct > 0 && app.config.guards.warmup {
+        shutdown.run_until_cancelled(watch(&app, share_pct)).await;
+    }
+}
+
+async fn watch(app: &AppState, share_pct: u8) {
+    // The replicas that notice it take the units of one fill.
+    let fill = Fill { name: "again".into(), marked_ms: PAUSE_MS };
+    let mut before = Lookups::so_far(&app.metrics.cache);
+    loop {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        let now = Lookups::so_far(&app.metrics.cache);
+        let lookups = now.since(before);
+        before = now;
+        if lookups.miss_more_than(share_pct) {
+            app.metrics.warmup.again.inc();
+            let Lookups { found, missing } = lookups;
+            tracing::warn!(found, missing, ?CHECK_INTERVAL, "the cache has lost its lists, warming up again");
+            within_deadline(app, &fill, |_step| ()).await;
+            before = Lookups::so_far(&app.metrics.cache);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_lookups_without_a_list_are_a_loss() {
+        let lookups = |found, missing| Lookups { found, missing };
+        assert!(!lookups(0, 19).miss_more_than(50), "too few");
+        assert!(!lookups(10, 10).miss_more_than(50));
+        assert!(lookups(9, 11).miss_more_than(50));
+        assert!(!lookups(0, 1_000).miss_more_than(100), "never");
+        assert!(!lookups(0, 0).miss_more_than(1));
+        assert_eq!(lookups(110, 45).since(lookups(100, 5)), lookups(10, 40));
+    }
+}
