@@ -50,8 +50,8 @@ use crate::{
     admission::Admission,
     front::Front,
     metrics::Metrics,
-    refusals::Refusals,
     recommend::{cache::Cache, guard, guard::Guard, load::Loads, memory::Memory},
+    refusals::Refusals,
     work::Work,
 };
 

@@ -60,13 +60,7 @@ impl RequestTrace {
 
     /// Records the duration. A request that was not sampled gets one span now if it failed or was slow. A failed request gets one log
     /// line, sampled or not. Of those that admission refused, and that are not sampled, only a few do (`refusals`).
-    pub fn finish(
-        self,
-        app: &AppState,
-        durations: &RequestDurations,
-        route: Option<&str>,
-        response: &mut Response,
-    ) {
+    pub fn finish(self, app: &AppState, durations: &RequestDurations, route: Option<&str>, response: &mut Response) {
         let telemetry = &app.telemetry;
         let status = response.status();
         let (failed, now) = (status.is_server_error(), Instant::now());

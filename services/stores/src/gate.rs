@@ -167,8 +167,7 @@ impl<T> Drop for Permit<T> {
 mod tests {
     use super::*;
 
-    const LONG: Wait =
-        Wait { criticality: Criticality::Default, limit: Duration::from_secs(60), standing: None };
+    const LONG: Wait = Wait { criticality: Criticality::Default, limit: Duration::from_secs(60), standing: None };
 
     fn at_most(limit: Duration) -> Wait {
         Wait { limit, ..LONG }
@@ -288,7 +287,10 @@ mod tests {
             for n in 0..5_000_u64 {
                 let gate = Arc::clone(&gate);
                 tasks.spawn(async move {
-                    let attempt = gate.acquire(Wait { criticality: Criticality::ALL[n as usize % 3], ..at_most(Duration::from_micros(n % 700)) });
+                    let attempt = gate.acquire(Wait {
+                        criticality: Criticality::ALL[n as usize % 3],
+                        ..at_most(Duration::from_micros(n % 700))
+                    });
                     if let Ok(Ok(permit)) = tokio::time::timeout(Duration::from_micros(n % 500), attempt).await {
                         tokio::task::yield_now().await;
                         drop(permit);

@@ -81,11 +81,7 @@ impl Store {
     }
 
     /// A connection to this shard's server; see `Pool::checkout`.
-    pub(crate) async fn checkout(
-        &self,
-        shard: ShardId,
-        turn: Turn,
-    ) -> Result<PooledConnection, StoreError> {
+    pub(crate) async fn checkout(&self, shard: ShardId, turn: Turn) -> Result<PooledConnection, StoreError> {
         let _pending = PendingCheckout::new(&self.0.shard_metrics[shard.index()]);
         self.pool(shard).checkout(turn).await
     }

@@ -1,7 +1,7 @@
 //! `experiment overload`: steps to twice the knee, then a surge and its end; with `--policies` the admission policies (`policies`).
 
-mod policies;
 mod judgement;
+mod policies;
 mod surge;
 
 use std::{process::ExitCode, time::SystemTime};

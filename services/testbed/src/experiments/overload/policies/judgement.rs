@@ -130,8 +130,9 @@ fn timed(name: String, measured: Option<f64>, (most_s, passed): (f64, Option<boo
 fn rejection(cost: Cost, validity: &Validity) -> Verdict {
     let measured = (cost.hit_us > 0.0).then(|| 100.0 * cost.rejection_us / cost.hit_us);
     let [rejection, hit, memory] = [cost.rejection_us, cost.hit_us, cost.memory_us].map(count);
-    let figures =
-        format!("{rejection} µs and {hit} µs of the replicas' CPU; an answer from memory, little more than HTTP, {memory} µs");
+    let figures = format!(
+        "{rejection} µs and {hit} µs of the replicas' CPU; an answer from memory, little more than HTTP, {memory} µs"
+    );
     verdict(Judged {
         name: "CPU of a rejection, of that of a hit".into(),
         expected: format!("≤ {MAX_COST_PCT} %"),
