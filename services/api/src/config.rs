@@ -172,8 +172,9 @@ pub struct GuardsConfig {
     pub warmup_deadline_ms: u64,
     /// Users per second that one replica warms up; 0 means no limit.
     pub warmup_rate: u32,
-    /// Warms up again, beside the requests, when more than this share of the lookups in Redis finds no list within half a second, in percent, as
-    /// after a flush; at most every 30 s. 0 means never.
+    /// With `guards.warmup`: warms up again, beside the requests, when in half a second with at least 20 lookups in Redis more than this share
+    /// found no list, in percent, as after a flush. It is not repeated within `warmup_deadline_ms`, unless Redis has lost that mark too. 0, the
+    /// default, means never.
     pub warmup_again_pct: u8,
 }
 
@@ -201,8 +202,11 @@ pub struct CacheConfig {
 }
 
 impl ApiConfig {
-    pub fn new(profile: Profile, store: StoreConfig, redis_url: &str) -> Self {
+    pub fn new(profile: Profile, mut store: StoreConfig, redis_url: &str) -> Self {
         let guarded = profile == Profile::Protected;
+        if guarded {
+            store.standing_wait_ms = STANDING_WAIT_MS;
+        }
         Self {
             profile,
             http: HttpConfig::new(guarded),
@@ -234,7 +238,7 @@ impl ApiConfig {
                 local_items: 10_000,
             },
             redis: RedisConfig { url: redis_url.to_owned(), response_timeout_ms: 500, connect_timeout_ms: 500 },
-            store: StoreConfig { standing_wait_ms: if guarded { STANDING_WAIT_MS } else { 0 }, ..store },
+            store,
             kafka: KafkaConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -373,6 +377,27 @@ mod tests {
         let names: Vec<&str> = policies::ALL.iter().map(|kind| kind.name).collect();
         let expected = format!("http.admission: 'auto' is no policy: choose off or {}", names.join(", "));
         assert_eq!(problems("auto"), expected);
+    }
+
+    #[test]
+    fn only_protected_has_controlled_delay() {
+        let mut store = config().store;
+        assert_eq!(store.standing_wait_ms, STANDING_WAIT_MS);
+        store.standing_wait_ms = 70;
+        assert_eq!(ApiConfig::new(Profile::Baseline, store, "redis://127.0.0.1:6379").store.standing_wait_ms, 70);
+    }
+
+    #[test]
+    fn shares_and_waits_out_of_range_are_named() {
+        let problems = |again_pct, standing_wait_ms| {
+            let (mut config, mut problems) = (config(), Vec::new());
+            (config.guards.warmup_again_pct, config.store.standing_wait_ms) = (again_pct, standing_wait_ms);
+            config.validate(&mut problems);
+            problems.join("\n")
+        };
+        assert_eq!(problems(100, 600_000), "");
+        assert_eq!(problems(101, 0), "guards.warmup_again_pct: 101 is not in 0..=100");
+        assert_eq!(problems(0, 600_001), "store.standing_wait_ms: 600001 is not in 0..=600000");
     }
 
     fn problems(work_us: u64, cpu_quota: f64, cpu_stat: &str) -> String {

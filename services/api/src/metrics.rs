@@ -241,7 +241,7 @@ impl Metrics {
             unrecorded_refusals: counter(
                 registry,
                 "http_refusals_unrecorded_total",
-                "Requests refused by admission without a span and a log line: more than ten in their second",
+                "Unsampled requests that admission refused without a span and a log line: beyond ten in their second",
             )?,
             events: counter(registry, "events_accepted_total", "Events written to the behaviour log or to Kafka")?,
             replicas_expected: gauge(

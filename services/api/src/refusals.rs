@@ -26,11 +26,10 @@ impl Refusals {
     /// Whether this one is recorded; otherwise it is only counted.
     pub fn is_recorded(&self, now: Instant) -> bool {
         let second = now.saturating_duration_since(self.began).as_secs() << 16;
-        let next = |last: u64| match last.saturating_sub(second) {
-            // The first one of its second.
-            _ if last < second => Some(second + 1),
-            recorded if recorded < MAX_RECORDED => Some(last + 1),
-            _ => None,
+        let next = |last: u64| {
+            // The first one of its second, or one of the next.
+            let next = if last < second { second + 1 } else { last + 1 };
+            (next - second <= MAX_RECORDED).then_some(next)
         };
         let is_recorded = self.recorded.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok();
         if !is_recorded {

@@ -22,6 +22,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause after a round in which Redis or a shard failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const DONE: &str = "done";
+const UNITS: usize = contract::SHARDS as usize;
 /// With a limited rate a batch takes at most this long, well within the lease.
 const BATCH_SECONDS: u32 = 2;
 
@@ -79,42 +80,47 @@ impl RateLimit {
 
 /// Works until all units are done, by this or other replicas, or until `warmup_deadline_ms`. Missing lists are then computed on request.
 pub async fn run(app: &AppState, readiness: &Readiness) {
-    let show = |step| {
-        readiness.step(step);
+    let show = |done, failing: bool| {
+        app.metrics.warmup.progress.set(done as f64 / UNITS as f64);
+        let trying = if failing { ", retrying after a failure of Redis or the store" } else { "" };
+        readiness.step(format!("warm-up: {done} of {UNITS} shards{trying}"));
     };
     within_deadline(app, &Fill::before_ready(app), show).await;
 }
 
-async fn within_deadline(app: &AppState, fill: &Fill, show: impl Fn(String)) {
+/// `show`: gets the number of units that are done, and whether Redis or the store fails. Returns whether this replica worked on a unit.
+async fn within_deadline(app: &AppState, fill: &Fill, show: impl Fn(usize, bool)) -> bool {
     let started = Instant::now();
     let deadline = Duration::from_millis(app.config.guards.warmup_deadline_ms);
     let me = format!("{:016x}", rand::random::<u64>());
-    match tokio::time::timeout(deadline, all_units(app, (&me, fill), show)).await {
-        Ok(()) => tracing::info!(seconds = started.elapsed().as_secs_f64(), "warm-up done"),
+    let mut worked = false;
+    match tokio::time::timeout(deadline, all_units(app, (&me, fill), show, &mut worked)).await {
+        Ok(()) if worked => tracing::info!(seconds = started.elapsed().as_secs_f64(), "warm-up done"),
+        Ok(()) => {}
         Err(_elapsed) => tracing::warn!(?deadline, "warm-up not done in time, continuing without the rest"),
     }
+    worked
 }
 
-async fn all_units(app: &AppState, (me, fill): (&str, &Fill), show: impl Fn(String)) {
-    let units: Vec<ShardId> = ShardId::all().collect();
+async fn all_units(app: &AppState, (me, fill): (&str, &Fill), show: impl Fn(usize, bool), worked: &mut bool) {
+    // A unit that was done once stays so, though its mark may expire while this replica works on another.
+    let mut open: Vec<ShardId> = ShardId::all().collect();
     let mut rate_limit = RateLimit { rate: app.config.guards.warmup_rate, next: Instant::now() };
     let mut failing = false;
     loop {
-        let (mut done, mut failed) = (0, None);
-        for &shard in &units {
-            match unit(app, (me, fill), shard, &mut rate_limit).await {
-                Ok(true) => done += 1,
+        let mut failed = None;
+        for shard in open.clone() {
+            match unit(app, (me, fill), shard, (&mut rate_limit, worked)).await {
+                Ok(true) => open.retain(|other| *other != shard),
                 Ok(false) => {}
                 Err(error) => {
                     app.metrics.warmup.failed.inc();
                     failed.get_or_insert((shard, error));
                 }
             }
-            app.metrics.warmup.progress.set(done as f64 / units.len() as f64);
-            let trying = if failed.is_some() { ", retrying after a failure of Redis or the store" } else { "" };
-            show(format!("warm-up: {done} of {} shards{trying}", units.len()));
+            show(UNITS - open.len(), failed.is_some());
         }
-        if done == units.len() {
+        if open.is_empty() {
             return;
         }
         match &failed {
@@ -123,7 +129,7 @@ async fn all_units(app: &AppState, (me, fill): (&str, &Fill), show: impl Fn(Stri
                 let error = &**error as &dyn std::error::Error;
                 tracing::warn!(shard = shard.index(), error, again_after = ?RETRY_PAUSE, "warm-up failed, retrying until its deadline");
             }
-            None if failing => tracing::info!(done, "warm-up continues"),
+            None if failing => tracing::info!(open = open.len(), "warm-up continues"),
             _ => {}
         }
         failing = failed.is_some();
@@ -131,12 +137,12 @@ async fn all_units(app: &AppState, (me, fill): (&str, &Fill), show: impl Fn(Stri
     }
 }
 
-/// True: the unit is done. False: another replica works on it.
+/// True: the unit is done. False: another replica works on it. `worked` is set if this one does.
 async fn unit(
     app: &AppState,
     (me, fill): (&str, &Fill),
     shard: ShardId,
-    rate_limit: &mut RateLimit,
+    (rate_limit, worked): (&mut RateLimit, &mut bool),
 ) -> anyhow::Result<bool> {
     let redis = &mut app.redis.clone();
     let Fill { name, marked_ms } = fill;
@@ -158,6 +164,7 @@ async fn unit(
         Some(holder) if holder == me => {}
         _ => return Ok(false),
     }
+    *worked = true;
     let started = Instant::now();
     let per_shard = app.config.guards.warmup_users.div_ceil(u32::from(contract::SHARDS));
     let users = app.store.most_active(shard, per_shard).await?;

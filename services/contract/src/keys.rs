@@ -33,7 +33,7 @@ pub fn refresh_lease(user_id: &str) -> String {
     format!("refresh_{user_id}")
 }
 
-/// Lease on a unit of warm-up work, and then the mark that it is done. `fill` names the model of the lists.
+/// Lease on a unit of warm-up work, and then the mark that it is done. `fill`: the name of the work that replicas share.
 pub fn warmup_unit(fill: &str, shard: usize) -> String {
     format!("warmup:{fill}:{shard:02}")
 }

@@ -29,16 +29,17 @@ pub struct StoreConfig {
     pub password: String,
     /// Connections of this process to each instance. Fences of partitions use further ones, at most one per shard.
     pub pool_size: u32,
-    /// Which waiting request gets the next free connection: `newest` or `oldest`. Under overload `newest` serves most requests at once
+    /// Which waiting request of one criticality gets the next free connection: `newest` or `oldest`. Under overload `newest` serves most requests at once
     /// and lets the others time out.
     pub order: QueueOrder,
-    /// Requests that may wait for a connection to one instance. Beyond it one of them is answered 503.
+    /// Requests that may wait for a connection to one instance. Beyond it one of the least critical is answered 503. Sign-ups and events
+    /// have default criticality.
     pub max_waiting: usize,
     /// How long a request waits for a connection, in milliseconds.
     pub checkout_timeout_ms: u64,
-    /// How long a request for recommendations waits for a connection while other requests have been waiting all the time for longer than this, in
-    /// milliseconds (controlled delay, CoDel). It ends a backlog early: who waits longer is usually not served in time. A critical request
-    /// (header `x-criticality`) waits as `checkout_timeout_ms` says. 0 means that all do.
+    /// Longest wait of a request for recommendations, in milliseconds, once other requests have been waiting without a break for longer than this
+    /// (controlled delay, CoDel). A request that waits longer is usually not served in time. A critical request (header `x-criticality`) may wait
+    /// for `checkout_timeout_ms`. 0: every request may.
     pub standing_wait_ms: u64,
     /// Timeout of one attempt to connect, in milliseconds.
     pub connect_timeout_ms: u64,

@@ -55,6 +55,7 @@ impl Store {
         &self,
         shard: ShardId,
         user_ids: &[UserId],
+        turn: Turn,
     ) -> Result<HashMap<UserId, StoredFeatures>, StoreError> {
         if user_ids.is_empty() {
             return Ok(HashMap::new());
@@ -62,7 +63,7 @@ impl Store {
         let users = hex_list(user_ids.iter());
         let sql =
             format!("SELECT user_id, arrival, features FROM {}.features WHERE user_id IN {users}", shard.schema());
-        self.features_rows(shard, sql).await
+        self.features_rows(shard, sql, turn).await
     }
 
     /// Features of the users whose events have this arrival number or a later one.
@@ -79,12 +80,17 @@ impl Store {
             "SELECT features.user_id, features.arrival, features FROM {schema}.features JOIN \
              (SELECT DISTINCT user_id FROM {schema}.behaviour WHERE arrival >= {since_arrival}) AS recent USING (user_id)"
         );
-        self.features_rows(shard, sql).await
+        self.features_rows(shard, sql, Turn::default()).await
     }
 
-    async fn features_rows(&self, shard: ShardId, sql: String) -> Result<HashMap<UserId, StoredFeatures>, StoreError> {
+    async fn features_rows(
+        &self,
+        shard: ShardId,
+        sql: String,
+        turn: Turn,
+    ) -> Result<HashMap<UserId, StoredFeatures>, StoreError> {
         let sql: Arc<str> = sql.into();
-        let mut pooled = self.checkout(shard, Turn::BATCH).await?;
+        let mut pooled = self.checkout(shard, turn).await?;
         let timeout = pooled.command_timeout();
         loop {
             let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql)));
@@ -106,7 +112,7 @@ impl Store {
         shard: ShardId,
         user_ids: &[UserId],
     ) -> Result<HashMap<UserId, Vec<LoggedEvent>>, StoreError> {
-        let mut histories = self.histories(shard, user_ids).await?;
+        let mut histories = self.histories(shard, user_ids, Turn::default()).await?;
         histories.iter_mut().for_each(|(_, events)| events.reverse());
         Ok(histories.into_iter().collect())
     }

@@ -12,7 +12,7 @@ use std::{
 use contract::http::Criticality;
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::waiting::{QueueOrder, WaitingRoom};
+use crate::waiting::{QueueOrder, WaitingQueue};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GateError {
@@ -28,8 +28,8 @@ pub struct Wait {
     pub criticality: Criticality,
     /// Longest wait.
     pub limit: Duration,
-    /// Longest wait in a queue that has had a request in it for this long already: it is no burst, and who waits longer only delays others
-    /// (after CoDel, Nichols and Jacobson, ACM Queue 10(5), 2012). `None`: as `limit`.
+    /// Longest wait in a queue that has had a request in it for longer than this: it is no burst, and a request that waits longer only delays
+    /// the others (after CoDel, Nichols and Jacobson, ACM Queue 10(5), 2012). `None`: as `limit`.
     pub standing: Option<Duration>,
 }
 
@@ -44,7 +44,7 @@ pub struct Gate<T> {
 struct State<T> {
     /// Values of the free permits. The one used last is on top, because its connection is warm.
     free: Vec<T>,
-    waiting: WaitingRoom<oneshot::Sender<Permit<T>>>,
+    waiting: WaitingQueue<oneshot::Sender<Permit<T>>>,
 }
 
 /// Returns its `T` to the gate when it is dropped.
@@ -58,7 +58,7 @@ pub struct Permit<T> {
 impl<T> Gate<T> {
     /// One permit for each value.
     pub fn new(values: Vec<T>, order: QueueOrder, max_waiting: usize) -> Arc<Self> {
-        let state = State { free: values, waiting: WaitingRoom::new(order, max_waiting) };
+        let state = State { free: values, waiting: WaitingQueue::new(order, max_waiting) };
         Arc::new(Self { max_waiting, state: Mutex::new(state) })
     }
 
@@ -79,7 +79,7 @@ impl<T> Gate<T> {
                 return Err(GateError::QueueFull(state.waiting.len()));
             };
             let limit = match standing {
-                Some(standing) if now - entered.since >= standing => limit.min(standing),
+                Some(standing) if now - entered.since > standing => limit.min(standing),
                 _ => limit,
             };
             // The request that gave way sees that its sender is gone.
@@ -110,7 +110,7 @@ impl<T> Gate<T> {
         loop {
             let hand_over = {
                 let mut state = self.lock();
-                match state.waiting.next() {
+                match state.waiting.take_next() {
                     Some(hand_over) => hand_over,
                     None => return state.free.push(value),
                 }
@@ -251,6 +251,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(150)).await;
         let early = gate.acquire(Wait { limit: Duration::from_millis(60), ..burst }).await.unwrap_err();
         assert_eq!(early, GateError::Timeout(Duration::from_millis(60)));
+        // 210 ms after the first one.
         assert_eq!(gate.acquire(burst).await.unwrap_err(), GateError::Timeout(Duration::from_millis(200)));
         let patient = gate.acquire(Wait { standing: None, limit: Duration::from_secs(1), ..LONG }).await.unwrap_err();
         assert_eq!(patient, GateError::Timeout(Duration::from_secs(1)));

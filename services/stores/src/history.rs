@@ -95,6 +95,7 @@ impl Store {
         &self,
         shard: ShardId,
         user_ids: &[UserId],
+        turn: Turn,
     ) -> Result<Vec<(UserId, Vec<LoggedEvent>)>, StoreError> {
         if user_ids.is_empty() {
             return Ok(Vec::new());
@@ -106,7 +107,7 @@ impl Store {
             hex_list(user_ids.iter())
         )
         .into();
-        let mut pooled = self.checkout(shard, Turn::BATCH).await?;
+        let mut pooled = self.checkout(shard, turn).await?;
         let timeout = pooled.command_timeout();
         loop {
             let mut rows = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&sql))).fetch(pooled.connection().await?);

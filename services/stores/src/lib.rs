@@ -46,4 +46,4 @@ pub use migrate::migrate;
 pub use mysql::Store;
 pub use numbered::ImportEvent;
 pub use turn::Turn;
-pub use waiting::{Entered, QueueOrder, WaitingRoom};
+pub use waiting::{Entered, QueueOrder, WaitingQueue};

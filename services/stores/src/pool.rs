@@ -71,7 +71,7 @@ impl Pool {
         let limit = deadline.map_or(self.checkout_timeout, |deadline| {
             self.checkout_timeout.min(deadline.saturating_duration_since(started))
         });
-        let standing = self.standing_wait.filter(|_| turn.is_shed());
+        let standing = self.standing_wait.filter(|_| turn.waits_briefly());
         let wait = Wait { criticality: turn.criticality, limit, standing };
         let permit = self.gate.acquire(wait).await.map_err(|error| match error {
             GateError::Timeout(waited) => {

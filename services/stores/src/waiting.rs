@@ -1,4 +1,4 @@
-//! Requests that wait for one of a few places: the most critical one is served first; if the room is full, the one that would be last leaves.
+//! Requests that wait for one of a few places: the most critical one is served first; if the queue is full, the one that would be last leaves.
 
 use std::{cmp::Ordering, collections::VecDeque};
 
@@ -18,7 +18,7 @@ pub enum QueueOrder {
 
 /// A bounded queue of `W`, in the order in which they are served.
 #[derive(Debug)]
-pub struct WaitingRoom<W> {
+pub struct WaitingQueue<W> {
     order: QueueOrder,
     max: usize,
     /// By criticality, the most critical first; each in order of arrival, so tickets ascend.
@@ -39,7 +39,7 @@ pub struct Entered<W> {
     pub displaced: Option<W>,
 }
 
-impl<W> WaitingRoom<W> {
+impl<W> WaitingQueue<W> {
     pub fn new(order: QueueOrder, max: usize) -> Self {
         let classes = [const { VecDeque::new() }; Criticality::ALL.len()];
         Self { order, max, classes, len: 0, standing_since: None, next_ticket: 0 }
@@ -76,7 +76,7 @@ impl<W> WaitingRoom<W> {
     }
 
     /// The request that is served next.
-    pub fn next(&mut self) -> Option<W> {
+    pub fn take_next(&mut self) -> Option<W> {
         let class = self.classes.iter_mut().find(|class| !class.is_empty())?;
         let (_, next) = match self.order {
             QueueOrder::Oldest => class.pop_front(),
@@ -110,17 +110,17 @@ mod tests {
 
     use super::*;
 
-    /// What leaves the queue: those who give way or are refused at once, then the others as they are served.
+    /// What leaves the queue: those that give way or are refused at once, then the others as they are served.
     fn served(order: QueueOrder, max: usize, arrivals: &[Criticality]) -> (Vec<usize>, Vec<usize>) {
-        let (mut room, now) = (WaitingRoom::new(order, max), Instant::now());
+        let (mut queue, now) = (WaitingQueue::new(order, max), Instant::now());
         let mut refused = Vec::new();
         for (n, criticality) in arrivals.iter().enumerate() {
-            match room.enter(now, *criticality, n) {
+            match queue.enter(now, *criticality, n) {
                 Some(entered) => refused.extend(entered.displaced),
                 None => refused.push(n),
             }
         }
-        (refused, std::iter::from_fn(|| room.next()).collect())
+        (refused, std::iter::from_fn(|| queue.take_next()).collect())
     }
 
     #[test]
@@ -137,15 +137,15 @@ mod tests {
 
     #[test]
     fn it_stands_from_the_first_request_until_it_is_empty() {
-        let (mut room, start) = (WaitingRoom::new(QueueOrder::Newest, 9), Instant::now());
+        let (mut queue, start) = (WaitingQueue::new(QueueOrder::Newest, 9), Instant::now());
         let at = |ms| start + std::time::Duration::from_millis(ms);
-        let first = room.enter(at(1), Default, 1).unwrap();
+        let first = queue.enter(at(1), Default, 1).unwrap();
         assert_eq!(first.since, at(1));
-        assert_eq!(room.enter(at(5), Critical, 2).unwrap().since, at(1));
-        assert_eq!(room.next(), Some(2));
-        assert_eq!(room.leave(Default, first.ticket), Some(1));
-        assert_eq!(room.leave(Default, first.ticket), None);
-        assert_eq!(room.enter(at(9), Default, 3).unwrap().since, at(9));
+        assert_eq!(queue.enter(at(5), Critical, 2).unwrap().since, at(1));
+        assert_eq!(queue.take_next(), Some(2));
+        assert_eq!(queue.leave(Default, first.ticket), Some(1));
+        assert_eq!(queue.leave(Default, first.ticket), None);
+        assert_eq!(queue.enter(at(9), Default, 3).unwrap().since, at(9));
     }
 
     proptest! {
@@ -155,27 +155,27 @@ mod tests {
             newest in any::<bool>(), max in 0..5_usize, actions in prop::collection::vec((0..4_u8, 0..3_usize, 0..20_u64), 0..60)
         ) {
             let order = if newest { QueueOrder::Newest } else { QueueOrder::Oldest };
-            let (mut room, now, mut entered, mut left) = (WaitingRoom::new(order, max), Instant::now(), 0, Vec::new());
+            let (mut queue, now, mut entered, mut left) = (WaitingQueue::new(order, max), Instant::now(), 0, Vec::new());
             for (action, class, ticket) in actions {
                 let criticality = Criticality::ALL[class];
                 match action {
-                    0 | 1 => match room.enter(now, criticality, entered) {
+                    0 | 1 => match queue.enter(now, criticality, entered) {
                         Some(place) => {
                             entered += 1;
                             left.extend(place.displaced);
                         }
-                        None => prop_assert_eq!(room.len(), max),
+                        None => prop_assert_eq!(queue.len(), max),
                     },
-                    2 => left.extend(room.next()),
-                    _ => left.extend(room.leave(criticality, ticket)),
+                    2 => left.extend(queue.take_next()),
+                    _ => left.extend(queue.leave(criticality, ticket)),
                 }
-                prop_assert_eq!(room.len() + left.len(), entered);
-                prop_assert!(room.len() <= max);
+                prop_assert_eq!(queue.len() + left.len(), entered);
+                prop_assert!(queue.len() <= max);
             }
-            left.extend(std::iter::from_fn(|| room.next()));
+            left.extend(std::iter::from_fn(|| queue.take_next()));
             left.sort_unstable();
             prop_assert_eq!(left, (0..entered).collect::<Vec<_>>());
-            prop_assert!(room.is_empty() && room.standing_since.is_none());
+            prop_assert!(queue.is_empty() && queue.standing_since.is_none());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The requests in flight and those that wait. The most critical one is admitted first; if the queue is full, the one that would be last is refused.
 
 use contract::http::Criticality;
-use stores::WaitingRoom;
+use stores::WaitingQueue;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::policies::QueueOrder;
@@ -11,7 +11,7 @@ use crate::policies::QueueOrder;
 pub struct Queue {
     limit: usize,
     in_flight: usize,
-    waiting: WaitingRoom<oneshot::Sender<Answer>>,
+    waiting: WaitingQueue<oneshot::Sender<Answer>>,
 }
 
 /// The end of a wait.
@@ -38,7 +38,7 @@ pub enum Arrival {
 
 impl Queue {
     pub fn new(limit: usize, order: QueueOrder, max_waiting: usize) -> Self {
-        Self { limit, in_flight: 0, waiting: WaitingRoom::new(order, max_waiting) }
+        Self { limit, in_flight: 0, waiting: WaitingQueue::new(order, max_waiting) }
     }
 
     pub fn in_flight(&self) -> usize {
@@ -69,7 +69,7 @@ impl Queue {
     /// Admits as many of the waiting requests as the limit permits.
     fn admit(&mut self) {
         while self.in_flight < self.limit
-            && let Some(next) = self.waiting.next()
+            && let Some(next) = self.waiting.take_next()
         {
             self.in_flight += usize::from(next.send(Answer::Admitted).is_ok());
         }

@@ -58,7 +58,7 @@ impl Behaviour {
         }
     }
 
-    /// As `read`, for many users of one shard. Users without events are left out.
+    /// As `read`, for many users of one shard, before all requests: it replaces hundreds of them. Users without events are left out.
     ///
     /// # Errors
     /// As `Store::histories`.
@@ -70,7 +70,7 @@ impl Behaviour {
     ) -> Result<Vec<(UserId, Self)>, StoreError> {
         let stored = match source {
             FeaturesSource::Inline => Default::default(),
-            FeaturesSource::Kafka => store.features_of(shard, user_ids).await?,
+            FeaturesSource::Kafka => store.features_of(shard, user_ids, Turn::BATCH).await?,
         };
         let mut read = Vec::with_capacity(user_ids.len());
         let mut without = Vec::new();
@@ -81,7 +81,7 @@ impl Behaviour {
             }
         }
         if !without.is_empty() {
-            for (user_id, history) in store.histories(shard, &without).await? {
+            for (user_id, history) in store.histories(shard, &without, Turn::BATCH).await? {
                 let arrival = stored.get(&user_id).map_or(0, |stored| stored.arrival);
                 read.push((user_id, Self { content: Content::History(history), arrival }));
             }

@@ -74,15 +74,14 @@ async fn load_shared(
     request: LoadRequest,
     span: &Span,
 ) -> Result<Option<RankedList>, ApiError> {
-    let is_critical = request.criticality == Criticality::Critical;
-    // The second round is for a request that needs more than the load that it joined.
+    // The second round is for a request that needs a longer list than the load that it joined.
     for round in 0..2 {
         if round > 0 {
             app.metrics.loads.repeated.inc();
         }
         let version = app.memory.version(&request.user_id);
         let joined_at = Instant::now();
-        let waiter = flights.join_or_start(&request.user_id, version.value, |completion| {
+        let waiter = flights.join_or_start(&request.user_id, (version.value, request.criticality), |completion| {
             let load_span = span.child(Kind::Internal, name::LOAD);
             (load_span.context(), run_shared_load(app.clone(), request.clone(), completion, load_span))
         });
@@ -103,8 +102,6 @@ async fn load_shared(
             Ok(Ok(list)) => return Ok(list),
             // The leader's deadline was exceeded, and this request has time left.
             Ok(Err(error)) if !is_leader && matches!(*error, ApiError::Deadline(_)) => {}
-            // Perhaps the store served the leader's load late or not at all because it was less critical.
-            Ok(Err(error)) if !is_leader && is_critical && error.is_overload() => {}
             Ok(Err(error)) => return Err(ApiError::SharedLoad { error, waited: joined_at.elapsed() }),
             Err(Panicked) => return Err(ApiError::Internal),
         }

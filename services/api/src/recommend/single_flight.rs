@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use contract::http::Criticality;
 use tokio::sync::watch;
 
 /// Clones the result `V` to all callers that wait for one key. `N` is a note that the caller which starts the work leaves for the others.
@@ -21,6 +22,8 @@ struct Computation<V, N> {
     note: N,
     /// Of the data that the computation reads. A caller with another version must not share the result.
     version: u32,
+    /// As critical as the caller that started it.
+    criticality: Criticality,
     /// A sender, so that its receivers are the callers that wait.
     result: watch::Sender<Option<V>>,
 }
@@ -65,15 +68,21 @@ where
         Self(Arc::new(Mutex::new(InFlight { computations: HashMap::new(), next_number: 0 })))
     }
 
-    /// Joins the computation for `key` and `version`, or starts it. It runs in a separate task, so that a caller that is cancelled, the
+    /// Joins the computation for `key` and `version`, or starts it. A less critical one is not joined but replaced: it may have to wait longer. It runs in a separate task, so that a caller that is cancelled, the
     /// leader included, does not cancel it.
-    pub fn join_or_start<F>(&self, key: &K, version: u32, start: impl FnOnce(Completion<V>) -> (N, F)) -> Waiter<V, N>
+    pub fn join_or_start<F>(
+        &self,
+        key: &K,
+        (version, criticality): (u32, Criticality),
+        start: impl FnOnce(Completion<V>) -> (N, F),
+    ) -> Waiter<V, N>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let mut in_flight = lock(&self.0);
         if let Some(joined) = in_flight.computations.get(key)
             && joined.version == version
+            && joined.criticality <= criticality
         {
             return Waiter { is_leader: false, note: joined.note, result: joined.result.subscribe() };
         }
@@ -81,7 +90,7 @@ where
         let (note, future) = start(Completion(sender.clone()));
         let number = in_flight.next_number;
         in_flight.next_number += 1;
-        in_flight.computations.insert(key.clone(), Computation { number, note, version, result: sender });
+        in_flight.computations.insert(key.clone(), Computation { number, note, version, criticality, result: sender });
         drop(in_flight);
         let registration = Registration { in_flight: Arc::clone(&self.0), key: key.clone(), number };
         tokio::spawn(async move {
@@ -102,7 +111,7 @@ struct Registration<K: Eq + Hash, V, N> {
 impl<K: Eq + Hash, V, N> Drop for Registration<K, V, N> {
     fn drop(&mut self) {
         let mut in_flight = lock(&self.in_flight);
-        // A computation for a later version may have replaced this one.
+        // A later one may have replaced this one.
         if in_flight.computations.get(&self.key).is_some_and(|present| present.number == self.number) {
             in_flight.computations.remove(&self.key);
         }
@@ -133,7 +142,8 @@ mod tests {
                     go.notified().await;
                     completion.complete(worked.fetch_add(1, Ordering::SeqCst));
                 };
-                let waiter = flights.join_or_start(&"key", version, |completion| ((), work(completion)));
+                let waiter =
+                    flights.join_or_start(&"key", (version, Criticality::Default), |completion| ((), work(completion)));
                 (waiter.is_leader, waiter.result().await)
             }
         };
@@ -158,13 +168,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_less_critical_computation_is_not_joined() {
+        let flights = SingleFlight::<&str, u8, ()>::new();
+        let leads = |criticality| {
+            let work = |_completion: Completion<u8>| ((), std::future::pending());
+            flights.join_or_start(&"key", (0, criticality), work).is_leader
+        };
+        assert!(leads(Criticality::Sheddable));
+        assert!(!leads(Criticality::Sheddable));
+        assert!(leads(Criticality::Critical));
+        assert!(!leads(Criticality::Default), "it joins the critical one");
+        assert_eq!(lock(&flights.0).computations.len(), 1);
+    }
+
+    #[tokio::test]
     async fn a_panic_ends_all_waits() {
         let flights = SingleFlight::<&str, usize, ()>::new();
         let work = |completion: Completion<usize>| async move {
             let _completion = completion;
             assert!(std::hint::black_box(false), "on purpose");
         };
-        let waiter = flights.join_or_start(&"key", 0, |completion| ((), work(completion)));
+        let waiter = flights.join_or_start(&"key", (0, Criticality::Default), |completion| ((), work(completion)));
         assert!(waiter.is_leader);
         assert_eq!(waiter.result().await, Err(Panicked));
         assert!(lock(&flights.0).computations.is_empty());

@@ -11,8 +11,6 @@ use crate::{AppState, metrics::CacheMetrics};
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Fewer lookups within an interval say little.
 const MIN_LOOKUPS: u64 = 20;
-/// A unit is not repeated within this time: it did not help, perhaps because the requests are for users without lists.
-const PAUSE_MS: u64 = 30_000;
 
 /// Lookups of lists in Redis, of which Redis answered all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,19 +44,19 @@ pub async fn run(app: AppState, shutdown: CancellationToken) {
 }
 
 async fn watch(app: &AppState, share_pct: u8) {
-    // The replicas that notice it take the units of one fill.
-    let fill = Fill { name: "again".into(), marked_ms: PAUSE_MS };
+    // The replicas that notice it share the units of one fill. One that did not help is not repeated soon: perhaps the requests are for users without
+    // lists.
+    let fill = Fill { name: "again".into(), marked_ms: app.config.guards.warmup_deadline_ms };
     let mut before = Lookups::so_far(&app.metrics.cache);
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;
         let now = Lookups::so_far(&app.metrics.cache);
         let lookups = now.since(before);
         before = now;
-        if lookups.miss_more_than(share_pct) {
+        if lookups.miss_more_than(share_pct) && within_deadline(app, &fill, |_done, _failing| ()).await {
             app.metrics.warmup.again.inc();
             let Lookups { found, missing } = lookups;
-            tracing::warn!(found, missing, ?CHECK_INTERVAL, "the cache has lost its lists, warming up again");
-            within_deadline(app, &fill, |_step| ()).await;
+            tracing::warn!(found, missing, ?CHECK_INTERVAL, "the cache had lost its lists, and was warmed up again");
             before = Lookups::so_far(&app.metrics.cache);
         }
     }

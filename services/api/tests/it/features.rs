@@ -40,7 +40,7 @@ async fn act(fixture: &Fixture, user: &str, item: &str, at_ms: i64, bytes: Optio
     let position = store.event_position(shard).await.unwrap();
     let mut features = Features::default();
     let users = std::slice::from_ref(&user_id);
-    let stored = store.features_of(shard, users).await.unwrap().remove(&user_id);
+    let stored = store.features_of(shard, users, stores::Turn::default()).await.unwrap().remove(&user_id);
     let continues = stored.is_some();
     match stored {
         Some(stored) => features = Features::decode(&stored.bytes).unwrap(),

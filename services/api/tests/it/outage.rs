@@ -133,6 +133,12 @@ async fn beyond_the_admission_limit_is_503_at_once() {
         let (status, problem) = problem(answer).await;
         assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::OVERLOADED));
         assert_eq!(replica.metric("http_admission_rejected_total{reason=\"line_full\"}").await, 1.0);
+        // Most refusals of a second are only counted.
+        let more: Vec<String> = (0..40).map(|n| format!("/recommendations?user_id=more-{n}")).collect();
+        futures::future::join_all(more.iter().map(|path| replica.get(path))).await;
+        assert_eq!(replica.metric("http_admission_rejected_total{reason=\"line_full\"}").await, 41.0);
+        let unrecorded = replica.metric("http_refusals_unrecorded_total").await;
+        assert!((1.0..=31.0).contains(&unrecorded), "{unrecorded}");
         locker.close().await.unwrap();
         assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
         assert_eq!(replica.get("/recommendations?user_id=third").await.status(), StatusCode::OK);
@@ -164,6 +170,74 @@ async fn the_most_critical_request_waits_for_admission() {
     assert_eq!((status, problem.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::OVERLOADED));
     locker.close().await.unwrap();
     for served in [first, critical] {
+        assert_eq!(served.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+}
+
+/// One request may use the store and one may wait for it: a more critical one takes the place of a less critical one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_critical_request_gets_the_next_connection() {
+    use sqlx::Connection;
+
+    let Some(fixture) = Fixture::start().await else { return };
+    let mut config = fixture.config(Profile::Baseline);
+    (config.store.pool_size, config.store.max_waiting) = (1, 1);
+    (config.store.checkout_timeout_ms, config.store.statement_timeout_ms) = (20_000, 20_000);
+    config.http.deadline_ms = 20_000;
+    let replica = Replica::start(config).await;
+    let locker = fixture.lock_tables().await;
+    let send = |n: usize, criticality: &str| {
+        let url = format!("{}/recommendations?user_id={}", replica.base, fixture.user(n));
+        tokio::spawn(replica.http.get(url).header(CRITICALITY, criticality).send())
+    };
+    let before = replica.metric("store_queries_total").await;
+    let first = send(1, "default");
+    wait_until("it uses the connection", async || replica.metric("store_queries_total").await > before).await;
+    let sheddable = send(2, "sheddable");
+    let pending = "db_client_connection_pending_requests";
+    wait_until("the next one waits", async || replica.metric(pending).await == 1.0).await;
+    let critical = send(3, "critical");
+    let (status, overloaded) = problem(sheddable.await.unwrap().unwrap()).await;
+    assert_eq!((status, overloaded.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::STORE_OVERLOADED));
+    let (status, _) = problem(send(4, "default").await.unwrap().unwrap()).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    locker.close().await.unwrap();
+    for served in [first, critical] {
+        assert_eq!(served.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+}
+
+/// While a request has been waiting for longer than the limit, others wait for no longer than that, unless they are critical.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits_in_a_standing_queue_are_short() {
+    use sqlx::Connection;
+
+    let Some(fixture) = Fixture::start().await else { return };
+    let mut config = fixture.config(Profile::Baseline);
+    (config.store.pool_size, config.store.standing_wait_ms) = (1, 100);
+    (config.store.checkout_timeout_ms, config.store.statement_timeout_ms) = (20_000, 20_000);
+    config.http.deadline_ms = 20_000;
+    let replica = Replica::start(config).await;
+    let locker = fixture.lock_tables().await;
+    let send = |n: usize, criticality: &str| {
+        let url = format!("{}/recommendations?user_id={}", replica.base, fixture.user(n));
+        tokio::spawn(replica.http.get(url).header(CRITICALITY, criticality).send())
+    };
+    let before = replica.metric("store_queries_total").await;
+    let first = send(1, "default");
+    wait_until("it uses the connection", async || replica.metric("store_queries_total").await > before).await;
+    let burst = send(2, "default");
+    let pending = "db_client_connection_pending_requests";
+    wait_until("a burst of one waits", async || replica.metric(pending).await == 1.0).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let (status, refused) = problem(send(3, "default").await.unwrap().unwrap()).await;
+    assert_eq!((status, refused.kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, kinds::STORE_CHECKOUT_TIMEOUT));
+    assert_eq!(refused.detail, "waited 100 ms for a connection to the store");
+    let critical = send(4, "critical");
+    wait_until("the critical one waits too", async || replica.metric(pending).await == 2.0).await;
+    assert_eq!(replica.metric("db_client_connection_timeouts_total").await, 1.0);
+    locker.close().await.unwrap();
+    for served in [first, burst, critical] {
         assert_eq!(served.await.unwrap().unwrap().status(), StatusCode::OK);
     }
 }

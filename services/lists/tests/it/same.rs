@@ -74,7 +74,7 @@ async fn fold_batch(store: &Store, shard: ShardId, batch: &[&Event]) {
     let mut users: Vec<UserId> = batch.iter().map(|event| event.user_id.clone()).collect();
     users.sort_unstable();
     users.dedup();
-    let stored = store.features_of(shard, &users).await.unwrap();
+    let stored = store.features_of(shard, &users, stores::Turn::default()).await.unwrap();
     let without: Vec<UserId> = users.iter().filter(|user_id| !stored.contains_key(*user_id)).cloned().collect();
     let histories = store.whole_histories(shard, &without).await.unwrap();
     let mut folded: HashMap<&UserId, (Features, u64, u32)> = HashMap::new();

@@ -23,8 +23,8 @@ pub struct TelemetryConfig {
     pub retrospective: bool,
     /// Duration from which a request is slow, in milliseconds. The default is the latency objective.
     pub slow_ms: u64,
-    /// Share of the recorded requests that also get a log line, 0 to 1. A failed request always gets one; of those that the API's
-    /// admission refuses, at most ten per second do.
+    /// Share of the recorded requests that also get a log line, 0 to 1. A failed request always gets one; of
+    /// unsampled ones that the API's admission refuses, at most ten per second do.
     pub log_ratio: f64,
     /// Whether log lines are exported as well. They are written to stdout in any case.
     pub logs: bool,

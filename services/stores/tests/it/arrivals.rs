@@ -53,7 +53,7 @@ async fn write_at(store: &Store, position: EventPosition, events: &[Event]) -> R
         numbers.zip(events).map(|(arrival, event)| ArrivedEvent { event: event.clone(), arrival }).collect();
     let mut users: BTreeMap<UserId, FeaturesRow> = BTreeMap::new();
     let ids: Vec<UserId> = events.iter().map(|arrived| arrived.event.user_id.clone()).collect();
-    let stored = store.features_of(shard(), &ids).await.unwrap();
+    let stored = store.features_of(shard(), &ids, stores::Turn::default()).await.unwrap();
     for ArrivedEvent { event, arrival } in &events {
         let user_id = event.user_id.clone();
         let continues = stored.contains_key(&user_id);

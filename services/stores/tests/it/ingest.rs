@@ -116,14 +116,14 @@ async fn a_batch_is_written_once_and_read_back() {
     assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<u64>>(), [1, 2, 3, 6, 7]);
 
     let users = [user(0), user(2), user(50)];
-    let features = store.features_of(shard(), &users).await.unwrap();
+    let features = store.features_of(shard(), &users, stores::Turn::default()).await.unwrap();
     let stored = |arrival, last| StoredFeatures { arrival, bytes: vec![0, b'\'', 0xff, last] };
     assert_eq!(features.len(), 2);
     assert_eq!((&features[&user(0)], &features[&user(2)]), (&stored(6, 5), &stored(3, 0)));
     for (user_id, expected) in users.iter().zip([Some(stored(6, 5)), Some(stored(3, 0)), None]) {
         assert_eq!(store.features(user_id, None, &Span::NONE).await.unwrap(), expected, "{user_id}");
     }
-    assert_eq!(store.features_of(shard(), &[]).await.unwrap().len(), 0);
+    assert_eq!(store.features_of(shard(), &[], stores::Turn::default()).await.unwrap().len(), 0);
 
     // Features that were deleted since they were read, and a row that nobody expected.
     run(&mut connection, &format!("DELETE FROM SHARD.features WHERE arrival = {}", features[&user(0)].arrival)).await;
@@ -152,7 +152,12 @@ async fn each_read_is_one_command() {
     assert_eq!(servers.commands(async { drop(store.features(&user(0), None, &Span::NONE).await.unwrap()) }).await, 1);
     assert_eq!(servers.commands(async { drop(store.logged(shard(), &candidates).await.unwrap()) }).await, 1);
     let users: Vec<UserId> = (0..10).map(user).collect();
-    assert_eq!(servers.commands(async { drop(store.features_of(shard(), &users).await.unwrap()) }).await, 1);
+    assert_eq!(
+        servers
+            .commands(async { drop(store.features_of(shard(), &users, stores::Turn::default()).await.unwrap()) })
+            .await,
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -347,7 +352,7 @@ async fn no_query_sorts_or_scans() {
     let before = sorted(&mut connection).await;
     assert_eq!(store.history(&user(3), None, &Span::NONE).await.unwrap().len(), 200);
     let users: Vec<UserId> = (0..5).map(user).collect();
-    assert_eq!(store.histories(shard(), &users).await.unwrap().len(), 5);
+    assert_eq!(store.histories(shard(), &users, stores::Turn::default()).await.unwrap().len(), 5);
     for after in [0, 1_000, 1_990] {
         let read = store.log_after(shard(), after, 20).await.unwrap();
         assert_eq!((read.len(), read[0].arrival), (20.min(2_000 - after as usize), after + 1));
@@ -370,7 +375,7 @@ async fn events_without_kafka_delete_the_features_that_lack_them() {
     write(&store, &batch(0, 4)).await.unwrap();
     let users: Vec<UserId> = (0..4).map(user).collect();
     let left = async || {
-        let features = store.features_of(shard(), &users).await.unwrap();
+        let features = store.features_of(shard(), &users, stores::Turn::default()).await.unwrap();
         users.iter().map(|user_id| features.contains_key(user_id)).collect::<Vec<bool>>()
     };
     let known: Vec<Event> = (0..4).map(|n| event(user(n), n as i64)).collect();

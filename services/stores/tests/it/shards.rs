@@ -41,7 +41,7 @@ async fn works_on(instances: usize) {
         store.each_user(shard, |id| assert!(seen.insert(id.to_vec()))).await.unwrap();
         let active = store.most_active(shard, 3).await.unwrap();
         assert!(active.len() <= 3 && active.iter().all(|user| shard_of(user.as_str()) == shard));
-        let histories = store.histories(shard, &active).await.unwrap();
+        let histories = store.histories(shard, &active, stores::Turn::default()).await.unwrap();
         for (user, history) in histories {
             assert_eq!(history, store.history(&user, None, &Span::NONE).await.unwrap());
         }

@@ -70,7 +70,7 @@ async fn writes_and_fences_end() {
     bounded("a check", store.verify(shard, 1, 7, LIMIT)).await.unwrap_err();
     bounded("a count", store.count(shard, 1, 7)).await.unwrap_err();
     bounded("warm-up", store.most_active(shard, 1)).await.unwrap_err();
-    bounded("warm-up", store.histories(shard, &[user(1)])).await.unwrap_err();
+    bounded("warm-up", store.histories(shard, &[user(1)], stores::Turn::default())).await.unwrap_err();
     bounded("a migration", stores::migrate(&servers.config)).await.unwrap_err();
     relay.come_back().await;
     until("written again", async || store.append(std::slice::from_ref(&event), 0, &Span::NONE).await.is_ok()).await;

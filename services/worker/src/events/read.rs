@@ -4,7 +4,7 @@ use std::error::Error;
 
 use contract::{ShardId, UserId};
 use model::Features;
-use stores::{Store, StoreError, StoredFeatures};
+use stores::{Store, StoreError, StoredFeatures, Turn};
 
 use super::fold::{FoldedUser, UserMap};
 
@@ -13,7 +13,7 @@ use super::fold::{FoldedUser, UserMap};
 /// # Errors
 /// As `Store::history`.
 pub async fn read_users(store: &Store, shard: ShardId, users: &[UserId]) -> Result<UserMap<FoldedUser>, StoreError> {
-    let rows = store.features_of(shard, users).await?;
+    let rows = store.features_of(shard, users, Turn::default()).await?;
     let mut read: UserMap<FoldedUser> = rows.iter().filter_map(decoded).collect();
     let missing: Vec<UserId> = users.iter().filter(|user| !read.contains_key(*user)).cloned().collect();
     for (user_id, history) in store.whole_histories(shard, &missing).await? {

@@ -68,7 +68,11 @@ impl Servers {
 
     /// Items of the user's features, newest first, and the number of events.
     async fn features(&self, user: &UserId) -> (Vec<String>, u64) {
-        let rows = self.store.features_of(shard_of(user.as_str()), std::slice::from_ref(user)).await.unwrap();
+        let rows = self
+            .store
+            .features_of(shard_of(user.as_str()), std::slice::from_ref(user), stores::Turn::default())
+            .await
+            .unwrap();
         let Some(row) = rows.get(user) else { return (Vec::new(), 0) };
         let features = Features::decode(&row.bytes).unwrap();
         (features.window().map(|(item, _)| item.to_owned()).collect(), features.events())

@@ -68,6 +68,7 @@ pub static ALL_ON: Cure = Cure {
 
 /// Admitted requests of a replica wait for a connection for less than the timeout of a try.
 const ADMISSION: &[&str] = &["http.admission=fixed", "http.admission_limit=100"];
+const WARM_UP_AGAIN: &str = "guards.warmup_again_pct=";
 /// Before the replicas are ready, and again when half of the lookups find no list.
 const WARM_UP: &[&str] = &["guards.warmup=on", "guards.warmup_again_pct=50"];
 /// An expired list is the answer if the store fails before the client's deadline, so the replica must know it.
@@ -104,7 +105,9 @@ impl Cure {
 
     /// Settings of the replicas of this class: those of the class first.
     pub fn sets(&self, class: &Class) -> Vec<String> {
-        class.sets().iter().chain(self.sets).map(|set| (*set).to_owned()).collect()
+        // Without a cache every lookup misses, and no warm-up helps.
+        let applies = |set: &&&str| class.has_cache() || !set.starts_with(WARM_UP_AGAIN);
+        class.sets().iter().chain(self.sets.iter().filter(applies)).map(|set| (*set).to_owned()).collect()
     }
 }
 

@@ -160,10 +160,8 @@ impl CellStack {
             ensure!(Instant::now() < deadline, "the store still has queries {IDLE_DEADLINE:?} after the load");
             tokio::time::sleep(IDLE_POLL).await;
         }
-        if !self.lists.is_empty() {
-            // With the marks by which replicas know that the cache was warmed up again a moment ago.
-            self.service.flush_cache().await?;
-        }
+        // With the marks by which replicas know that the cache was warmed up again a moment ago.
+        self.service.flush_cache().await?;
         let mut redis = self.service.redis_for_tools()?;
         for batch in self.lists.chunks(REDIS_BATCH) {
             let mut pipe = redis::pipe();

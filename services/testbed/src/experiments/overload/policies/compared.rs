@@ -43,7 +43,9 @@ pub fn all() -> Vec<ComparedPolicy> {
         compared("full-waits", &FULL_WAITS, false),
     ];
     let policies = api::admission_policies();
-    let policies = policies.map(|name| compared(name, &[&format!("http.admission={name}"), LIMIT], false));
+    // Admission alone, without controlled delay at the store.
+    let policies =
+        policies.map(|name| compared(name, &[&format!("http.admission={name}"), LIMIT, FULL_WAITS[0]], false));
     own.into_iter().chain(policies).collect()
 }
 
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn every_policy_of_the_service_competes_and_an_unknown_one_is_an_error() {
+    fn every_policy_of_the_service_is_compared_and_an_unknown_one_is_an_error() {
         let all = chosen(&[], false).unwrap();
         let own = ["none", "client-throttling", DEFAULT, "full-waits"];
         let expected: Vec<&str> = own.into_iter().chain(api::admission_policies()).collect();

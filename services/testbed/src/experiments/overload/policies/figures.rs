@@ -29,7 +29,7 @@ pub struct LoadFigures {
     pub good_per_s: f64,
     /// Those that needed a query: the share of cheap requests grows with the load, as only the others have to wait.
     pub store_good_per_s: f64,
-    /// Tries that admission refused.
+    /// Tries that admission refused, or that got no connection to the store in time.
     pub rejected_per_s: f64,
     /// Null if no request was sent.
     pub tries_per_request: Option<f64>,

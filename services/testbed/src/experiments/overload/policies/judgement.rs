@@ -171,20 +171,20 @@ mod tests {
     #[test]
     fn the_default_is_judged_against_the_best_of_all() {
         let valid = Validity::default();
-        let rival = figures("codel", [100.0, 200.0, 150.0], 10.0, None);
+        let other = figures("codel", [100.0, 200.0, 150.0], 10.0, None);
         let good = figures(DEFAULT, [150.0, 190.0, 180.0], 99.0, Some(1));
         let cheap = Cost { hit_us: 100.0, memory_us: 8.0, rejection_us: 10.0 };
-        assert_eq!(passed(&[rival.clone(), good.clone()], cheap, &valid), [Some(true); 6]);
+        assert_eq!(passed(&[other.clone(), good.clone()], cheap, &valid), [Some(true); 6]);
         let alone = passed(&[good], cheap, &valid);
         assert_eq!(alone[..3], [None, None, Some(true)], "its own peak is no comparison");
         let bad = figures(DEFAULT, [200.0, 189.0, 179.0], 98.9, None);
         let dear = Cost { hit_us: 100.0, memory_us: 8.0, rejection_us: 11.0 };
-        assert_eq!(passed(&[rival.clone(), bad.clone()], dear, &valid), [Some(false); 6]);
-        let shown = verdicts(&[rival.clone(), bad], None);
+        assert_eq!(passed(&[other.clone(), bad.clone()], dear, &valid), [Some(false); 6]);
+        let shown = verdicts(&[other.clone(), bad], None);
         assert_eq!(shown[0].measured, "94.5 %");
         assert!(shown[0].note.contains("200 good/s from the store"), "{}", shown[0].note);
         assert_eq!(shown[3].measured, "not within the window");
-        assert!(verdicts(&[rival], None).is_empty(), "without the default policy");
+        assert!(verdicts(&[other], None).is_empty(), "without the default policy");
     }
 
     #[test]

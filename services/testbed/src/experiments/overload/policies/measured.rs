@@ -28,6 +28,7 @@ const REJECTIONS: &[&str] = &["http.admission=fixed", "http.admission_limit=1", 
 /// Of the requests whose cost is measured.
 const MIN_SHARE: f64 = 0.95;
 const REJECTED: &str = "http_admission_rejected_total";
+const NO_CONNECTION: &str = "db_client_connection_timeouts_total";
 
 /// # Errors
 /// A process or the load generator fails.
@@ -121,7 +122,8 @@ async fn drive(after: &mut AfterSteps<'_>, target: Option<&Target>, plan: &StepP
 }
 
 fn load_figures(load: f64, window: &Window) -> LoadFigures {
-    let rejected = window.after.replicas.since(&window.before.replicas, REJECTED, &[]);
+    let since = |name| window.after.replicas.since(&window.before.replicas, name, &[]);
+    let rejected = since(REJECTED) + since(NO_CONNECTION);
     LoadFigures::of(load, &window.outcome, rejected, window.validity.clone())
 }
 

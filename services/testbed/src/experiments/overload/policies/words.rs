@@ -89,7 +89,8 @@ fn loads(all: &[PolicyFigures]) -> Table {
     Table::new(
         "Beyond the capacity",
         "Good: answered within the 3 s of a request, with at most three tries of 1 s each. Shares are of the requests of one criticality. \
-         Rejections are tries that admission refused.",
+         Rejections are tries that \
+         admission refused, or that got no connection to the store in time.",
         &[
             "policy",
             "load",
