@@ -149,7 +149,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every request leaves exactly once, whatever happens in between, and the length is right at all times.
+        /// Every request leaves exactly once after any sequence of actions, and the length is right at all times.
         #[test]
         fn no_request_is_lost_or_served_twice(
             newest in any::<bool>(), max in 0..5_usize, actions in prop::collection::vec((0..4_u8, 0..3_usize, 0..20_u64), 0..60)
