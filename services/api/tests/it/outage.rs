@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use api::Profile;
+use api::{ApiConfig, Profile};
 use contract::http::{CRITICALITY, Source, problem as kinds};
 use launcher::{Signal, mariadb, redis};
 use reqwest::StatusCode;
+use sqlx::MySqlConnection;
+use tokio::task::JoinHandle;
 
 use crate::{Fixture, Replica, problem, wait_until};
 
@@ -174,6 +176,26 @@ async fn the_most_critical_request_waits_for_admission() {
     }
 }
 
+fn send(replica: &Replica, user: &str, criticality: &str) -> JoinHandle<reqwest::Result<reqwest::Response>> {
+    let url = format!("{}/recommendations?user_id={user}", replica.base);
+    tokio::spawn(replica.http.get(url).header(CRITICALITY, criticality).send())
+}
+
+/// A replica with one connection, which its first request uses until the tables are unlocked; nothing times out before.
+async fn with_its_connection_in_use(
+    fixture: &Fixture,
+    mut config: ApiConfig,
+) -> (Replica, MySqlConnection, JoinHandle<reqwest::Result<reqwest::Response>>) {
+    (config.store.pool_size, config.store.checkout_timeout_ms) = (1, 20_000);
+    (config.store.statement_timeout_ms, config.http.deadline_ms) = (20_000, 20_000);
+    let replica = Replica::start(config).await;
+    let locker = fixture.lock_tables().await;
+    let before = replica.metric("store_queries_total").await;
+    let first = send(&replica, fixture.user(1), "default");
+    wait_until("it uses the connection", async || replica.metric("store_queries_total").await > before).await;
+    (replica, locker, first)
+}
+
 /// One request may use the store and one may wait for it: a more critical one takes the place of a less critical one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_critical_request_gets_the_next_connection() {
@@ -181,18 +203,9 @@ async fn a_critical_request_gets_the_next_connection() {
 
     let Some(fixture) = Fixture::start().await else { return };
     let mut config = fixture.config(Profile::Baseline);
-    (config.store.pool_size, config.store.max_waiting) = (1, 1);
-    (config.store.checkout_timeout_ms, config.store.statement_timeout_ms) = (20_000, 20_000);
-    config.http.deadline_ms = 20_000;
-    let replica = Replica::start(config).await;
-    let locker = fixture.lock_tables().await;
-    let send = |n: usize, criticality: &str| {
-        let url = format!("{}/recommendations?user_id={}", replica.base, fixture.user(n));
-        tokio::spawn(replica.http.get(url).header(CRITICALITY, criticality).send())
-    };
-    let before = replica.metric("store_queries_total").await;
-    let first = send(1, "default");
-    wait_until("it uses the connection", async || replica.metric("store_queries_total").await > before).await;
+    config.store.max_waiting = 1;
+    let (replica, locker, first) = with_its_connection_in_use(&fixture, config).await;
+    let send = |n, criticality| send(&replica, fixture.user(n), criticality);
     let sheddable = send(2, "sheddable");
     let pending = "db_client_connection_pending_requests";
     wait_until("the next one waits", async || replica.metric(pending).await == 1.0).await;
@@ -214,18 +227,9 @@ async fn waits_in_a_standing_queue_are_short() {
 
     let Some(fixture) = Fixture::start().await else { return };
     let mut config = fixture.config(Profile::Baseline);
-    (config.store.pool_size, config.store.standing_wait_ms) = (1, 100);
-    (config.store.checkout_timeout_ms, config.store.statement_timeout_ms) = (20_000, 20_000);
-    config.http.deadline_ms = 20_000;
-    let replica = Replica::start(config).await;
-    let locker = fixture.lock_tables().await;
-    let send = |n: usize, criticality: &str| {
-        let url = format!("{}/recommendations?user_id={}", replica.base, fixture.user(n));
-        tokio::spawn(replica.http.get(url).header(CRITICALITY, criticality).send())
-    };
-    let before = replica.metric("store_queries_total").await;
-    let first = send(1, "default");
-    wait_until("it uses the connection", async || replica.metric("store_queries_total").await > before).await;
+    config.store.standing_wait_ms = 100;
+    let (replica, locker, first) = with_its_connection_in_use(&fixture, config).await;
+    let send = |n, criticality| send(&replica, fixture.user(n), criticality);
     let burst = send(2, "default");
     let pending = "db_client_connection_pending_requests";
     wait_until("a burst of one waits", async || replica.metric(pending).await == 1.0).await;

@@ -25,7 +25,7 @@ pub const EXPERIMENT: Experiment = Experiment {
   ./testbed experiment overload              fixed limit, adaptive, off (about 13 minutes)
   ./testbed experiment overload --quick      the same in about 6 minutes, not judged
   ./testbed experiment overload --policies   all admission policies (about 30 minutes)
-  ./testbed experiment overload --policies --quick   five of them in about 7 minutes, not judged
+  ./testbed experiment overload --policies --quick   five of them in about 8 minutes, not judged
   ./testbed experiment overload --policies --policy adaptive codel   these two, side by side
   ./testbed experiment overload --policies --json | jq '.sections[0].measured[] | {policy, loads}'
   ./testbed experiment overload --json | jq '.sections[] | select(.title == \"After a surge\")'",

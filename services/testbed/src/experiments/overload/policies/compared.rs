@@ -22,6 +22,8 @@ pub struct ComparedPolicy {
 pub const DEFAULT: &str = "default";
 /// No overload control at all: requests wait for the store in the order of their arrival.
 const NONE: [&str; 3] = ["http.admission=off", "store.order=oldest", "store.standing_wait_ms=0"];
+/// Policies with the shipped admission limit.
+pub const SHIPPED_LIMIT: [&str; 2] = [DEFAULT, "full-waits"];
 /// `protected` without controlled delay at the store.
 const FULL_WAITS: [&str; 1] = ["store.standing_wait_ms=0"];
 /// Four times a replica's connections; of `fixed` and `codel` the limit, of the others its highest value.
@@ -40,7 +42,7 @@ pub fn all() -> Vec<ComparedPolicy> {
         compared("none", &NONE, false),
         compared("client-throttling", &NONE, true),
         compared(DEFAULT, &[], false),
-        compared("full-waits", &FULL_WAITS, false),
+        compared(SHIPPED_LIMIT[1], &FULL_WAITS, false),
     ];
     let policies = api::admission_policies();
     // Admission alone, without controlled delay at the store.

@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_windows_are_plans_in_range_around_the_capacity() {
-        let scenario = scenario(false).unwrap();
+        let scenario = scenario().unwrap();
         let capacity = capacity_per_s(&scenario).unwrap();
         assert!((scenario.offered_per_s(scenario.steps[0]) / capacity - 0.5).abs() < 0.01, "{capacity}");
         let latency = halving_ms(&scenario).unwrap();

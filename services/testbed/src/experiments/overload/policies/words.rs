@@ -8,6 +8,7 @@ use report::{
 };
 
 use super::{
+    compared::SHIPPED_LIMIT,
     figures::{Cost, LoadFigures, PolicyFigures},
     windows::{CALM, LOADS, SPIKE},
 };
@@ -158,7 +159,7 @@ fn limits(all: &[PolicyFigures]) -> Option<Chart> {
     let curve = |figures: &PolicyFigures| Curve { name: name(figures), points: figures.changes.limit.clone() };
     // The shipped limit is so high that the others would be a line at 0.
     let limited = |figures: &&PolicyFigures| {
-        figures.policy != super::DEFAULT && figures.changes.limit.iter().any(|(_, limit)| *limit > 0.0)
+        !SHIPPED_LIMIT.contains(&figures.policy.as_str()) && figures.changes.limit.iter().any(|(_, limit)| *limit > 0.0)
     };
     let curves: Vec<Curve> = all.iter().filter(limited).map(curve).collect();
     let meaning = "Mean of the replicas, through the spike and the time with half the capacity.";
@@ -179,6 +180,20 @@ fn answers(figures: &PolicyFigures, capacity_per_s: f64) -> Chart {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_shipped_limit_is_not_drawn_beside_the_others() {
+        let of = |policy: &str, limit| {
+            let mut figures = PolicyFigures { policy: policy.into(), repeat: 1, ..Default::default() };
+            figures.changes.limit = vec![(0.0, limit)];
+            figures
+        };
+        let all = [of("default", 1_500.0), of("full-waits", 1_500.0), of("codel", 48.0), of("none", 0.0)];
+        let Some(Chart { drawing: Drawing::OverTime { curves, .. }, .. }) = limits(&all) else { panic!("no chart") };
+        let names: Vec<&str> = curves.iter().map(|curve| curve.name.as_str()).collect();
+        assert_eq!(names, ["codel"]);
+        assert!(limits(&all[..2]).is_none());
+    }
 
     #[test]
     fn the_sections_have_what_the_jq_example_reads() {
