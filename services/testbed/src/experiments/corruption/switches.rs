@@ -8,7 +8,7 @@ use model::Dataset;
 use rand::RngExt;
 use tokio::time::{Instant, sleep_until};
 
-use super::{judgement::Switches, readers::ListReaders};
+use super::{cluster::LIMIT, judgement::Switches, readers::ListReaders};
 use crate::{instruments::scrape::Reading, stack::service::ServiceStack};
 
 /// Events per request.
@@ -53,6 +53,8 @@ impl Events {
     }
 }
 
+/// Lasts longer than `lasting` if no replica has switched by then: a replica rests after a build, nine times as long as the build took.
+///
 /// # Errors
 /// Events are not accepted, or a replica does not answer.
 pub async fn observe(
@@ -64,7 +66,7 @@ pub async fn observe(
     let (began, http) = (Instant::now(), &events.http);
     let mut known = vec![None; service.replicas.len()];
     let (mut switches, mut at) = (Vec::new(), began);
-    while began.elapsed() < lasting {
+    while began.elapsed() < lasting || switches.is_empty() && began.elapsed() < LIMIT {
         at += EVERY;
         events.send(BATCH).await?;
         for (replica, known) in service.replicas.iter().zip(&mut known) {

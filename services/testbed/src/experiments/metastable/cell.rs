@@ -124,8 +124,12 @@ pub fn was_normal(seconds: &[Second], timing: Timing) -> bool {
     share(&seconds[..(timing.before_s as usize).min(seconds.len())]) >= RECOVERED_SHARE
 }
 
-/// Whether a cell that has come so far need not go on: it has recovered, or, after the load was lowered, it is back.
+/// Whether a cell that has come so far need not go on: it has recovered, or, after the load was lowered, it is back, or its seconds are over:
+/// the answers to the last requests change nothing.
 pub fn is_decided(seconds: &[Second], timing: Timing) -> bool {
+    if seconds.len() >= timing.total_s() {
+        return true;
+    }
     let from = if seconds.len() > timing.lowered_from() { timing.lowered_from() } else { timing.after_from() };
     seconds.get(from..).is_some_and(|phase| first_normal(phase).is_some())
 }
@@ -196,6 +200,8 @@ pub mod tests {
         assert!(is_decided(&seconds(&[(5, 100), (5, 95)]), TIMING));
         assert!(!is_decided(&seconds(&[(3, 100), (22, 10), (4, 100)]), TIMING));
         assert!(is_decided(&seconds(&[(3, 100), (22, 10), (5, 100)]), TIMING));
+        assert!(!is_decided(&seconds(&[(3, 100), (36, 10)]), TIMING));
+        assert!(is_decided(&seconds(&[(3, 100), (37, 10)]), TIMING), "the last second is over");
     }
 
     #[test]

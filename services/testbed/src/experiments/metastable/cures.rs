@@ -26,10 +26,9 @@ pub static NONE: Cure = OFF;
 const OFF: Cure = Cure { name: "none", change: |_| (), sets: &[], needs_lists: false, is_modelled: true };
 
 /// Each cure alone.
-pub static ALL: [Cure; 10] = [
+pub static ALL: [Cure; 9] = [
     Cure { name: "no retries", change: |scenario| attempts(scenario, 1), ..OFF },
     Cure { name: "retry budget 20 %", change: |scenario| budget(scenario, 20.0), ..OFF },
-    Cure { name: "retry budget 10 %", change: |scenario| budget(scenario, 10.0), ..OFF },
     Cure { name: "pauses with jitter", change: jitter, ..OFF },
     Cure { name: "deadline honoured", sets: &["http.honour_deadline=on"], is_modelled: false, ..OFF },
     Cure {

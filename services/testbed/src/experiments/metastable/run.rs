@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Before the measured part: connections are opened.
-const WARM_UP_S: u32 = 2;
+const WARM_UP_S: u32 = 1;
 /// For the queries of the cell before to end.
 const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 const IDLE_POLL: Duration = Duration::from_millis(50);
