@@ -30,7 +30,7 @@ pub struct Findings {
     /// Steps of load; empty in an experiment without.
     #[serde(default)]
     pub steps: Vec<Step>,
-    /// What the steps ran under; absent without steps.
+    /// What the steps ran under, and the windows of load that are not steps; absent without both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<StepConditions>,
     pub sections: Vec<Section>,
@@ -90,6 +90,11 @@ impl Findings {
 
     /// The steps as a report of their own, with the sections and verdicts of the experiment; `None` without steps.
     pub fn steps_report(&self) -> Option<Report> {
+        self.report_of_conditions().filter(|report| !report.steps.is_empty())
+    }
+
+    /// As [`Findings::steps_report`], but also of an experiment that shows its conditions and no steps.
+    pub(crate) fn report_of_conditions(&self) -> Option<Report> {
         let conditions = self.conditions.clone()?;
         Some(Report {
             schema_version: self.schema_version,

@@ -467,9 +467,9 @@ pub(super) fn conditions(report: &Report) -> Vec<(String, String)> {
     all
 }
 
-/// The conditions of an experiment, in words: of its steps, and whether its other windows of load are valid.
+/// The conditions of an experiment, in words, and whether its windows of load that are not steps are valid.
 pub(super) fn conditions_of_findings(findings: &Findings) -> Vec<(String, String)> {
-    let mut all = match findings.steps_report() {
+    let mut all = match findings.report_of_conditions() {
         Some(report) => conditions(&report),
         None => {
             let mut all = vec![

@@ -90,7 +90,8 @@ pub(super) fn order_of_rounds(report: &Report) -> Option<String> {
         names.dedup();
         format!("{repeat}: {}", names.join(", "))
     };
-    (report.repeats > 1).then(|| (1..=report.repeats).map(round).collect::<Vec<_>>().join(" · "))
+    (report.repeats > 1 && !report.steps.is_empty())
+        .then(|| (1..=report.repeats).map(round).collect::<Vec<_>>().join(" · "))
 }
 
 /// "50 %", "10 % to 90 %".

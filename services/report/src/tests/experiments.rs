@@ -52,6 +52,19 @@ fn steps_of_an_experiment_are_shown_as_an_evaluations_are() {
 }
 
 #[test]
+fn conditions_without_steps_are_shown_without_the_charts_of_steps() {
+    let findings = Findings { steps: Vec::new(), ..sample::findings() };
+    let shown = [html::render_findings(&findings), markdown::render_findings(&findings)];
+    for text in &shown {
+        assert!(text.contains("Law of the store's delay") && text.contains("After a surge"), "{text}");
+        assert!(!text.contains("What users get") && !text.contains("Under rising load"), "{text}");
+    }
+    html_page::check(&shown[0]);
+    let text = terminal::render_findings(&findings, false);
+    assert!(text.contains("After a surge") && !text.contains("What users get"), "{text}");
+}
+
+#[test]
 fn every_page_shows_the_sections() {
     let report = sample::with_extras();
     let (page, text, table) = (html::render(&report), markdown::render(&report), terminal::render(&report, false));
