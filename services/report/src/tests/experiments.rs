@@ -56,7 +56,7 @@ fn conditions_without_steps_are_shown_without_the_charts_of_steps() {
     let findings = Findings { steps: Vec::new(), ..sample::findings() };
     let shown = [html::render_findings(&findings), markdown::render_findings(&findings)];
     for text in &shown {
-        assert!(text.contains("Law of the store's delay") && text.contains("After a surge"), "{text}");
+        assert!(text.contains("Law of the store") && text.contains("After a surge"), "{text}");
         assert!(!text.contains("What users get") && !text.contains("Under rising load"), "{text}");
     }
     html_page::check(&shown[0]);
