@@ -124,8 +124,8 @@ pub fn was_normal(seconds: &[Second], timing: Timing) -> bool {
     share(&seconds[..(timing.before_s as usize).min(seconds.len())]) >= RECOVERED_SHARE
 }
 
-/// Whether a cell that has come so far need not go on: it has recovered, or, after the load was lowered, it is back, or its seconds are over:
-/// the answers to the last requests change nothing.
+/// Whether a cell that has come so far need not go on. It has recovered, or, after the load was lowered, it is back. Or its last second is over:
+/// answers that are still to come belong to no second of it.
 pub fn is_decided(seconds: &[Second], timing: Timing) -> bool {
     if seconds.len() >= timing.total_s() {
         return true;

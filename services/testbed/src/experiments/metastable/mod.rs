@@ -33,9 +33,9 @@ pub const EXPERIMENT: Experiment = Experiment {
     about: "Does a short disturbance leave the system overloaded? Four triggers under clients that retry: from which it recovers, from which not, \
             beside a model, and which cure moves the boundary",
     examples: "Examples:
-  ./testbed experiment metastable                three seeds and every cure (58 minutes)
+  ./testbed experiment metastable                three seeds and every cure (about 58 minutes)
   ./testbed experiment metastable --resume DIR   go on with a run that was interrupted
-  ./testbed experiment metastable --quick        a stuck and a cured cell per class (5 minutes)
+  ./testbed experiment metastable --quick        a stuck and a cured cell per class (about 4 minutes)
   ./testbed experiment metastable --class retry-storm --scale 4 --seeds 1
   ./testbed experiment metastable --json | jq '.sections[0].measured.cells[] | {class, size, state}'",
     args: MetastableArgs::augment_args,

@@ -46,7 +46,8 @@ pub fn sections(
         let rows = [("hit", cost.hit_us), ("hit in memory", cost.memory_us), ("rejection", cost.rejection_us)];
         let rows = rows.map(|(name, us)| vec![name.to_owned(), count(us)]).to_vec();
         let table = Table::new("CPU per request", text, &["", "CPU, µs"], rows);
-        let section = Section::new("What a rejection costs", text, serde_json::to_value(cost)?);
+        let meaning = "How much CPU time does a refused request take?";
+        let section = Section::new("What a rejection costs", meaning, serde_json::to_value(cost)?);
         sections.push(section.with_tables(vec![table]));
     }
     Ok(sections)
